@@ -1,0 +1,57 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: requirements-dev.txt
+	@python=$$(.ci/find-python) && "$$python" -m venv --clear .venv
+	@echo "Installing the pinned packages ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.PHONY: demo
+demo: .venv/installed ## Run portal and sandbox with example data; Ctrl-C stops everything
+	@$(BIN)/python manage.py demo
+
+.PHONY: run
+run: .venv/installed ## Run the portal with the settings of .env
+	@$(BIN)/python manage.py migrate --no-input
+	@$(BIN)/python manage.py collectstatic --no-input --verbosity 0
+	@$(BIN)/python -m gunicorn --worker-class gthread --threads 8 --bind 127.0.0.1:8000 portal.wsgi
+
+.PHONY: test
+test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, on PostgreSQL
+	@$(PYTEST) -n $(WORKERS) --dist loadfile
+	@if [ -n "$$TEST_POSTGRES_URL" ]; then \
+		echo "Once more on PostgreSQL, without the browser:"; \
+		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist loadfile -m "not browser and not databaseless"; \
+	elif [ -n "$$CI" ]; then \
+		echo "TEST_POSTGRES_URL is not set: in CI the tests must run on PostgreSQL as well." >&2; exit 1; \
+	else \
+		echo "Skipped on PostgreSQL: set TEST_POSTGRES_URL=postgres://user:password@host/database to run there as well."; \
+	fi
+
+.PHONY: lint
+lint: .venv/installed ## Check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: types
+types: .venv/installed ## Check types (mypy --strict, code and tests)
+	@$(BIN)/mypy .
+
+.PHONY: check
+check: .venv/installed ## Check settings as for production, and that no migration is missing
+	@$(BIN)/python -m tests.deploy_check
+
+.PHONY: lock
+lock: .venv/installed ## Resolve the dependencies anew and pin them with hashes
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
+		--no-annotate --no-header pyproject.toml --extra postgres -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
+		--no-annotate --no-header pyproject.toml --extra postgres --group dev -c requirements.txt -o requirements-dev.txt
