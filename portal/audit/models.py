@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from django.db import models
+
+
+class AppendOnly(RuntimeError):
+    """Audit rows are never changed or removed."""
+
+
+class AuditQuerySet(models.QuerySet["AuditEvent"]):
+    """Reads only; the database's triggers refuse what slips past this (S-56)."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise AppendOnly("audit events are written by portal.audit.record() only and never changed")
+
+    update = delete = bulk_create = bulk_update = get_or_create = update_or_create = _refuse
+
+    def about(self, **subject: str | int) -> AuditQuerySet:
+        """Return events about all of these, for example ``about(partner=7)``."""
+        return self.filter(**{f"subject__{name}": value for name, value in subject.items()})
+
+
+class AuditEvent(models.Model):
+    """One thing that happened. Written by ``portal.audit.trail.record`` and by nothing else."""
+
+    class ActorKind(models.TextChoices):
+        STAFF = "staff", "Staff"
+        COMMAND = "command", "Command"
+        LINK = "link", "Consent link"
+        SYSTEM = "system", "System"
+
+    class Outcome(models.TextChoices):
+        DONE = "done", "Done"
+        REFUSED = "refused", "Refused"
+        FAILED = "failed", "Failed"
+        INTENT = "intent", "About to do"
+
+    sequence = models.BigIntegerField(unique=True)
+    at = models.DateTimeField(db_index=True)
+    actor_kind = models.CharField(max_length=10, choices=ActorKind)
+    actor = models.CharField(max_length=150)
+    address = models.GenericIPAddressField(null=True)
+    action = models.CharField(max_length=60, db_index=True)
+    outcome = models.CharField(max_length=10, choices=Outcome)
+    subject = models.JSONField(default=dict, help_text="Ids of what it was about")
+    details = models.JSONField(default=dict, help_text="Before and after, codes and counts; never a secret")
+    correlation_id = models.CharField(max_length=36, blank=True, db_index=True)
+    previous_mac = models.CharField(max_length=64, blank=True)
+    mac = models.CharField(max_length=64)
+
+    objects = AuditQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-sequence"]
+        verbose_name = "audit event"
+
+    def __str__(self) -> str:
+        return f"{self.sequence} {self.action} {self.outcome}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is not None:
+            raise AppendOnly("an audit event does not change")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise AppendOnly("an audit event is never removed")

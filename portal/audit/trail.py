@@ -1,0 +1,146 @@
+"""Write and verify the audit trail.
+
+The entry of a change is written in the transaction of the change: if it cannot be written the change does not happen
+(S-58). Each entry carries an HMAC over its content and the entry before, under a key outside the database, so that an
+edited, removed or inserted row shows (S-57).
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import hmac
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from portal.audit.models import AuditEvent
+from portal.microsoft.secret import Secret
+
+Outcome = AuditEvent.Outcome
+_LOCK = 0x43505641  # any constant: the advisory lock of the chain on PostgreSQL
+_LONGEST_TEXT = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who acts: a member of staff, a command with the OS user, a consent link, or the system itself."""
+
+    kind: AuditEvent.ActorKind
+    name: str
+    address: str | None = None
+
+    @classmethod
+    def command(cls, name: str) -> Actor:
+        """Return the actor of a management command."""
+        return cls(kind=AuditEvent.ActorKind.COMMAND, name=f"{name} ({getpass.getuser()})")
+
+    @classmethod
+    def link(cls, link_id: int, address: str | None) -> Actor:
+        """Return the actor behind a consent link: whoever holds it."""
+        return cls(kind=AuditEvent.ActorKind.LINK, name=f"link {link_id}", address=address)
+
+    @classmethod
+    def staff(cls, username: str, address: str | None) -> Actor:
+        """Return a signed-in member of staff."""
+        return cls(kind=AuditEvent.ActorKind.STAFF, name=username, address=address)
+
+
+SYSTEM = Actor(kind=AuditEvent.ActorKind.SYSTEM, name="portal")
+
+
+def _plain(value: Any) -> Any:
+    """Reduce to JSON values; a Secret or an object of any other kind is a programming error."""
+    if isinstance(value, Secret):
+        raise TypeError("a Secret was about to enter the audit trail")
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        # S-59: control and bidi characters would forge lines wherever the trail is read.
+        return "".join(c if unicodedata.category(c)[0] != "C" else "�" for c in value)[:_LONGEST_TEXT]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    raise TypeError(f"{type(value).__name__} cannot enter the audit trail")
+
+
+def _mac(event: AuditEvent) -> str:
+    content = json.dumps(
+        [
+            event.sequence,
+            event.at.isoformat(),
+            event.actor_kind,
+            event.actor,
+            event.address,
+            event.action,
+            event.outcome,
+            event.subject,
+            event.details,
+            event.correlation_id,
+            event.previous_mac,
+        ],
+        sort_keys=True,
+        ensure_ascii=True,
+        separators=(",", ":"),
+    )
+    key = hmac.new(settings.INTEGRITY_KEY.encode(), b"audit chain", hashlib.sha256).digest()
+    return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
+
+
+def record(
+    action: str,
+    *,
+    actor: Actor,
+    outcome: AuditEvent.Outcome = Outcome.DONE,
+    subject: Mapping[str, str | int],
+    details: Mapping[str, Any] | None = None,
+    correlation_id: str = "",
+) -> AuditEvent:
+    """Append one event and return it.
+
+    Call it inside the transaction of the change that it tells about; alone it opens its own.
+
+    Args:
+        action: ``object.verb``, for example ``link.issued``.
+        subject: ids only, for example ``{"partner": 7, "tenant_id": "..."}``.
+        details: before and after values, codes, counts. Never a secret, never a text from outside.
+    """
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        # SQLite writers are already one at a time: transactions begin IMMEDIATE.
+        last = AuditEvent.objects.order_by("-sequence").values("sequence", "mac").first()
+        event = AuditEvent(
+            sequence=last["sequence"] + 1 if last else 1,
+            at=timezone.now(),
+            actor_kind=actor.kind,
+            actor=_plain(actor.name)[:150],
+            address=actor.address,
+            action=action,
+            outcome=outcome,
+            subject=_plain(subject),
+            details=_plain(details or {}),
+            correlation_id=correlation_id,
+            previous_mac=last["mac"] if last else "",
+        )
+        event.mac = _mac(event)
+        event.save(force_insert=True)
+    return event
+
+
+def first_broken_sequence() -> int | None:
+    """Walk the whole chain and return the sequence of the first entry that does not fit, or None."""
+    expected, previous = 1, ""
+    for event in AuditEvent.objects.order_by("sequence").iterator(chunk_size=2000):
+        if event.sequence != expected or event.previous_mac != previous or not hmac.compare_digest(event.mac, _mac(event)):
+            return expected
+        expected, previous = expected + 1, event.mac
+    return None

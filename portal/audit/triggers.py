@@ -1,0 +1,44 @@
+"""Database triggers that refuse to change or remove audit rows, for SQLite and PostgreSQL (S-56)."""
+
+from __future__ import annotations
+
+from django.apps.registry import Apps
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+TABLE = "audit_auditevent"
+_MESSAGE = "audit events are append only"
+
+_CREATE = {
+    "sqlite": [
+        f"CREATE TRIGGER audit_no_update BEFORE UPDATE ON {TABLE} BEGIN SELECT RAISE(ABORT, '{_MESSAGE}'); END",
+        f"CREATE TRIGGER audit_no_delete BEFORE DELETE ON {TABLE} BEGIN SELECT RAISE(ABORT, '{_MESSAGE}'); END",
+    ],
+    "postgresql": [
+        "CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION '{_MESSAGE}'; END $$",
+        f"CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE ON {TABLE} "
+        "FOR EACH ROW EXECUTE FUNCTION audit_append_only()",
+        f"CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON {TABLE} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only()",
+    ],
+}
+_DROP = {
+    "sqlite": ["DROP TRIGGER IF EXISTS audit_no_update", "DROP TRIGGER IF EXISTS audit_no_delete"],
+    "postgresql": [
+        f"DROP TRIGGER IF EXISTS audit_no_change ON {TABLE}",
+        f"DROP TRIGGER IF EXISTS audit_no_truncate ON {TABLE}",
+        "DROP FUNCTION IF EXISTS audit_append_only",
+    ],
+}
+
+
+def create(apps: Apps | None, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    """Create the triggers (migration step)."""
+    for statement in _CREATE[schema_editor.connection.vendor]:
+        schema_editor.execute(statement)
+
+
+def drop(apps: Apps | None, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    """Drop the triggers (reverse migration step)."""
+    for statement in _DROP[schema_editor.connection.vendor]:
+        schema_editor.execute(statement)

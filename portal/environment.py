@@ -1,0 +1,58 @@
+"""Read the process environment strictly: a misspelt boolean or an unreadable file stops the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from environ import FileAwareEnv
+
+_TRUE = {"true", "yes", "on", "1"}
+_FALSE = {"false", "no", "off", "0"}
+
+
+class Environment:
+    """The only reader of the environment. ``NAME_FILE`` may hold the path of a file with the value of ``NAME``."""
+
+    def __init__(self, env_file: Path | None = None) -> None:
+        self._env = FileAwareEnv()
+        if env_file is not None and env_file.is_file():
+            self._env.read_env(str(env_file))
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Return the value; without a default the variable is required."""
+        raw = self._env.ENVIRON.get(name)
+        if raw is not None and raw.startswith("$"):
+            # django-environ would silently read it as a reference to another variable.
+            raise ImproperlyConfigured(f"{name} begins with $, which is not allowed; use {name}_FILE for such a value")
+        value = str(self._env.str(name, default="" if default is None else default)).strip()
+        if not value and default is None:
+            raise ImproperlyConfigured(f"Set {name} (or {name}_FILE); .env.example says what it is for")
+        return value
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """Return a boolean; anything but true/false, yes/no, on/off, 1/0 is refused."""
+        value = self.text(name, "").lower()
+        if not value:
+            return default
+        if value in _TRUE:
+            return True
+        if value in _FALSE:
+            return False
+        raise ImproperlyConfigured(f"{name} must be true or false")
+
+    def number(self, name: str, default: int, *, minimum: int = 0, maximum: int = 1_000_000_000) -> int:
+        """Return a whole number within the bounds."""
+        value = self.text(name, str(default))
+        if not value.isdecimal() or not minimum <= int(value) <= maximum:
+            raise ImproperlyConfigured(f"{name} must be a whole number from {minimum} to {maximum}")
+        return int(value)
+
+    def words(self, name: str, default: tuple[str, ...] = ()) -> list[str]:
+        """Return a comma separated list without blanks."""
+        value = self.text(name, ",".join(default))
+        return [word.strip() for word in value.split(",") if word.strip()]
+
+    def database(self, name: str, default: str) -> dict[str, object]:
+        """Return Django's settings for the database at this address."""
+        return dict(self._env.db_url_config(self.text(name, default)))

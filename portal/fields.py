@@ -1,0 +1,91 @@
+"""Model fields and validators that both apps use: identifiers in canonical form, names without tricks."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from portal.microsoft.identifiers import (
+    InvalidIdentifier,
+    parse_application_id,
+    parse_domain,
+    parse_object_id,
+    parse_tenant_id,
+)
+
+_BIDI = {0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+
+
+class ParsedField(models.CharField[str, str]):
+    """Text that one parser brings into its canonical form before validation, whoever writes it."""
+
+    parser: Callable[[str], str]
+
+    def to_python(self, value: Any) -> str | None:
+        text = super().to_python(value)
+        if not text:
+            return text
+        try:
+            return type(self).parser(text)
+        except InvalidIdentifier as error:
+            raise ValidationError(str(error), code="invalid") from None
+
+    def get_prep_value(self, value: Any) -> Any:
+        # Lookups and writes that skip full_clean() (services, bulk writes) get the same form or fail loudly.
+        text = super().get_prep_value(value)
+        return type(self).parser(text) if isinstance(text, str) and text else text
+
+
+class TenantIdField(ParsedField):
+    parser = staticmethod(parse_tenant_id)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"max_length": 36, **kwargs})
+
+
+class ApplicationIdField(ParsedField):
+    parser = staticmethod(parse_application_id)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"max_length": 36, **kwargs})
+
+
+class ObjectIdField(ParsedField):
+    parser = staticmethod(parse_object_id)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"max_length": 36, **kwargs})
+
+
+class DomainField(ParsedField):
+    parser = staticmethod(parse_domain)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"max_length": 253, **kwargs})
+
+
+def validate_name(value: str) -> None:
+    """Refuse names that deceive or break: control and bidi characters, only blanks, not NFC (S-66).
+
+    Raises:
+        ValidationError: with one sentence for the person who typed it.
+    """
+    if unicodedata.normalize("NFC", value) != value:
+        raise ValidationError("Use the composed form of accented letters (Unicode NFC).", code="not_nfc")
+    if any(unicodedata.category(c) in {"Cc", "Cs", "Co", "Cn"} or ord(c) in _BIDI for c in value):
+        raise ValidationError("Control characters and text-direction overrides are not allowed.", code="control")
+    if not any(unicodedata.category(c)[0] in "LNPS" for c in value):
+        raise ValidationError("A name needs at least one visible character.", code="invisible")
+
+
+class NameField(models.CharField[str, str]):
+    """A display name of at most 200 characters."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("max_length", 200)
+        kwargs.setdefault("validators", [validate_name])
+        super().__init__(*args, **kwargs)

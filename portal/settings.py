@@ -1,0 +1,193 @@
+"""All settings. Safe when unset: everything that a mistake could open stays closed, everything required stops the
+start with the variable's name. ``.env.example`` and README's table list every variable; a test compares them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+from portal.environment import Environment
+from portal.microsoft.clouds import MICROSOFT, local_clouds
+from portal.site.logs import logging_config
+from portal.site.policy import PUBLIC_POLICY
+from portal.site.unfold import UNFOLD as UNFOLD
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Environment(BASE_DIR / ".env")
+
+# --- the deployment -----------------------------------------------------------------------------------------------
+
+DEBUG = env.flag("DEBUG")
+SECRET_KEY = env.text("SECRET_KEY")
+SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
+# Fingerprints of tokens and the audit chain hang on this key, so it does not change with SECRET_KEY (S-30, S-57).
+INTEGRITY_KEY = env.text("INTEGRITY_KEY")
+
+PUBLIC_BASE_URL = env.text("PUBLIC_BASE_URL").rstrip("/")  # S-28: absolute links never come from a request
+if urlsplit(PUBLIC_BASE_URL).scheme != "https" or not urlsplit(PUBLIC_BASE_URL).hostname:
+    raise ImproperlyConfigured("PUBLIC_BASE_URL must look like https://portal.example.com")
+ADMIN_HOST = env.text("ADMIN_HOST", "")  # S-25: when set, staff pages answer on this host[:port] only
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", (str(urlsplit(PUBLIC_BASE_URL).hostname),))
+if ADMIN_HOST:
+    ALLOWED_HOSTS.append(ADMIN_HOST.partition(":")[0])
+if "*" in ALLOWED_HOSTS:
+    raise ImproperlyConfigured("ALLOWED_HOSTS must name hosts; * would accept any Host header")
+TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 0, maximum=10)  # S-29
+
+VENDOR_NAME = env.text("VENDOR_NAME", "Example Control Panel")
+SUPPORT_EMAIL = env.text("SUPPORT_EMAIL", "")
+
+# --- Microsoft ----------------------------------------------------------------------------------------------------
+
+# Test endpoints: the port of a sandbox on this machine, and the CA that signed its certificate. `check --deploy`
+# fails when they are set (S-27).
+TEST_ENDPOINTS = env.number("TEST_ENDPOINTS", 0, maximum=65535)
+TEST_CA_FILE = env.text("TEST_CA_FILE", "")
+if TEST_ENDPOINTS and not Path(TEST_CA_FILE).is_file():
+    raise ImproperlyConfigured(
+        "TEST_ENDPOINTS is set, but TEST_CA_FILE does not name the sandbox's ca.pem; start the sandbox first "
+        "(manage.py sandbox) and point TEST_CA_FILE to the file that it prints"
+    )
+CLOUDS = local_clouds(TEST_ENDPOINTS) if TEST_ENDPOINTS else MICROSOFT
+OUTGOING_CA_FILE = TEST_CA_FILE or env.text("OUTGOING_CA_FILE", "")  # for networks that inspect TLS
+OUTGOING_PROXY = env.text("OUTGOING_PROXY", "")
+
+# The delegated permissions that may be granted in customer tenants, as resourceAppId/scope; a wider request is
+# refused before any call (S-52).
+CONSENT_GRANT_ALLOW_LIST = env.words(
+    "CONSENT_GRANT_ALLOW_LIST",
+    (
+        "00000003-0000-0000-c000-000000000000/User.Read",
+        "00000003-0000-0000-c000-000000000000/User.Read.All",
+        "00000003-0000-0000-c000-000000000000/Directory.Read.All",
+        "00000003-0000-0000-c000-000000000000/Application.Read.All",
+        "00000003-0000-0000-c000-000000000000/Organization.Read.All",
+    ),
+)
+LINK_LIFETIME_DAYS = env.number("LINK_LIFETIME_DAYS", 14, minimum=1, maximum=90)  # S-01
+# A rotated refresh token is saved when the stored one is older; 0 saves each, for services that rotate strictly (R-11).
+TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 24, maximum=720)
+
+# --- vault --------------------------------------------------------------------------------------------------------
+
+# A directory for the embedded vault, or the https address of an Azure Key Vault.
+VAULT_URL = env.text("VAULT_URL", str(BASE_DIR / ".local" / "vault"))
+VAULT_KEY_FILE = env.text("VAULT_KEY_FILE", str(BASE_DIR / ".local" / "vault-key"))
+VAULT_IDENTITY = env.text("VAULT_IDENTITY", "managed-identity")
+VAULT_CLOUD = env.text("VAULT_CLOUD", "global")
+VAULT_TENANT_ID = env.text("VAULT_TENANT_ID", "")
+VAULT_CLIENT_ID = env.text("VAULT_CLIENT_ID", "")
+VAULT_CREDENTIAL_FILE = env.text("VAULT_CREDENTIAL_FILE", "")
+
+# --- Django -------------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "portal.site",
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "portal",
+    "portal.audit",
+    "tenants",
+    "consent",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "portal.site.middleware.SecurityHeadersMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "portal.site.middleware.HostBindingMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "portal.urls"
+WSGI_APPLICATION = "portal.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{BASE_DIR / '.local' / 'db.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # R-34: without these a second writer fails at once with "database is locked".
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON;",
+    }
+else:
+    DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}  # R-36
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+LANGUAGE_CODE = "en"
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "static-collected"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},  # nothing is ever uploaded
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+WHITENOISE_ALLOW_ALL_ORIGINS = False
+WHITENOISE_USE_FINDERS = DEBUG
+LOGGING_CONFIG = "logging.config.dictConfig"
+LOGGING = logging_config(json=env.text("LOG_FORMAT", "json") == "json", level=env.text("LOG_LEVEL", "INFO"))
+
+# --- web hardening ------------------------------------------------------------------------------------------------
+
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 14}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+SECURE_CSP = PUBLIC_POLICY
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SECURE_REFERRER_POLICY = "same-origin"  # S-22; no-referrer would turn each form post into "Origin: null"
+SECURE_SSL_REDIRECT = True
+SECURE_HSTS_SECONDS = env.number("SECURE_HSTS_SECONDS", 31_536_000)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+SECURE_HSTS_PRELOAD = True
+if env.flag("BEHIND_TLS_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+USE_X_FORWARDED_HOST = False
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_NAME = "__Host-sessionid"  # S-62: the prefix keeps sibling hosts from planting cookies
+SESSION_COOKIE_SECURE = True
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+CSRF_COOKIE_NAME = "__Host-csrftoken"
+CSRF_COOKIE_SECURE = True
+CSRF_COOKIE_HTTPONLY = True
+CSRF_COOKIE_SAMESITE = "Lax"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_500_000
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000
+DEFAULT_EXCEPTION_REPORTER_FILTER = "portal.site.reports.StrictReporterFilter"

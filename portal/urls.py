@@ -1,0 +1,9 @@
+"""Addresses of the site; an app plugs in by name."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("consent/", include("consent.urls")),
+]
