@@ -20,15 +20,17 @@ class Environment:
             self._env.read_env(str(env_file))
 
     def text(self, name: str, default: str | None = None) -> str:
-        """Return the value; without a default the variable is required."""
+        """Return the value; unset or empty means the default, and without a default the variable is required."""
         raw = self._env.ENVIRON.get(name)
         if raw is not None and raw.startswith("$"):
             # django-environ would silently read it as a reference to another variable.
             raise ImproperlyConfigured(f"{name} begins with $, which is not allowed; use {name}_FILE for such a value")
-        value = str(self._env.str(name, default="" if default is None else default)).strip()
-        if not value and default is None:
+        value = str(self._env.str(name, default="")).strip()
+        if value:
+            return value
+        if default is None:
             raise ImproperlyConfigured(f"Set {name} (or {name}_FILE); .env.example says what it is for")
-        return value
+        return default
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Return a boolean; anything but true/false, yes/no, on/off, 1/0 is refused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -20,7 +20,13 @@ from portal.microsoft.identifiers import (
 _BIDI = {0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
-class ParsedField(models.CharField[str, str]):
+if TYPE_CHECKING:  # only the type checker can subscript a field
+    _TextField = models.CharField[str, str]
+else:
+    _TextField = models.CharField
+
+
+class ParsedField(_TextField):
     """Text that one parser brings into its canonical form before validation, whoever writes it."""
 
     parser: Callable[[str], str]
@@ -82,7 +88,7 @@ def validate_name(value: str) -> None:
         raise ValidationError("A name needs at least one visible character.", code="invisible")
 
 
-class NameField(models.CharField[str, str]):
+class NameField(_TextField):
     """A display name of at most 200 characters."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -26,11 +26,22 @@ SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
 # Fingerprints of tokens and the audit chain hang on this key, so it does not change with SECRET_KEY (S-30, S-57).
 INTEGRITY_KEY = env.text("INTEGRITY_KEY")
 
+# Test endpoints: the port of a sandbox on this machine, and the CA that signed its certificate. `check --deploy`
+# fails when they are set (S-27).
+TEST_ENDPOINTS = env.number("TEST_ENDPOINTS", 0, maximum=65535)
+TEST_SIGN_IN_PORT = env.number("TEST_SIGN_IN_PORT", 0, maximum=65535)
+TEST_CA_FILE = env.text("TEST_CA_FILE", "")
+if TEST_ENDPOINTS and not TEST_CA_FILE:
+    raise ImproperlyConfigured("TEST_ENDPOINTS needs TEST_CA_FILE: the ca.pem that `manage.py sandbox` writes")
+
 PUBLIC_BASE_URL = env.text("PUBLIC_BASE_URL").rstrip("/")  # S-28: absolute links never come from a request
-if urlsplit(PUBLIC_BASE_URL).scheme != "https" or not urlsplit(PUBLIC_BASE_URL).hostname:
+_base = urlsplit(PUBLIC_BASE_URL)
+# Browsers treat http on localhost as secure and carry our cookies there; only a demo on one machine may use that.
+_local_demo = bool(TEST_ENDPOINTS) and _base.scheme == "http" and f".{_base.hostname}".endswith(".localhost")
+if not _base.hostname or (_base.scheme != "https" and not _local_demo):
     raise ImproperlyConfigured("PUBLIC_BASE_URL must look like https://portal.example.com")
 ADMIN_HOST = env.text("ADMIN_HOST", "")  # S-25: when set, staff pages answer on this host[:port] only
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", (str(urlsplit(PUBLIC_BASE_URL).hostname),))
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", (str(_base.hostname),))
 if ADMIN_HOST:
     ALLOWED_HOSTS.append(ADMIN_HOST.partition(":")[0])
 if "*" in ALLOWED_HOSTS:
@@ -42,16 +53,7 @@ SUPPORT_EMAIL = env.text("SUPPORT_EMAIL", "")
 
 # --- Microsoft ----------------------------------------------------------------------------------------------------
 
-# Test endpoints: the port of a sandbox on this machine, and the CA that signed its certificate. `check --deploy`
-# fails when they are set (S-27).
-TEST_ENDPOINTS = env.number("TEST_ENDPOINTS", 0, maximum=65535)
-TEST_CA_FILE = env.text("TEST_CA_FILE", "")
-if TEST_ENDPOINTS and not Path(TEST_CA_FILE).is_file():
-    raise ImproperlyConfigured(
-        "TEST_ENDPOINTS is set, but TEST_CA_FILE does not name the sandbox's ca.pem; start the sandbox first "
-        "(manage.py sandbox) and point TEST_CA_FILE to the file that it prints"
-    )
-CLOUDS = local_clouds(TEST_ENDPOINTS) if TEST_ENDPOINTS else MICROSOFT
+CLOUDS = local_clouds(TEST_ENDPOINTS, TEST_SIGN_IN_PORT) if TEST_ENDPOINTS else MICROSOFT
 OUTGOING_CA_FILE = TEST_CA_FILE or env.text("OUTGOING_CA_FILE", "")  # for networks that inspect TLS
 OUTGOING_PROXY = env.text("OUTGOING_PROXY", "")
 
@@ -170,7 +172,7 @@ SECURE_CSP = PUBLIC_POLICY
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_REFERRER_POLICY = "same-origin"  # S-22; no-referrer would turn each form post into "Origin: null"
-SECURE_SSL_REDIRECT = True
+SECURE_SSL_REDIRECT = not _local_demo
 SECURE_HSTS_SECONDS = env.number("SECURE_HSTS_SECONDS", 31_536_000)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = True
 SECURE_HSTS_PRELOAD = True

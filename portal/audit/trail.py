@@ -140,7 +140,8 @@ def first_broken_sequence() -> int | None:
     """Walk the whole chain and return the sequence of the first entry that does not fit, or None."""
     expected, previous = 1, ""
     for event in AuditEvent.objects.order_by("sequence").iterator(chunk_size=2000):
-        if event.sequence != expected or event.previous_mac != previous or not hmac.compare_digest(event.mac, _mac(event)):
+        follows = event.sequence == expected and event.previous_mac == previous
+        if not follows or not hmac.compare_digest(event.mac, _mac(event)):
             return expected
         expected, previous = expected + 1, event.mac
     return None

@@ -7,6 +7,8 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 TABLE = "audit_auditevent"
 _MESSAGE = "audit events are append only"
+_RAISE = f"RAISE EXCEPTION '{_MESSAGE}'"
+_EXECUTE = "EXECUTE FUNCTION audit_append_only()"
 
 _CREATE = {
     "sqlite": [
@@ -14,12 +16,9 @@ _CREATE = {
         f"CREATE TRIGGER audit_no_delete BEFORE DELETE ON {TABLE} BEGIN SELECT RAISE(ABORT, '{_MESSAGE}'); END",
     ],
     "postgresql": [
-        "CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN RAISE EXCEPTION '{_MESSAGE}'; END $$",
-        f"CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE ON {TABLE} "
-        "FOR EACH ROW EXECUTE FUNCTION audit_append_only()",
-        f"CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON {TABLE} "
-        "FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only()",
+        f"CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {_RAISE}; END $$",
+        f"CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE ON {TABLE} FOR EACH ROW {_EXECUTE}",
+        f"CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON {TABLE} FOR EACH STATEMENT {_EXECUTE}",
     ],
 }
 _DROP = {

@@ -30,6 +30,8 @@ class NationalCloud:
     name: str
     authority: str
     """Where people sign in and tokens come from."""
+    sign_in: str
+    """Where browsers are sent: the authority, except that the sandbox also answers browsers without TLS."""
     authority_aliases: frozenset[str]
     """Other host names of the same authority; issuers and ``Origin`` may carry them."""
     v1_issuer: str
@@ -73,6 +75,7 @@ GLOBAL = NationalCloud(
     key="global",
     name="Global",
     authority="https://login.microsoftonline.com",
+    sign_in="https://login.microsoftonline.com",
     authority_aliases=frozenset({"login.windows.net", "login.microsoft.com", "sts.windows.net"}),
     v1_issuer="https://sts.windows.net/",
     graph="https://graph.microsoft.com",
@@ -91,6 +94,7 @@ US_GOVERNMENT = NationalCloud(
     key="usgov",
     name="US Government",
     authority="https://login.microsoftonline.us",
+    sign_in="https://login.microsoftonline.us",
     authority_aliases=frozenset({"login.usgovcloudapi.net"}),
     v1_issuer="https://sts.windows.net/",
     graph="https://graph.microsoft.us",
@@ -109,6 +113,7 @@ CHINA = NationalCloud(
     key="china",
     name="China (21Vianet)",
     authority="https://login.partner.microsoftonline.cn",
+    sign_in="https://login.partner.microsoftonline.cn",
     authority_aliases=frozenset({"login.chinacloudapi.cn"}),
     v1_issuer="https://sts.chinacloudapi.cn/",
     graph="https://microsoftgraph.chinacloudapi.cn",
@@ -140,8 +145,12 @@ def get_cloud(key: str, clouds: Mapping[str, NationalCloud] = MICROSOFT) -> Nati
         raise UnknownCloud(f"Unknown cloud; choose one of {', '.join(clouds)}") from None
 
 
-def local_clouds(port: int) -> Mapping[str, NationalCloud]:
+def local_clouds(port: int, browser_port: int = 0) -> Mapping[str, NationalCloud]:
     """Return the same three clouds with all hosts on this machine, as the sandbox serves them.
+
+    Args:
+        port: everything, over TLS.
+        browser_port: the sign-in pages over plain http for a person's browser; 0 sends browsers to the TLS port.
 
     Names below ``.localhost`` always mean the loopback interface (RFC 6761). Each cloud is a site of its own, so a
     browser treats a trip to it as cross-site, as in real life.
@@ -155,6 +164,7 @@ def local_clouds(port: int) -> Mapping[str, NationalCloud]:
             key=cloud.key,
             name=cloud.name,
             authority=host("login"),
+            sign_in=f"http://login.{cloud.key}.localhost:{browser_port}" if browser_port else host("login"),
             authority_aliases=frozenset(),
             v1_issuer=host("sts") + "/",
             graph=host("graph"),

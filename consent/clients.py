@@ -1,0 +1,200 @@
+"""The only place that wires settings, vault, tokens and clients together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from consent.application_consents import ApplicationConsentClient
+from consent.credentials import ClientCredential, read_credential
+from consent.customers import CustomerClients
+from consent.directory import DirectoryClient
+from consent.entra import EntraClient, MetadataCache
+from consent.flow import ConsentTools
+from consent.id_tokens import IdTokenValidator, SigningKeys
+from consent.models import ApplicationRegistration, PartnerConsent
+from consent.tokens import Audience, TokenService
+from consent.vault.base import SecretName, SecretVersion, Vault
+from portal.microsoft.clouds import NationalCloud, get_cloud
+from portal.microsoft.http import GuardedSession
+from portal.microsoft.identifiers import CorrelationId
+from portal.microsoft.secret import Secret
+from tenants.gdap import GdapClient
+from tenants.models import CustomerTenant
+from tenants.partner_center import PartnerCenterClient
+
+
+def cloud(key: str) -> NationalCloud:
+    """Return the cloud of this deployment: Microsoft's hosts, or the sandbox's with test endpoints."""
+    return get_cloud(key, settings.CLOUDS)
+
+
+def _is_allowed(netloc: str) -> bool:
+    if any(netloc in each.hosts() for each in settings.CLOUDS.values()):
+        return True
+    return netloc == urlsplit(settings.VAULT_URL).netloc
+
+
+@cache
+def session() -> requests.Session:
+    """Return the one guarded session of this process.
+
+    Raises:
+        ImproperlyConfigured: the CA file is missing, which with test endpoints means that no sandbox ever ran.
+    """
+    ca_file = settings.OUTGOING_CA_FILE
+    if ca_file and not Path(ca_file).is_file():
+        variable = "TEST_CA_FILE" if settings.TEST_ENDPOINTS else "OUTGOING_CA_FILE"
+        hint = "; start the sandbox first (manage.py sandbox)" if settings.TEST_ENDPOINTS else ""
+        raise ImproperlyConfigured(f"{variable} names {ca_file}, which is no file{hint}")
+    proxy = settings.OUTGOING_PROXY
+    return GuardedSession(
+        is_allowed=_is_allowed,
+        ca_file=ca_file or None,
+        proxies={"https": proxy} if proxy else None,
+        loopback=bool(settings.TEST_ENDPOINTS),
+    )
+
+
+@cache
+def vault() -> Vault:
+    """Return the vault that VAULT_URL names.
+
+    Raises:
+        VaultConfigurationError: it cannot be opened; says which path or variable and what to do.
+    """
+    if settings.VAULT_URL.startswith("https://"):
+        from consent.vault.azure import open_azure_vault, vault_credential
+
+        own_cloud = cloud(settings.VAULT_CLOUD)
+        credential = vault_credential(
+            settings.VAULT_IDENTITY,
+            authority=own_cloud.authority,
+            tenant_id=settings.VAULT_TENANT_ID,
+            client_id=settings.VAULT_CLIENT_ID,
+            credential_file=settings.VAULT_CREDENTIAL_FILE,
+            session=session(),
+        )
+        return open_azure_vault(settings.VAULT_URL, credential, session=session())
+    from consent.vault.local import LocalVault
+
+    directory = Path(settings.VAULT_URL)
+    return LocalVault.open(directory, Path(settings.VAULT_KEY_FILE))
+
+
+@cache
+def _metadata() -> MetadataCache:
+    return MetadataCache(session())
+
+
+@cache
+def _validator() -> IdTokenValidator:
+    return IdTokenValidator(keys=SigningKeys(session()), metadata=_metadata())
+
+
+@cache
+def _credential(kind: str, name: str, version: str) -> ClientCredential:
+    """Read the application's credential from the vault once; a new version is another key of this cache."""
+    return read_credential(kind, vault().read(SecretName(name), SecretVersion(version)).value)
+
+
+def entra(registration: ApplicationRegistration, correlation_id: CorrelationId) -> EntraClient:
+    """Return the sign-in client of this registration for one unit of work."""
+    return EntraClient(
+        cloud=cloud(registration.cloud),
+        application_id=registration.client_id,
+        credential=_credential(
+            registration.credential_kind, registration.credential_name, registration.credential_version
+        ),
+        session=session(),
+        correlation_id=correlation_id,
+    )
+
+
+@cache
+def tokens() -> TokenService:
+    """Return the token service of this process."""
+    return TokenService(
+        vault=vault(),
+        entra=entra,
+        validator=_validator(),
+        clouds=cloud,
+        save_after=timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS),
+    )
+
+
+def partner_center(
+    own_cloud: NationalCloud, token_source: Callable[[], Secret], correlation_id: CorrelationId
+) -> PartnerCenterClient:
+    """Return a Partner Center client of this cloud."""
+    return PartnerCenterClient(
+        base_url=own_cloud.partner_center,
+        session=session(),
+        token_source=token_source,
+        correlation_id=correlation_id,
+    )
+
+
+def partner_center_of(
+    consent: PartnerConsent, correlation_id: CorrelationId, *, fresh: bool = False
+) -> PartnerCenterClient:
+    """Return a Partner Center client that acts for this partner."""
+    source = tokens().source(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id, fresh=fresh)
+    return partner_center(cloud(consent.partner.cloud), source, correlation_id)
+
+
+def consent_tools() -> ConsentTools:
+    """Return what a consent flow needs."""
+    return ConsentTools(
+        vault=vault(),
+        tokens=tokens(),
+        validator=_validator(),
+        entra=entra,
+        partner_center=partner_center,
+        clouds=cloud,
+    )
+
+
+def customer_clients(
+    consent: PartnerConsent, customer: CustomerTenant, correlation_id: CorrelationId
+) -> CustomerClients:
+    """Return the clients for one customer of this partner."""
+    own_cloud = cloud(consent.partner.cloud)
+    service = tokens()
+    partner_token = service.source(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id)
+    return CustomerClients(
+        partner_center=partner_center(own_cloud, partner_token, correlation_id),
+        gdap=GdapClient(
+            base_url=own_cloud.graph,
+            session=session(),
+            token_source=service.source(consent, Audience.GRAPH, correlation_id=correlation_id),
+            correlation_id=correlation_id,
+        ),
+        consents=ApplicationConsentClient(
+            base_url=own_cloud.partner_center,
+            session=session(),
+            token_source=partner_token,
+            correlation_id=correlation_id,
+        ),
+        directory=DirectoryClient(
+            base_url=own_cloud.graph,
+            session=session(),
+            token_source=service.source(consent, Audience.GRAPH, correlation_id=correlation_id, customer=customer),
+            correlation_id=correlation_id,
+        ),
+        forget_customer_tokens=lambda: service.forget(consent.pk),
+        correlation_id=correlation_id,
+    )
+
+
+def reset() -> None:
+    """Forget everything that was built from settings; for tests and after a fork."""
+    for factory in (session, vault, _metadata, _validator, _credential, tokens):
+        factory.cache_clear()

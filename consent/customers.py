@@ -1,0 +1,340 @@
+"""Consent in customer tenants: push it, read it back, say what is true.
+
+The state of a customer comes only from a read in that tenant. "Accepted" by Partner Center is not "granted".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.utils import timezone
+from portal.microsoft.diagnosis import Owner, diagnose
+
+from consent.application_consents import ApplicationConsentClient
+from consent.directory import DirectoryClient, Presence
+from consent.models import ApplicationRegistration, ConsentObservation, CustomerConsent
+from consent.registrations import outside_allow_list
+from portal.audit.trail import Actor, Outcome, record
+from portal.microsoft.errors import AlreadyExists, ConsentRequired, RemoteError
+from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
+from tenants.gdap import GdapClient
+from tenants.models import CustomerTenant
+from tenants.partner_center import PartnerCenterClient
+from tenants.readiness import Readiness, judge
+
+State = CustomerConsent.State
+_REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
+
+
+class PushRefused(ValueError):
+    """Outside the lines of S-52: nothing was sent. The text says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerClients:
+    """The clients for one customer, wired with tokens by ``consent.clients``."""
+
+    partner_center: PartnerCenterClient
+    gdap: GdapClient
+    consents: ApplicationConsentClient
+    directory: DirectoryClient
+    forget_customer_tokens: Callable[[], None]
+    """Tokens issued before a grant do not gain it."""
+    correlation_id: CorrelationId
+
+
+def wanted_grants(registration: ApplicationRegistration) -> dict[str, list[str]]:
+    """Return what we want in customer tenants: scopes by resource application id."""
+    return {grant.resource_application_id: sorted(grant.scopes) for grant in registration.grants.all()}
+
+
+def grants_hash(grants: Mapping[str, list[str]]) -> str:
+    """Return one SHA-256 over a set of grants, whatever their order."""
+    canonical = {resource: sorted(scope.lower() for scope in scopes) for resource, scopes in grants.items()}
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
+
+
+def compare(wanted: Mapping[str, list[str]], presence: Presence) -> tuple[CustomerConsent.State, str]:
+    """Return state and reason from wanted and actual grants; extra scopes are a finding."""
+    if presence.service_principal_id is None:
+        return State.ABSENT, "The application is not in this tenant."
+    actual = {
+        resource: {scope.lower() for scope in scopes} for resource, scopes in presence.scopes_by_resource().items()
+    }
+    missing = sorted(
+        scope
+        for resource, scopes in wanted.items()
+        for scope in scopes
+        if scope.lower() not in actual.get(resource, set())
+    )
+    wanted_lower = {resource: {scope.lower() for scope in scopes} for resource, scopes in wanted.items()}
+    extra = sorted(scope for resource, scopes in actual.items() for scope in scopes - wanted_lower.get(resource, set()))
+    if extra:
+        return State.DIFFERS, f"More than we want: {', '.join(extra)}." + (
+            f" Missing: {', '.join(missing)}." if missing else ""
+        )
+    if missing and not any(actual.values()):
+        return State.ABSENT, "The application is in this tenant without any grant."
+    if missing:
+        return State.PARTIAL, f"Missing: {', '.join(missing)}."
+    return State.GRANTED, ""
+
+
+def check_lines(customer: CustomerTenant, registration: ApplicationRegistration) -> dict[str, list[str]]:
+    """Return the wanted grants if this push stays inside the lines, without any call (S-52).
+
+    Raises:
+        PushRefused: it does not.
+    """
+    if not customer.partner.is_active:
+        raise PushRefused("The partner is disabled or offboarded.")
+    if registration.cloud != customer.partner.cloud or registration.state != ApplicationRegistration.State.ACTIVE:
+        raise PushRefused("The application registration is not active in the partner's cloud.")
+    if customer.tenant_id in {customer.partner.tenant_id, registration.home_tenant_id}:
+        raise PushRefused("This is the partner's or our own tenant, not a customer.")
+    if customer.missing_since is not None:
+        raise PushRefused("Partner Center no longer lists this customer; run sync_customers.")
+    wanted = wanted_grants(registration)
+    if not wanted:
+        raise PushRefused("The registration has no wanted grants yet; add them in the admin.")
+    for resource, scopes in wanted.items():
+        if extra := outside_allow_list(resource, scopes):
+            raise PushRefused(f"Not on CONSENT_GRANT_ALLOW_LIST: {', '.join(extra)}")
+    return wanted
+
+
+def push(
+    customer: CustomerTenant,
+    registration: ApplicationRegistration,
+    clients: CustomerClients,
+    *,
+    actor: Actor,
+    wait_seconds: float = 60.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> CustomerConsent:
+    """Bring our consent into one customer tenant and read it back.
+
+    Looks first: what is there already is not posted again, and a difference is shown, never repaired by force (R-21).
+
+    Args:
+        wait_seconds: how long to wait for Microsoft's directories to show the grants (R-23).
+
+    Raises:
+        PushRefused: nothing was sent.
+        RemoteError: the partner's own token or Partner Center failed; the customer's state is unchanged.
+    """
+    wanted = check_lines(customer, registration)
+    clients.partner_center.customer(customer.tenant)  # S-52: it is in what this partner's own token may see
+    consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
+    before = _look(clients, registration)
+    if before is not None and before.grants:
+        return observe(consent, before, wanted, actor=actor, correlation_id=clients.correlation_id)
+    readiness = _readiness(customer, clients)
+    if not readiness.ready:
+        return _block(consent, readiness, actor, clients.correlation_id)
+    request_id = _write_intent(consent, wanted, actor, clients.correlation_id)
+    failure = _post(customer, registration, clients, wanted, request_id)
+    if failure is not None and not isinstance(failure, AlreadyExists) and not failure.retryable:
+        return _fail(consent, failure, actor, clients.correlation_id)
+    clients.forget_customer_tokens()
+    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep)
+
+
+def verify(
+    customer: CustomerTenant, registration: ApplicationRegistration, clients: CustomerClients, *, actor: Actor
+) -> CustomerConsent:
+    """Read what the customer tenant holds and record it. Sends no change."""
+    consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
+    presence = _look(clients, registration)
+    if presence is None:
+        presence = Presence(service_principal_id=None)
+    return observe(consent, presence, wanted_grants(registration), actor=actor, correlation_id=clients.correlation_id)
+
+
+def _look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
+    """Read the tenant; None when it issues no token to our application, which means: not consented there."""
+    try:
+        return clients.directory.presence(registration.client_id)
+    except ConsentRequired as error:
+        if error.service != "entra":
+            raise
+        return None
+
+
+def _readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
+    relationships = [
+        (relationship, clients.gdap.access_assignments(relationship))
+        for relationship in clients.gdap.relationships(customer=customer.tenant)
+    ]
+    return judge(relationships, now=timezone.now())
+
+
+def _write_intent(
+    consent: CustomerConsent, wanted: Mapping[str, list[str]], actor: Actor, correlation_id: CorrelationId
+) -> RequestId:
+    """Store what is about to be sent, with the request id that every repeat reuses (R-20)."""
+    wanted_hash = grants_hash(wanted)
+    with transaction.atomic():
+        current = CustomerConsent.objects.get(pk=consent.pk)
+        if current.requested_hash != wanted_hash or not current.request_id:
+            current.request_id = str(uuid.uuid4())
+        current.requested_hash = wanted_hash
+        current.requested_at = timezone.now()
+        current.save(update_fields=["request_id", "requested_hash", "requested_at"])
+        record(
+            "customer_consent.create",
+            actor=actor,
+            outcome=Outcome.INTENT,
+            subject=_subject(consent),
+            details={"request_id": current.request_id, "grants": dict(wanted)},
+            correlation_id=correlation_id,
+        )
+    return RequestId(current.request_id)
+
+
+def _post(
+    customer: CustomerTenant,
+    registration: ApplicationRegistration,
+    clients: CustomerClients,
+    wanted: Mapping[str, list[str]],
+    request_id: RequestId,
+) -> RemoteError | None:
+    """Post one resource after the other; return the last failure, having tried them all."""
+    failure: RemoteError | None = None
+    for resource, scopes in wanted.items():
+        try:
+            clients.consents.create(
+                customer=customer.tenant,
+                application_id=registration.client_id,
+                display_name=registration.name,
+                resource=ApplicationId(resource),
+                scopes=scopes,
+                request_id=RequestId(str(uuid.uuid5(_REQUEST_SPACE, f"{request_id}/{resource}"))),
+            )
+        except RemoteError as error:
+            failure = error
+    return failure
+
+
+def _read_back(
+    consent: CustomerConsent,
+    registration: ApplicationRegistration,
+    clients: CustomerClients,
+    wanted: Mapping[str, list[str]],
+    actor: Actor,
+    wait_seconds: float,
+    sleep: Callable[[float], None],
+) -> CustomerConsent:
+    """Look until the grants show or the time is over; then the honest state is "waiting"."""
+    waited, pause = 0.0, 1.0
+    while True:
+        presence = _look(clients, registration)
+        if presence is not None and compare(wanted, presence)[0] in {State.GRANTED, State.DIFFERS}:
+            return observe(consent, presence, wanted, actor=actor, correlation_id=clients.correlation_id)
+        if waited >= wait_seconds:
+            break
+        pause = min(pause * 2, wait_seconds - waited)
+        sleep(pause)
+        waited += pause
+        clients.forget_customer_tokens()
+    return observe(
+        consent,
+        presence or Presence(service_principal_id=None),
+        wanted,
+        actor=actor,
+        correlation_id=clients.correlation_id,
+        still_waiting=True,
+    )
+
+
+def observe(
+    consent: CustomerConsent,
+    presence: Presence,
+    wanted: Mapping[str, list[str]],
+    *,
+    actor: Actor,
+    correlation_id: CorrelationId,
+    still_waiting: bool = False,
+) -> CustomerConsent:
+    """Write what a read showed: one observation, and the state that follows from it."""
+    state, reason = compare(wanted, presence)
+    if still_waiting and state in {State.ABSENT, State.PARTIAL}:
+        state, reason = State.WAITING, "Microsoft accepted the request but does not show the grants yet."
+    owner = {State.GRANTED: "", State.WAITING: Owner.NOBODY, State.DIFFERS: Owner.US}.get(state, Owner.US)
+    now = timezone.now()
+    with transaction.atomic():
+        ConsentObservation.objects.create(
+            consent=consent,
+            observed_at=now,
+            state=state,
+            service_principal_id=presence.service_principal_id or "",
+            grants=[
+                {"id": grant.grant_id, "resource": grant.resource, "scopes": sorted(grant.scopes)}
+                for grant in presence.grants
+            ],
+            correlation_id=correlation_id,
+        )
+        CustomerConsent.objects.filter(pk=consent.pk).update(
+            state=state,
+            wanted_hash=grants_hash(wanted),
+            actual_grants=presence.scopes_by_resource(),
+            service_principal_id=presence.service_principal_id or "",
+            verified_at=now,
+            reason=reason[:300],
+            owner=owner,
+        )
+        record(
+            "customer_consent.observed",
+            actor=actor,
+            subject=_subject(consent),
+            details={"state": state.value, "service_principal": presence.service_principal_id or ""},
+            correlation_id=correlation_id,
+        )
+    consent.refresh_from_db()
+    return consent
+
+
+def _block(
+    consent: CustomerConsent, readiness: Readiness, actor: Actor, correlation_id: CorrelationId
+) -> CustomerConsent:
+    owner = readiness.owner or Owner.US
+    return _settle(consent, State.BLOCKED, readiness.reason, owner, Outcome.REFUSED, actor, correlation_id)
+
+
+def _fail(consent: CustomerConsent, error: RemoteError, actor: Actor, correlation_id: CorrelationId) -> CustomerConsent:
+    diagnosis = diagnose(error)
+    reason = f"{diagnosis.cause} {diagnosis.remedy}"
+    return _settle(consent, State.FAILED, reason, diagnosis.owner, Outcome.FAILED, actor, correlation_id)
+
+
+def _settle(
+    consent: CustomerConsent,
+    state: CustomerConsent.State,
+    reason: str,
+    owner: Owner,
+    outcome: Outcome,
+    actor: Actor,
+    correlation_id: CorrelationId,
+) -> CustomerConsent:
+    with transaction.atomic():
+        CustomerConsent.objects.filter(pk=consent.pk).update(state=state, reason=reason[:300], owner=owner)
+        record(
+            "customer_consent.create",
+            actor=actor,
+            outcome=outcome,
+            subject=_subject(consent),
+            details={"state": state.value, "reason": reason},
+            correlation_id=correlation_id,
+        )
+    consent.refresh_from_db()
+    return consent
+
+
+def _subject(consent: CustomerConsent) -> dict[str, str | int]:
+    return {"customer_consent": consent.pk, "customer": consent.customer_id, "registration": consent.registration_id}

@@ -1,0 +1,392 @@
+"""One consent attempt, from Continue to the stored token. Appendix 1 of the security requirements, as functions.
+
+The browser that started a flow finishes it, once; the tenant was fixed by staff before; nothing is stored before the
+account, its MFA and its rights are proven.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.db.models.functions import Now
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+from portal.microsoft.diagnosis import callback_error_codes
+
+from consent.entra import EntraClient, TokenResponse, authorize_url
+from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator, VerifiedIdentity
+from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, PartnerConsent
+from consent.registrations import permission_set
+from consent.tokens import Audience, NewConsent, TokenService, TokenUnavailable
+from consent.vault.base import Vault
+from consent.words import Problem, problem_for_callback_error
+from portal.audit.trail import Actor, Outcome, record
+from portal.microsoft.clouds import NationalCloud, get_cloud
+from portal.microsoft.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    ConsentRequired,
+    InvalidRequest,
+    MfaRequired,
+    RemoteError,
+    safe_code,
+)
+from portal.microsoft.http import time_budget
+from portal.microsoft.identifiers import CorrelationId, new_correlation_id
+from portal.microsoft.secret import Secret
+from tenants.partner_center import PartnerCenterClient
+
+log = logging.getLogger(__name__)
+
+FLOW_LIFETIME = timedelta(minutes=15)  # S-10
+BINDER_LENGTH = 43
+_WEB_SECONDS = 25.0  # R-13: a web request never waits longer on outside services
+_PROBE_SECONDS = 10.0  # R-07: how long one proof that the vault is writable is believed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A new flow: where to send the browser, and the cookie that binds it."""
+
+    authorize_url: str
+    binder: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackAnswer:
+    """The fields of a well-formed callback. ``code`` is None when Microsoft answered with an error."""
+
+    code: Secret | None
+    error: str = ""
+    error_description: str = ""
+    error_subcode: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class ConsentTools:
+    """What a flow needs from outside; built by ``consent.clients`` only."""
+
+    vault: Vault
+    tokens: TokenService
+    validator: IdTokenValidator
+    entra: Callable[[ApplicationRegistration, CorrelationId], EntraClient]
+    partner_center: Callable[[NationalCloud, Callable[[], Secret], CorrelationId], PartnerCenterClient]
+    clouds: Callable[[str], NationalCloud] = field(default=get_cloud)
+
+
+class Refused(Exception):
+    """This attempt ends with a page for the person. ``detail`` goes to the audit trail, never to the page."""
+
+    def __init__(self, problem: Problem, *, code: str = "", detail: dict[str, str] | None = None) -> None:
+        super().__init__(problem.value)
+        self.problem = problem
+        self.code = safe_code(code)
+        self.detail = detail or {}
+
+
+def sha256(text: str) -> str:
+    """Return the form in which the database recognises a random value."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _derive(label: str, flow_id: str, binder: str) -> Secret:
+    """Derive PKCE verifier or nonce: never stored, needs the server's key and the browser's cookie (S-11, S-12)."""
+    key = hmac.new(settings.SECRET_KEY.encode(), b"consent flow", hashlib.sha256).digest()
+    digest = hmac.new(key, f"{label}\0{flow_id}\0{binder}".encode(), hashlib.sha256).digest()
+    return Secret(base64.urlsafe_b64encode(digest).rstrip(b"=").decode())
+
+
+def _challenge(verifier: Secret) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.reveal().encode()).digest()).rstrip(b"=").decode()
+
+
+def redirect_uri(cloud_key: str) -> str:
+    """Return the registered redirect URI; each cloud has its own path (S-19), the host is configuration (S-28)."""
+    return str(settings.PUBLIC_BASE_URL + reverse("consent:callback", args=[cloud_key]))
+
+
+@sensitive_variables()
+def start(link: ConsentLink, *, binder: str, cloud: NationalCloud, actor: Actor) -> Started:
+    """Create a flow for this link and return where to go.
+
+    Args:
+        binder: the browser's flow cookie, reused for several tabs; anything of another length is replaced.
+    """
+    if len(binder) != BINDER_LENGTH or not binder.isascii():
+        binder = secrets.token_urlsafe(32)
+    state = secrets.token_urlsafe(32)
+    flow = ConsentFlow.objects.create(
+        link=link,
+        public_id=secrets.token_hex(16),
+        state_hash=sha256(state),
+        binder_hash=sha256(binder),
+        expires_at=timezone.now() + FLOW_LIFETIME,
+        correlation_id=new_correlation_id(),
+    )
+    record(
+        "flow.started",
+        actor=actor,
+        subject={"flow": flow.pk, "link": link.pk, "partner": link.partner_id},
+        correlation_id=flow.correlation_id,
+    )
+    address = authorize_url(
+        cloud=cloud,
+        tenant_id=link.partner.tenant,
+        application_id=link.registration.client_id,
+        redirect_uri=redirect_uri(cloud.key),
+        scopes=permission_set(link.registration).authorize_scopes(cloud),
+        state=state,
+        nonce=_derive("nonce", flow.public_id, binder).reveal(),
+        code_challenge=_challenge(_derive("pkce", flow.public_id, binder)),
+    )
+    return Started(authorize_url=address, binder=Secret(binder))
+
+
+def find(state: str, binder: str, cloud_key: str) -> ConsentFlow | None:
+    """Return the flow of this state if the browser's cookie fits; otherwise None, and nothing is consumed (S-07)."""
+    flow = (
+        ConsentFlow.objects.select_related("link__partner", "link__registration")
+        .filter(state_hash=sha256(state), link__partner__cloud=cloud_key)
+        .first()
+    )
+    if flow is None or not hmac.compare_digest(flow.binder_hash, sha256(binder)):
+        return None
+    return flow
+
+
+class WriteProbe:
+    """Remembers for ten seconds that the vault could be written: a code works once, so look before spending it."""
+
+    def __init__(self) -> None:
+        self._proven_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def __call__(self, vault: Vault) -> bool:
+        with self._lock:
+            if time.monotonic() - self._proven_at < _PROBE_SECONDS:
+                return True
+            try:
+                vault.check_writable()
+            except RemoteError as error:
+                log.warning("the vault cannot be written, no code was spent: %s", error)
+                return False
+            self._proven_at = time.monotonic()
+            return True
+
+
+def claim(flow: ConsentFlow) -> bool:
+    """Claim the flow by one conditional UPDATE; exactly one of any number of posts wins (S-09)."""
+    won = (
+        ConsentFlow.objects.claimable().filter(pk=flow.pk).update(claimed_at=Now(), outcome=ConsentFlow.Outcome.WORKING)
+    )
+    return won == 1
+
+
+@sensitive_variables()
+def finish(flow: ConsentFlow, answer: CallbackAnswer, *, binder: str, tools: ConsentTools, actor: Actor) -> None:
+    """Bring a claimed flow to its end and write the outcome on its row. Raises nothing past the caller.
+
+    Runs outside any transaction (R-35).
+    """
+    try:
+        with time_budget(_WEB_SECONDS):
+            _redeem_and_store(flow, answer, binder, tools, actor)
+    except Refused as refused:
+        _end_refused(flow, refused, actor)
+    except DatabaseError:
+        raise
+    except Exception as error:
+        # Whatever else it was, the person gets a page with a reference and the trail gets the kind of failure; the
+        # text of an unknown exception stays out of both.
+        log.exception("consent flow failed", extra={"flow": flow.reference})
+        _end_refused(flow, Refused(Problem.OUR_FAULT, code=type(error).__name__), actor)
+
+
+@sensitive_variables()
+def _redeem_and_store(
+    flow: ConsentFlow, answer: CallbackAnswer, binder: str, tools: ConsentTools, actor: Actor
+) -> None:
+    if answer.code is None:
+        codes = callback_error_codes(answer.error_description)
+        problem = problem_for_callback_error(answer.error, codes, answer.error_subcode)
+        raise Refused(problem, code=f"AADSTS{codes[0]}" if codes else answer.error[:40])
+    link = flow.link
+    cloud = tools.clouds(link.partner.cloud)
+    correlation_id = CorrelationId(flow.correlation_id)
+    entra = tools.entra(link.registration, correlation_id)
+    scope = Audience.PARTNER_CENTER.scope(cloud)
+    try:
+        redeemed = entra.redeem_code(
+            tenant_id=link.partner.tenant,
+            code=answer.code,
+            redirect_uri=redirect_uri(cloud.key),
+            code_verifier=_derive("pkce", flow.public_id, binder),
+            scope=scope,
+        )
+        identity = _identify(flow, redeemed, cloud, binder, tools)
+        _check_account(flow, identity)
+        # S-17: the refresh token proves itself before it may replace anything.
+        proof = entra.redeem_refresh_token(
+            tenant_id=link.partner.tenant, refresh_token=_refresh_token(redeemed), scope=scope
+        )
+        mfa, checks = _check_partner_center(flow, proof, cloud, tools)
+        tools.tokens.store_new_consent(
+            link.partner,
+            link.registration,
+            NewConsent(
+                refresh_token=proof.refresh_token or _refresh_token(redeemed),
+                object_id=identity.object_id,
+                scopes=redeemed.scopes,
+                mfa=mfa,
+                checks=checks,
+            ),
+            actor=actor,
+            correlation_id=correlation_id,
+            in_same_transaction=lambda consent: _end_connected(flow, mfa, checks),
+        )
+    except RemoteError as error:
+        log.warning("consent flow refused: %s", error, extra={"flow": flow.reference})
+        raise Refused(_problem_for(error), code=error.code) from None
+    except TokenUnavailable:
+        raise Refused(Problem.TRY_AGAIN) from None
+
+
+def _refresh_token(redeemed: TokenResponse) -> Secret:
+    if redeemed.refresh_token is None:
+        raise Refused(Problem.OUR_FAULT, code="no_refresh_token")  # offline_access is missing in the registration
+    return redeemed.refresh_token
+
+
+def _identify(
+    flow: ConsentFlow, redeemed: TokenResponse, cloud: NationalCloud, binder: str, tools: ConsentTools
+) -> VerifiedIdentity:
+    try:
+        return tools.validator.validate(
+            redeemed.id_token,
+            cloud=cloud,
+            tenant_id=flow.link.partner.tenant,
+            application_id=flow.link.registration.client_id,
+            nonce=_derive("nonce", flow.public_id, binder),
+        )
+    except IdTokenRefused as refused:
+        problem = {
+            Flaw.TENANT: Problem.WRONG_TENANT,
+            Flaw.FOREIGN_ACCOUNT: Problem.PERSONAL_OR_GUEST_ACCOUNT,
+            Flaw.TIME: Problem.CLOCK,
+            Flaw.NONCE: Problem.START_AGAIN,
+        }.get(refused.flaw, Problem.OUR_FAULT)
+        detail = {"expected_tenant": str(flow.link.partner.tenant_id)}
+        if refused.actual_tenant:
+            detail["actual_tenant"] = refused.actual_tenant
+        raise Refused(problem, code=f"id_token_{refused.flaw}", detail=detail) from None
+
+
+def _check_account(flow: ConsentFlow, identity: VerifiedIdentity) -> None:
+    """Another account than the pinned one never replaces a token by itself (S-15)."""
+    pinned = (
+        PartnerConsent.objects.for_partner(flow.link.partner)
+        .filter(registration=flow.link.registration, generation__gt=0)
+        .values_list("pinned_oid", flat=True)
+        .first()
+    )
+    if pinned is not None and pinned != identity.object_id:
+        raise Refused(
+            Problem.OTHER_ACCOUNT_WAITING,
+            code="other_account",
+            detail={"pinned_oid": pinned, "actual_oid": identity.object_id},
+        )
+
+
+def _check_partner_center(
+    flow: ConsentFlow, proof: TokenResponse, cloud: NationalCloud, tools: ConsentTools
+) -> tuple[PartnerConsent.Mfa, list[dict[str, str]]]:
+    """Prove tenant, rights and MFA on one real Partner Center call (S-18)."""
+    client = tools.partner_center(cloud, lambda: proof.access_token, CorrelationId(flow.correlation_id))
+    profile = client.organization_profile()
+    if profile.tenant_id != flow.link.partner.tenant:
+        raise Refused(
+            Problem.WRONG_TENANT,
+            code="profile_tenant",
+            detail={"expected_tenant": flow.link.partner.tenant_id, "actual_tenant": profile.tenant_id},
+        )
+    mfa = {
+        True: PartnerConsent.Mfa.PROVEN,
+        False: PartnerConsent.Mfa.MISSING,
+        None: PartnerConsent.Mfa.UNPROVEN,
+    }[profile.mfa_compliant]
+    healthy = (
+        PartnerConsent.objects.for_partner(flow.link.partner)
+        .filter(registration=flow.link.registration, state=PartnerConsent.State.CONNECTED)
+        .exists()
+    )
+    if healthy and mfa is not PartnerConsent.Mfa.PROVEN:
+        raise Refused(Problem.MFA_MISSING, code="mfa_missing_kept_old")  # S-17: the working token stays
+    states = {
+        PartnerConsent.Mfa.PROVEN: "passed",
+        PartnerConsent.Mfa.MISSING: "failed",
+        PartnerConsent.Mfa.UNPROVEN: "unverified",
+    }
+    return mfa, [
+        {"check": "tenant", "state": "passed"},
+        {"check": "member", "state": "passed"},
+        {"check": "mfa", "state": states[mfa]},
+        {"check": "partner_center", "state": "passed"},
+    ]
+
+
+def _problem_for(error: RemoteError) -> Problem:
+    if isinstance(error, MfaRequired):
+        return Problem.MFA_MISSING
+    if error.service == "vault":
+        return Problem.STORAGE_UNAVAILABLE
+    if isinstance(error, AccessDenied) and error.service == "partner_center":
+        return Problem.ROLE_MISSING
+    if isinstance(error, AuthenticationFailed | InvalidRequest) and error.service == "partner_center":
+        return Problem.PARTNER_CENTER_REFUSED
+    if isinstance(error, ConsentRequired):
+        return Problem.START_AGAIN
+    if error.retryable:
+        return Problem.TRY_AGAIN
+    return Problem.OUR_FAULT
+
+
+def _end_connected(flow: ConsentFlow, mfa: PartnerConsent.Mfa, checks: list[dict[str, str]]) -> None:
+    """Close flow and link; runs in the transaction that sets the token's pointer."""
+    now = timezone.now()
+    connected = mfa is PartnerConsent.Mfa.PROVEN
+    ConsentFlow.objects.filter(pk=flow.pk).update(
+        outcome=ConsentFlow.Outcome.CONNECTED if connected else ConsentFlow.Outcome.MFA_MISSING,
+        finished_at=now,
+        checks=checks,
+    )
+    if connected:  # with MFA missing the same link serves for the next attempt
+        ConsentLink.objects.filter(pk=flow.link_id).update(closed_at=now)
+
+
+def _end_refused(flow: ConsentFlow, refused: Refused, actor: Actor) -> None:
+    ConsentFlow.objects.filter(pk=flow.pk).update(
+        outcome=ConsentFlow.Outcome.REFUSED,
+        finished_at=timezone.now(),
+        problem=refused.problem.value,
+        code=refused.code,
+    )
+    record(
+        "flow.refused",
+        actor=actor,
+        outcome=Outcome.REFUSED,
+        subject={"flow": flow.pk, "link": flow.link_id, "partner": flow.link.partner_id},
+        details={"problem": refused.problem.value, "code": refused.code, **refused.detail},
+        correlation_id=flow.correlation_id,
+    )

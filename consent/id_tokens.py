@@ -1,0 +1,228 @@
+"""Validate an ID token ourselves: the decisive check that the right tenant consented (S-14).
+
+No library does this for us: MSAL for Python 1.38 and later checks neither signature, issuer, audience nor expiry.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import jwt
+import requests
+
+from consent.entra import MetadataCache, get_document
+from portal.microsoft.clouds import NationalCloud
+from portal.microsoft.identifiers import (
+    ApplicationId,
+    InvalidIdentifier,
+    ObjectId,
+    TenantId,
+    parse_object_id,
+    parse_tenant_id,
+)
+from portal.microsoft.secret import Secret
+
+LEEWAY_SECONDS = 300
+MAX_TOKEN_BYTES = 16_384
+_KEYS_SECONDS = 24 * 3600
+_REFETCH_SECONDS = 60  # an unknown kid causes at most one fetch a minute (R-49)
+_HEADER_WITH_KEYS = ("jku", "jwk", "x5u", "x5c", "crit", "b64")
+
+
+class Flaw(StrEnum):
+    """Why an ID token was refused. The words go to the audit trail; nothing of the token does."""
+
+    MISSING = "missing"
+    MALFORMED = "malformed"
+    ALGORITHM = "algorithm"
+    KEY = "key"
+    SIGNATURE = "signature"
+    ISSUER = "issuer"
+    AUDIENCE = "audience"
+    TENANT = "tenant"
+    TIME = "time"
+    VERSION = "version"
+    NONCE = "nonce"
+    SUBJECT = "subject"
+    FOREIGN_ACCOUNT = "foreign_account"
+
+
+class IdTokenRefused(Exception):
+    """The ID token does not prove what it must. Not a RemoteError: the answer came, it is not believed.
+
+    Args:
+        actual_tenant: the other tenant's id when ``flaw`` is TENANT, from a token with a good signature (S-16).
+    """
+
+    def __init__(self, flaw: Flaw, actual_tenant: TenantId | None = None) -> None:
+        super().__init__(f"the ID token was refused: {flaw}")
+        self.flaw = flaw
+        self.actual_tenant = actual_tenant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedIdentity:
+    """Who signed in, proven. ``tid`` with ``oid`` is the only key of an account (S-15)."""
+
+    tenant_id: TenantId
+    object_id: ObjectId
+
+
+class SigningKeys:
+    """Public keys of the sign-in service, always fetched from a tenant's key set on the configured host."""
+
+    def __init__(self, session: requests.Session) -> None:
+        self._session = session
+        self._keys: dict[tuple[str, str], tuple[float, Any]] = {}
+        self._fetched: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def find(self, cloud: NationalCloud, tenant_id: TenantId, kid: str) -> Any | None:
+        """Return the RSA public key with this id, or None. Raises RemoteError when the key set cannot be read."""
+        place = (cloud.key, kid)
+        with self._lock:
+            fetched, key = self._keys.get(place, (float("-inf"), None))
+            now = time.monotonic()
+            if key is not None and now - fetched < _KEYS_SECONDS:
+                return key
+            if now - self._fetched.get(cloud.key, float("-inf")) < _REFETCH_SECONDS:
+                return None
+            document = get_document(
+                self._session, f"{cloud.authority}/{tenant_id}/discovery/v2.0/keys", "read signing keys"
+            )
+            self._fetched[cloud.key] = now
+            for entry in document.get("keys", []):
+                if parsed := _rsa_key(entry):
+                    self._keys[cloud.key, parsed[0]] = (now, parsed[1])
+            fetched, key = self._keys.get(place, (float("-inf"), None))
+            return key if fetched == now else None
+
+
+def _rsa_key(entry: object) -> tuple[str, Any] | None:
+    """Read one JWK; anything but a named RSA signature key is passed over."""
+    if not isinstance(entry, dict) or entry.get("kty") != "RSA" or entry.get("use", "sig") != "sig":
+        return None
+    kid = entry.get("kid")
+    if not isinstance(kid, str) or not kid:
+        return None
+    try:
+        return kid, jwt.PyJWK({**entry, "alg": "RS256"}).key
+    except (jwt.PyJWTError, ValueError, KeyError, TypeError):
+        return None
+
+
+class IdTokenValidator:
+    """Checks ID tokens of the v2 endpoint for one application at a time."""
+
+    def __init__(self, *, keys: SigningKeys, metadata: MetadataCache) -> None:
+        self._keys = keys
+        self._metadata = metadata
+
+    def validate(
+        self,
+        id_token: Secret | None,
+        *,
+        cloud: NationalCloud,
+        tenant_id: TenantId,
+        application_id: ApplicationId,
+        nonce: Secret | None,
+        check_times: bool = True,
+    ) -> VerifiedIdentity:
+        """Return the identity that the token proves.
+
+        Args:
+            nonce: what the flow sent; None for a renewal, whose ID token carries none.
+            check_times: False for renewals, so that a wrong host clock stops sign-ins but not renewals (R-42).
+
+        Raises:
+            IdTokenRefused: one thing is wrong; nothing from the answer may be used (S-12, S-14).
+            RemoteError: the keys or the metadata cannot be read; nothing is known.
+        """
+        if not id_token:
+            raise IdTokenRefused(Flaw.MISSING)
+        text = id_token.reveal()
+        if len(text) > MAX_TOKEN_BYTES or text.count(".") != 2 or not text.isascii():
+            raise IdTokenRefused(Flaw.MALFORMED)
+        claims = self._verified_claims(text, cloud, tenant_id)
+        _check_tenant(claims, self._metadata.of(cloud).issuer_template, tenant_id)
+        if claims.get("aud") != application_id:
+            raise IdTokenRefused(Flaw.AUDIENCE)
+        if claims.get("ver") != "2.0":
+            raise IdTokenRefused(Flaw.VERSION)
+        if check_times:
+            _check_times(claims)
+        if nonce is not None:
+            actual = claims.get("nonce")
+            if not isinstance(actual, str) or not hmac.compare_digest(actual.encode(), nonce.reveal().encode()):
+                raise IdTokenRefused(Flaw.NONCE)
+        if claims.get("idp") not in (None, claims["iss"]) and str(tenant_id) not in str(claims["idp"]):
+            raise IdTokenRefused(Flaw.FOREIGN_ACCOUNT)
+        try:
+            object_id = parse_object_id(str(claims.get("oid", "")))
+        except InvalidIdentifier:
+            raise IdTokenRefused(Flaw.SUBJECT) from None
+        return VerifiedIdentity(tenant_id=tenant_id, object_id=object_id)
+
+    def _verified_claims(self, text: str, cloud: NationalCloud, tenant_id: TenantId) -> Mapping[str, Any]:
+        try:
+            header = jwt.get_unverified_header(text)
+        except (jwt.PyJWTError, ValueError):
+            raise IdTokenRefused(Flaw.MALFORMED) from None
+        if header.get("alg") != "RS256":
+            raise IdTokenRefused(Flaw.ALGORITHM)
+        if header.get("typ", "JWT") != "JWT" or any(name in header for name in _HEADER_WITH_KEYS):
+            raise IdTokenRefused(Flaw.MALFORMED)
+        kid = header.get("kid")
+        key = self._keys.find(cloud, tenant_id, kid) if isinstance(kid, str) and kid else None
+        if key is None:
+            raise IdTokenRefused(Flaw.KEY)
+        try:
+            # Signature only: every claim is checked below by us, one by one, with its own word.
+            claims: Mapping[str, Any] = jwt.decode(
+                text,
+                key,
+                algorithms=["RS256"],
+                options={
+                    "verify_signature": True,
+                    "verify_aud": False,
+                    "verify_iss": False,
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                    "verify_sub": False,
+                    "verify_jti": False,
+                },
+            )
+        except jwt.InvalidSignatureError:
+            raise IdTokenRefused(Flaw.SIGNATURE) from None
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise IdTokenRefused(Flaw.MALFORMED) from None
+        return claims
+
+
+def _check_tenant(claims: Mapping[str, Any], issuer_template: str, tenant_id: TenantId) -> None:
+    tid, issuer = claims.get("tid"), claims.get("iss")
+    if tid != tenant_id:
+        try:
+            actual = parse_tenant_id(str(tid))
+        except InvalidIdentifier:
+            actual = None
+        raise IdTokenRefused(Flaw.TENANT, actual)
+    if issuer != issuer_template.replace("{tenantid}", tenant_id):
+        raise IdTokenRefused(Flaw.ISSUER)
+
+
+def _check_times(claims: Mapping[str, Any]) -> None:
+    now = time.time()
+    times = [claims.get(name) for name in ("exp", "nbf", "iat")]
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in times):
+        raise IdTokenRefused(Flaw.TIME)
+    expires, not_before, issued = (int(value) for value in times if value is not None)
+    if expires <= now - LEEWAY_SECONDS or not_before > now + LEEWAY_SECONDS or issued > now + LEEWAY_SECONDS:
+        raise IdTokenRefused(Flaw.TIME)

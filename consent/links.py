@@ -1,0 +1,104 @@
+"""Consent links: issue, find, revoke. A link is a locator, never an authority (S-01)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import transaction
+from django.urls import reverse
+from django.utils import timezone
+
+from consent.models import ApplicationRegistration, ConsentLink
+from portal.audit.trail import Actor, record
+from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
+from portal.microsoft.secret import Secret
+from tenants.models import PartnerTenant
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+MAX_LIFETIME = timedelta(days=90)
+
+
+class LinkRefused(ValueError):
+    """This link must not be made; the text says why and what to do."""
+
+
+def token_hash(token: str) -> str:
+    """Return the SHA-256 under which the database knows a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def issue(
+    partner: PartnerTenant,
+    registration: ApplicationRegistration,
+    *,
+    actor: Actor,
+    created_by: User | None = None,
+    lifetime: timedelta | None = None,
+) -> tuple[ConsentLink, Secret]:
+    """Make a link and return it with its full address, which exists only in this answer.
+
+    Args:
+        lifetime: at most 90 days; the default is LINK_LIFETIME_DAYS.
+
+    Raises:
+        LinkRefused: the partner has no fixed tenant or is not active, or the registration does not fit.
+    """
+    lifetime = timedelta(days=settings.LINK_LIFETIME_DAYS) if lifetime is None else lifetime
+    if not timedelta(0) < lifetime <= MAX_LIFETIME:
+        raise LinkRefused("A link lives at least a moment and at most 90 days.")
+    try:
+        tenant_id = parse_tenant_id(partner.tenant_id or "")
+    except InvalidIdentifier:
+        raise LinkRefused("Fix the partner's tenant id before inviting it: a link is bound to one tenant.") from None
+    if partner.pk is None or not partner.is_active:
+        raise LinkRefused("The partner is disabled or offboarded; enable it before inviting it.")
+    if registration.state != ApplicationRegistration.State.ACTIVE:
+        raise LinkRefused("The application registration is not active; store its credential and activate it first.")
+    if registration.cloud != partner.cloud:
+        raise LinkRefused("Partner and application registration belong to different clouds.")
+    if registration.kind == ApplicationRegistration.Kind.CSP and registration.home_tenant_id != tenant_id:
+        raise LinkRefused("A CSP registration serves exactly the tenant in which it is registered.")
+    token = secrets.token_urlsafe(32)
+    with transaction.atomic():
+        link = ConsentLink.objects.create(
+            partner=partner,
+            registration=registration,
+            token_hash=token_hash(token),
+            expires_at=timezone.now() + lifetime,
+            created_by=created_by,
+        )
+        record(
+            "link.issued",
+            actor=actor,
+            subject={"link": link.pk, "partner": partner.pk, "registration": registration.pk},
+            details={"expires_at": link.expires_at.isoformat()},
+        )
+    return link, Secret(settings.PUBLIC_BASE_URL + reverse("consent:landing", args=[token]))
+
+
+def usable(token: str) -> ConsentLink | None:
+    """Return the link if it may be used now; every reason against it looks the same (S-03)."""
+    if not _TOKEN.fullmatch(token):
+        token = ""  # the same single query for rubbish, so that all refusals cost the same
+    return (
+        ConsentLink.objects.usable().by_token_hash(token_hash(token)).select_related("partner", "registration").first()
+    )
+
+
+def revoke(link: ConsentLink, *, actor: Actor) -> bool:
+    """Revoke a link at once, also for flows already at Microsoft (S-10). Returns False if it was closed before."""
+    with transaction.atomic():
+        changed = ConsentLink.objects.filter(pk=link.pk, revoked_at__isnull=True, closed_at__isnull=True).update(
+            revoked_at=timezone.now()
+        )
+        if changed:
+            record("link.revoked", actor=actor, subject={"link": link.pk, "partner": link.partner_id})
+    return bool(changed)

@@ -1,0 +1,78 @@
+import os
+import stat
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from consent import clients
+from consent.commands import ConsentCommand, consent_of, one_tenant_id
+from consent.tokens import Audience
+from portal.audit.trail import record
+from portal.microsoft.identifiers import new_correlation_id
+from portal.microsoft.secret import Secret
+from tenants.models import CustomerTenant, PartnerTenant
+
+
+class Command(ConsentCommand):
+    name = "get_access_token"
+    help = (
+        "Get an access token for one partner and audience. It goes to a new file with mode 0600, or into a pipe; never "
+        "to a terminal unless --show is given. Each use is audited."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
+        parser.add_argument("audience", choices=[audience.value for audience in Audience])
+        parser.add_argument("--customer", metavar="TENANT", help="a customer's tenant id: ask at its authority")
+        parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file, which must not exist yet")
+        parser.add_argument("--show", action="store_true", help="print to a terminal all the same")
+
+    def work(self, options: dict[str, Any]) -> int:
+        partner = PartnerTenant.objects.filter(tenant_id=one_tenant_id(options["partner"])).first()
+        if partner is None:
+            raise CommandError("No partner with this tenant id.", returncode=2)
+        output: Path | None = options["output"]
+        if output is None and sys.stdout.isatty() and not options["show"]:
+            raise CommandError("This is a terminal. Use --output FILE, a pipe, or --show if you mean it.", returncode=2)
+        if output is not None and output.exists():
+            raise CommandError(f"{output} exists already; name a new file.", returncode=2)
+        customer = self._customer(partner, options["customer"])
+        audience = Audience(options["audience"])
+        correlation_id = new_correlation_id()
+        consent = consent_of(partner)
+        try:
+            token = clients.tokens().access_token(consent, audience, customer=customer, correlation_id=correlation_id)
+        except ValueError as error:
+            raise CommandError(str(error), returncode=2) from None
+        # The trail comes before the token leaves: no record, no token (S-58).
+        record(
+            "token.handed_out",
+            actor=self.actor,
+            subject={"partner": partner.pk, "consent": consent.pk, "customer": customer.pk if customer else 0},
+            details={"audience": audience.value, "to": "file" if output else "standard output"},
+            correlation_id=correlation_id,
+        )
+        if output is None:
+            self.say(token.reveal())
+        else:
+            _write_private(output, token)
+            self.stderr.write(f"Written to {output} (0600). It ends within the hour; delete the file after use.")
+        return 0
+
+    def _customer(self, partner: PartnerTenant, text: str | None) -> CustomerTenant | None:
+        if text is None:
+            return None
+        customer = CustomerTenant.objects.for_partner(partner).filter(tenant_id=one_tenant_id(text)).first()
+        if customer is None:
+            raise CommandError(f"{partner.name} has no such customer; run sync_customers first.", returncode=2)
+        return customer
+
+
+def _write_private(path: Path, token: Secret) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, stat.S_IRUSR | stat.S_IWUSR)
+        file.write(token.reveal())

@@ -1,0 +1,47 @@
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from consent import links
+from consent.commands import ConsentCommand, one_tenant_id
+from consent.models import ApplicationRegistration
+from tenants.models import PartnerTenant
+
+
+class Command(ConsentCommand):
+    name = "issue_consent_link"
+    help = "Make a consent link for one partner and print it once. The link is a locator: send it to that partner only."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
+        parser.add_argument("--registration", type=int, help="id of the registration; needed when several are active")
+        parser.add_argument("--days", type=int, help="life of the link, at most 90 (default: LINK_LIFETIME_DAYS)")
+
+    def work(self, options: dict[str, Any]) -> int:
+        tenant_id = one_tenant_id(options["partner"])
+        partner = PartnerTenant.objects.filter(tenant_id=tenant_id).first()
+        if partner is None:
+            raise CommandError(f"No partner with tenant id {tenant_id}; create it in the admin first.", returncode=2)
+        registrations = ApplicationRegistration.objects.filter(state="active", cloud=partner.cloud)
+        if options["registration"]:
+            registrations = registrations.filter(pk=options["registration"])
+        if registrations.count() != 1:
+            raise CommandError(
+                f"{registrations.count()} active registrations fit the partner's cloud; name one with --registration.",
+                returncode=2,
+            )
+        days = options["days"]
+        try:
+            link, address = links.issue(
+                partner,
+                registrations.get(),
+                actor=self.actor,
+                lifetime=None if days is None else timedelta(days=days),
+            )
+        except links.LinkRefused as refused:
+            raise CommandError(str(refused), returncode=2) from None
+        self.stderr.write(f"For {partner.name}, until {link.expires_at:%Y-%m-%d %H:%M} UTC. It is not shown again:")
+        self.say(address.reveal())
+        return 0

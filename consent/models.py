@@ -1,0 +1,320 @@
+"""By what right we act: registrations, links, flows, and consents of partners and customers.
+
+No row holds a secret: tokens and credentials are in the vault, everything else that must be recognised again is
+stored as a SHA-256 (S-01, S-06, S-07, S-30).
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import F, Q
+
+from consent.querysets import (
+    ConsentFlowQuerySet,
+    ConsentLinkQuerySet,
+    CustomerConsentQuerySet,
+    PartnerConsentQuerySet,
+)
+from portal.fields import ApplicationIdField, NameField, ObjectIdField, TenantIdField
+from portal.microsoft.clouds import CLOUD_CHOICES
+from portal.microsoft.identifiers import ApplicationId
+from tenants.models import CustomerTenant, PartnerTenant
+
+
+class ApplicationRegistration(models.Model):
+    """Our application as registered in Entra, one row per cloud and application id.
+
+    The credential itself lies in the vault under ``credential_name``; ``manage.py store_credential`` puts it there.
+    """
+
+    class Kind(models.TextChoices):
+        CPV = "cpv", "CPV: one application for all partners"
+        CSP = "csp", "CSP: one partner's own application"
+
+    class CredentialKind(models.TextChoices):
+        NONE = "none", "Not stored yet"
+        SECRET = "secret", "Client secret"
+        CERTIFICATE = "certificate", "Certificate"
+
+    class PermissionSet(models.TextChoices):
+        STRICT = "strict", "Strict: exactly what the Secure Application Model asks for"
+        EXTENDED = "extended", "Extended: also what role checks and read-back need"
+
+    class State(models.TextChoices):
+        DRAFT = "draft", "Draft"
+        ACTIVE = "active", "Active"
+        RETIRED = "retired", "Retired"
+
+    name = NameField(help_text="Partners see this name on the page that asks for their consent.")
+    kind = models.CharField(max_length=3, choices=Kind, default=Kind.CPV)
+    cloud = models.CharField(max_length=10, choices=CLOUD_CHOICES, default="global")
+    application_id = ApplicationIdField("application (client) id")
+    home_tenant_id = TenantIdField("home tenant id", help_text="The tenant in which the application is registered.")
+    permission_set = models.CharField(max_length=8, choices=PermissionSet, default=PermissionSet.STRICT)
+    permission_set_version = models.PositiveIntegerField(default=1, editable=False)
+    credential_kind = models.CharField(
+        max_length=11, choices=CredentialKind, default=CredentialKind.NONE, editable=False
+    )
+    credential_name = models.CharField(max_length=127, blank=True, editable=False)
+    credential_version = models.CharField(max_length=32, blank=True, editable=False)
+    credential_expires_at = models.DateTimeField(null=True, editable=False)
+    state = models.CharField(max_length=8, choices=State, default=State.DRAFT)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name", "pk"]
+        verbose_name = "application registration"
+        constraints = [
+            models.UniqueConstraint(fields=["cloud", "application_id"], name="registration_once_per_cloud"),
+            models.CheckConstraint(
+                condition=Q(state="draft")
+                | (~Q(credential_kind="none") & ~Q(credential_name="") & ~Q(credential_version="")),
+                name="registration_active_has_credential",
+                violation_error_message="Store a credential (manage.py store_credential) before activating it.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def client_id(self) -> ApplicationId:
+        """The application id with its type."""
+        return ApplicationId(self.application_id)
+
+
+class ApplicationGrant(models.Model):
+    """Delegated permissions of one resource that we want in customer tenants."""
+
+    registration = models.ForeignKey(ApplicationRegistration, on_delete=models.CASCADE, related_name="grants")
+    resource_application_id = ApplicationIdField("resource application id")
+    scopes = models.JSONField(help_text='Names of delegated permissions, for example ["User.Read.All"]')
+
+    class Meta:
+        ordering = ["resource_application_id"]
+        verbose_name = "wanted grant"
+        constraints = [
+            models.UniqueConstraint(fields=["registration", "resource_application_id"], name="grant_once_per_resource"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.resource_application_id}: {', '.join(self.scopes)}"
+
+    def clean(self) -> None:
+        from consent.registrations import outside_allow_list, parse_scopes
+
+        try:
+            self.scopes = parse_scopes(self.scopes)
+        except ValueError as error:
+            raise ValidationError({"scopes": str(error)}) from None
+        if extra := outside_allow_list(self.resource_application_id, self.scopes):
+            raise ValidationError({"scopes": f"Not on this deployment's CONSENT_GRANT_ALLOW_LIST: {', '.join(extra)}"})
+
+
+class ConsentLink(models.Model):
+    """An invitation to one partner. The token is shown once; the row keeps its SHA-256 (S-01)."""
+
+    partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="links")
+    registration = models.ForeignKey(ApplicationRegistration, on_delete=models.PROTECT, related_name="links")
+    token_hash = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, editable=False)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, editable=False)
+    closed_at = models.DateTimeField(null=True, editable=False, help_text="When a consent through it was stored")
+
+    objects = ConsentLinkQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        verbose_name = "consent link"
+        constraints = [
+            models.CheckConstraint(condition=Q(token_hash__regex=r"^[0-9a-f]{64}$"), name="link_token_is_hashed"),
+            models.CheckConstraint(condition=Q(expires_at__gt=F("created_at")), name="link_expires_later"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Link {self.pk}"
+
+
+class ConsentFlow(models.Model):
+    """One attempt, from pressing Continue to the answer from Microsoft; 15 minutes, single use (S-06 to S-10)."""
+
+    class Outcome(models.TextChoices):
+        OPEN = "open", "At Microsoft"
+        WORKING = "working", "Being checked"
+        CONNECTED = "connected", "Connected"
+        MFA_MISSING = "connected_mfa_missing", "Connected, MFA missing"
+        WAITING_APPROVAL = "waiting_approval", "Waiting for approval"
+        REFUSED = "refused", "Refused"
+
+    link = models.ForeignKey(ConsentLink, on_delete=models.CASCADE, related_name="flows")
+    public_id = models.CharField(max_length=32, unique=True)
+    state_hash = models.CharField(max_length=64, unique=True)
+    binder_hash = models.CharField(max_length=64)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+    claimed_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=24, choices=Outcome, default=Outcome.OPEN)
+    problem = models.CharField(max_length=40, blank=True, help_text="Which refusal the person saw")
+    code = models.CharField(max_length=60, blank=True, help_text="Microsoft's error code, cleaned")
+    checks = models.JSONField(default=list)
+    correlation_id = models.CharField(max_length=36)
+
+    objects = ConsentFlowQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        verbose_name = "consent flow"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(outcome="open", claimed_at__isnull=True)
+                | (~Q(outcome="open") & Q(claimed_at__isnull=False)),
+                name="flow_outcome_needs_claim",
+            ),
+            models.CheckConstraint(condition=~Q(outcome="refused") | ~Q(problem=""), name="flow_refusal_has_problem"),
+        ]
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def reference(self) -> str:
+        """What the person reads out to support: short, and staff can search it."""
+        return self.public_id[:8].upper()
+
+
+class PartnerConsent(models.Model):
+    """What we know about one partner's refresh token; the row knows everything but the token.
+
+    Written by ``consent.tokens`` (token, generation, lease, health) and ``consent.flow`` (who consented, when).
+    """
+
+    class State(models.TextChoices):
+        CONNECTED = "connected", "Connected"
+        MFA_MISSING = "mfa_missing", "Connected, MFA missing"
+        NEEDS_CONSENT = "needs_consent", "Needs consent again"
+        STOPPED = "stopped", "Stopped: identity mismatch"
+        DISCONNECTED = "disconnected", "Disconnected"
+
+    class Mfa(models.TextChoices):
+        PROVEN = "proven", "Proven"
+        MISSING = "missing", "Missing"
+        UNPROVEN = "unproven", "Not proven"
+
+    partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="consents")
+    registration = models.ForeignKey(ApplicationRegistration, on_delete=models.PROTECT, related_name="consents")
+    state = models.CharField(max_length=14, choices=State)
+    consented_at = models.DateTimeField()
+    pinned_oid = ObjectIdField("account object id", help_text="The consenting account in the partner's tenant (S-15)")
+    granted_scopes = models.JSONField(default=list)
+    permission_set_version = models.PositiveIntegerField()
+
+    # The token, without the token.
+    generation = models.PositiveIntegerField(default=0)
+    secret_name = models.CharField(max_length=127, unique=True)
+    secret_version = models.CharField(max_length=32, blank=True)
+    fingerprint = models.CharField(max_length=16, blank=True)
+    stored_at = models.DateTimeField(null=True)
+    lease_owner = models.CharField(max_length=36, blank=True)
+    lease_until = models.DateTimeField(null=True)
+
+    # Health: only what a real redemption and a real Partner Center answer showed (R-45).
+    mfa = models.CharField(max_length=8, choices=Mfa, default=Mfa.UNPROVEN)
+    mfa_checked_at = models.DateTimeField(null=True)
+    last_success_at = models.DateTimeField(null=True)
+    last_try_at = models.DateTimeField(null=True, db_index=True)
+    last_problem = models.CharField(max_length=60, blank=True, help_text="Class of the last failure; else empty")
+    last_code = models.CharField(max_length=60, blank=True)
+    last_message = models.CharField(max_length=300, blank=True)
+    first_denied_at = models.DateTimeField(null=True, help_text="First of consecutive invalid_grant answers (R-15)")
+    checks = models.JSONField(default=list, help_text="What was proven at the sign-in")
+
+    objects = PartnerConsentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["partner__name", "pk"]
+        verbose_name = "partner consent"
+        constraints = [
+            models.UniqueConstraint(fields=["partner", "registration"], name="consent_once_per_registration"),
+            models.CheckConstraint(
+                condition=Q(generation=0) | (~Q(secret_version="") & ~Q(fingerprint="") & Q(stored_at__isnull=False)),
+                name="consent_generation_has_pointer",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="connected") | Q(generation__gt=0), name="consent_connected_has_token"
+            ),
+            models.CheckConstraint(condition=~Q(state="connected") | Q(mfa="proven"), name="consent_connected_has_mfa"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Consent {self.pk}"
+
+
+class CustomerConsent(models.Model):
+    """Our application's consent in one customer tenant. ``state`` comes only from a read in that tenant.
+
+    The three ``request_`` columns are the intent that precedes each POST (R-20).
+    """
+
+    class State(models.TextChoices):
+        UNKNOWN = "unknown", "Unknown"
+        ABSENT = "absent", "Absent"
+        WAITING = "waiting", "Waiting for Microsoft"
+        PARTIAL = "partial", "Partly granted"
+        GRANTED = "granted", "Granted"
+        DIFFERS = "differs", "Differs from what we want"
+        BLOCKED = "blocked", "Blocked"
+        FAILED = "failed", "Failed"
+
+    customer = models.ForeignKey(CustomerTenant, on_delete=models.PROTECT, related_name="consents")
+    registration = models.ForeignKey(
+        ApplicationRegistration, on_delete=models.PROTECT, related_name="customer_consents"
+    )
+    state = models.CharField(max_length=8, choices=State, default=State.UNKNOWN, db_index=True)
+    wanted_hash = models.CharField(max_length=64, blank=True)
+    actual_grants = models.JSONField(default=dict, help_text="Resource application id: scopes, as last read")
+    service_principal_id = models.CharField(max_length=36, blank=True)
+    verified_at = models.DateTimeField(null=True)
+    reason = models.CharField(max_length=300, blank=True)
+    owner = models.CharField(max_length=10, blank=True, help_text="Who must act")
+    request_id = models.CharField(max_length=36, blank=True)
+    requested_hash = models.CharField(max_length=64, blank=True)
+    requested_at = models.DateTimeField(null=True)
+
+    objects = CustomerConsentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["customer__company_name", "pk"]
+        verbose_name = "customer consent"
+        constraints = [
+            models.UniqueConstraint(fields=["customer", "registration"], name="customer_consent_once"),
+            models.CheckConstraint(
+                condition=~Q(state="granted") | (Q(verified_at__isnull=False) & ~Q(service_principal_id="")),
+                name="customer_granted_has_evidence",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Customer consent {self.pk}"
+
+
+class ConsentObservation(models.Model):
+    """What one read in a customer tenant showed. Append only."""
+
+    consent = models.ForeignKey(CustomerConsent, on_delete=models.CASCADE, related_name="observations")
+    observed_at = models.DateTimeField(db_index=True)
+    state = models.CharField(max_length=8, choices=CustomerConsent.State)
+    service_principal_id = models.CharField(max_length=36, blank=True)
+    grants = models.JSONField(default=list, help_text="Grant ids, resource application ids and scopes")
+    correlation_id = models.CharField(max_length=36)
+
+    class Meta:
+        ordering = ["-observed_at", "-pk"]
+        verbose_name = "observation"
+
+    def __str__(self) -> str:
+        return f"Observation {self.pk}"

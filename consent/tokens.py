@@ -1,0 +1,547 @@
+"""TokenService: the only reader and writer of refresh tokens, and the only door to access tokens.
+
+Order of a stored token: vault, read back, pointer, old version off (R-02). A lease with an owner and a
+compare-and-set on the generation keep a late writer from winning (R-03). Errors of a customer's tenant never make
+the partner's token suspect. Nothing here opens a transaction around a network call (R-35).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from consent.entra import EntraClient, TokenResponse
+from consent.id_tokens import IdTokenRefused, IdTokenValidator
+from consent.models import ApplicationRegistration, PartnerConsent
+from consent.vault.base import (
+    NameBlocked,
+    SecretName,
+    SecretVersion,
+    StoredSecret,
+    Vault,
+    VaultDamaged,
+    new_secret_name,
+)
+from portal.audit.trail import SYSTEM, Actor, Outcome, record
+from portal.microsoft.clouds import NationalCloud, get_cloud
+from portal.microsoft.errors import NotFound, RemoteError, UnexpectedResponse, Unreachable
+from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
+from portal.microsoft.secret import Secret
+from tenants.models import CustomerTenant, PartnerTenant
+
+log = logging.getLogger(__name__)
+
+REFRESH_TOKEN_LIFETIME = timedelta(days=90)  # Entra; each redemption starts a new token's 90 days
+_EARLY_SECONDS = 300.0  # an access token leaves the cache this long before its end (S-38)
+_LEASE = timedelta(seconds=150)  # longer than all calls of one renewal together
+_WRITE_TRIES = 3
+
+
+class Audience(StrEnum):
+    """What an access token is for. There is no other way to name a scope."""
+
+    PARTNER_CENTER = "partner_center"
+    GRAPH = "graph"
+    PARTNER_API = "partner_api"
+    AZURE_MANAGEMENT = "azure_management"
+
+    def scope(self, cloud: NationalCloud) -> str:
+        """Return the one scope of a token request for this audience.
+
+        Raises:
+            ValueError: this cloud has no such service.
+        """
+        if self is Audience.PARTNER_CENTER:
+            return cloud.partner_center_scope
+        origin = {
+            Audience.GRAPH: cloud.graph,
+            Audience.PARTNER_API: cloud.partner_api,
+            Audience.AZURE_MANAGEMENT: cloud.azure_management,
+        }[self]
+        if origin is None:
+            raise ValueError(f"{cloud.name} has no Partner API")
+        return f"{origin}/.default"
+
+
+class TokenUnavailable(Exception):
+    """No token may be used: the partner is disabled, never connected, stopped, or busy. Says why in plain words."""
+
+
+class IdentityMismatch(Exception):
+    """The answer belongs to another tenant or account than the pinned one: everything of this partner stops (S-51)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewConsent:
+    """A refresh token that was just proven, on its way into the vault."""
+
+    refresh_token: Secret
+    object_id: ObjectId
+    scopes: frozenset[str]
+    mfa: PartnerConsent.Mfa
+    checks: list[dict[str, str]]
+
+
+@dataclass(slots=True)
+class _Cached:
+    token: Secret
+    until: float
+
+
+def token_fingerprint(token: Secret) -> str:
+    """Return the fingerprint that the row keeps; the key is outside the database (S-30)."""
+    key = hmac.new(settings.INTEGRITY_KEY.encode(), b"token fingerprint", hashlib.sha256).digest()
+    return token.fingerprint(key)
+
+
+class TokenService:
+    """Gives access tokens and keeps refresh tokens.
+
+    Args:
+        entra: makes the sign-in client of a registration for one unit of work.
+        save_after: a rotated refresh token is saved when the stored one is older; zero saves each (R-11).
+    """
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        entra: Callable[[ApplicationRegistration, CorrelationId], EntraClient],
+        validator: IdTokenValidator,
+        clouds: Callable[[str], NationalCloud] = get_cloud,
+        save_after: timedelta = timedelta(hours=24),
+    ) -> None:
+        self._vault = vault
+        self._entra = entra
+        self._validator = validator
+        self._clouds = clouds
+        self._save_after = save_after
+        self._cache: dict[tuple[int, Audience, str], _Cached] = {}
+        self._locks: dict[tuple[int, Audience, str], threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    # --- access tokens --------------------------------------------------------------------------------------------
+
+    def access_token(
+        self,
+        consent: PartnerConsent,
+        audience: Audience,
+        *,
+        correlation_id: CorrelationId,
+        customer: CustomerTenant | None = None,
+        fresh: bool = False,
+    ) -> Secret:
+        """Return a live access token for this partner, at the partner's authority or at a customer's.
+
+        Args:
+            fresh: redeem even if a cached token is still good; a check must not believe the cache (R-45).
+
+        Raises:
+            TokenUnavailable: nothing was sent; the text says why.
+            IdentityMismatch: the partner was stopped.
+            RemoteError: what the vault or the sign-in service answered.
+        """
+        current = self._usable(consent.pk)
+        if customer is not None and customer.partner_id != current.partner_id:
+            raise TokenUnavailable("This customer belongs to another partner.")
+        tenant = current.partner.tenant if customer is None else customer.tenant
+        place = (current.pk, audience, tenant)
+        with self._guard:
+            lock = self._locks.setdefault(place, threading.Lock())
+        with lock:  # N callers at once cause one redemption (R-04)
+            cached = self._cache.get(place)
+            if cached is not None and not fresh and time.monotonic() < cached.until:
+                return cached.token
+            answer = self._redeem(current, audience, tenant, correlation_id)
+            until = answer.received_at + answer.expires_in - _EARLY_SECONDS
+            self._cache[place] = _Cached(answer.access_token, until)
+            return answer.access_token
+
+    def source(
+        self,
+        consent: PartnerConsent,
+        audience: Audience,
+        *,
+        correlation_id: CorrelationId,
+        customer: CustomerTenant | None = None,
+        fresh: bool = False,
+    ) -> Callable[[], Secret]:
+        """Return a token source for a client; each call of the client asks again, so a disabled partner stops it.
+
+        ``fresh`` redeems for the first call only; the client's next calls use that token.
+        """
+        first = fresh
+
+        def token() -> Secret:
+            nonlocal first
+            ask_fresh, first = first, False
+            return self.access_token(
+                consent, audience, correlation_id=correlation_id, customer=customer, fresh=ask_fresh
+            )
+
+        return token
+
+    def forget(self, consent_id: int) -> None:
+        """Drop cached access tokens of this consent in this process (S-38, S-53)."""
+        with self._guard:
+            for place in [place for place in self._cache if place[0] == consent_id]:
+                del self._cache[place]
+
+    def _usable(self, consent_id: int) -> PartnerConsent:
+        """Read the row again, immediately before use (S-51, S-53)."""
+        consent = PartnerConsent.objects.select_related("partner", "registration").filter(pk=consent_id).first()
+        if consent is None:
+            raise TokenUnavailable("There is no such consent.")
+        problem = ""
+        if not consent.partner.is_active:
+            problem = f"The partner is {consent.partner.get_state_display().lower()}; enable it first."
+        elif consent.state == PartnerConsent.State.STOPPED:
+            problem = "The partner was stopped: a token belonged to another account or tenant. Look at the audit trail."
+        elif consent.state == PartnerConsent.State.DISCONNECTED:
+            problem = "The partner is disconnected; it must consent again."
+        elif consent.generation == 0:
+            problem = "The partner has not consented yet."
+        elif consent.registration.state != ApplicationRegistration.State.ACTIVE:
+            problem = "The application registration is not active."
+        if problem:
+            self.forget(consent_id)
+            raise TokenUnavailable(problem)
+        return consent
+
+    def _redeem(
+        self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
+    ) -> TokenResponse:
+        is_customer = tenant != consent.partner.tenant
+        # A customer's authority also answers with a refresh token; the partner's one stays the master copy, unless
+        # the service rotates strictly.
+        due = (not is_customer or not self._save_after) and self._is_due(consent)
+        if not due:
+            return self._redeem_stored(consent, audience, tenant, correlation_id)
+        with self._lease(consent) as owner:
+            if owner is None:  # somebody else renews right now; Entra honours the stored token meanwhile
+                return self._redeem_stored(consent, audience, tenant, correlation_id)
+            consent = self._roll_forward(self._usable(consent.pk), owner)
+            answer = self._redeem_stored(consent, audience, tenant, correlation_id)
+            if answer.refresh_token is not None:
+                self._save_rotated(consent, answer.refresh_token, owner, correlation_id)
+            return answer
+
+    def _is_due(self, consent: PartnerConsent) -> bool:
+        return consent.stored_at is None or timezone.now() - consent.stored_at >= self._save_after
+
+    def _redeem_stored(
+        self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
+    ) -> TokenResponse:
+        refresh_token = self._read(consent)
+        cloud = self._clouds(consent.partner.cloud)
+        is_customer = tenant != consent.partner.tenant
+        answer = self._entra(consent.registration, correlation_id).redeem_refresh_token(
+            tenant_id=tenant,
+            refresh_token=refresh_token,
+            scope=audience.scope(cloud),
+            customer_tenant=is_customer,
+        )
+        try:
+            identity = self._validator.validate(
+                answer.id_token,
+                cloud=cloud,
+                tenant_id=tenant,
+                application_id=consent.registration.client_id,
+                nonce=None,
+                check_times=False,
+            )
+        except IdTokenRefused as refused:
+            self._stop(consent, f"id_token_{refused.flaw}", correlation_id)
+            raise IdentityMismatch("the renewed token does not prove the pinned account") from None
+        # In a customer's tenant the account has another object id; there the tenant is what must agree.
+        if not is_customer and identity.object_id != consent.pinned_oid:
+            self._stop(consent, "object_id", correlation_id)
+            raise IdentityMismatch("the renewed token belongs to another account")
+        # R-12: a partner disabled while the answer was on its way gets nothing out of it.
+        self._usable(consent.pk)
+        return answer
+
+    def _read(self, consent: PartnerConsent) -> Secret:
+        """Read the pointer's version and make sure that it is this record's token (S-51)."""
+        stored = self._vault.read(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+        if stored.tags.get("record") != _record_id(consent) or not hmac.compare_digest(
+            token_fingerprint(stored.value), consent.fingerprint
+        ):
+            self._stop(consent, "fingerprint", CorrelationId(""))
+            raise IdentityMismatch("the vault's token is not the one that this partner stored")
+        return stored.value
+
+    def _stop(self, consent: PartnerConsent, why: str, correlation_id: CorrelationId) -> None:
+        """Stop the partner at once: a swapped record or secret is the worst failure of a vault of many tenants."""
+        self.forget(consent.pk)
+        with transaction.atomic():
+            PartnerConsent.objects.filter(pk=consent.pk).update(
+                state=PartnerConsent.State.STOPPED, last_problem="identity_mismatch", last_code=why
+            )
+            PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=PartnerTenant.State.ATTENTION)
+            record(
+                "token.identity_mismatch",
+                actor=SYSTEM,
+                outcome=Outcome.REFUSED,
+                subject={"partner": consent.partner_id, "consent": consent.pk},
+                details={"what": why},
+                correlation_id=correlation_id,
+            )
+        log.error("identity mismatch, partner stopped", extra={"partner": consent.partner_id, "what": why})
+
+    # --- refresh tokens -------------------------------------------------------------------------------------------
+
+    def store_new_consent(
+        self,
+        partner: PartnerTenant,
+        registration: ApplicationRegistration,
+        new: NewConsent,
+        *,
+        actor: Actor,
+        correlation_id: CorrelationId,
+        in_same_transaction: Callable[[PartnerConsent], None],
+    ) -> PartnerConsent:
+        """Keep a proven refresh token of a new consent: vault first, then row, link and partner in one transaction.
+
+        Args:
+            in_same_transaction: the caller's own writes (link, flow), committed together with the pointer or not at
+                all.
+
+        Raises:
+            TokenUnavailable: another renewal holds the lease; nothing was stored.
+            RemoteError: the vault did not take it; an older token stays as it was.
+        """
+        consent, _ = PartnerConsent.objects.get_or_create(
+            partner=partner,
+            registration=registration,
+            defaults={
+                "state": PartnerConsent.State.NEEDS_CONSENT,
+                "consented_at": timezone.now(),
+                "pinned_oid": new.object_id,
+                "permission_set_version": registration.permission_set_version,
+                "secret_name": new_secret_name(),
+            },
+        )
+        with self._lease(consent) as owner:
+            if owner is None:
+                raise TokenUnavailable("This partner's token is being renewed right now; try again in a minute.")
+            consent = self._roll_forward(
+                PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk), owner
+            )
+            generation = consent.generation + 1
+            name, version = self._write(consent, new.refresh_token, generation)
+            connected = new.mfa is PartnerConsent.Mfa.PROVEN
+            with transaction.atomic():
+                now = timezone.now()
+                won = self._point_to(
+                    consent,
+                    owner,
+                    generation=generation,
+                    secret_name=name,
+                    secret_version=version,
+                    fingerprint=token_fingerprint(new.refresh_token),
+                    stored_at=now,
+                    state=PartnerConsent.State.CONNECTED if connected else PartnerConsent.State.MFA_MISSING,
+                    pinned_oid=new.object_id,
+                    consented_at=now,
+                    granted_scopes=sorted(new.scopes),
+                    permission_set_version=registration.permission_set_version,
+                    mfa=new.mfa,
+                    mfa_checked_at=now,
+                    last_success_at=now,
+                    last_try_at=now,
+                    last_problem="",
+                    last_code="",
+                    last_message="",
+                    first_denied_at=None,
+                    checks=new.checks,
+                )
+                # R-12, S-53: a partner disabled meanwhile is not revived by an answer that was on its way.
+                active = PartnerTenant.objects.active().filter(pk=partner.pk)
+                won = won and bool(
+                    active.update(state=PartnerTenant.State.CONNECTED if connected else PartnerTenant.State.ATTENTION)
+                )
+                if won:
+                    in_same_transaction(consent)
+                    record(
+                        "token.stored",
+                        actor=actor,
+                        subject={"partner": partner.pk, "consent": consent.pk},
+                        details={"generation": generation, "mfa": new.mfa.value},
+                        correlation_id=correlation_id,
+                    )
+                else:
+                    transaction.set_rollback(True)
+            if not won:
+                self._disable(name, version)
+                raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was stored.")
+            if consent.generation:
+                self._disable(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+        self.forget(consent.pk)
+        consent.refresh_from_db()
+        return consent
+
+    def _save_rotated(
+        self, consent: PartnerConsent, refresh_token: Secret, owner: str, correlation_id: CorrelationId
+    ) -> None:
+        """Save a rotated token. A failure loses nothing at Entra: the stored one stays good (R-06)."""
+        generation = consent.generation + 1
+        try:
+            name, version = self._write(consent, refresh_token, generation)
+        except RemoteError as error:
+            log.warning("renewed but not saved: %s", error, extra={"partner": consent.partner_id})
+            record(
+                "token.stored",
+                actor=SYSTEM,
+                outcome=Outcome.FAILED,
+                subject={"partner": consent.partner_id, "consent": consent.pk},
+                details={"generation": generation, "code": error.code},
+                correlation_id=correlation_id,
+            )
+            return
+        with transaction.atomic():
+            won = self._point_to(
+                consent,
+                owner,
+                generation=generation,
+                secret_name=name,
+                secret_version=version,
+                fingerprint=token_fingerprint(refresh_token),
+                stored_at=timezone.now(),
+            )
+            # R-12: for a partner disabled in the meantime the pointer stays and the new version is switched off.
+            won = won and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
+            if won:
+                record(
+                    "token.stored",
+                    actor=SYSTEM,
+                    subject={"partner": consent.partner_id, "consent": consent.pk},
+                    details={"generation": generation},
+                    correlation_id=correlation_id,
+                )
+            else:
+                transaction.set_rollback(True)
+        if won:
+            self._disable(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+        else:
+            self._disable(name, version)
+
+    def _write(self, consent: PartnerConsent, token: Secret, generation: int) -> tuple[SecretName, SecretVersion]:
+        """Write a version and read it back. Returns where it is.
+
+        An unclear outcome is repeated: two versions with one value are harmless and reconciled later (R-09).
+        """
+        name = SecretName(consent.secret_name)
+        for attempt in range(1, _WRITE_TRIES + 1):
+            try:
+                version = self._vault.write(
+                    name,
+                    token,
+                    tags={"record": _record_id(consent), "generation": str(generation)},
+                    expires_at=timezone.now() + REFRESH_TOKEN_LIFETIME,
+                )
+                break
+            except NameBlocked:
+                name = new_secret_name()  # R-10
+            except RemoteError as error:
+                if not error.retryable or attempt == _WRITE_TRIES:
+                    raise
+                time.sleep(min(error.retry_after or 0.5 * attempt, 5.0))
+        else:
+            raise Unreachable("vault", "write token", detail="the vault did not take the token")
+        written = self._vault.read(name, version)
+        if not written.value.same_as(token):
+            raise UnexpectedResponse("vault", "read back token", detail="the vault returned another value")
+        return name, version
+
+    def _point_to(self, consent: PartnerConsent, owner: str, **columns: object) -> bool:
+        """Compare-and-set on generation and lease owner: a late writer cannot win (R-03)."""
+        return bool(
+            PartnerConsent.objects.filter(pk=consent.pk, generation=consent.generation, lease_owner=owner).update(
+                **columns
+            )
+        )
+
+    def _roll_forward(self, consent: PartnerConsent, owner: str) -> PartnerConsent:
+        """Adopt a version that was written before a crash, or switch off a leftover (R-02).
+
+        A vault that cannot say is no reason to fail: the pointer's version is still there.
+        """
+        try:
+            newest = self._vault.read_newest(SecretName(consent.secret_name))
+        except (NotFound, VaultDamaged):
+            return consent
+        except RemoteError as error:
+            log.info("newest version not readable: %s", error)
+            return consent
+        if newest.version == consent.secret_version or newest.tags.get("record") != _record_id(consent):
+            return consent
+        # A first consent that was cut off (generation 0) is not adopted: the partner is consenting anew.
+        if consent.generation == 0 or _generation(newest) <= consent.generation:
+            self._disable(newest.name, newest.version)
+            return consent
+        with transaction.atomic():
+            adopted = self._point_to(
+                consent,
+                owner,
+                generation=_generation(newest),
+                secret_version=newest.version,
+                fingerprint=token_fingerprint(newest.value),
+                stored_at=newest.created_at,
+            )
+            if adopted:
+                record(
+                    "token.rolled_forward",
+                    actor=SYSTEM,
+                    subject={"partner": consent.partner_id, "consent": consent.pk},
+                    details={"from": consent.generation, "to": _generation(newest)},
+                )
+        if adopted:
+            self._disable(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+            return PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+        return consent
+
+    def _disable(self, name: SecretName, version: SecretVersion) -> None:
+        """Switch an old version off. A failure is repaired by the next renewal; the token in use is not affected."""
+        try:
+            self._vault.disable(name, version)
+        except RemoteError as error:
+            log.warning("an old version of a secret is still enabled: %s", error)
+
+    @contextmanager
+    def _lease(self, consent: PartnerConsent) -> Iterator[str | None]:
+        """Hold the renewal lease of this consent, by database time; None when somebody else has it (R-03)."""
+        owner = str(uuid.uuid4())
+        free = Q(lease_owner="") | Q(lease_until__lt=Now())
+        taken = PartnerConsent.objects.filter(free, pk=consent.pk).update(lease_owner=owner, lease_until=Now() + _LEASE)
+        if not taken:
+            yield None
+            return
+        try:
+            yield owner
+        finally:
+            PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner).update(lease_owner="", lease_until=None)
+
+
+def _record_id(consent: PartnerConsent) -> str:
+    return f"consent-{consent.pk}"
+
+
+def _generation(stored: StoredSecret) -> int:
+    text = stored.tags.get("generation", "")
+    return int(text) if text.isdecimal() else 0

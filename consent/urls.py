@@ -1,0 +1,27 @@
+from django.urls import path, register_converter
+
+from consent import views
+
+app_name = "consent"
+
+
+class CloudConverter:
+    """Only the clouds that exist have a callback path (S-19)."""
+
+    regex = "global|usgov|china"
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
+register_converter(CloudConverter, "cloud")
+
+urlpatterns = [
+    path("callback/<cloud:cloud_key>", views.callback, name="callback"),
+    path("result/<str:public_id>", views.result, name="result"),
+    path("<str:token>/", views.landing, name="landing"),
+    path("<str:token>/start", views.start, name="start"),
+]

@@ -1,0 +1,4 @@
+"""Where refresh tokens live.
+
+``base`` holds the protocol, ``local`` the embedded encrypted vault with its ``keys``, ``azure`` Azure Key Vault.
+"""

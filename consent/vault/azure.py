@@ -1,0 +1,318 @@
+"""Azure Key Vault with exactly Get and Set (S-40), through Microsoft's SDK over our guarded session.
+
+The SDK does what is easily done wrong (challenge, token, claims challenge, wire format). What it raises is turned
+into the ``RemoteError`` family by status and inner code, never by text, and is not chained: its texts carry addresses
+and AADSTS sentences. It never repeats a call by itself, because only the caller knows how much of its time is left.
+
+Source: Key Vault REST ``setSecret``, ``getSecret``, ``updateSecret``, api-version 7.4; error table of the page
+"Azure Key Vault REST API error codes".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import requests
+from azure.core.credentials import TokenCredential
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+)
+from azure.core.pipeline.transport import RequestsTransport
+from azure.identity import CertificateCredential, ClientSecretCredential, ManagedIdentityCredential
+from azure.keyvault.secrets import KeyVaultSecret, SecretClient
+from msal.exceptions import MsalServiceError
+
+from consent.vault.base import (
+    PROBE_NAME,
+    SECRET_VERSION,
+    SERVICE,
+    NameBlocked,
+    SecretDisabled,
+    SecretName,
+    SecretVersion,
+    StoredSecret,
+    VaultConfigurationError,
+    check_name,
+    check_new_version,
+    check_version,
+)
+from consent.vault.private_files import read_private_file
+from portal.microsoft.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    InvalidRequest,
+    NotFound,
+    RemoteError,
+    ServerFault,
+    Throttled,
+    UnexpectedResponse,
+    Unreachable,
+)
+from portal.microsoft.http import CONNECT_SECONDS, READ_SECONDS, DestinationRefused, retry_after_seconds, time_budget
+from portal.microsoft.secret import Secret
+
+API_VERSION: Final = "7.4"  # pinned, so that an update of the SDK does not change the wire
+CONTENT_TYPE = "application/x-refresh-token"
+_VAULT_URL = re.compile(r"https://[0-9A-Za-z.-]+(:[0-9]+)?/?")
+_OPERATION_SECONDS = 25.0  # challenge, token and call together; a web request waits no longer (R-13)
+_HOST_IDENTITY_SECONDS = 5.0  # the managed identity's endpoint is on the same host
+_THROTTLED_SECONDS = 10.0  # Key Vault counts in windows of ten seconds and often sends no Retry-After
+
+_BY_STATUS: Mapping[int, type[RemoteError]] = {
+    400: InvalidRequest,
+    401: AuthenticationFailed,
+    403: AccessDenied,
+    404: NotFound,
+    408: ServerFault,
+    409: ServerFault,  # the name is being deleted or recovered: later it works
+    429: Throttled,
+}
+_BY_INNER_CODE: Mapping[tuple[int, str], type[RemoteError]] = {
+    (403, "SecretDisabled"): SecretDisabled,
+    (409, "ObjectIsDeletedButRecoverable"): NameBlocked,
+}
+
+
+class AzureKeyVault:
+    """A :class:`~consent.vault.base.Vault` in Azure Key Vault. Thread-safe.
+
+    Args:
+        client: as :func:`open_azure_vault` builds it.
+    """
+
+    def __init__(self, client: SecretClient) -> None:
+        self._client = client
+
+    def write(
+        self, name: SecretName, value: Secret, *, tags: Mapping[str, str], expires_at: datetime | None
+    ) -> SecretVersion:
+        """See :meth:`consent.vault.base.Vault.write`."""
+        operation = f"write {name}"
+        check_new_version(name, value, tags, expires_at, operation)
+
+        def write() -> SecretVersion:
+            stored = self._client.set_secret(
+                name,
+                value.reveal(),
+                enabled=True,
+                tags=dict(tags),
+                content_type=CONTENT_TYPE,
+                expires_on=expires_at,
+            )
+            return _version(stored)
+
+        return _call(operation, write)
+
+    def read(self, name: SecretName, version: SecretVersion) -> StoredSecret:
+        """See :meth:`consent.vault.base.Vault.read`."""
+        operation = f"read {name}"
+        check_name(name, operation)
+        check_version(version, operation)
+        stored = _call(operation, lambda: _stored(name, self._client.get_secret(name, version)))
+        if stored.version != version:
+            raise UnexpectedResponse(SERVICE, operation, detail="The vault answered with another version")
+        return stored
+
+    def read_newest(self, name: SecretName) -> StoredSecret:
+        """See :meth:`consent.vault.base.Vault.read_newest`."""
+        operation = f"read {name}"
+        check_name(name, operation)
+        return _call(operation, lambda: _stored(name, self._client.get_secret(name)))
+
+    def disable(self, name: SecretName, version: SecretVersion) -> None:
+        """See :meth:`consent.vault.base.Vault.disable`."""
+        operation = f"disable {name}"
+        check_name(name, operation)
+        check_version(version, operation)
+        _call(operation, lambda: self._client.update_secret_properties(name, version, enabled=False))
+
+    def check_writable(self) -> None:
+        """Update an attribute of one reserved secret, which makes no version (R-07); make the secret if need be.
+
+        Raises:
+            NameBlocked: somebody deleted the reserved secret; an administrator of the vault recovers or purges it.
+        """
+        operation = f"check that {PROBE_NAME} can be written"
+        try:
+            _call(operation, lambda: self._client.update_secret_properties(PROBE_NAME, enabled=True))
+        except NotFound:
+            _call(operation, lambda: self._client.set_secret(PROBE_NAME, "probe", content_type="text/plain"))
+
+
+def open_azure_vault(vault_url: str, credential: TokenCredential, *, session: requests.Session) -> AzureKeyVault:
+    """Return the vault at this address; nothing is called yet.
+
+    Args:
+        vault_url: ``https://<name>.vault.azure.net`` or its like in another cloud.
+        credential: of the vault's own identity, from :func:`vault_credential`; never the CPV application's.
+        session: a :class:`portal.microsoft.http.GuardedSession`: time limits, allowed hosts, verified TLS.
+
+    Raises:
+        VaultConfigurationError: the address is not one of a vault.
+    """
+    if not _VAULT_URL.fullmatch(vault_url):
+        raise VaultConfigurationError("VAULT_URL must look like https://name.vault.azure.net")
+    client = SecretClient(
+        vault_url=vault_url,
+        credential=credential,
+        api_version=API_VERSION,
+        transport=_transport(session),
+        retry_total=0,
+        logging_enable=False,  # True would print bodies, that is refresh tokens, at DEBUG (S-32)
+    )
+    return AzureKeyVault(client)
+
+
+def vault_credential(
+    kind: str,
+    *,
+    session: requests.Session,
+    authority: str,
+    tenant_id: str = "",
+    client_id: str = "",
+    credential_file: str | Path = "",
+) -> TokenCredential:
+    """Return the identity that may Get and Set in the vault; one explicit class, never a chain that guesses.
+
+    Args:
+        kind: ``managed-identity`` (the best where the portal runs in Azure; ``client_id`` names a user-assigned one),
+            ``client-secret`` or ``certificate``.
+        authority: the cloud's sign-in service, as origin or ``host[:port]``; always https.
+        credential_file: private file (0600) with the client secret, or with certificate and RSA key in PEM or PKCS12.
+
+    Raises:
+        VaultConfigurationError: what is missing or unusable.
+    """
+    if kind == "managed-identity":
+        # Its address is local to the host and plain http, which the guarded session refuses for good reasons.
+        local = RequestsTransport(connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, use_env_settings=False)
+        return ManagedIdentityCredential(client_id=client_id or None, transport=local, retry_total=1)
+    if kind not in {"client-secret", "certificate"}:
+        raise VaultConfigurationError("VAULT_IDENTITY must be managed-identity, client-secret or certificate")
+    if not tenant_id or not client_id or not credential_file:
+        raise VaultConfigurationError(
+            f"VAULT_IDENTITY is {kind}, which needs VAULT_TENANT_ID, VAULT_CLIENT_ID and VAULT_CREDENTIAL_FILE"
+        )
+    content = read_private_file(Path(credential_file), "The vault identity's credential file")
+    common = {
+        "authority": authority,
+        "transport": _transport(session),
+        "retry_total": 0,
+        # The authority comes from the cloud's record, so asking login.microsoftonline.com whether it is one of
+        # Microsoft's adds nothing but a call that other clouds' networks and our allowed hosts refuse.
+        "disable_instance_discovery": True,
+    }
+    try:
+        if kind == "client-secret":
+            return ClientSecretCredential(tenant_id, client_id, content.decode().strip(), **common)
+        return CertificateCredential(tenant_id, client_id, certificate_data=content, **common)
+    except (ValueError, TypeError):
+        raise VaultConfigurationError(
+            f"VAULT_TENANT_ID is no tenant id, or {credential_file} does not hold what VAULT_IDENTITY={kind} needs: "
+            + ("one line of text" if kind == "client-secret" else "a certificate and its RSA key without a password")
+        ) from None
+
+
+def _transport(session: requests.Session) -> RequestsTransport:
+    return RequestsTransport(
+        session=session, session_owner=False, connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
+    )
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def _version(secret: KeyVaultSecret) -> SecretVersion:
+    version = secret.properties.version
+    if not version or not SECRET_VERSION.fullmatch(version):
+        raise ValueError("no version id")
+    return SecretVersion(version)
+
+
+def _stored(name: SecretName, secret: KeyVaultSecret) -> StoredSecret:
+    """Read an answer of Get. Raises ValueError when it is not the documented one."""
+    if secret.name != name or not secret.value or secret.properties.created_on is None:
+        raise ValueError("not the secret that was asked for")
+    return StoredSecret(
+        name=name,
+        version=_version(secret),
+        value=Secret(secret.value),
+        tags=secret.properties.tags or {},
+        created_at=secret.properties.created_on,
+        expires_at=secret.properties.expires_on,
+    )
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+def _call[T](operation: str, function: Callable[[], T]) -> T:
+    failure: Exception
+    try:
+        with time_budget(_OPERATION_SECONDS):
+            return function()
+    except AzureError as error:
+        failure = _failure(operation, error)
+    except (ValueError, TypeError, AttributeError):
+        # What the SDK raises for a challenge that names another resource, and for JSON of another shape.
+        failure = UnexpectedResponse(SERVICE, operation)
+    # Outside the except blocks, so that not even __context__ leads to the SDK's texts.
+    raise failure
+
+
+def _failure(operation: str, error: AzureError) -> Exception:
+    response = error.response if isinstance(error, HttpResponseError) else None
+    if isinstance(error, ClientAuthenticationError) and response is None:
+        return _sign_in_failure(operation, error)
+    if isinstance(error.inner_exception, requests.exceptions.ContentDecodingError):
+        return UnexpectedResponse(SERVICE, operation, detail="The answer is too large or cannot be decoded")
+    if not isinstance(error, HttpResponseError) or response is None or error.status_code is None:
+        # Not connected, not in time, or cut off in the middle: azure-core has six classes for it.
+        return Unreachable(SERVICE, operation)
+
+    status = error.status_code
+    code, inner = _codes(error)
+    kind = _BY_INNER_CODE.get((status, inner)) or _BY_INNER_CODE.get((status, code))
+    if kind is None:
+        kind = _BY_STATUS.get(status, ServerFault if status >= 500 else UnexpectedResponse)
+    if isinstance(error, ClientAuthenticationError) and not kind.retryable:
+        kind = AuthenticationFailed  # also the sign-in service's 400 invalid_client, which is not the vault's 400
+    headers: Mapping[str, str] = getattr(response, "headers", {})
+    retry_after = retry_after_seconds(headers.get("Retry-After"))
+    if kind is Throttled and retry_after is None:
+        retry_after = _THROTTLED_SECONDS
+    return kind(
+        SERVICE,
+        operation,
+        status=status,
+        code=inner or code,
+        correlation_id=getattr(response.request, "headers", {}).get("x-ms-client-request-id", ""),
+        request_id=headers.get("x-ms-request-id", ""),
+        retry_after=retry_after,
+    )
+
+
+def _sign_in_failure(operation: str, error: ClientAuthenticationError) -> Exception:
+    """Tell a refused credential from a sign-in service that could not be asked: azure-identity wraps both alike."""
+    cause = error.__cause__
+    if isinstance(cause, DestinationRefused):
+        return cause  # our configuration, not a remote failure
+    if isinstance(cause, AzureError):
+        return _failure(operation, cause)
+    if isinstance(cause, MsalServiceError):  # MSAL raises it for 5xx only
+        return ServerFault(SERVICE, operation, detail="The sign-in service has a fault")
+    return AuthenticationFailed(SERVICE, operation)
+
+
+def _codes(error: HttpResponseError) -> tuple[str, str]:
+    """Return ``error.code`` and ``error.innererror.code``; empty where the body has none."""
+    if error.error is None:
+        return "", ""
+    inner = error.error.innererror.get("code") if isinstance(error.error.innererror, Mapping) else None
+    return str(error.error.code or ""), str(inner or "")

@@ -1,0 +1,162 @@
+"""The one shape that every vault has.
+
+A vault keeps named secrets in versions. Writing makes a new version and returns its id; reading always names a
+version, never "the latest", because a late writer's older token would be the latest (R-02). Everything else about a
+token (which version is current, who owns it) is in the database; the vault's tags carry the record id and the
+generation so that the two can be reconciled.
+
+Failures are the ``RemoteError`` family with ``service="vault"``: ``Unreachable``, ``Throttled`` and ``ServerFault``
+may be retried; ``AuthenticationFailed`` and ``AccessDenied`` are for the operator; ``NotFound`` means no such version;
+:class:`NameBlocked`, :class:`SecretDisabled`, :class:`SecretTooLarge` and :class:`VaultDamaged` are below.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType, Protocol
+
+from portal.microsoft.errors import AccessDenied, Conflict, InvalidRequest, RemoteError
+from portal.microsoft.secret import Secret
+
+SecretName = NewType("SecretName", str)
+"""Name of a secret: ``^[0-9a-z-]{1,127}$``; random, so that a vendor's log shows no partner (S-41)."""
+SecretVersion = NewType("SecretVersion", str)
+"""Version id that a write returned: 32 hex characters."""
+
+MAX_SECRET_BYTES = 25_000  # Key Vault's limit; the embedded vault keeps the same, so that one can move to the other
+SECRET_NAME = re.compile(r"[0-9a-z-]{1,127}")
+SECRET_VERSION = re.compile(r"[0-9a-f]{32}")
+PROBE_NAME = SecretName("portal-write-probe")
+
+SERVICE = "vault"
+RECORD_TAG = "record"
+GENERATION_TAG = "generation"
+_TAGS = frozenset({RECORD_TAG, GENERATION_TAG})
+_TAG_VALUE = re.compile(r"[0-9A-Za-z-]{1,64}")  # a number or an id; a token does not fit
+
+
+class VaultConfigurationError(Exception):
+    """The vault is set up wrongly; the text is one sentence: what, where, what to do. Stands outside RemoteError."""
+
+
+class NameBlocked(Conflict):
+    """The name belongs to a deleted secret that can still be recovered; take a new random name (R-10)."""
+
+    summary = "The secret's name is blocked by a deleted secret"
+
+
+class SecretDisabled(AccessDenied):
+    """This version was switched off."""
+
+    summary = "This version of the secret is disabled"
+
+
+class SecretTooLarge(InvalidRequest):
+    """More than 25,000 bytes; nothing was written and the older version is untouched (R-43)."""
+
+    summary = f"A secret holds at most {MAX_SECRET_BYTES} bytes"
+
+
+class VaultDamaged(RemoteError):
+    """The stored form cannot be decrypted or read: wrong key, changed, swapped or cut file. Never "no secret"."""
+
+    summary = "The stored secret is damaged or was encrypted with another key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSecret:
+    """One version as the vault returned it."""
+
+    name: SecretName
+    version: SecretVersion
+    value: Secret
+    tags: Mapping[str, str]
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class Vault(Protocol):
+    """What the web process and the worker may do: exactly Get and Set (S-40)."""
+
+    def write(
+        self, name: SecretName, value: Secret, *, tags: Mapping[str, str], expires_at: datetime | None
+    ) -> SecretVersion:
+        """Store a new version and return its id. Older versions stay as they are.
+
+        Args:
+            tags: ``record`` and ``generation`` only (S-41).
+            expires_at: kept to the second; information for the owner, reading works after it.
+
+        Raises:
+            SecretTooLarge: nothing was written.
+            InvalidRequest: a rule of :func:`check_new_version` is broken; nothing was written.
+            NameBlocked: take another name.
+            Unreachable: the outcome is unknown; read back before repeating (R-09).
+        """
+
+    def read(self, name: SecretName, version: SecretVersion) -> StoredSecret:
+        """Return this version.
+
+        Raises:
+            NotFound: no such secret or version.
+            SecretDisabled: it was switched off.
+            VaultDamaged: it is there and cannot be trusted.
+        """
+
+    def read_newest(self, name: SecretName) -> StoredSecret:
+        """Return the newest version, for rolling forward after a crash only (R-02). Raises as :meth:`read`."""
+
+    def disable(self, name: SecretName, version: SecretVersion) -> None:
+        """Switch this version off; doing it twice is harmless. Raises NotFound."""
+
+    def check_writable(self) -> None:
+        """Prove that the vault can be written now, making no new version each time (R-07).
+
+        Raises:
+            RemoteError: it cannot; nothing was lost.
+        """
+
+
+def check_name(name: SecretName, operation: str) -> None:
+    """Refuse what is not a secret name before it becomes part of a path or an address. Raises InvalidRequest."""
+    if not SECRET_NAME.fullmatch(name):
+        raise InvalidRequest(SERVICE, operation, detail="the name of a secret is 1 to 127 of 0-9, a-z and -")
+
+
+def check_version(version: SecretVersion, operation: str) -> None:
+    """Refuse what is not a version id. Raises InvalidRequest."""
+    if not SECRET_VERSION.fullmatch(version):
+        raise InvalidRequest(SERVICE, operation, detail="a version is 32 of 0-9 and a-f")
+
+
+def check_new_version(
+    name: SecretName, value: Secret, tags: Mapping[str, str], expires_at: datetime | None, operation: str
+) -> None:
+    """Hold the rules of a write that every vault shares, before anything is written (S-41, R-43).
+
+    Raises:
+        SecretTooLarge: more than 25,000 bytes in UTF-8.
+        InvalidRequest: name, tags or expiry are not ours to write, or the value is empty or no Unicode text.
+    """
+    check_name(name, operation)
+    if not set(tags) <= _TAGS or not all(_TAG_VALUE.fullmatch(text) for text in tags.values()):
+        raise InvalidRequest(SERVICE, operation, detail="tags carry the generation and the record id only")
+    if expires_at is not None and expires_at.tzinfo is None:
+        raise InvalidRequest(SERVICE, operation, detail="the expiry needs a time zone")
+    try:
+        size = value.byte_length()
+    except UnicodeEncodeError:
+        raise InvalidRequest(SERVICE, operation, detail="the value is not Unicode text") from None
+    if not size:
+        raise InvalidRequest(SERVICE, operation, detail="the value is empty")
+    if size > MAX_SECRET_BYTES:
+        raise SecretTooLarge(SERVICE, operation)
+
+
+def new_secret_name() -> SecretName:
+    """Return a random name that was never used and tells nothing (S-41)."""
+    return SecretName(f"rt-{secrets.token_hex(16)}")

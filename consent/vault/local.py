@@ -1,0 +1,336 @@
+"""The embedded vault: encrypted files in one directory, for installations without Azure Key Vault (S-43, R-39).
+
+::
+
+    <directory>/                      0700
+        <secret name>/                0700, locked (flock) while somebody writes in it
+            <version>                 0600, one envelope; never changes but for being switched off
+
+A version id is 8 hex digits that count up within the secret and 24 random ones, so the newest version is the last
+name in the directory, whatever the clock says. An envelope is::
+
+    format (6) | key id (8) | length of the attributes (2) | attributes (JSON) | nonce (12) | ciphertext and tag
+
+AES-256-GCM authenticates everything before the nonce together with the secret's name and version (the record id is
+one of the attributes), so a changed byte, a file under another name and a switched-off version switched on again by
+hand are all :class:`~consent.vault.base.VaultDamaged`. What this cannot see is an older copy of the same file put
+back by somebody who may write here: the database's pointer and generation are for that (R-02).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import stat
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidTag
+
+from consent.vault.base import (
+    MAX_SECRET_BYTES,
+    PROBE_NAME,
+    SECRET_VERSION,
+    SERVICE,
+    SecretDisabled,
+    SecretName,
+    SecretVersion,
+    StoredSecret,
+    VaultConfigurationError,
+    VaultDamaged,
+    check_name,
+    check_new_version,
+    check_version,
+)
+from consent.vault.keys import KEY_ID_BYTES, KeyRing, fsync_directory
+from portal.microsoft.errors import AccessDenied, NotFound, RemoteError, ServerFault
+from portal.microsoft.secret import Secret
+
+_FORMAT = b"CPV-S\x01"  # the last byte is the format's number
+_HEAD = struct.Struct(f">{len(_FORMAT)}s{KEY_ID_BYTES}sH")
+_NONCE_BYTES = 12
+_TAG_BYTES = 16
+_MAX_ATTRIBUTES_BYTES = 1_000  # two short tags, two times and a flag are about 150
+_MAX_ENVELOPE_BYTES = _HEAD.size + _MAX_ATTRIBUTES_BYTES + _NONCE_BYTES + MAX_SECRET_BYTES + _TAG_BYTES
+_TEMPORARY = ".tmp"
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """The content of one envelope; times are whole Unix seconds, as Key Vault keeps them."""
+
+    value: Secret
+    tags: Mapping[str, str]
+    created: int
+    expires: int | None
+    enabled: bool
+
+
+class LocalVault:
+    """A :class:`~consent.vault.base.Vault` in a directory. Safe for many threads and processes on one machine.
+
+    Raises:
+        VaultConfigurationError: the directory cannot be used, or its data needs a key that ``keys`` does not hold.
+    """
+
+    def __init__(self, directory: Path, keys: KeyRing) -> None:
+        self._directory = directory
+        self._keys = keys
+        with _configuration_errors(directory):
+            _make_private(directory)
+            self._check_key()
+            self._remove_leftovers()
+
+    @classmethod
+    def open(cls, directory: Path, key_file: Path) -> Self:
+        """Open the vault; at the very first start, when there is no data, make directory and key file.
+
+        Raises:
+            VaultConfigurationError: as the constructor and :meth:`KeyRing.open`; also when there is data and no key,
+                because a new key would turn every stored token into noise (S-43).
+        """
+        with _configuration_errors(directory):
+            if not key_file.exists() and _first_envelope(directory) is not None:
+                raise VaultConfigurationError(
+                    f"The vault in {directory} holds secrets, but its key file, {key_file}, is missing; "
+                    "restore the key file from its backup"
+                )
+        return cls(directory, KeyRing.open(key_file, create=True))
+
+    # --- the protocol ---------------------------------------------------------------------------------------------
+
+    def write(
+        self, name: SecretName, value: Secret, *, tags: Mapping[str, str], expires_at: datetime | None
+    ) -> SecretVersion:
+        """See :meth:`consent.vault.base.Vault.write`. ServerFault: no space or a fault of the disk."""
+        operation = f"write {name}"
+        check_new_version(name, value, tags, expires_at, operation)
+        opened = _Opened(
+            value=value,
+            tags=dict(tags),
+            created=int(time.time()),
+            expires=None if expires_at is None else int(expires_at.timestamp()),
+            enabled=True,
+        )
+        with _os_errors_mapped(operation), self._locked(name, operation, create=True) as folder:
+            newest = max(_versions(folder), default=None)
+            sequence = 1 if newest is None else int(newest[:8], 16) + 1
+            version = SecretVersion(f"{sequence:08x}{secrets.token_hex(12)}")
+            _replace(folder / version, self._seal(name, version, opened))
+        return version
+
+    def read(self, name: SecretName, version: SecretVersion) -> StoredSecret:
+        """See :meth:`consent.vault.base.Vault.read`."""
+        operation = f"read {name}"
+        check_name(name, operation)
+        check_version(version, operation)
+        with _os_errors_mapped(operation):
+            opened = self._load(name, version, operation)
+        if not opened.enabled:
+            raise SecretDisabled(SERVICE, operation)
+        return StoredSecret(
+            name=name,
+            version=version,
+            value=opened.value,
+            tags=opened.tags,
+            created_at=datetime.fromtimestamp(opened.created, UTC),
+            expires_at=None if opened.expires is None else datetime.fromtimestamp(opened.expires, UTC),
+        )
+
+    def read_newest(self, name: SecretName) -> StoredSecret:
+        """See :meth:`consent.vault.base.Vault.read_newest`."""
+        operation = f"read {name}"
+        check_name(name, operation)
+        with _os_errors_mapped(operation):
+            newest = max(_versions(self._directory / name), default=None)
+        if newest is None:
+            raise self._not_found(operation)
+        return self.read(name, newest)
+
+    def disable(self, name: SecretName, version: SecretVersion) -> None:
+        """See :meth:`consent.vault.base.Vault.disable`."""
+        operation = f"disable {name}"
+        check_name(name, operation)
+        check_version(version, operation)
+        with _os_errors_mapped(operation), self._locked(name, operation) as folder:
+            opened = self._load(name, version, operation)
+            if opened.enabled:
+                _replace(folder / version, self._seal(name, version, replace(opened, enabled=False)))
+
+    def check_writable(self) -> None:
+        """Write as much as the largest secret needs, the way a secret is written (R-07). Makes no version."""
+        operation = "check that it can be written"
+        with _os_errors_mapped(operation), self._locked(PROBE_NAME, operation, create=True) as folder:
+            _replace(folder / "probe", bytes(_MAX_ENVELOPE_BYTES))
+
+    # --- envelopes ------------------------------------------------------------------------------------------------
+
+    def _seal(self, name: SecretName, version: SecretVersion, opened: _Opened) -> bytes:
+        attributes = json.dumps(
+            {
+                "created": opened.created,
+                "enabled": opened.enabled,
+                "expires": opened.expires,
+                "tags": dict(opened.tags),
+            },
+            separators=(",", ":"),
+        ).encode()
+        head = _HEAD.pack(_FORMAT, self._keys.primary, len(attributes)) + attributes
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        cipher = self._keys.cipher(self._keys.primary)
+        sealed = cipher.encrypt(nonce, opened.value.reveal().encode(), _associated(head, name, version))
+        return head + nonce + sealed
+
+    def _load(self, name: SecretName, version: SecretVersion, operation: str) -> _Opened:
+        try:
+            with (self._directory / name / version).open("rb") as file:
+                envelope = file.read(_MAX_ENVELOPE_BYTES + 1)
+        except FileNotFoundError:
+            raise self._not_found(operation) from None
+        # Nothing in the envelope is believed before the tag is right; until then it is lengths and a key's id.
+        if not _HEAD.size <= len(envelope) <= _MAX_ENVELOPE_BYTES:
+            raise VaultDamaged(SERVICE, operation, detail="The stored secret is cut or too large")
+        form, key_id, length = _HEAD.unpack_from(envelope)
+        end = _HEAD.size + length
+        if form != _FORMAT or len(envelope) <= end + _NONCE_BYTES + _TAG_BYTES:
+            raise VaultDamaged(SERVICE, operation, detail="The stored secret is damaged")
+        if key_id not in self._keys:
+            needed = f"The stored secret needs the key {key_id.hex()}, which is not in the key file"
+            raise VaultDamaged(SERVICE, operation, detail=needed)
+        nonce, sealed = envelope[end : end + _NONCE_BYTES], envelope[end + _NONCE_BYTES :]
+        try:
+            value = self._keys.cipher(key_id).decrypt(nonce, sealed, _associated(envelope[:end], name, version))
+        except InvalidTag:
+            raise VaultDamaged(SERVICE, operation) from None
+        attributes = json.loads(envelope[_HEAD.size : end])
+        return _Opened(value=Secret(value.decode()), **attributes)
+
+    def _not_found(self, operation: str) -> RemoteError:
+        if not self._directory.is_dir():
+            # An unmounted disk must not look like partners who never consented.
+            return ServerFault(SERVICE, operation, detail="The vault's directory is gone")
+        return NotFound(SERVICE, operation)
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _locked(self, name: SecretName, operation: str, *, create: bool = False) -> Iterator[Path]:
+        """Keep every other writer of this secret out, in this process and in others; a killed holder lets go."""
+        folder = self._directory / name
+        if create and not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            fsync_directory(self._directory)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise self._not_found(operation) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for leftover in folder.glob(f"*{_TEMPORARY}"):  # a temporary file that lies here while we hold the lock
+                leftover.unlink()  # belongs to a writer that was killed
+            yield folder
+        finally:
+            os.close(descriptor)
+
+    def _check_key(self) -> None:
+        first = _first_envelope(self._directory)
+        if first is None:
+            return
+        with first.open("rb") as file:
+            head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or not head.startswith(_FORMAT):
+            return  # reading that secret will say so; the others may be well
+        key_id = _HEAD.unpack(head)[1]
+        if key_id not in self._keys:
+            raise VaultConfigurationError(
+                f"The vault in {self._directory} was encrypted with the key {key_id.hex()}, which is not in its key "
+                "file; restore the right key file from its backup"
+            )
+
+    def _remove_leftovers(self) -> None:
+        for path in list(self._directory.glob(f"*/*{_TEMPORARY}")):
+            # On a disk that cannot be written reading goes on (R-38); the next writer of this secret cleans up.
+            with suppress(OSError, NotFound), self._locked(SecretName(path.parent.name), "clean up"):
+                pass
+
+
+def _associated(head: bytes, name: SecretName, version: SecretVersion) -> bytes:
+    return b"\n".join((head, name.encode(), version.encode()))
+
+
+def _versions(folder: Path) -> list[SecretVersion]:
+    try:
+        return [SecretVersion(entry) for entry in os.listdir(folder) if SECRET_VERSION.fullmatch(entry)]
+    except FileNotFoundError:
+        return []
+
+
+def _first_envelope(directory: Path) -> Path | None:
+    """Return some stored version, to see whether there is data and which key it needs."""
+    if not directory.is_dir():
+        return None
+    for folder in directory.iterdir():
+        if folder.is_dir():
+            for version in _versions(folder):
+                return folder / version
+    return None
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if stat.S_IMODE(directory.stat().st_mode) & 0o077:
+        raise VaultConfigurationError(
+            f"The vault's directory, {directory}, is open to others than its owner; run: chmod 700 {directory}"
+        )
+
+
+@contextmanager
+def _configuration_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VaultConfigurationError(f"The vault's directory, {directory}, cannot be used: {error.strerror}") from None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write the file so that at every moment, power loss included, it is absent, old or new, never part."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+@contextmanager
+def _os_errors_mapped(operation: str) -> Iterator[None]:
+    """Turn a fault of the disk into the family; whatever was stored before is untouched (R-38)."""
+    try:
+        yield
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "")
+        if error.errno in _NO_SPACE:
+            raise ServerFault(SERVICE, operation, code=code, detail="The vault's disk is full") from None
+        if error.errno in _NO_RIGHT:
+            raise AccessDenied(
+                SERVICE, operation, code=code, detail="The system does not let us use the vault's files"
+            ) from None
+        raise ServerFault(SERVICE, operation, code=code, detail="The vault's disk has a fault") from None

@@ -1,0 +1,242 @@
+"""The public pages: HTTP in and out of ``consent.flow``, and nothing else.
+
+They read no staff session, log nobody in and render the same with or without a staff cookie (S-25).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.cache import add_never_cache_headers
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.http import require_POST, require_safe
+from portal.site.policy import landing_policy
+
+from consent import clients, flow, links
+from consent.models import ConsentFlow
+from consent.registrations import permission_set
+from consent.vault.keys import VaultConfigurationError
+from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
+from portal.addresses import client_address
+from portal.audit.trail import Actor
+from portal.microsoft.clouds import NationalCloud
+from portal.microsoft.secret import Secret
+
+# The name contains "token" because Django hides cookies by name in error reports (S-33).
+COOKIE = "__Host-cpv-flow-token"
+MAX_CALLBACK_BYTES = 64 * 1024
+
+_probe = flow.WriteProbe()
+
+
+def public_page[**P](
+    view: Callable[Concatenate[HttpRequest, P], HttpResponse],
+) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+    """Mark a view as open to partners: no sign-in, never cached (S-22)."""
+
+    @wraps(view)
+    def wrapper(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        response = view(request, *args, **kwargs)
+        add_never_cache_headers(response)
+        return response
+
+    marked: Callable[Concatenate[HttpRequest, P], HttpResponse] = login_not_required(wrapper)
+    return marked
+
+
+def problem_page(
+    request: HttpRequest, problem: Problem, *, reference: str = "", status: int | None = None
+) -> HttpResponse:
+    """Show what happened, who must act and what to do next."""
+    words = PROBLEMS[problem]
+    return render(
+        request,
+        "consent/problem.html",
+        {"problem": words, "reference": reference, **_vendor()},
+        status=status or words.status,
+    )
+
+
+def _vendor() -> dict[str, str]:
+    return {"vendor_name": settings.VENDOR_NAME, "support_email": settings.SUPPORT_EMAIL}
+
+
+@public_page
+@require_safe
+def landing(request: HttpRequest, token: str) -> HttpResponse:
+    """Say who asks for what. Opening a link does nothing (S-02)."""
+    link = links.usable(token)
+    if link is None:
+        return problem_page(request, Problem.LINK_UNUSABLE)
+    cloud = clients.cloud(link.partner.cloud)
+    response = render(
+        request,
+        "consent/landing.html",
+        {
+            "partner_name": link.partner.name,
+            "tenant_id": link.partner.tenant_id,
+            "cloud_name": cloud.name,
+            "application_name": link.registration.name,
+            "application_id": link.registration.application_id,
+            "permissions": permission_groups(permission_set(link.registration).resources()),
+            "expires_at": link.expires_at,
+            "start_url": reverse("consent:start", args=[token]),
+            "sign_in_host": urlsplit(cloud.sign_in).netloc,
+            **_vendor(),
+        },
+    )
+    # Browsers apply form-action to the redirect after the post as well: only this page may lead to Microsoft (S-61).
+    landing_policy(response, cloud.sign_in)
+    return response
+
+
+@public_page
+@require_POST
+@sensitive_variables()
+def start(request: HttpRequest, token: str) -> HttpResponse:
+    """Create a flow, bind it to this browser and send it to Microsoft."""
+    link = links.usable(token)
+    if link is None:
+        return problem_page(request, Problem.LINK_UNUSABLE)
+    started = flow.start(
+        link,
+        binder=request.COOKIES.get(COOKIE, ""),
+        cloud=clients.cloud(link.partner.cloud),
+        actor=Actor.link(link.pk, client_address(request)),
+    )
+    response = _see_other(started.authorize_url)
+    response.set_cookie(
+        COOKIE,
+        started.binder.reveal(),
+        max_age=int(flow.FLOW_LIFETIME.total_seconds()),
+        path="/",
+        secure=True,
+        httponly=True,
+        samesite="None",  # the answer comes as a cross-site post; Lax cookies would not arrive
+    )
+    return response
+
+
+@public_page
+@csrf_exempt  # the only exempt view; state, cookie and claim protect it (S-21)
+@sensitive_post_parameters()
+@sensitive_variables()
+def callback(request: HttpRequest, cloud_key: str) -> HttpResponse:
+    """Receive Microsoft's answer. Nothing in it is identity: the validated ID token is."""
+    cloud = clients.cloud(cloud_key)
+    refusal = _malformed(request, cloud)
+    if refusal is not None:
+        return problem_page(request, Problem.MALFORMED, status=refusal)
+    posted = request.POST
+    binder = request.COOKIES.get(COOKIE, "")
+    try:
+        found = flow.find(posted.get("state", ""), binder, cloud_key)
+        if found is None:
+            return problem_page(request, Problem.START_AGAIN)
+        return _redeem_once(request, found, binder, posted)
+    except (DatabaseError, VaultConfigurationError):
+        # R-37: the code is not spent as long as the flow was not claimed.
+        return problem_page(request, Problem.STORAGE_UNAVAILABLE)
+
+
+@sensitive_variables()
+def _redeem_once(request: HttpRequest, found: ConsentFlow, binder: str, posted: QueryDict) -> HttpResponse:
+    if found.claimed_at is None and not _probe(clients.vault()):
+        return problem_page(request, Problem.STORAGE_UNAVAILABLE, reference=found.reference)
+    if flow.claim(found):
+        code = posted.get("code")
+        flow.finish(
+            found,
+            flow.CallbackAnswer(
+                code=Secret(code) if code else None,
+                error=posted.get("error", ""),
+                error_description=posted.get("error_description", "")[:2000],
+                error_subcode=posted.get("error_subcode", ""),
+            ),
+            binder=binder,
+            tools=clients.consent_tools(),
+            actor=Actor.link(found.link_id, client_address(request)),
+        )
+    else:
+        found.refresh_from_db(fields=["claimed_at"])
+        if found.claimed_at is None:  # expired, revoked or disabled meanwhile
+            return problem_page(request, Problem.START_AGAIN, reference=found.reference)
+    response = _see_other(reverse("consent:result", args=[found.public_id]))
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _malformed(request: HttpRequest, cloud: NationalCloud) -> int | None:
+    """Return the HTTP status of the refusal, or None for a well-formed answer (S-20). Reads the body last."""
+    if request.method != "POST":
+        return 405
+    if request.content_type != "application/x-www-form-urlencoded" or request.META.get("QUERY_STRING"):
+        return 400
+    length = request.META.get("CONTENT_LENGTH") or ""
+    if not length.isdecimal():
+        return 400
+    if int(length) > MAX_CALLBACK_BYTES:
+        return 413
+    own_origins = {cloud.sign_in, "null", *(f"https://{host}" for host in cloud.authority_aliases)}
+    if request.headers.get("Origin", "null") not in own_origins:
+        return 400
+    if request.headers.get("Sec-Fetch-Dest", "document") != "document":
+        return 400
+    states, codes, errors = (request.POST.getlist(name) for name in ("state", "code", "error"))
+    single = len(states) == 1 and len(codes) + len(errors) == 1
+    if not single or not states[0] or not (codes + errors)[0]:
+        return 400
+    issuers = request.POST.getlist("iss")
+    if issuers and (len(issuers) > 1 or not issuers[0].startswith(cloud.authority + "/")):
+        return 400
+    return None
+
+
+@public_page
+@require_safe
+def result(request: HttpRequest, public_id: str) -> HttpResponse:
+    """Show how the flow ended; readable only by the browser that holds the flow's cookie (S-22)."""
+    found = (
+        ConsentFlow.objects.select_related("link__partner", "link__registration").filter(public_id=public_id).first()
+    )
+    binder = request.COOKIES.get(COOKIE, "")
+    if found is None or not hmac.compare_digest(found.binder_hash, flow.sha256(binder)):
+        return problem_page(request, Problem.LINK_UNUSABLE)
+    response = _outcome_page(request, found)
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
+    if found.outcome == ConsentFlow.Outcome.REFUSED:
+        return problem_page(request, Problem(found.problem), reference=found.reference)
+    if found.outcome in {ConsentFlow.Outcome.OPEN, ConsentFlow.Outcome.WORKING}:
+        # A second post of the same answer arrives while the first is still being checked.
+        return problem_page(request, Problem.STILL_WORKING, reference=found.reference)
+    context: dict[str, Any] = {
+        "outcome": found.outcome,
+        "partner_name": found.link.partner.name,
+        "tenant_id": found.link.partner.tenant_id,
+        "checks": [{**CHECK_WORDS[check["check"]][check["state"]], "state": check["state"]} for check in found.checks],
+        "reference": found.reference,
+        "connected_at": found.finished_at,
+        **_vendor(),
+    }
+    return render(request, "consent/result.html", context)
+
+
+def _see_other(address: str) -> HttpResponse:
+    response = HttpResponseRedirect(address)
+    response.status_code = 303
+    return response

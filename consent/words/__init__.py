@@ -1,0 +1,29 @@
+"""The words of the pages that a partner's administrator reads. Texts only: no models, no requests.
+
+Every refusal says what happened, who acts, and the exact next step (architecture section 7). Nothing here comes from
+outside: whatever Microsoft or a browser sends only chooses one of these texts (S-23).
+"""
+
+from consent.words.checks import CHECK_WORDS
+from consent.words.permissions import (
+    PERMISSION_WORDS,
+    PermissionGroup,
+    PermissionLine,
+    PermissionWords,
+    permission_groups,
+)
+from consent.words.problems import PROBLEMS, Problem, ProblemWords, Who, problem_for_callback_error
+
+__all__ = [
+    "CHECK_WORDS",
+    "PERMISSION_WORDS",
+    "PROBLEMS",
+    "PermissionGroup",
+    "PermissionLine",
+    "PermissionWords",
+    "Problem",
+    "ProblemWords",
+    "Who",
+    "permission_groups",
+    "problem_for_callback_error",
+]

@@ -1,0 +1,44 @@
+import asyncio
+import signal
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+
+class Command(BaseCommand):
+    help = (
+        "Run a local imitation of Microsoft (Entra, Partner Center, Graph, Key Vault) on this machine. Only where "
+        "TEST_ENDPOINTS is set; Ctrl-C stops it."
+    )
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--scenario", default="minimal", choices=["empty", "minimal", "demo"])
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.TEST_ENDPOINTS:
+            raise CommandError("Set TEST_ENDPOINTS to a free port and TEST_CA_FILE to a path ending in ca.pem first.")
+        try:
+            from portal.sandbox.server import Sandbox
+        except ModuleNotFoundError as error:
+            raise CommandError(f"{error.name} is missing: the sandbox needs requirements-dev.txt.") from None
+        try:
+            sandbox = Sandbox(
+                Path(settings.TEST_CA_FILE).parent,
+                port=settings.TEST_ENDPOINTS,
+                browser_port=settings.TEST_SIGN_IN_PORT,
+                scenario=options["scenario"],
+            )
+        except OSError as error:
+            raise CommandError(f"Port {settings.TEST_ENDPOINTS} cannot be used: {error.strerror}.") from None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: sandbox.stop())
+        self.stdout.write(
+            f"Sandbox on https://login.global.localhost:{sandbox.port} and the other hosts of its clouds."
+        )
+        self.stdout.write(f"Pages for a browser: http://login.global.localhost:{sandbox.browser_port}")
+        self.stdout.write(f"Control: http://control.localhost:{sandbox.browser_port}/state    CA: {sandbox.ca_file}")
+        asyncio.run(sandbox.serve(lambda: self.stdout.write("Ready. Ctrl-C stops it.")))

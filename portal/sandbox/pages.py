@@ -1,0 +1,150 @@
+"""The sign-in pages in HTML that a person can use without JavaScript; clearly not Microsoft's."""
+
+from __future__ import annotations
+
+import secrets
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from portal.microsoft.clouds import NationalCloud
+from portal.sandbox.world import AZURE_MANAGEMENT, GRAPH, PARTNER_API, PARTNER_CENTER, Tenant, User, World
+
+if TYPE_CHECKING:
+    from portal.sandbox.entra import Answer, Asked
+
+_RESOURCES = {
+    GRAPH: "Microsoft Graph",
+    PARTNER_CENTER: "Microsoft Partner Center",
+    PARTNER_API: "Partner API",
+    AZURE_MANAGEMENT: "Azure Resource Manager",
+}
+_STYLE = """
+:root{color-scheme:light dark;--ground:#eef1f4;--card:#fff;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--accent:#7a3e00}
+@media(prefers-color-scheme:dark){:root{--ground:#14171b;--card:#1e2329;--ink:#e8ecf0;--soft:#a3adb8;--line:#3a424b;
+--accent:#ffb870}}
+*{box-sizing:border-box}body{margin:0;font:16px/1.5 system-ui,sans-serif;background:var(--ground);color:var(--ink)}
+.banner{background:var(--accent);color:var(--card);text-align:center;padding:.5rem 1rem;font-weight:600}
+main{max-width:30rem;margin:2rem auto;padding:1.75rem;background:var(--card);border:1px solid var(--line);
+border-radius:12px}h1{font-size:1.35rem;margin:0 0 .75rem}p{margin:.5rem 0}.soft{color:var(--soft);font-size:.9rem}
+label.row{display:flex;gap:.75rem;align-items:flex-start;padding:.6rem .25rem;border-top:1px solid var(--line)}
+label.row span span{display:block;color:var(--soft);font-size:.9rem;overflow-wrap:anywhere}
+ul{padding-left:1.2rem}.buttons{display:flex;gap:.75rem;margin-top:1.25rem;flex-wrap:wrap}
+button{font:inherit;padding:.6rem 1.4rem;border-radius:8px;border:1px solid var(--ink);background:var(--card);
+color:var(--ink);cursor:pointer}button.main{background:var(--ink);color:var(--card)}
+button:focus-visible,input:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
+fieldset{border:0;margin:0;padding:0}legend{padding:0;font-weight:600}code{overflow-wrap:anywhere}
+"""
+
+
+def _page(title: str, body: str, *, status: int = 200, form_targets: str = "'self'", script: str = "") -> web.Response:
+    nonce = secrets.token_urlsafe(12)
+    script_tag = f'<script nonce="{nonce}">{script}</script>' if script else ""
+    html = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<style nonce="{nonce}">{_STYLE}</style></head><body>'
+        '<div class="banner" role="note">Sandbox &ndash; this is not Microsoft</div>'
+        f"<main>{body}</main>{script_tag}</body></html>"
+    )
+    policy = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; form-action {form_targets}; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    )
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "Referrer-Policy": "strict-origin"}
+    return web.Response(text=html, content_type="text/html", status=status, headers=headers)
+
+
+def refusal(code: int, text: str) -> web.Response:
+    """Show an error that stays at Microsoft."""
+    return _page(
+        "Sign-in failed",
+        f'<h1>Sorry, but we are having trouble signing you in.</h1><p id="error">AADSTS{code}: {escape(text)}</p>'
+        '<p class="soft">The application hears nothing of this page. Go back and try again.</p>',
+        status=400,
+    )
+
+
+def choose_account(
+    world: World, cloud: NationalCloud, tenant: str, hint: str, query: str, admin_consent: bool = False
+) -> web.Response:
+    """Show the account chooser: the authority's tenant first, then the others of this cloud."""
+    rows = sorted(
+        world.users_of(cloud.key),
+        key=lambda pair: (pair[0].tenant_id != tenant, pair[0].kind != "partner", pair[1].upn),
+    )
+    own = [pair for pair in rows if pair[0].tenant_id == tenant]
+    others = [pair for pair in rows if pair[0].tenant_id != tenant and pair[0].kind == "partner"]
+
+    def options(pairs: list[tuple[Tenant, User]]) -> str:
+        return "".join(
+            f'<label class="row"><input type="radio" name="account" required value="{home.tenant_id}/{user.oid}"'
+            f"{' checked' if hint and user.upn == hint else ''}>"
+            f"<span>{escape(user.upn)}<span>{escape(user.name)}, {escape(home.name)}</span></span></label>"
+            for home, user in pairs
+        )
+
+    body = (
+        "<h1>Pick an account</h1>"
+        f'<p class="soft">{"Administrator consent" if admin_consent else "to continue to the application"}</p>'
+        f'<form method="post" action="?{escape(query)}"><input type="hidden" name="step" value="account">'
+        f"<fieldset><legend>This tenant</legend>{options(own) or '<p>No account.</p>'}</fieldset>"
+        f"<fieldset><legend>Other partner tenants</legend>{options(others)}</fieldset>"
+        '<div class="buttons"><button class="main" id="next">Next</button></div></form>'
+    )
+    return _page("Pick an account", body)
+
+
+def mfa(user: User, account: str, query: str) -> web.Response:
+    """Ask for the second factor."""
+    if not user.mfa_registered:
+        return refusal(50079, "The user is required to register for multifactor authentication.")
+    body = (
+        f"<h1>Approve the sign-in</h1><p>{escape(user.upn)}</p>"
+        "<p>We sent a request to your authenticator app. In the sandbox, this button is your phone.</p>"
+        f'<form method="post" action="?{escape(query)}"><input type="hidden" name="step" value="mfa">'
+        f'<input type="hidden" name="account" value="{escape(account)}">'
+        '<div class="buttons"><button class="main" id="approve-mfa">Approve</button></div></form>'
+    )
+    return _page("Approve the sign-in", body)
+
+
+def consent(asked: Asked, home: Tenant, user: User, account: str, ticket: str, query: str) -> web.Response:
+    """Ask for the consent, listing every permission by resource."""
+    lists = "".join(
+        f"<p><strong>{escape(_RESOURCES.get(resource, resource))}</strong></p><ul>"
+        + "".join(f"<li><code>{escape(scope)}</code></li>" for scope in sorted(scopes))
+        + "</ul>"
+        for resource, scopes in asked.scopes.items()
+    )
+    body = (
+        "<h1>Permissions requested</h1>"
+        f"<p><strong>{escape(asked.application.name)}</strong></p>"
+        f'<p class="soft">{escape(user.upn)}, {escape(home.name)}</p>'
+        f"<p>This application would like to:</p>{lists}"
+        "<p>Keep access to what you give it access to, until you take it back.</p>"
+        f'<form method="post" action="?{escape(query)}"><input type="hidden" name="step" value="consent">'
+        f'<input type="hidden" name="account" value="{escape(account)}">'
+        f'<input type="hidden" name="ticket" value="{escape(ticket)}">'
+        '<div class="buttons"><button class="main" id="accept" name="choice" value="accept">Accept</button>'
+        '<button id="cancel" name="choice" value="cancel">Cancel</button></div></form>'
+    )
+    return _page("Permissions requested", body)
+
+
+def answer(found: Answer, cloud: NationalCloud) -> web.Response:
+    """Send the browser back to the application: a self-submitting form, or a redirect."""
+    if found.method == "GET":
+        raise web.HTTPFound(f"{found.url}?{urlencode(found.fields)}")
+    fields = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in found.fields.items()
+    )
+    body = (
+        "<h1>Back to the application</h1>"
+        f'<form id="answer" method="post" action="{escape(found.url)}">{fields}'
+        '<div class="buttons"><button class="main" id="continue">Continue</button></div></form>'
+    )
+    target = "/".join(found.url.split("/")[:3])
+    return _page("Working", body, form_targets=target, script="document.getElementById('answer').submit()")

@@ -1,0 +1,446 @@
+"""The v2 token endpoint: codes, refresh tokens and client credentials."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from portal.microsoft.clouds import NationalCloud
+from portal.sandbox.refusals import Refused, token_error
+from portal.sandbox.tokens import access_token, b64, id_token, unb64
+from portal.sandbox.world import (
+    AZURE_MANAGEMENT,
+    GRAPH,
+    KEY_VAULT,
+    PARTNER_API,
+    PARTNER_CENTER,
+    Application,
+    RefreshToken,
+    Tamper,
+    Tenant,
+    User,
+    World,
+)
+
+_CODE_SECONDS = 600
+_DAY = 86_400
+_OPENID = {"openid", "profile", "offline_access", "email"}
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    world: World
+    cloud: NationalCloud
+    tenant: Tenant
+    form: Mapping[str, str]
+    application: Application
+    credential: str
+    """appidacr: 1 secret, 2 assertion."""
+
+    def need(self, name: str) -> str:
+        value = self.form.get(name, "")
+        if not value:
+            raise Refused(900144, f"The request body must contain the parameter '{name}'.")
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """One resource and its scopes."""
+
+    resource: str
+    audience: str
+    names: frozenset[str]
+
+
+def discovery_refusal() -> web.Response:
+    """Return what the service says about a tenant that it does not know."""
+    text = "AADSTS90002: Tenant not found. Check to make sure you have the correct tenant ID and cloud."
+    return web.json_response({"error": "invalid_tenant", "error_description": text, "error_codes": [90002]}, status=400)
+
+
+def answer_token_request(
+    world: World, cloud: NationalCloud, tenant_text: str, form: Mapping[str, str], correlation_id: str
+) -> web.Response:
+    """Answer one request; every refusal has Microsoft's documented form."""
+    facts: dict[str, Any] = {"tenant": tenant_text, "grant": form.get("grant_type", ""), "correlation": correlation_id}
+    try:
+        body = _answer(world, cloud, tenant_text, form, facts)
+    except Refused as refused:
+        world.book("entra", "token", refused.code, **facts)
+        return token_error(world, refused.code, refused.text, correlation_id)
+    world.book("entra", "token", 200, **facts)
+    headers = {"Cache-Control": "no-store, no-cache", "x-ms-request-id": correlation_id}
+    return web.json_response(body, headers=headers)
+
+
+def _answer(
+    world: World, cloud: NationalCloud, tenant_text: str, form: Mapping[str, str], facts: dict[str, Any]
+) -> dict[str, Any]:
+    tenant = world.tenant(tenant_text, cloud.key)
+    if tenant is None:
+        raise Refused(90002, "Tenant not found.")
+    if "resource" in form:
+        raise Refused(901002, "The 'resource' request parameter is not supported.")
+    application = world.applications.get(form.get("client_id", "").lower())
+    if application is None:
+        raise Refused(700016, "The application was not found in the directory.")
+    facts["client"] = application.app_id
+    _forced_refusal(world, tenant, application)
+    credential = _authenticate(world, cloud, tenant_text, application, form)
+    if not application.enabled:
+        raise Refused(7000112, "The application is disabled.")
+    request = _Request(
+        world=world, cloud=cloud, tenant=tenant, form=form, application=application, credential=credential
+    )
+    grant = form.get("grant_type", "")
+    if grant == "client_credentials":
+        return _client_credentials(request)
+    if grant == "authorization_code":
+        return _redeem_code(request, facts)
+    if grant == "refresh_token":
+        return _redeem_refresh_token(request, facts)
+    raise Refused(70003, "The grant type is not supported.")
+
+
+def _forced_refusal(world: World, tenant: Tenant, application: Application) -> None:
+    for refusal in list(world.refusals):
+        if refusal.tenant_id not in (None, tenant.tenant_id) or refusal.client_id not in (None, application.app_id):
+            continue
+        refusal.times -= 1
+        if refusal.times <= 0:
+            world.refusals.remove(refusal)
+        raise Refused(refusal.code)
+
+
+# --- the client's own credential ----------------------------------------------------------------------------------
+
+
+def _authenticate(
+    world: World, cloud: NationalCloud, tenant_text: str, application: Application, form: Mapping[str, str]
+) -> str:
+    if form.get("client_assertion"):
+        if form.get("client_assertion_type") != _ASSERTION_TYPE:
+            raise Refused(900144, "The client_assertion_type is missing.")
+        _check_assertion(world, cloud, tenant_text, application, form["client_assertion"])
+        return "2"
+    secret = form.get("client_secret", "")
+    if not secret:
+        raise Refused(7000218, "The request body must contain client_assertion or client_secret.")
+    for known, until in application.secrets.items():
+        if hmac.compare_digest(known, secret):
+            if until <= world.now():
+                raise Refused(7000222, "The provided client secret keys are expired.")
+            return "1"
+    raise Refused(7000215, "Invalid client secret provided.")
+
+
+def _check_assertion(
+    world: World, cloud: NationalCloud, tenant_text: str, application: Application, assertion: str
+) -> None:
+    try:
+        head, body, signature = assertion.split(".")
+        header, claims = json.loads(unb64(head)), json.loads(unb64(body))
+    except ValueError:
+        raise Refused(50013, "The assertion is malformed.") from None
+    certificate = _certificate_of(application, header)
+    public = certificate.public_key()
+    if not isinstance(public, rsa.RSAPublicKey):
+        raise Refused(700027, "The certificate has no RSA key.")
+    signed = f"{head}.{body}".encode()
+    try:
+        if header.get("alg") == "PS256":
+            salted = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=hashes.SHA256.digest_size)
+            public.verify(unb64(signature), signed, salted, hashes.SHA256())
+        elif header.get("alg") == "RS256":
+            public.verify(unb64(signature), signed, padding.PKCS1v15(), hashes.SHA256())
+        else:
+            raise Refused(50013, "The algorithm is not supported.")
+    except (InvalidSignature, ValueError):
+        raise Refused(700027, "Client assertion failed signature validation.") from None
+    base = f"{cloud.authority}/{tenant_text}"
+    audiences = {f"{base}/oauth2/v2.0/token", f"{base}/v2.0", f"{base}/oauth2/token"}
+    if claims.get("aud") not in audiences:
+        raise Refused(50013, "The assertion's audience is wrong.")
+    if claims.get("iss") != application.app_id or claims.get("sub") != application.app_id:
+        raise Refused(700027, "The assertion's issuer or subject is not the application.")
+    now = world.now()
+    expires = claims.get("exp", 0)
+    if not claims.get("nbf", 0) - 300 <= now < expires + 300 or expires > now + _DAY or not claims.get("jti"):
+        raise Refused(700024, "Client assertion is not within its valid time range.")
+
+
+def _certificate_of(application: Application, header: Mapping[str, Any]) -> x509.Certificate:
+    for der in application.certificates:
+        strong, weak = b64(hashlib.sha256(der).digest()), b64(hashlib.sha1(der).digest())  # noqa: S324  # x5t is SHA-1
+        if header.get("x5t#S256") == strong or header.get("x5t") == weak:
+            return x509.load_der_x509_certificate(der)
+    raise Refused(700027, "The certificate with this thumbprint is not registered.")
+
+
+# --- scopes -------------------------------------------------------------------------------------------------------
+
+
+def _wanted(request: _Request) -> _Wanted:
+    """Read the scope parameter: one resource, named scopes or ``.default``."""
+    cloud = request.cloud
+    audiences = {
+        cloud.graph: GRAPH,
+        cloud.partner_center: PARTNER_CENTER,
+        cloud.azure_management: AZURE_MANAGEMENT,
+        f"https://{cloud.vault_suffix.removeprefix('.')}": KEY_VAULT,
+        f"https://{cloud.vault_suffix.removeprefix('.').partition(':')[0]}": KEY_VAULT,
+    }
+    if cloud.partner_api:
+        audiences[cloud.partner_api] = PARTNER_API
+    names: dict[str, set[str]] = {}
+    for scope in request.need("scope").split():
+        if scope in _OPENID:
+            continue
+        prefix, _, name = scope.rpartition("/")
+        audience = prefix or cloud.graph
+        if audience not in audiences or not name:
+            raise Refused(70011, "The provided value for the input parameter 'scope' is not valid.")
+        names.setdefault(audience, set()).add(name)
+    if not names:
+        raise Refused(70011, "The scope names no resource.")
+    if len(names) > 1:
+        raise Refused(700022, "Provided value for the input parameter scope contains more than one resource.")
+    audience, wanted = next(iter(names.items()))
+    if ".default" in wanted and len(wanted) > 1:
+        raise Refused(70011, ".default scope can't be combined with resource-specific scopes.")
+    return _Wanted(resource=audiences[audience], audience=audience, names=frozenset(wanted))
+
+
+def _granted(request: _Request, wanted: _Wanted) -> set[str]:
+    """Return the scopes of the token, or refuse for missing consent."""
+    tenant, application, now = request.tenant, request.application, request.world.now()
+    principal = tenant.principal_of(application.app_id)
+    if principal is None or principal.visible_at > now:
+        code = 65001 if tenant.kind == "customer" else 700016
+        raise Refused(code, "The user or administrator has not consented to use the application.")
+    if not principal.enabled:
+        raise Refused(7000112, "The application is disabled in this tenant.")
+    if wanted.resource not in application.permissions and tenant.kind != "customer":
+        raise Refused(650057, "The resource is not listed in the requested permissions of the application.")
+    granted = tenant.granted(application.app_id, wanted.resource, now)
+    if not granted:
+        raise Refused(65001, "The user or administrator has not consented to use the application.")
+    if ".default" in wanted.names:
+        return granted
+    if not wanted.names <= granted:
+        raise Refused(65001, "The user or administrator has not consented to use the application.")
+    return granted
+
+
+# --- grants -------------------------------------------------------------------------------------------------------
+
+
+def _client_credentials(request: _Request) -> dict[str, Any]:
+    """The Key Vault identity's own token; this product uses no application permission anywhere else."""
+    wanted = _wanted(request)
+    if wanted.resource != KEY_VAULT or request.application.home_tenant != request.tenant.tenant_id:
+        raise Refused(70011, "Application permissions are not granted for this resource.")
+    token = access_token(
+        request.world,
+        request.cloud,
+        tenant=request.tenant,
+        audience=wanted.audience,
+        application=request.application,
+        credential=request.credential,
+        user=None,
+        home=None,
+        scopes=set(),
+        amr=[],
+    )
+    seconds = int(request.world.switches["access_token_seconds"])
+    return {"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token}
+
+
+def _redeem_code(request: _Request, facts: dict[str, Any]) -> dict[str, Any]:
+    world = request.world
+    code = world.codes.get(request.need("code"))
+    redirect_uri = request.need("redirect_uri")
+    if code is None:
+        raise Refused(70000, "The provided authorization code is invalid.")
+    if code.used:
+        raise Refused(54005, "OAuth2 authorization code was already redeemed.")
+    if code.client_id != request.application.app_id:
+        raise Refused(70000, "The code was issued to another client.")
+    if world.now() - code.issued > _CODE_SECONDS:
+        raise Refused(70008, "The provided authorization code has expired.")
+    if code.tenant_id != request.tenant.tenant_id:
+        raise Refused(700005, "The code was issued for another tenant.")
+    if code.redirect_uri != redirect_uri:
+        raise Refused(500112, "The reply address does not match the reply address of the request.")
+    verifier = request.form.get("code_verifier", "")
+    challenge = b64(hashlib.sha256(verifier.encode()).digest()) if verifier else ""
+    if not hmac.compare_digest(challenge, code.challenge):
+        raise Refused(501481, "The Code_Verifier does not match the code_challenge.")
+    home, user = _holder(request, code.home_tenant, code.oid)
+    wanted = _wanted(request)
+    scopes = _granted(request, wanted)
+    code.used = True
+    world.families += 1
+    facts |= {"user": user.oid, "home": home.tenant_id}
+    return _tokens(request, wanted, scopes, home, user, code.amr, world.families, code.nonce, facts)
+
+
+def _redeem_refresh_token(request: _Request, facts: dict[str, Any]) -> dict[str, Any]:
+    world, now = request.world, request.world.now()
+    text = request.need("refresh_token")
+    token = world.refresh_tokens.get(text)
+    if token is None:
+        malformed = not text.startswith("1.A") or len(text) < 1000
+        raise Refused(9002313 if malformed else 70000, "The refresh token is not valid.")
+    facts |= {"token": token.number, "family": token.family, "user": token.oid, "home": token.home_tenant}
+    if token.client_id != request.application.app_id:
+        raise Refused(70000, "The refresh token was issued to another client.")
+    _check_life(world, token, now)
+    home, user = _holder(request, token.home_tenant, token.oid)
+    if user.sessions_revoked_at > token.issued:
+        raise Refused(50173, "The provided grant has expired due to it being revoked.")
+    if home.tenant_id != request.tenant.tenant_id:
+        _check_delegation(request, home, user)
+    wanted = _wanted(request)
+    scopes = _granted(request, wanted)
+    limit = int(world.switches["loop_limit"])
+    if world.over_limit(f"loop/{token.family}/{request.tenant.tenant_id}/{wanted.audience}", limit, 60):
+        raise Refused(50196, "The server detected a request loop.")
+    token.last_used = now
+    if world.switches["rotation"] == "strict":
+        token.revoked = True
+    return _tokens(request, wanted, scopes, home, user, token.amr, token.family, "", facts)
+
+
+def _check_life(world: World, token: RefreshToken, now: float) -> None:
+    if token.revoked:
+        raise Refused(70000, "The refresh token was revoked.")
+    if now - token.issued > float(world.switches["refresh_idle_days"]) * _DAY:
+        raise Refused(700082, "The refresh token has expired due to inactivity.")
+    frequency = float(world.switches["sign_in_frequency_days"])
+    if frequency and now - token.issued > frequency * _DAY:
+        raise Refused(70043, "The refresh token is invalid due to sign-in frequency checks by conditional access.")
+
+
+def _holder(request: _Request, home_id: str, oid: str) -> tuple[Tenant, User]:
+    home, user = request.world.tenants.get(home_id), request.world.user(home_id, oid)
+    if home is None or user is None or user.deleted:
+        raise Refused(50034, "The user account does not exist in the directory.")
+    if not user.enabled:
+        raise Refused(50057, "The user account is disabled.")
+    return home, user
+
+
+def _check_delegation(request: _Request, home: Tenant, user: User) -> None:
+    """A customer's authority: GDAP must let this user in."""
+    if request.tenant.kind != "customer" or not request.world.gdap_roles(
+        home.tenant_id, user, request.tenant.tenant_id
+    ):
+        if home.kind == "partner" and request.tenant.kind == "partner":
+            request.world.crossings.append({"home": home.tenant_id, "asked": request.tenant.tenant_id})
+        raise Refused(50020, "The user account does not exist in this tenant.")
+
+
+def _tokens(
+    request: _Request,
+    wanted: _Wanted,
+    scopes: set[str],
+    home: Tenant,
+    user: User,
+    amr: list[str],
+    family: int,
+    nonce: str,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    world, cloud = request.world, request.cloud
+    tamper = _take_tamper(world, request)
+    seconds = int(world.switches["access_token_seconds"])
+    body: dict[str, Any] = {
+        "token_type": "Bearer",
+        "scope": " ".join(sorted(name if wanted.resource == GRAPH else f"{wanted.audience}/{name}" for name in scopes)),
+        "expires_in": seconds,
+        "ext_expires_in": seconds,
+        "access_token": access_token(
+            world,
+            cloud,
+            tenant=request.tenant,
+            audience=wanted.audience,
+            application=request.application,
+            credential=request.credential,
+            user=user,
+            home=home,
+            scopes=scopes,
+            amr=amr,
+        ),
+    }
+    asked = request.form.get("scope", "").split()
+    if "offline_access" in asked:
+        body["refresh_token"] = _issue(world, request, home, user, amr, family, facts)
+    if "openid" in asked:
+        made = id_token(
+            world,
+            cloud,
+            tenant=request.tenant,
+            application=request.application,
+            user=user,
+            home=home,
+            nonce=nonce,
+            tamper=tamper,
+        )
+        if made is not None:
+            body["id_token"] = made
+    if request.form.get("client_info") == "1":
+        body["client_info"] = (
+            base64.urlsafe_b64encode(json.dumps({"uid": user.oid, "utid": home.tenant_id}).encode())
+            .decode()
+            .rstrip("=")
+        )
+    for name in tamper.drop if tamper else ():
+        body.pop(name, None)
+    return body
+
+
+def _issue(
+    world: World, request: _Request, home: Tenant, user: User, amr: list[str], family: int, facts: dict[str, Any]
+) -> str:
+    world.token_numbers += 1
+    text = "1.A" + secrets.token_urlsafe(900)
+    world.refresh_tokens[text] = RefreshToken(
+        number=world.token_numbers,
+        family=family,
+        client_id=request.application.app_id,
+        home_tenant=home.tenant_id,
+        oid=user.oid,
+        amr=list(amr),
+        issued=world.now(),
+        last_used=world.now(),
+    )
+    facts["issued"] = world.token_numbers
+    return text
+
+
+def _take_tamper(world: World, request: _Request) -> Tamper | None:
+    for tamper in list(world.tampers):
+        if tamper.client_id not in (None, request.application.app_id):
+            continue
+        if tamper.grant_type not in (None, request.form.get("grant_type")):
+            continue
+        tamper.times -= 1
+        if tamper.times <= 0:
+            world.tampers.remove(tamper)
+        return tamper
+    return None

@@ -1,0 +1,185 @@
+"""Partner Center REST: the partner's profile and its customers.
+
+Always called with the partner tenant's own app+user token, never with a customer's. Source: Partner Center developer
+documentation, "Get a list of customers", "Get an organization profile", "Partner Center REST headers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from portal.microsoft.diagnosis import diagnose_api_error
+from requests import Response
+
+from portal.microsoft.errors import RemoteError
+from portal.microsoft.http import (
+    DEFAULT_RETRY_AFTER_SECONDS,
+    ApiClient,
+    JsonResponse,
+    retry_after_seconds,
+)
+from portal.microsoft.identifiers import InvalidIdentifier, RequestId, TenantId, new_request_id, parse_tenant_id
+
+PAGE_SIZE = 500
+_LONGEST_LINK = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrganizationProfile:
+    """Who Partner Center says we are. ``mfa_compliant`` is None when it gave no verdict (S-18)."""
+
+    tenant_id: TenantId
+    company_name: str
+    domain: str
+    mfa_compliant: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """One customer as listed. ``relationship`` is ``relationshipToPartner``, verbatim."""
+
+    partner_center_id: str
+    tenant_id: TenantId
+    company_name: str
+    domain: str
+    relationship: str
+
+
+class PartnerCenterApi(ApiClient):
+    """What every Partner Center client shares: headers and error bodies."""
+
+    service = "partner_center"
+    correlation_id_header = "MS-CorrelationId"
+    request_id_response_header = "MS-RequestId"
+
+    def common_headers(self, request_id: RequestId | None) -> Mapping[str, str]:
+        return {
+            "MS-RequestId": request_id or new_request_id(),
+            "MS-Contract-Version": "v1",
+            "MS-PartnerCenter-Application": "CPV portal",
+        }
+
+    def error_code(self, body: Any) -> str:
+        if not isinstance(body, dict):
+            return ""
+        code = body.get("code")
+        return str(code) if isinstance(code, str | int) else super().error_code(body)
+
+    def error_for(self, response: Response, body: Any, operation: str) -> RemoteError:
+        code = self.error_code(body)
+        if not code and response.status_code == 401 and "MFA" in str(response.reason):
+            code = "900421"  # the older form says it in the reason phrase only
+        diagnosis = diagnose_api_error(service=self.service, status=response.status_code, code=code)
+        retry_after = retry_after_seconds(response.headers.get("Retry-After"))
+        if response.status_code == 429 and retry_after is None:
+            retry_after = DEFAULT_RETRY_AFTER_SECONDS
+        return diagnosis.error(
+            self.service,
+            operation,
+            status=response.status_code,
+            code=code,
+            correlation_id=self.correlation_id,
+            request_id=response.headers.get(self.request_id_response_header, ""),
+            retry_after=retry_after,
+            detail=diagnosis.cause,
+        )
+
+
+class PartnerCenterClient(PartnerCenterApi):
+    """Reads the partner's profile and customers."""
+
+    def organization_profile(self) -> OrganizationProfile:
+        """Return the profile of the signed-in partner and Partner Center's verdict on its MFA.
+
+        GET /v1/profiles/organization with ``ValidateMfa: true``; app+user only. It proves token, audience, registration
+        and role in one cheap call.
+
+        Raises:
+            MfaRequired: refused for missing MFA.
+            AccessDenied: the account lacks the Admin Agent role, or the partner an agreement.
+        """
+        operation = "read organization profile"
+        response = self.request(
+            "GET", "/v1/profiles/organization", operation=operation, headers={"ValidateMfa": "true"}
+        )
+        profile = self.record(response.body, operation)
+        verdict = response.headers.get("isMfaCompliant", "").strip().lower()
+        return OrganizationProfile(
+            tenant_id=self._tenant(profile, "tenantId", operation),
+            company_name=self.text(profile, "companyName", operation, required=False),
+            domain=self.text(profile, "domain", operation, required=False),
+            mfa_compliant={"true": True, "false": False}.get(verdict),
+        )
+
+    def customers(self) -> Iterator[list[Customer]]:
+        """Yield the pages of all customers; finishes or raises.
+
+        GET /v1/customers?size=, then ``links.next`` with the headers that it lists (``MS-ContinuationToken``).
+        """
+        operation = "list customers"
+        first = {"size": str(PAGE_SIZE)}
+        seen: set[str] = set()
+
+        def fetch_first() -> JsonResponse:
+            return self.request("GET", "/v1/customers", operation=operation, params=first)
+
+        def after(page: JsonResponse) -> Callable[[], JsonResponse] | None:
+            links = self.record(page.body, operation).get("links")
+            following = links.get("next") if isinstance(links, dict) else None
+            if following is None:
+                return None
+            path, headers = self._continuation(self.record(following, operation), operation)
+            mark = path + headers.get("MS-ContinuationToken", "")
+            if mark in seen:
+                raise self._unexpected(operation, None, "the list repeats a page")
+            seen.add(mark)
+            return lambda: self.request("GET", path, operation=operation, headers=headers)
+
+        for page in self.follow(fetch_first, after):
+            items = self.records(self.record(page.body, operation).get("items"), operation)
+            yield [self._customer(item, operation) for item in items]
+
+    def customer(self, tenant_id: TenantId) -> Customer:
+        """Return one customer; proves that it is a customer of this partner (S-52).
+
+        GET /v1/customers/{customer-tenant-id}.
+
+        Raises:
+            NotFound, AccessDenied: not a customer of this partner.
+        """
+        operation = "read customer"
+        response = self.request("GET", f"/v1/customers/{parse_tenant_id(tenant_id)}", operation=operation)
+        return self._customer(self.record(response.body, operation), operation)
+
+    def _customer(self, item: Mapping[str, Any], operation: str) -> Customer:
+        profile = item.get("companyProfile")
+        company: Mapping[str, Any] = profile if isinstance(profile, dict) else {}
+        source, key = (company, "tenantId") if company.get("tenantId") else (item, "id")
+        return Customer(
+            partner_center_id=self.text(item, "id", operation)[:64],
+            tenant_id=self._tenant(source, key, operation),
+            company_name=self.text(company, "companyName", operation, required=False)[:256],
+            domain=self.text(company, "domain", operation, required=False)[:253],
+            relationship=self.text(item, "relationshipToPartner", operation, required=False)[:40],
+        )
+
+    def _tenant(self, record: Mapping[str, Any], key: str, operation: str) -> TenantId:
+        try:
+            return parse_tenant_id(self.text(record, key, operation))
+        except InvalidIdentifier:
+            raise self._unexpected(operation, None, f"{key} is not a tenant id") from None
+
+    def _continuation(self, link: Mapping[str, Any], operation: str) -> tuple[str, dict[str, str]]:
+        uri = self.text(link, "uri", operation)
+        headers = {
+            self.text(header, "key", operation): self.text(header, "value", operation)
+            for header in self.records(link.get("headers") or [], operation)
+        }
+        # Only this one header may be dictated to us, and only a relative path on the same host.
+        wanted = {name: value for name, value in headers.items() if name.lower() == "ms-continuationtoken"}
+        path = uri if uri.startswith("/v1/") else f"/v1{uri}"
+        if not path.startswith("/v1/customers") or "//" in path or "\\" in path or len(path) > _LONGEST_LINK:
+            raise self._unexpected(operation, None, "the next page is elsewhere")
+        return path, wanted

@@ -1,0 +1,68 @@
+"""May consent be pushed to this customer? If not: the exact reason and who must act.
+
+Source: Microsoft Graph GDAP documentation and Partner Center "GDAP and the Secure Application Model": an active
+relationship, an active assignment of a group that contains the service account, and one of the accepted roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from portal.microsoft.diagnosis import Owner
+
+from tenants.gdap import AccessAssignment, Relationship
+
+CONSENT_ROLES: Mapping[str, str] = {
+    "62e90394-69f5-4237-9190-012177145e10": "Global Administrator",
+    "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3": "Application Administrator",
+    "158c047a-c907-4556-b7ef-446551a6b5f7": "Cloud Application Administrator",
+}
+_LIVE = {"active", "expiring"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """The verdict on one customer; ``reason`` and ``owner`` are empty when ready."""
+
+    ready: bool
+    reason: str = ""
+    owner: Owner | None = None
+
+
+READY = Readiness(ready=True)
+
+
+def judge(relationships: Iterable[tuple[Relationship, Iterable[AccessAssignment]]], *, now: datetime) -> Readiness:
+    """Judge from the relationships with one customer, each with its assignments."""
+    known = list(relationships)
+    live = [
+        (relationship, list(assignments))
+        for relationship, assignments in known
+        if relationship.status in _LIVE and (relationship.ends_at is None or relationship.ends_at > now)
+    ]
+    if not live:
+        if any(relationship.status == "approvalPending" for relationship, _ in known):
+            return Readiness(
+                ready=False,
+                reason="The GDAP relationship waits for the customer's approval.",
+                owner=Owner.CUSTOMER,
+            )
+        return Readiness(ready=False, reason="No active GDAP relationship with this customer.", owner=Owner.PARTNER)
+    active = [a for _, assignments in live for a in assignments if a.status == "active"]
+    if not active:
+        return Readiness(
+            ready=False,
+            reason="The GDAP relationship is active, but no security group is assigned to it yet.",
+            owner=Owner.PARTNER,
+        )
+    if not any(assignment.roles & CONSENT_ROLES.keys() for assignment in active):
+        return Readiness(
+            ready=False,
+            reason="No assigned group holds one of the roles that may consent: "
+            + ", ".join(sorted(CONSENT_ROLES.values()))
+            + ".",
+            owner=Owner.PARTNER,
+        )
+    return READY

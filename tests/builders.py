@@ -1,0 +1,82 @@
+"""Valid objects by default; a test states only what matters to it."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from consent.models import ApplicationGrant, ApplicationRegistration, PartnerConsent
+from portal.audit.trail import Actor
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from tenants.models import CustomerTenant, PartnerTenant
+
+_numbers = itertools.count(1)
+ACTOR = Actor.command("test")
+
+
+def guid() -> str:
+    return str(uuid.uuid4())
+
+
+def partner(**columns: Any) -> PartnerTenant:
+    number = next(_numbers)
+    defaults = {"name": f"Partner {number}", "tenant_id": guid(), "domain": f"partner{number}.example.com"}
+    return PartnerTenant.objects.create(**defaults | columns)
+
+
+def registration(**columns: Any) -> ApplicationRegistration:
+    defaults: dict[str, Any] = {
+        "name": "Example Control Panel",
+        "application_id": guid(),
+        "home_tenant_id": guid(),
+        "credential_kind": "secret",
+        "credential_name": f"rt-{uuid.uuid4().hex}",
+        "credential_version": uuid.uuid4().hex,
+        "state": "active",
+    }
+    return ApplicationRegistration.objects.create(**defaults | columns)
+
+
+def grant(of: ApplicationRegistration, *scopes: str) -> ApplicationGrant:
+    return ApplicationGrant.objects.create(
+        registration=of, resource_application_id=GRAPH_APPLICATION_ID, scopes=list(scopes)
+    )
+
+
+def customer(of: PartnerTenant, **columns: Any) -> CustomerTenant:
+    number = next(_numbers)
+    tenant_id = columns.pop("tenant_id", None) or guid()
+    now = timezone.now()
+    defaults = {
+        "partner": of,
+        "tenant_id": tenant_id,
+        "partner_center_id": tenant_id,
+        "company_name": f"Customer {number}",
+        "domain": f"customer{number}.example.com",
+        "first_seen_at": now,
+        "last_seen_at": now,
+    }
+    return CustomerTenant.objects.create(**defaults | columns)
+
+
+def consent(of: PartnerTenant, by: ApplicationRegistration, **columns: Any) -> PartnerConsent:
+    now = timezone.now()
+    defaults = {
+        "partner": of,
+        "registration": by,
+        "state": "connected",
+        "consented_at": now,
+        "pinned_oid": guid(),
+        "permission_set_version": 1,
+        "generation": 1,
+        "secret_name": f"rt-{uuid.uuid4().hex}",
+        "secret_version": uuid.uuid4().hex,
+        "fingerprint": "0123456789abcdef",
+        "stored_at": now - timedelta(hours=1),
+        "mfa": "proven",
+    }
+    return PartnerConsent.objects.create(**defaults | columns)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db.backends.base.operations import BaseDatabaseOperations
+from pytest_django.fixtures import Settings
+
+from consent import clients
+from consent.models import ApplicationRegistration
+from consent.registrations import store_credential
+from portal.audit import triggers
+from portal.microsoft.secret import Secret
+from portal.sandbox import scenarios
+from portal.sandbox.server import Sandbox
+from tests import builders
+from tests.portal import Browser, Portal
+
+VAULT_NAME = "cpv-tests"
+
+
+@pytest.fixture
+def client() -> Browser:
+    """A browser that speaks https, as production demands, and enforces CSRF (S-21)."""
+    return Browser()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_clients() -> Iterator[None]:
+    """Sessions, vaults and caches belong to one test."""
+    clients.reset()
+    yield
+    clients.reset()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _flush_past_the_audit_triggers() -> Iterator[None]:
+    """Transactional tests empty all tables; the triggers that forbid it step aside for that moment only."""
+    original = BaseDatabaseOperations.execute_sql_flush
+
+    def flush(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
+        with self.connection.schema_editor() as editor:
+            triggers.drop(None, editor)
+        original(self, sql_list)
+        with self.connection.schema_editor() as editor:
+            triggers.create(None, editor)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def running_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running_sandbox: Sandbox) -> Sandbox:
+    """The local Microsoft with a fresh ``minimal`` world."""
+    running_sandbox.faults.release()
+    scenarios.load(running_sandbox.world, "minimal", running_sandbox.clouds)
+    return running_sandbox
+
+
+def use_sandbox(settings: Settings, sandbox: Sandbox) -> None:
+    """Point the portal's settings to the sandbox, as TEST_ENDPOINTS and TEST_CA_FILE would."""
+    settings.TEST_ENDPOINTS = sandbox.port
+    settings.OUTGOING_CA_FILE = str(sandbox.ca_file)
+    settings.CLOUDS = sandbox.clouds
+
+
+def use_local_vault(settings: Settings, folder: Path) -> None:
+    settings.VAULT_URL = str(folder / "vault")
+    settings.VAULT_KEY_FILE = str(folder / "vault-key")
+
+
+def use_azure_vault(settings: Settings, sandbox: Sandbox, folder: Path) -> None:
+    """Use Azure Key Vault in the sandbox through the real SDKs, with KeyVaultAccessApp's secret in a 0600 file."""
+    value = secrets.token_urlsafe(32)
+    sandbox.world.applications[scenarios.vault_application_id()].secrets[value] = sandbox.world.now() + 3600
+    file = folder / "vault-credential"
+    file.touch(mode=0o600)
+    file.write_text(value)
+    settings.VAULT_URL = f"https://{VAULT_NAME}{sandbox.clouds['global'].vault_suffix}"
+    settings.VAULT_IDENTITY = "client-secret"
+    settings.VAULT_TENANT_ID = scenarios.vendor_tenant()
+    settings.VAULT_CLIENT_ID = scenarios.vault_application_id()
+    settings.VAULT_CREDENTIAL_FILE = str(file)
+
+
+@pytest.fixture
+def portal(db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Portal:
+    """A portal with one active registration, wired to the sandbox and the embedded vault."""
+    use_sandbox(settings, sandbox)
+    use_local_vault(settings, tmp_path)
+    return make_portal(sandbox)
+
+
+def make_portal(sandbox: Sandbox) -> Portal:
+    """Create the registration as staff would, with a client secret that the sandbox knows."""
+    secret = secrets.token_urlsafe(32)
+    application = sandbox.world.applications[scenarios.application_id()]
+    application.secrets[secret] = sandbox.world.now() + 86_400
+    application.redirect_uris.add("https://portal.localhost/consent/callback/global")
+    registration = builders.registration(
+        application_id=scenarios.application_id(),
+        home_tenant_id=scenarios.vendor_tenant(),
+        permission_set="extended",
+        state="draft",
+        credential_kind="none",
+        credential_name="",
+        credential_version="",
+    )
+    builders.grant(registration, "User.Read.All", "Directory.Read.All")
+    store_credential(
+        registration, Secret(secret), kind="secret", expires_at=None, vault=clients.vault(), actor=builders.ACTOR
+    )
+    ApplicationRegistration.objects.filter(pk=registration.pk).update(state="active")
+    registration.refresh_from_db()
+    northwind = next(one for one in sandbox.world.tenants.values() if one.domain == "northwind.example.com")
+    partner = builders.partner(name="Northwind Cloud", tenant_id=northwind.tenant_id, domain=northwind.domain)
+    return Portal(sandbox=sandbox, registration=registration, partner=partner, client_secret=secret)

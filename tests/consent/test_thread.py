@@ -1,0 +1,97 @@
+"""The whole thread of the product, over HTTP against the sandbox, once with each vault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from consent import clients
+from consent.checks import check_token
+from consent.customers import push
+from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
+from portal.audit import trail
+from portal.audit.models import AuditEvent
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from portal.microsoft.identifiers import new_correlation_id
+from portal.sandbox.server import Sandbox
+from tenants.models import CustomerTenant, PartnerTenant
+from tenants.sync import sync_customers
+from tests import builders
+from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
+from tests.portal import Portal
+
+
+@pytest.fixture(params=["local", "azure"])
+def either_portal(
+    request: pytest.FixtureRequest, db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path
+) -> Portal:
+    use_sandbox(settings, sandbox)
+    if request.param == "local":
+        use_local_vault(settings, tmp_path)
+    else:
+        use_azure_vault(settings, sandbox, tmp_path)
+    return make_portal(sandbox)
+
+
+def test_a_partner_is_onboarded_and_a_customer_granted(either_portal: Portal, client: Client) -> None:
+    portal = either_portal
+
+    page = portal.onboard(client)
+
+    assert page.status_code == 200
+    assert "Northwind Cloud" in page.content.decode()
+    consent = portal.consent()
+    assert (consent.state, consent.mfa, consent.generation) == ("connected", "proven", 1)
+    portal.partner.refresh_from_db()
+    assert portal.partner.state == PartnerTenant.State.CONNECTED
+    assert ConsentFlow.objects.get().outcome == ConsentFlow.Outcome.CONNECTED
+
+    report = sync_customers(
+        portal.partner, clients.partner_center_of(consent, new_correlation_id()), actor=builders.ACTOR
+    )
+    assert (report.listed, report.created, report.missing) == (3, 3, 0)
+
+    result = check_token(
+        consent, clients.partner_center_of(consent, new_correlation_id(), fresh=True), actor=builders.ACTOR
+    )
+    assert result.ok, result
+
+    customer = CustomerTenant.objects.first()
+    assert customer is not None
+    tools = clients.customer_clients(consent, customer, new_correlation_id())
+    pushed = push(customer, portal.registration, tools, actor=builders.ACTOR, sleep=lambda _: None)
+
+    assert pushed.state == CustomerConsent.State.GRANTED, pushed.reason
+    assert pushed.actual_grants == {GRAPH_APPLICATION_ID: ["Directory.Read.All", "User.Read.All"]}
+    assert pushed.service_principal_id
+    observation = pushed.observations.get()
+    assert observation.grants[0]["id"]
+    assert portal.sandbox.world.crossings == []
+    assert trail.first_broken_sequence() is None
+    actions = set(AuditEvent.objects.values_list("action", flat=True))
+    assert {
+        "link.issued",
+        "flow.started",
+        "token.stored",
+        "partner.customers_synced",
+        "token.checked",
+        "customer_consent.create",
+        "customer_consent.observed",
+    } <= actions
+
+
+def test_consenting_again_replaces_the_token_and_switches_the_old_version_off(
+    either_portal: Portal, client: Client
+) -> None:
+    either_portal.onboard(client)
+    first = either_portal.consent()
+
+    either_portal.onboard(client)
+
+    second = PartnerConsent.objects.get(pk=first.pk)
+    assert second.generation == 2
+    assert second.secret_version != first.secret_version
+    assert second.fingerprint != first.fingerprint

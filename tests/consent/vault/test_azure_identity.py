@@ -1,0 +1,206 @@
+"""The identity that may Get and Set in Azure Key Vault."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import responses
+from azure.identity import ManagedIdentityCredential
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from consent.vault.azure import AzureKeyVault, open_azure_vault, vault_credential
+from consent.vault.base import VaultConfigurationError
+from portal.microsoft.errors import AuthenticationFailed, RemoteError, ServerFault, Unreachable
+from portal.microsoft.http import DestinationRefused, GuardedSession
+from tests.consent.vault.conftest import AUTHORITY
+from tests.consent.vault.key_vault_answers import CANARY, NAME, PRIVATE_TEXT, TENANT, VERSION, Answering
+
+CLIENT = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Path:
+    path = tmp_path / "vault-client-secret"
+    path.touch(0o600)
+    path.write_text(f"{CANARY}\n")
+    return path
+
+
+def sign_in_service(wire: responses.RequestsMock, answer: responses.BaseResponse | None) -> None:
+    wire.get(
+        f"{AUTHORITY}/{TENANT}/v2.0/.well-known/openid-configuration",
+        json={
+            "issuer": f"{AUTHORITY}/{TENANT}/v2.0",
+            "authorization_endpoint": f"{AUTHORITY}/{TENANT}/oauth2/v2.0/authorize",
+            "token_endpoint": f"{AUTHORITY}/{TENANT}/oauth2/v2.0/token",
+        },
+    )
+    if answer is not None:
+        wire.add(answer)
+
+
+def token_answer(**answer: Any) -> responses.Response:
+    return responses.Response("POST", f"{AUTHORITY}/{TENANT}/oauth2/v2.0/token", **answer)
+
+
+@pytest.fixture
+def signing_in(vault_url: str, session: GuardedSession, secret_file: Path) -> AzureKeyVault:
+    credential = vault_credential(
+        "client-secret",
+        session=session,
+        authority=AUTHORITY,
+        tenant_id=TENANT,
+        client_id=CLIENT,
+        credential_file=secret_file,
+    )
+    return open_azure_vault(vault_url, credential, session=session)
+
+
+def test_a_client_secret_is_read_from_its_file_and_asks_for_a_vault_token(
+    signing_in: AzureKeyVault, service: Answering, wire: responses.RequestsMock
+) -> None:
+    answer = token_answer(json={"access_token": "vault-token", "expires_in": 3600, "token_type": "Bearer"})
+    sign_in_service(wire, answer)
+    service.bundle()
+    signing_in.read(NAME, VERSION)
+    body = str(answer.calls[0].request.body)
+    assert f"client_secret={CANARY}&" in body + "&"
+    assert "scope=https%3A%2F%2Fvault.azure.net%2F.default" in body
+    assert service.requests[0].headers["Authorization"] == "Bearer vault-token"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (
+            token_answer(status=401, json={"error": "invalid_client", "error_description": PRIVATE_TEXT}),
+            AuthenticationFailed,
+        ),
+        (token_answer(status=400, json={"error": "unauthorized_client"}), AuthenticationFailed),
+        (token_answer(status=503, json={"error": "temporarily_unavailable"}), ServerFault),
+        (token_answer(status=500, body="<html>"), ServerFault),
+        (token_answer(body=requests.exceptions.ConnectionError(PRIVATE_TEXT)), Unreachable),
+        (token_answer(body=requests.exceptions.ReadTimeout(PRIVATE_TEXT)), Unreachable),
+        (token_answer(json={"rubbish": PRIVATE_TEXT}), AuthenticationFailed),
+    ],
+    ids=["refused", "400", "503", "500", "no connection", "timeout", "rubbish"],
+)
+@pytest.mark.req("R-14")
+def test_a_refused_credential_is_told_from_a_sign_in_service_that_is_down(
+    signing_in: AzureKeyVault,
+    service: Answering,
+    wire: responses.RequestsMock,
+    answer: responses.BaseResponse,
+    kind: type[RemoteError],
+) -> None:
+    sign_in_service(wire, answer)
+    with pytest.raises(RemoteError) as caught:
+        signing_in.read(NAME, VERSION)
+    assert type(caught.value) is kind
+    assert caught.value.service == "vault"
+    assert PRIVATE_TEXT not in "".join(traceback.format_exception(caught.value))
+    assert service.requests == []
+
+
+def test_a_sign_in_service_outside_the_allowed_hosts_is_our_fault_and_not_the_vaults(
+    vault_url: str, service: Answering, secret_file: Path
+) -> None:
+    session = GuardedSession(is_allowed=lambda host: host.endswith(".vault.azure.net"))
+    credential = vault_credential(
+        "client-secret",
+        session=session,
+        authority=AUTHORITY,
+        tenant_id=TENANT,
+        client_id=CLIENT,
+        credential_file=secret_file,
+    )
+    with pytest.raises(DestinationRefused):
+        open_azure_vault(vault_url, credential, session=session).read(NAME, VERSION)
+
+
+def test_a_certificate_signs_the_request_for_a_vault_token(
+    vault_url: str, session: GuardedSession, service: Answering, wire: responses.RequestsMock, tmp_path: Path
+) -> None:
+    path = tmp_path / "vault-identity.pem"
+    path.touch(0o600)
+    path.write_bytes(certificate_with_key())
+    credential = vault_credential(
+        "certificate",
+        session=session,
+        authority=AUTHORITY,
+        tenant_id=TENANT,
+        client_id=CLIENT,
+        credential_file=path,
+    )
+    answer = token_answer(json={"access_token": "vault-token", "expires_in": 3600, "token_type": "Bearer"})
+    sign_in_service(wire, answer)
+    service.bundle()
+    open_azure_vault(vault_url, credential, session=session).read(NAME, VERSION)
+    assert "client_assertion=" in str(answer.calls[0].request.body)
+
+
+def certificate_with_key() -> bytes:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vault identity")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return certificate.public_bytes(Encoding.PEM) + private
+
+
+def test_a_managed_identity_is_asked_on_its_own_host_with_short_limits(session: GuardedSession) -> None:
+    credential = vault_credential("managed-identity", session=session, authority=AUTHORITY)
+    assert isinstance(credential, ManagedIdentityCredential)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "sentence"),
+    [
+        ("default", {}, "VAULT_IDENTITY must be managed-identity, client-secret or certificate"),
+        ("client-secret", {"tenant_id": ""}, "needs VAULT_TENANT_ID, VAULT_CLIENT_ID and VAULT_CREDENTIAL_FILE"),
+        ("client-secret", {"client_id": ""}, "needs VAULT_TENANT_ID"),
+        ("certificate", {"credential_file": ""}, "needs VAULT_TENANT_ID"),
+        ("certificate", {}, "a certificate and its RSA key"),
+        ("client-secret", {"tenant_id": "no/tenant"}, "VAULT_TENANT_ID is no tenant id"),
+        ("client-secret", {"credential_file": Path("/nowhere/secret")}, "/nowhere/secret, does not exist"),
+    ],
+)
+def test_a_wrong_identity_is_one_sentence_that_names_the_variable(
+    session: GuardedSession, secret_file: Path, kind: str, arguments: dict[str, Any], sentence: str
+) -> None:
+    given: dict[str, Any] = {"tenant_id": TENANT, "client_id": CLIENT, "credential_file": secret_file} | arguments
+    with pytest.raises(VaultConfigurationError) as caught:
+        vault_credential(kind, session=session, authority=AUTHORITY, **given)
+    assert sentence in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.req("S-36")
+def test_a_credential_file_open_to_others_is_refused(session: GuardedSession, secret_file: Path) -> None:
+    secret_file.chmod(0o640)
+    with pytest.raises(VaultConfigurationError, match="chmod 600"):
+        vault_credential(
+            "client-secret",
+            session=session,
+            authority=AUTHORITY,
+            tenant_id=TENANT,
+            client_id=CLIENT,
+            credential_file=secret_file,
+        )

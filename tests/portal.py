@@ -1,0 +1,86 @@
+"""A portal beside a sandbox, and the things that people do with it in tests."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from django.http import HttpResponse
+from django.test import Client
+
+from consent import links
+from consent.models import ApplicationRegistration, PartnerConsent
+from portal.sandbox.entra import Answer
+from portal.sandbox.server import Sandbox
+from tenants.models import PartnerTenant
+from tests import builders
+
+SERVICE_ACCOUNT = "service@northwind.example.com"
+_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+
+
+class Browser(Client):
+    """A browser of its own: https, its own cookies, CSRF enforced (Django's client checks it on demand only)."""
+
+    def __init__(self, host: str = "portal.localhost") -> None:
+        super().__init__(enforce_csrf_checks=True, headers={"host": host})
+
+    def generic(self, *args: Any, **kwargs: Any) -> Any:
+        return super().generic(*args, **kwargs | {"secure": True})
+
+
+@dataclass(slots=True, kw_only=True)
+class Portal:
+    """The portal's own records, and its Microsoft."""
+
+    sandbox: Sandbox
+    registration: ApplicationRegistration
+    partner: PartnerTenant
+    client_secret: str
+    seen: list[str] = field(default_factory=list)
+    """Secrets that passed through the browser, for searching them afterwards."""
+
+    def link(self, partner: PartnerTenant | None = None) -> str:
+        """Make a link as staff would and return its path."""
+        _, address = links.issue(partner or self.partner, self.registration, actor=builders.ACTOR)
+        return urlsplit(address.reveal()).path
+
+    def press_continue(self, who: Client, path: str) -> str:
+        """Open the landing page, press Continue, and return where the browser is sent."""
+        page = who.get(path)
+        assert page.status_code == 200, page.status_code
+        match = _TOKEN.search(page.content.decode())
+        assert match
+        response = who.post(
+            f"{path}start", {"csrfmiddlewaretoken": match[1]}, headers={"referer": "https://portal.localhost" + path}
+        )
+        assert response.status_code == 303, response.content
+        return str(response["Location"])
+
+    def at_microsoft(self, authorize_url: str, user: str = SERVICE_ACCOUNT, **choices: Any) -> Answer:
+        """Sign in and consent in the sandbox; the answer is what the browser posts back."""
+        answer = self.sandbox.sign_in(authorize_url, user=user, **choices)
+        self.seen += [answer.fields[name] for name in ("code", "state") if name in answer.fields]
+        return answer
+
+    def come_back(self, who: Client, answer: Answer, **extra: str) -> HttpResponse:
+        """Post the answer to the callback, cross-site, as the sign-in page's form does."""
+        response: HttpResponse = who.post(
+            urlsplit(answer.url).path,
+            urlencode(answer.fields | extra),
+            content_type="application/x-www-form-urlencoded",
+            headers={"origin": self.sandbox.clouds["global"].sign_in, "sec-fetch-dest": "document"},
+        )
+        return response
+
+    def onboard(self, who: Client | None = None, user: str = SERVICE_ACCOUNT, **choices: Any) -> HttpResponse:
+        """Run a whole flow and return the page it ends on."""
+        who = who or Browser()
+        answer = self.at_microsoft(self.press_continue(who, self.link()), user, **choices)
+        response = self.come_back(who, answer)
+        return who.get(response["Location"]) if response.status_code == 303 else response
+
+    def consent(self) -> PartnerConsent:
+        return PartnerConsent.objects.select_related("partner", "registration").get(partner=self.partner)

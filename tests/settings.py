@@ -1,0 +1,34 @@
+"""Settings of the test run: production's, with throw-away keys, and whatever database TEST_DATABASE_URL names."""
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+_scratch = Path(tempfile.mkdtemp(prefix="cpv-portal-tests-"))
+os.environ.update(
+    {
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "INTEGRITY_KEY": secrets.token_urlsafe(48),
+        "PUBLIC_BASE_URL": "https://portal.localhost",
+        "ALLOWED_HOSTS": "portal.localhost,testserver,localhost,127.0.0.1",
+        "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", f"sqlite:///{_scratch / 'db.sqlite3'}"),
+        "VAULT_URL": str(_scratch / "vault"),
+        "VAULT_KEY_FILE": str(_scratch / "vault-key"),
+        "SUPPORT_EMAIL": "support@vendor.example",
+        "LOG_FORMAT": "console",
+        "LOG_LEVEL": "DEBUG",
+    }
+)
+for _name in ("ADMIN_HOST", "TEST_ENDPOINTS", "TEST_CA_FILE", "DEBUG", "TRUSTED_PROXIES", "OUTGOING_PROXY"):
+    os.environ[_name] = ""
+
+from portal.settings import *  # noqa: E402, F403
+from portal.settings import DATABASES, MIDDLEWARE, STORAGES  # noqa: E402
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # speed only; no test is about hashing
+STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+MIDDLEWARE = [name for name in MIDDLEWARE if not name.startswith("whitenoise")]
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # A file, not memory: threads and the browser's server need their own connections.
+    DATABASES["default"]["TEST"] = {"NAME": str(_scratch / "test.sqlite3")}
