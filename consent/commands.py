@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
-from portal.microsoft.diagnosis import diagnose
 
 from consent.models import PartnerConsent
 from consent.tokens import IdentityMismatch, TokenUnavailable
-from consent.vault.keys import VaultConfigurationError
+from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
+from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from tenants.models import PartnerTenant

@@ -19,10 +19,10 @@ from urllib.parse import urlencode, urlsplit
 import msal
 import requests
 import urllib3
-from portal.microsoft.diagnosis import diagnose_token_error
 
 from consent.credentials import ClientCredential
 from portal.microsoft.clouds import NationalCloud
+from portal.microsoft.diagnosis import diagnose_token_error
 from portal.microsoft.errors import NotFound, RemoteError, UnexpectedResponse, Unreachable
 from portal.microsoft.http import parse_json, retry_after_seconds
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_tenant_id

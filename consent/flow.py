@@ -23,10 +23,9 @@ from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
-from portal.microsoft.diagnosis import callback_error_codes
 
 from consent.entra import EntraClient, TokenResponse, authorize_url
-from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator, VerifiedIdentity
+from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator, VerifiedIdentity, unverified_claims
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, PartnerConsent
 from consent.registrations import permission_set
 from consent.tokens import Audience, NewConsent, TokenService, TokenUnavailable
@@ -34,6 +33,7 @@ from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.clouds import NationalCloud, get_cloud
+from portal.microsoft.diagnosis import callback_error_codes
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -50,6 +50,7 @@ from tenants.partner_center import PartnerCenterClient
 
 log = logging.getLogger(__name__)
 
+GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"  # role template id, the same in every tenant
 FLOW_LIFETIME = timedelta(minutes=15)  # S-10
 BINDER_LENGTH = 43
 _WEB_SECONDS = 25.0  # R-13: a web request never waits longer on outside services
@@ -343,7 +344,18 @@ def _check_partner_center(
         {"check": "member", "state": "passed"},
         {"check": "mfa", "state": states[mfa]},
         {"check": "partner_center", "state": "passed"},
+        # The organization profile answers Admin Agents only (900150 otherwise).
+        {"check": "admin_agent", "state": "passed"},
+        {"check": "global_administrator", "state": _global_administrator(proof)},
     ]
+
+
+def _global_administrator(proof: TokenResponse) -> str:
+    """Look for the role in the token's ``wids``; for display only, because foreign tokens are opaque to us."""
+    roles = unverified_claims(proof.access_token).get("wids")
+    if not isinstance(roles, list):
+        return "unverified"
+    return "passed" if GLOBAL_ADMINISTRATOR in roles else "failed"
 
 
 def _problem_for(error: RemoteError) -> Problem:
@@ -356,7 +368,8 @@ def _problem_for(error: RemoteError) -> Problem:
     if isinstance(error, AuthenticationFailed | InvalidRequest) and error.service == "partner_center":
         return Problem.PARTNER_CENTER_REFUSED
     if isinstance(error, ConsentRequired):
-        return Problem.START_AGAIN
+        digits = error.code.removeprefix("AADSTS")
+        return problem_for_callback_error("", [int(digits)] if digits.isdecimal() else [], "")
     if error.retryable:
         return Problem.TRY_AGAIN
     return Problem.OUR_FAULT

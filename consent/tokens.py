@@ -264,6 +264,7 @@ class TokenService:
                 application_id=consent.registration.client_id,
                 nonce=None,
                 check_times=False,
+                customer_tenant=is_customer,
             )
         except IdTokenRefused as refused:
             self._stop(consent, f"id_token_{refused.flaw}", correlation_id)

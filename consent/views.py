@@ -21,17 +21,17 @@ from django.utils.cache import add_never_cache_headers
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
-from portal.site.policy import landing_policy
 
 from consent import clients, flow, links
 from consent.models import ConsentFlow
 from consent.registrations import permission_set
-from consent.vault.keys import VaultConfigurationError
+from consent.vault.base import VaultConfigurationError
 from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
 from portal.addresses import client_address
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.secret import Secret
+from portal.site.policy import landing_policy
 
 # The name contains "token" because Django hides cookies by name in error reports (S-33).
 COOKIE = "__Host-cpv-flow-token"
@@ -56,14 +56,14 @@ def public_page[**P](
 
 
 def problem_page(
-    request: HttpRequest, problem: Problem, *, reference: str = "", status: int | None = None
+    request: HttpRequest, problem: Problem, *, reference: str = "", status: int | None = None, retry_url: str = ""
 ) -> HttpResponse:
     """Show what happened, who must act and what to do next."""
     words = PROBLEMS[problem]
     return render(
         request,
         "consent/problem.html",
-        {"problem": words, "reference": reference, **_vendor()},
+        {"problem": words, "reference": reference, "retry_url": retry_url, **_vendor()},
         status=status or words.status,
     )
 
@@ -223,7 +223,7 @@ def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
         return problem_page(request, Problem(found.problem), reference=found.reference)
     if found.outcome in {ConsentFlow.Outcome.OPEN, ConsentFlow.Outcome.WORKING}:
         # A second post of the same answer arrives while the first is still being checked.
-        return problem_page(request, Problem.STILL_WORKING, reference=found.reference)
+        return problem_page(request, Problem.STILL_WORKING, reference=found.reference, retry_url=request.path)
     context: dict[str, Any] = {
         "outcome": found.outcome,
         "partner_name": found.link.partner.name,

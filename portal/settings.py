@@ -150,12 +150,18 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "static-collected"
+# The demo serves static files as they lie in the source; a deployment runs collectstatic and serves hashed names.
+_static_from_source = env.flag("SERVE_STATIC_FROM_SOURCE")
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},  # nothing is ever uploaded
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if _static_from_source
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
 }
 WHITENOISE_ALLOW_ALL_ORIGINS = False
-WHITENOISE_USE_FINDERS = DEBUG
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = _static_from_source
 LOGGING_CONFIG = "logging.config.dictConfig"
 LOGGING = logging_config(json=env.text("LOG_FORMAT", "json") == "json", level=env.text("LOG_LEVEL", "INFO"))
 

@@ -1,11 +1,14 @@
 """Settings of the test run: production's, with throw-away keys, and whatever database TEST_DATABASE_URL names."""
 
+import atexit
 import os
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 
 _scratch = Path(tempfile.mkdtemp(prefix="cpv-portal-tests-"))
+atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 os.environ.update(
     {
         "SECRET_KEY": secrets.token_urlsafe(48),

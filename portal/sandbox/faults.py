@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import json
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from portal.sandbox.tokens import unb64
 from portal.sandbox.world import Fault, World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -18,18 +19,19 @@ class Faults:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._release = threading.Event()
+        self._releases = 0
         self.holding = 0
+        """How many requests are held right now."""
 
     def release(self) -> None:
-        """Let all held requests go on."""
-        self._release.set()
+        """Let all requests that are held now go on; callable from any thread."""
+        self._releases += 1
 
     def hold_again(self) -> None:
-        self._release.clear()
+        """Nothing to do: a release counts for the requests held at that moment only."""
 
     async def around(self, service: str, request: web.Request, handler: Handler) -> web.StreamResponse:
-        fault = self._take(service, request.method, request.path)
+        fault = self._take(service, request)
         if fault is None:
             return await handler(request)
         if fault.delay:
@@ -44,28 +46,48 @@ class Faults:
         else:
             response = await handler(request)
         if fault.hold:
-            self.holding += 1
-            while not self._release.is_set():
-                await asyncio.sleep(0.01)
-            self.holding -= 1
+            await self._hold()
         if fault.close == "after":
             return _cut(request)
+        if fault.gzip:
+            response.enable_compression(web.ContentCoding.gzip)
         if fault.slow_bytes and isinstance(response, web.Response):
             return await _slowly(request, response, fault.slow_bytes)
         return response
 
-    def _take(self, service: str, method: str, path: str) -> Fault | None:
+    async def _hold(self) -> None:
+        releases = self._releases
+        self.holding += 1
+        try:
+            while self._releases == releases:
+                await asyncio.sleep(0.01)
+        finally:
+            self.holding -= 1
+
+    def _take(self, service: str, request: web.Request) -> Fault | None:
+        if not self._world.faults:
+            return None
+        tenants = f"{request.path} {_issuing_tenant(request)}"
         for fault in list(self._world.faults):
-            if not fault.matches(service, method, path):
+            if not fault.matches(service, request.method, request.path, tenants):
                 continue
             if fault.skip > 0:
                 fault.skip -= 1
-                return None
+                continue
             fault.times -= 1
             if fault.times <= 0:
                 self._world.faults.remove(fault)
             return fault
         return None
+
+
+def _issuing_tenant(request: web.Request) -> str:
+    """Return the tenant that a bearer token claims to be of; nobody decides by it but the faults."""
+    _, _, token = request.headers.get("Authorization", "").partition("Bearer ")
+    try:
+        return str(json.loads(unb64(token.split(".")[1]))["tid"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _cut(request: web.Request) -> web.StreamResponse:

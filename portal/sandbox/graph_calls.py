@@ -69,8 +69,9 @@ def unsupported(message: str) -> GraphError:
 
 def not_found(what: str) -> GraphError:
     return GraphError(
-        404, "Request_ResourceNotFound", f"Resource '{what}' does not exist or one of its queried "
-        "reference-property objects are not present."
+        404,
+        "Request_ResourceNotFound",
+        f"Resource '{what}' does not exist or one of its queried reference-property objects are not present.",
     )
 
 

@@ -7,19 +7,17 @@ import hashlib
 import hmac
 import json
 import secrets
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.refusals import Refused, token_error
-from portal.sandbox.tokens import access_token, b64, id_token, unb64
+from portal.sandbox.client_authentication import authenticate
+from portal.sandbox.refusals import Refused, service_headers, token_error
+from portal.sandbox.tokens import access_token, b64, id_token
 from portal.sandbox.world import (
     AZURE_MANAGEMENT,
     GRAPH,
@@ -37,7 +35,7 @@ from portal.sandbox.world import (
 _CODE_SECONDS = 600
 _DAY = 86_400
 _OPENID = {"openid", "profile", "offline_access", "email"}
-_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_ANY_TENANT = {"organizations", "common"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +64,19 @@ class _Wanted:
     names: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    """Who signed in, when and how; what every token of one family shares."""
+
+    home: Tenant
+    user: User
+    amr: list[str]
+    family: int
+    signed_in: float
+    nonce: str = ""
+    """Of the authorize request; refreshed ID tokens have none."""
+
+
 def discovery_refusal() -> web.Response:
     """Return what the service says about a tenant that it does not know."""
     text = "AADSTS90002: Tenant not found. Check to make sure you have the correct tenant ID and cloud."
@@ -76,31 +87,33 @@ def answer_token_request(
     world: World, cloud: NationalCloud, tenant_text: str, form: Mapping[str, str], correlation_id: str
 ) -> web.Response:
     """Answer one request; every refusal has Microsoft's documented form."""
-    facts: dict[str, Any] = {"tenant": tenant_text, "grant": form.get("grant_type", ""), "correlation": correlation_id}
+    facts: dict[str, Any] = {
+        "cloud": cloud.key,
+        "tenant": tenant_text,
+        "grant": form.get("grant_type", ""),
+        "correlation": correlation_id,
+    }
     try:
         body = _answer(world, cloud, tenant_text, form, facts)
     except Refused as refused:
         world.book("entra", "token", refused.code, **facts)
-        return token_error(world, refused.code, refused.text, correlation_id)
+        return token_error(world, refused.code, refused.text, correlation_id, cloud.authority)
     world.book("entra", "token", 200, **facts)
-    headers = {"Cache-Control": "no-store, no-cache", "x-ms-request-id": correlation_id}
-    return web.json_response(body, headers=headers)
+    return web.json_response(body, headers=service_headers(str(uuid.uuid4())))
 
 
 def _answer(
     world: World, cloud: NationalCloud, tenant_text: str, form: Mapping[str, str], facts: dict[str, Any]
 ) -> dict[str, Any]:
-    tenant = world.tenant(tenant_text, cloud.key)
-    if tenant is None:
-        raise Refused(90002, "Tenant not found.")
+    tenant = _tenant(world, cloud, tenant_text, form)
     if "resource" in form:
         raise Refused(901002, "The 'resource' request parameter is not supported.")
-    application = world.applications.get(form.get("client_id", "").lower())
+    application = world.application(form.get("client_id", ""), cloud.key)
     if application is None:
         raise Refused(700016, "The application was not found in the directory.")
     facts["client"] = application.app_id
     _forced_refusal(world, tenant, application)
-    credential = _authenticate(world, cloud, tenant_text, application, form)
+    credential = authenticate(world, cloud, tenant_text, application, form)
     if not application.enabled:
         raise Refused(7000112, "The application is disabled.")
     request = _Request(
@@ -116,79 +129,32 @@ def _answer(
     raise Refused(70003, "The grant type is not supported.")
 
 
-def _forced_refusal(world: World, tenant: Tenant, application: Application) -> None:
+def _tenant(world: World, cloud: NationalCloud, text: str, form: Mapping[str, str]) -> Tenant:
+    """Return the tenant of the authority; ``organizations`` means the home of the code's or token's user."""
+    if text in _ANY_TENANT:
+        if form.get("grant_type") == "client_credentials":
+            raise Refused(9001023, "The grant type is not supported over this endpoint.")
+        held = world.codes.get(form.get("code", "")) or world.refresh_tokens.get(form.get("refresh_token", ""))
+        if held is None:
+            raise Refused(90019, "No tenant-identifying information was found in the request.")
+        text = held.home_tenant
+    tenant = world.tenant(text, cloud.key)
+    if tenant is None:
+        raise Refused(90002, f"Tenant '{text}' not found. Check that you have the correct tenant ID and cloud.")
+    return tenant
+
+
+def _forced_refusal(world: World, tenant: Tenant, application: Application, upn: str | None = None) -> None:
+    """Answer as a test asked; those for one user wait until the user is known."""
     for refusal in list(world.refusals):
         if refusal.tenant_id not in (None, tenant.tenant_id) or refusal.client_id not in (None, application.app_id):
+            continue
+        if refusal.upn != upn:
             continue
         refusal.times -= 1
         if refusal.times <= 0:
             world.refusals.remove(refusal)
         raise Refused(refusal.code)
-
-
-# --- the client's own credential ----------------------------------------------------------------------------------
-
-
-def _authenticate(
-    world: World, cloud: NationalCloud, tenant_text: str, application: Application, form: Mapping[str, str]
-) -> str:
-    if form.get("client_assertion"):
-        if form.get("client_assertion_type") != _ASSERTION_TYPE:
-            raise Refused(900144, "The client_assertion_type is missing.")
-        _check_assertion(world, cloud, tenant_text, application, form["client_assertion"])
-        return "2"
-    secret = form.get("client_secret", "")
-    if not secret:
-        raise Refused(7000218, "The request body must contain client_assertion or client_secret.")
-    for known, until in application.secrets.items():
-        if hmac.compare_digest(known, secret):
-            if until <= world.now():
-                raise Refused(7000222, "The provided client secret keys are expired.")
-            return "1"
-    raise Refused(7000215, "Invalid client secret provided.")
-
-
-def _check_assertion(
-    world: World, cloud: NationalCloud, tenant_text: str, application: Application, assertion: str
-) -> None:
-    try:
-        head, body, signature = assertion.split(".")
-        header, claims = json.loads(unb64(head)), json.loads(unb64(body))
-    except ValueError:
-        raise Refused(50013, "The assertion is malformed.") from None
-    certificate = _certificate_of(application, header)
-    public = certificate.public_key()
-    if not isinstance(public, rsa.RSAPublicKey):
-        raise Refused(700027, "The certificate has no RSA key.")
-    signed = f"{head}.{body}".encode()
-    try:
-        if header.get("alg") == "PS256":
-            salted = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=hashes.SHA256.digest_size)
-            public.verify(unb64(signature), signed, salted, hashes.SHA256())
-        elif header.get("alg") == "RS256":
-            public.verify(unb64(signature), signed, padding.PKCS1v15(), hashes.SHA256())
-        else:
-            raise Refused(50013, "The algorithm is not supported.")
-    except (InvalidSignature, ValueError):
-        raise Refused(700027, "Client assertion failed signature validation.") from None
-    base = f"{cloud.authority}/{tenant_text}"
-    audiences = {f"{base}/oauth2/v2.0/token", f"{base}/v2.0", f"{base}/oauth2/token"}
-    if claims.get("aud") not in audiences:
-        raise Refused(50013, "The assertion's audience is wrong.")
-    if claims.get("iss") != application.app_id or claims.get("sub") != application.app_id:
-        raise Refused(700027, "The assertion's issuer or subject is not the application.")
-    now = world.now()
-    expires = claims.get("exp", 0)
-    if not claims.get("nbf", 0) - 300 <= now < expires + 300 or expires > now + _DAY or not claims.get("jti"):
-        raise Refused(700024, "Client assertion is not within its valid time range.")
-
-
-def _certificate_of(application: Application, header: Mapping[str, Any]) -> x509.Certificate:
-    for der in application.certificates:
-        strong, weak = b64(hashlib.sha256(der).digest()), b64(hashlib.sha1(der).digest())  # noqa: S324  # x5t is SHA-1
-        if header.get("x5t#S256") == strong or header.get("x5t") == weak:
-            return x509.load_der_x509_certificate(der)
-    raise Refused(700027, "The certificate with this thumbprint is not registered.")
 
 
 # --- scopes -------------------------------------------------------------------------------------------------------
@@ -217,8 +183,9 @@ def _wanted(request: _Request) -> _Wanted:
         names.setdefault(audience, set()).add(name)
     if not names:
         raise Refused(70011, "The scope names no resource.")
-    if len(names) > 1:
-        raise Refused(700022, "Provided value for the input parameter scope contains more than one resource.")
+    code = int(request.world.switches["several_resources"])
+    if len(names) > 1 and code:
+        raise Refused(code, "Provided value for the input parameter scope contains more than one resource.")
     audience, wanted = next(iter(names.items()))
     if ".default" in wanted and len(wanted) > 1:
         raise Refused(70011, ".default scope can't be combined with resource-specific scopes.")
@@ -230,12 +197,14 @@ def _granted(request: _Request, wanted: _Wanted) -> set[str]:
     tenant, application, now = request.tenant, request.application, request.world.now()
     principal = tenant.principal_of(application.app_id)
     if principal is None or principal.visible_at > now:
-        code = 65001 if tenant.kind == "customer" else 700016
+        code = int(request.world.switches["customer_not_consented"]) if tenant.kind == "customer" else 700016
         raise Refused(code, "The user or administrator has not consented to use the application.")
     if not principal.enabled:
         raise Refused(7000112, "The application is disabled in this tenant.")
     if wanted.resource not in application.permissions and tenant.kind != "customer":
         raise Refused(650057, "The resource is not listed in the requested permissions of the application.")
+    if tenant.principal_of(wanted.resource) is None:
+        raise Refused(500011, "The resource principal was not found in the tenant.")
     granted = tenant.granted(application.app_id, wanted.resource, now)
     if not granted:
         raise Refused(65001, "The user or administrator has not consented to use the application.")
@@ -291,12 +260,15 @@ def _redeem_code(request: _Request, facts: dict[str, Any]) -> dict[str, Any]:
     if not hmac.compare_digest(challenge, code.challenge):
         raise Refused(501481, "The Code_Verifier does not match the code_challenge.")
     home, user = _holder(request, code.home_tenant, code.oid)
+    facts |= {"user": user.oid, "home": home.tenant_id}
     wanted = _wanted(request)
     scopes = _granted(request, wanted)
     code.used = True
     world.families += 1
-    facts |= {"user": user.oid, "home": home.tenant_id}
-    return _tokens(request, wanted, scopes, home, user, code.amr, world.families, code.nonce, facts)
+    session = _Session(
+        home=home, user=user, amr=code.amr, family=world.families, signed_in=code.issued, nonce=code.nonce
+    )
+    return _tokens(request, wanted, scopes, session, facts)
 
 
 def _redeem_refresh_token(request: _Request, facts: dict[str, Any]) -> dict[str, Any]:
@@ -323,7 +295,8 @@ def _redeem_refresh_token(request: _Request, facts: dict[str, Any]) -> dict[str,
     token.last_used = now
     if world.switches["rotation"] == "strict":
         token.revoked = True
-    return _tokens(request, wanted, scopes, home, user, token.amr, token.family, "", facts)
+    session = _Session(home=home, user=user, amr=token.amr, family=token.family, signed_in=token.signed_in)
+    return _tokens(request, wanted, scopes, session, facts)
 
 
 def _check_life(world: World, token: RefreshToken, now: float) -> None:
@@ -332,7 +305,7 @@ def _check_life(world: World, token: RefreshToken, now: float) -> None:
     if now - token.issued > float(world.switches["refresh_idle_days"]) * _DAY:
         raise Refused(700082, "The refresh token has expired due to inactivity.")
     frequency = float(world.switches["sign_in_frequency_days"])
-    if frequency and now - token.issued > frequency * _DAY:
+    if frequency and now - token.signed_in > frequency * _DAY:
         raise Refused(70043, "The refresh token is invalid due to sign-in frequency checks by conditional access.")
 
 
@@ -342,36 +315,30 @@ def _holder(request: _Request, home_id: str, oid: str) -> tuple[Tenant, User]:
         raise Refused(50034, "The user account does not exist in the directory.")
     if not user.enabled:
         raise Refused(50057, "The user account is disabled.")
+    _forced_refusal(request.world, request.tenant, request.application, user.upn)
     return home, user
 
 
 def _check_delegation(request: _Request, home: Tenant, user: User) -> None:
-    """A customer's authority: GDAP must let this user in."""
-    if request.tenant.kind != "customer" or not request.world.gdap_roles(
-        home.tenant_id, user, request.tenant.tenant_id
-    ):
-        if home.kind == "partner" and request.tenant.kind == "partner":
-            request.world.crossings.append({"home": home.tenant_id, "asked": request.tenant.tenant_id})
-        raise Refused(50020, "The user account does not exist in this tenant.")
+    """A customer's authority: GDAP must let this user in. Another partner's tenant or customer is a crossing."""
+    world, tenant_id = request.world, request.tenant.tenant_id
+    if request.tenant.kind == "customer" and world.gdap_roles(home.tenant_id, user, tenant_id):
+        return
+    if tenant_id not in world.customers.get(home.tenant_id, {}):
+        world.crossings.append({"home": home.tenant_id, "asked": tenant_id, "operation": "token"})
+    raise Refused(50020, "The user account does not exist in this tenant.")
 
 
 def _tokens(
-    request: _Request,
-    wanted: _Wanted,
-    scopes: set[str],
-    home: Tenant,
-    user: User,
-    amr: list[str],
-    family: int,
-    nonce: str,
-    facts: dict[str, Any],
+    request: _Request, wanted: _Wanted, scopes: set[str], session: _Session, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    world, cloud = request.world, request.cloud
+    world, cloud, home, user = request.world, request.cloud, session.home, session.user
     tamper = _take_tamper(world, request)
+    short = wanted.resource == GRAPH and world.switches["graph_scope_form"] == "short"
     seconds = int(world.switches["access_token_seconds"])
     body: dict[str, Any] = {
         "token_type": "Bearer",
-        "scope": " ".join(sorted(name if wanted.resource == GRAPH else f"{wanted.audience}/{name}" for name in scopes)),
+        "scope": " ".join(sorted(name if short else f"{wanted.audience}/{name}" for name in scopes)),
         "expires_in": seconds,
         "ext_expires_in": seconds,
         "access_token": access_token(
@@ -384,12 +351,13 @@ def _tokens(
             user=user,
             home=home,
             scopes=scopes,
-            amr=amr,
+            amr=session.amr,
+            bent=tamper.access_claims if tamper else {},
         ),
     }
     asked = request.form.get("scope", "").split()
     if "offline_access" in asked:
-        body["refresh_token"] = _issue(world, request, home, user, amr, family, facts)
+        body["refresh_token"] = _issue(request, session, facts)
     if "openid" in asked:
         made = id_token(
             world,
@@ -398,7 +366,7 @@ def _tokens(
             application=request.application,
             user=user,
             home=home,
-            nonce=nonce,
+            nonce=session.nonce,
             tamper=tamper,
         )
         if made is not None:
@@ -409,23 +377,25 @@ def _tokens(
             .decode()
             .rstrip("=")
         )
-    for name in tamper.drop if tamper else ():
-        body.pop(name, None)
+    if tamper:
+        body |= tamper.members
+        for name in tamper.drop:
+            body.pop(name, None)
     return body
 
 
-def _issue(
-    world: World, request: _Request, home: Tenant, user: User, amr: list[str], family: int, facts: dict[str, Any]
-) -> str:
+def _issue(request: _Request, session: _Session, facts: dict[str, Any]) -> str:
+    world = request.world
     world.token_numbers += 1
     text = "1.A" + secrets.token_urlsafe(900)
     world.refresh_tokens[text] = RefreshToken(
         number=world.token_numbers,
-        family=family,
+        family=session.family,
         client_id=request.application.app_id,
-        home_tenant=home.tenant_id,
-        oid=user.oid,
-        amr=list(amr),
+        home_tenant=session.home.tenant_id,
+        oid=session.user.oid,
+        amr=list(session.amr),
+        signed_in=session.signed_in,
         issued=world.now(),
         last_used=world.now(),
     )

@@ -8,8 +8,10 @@ import hmac
 import json
 import secrets
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -72,8 +74,9 @@ def access_token(
     home: Tenant | None,
     scopes: set[str],
     amr: list[str],
+    bent: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """Return a version 1.0 access token, as Partner Center, Graph and Key Vault get it."""
+    """Return a version 1.0 access token, as Partner Center, Graph and Key Vault get it; ``bent`` as a tamper says."""
     now = int(world.now())
     claims: dict[str, Any] = {
         "aud": audience,
@@ -107,7 +110,12 @@ def access_token(
     }
     if foreign:
         claims["idp"] = f"{cloud.v1_issuer}{home.tenant_id}/"
-    return sign(cloud.key, claims)
+    return sign(cloud.key, _with(claims, bent))
+
+
+def _with(claims: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims with these set, and those of None removed."""
+    return {name: value for name, value in (claims | dict(changes)).items() if value is not None}
 
 
 def id_token(
@@ -147,12 +155,7 @@ def id_token(
         return sign(cloud.key, claims)
     if tamper.id_token == "missing":
         return None
-    for name, value in tamper.claims.items():
-        if value is None:
-            claims.pop(name, None)
-        else:
-            claims[name] = value
-    return _bent(cloud.key, claims, tamper)
+    return _bent(cloud.key, _with(claims, tamper.claims), tamper)
 
 
 def _bent(cloud: str, claims: dict[str, Any], tamper: Tamper) -> str:

@@ -192,6 +192,8 @@ class RefreshToken:
     home_tenant: str
     oid: str
     amr: list[str]
+    signed_in: float
+    """When the person last stood at the sign-in page; rotation keeps it."""
     issued: float
     last_used: float
     revoked: bool = False
@@ -199,7 +201,7 @@ class RefreshToken:
 
 @dataclass(slots=True, kw_only=True)
 class Tamper:
-    """What to bend in the next token answers. ``claims`` of None remove a claim from the ID token."""
+    """What to bend in the next token answers. A claim of None is removed."""
 
     client_id: str | None = None
     grant_type: str | None = None
@@ -207,19 +209,26 @@ class Tamper:
     id_token: str = "normal"
     """normal, missing, none_alg, hs256, unknown_kid, bad_signature, two_segments, huge"""
     claims: dict[str, Any] = field(default_factory=dict)
+    """Of the ID token."""
     header: dict[str, Any] = field(default_factory=dict)
+    """Of the ID token."""
+    access_claims: dict[str, Any] = field(default_factory=dict)
+    """Of the access token."""
+    members: dict[str, Any] = field(default_factory=dict)
+    """Members of the answer to set, for example {"expires_in": "3599"}."""
     drop: tuple[str, ...] = ()
     """Members of the answer to leave out, for example ("refresh_token",)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Refusal:
-    """Answer the next token requests with this AADSTS code."""
+    """Answer the next token requests with this AADSTS code; all of them, or those of a tenant, client or user."""
 
     code: int
     times: int = 1
     tenant_id: str | None = None
     client_id: str | None = None
+    upn: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -229,11 +238,14 @@ class Fault:
     service: str
     path: str = ".*"
     method: str = ".*"
+    tenant: str = ""
+    """Only calls with this tenant id in the path, or with a token that this tenant issued."""
     skip: int = 0
     times: int = 1
     status: int | None = None
     body: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    gzip: bool = False
     delay: float = 0.0
     hold: bool = False
     close: str = ""
@@ -241,9 +253,10 @@ class Fault:
     slow_bytes: float = 0.0
     """Seconds between two bytes of the body."""
 
-    def matches(self, service: str, method: str, path: str) -> bool:
+    def matches(self, service: str, method: str, path: str, tenants: str) -> bool:
         return (
             self.service in {service, "*"}
+            and self.tenant in tenants
             and re.fullmatch(self.method, method) is not None
             and re.search(self.path, path) is not None
         )
@@ -256,6 +269,11 @@ SWITCHES: dict[str, Any] = {
     "refresh_idle_days": 90,
     "sign_in_frequency_days": 0,  # > 0: older sign-ins are refused with 70043
     "loop_limit": 0,  # > 0: that many equal refresh requests in 60 s, then 50196
+    "customer_not_consented": 65001,  # or 700016, 90099
+    "several_resources": 700022,  # or 28000; 0: the token is for the first
+    "graph_scope_form": "short",  # or full: with the resource in front
+    "amr_values_honoured": True,  # authorize with amr_values=mfa asks everybody for it
+    "foreign_tenant_discovery": True,  # another cloud's tenant answers with that cloud's addresses; False: 90002
     "mfa_enforced": False,  # Partner Center refuses tokens without MFA
     "mfa_refusal": "900421",  # or "old": an empty 401 with a reason phrase
     "mfa_header": True,  # answers ValidateMfa
@@ -309,7 +327,6 @@ class World:
         self.crossings: list[dict[str, Any]] = []
         self.windows: dict[str, deque[float]] = {}
         self.answers: dict[str, tuple[int, Any]] = {}
-        self.assertion_ids: dict[str, float] = {}
         self.continuations: dict[str, tuple[str, int, int]] = {}
 
     # --- clock ------------------------------------------------------------------------------------------------
@@ -328,6 +345,12 @@ class World:
         if found is None:
             found = next((one for one in self.tenants.values() if one.domain == text.lower()), None)
         return found if found is not None and found.cloud == cloud else None
+
+    def application(self, app_id: str, cloud: str) -> Application | None:
+        """Find a registration; a cloud does not know those of another."""
+        found = self.applications.get(app_id.lower())
+        home = self.tenants.get(found.home_tenant) if found is not None else None
+        return found if home is not None and home.cloud == cloud else None
 
     def user(self, tenant_id: str, oid: str) -> User | None:
         tenant = self.tenants.get(tenant_id)

@@ -1,0 +1,255 @@
+"""Example data for ``manage.py demo``, made by the product's own means: real flows through the running portal and the
+sandbox's sign-in, real syncs, checks and pushes. Nothing is written that a person could not have caused.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from django.conf import settings
+
+from consent import clients, links
+from consent.checks import CONFIRM_AFTER, check_token
+from consent.customers import PushRefused, push
+from consent.models import ApplicationGrant, ApplicationRegistration, PartnerConsent
+from consent.registrations import store_credential
+from portal.audit.trail import Actor
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from portal.microsoft.errors import RemoteError
+from portal.microsoft.identifiers import new_correlation_id
+from portal.microsoft.secret import Secret
+from tenants.models import CustomerTenant, PartnerTenant
+from tenants.sync import sync_customers
+
+_ACTOR = Actor.command("demo")
+_CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What shall happen to one partner of the sandbox's ``demo`` scenario."""
+
+    key: str
+    note: str
+    consents: bool = True
+    mfa: bool = True
+    afterwards: str = ""
+
+
+STORIES = (
+    Story(key="northwind", note="healthy, 130 customers, some already granted"),
+    Story(key="southridge", note="invited, never consented: use the link above", consents=False),
+    Story(key="lakeview", note="consented without MFA", mfa=False),
+    Story(key="harbour", note="somebody revoked the service account's sessions", afterwards="revoke"),
+    Story(key="meadow", note="the service account lost the AdminAgents group", afterwards="role"),
+    Story(key="fabric", note="disabled by staff", afterwards="disable"),
+)
+
+
+class Control:
+    """The sandbox's control address, by its plain port."""
+
+    def __init__(self) -> None:
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers["Host"] = f"control.localhost:{settings.TEST_SIGN_IN_PORT}"
+        self._base = f"http://127.0.0.1:{settings.TEST_SIGN_IN_PORT}"
+
+    def get(self, path: str) -> Any:
+        response = self._session.get(self._base + path, timeout=_SECONDS)
+        response.raise_for_status()
+        return response.json()
+
+    def post(self, path: str, **body: Any) -> Any:
+        response = self._session.post(self._base + path, json=body, timeout=_SECONDS)
+        response.raise_for_status()
+        return response.json()
+
+
+def build(say: Callable[[str], None]) -> str:
+    """Fill the portal with six partners and return the address of one open consent link."""
+    control = Control()
+    world = control.get("/state")
+    registration = _registration(control, world)
+    say("Registered the application; its certificate is in the vault.")
+    partners = {}
+    for story in STORIES:
+        told = next(one for one in world["partners"] if one["domain"] == f"{story.key}.example.com")
+        partners[story.key] = PartnerTenant.objects.create(
+            name=told["name"],
+            tenant_id=told["tenant_id"],
+            domain=told["domain"],
+            cloud=told["cloud"],
+            contact_name="Partner administration",
+            contact_email=f"admin@{told['domain']}",
+        )
+    for story in STORIES:
+        if story.consents:
+            _consent(control, partners[story.key], registration, f"service@{story.key}.example.com", mfa=story.mfa)
+            say(f"{partners[story.key]}: signed in and consented.")
+    for story in STORIES:
+        if story.consents and story.mfa:
+            consent = _consent_of(partners[story.key])
+            report = sync_customers(
+                consent.partner, clients.partner_center_of(consent, new_correlation_id()), actor=_ACTOR
+            )
+            say(f"{consent.partner}: {report.listed} customers.")
+    _push_some(partners["northwind"], registration, say)
+    for story in STORIES:
+        _afterwards(control, story, partners[story.key])
+    _check_all(say)
+    _, address = links.issue(partners["southridge"], registration, actor=_ACTOR)
+    return address.reveal()
+
+
+def _registration(control: Control, world: Any) -> ApplicationRegistration:
+    """Register the sandbox's application with a certificate that is made now and nowhere else known."""
+    application_id, told = next(
+        (app_id, one) for app_id, one in world["applications"].items() if one["name"] == "Example Control Panel"
+    )
+    pem, der = _certificate()
+    control.post(
+        f"/applications/{application_id}/credentials",
+        certificate=base64.b64encode(der).decode(),
+        redirect_uri=f"{settings.PUBLIC_BASE_URL}/consent/callback/global",
+    )
+    registration = ApplicationRegistration.objects.create(
+        name=told["name"],
+        application_id=application_id,
+        home_tenant_id=told["home_tenant"],
+        permission_set=ApplicationRegistration.PermissionSet.EXTENDED,
+    )
+    ApplicationGrant.objects.create(
+        registration=registration,
+        resource_application_id=GRAPH_APPLICATION_ID,
+        scopes=["Directory.Read.All", "User.Read.All"],
+    )
+    store_credential(
+        registration,
+        pem,
+        kind="certificate",
+        expires_at=datetime.now(UTC) + timedelta(days=90),
+        vault=clients.vault(),
+        actor=_ACTOR,
+    )
+    registration.state = ApplicationRegistration.State.ACTIVE
+    registration.save(update_fields=["state"])
+    return registration
+
+
+def _certificate() -> tuple[Secret, bytes]:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CPV portal demo")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=90))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem = private + certificate.public_bytes(serialization.Encoding.PEM)
+    return Secret(pem.decode()), certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _consent(
+    control: Control, partner: PartnerTenant, registration: ApplicationRegistration, user: str, *, mfa: bool
+) -> None:
+    """Go through the partner's pages over HTTP, as the partner's browser would."""
+    _, address = links.issue(partner, registration, actor=_ACTOR)
+    browser = requests.Session()
+    browser.trust_env = False
+    page = browser.get(address.reveal(), timeout=_SECONDS)
+    token = _CSRF.search(page.text)
+    if token is None:
+        raise RuntimeError(f"the landing page answered {page.status_code}")
+    # The cookies are marked Secure. A browser sends them to localhost over http all the same; requests does not.
+    cookies = _cookies(page)
+    started = browser.post(
+        f"{address.reveal()}start",
+        data={"csrfmiddlewaretoken": token[1]},
+        headers={"Cookie": cookies, "Origin": settings.PUBLIC_BASE_URL},
+        allow_redirects=False,
+        timeout=_SECONDS,
+    )
+    answer = control.post("/authorize", url=started.headers["Location"], user=user, mfa=mfa)
+    sign_in = urlsplit(started.headers["Location"])
+    back = browser.post(
+        answer["url"],
+        data=answer["fields"],
+        headers={"Cookie": _cookies(started), "Origin": f"{sign_in.scheme}://{sign_in.netloc}"},
+        allow_redirects=False,
+        timeout=_SECONDS,
+    )
+    if back.status_code != 303:
+        raise RuntimeError(f"the callback answered {back.status_code}")
+
+
+def _cookies(response: requests.Response) -> str:
+    return "; ".join(f"{cookie.name}={cookie.value}" for cookie in response.cookies)
+
+
+def _consent_of(partner: PartnerTenant) -> PartnerConsent:
+    return PartnerConsent.objects.select_related("partner", "registration").get(partner=partner)
+
+
+def _push_some(partner: PartnerTenant, registration: ApplicationRegistration, say: Callable[[str], None]) -> None:
+    """Push the consent to a few customers, and to one of each kind that cannot be pushed to."""
+    consent = _consent_of(partner)
+    customers = list(CustomerTenant.objects.for_partner(partner).order_by("company_name"))
+    by_key = {customer.domain.partition(".")[0]: customer for customer in customers}
+    for number in (0, 1, 2, 3, 101, 112, 120, 126):
+        customer = by_key[f"northwind-customer-{number}"]
+        try:
+            done = push(
+                customer,
+                registration,
+                clients.customer_clients(consent, customer, new_correlation_id()),
+                actor=_ACTOR,
+                wait_seconds=5,
+            )
+        except (PushRefused, RemoteError) as error:
+            say(f"{customer}: {error}")
+        else:
+            say(f"{customer}: {done.get_state_display().lower()} {done.reason}".rstrip())
+
+
+def _afterwards(control: Control, story: Story, partner: PartnerTenant) -> None:
+    if story.afterwards == "revoke":
+        control.post(f"/users/service@{story.key}.example.com", revoke_sessions=True)
+    elif story.afterwards == "role":
+        control.post(f"/users/service@{story.key}.example.com", groups=[])
+    elif story.afterwards == "disable":
+        PartnerTenant.objects.filter(pk=partner.pk).update(state=PartnerTenant.State.DISABLED)
+
+
+def _check_all(say: Callable[[str], None]) -> None:
+    """Check every token; a denial counts only when it is seen again ten minutes later, so the demo dates it back."""
+    for consent in PartnerConsent.objects.usable().select_related("partner", "registration"):
+        for _ in range(2):
+            client = clients.partner_center_of(consent, new_correlation_id(), fresh=True)
+            result = check_token(consent, client, actor=_ACTOR)
+            consent.refresh_from_db()
+            if consent.first_denied_at is None:
+                break
+            consent.first_denied_at -= CONFIRM_AFTER
+            consent.save(update_fields=["first_denied_at"])
+        say(f"{consent.partner}: {'token works' if result.ok else result.cause}")

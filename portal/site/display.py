@@ -1,0 +1,167 @@
+"""The few pieces of HTML that Python code may build for lists and detail pages (S-65).
+
+Everything goes through ``format_html``, which escapes its arguments; no other module builds HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+EMPTY = "–"
+
+
+class Tone(StrEnum):
+    """How a state feels. Each has a colour and an icon, so that colour never tells alone."""
+
+    GOOD = "good"
+    BUSY = "busy"
+    WARN = "warn"
+    BAD = "bad"
+    QUIET = "quiet"
+
+    @property
+    def icon(self) -> str:
+        """The name of a Material Symbol."""
+        return _ICONS[self]
+
+
+_ICONS = {
+    Tone.GOOD: "check_circle",
+    Tone.BUSY: "schedule",
+    Tone.WARN: "warning",
+    Tone.BAD: "error",
+    Tone.QUIET: "radio_button_unchecked",
+}
+
+
+def badge(text: str, tone: Tone) -> SafeString:
+    """Return a word with icon and colour."""
+    return format_html(
+        '<span class="badge badge-{}"><span class="material-symbols-outlined" aria-hidden="true">{}</span>{}</span>',
+        tone.value,
+        tone.icon,
+        text,
+    )
+
+
+def moment(value: datetime | None, *, now: datetime | None = None, empty: str = EMPTY) -> SafeString:
+    """Return an aware time in UTC with how long ago or ahead it is.
+
+    Raises:
+        ValueError: the time is naive.
+    """
+    if value is None:
+        return format_html("{}", empty)
+    if timezone.is_naive(value):
+        raise ValueError("moment() takes an aware time")
+    utc = value.astimezone(UTC)
+    return format_html(
+        '<time class="moment" datetime="{}"><span>{}</span> <small>{}</small></time>',
+        utc.isoformat(timespec="seconds"),
+        utc.strftime("%Y-%m-%d %H:%M UTC"),
+        distance(value - (now or timezone.now())),
+    )
+
+
+def distance(delta: timedelta) -> str:
+    """Say a time span relative to now in one unit: ``3 minutes ago``, ``in 2 days``."""
+    seconds = abs(delta.total_seconds())
+    for unit, length in (("year", 31_557_600), ("month", 2_629_800), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        count = int(seconds // length)
+        if count:
+            words = f"{count} {unit}{'' if count == 1 else 's'}"
+            return f"{words} ago" if delta < timedelta() else f"in {words}"
+    return "just now" if delta <= timedelta() else "in less than a minute"
+
+
+def guid(value: str | None, *, label: str = "id") -> SafeString:
+    """Return an identifier in monospace; ``site/admin.js`` adds a button that copies it."""
+    if not value:
+        return format_html("{}", EMPTY)
+    return format_html('<span class="guid" data-copy="{}" data-copy-label="{}"><code>{}</code></span>', value, label, value)
+
+
+def words(values: list[str] | tuple[str, ...]) -> SafeString:
+    """Return short technical words, such as scopes, one a chip."""
+    if not values:
+        return format_html("{}", EMPTY)
+    chips = SafeString("").join(format_html("<li><code>{}</code></li>", value) for value in values)
+    return format_html('<ul class="chips">{}</ul>', chips)
+
+
+def bar(done: int, total: int, *, label: str) -> SafeString:
+    """Return a progress bar with its numbers. ``<progress>`` needs no inline style."""
+    return format_html(
+        '<span class="bar"><progress value="{}" max="{}" aria-label="{}"></progress> <small>{} / {}</small></span>',
+        done,
+        max(total, 1),
+        label,
+        done,
+        total,
+    )
+
+
+def _column(function: Callable[[Any], SafeString], path: str, description: str) -> Callable[[Any], SafeString]:
+    function.short_description = description or path.rpartition("__")[2].replace("_", " ")  # type: ignore[attr-defined]
+    function.admin_order_field = path  # type: ignore[attr-defined]
+    return function
+
+
+def _follow(obj: Any, path: str) -> tuple[Any, str]:
+    *relations, name = path.split("__")
+    for relation in relations:
+        try:
+            obj = getattr(obj, relation)
+        except ObjectDoesNotExist:
+            return None, name
+        if obj is None:
+            return None, name
+    return obj, name
+
+
+def state_column(path: str, tones: Mapping[Any, Tone], *, description: str = "") -> Callable[[Any], SafeString]:
+    """Return a column for ``list_display`` or ``readonly_fields`` that shows a TextChoices field as a badge.
+
+    Args:
+        path: the field, or a path to it such as ``consent__state`` (select it in ``list_select_related``).
+        tones: one for each choice; a choice without one shows as ``QUIET``.
+    """
+
+    def column(obj: Any) -> SafeString:
+        owner, name = _follow(obj, path)
+        value = getattr(owner, name, None)
+        if not value:
+            return format_html("{}", EMPTY)
+        label = getattr(owner, f"get_{name}_display", lambda: value)()
+        return badge(str(label), tones.get(value, Tone.QUIET))
+
+    return _column(column, path, description)
+
+
+def moment_column(path: str, *, description: str = "", empty: str = EMPTY) -> Callable[[Any], SafeString]:
+    """Return a column that shows a DateTimeField as :func:`moment`."""
+
+    def column(obj: Any) -> SafeString:
+        owner, name = _follow(obj, path)
+        return moment(getattr(owner, name, None), empty=empty)
+
+    return _column(column, path, description)
+
+
+def guid_column(path: str, *, description: str = "") -> Callable[[Any], SafeString]:
+    """Return a column that shows an identifier as :func:`guid`."""
+
+    def column(obj: Any) -> SafeString:
+        owner, name = _follow(obj, path)
+        value = getattr(owner, name, None)
+        return guid(str(value) if value else None, label=description or name.replace("_", " "))
+
+    return _column(column, path, description)

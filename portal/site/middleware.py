@@ -1,0 +1,100 @@
+"""Headers on every response, and which host answers what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponseBase
+from django.http.request import split_domain_port
+from django.urls import reverse
+
+from portal.site.policy import ADMIN_POLICY, own_policy, set_policy
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+# No page of ours needs a device, a payment or a federation dialog.
+_FEATURES = (
+    "accelerometer",
+    "autoplay",
+    "camera",
+    "display-capture",
+    "encrypted-media",
+    "fullscreen",
+    "geolocation",
+    "gyroscope",
+    "hid",
+    "identity-credentials-get",
+    "magnetometer",
+    "microphone",
+    "midi",
+    "payment",
+    "picture-in-picture",
+    "publickey-credentials-create",
+    "screen-wake-lock",
+    "serial",
+    "usb",
+    "xr-spatial-tracking",
+)
+PERMISSIONS_POLICY = ", ".join(f"{feature}=()" for feature in _FEATURES)
+
+# Answered on both hosts: whoever watches the process does not know which host is which.
+SHARED_PATHS = ("/livez", "/readyz")
+
+
+def is_staff_path(path: str) -> bool:
+    """Whether the path belongs to the staff's world."""
+    return path.startswith(reverse("admin:index"))
+
+
+class SecurityHeadersMiddleware:
+    """Complete the headers of S-61, also for responses that Django's own middleware never sees (a refused host).
+
+    Stands outside ``SecurityMiddleware`` and inside ``ContentSecurityPolicyMiddleware``. A header that a view has
+    set stays, so a view may be stricter.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        headers = response.headers
+        headers.setdefault("Permissions-Policy", PERMISSIONS_POLICY)
+        headers.setdefault("Cross-Origin-Opener-Policy", settings.SECURE_CROSS_ORIGIN_OPENER_POLICY)
+        headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        headers.setdefault("Referrer-Policy", settings.SECURE_REFERRER_POLICY)
+        headers.setdefault("X-Content-Type-Options", "nosniff")
+        if is_staff_path(request.path_info):
+            # The admin opens related objects in a frame of its own, so DENY would break it.
+            headers["X-Frame-Options"] = "SAMEORIGIN"
+            headers.setdefault("Cache-Control", "no-store, private")
+            if not own_policy(response):
+                set_policy(response, ADMIN_POLICY)
+        else:
+            headers.setdefault("X-Frame-Options", "DENY")
+        return response
+
+
+class HostBindingMiddleware:
+    """Keep public and staff pages on their own hosts when ``ADMIN_HOST`` (``host`` or ``host:port``) is set (S-25).
+
+    Stands after the static files, which both hosts need.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.admin_host, self.admin_port = split_domain_port(settings.ADMIN_HOST)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if self.admin_host and not self._belongs(request):
+            raise Http404
+        return self.get_response(request)
+
+    def _belongs(self, request: HttpRequest) -> bool:
+        path = request.path_info
+        if path in SHARED_PATHS or path.startswith(settings.STATIC_URL):
+            return True
+        host, port = split_domain_port(request.get_host())
+        on_admin_host = host == self.admin_host and self.admin_port in {"", port}
+        return on_admin_host == is_staff_path(path)

@@ -1,0 +1,86 @@
+"""Tokens made to measure, for tests of the services behind the sign-in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from portal.microsoft.clouds import NationalCloud
+from portal.sandbox import scenarios
+from portal.sandbox.server import Sandbox
+from portal.sandbox.tokens import access_token
+from portal.sandbox.world import Application, Relationship, Tenant, User, World, known_id
+from tests.sandbox.wire import Reply, Wire
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """The partner "northwind" of the minimal scenario and what its service account may hold."""
+
+    sandbox: Sandbox
+    wire: Wire
+    cloud_key: str = "global"
+
+    @property
+    def world(self) -> World:
+        return self.sandbox.world
+
+    @property
+    def cloud(self) -> NationalCloud:
+        return self.sandbox.clouds[self.cloud_key]
+
+    @property
+    def application(self) -> Application:
+        return self.world.applications[scenarios.application_id(self.cloud_key)]
+
+    @property
+    def partner(self) -> Tenant:
+        return self.world.tenants[known_id("tenant", "northwind")]
+
+    @property
+    def customer(self) -> Tenant:
+        return self.world.tenants[known_id("tenant", "northwind-customer-0")]
+
+    @property
+    def foreign_customer(self) -> Tenant:
+        return self.world.tenants[known_id("tenant", "southridge-customer-0")]
+
+    @property
+    def relationship(self) -> Relationship:
+        return next(one for one in self.world.relationships if one.customer == self.customer.tenant_id)
+
+    def user(self, short: str = "service") -> User:
+        return self.partner.users[known_id("user", "northwind", short)]
+
+    def token(
+        self,
+        audience: str,
+        *scopes: str,
+        tenant: Tenant | None = None,
+        user: User | None = None,
+        application: Application | None = None,
+        amr: tuple[str, ...] = ("pwd", "mfa"),
+    ) -> str:
+        """Return a delegated token of the partner, or of a customer for the partner's user."""
+        return access_token(
+            self.world,
+            self.cloud,
+            tenant=tenant or self.partner,
+            audience=audience,
+            application=application or self.application,
+            credential="2",
+            user=user or self.user(),
+            home=self.partner,
+            scopes=set(scopes),
+            amr=list(amr),
+        )
+
+    def partner_center(self, method: str, path: str, **rest: Any) -> Reply:
+        """Call Partner Center; by default with a good token."""
+        rest.setdefault("token", self.token(self.cloud.partner_center, "user_impersonation"))
+        return self.wire.call(method, f"{self.cloud.partner_center}/v1{path}", **rest)
+
+    def graph(self, method: str, path: str, *scopes: str, tenant: Tenant | None = None, **rest: Any) -> Reply:
+        """Call Graph with a token that holds these scopes in this tenant."""
+        rest.setdefault("token", self.token(self.cloud.graph, *scopes, tenant=tenant))
+        return self.wire.call(method, f"{self.cloud.graph}/v1.0{path}", **rest)
