@@ -11,7 +11,7 @@ help: ## List the targets
 .venv/installed: requirements-dev.txt
 	@python=$$(.ci/find-python) && "$$python" -m venv --clear .venv
 	@echo "Installing the pinned packages ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
 .PHONY: demo

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest, HttpResponse
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.cache import add_never_cache_headers
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
+from unfold.admin import TabularInline
 
 from consent import links
 from consent.models import (
@@ -22,15 +23,37 @@ from consent.models import (
     PartnerConsent,
 )
 from consent.registrations import parse_scopes
-from portal.addresses import client_address
-from portal.audit.trail import Actor, record
+from portal.audit.trail import record
 from portal.microsoft.secret import Secret
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.display import Tone, badge, guid, moment, words
 from tenants.models import PartnerTenant
 
-
-def staff(request: HttpRequest) -> Actor:
-    """Return the signed-in member of staff as an actor for the trail."""
-    return Actor.staff(request.user.get_username(), client_address(request))
+_FLOW_TONES = {
+    "open": Tone.BUSY,
+    "working": Tone.BUSY,
+    "connected": Tone.GOOD,
+    "connected_mfa_missing": Tone.WARN,
+    "waiting_approval": Tone.WARN,
+    "refused": Tone.BAD,
+}
+_CONSENT_TONES = {
+    "connected": Tone.GOOD,
+    "mfa_missing": Tone.WARN,
+    "needs_consent": Tone.BAD,
+    "stopped": Tone.BAD,
+    "disconnected": Tone.QUIET,
+}
+_CUSTOMER_TONES = {
+    "unknown": Tone.QUIET,
+    "absent": Tone.QUIET,
+    "waiting": Tone.BUSY,
+    "partial": Tone.WARN,
+    "granted": Tone.GOOD,
+    "differs": Tone.WARN,
+    "blocked": Tone.WARN,
+    "failed": Tone.BAD,
+}
 
 
 class ScopesField(forms.CharField):
@@ -49,7 +72,14 @@ class ScopesField(forms.CharField):
         return super().has_changed(self.prepare_value(initial), data)
 
 
-class ApplicationGrantForm(forms.ModelForm[ApplicationGrant]):
+if TYPE_CHECKING:  # only the type checker can subscript a form
+    _GrantForm = forms.ModelForm[ApplicationGrant]
+    _LinkForm = forms.ModelForm[ConsentLink]
+else:
+    _GrantForm = _LinkForm = forms.ModelForm
+
+
+class ApplicationGrantForm(_GrantForm):
     scopes = ScopesField(
         widget=forms.Textarea(attrs={"rows": 2}), help_text="Delegated permissions, for example User.Read.All"
     )
@@ -59,17 +89,18 @@ class ApplicationGrantForm(forms.ModelForm[ApplicationGrant]):
         fields = ["resource_application_id", "scopes"]
 
 
-class ApplicationGrantInline(admin.TabularInline[ApplicationGrant, ApplicationRegistration]):
+class ApplicationGrantInline(TabularInline):  # type: ignore[misc]  # unfold has no types
     model = ApplicationGrant
     form = ApplicationGrantForm
     extra = 0
 
 
 @admin.register(ApplicationRegistration)
-class ApplicationRegistrationAdmin(PortalModelAdmin):
+class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
     """Our registrations. The credential is stored by ``manage.py store_credential``, never here (S-39)."""
 
-    list_display = ["name", "kind", "cloud", "application_id", "permission_set", "credential_kind", "state"]
+    icon = "app_registration"
+    list_display = ["name", "kind", "cloud", "shown_application_id", "permission_set", "credential_kind", "state"]
     list_filter = ["state", "cloud", "kind"]
     search_fields = ["name__istartswith", "=application_id"]
     readonly_fields = ["credential_kind", "credential_expires_at", "permission_set_version", "created_at"]
@@ -80,17 +111,21 @@ class ApplicationRegistrationAdmin(PortalModelAdmin):
     ]
     inlines = [ApplicationGrantInline]
 
+    @admin.display(ordering="application_id", description="Application (client) id")
+    def shown_application_id(self, registration: ApplicationRegistration) -> str:
+        return guid(registration.application_id, label="application id")
+
     def save_model(self, request: HttpRequest, obj: ApplicationRegistration, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         record(
             "registration.changed" if change else "registration.created",
-            actor=staff(request),
+            actor=actor_of(request),
             subject={"registration": obj.pk, "application_id": obj.application_id},
             details={"fields": sorted(form.changed_data)},
         )
 
 
-class ConsentLinkForm(forms.ModelForm[ConsentLink]):
+class ConsentLinkForm(_LinkForm):
     days = forms.IntegerField(
         min_value=1, max_value=90, initial=14, label="Days", help_text="How long the link works, at most 90 days."
     )
@@ -108,9 +143,10 @@ class ConsentLinkForm(forms.ModelForm[ConsentLink]):
 
 
 @admin.register(ConsentLink)
-class ConsentLinkAdmin(PortalModelAdmin):
+class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     """Links: made here, shown once, revoked here."""
 
+    icon = "link"
     form = ConsentLinkForm
     list_display = ["__str__", "partner", "registration", "created_at", "expires_at", "closed_at", "revoked_at"]
     list_filter = [
@@ -142,7 +178,7 @@ class ConsentLinkAdmin(PortalModelAdmin):
         link, address = links.issue(
             obj.partner,
             obj.registration,
-            actor=staff(request),
+            actor=actor_of(request),
             created_by=request.user if request.user.is_authenticated else None,
             lifetime=timedelta(days=form.cleaned_data["days"]),
         )
@@ -176,16 +212,29 @@ class ConsentLinkAdmin(PortalModelAdmin):
         return response
 
     @admin.action(description="Revoke the selected links", permissions=["change"])
-    def revoke_links(self, request: HttpRequest, queryset: Any) -> None:
-        revoked = sum(links.revoke(link, actor=staff(request)) for link in queryset)
-        self.message_user(request, f"{revoked} links revoked; they stopped working at once.")
+    def revoke_links(self, request: HttpRequest, queryset: QuerySet[ConsentLink]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="revoke_links",
+            title="Revoke links",
+            explanation="These links stop working at once, also for a partner who is at Microsoft right now.",
+            button="Revoke",
+            dangerous=True,
+        ):
+            return answer
+        revoked = sum(links.revoke(link, actor=actor_of(request)) for link in queryset)
+        self.message_user(request, f"{revoked} revoked.")
+        return None
 
 
 @admin.register(ConsentFlow)
-class ConsentFlowAdmin(ReadOnlyAdmin):
+class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     """Attempts. Staff search the reference that a partner reads out."""
 
-    list_display = ["reference", "link", "partner", "outcome", "problem", "code", "created_at", "finished_at"]
+    icon = "login"
+    export_fields = ["public_id", "link__partner__name", "outcome", "problem", "code", "created_at", "finished_at"]
+    list_display = ["reference", "partner", "shown_outcome", "problem", "code", "started"]
     list_filter = ["outcome", "problem"]
     list_select_related = ["link__partner"]
     search_fields = ["public_id__istartswith", "=correlation_id"]
@@ -211,50 +260,73 @@ class ConsentFlowAdmin(ReadOnlyAdmin):
     def partner(self, flow: ConsentFlow) -> str:
         return flow.link.partner.name
 
+    @admin.display(ordering="outcome", description="Outcome")
+    def shown_outcome(self, flow: ConsentFlow) -> str:
+        return badge(flow.get_outcome_display(), _FLOW_TONES[flow.outcome])
+
+    @admin.display(ordering="created_at", description="Started")
+    def started(self, flow: ConsentFlow) -> str:
+        return moment(flow.created_at)
+
 
 @admin.register(PartnerConsent)
-class PartnerConsentAdmin(ReadOnlyAdmin):
+class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     """What we know about each partner's token; nothing here can be typed (S-35)."""
 
-    list_display = [
-        "partner",
-        "registration",
+    icon = "key"
+    export_fields = [
+        "partner__name",
+        "partner__tenant_id",
         "state",
         "mfa",
         "last_success_at",
         "last_try_at",
         "last_problem",
-        "generation",
     ]
+    list_display = ["partner", "shown_state", "mfa", "last_success", "last_try", "last_message"]
     list_filter = ["state", "mfa", "last_problem", "registration"]
     list_select_related = ["partner", "registration"]
     search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
     fieldsets = [
         (None, {"fields": ["partner", "registration", "state", "last_message", "last_code"]}),
-        ("Sign-in", {"fields": ["consented_at", "pinned_oid", "granted_scopes", "mfa", "mfa_checked_at", "checks"]}),
+        ("Sign-in", {"fields": ["consented_at", "pinned_oid", "permissions", "mfa", "mfa_checked_at", "checks"]}),
         ("Token", {"fields": ["generation", "stored_at", "short_fingerprint"]}),
         ("Checks", {"fields": ["last_success_at", "last_try_at", "last_problem", "first_denied_at"]}),
     ]
+
+    @admin.display(ordering="state", description="State")
+    def shown_state(self, consent: PartnerConsent) -> str:
+        return badge(consent.get_state_display(), _CONSENT_TONES[consent.state])
+
+    @admin.display(ordering="last_success_at", description="Last success")
+    def last_success(self, consent: PartnerConsent) -> str:
+        return moment(consent.last_success_at, empty="never")
+
+    @admin.display(ordering="last_try_at", description="Last try")
+    def last_try(self, consent: PartnerConsent) -> str:
+        return moment(consent.last_try_at, empty="never")
+
+    @admin.display(description="Granted permissions")
+    def permissions(self, consent: PartnerConsent) -> str:
+        return words(consent.granted_scopes)
 
     @admin.display(description="Fingerprint")
     def short_fingerprint(self, consent: PartnerConsent) -> str:
         return consent.fingerprint[:8]
 
 
-class ConsentObservationInline(admin.TabularInline[ConsentObservation, CustomerConsent]):
+class ConsentObservationInline(ReadOnlyInline[ConsentObservation, CustomerConsent]):
     model = ConsentObservation
-    extra = 0
-    can_delete = False
     fields = ["observed_at", "state", "service_principal_id", "grants", "correlation_id"]
-    readonly_fields = fields
-    max_num = 0
 
 
 @admin.register(CustomerConsent)
-class CustomerConsentAdmin(ReadOnlyAdmin):
+class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     """Our consent in customer tenants, as last read there."""
 
-    list_display = ["customer", "partner", "registration", "state", "reason", "owner", "verified_at"]
+    icon = "verified_user"
+    export_fields = ["customer__company_name", "customer__tenant_id", "state", "reason", "owner", "verified_at"]
+    list_display = ["customer", "partner", "shown_state", "reason", "owner", "verified"]
     list_filter = ["state", "owner", "registration"]
     list_select_related = ["customer__partner", "registration"]
     search_fields = ["customer__company_name__istartswith", "=customer__tenant_id"]
@@ -274,3 +346,11 @@ class CustomerConsentAdmin(ReadOnlyAdmin):
     @admin.display(ordering="customer__partner__name", description="Partner")
     def partner(self, consent: CustomerConsent) -> str:
         return consent.customer.partner.name
+
+    @admin.display(ordering="state", description="State")
+    def shown_state(self, consent: CustomerConsent) -> str:
+        return badge(consent.get_state_display(), _CUSTOMER_TONES[consent.state])
+
+    @admin.display(ordering="verified_at", description="Last read")
+    def verified(self, consent: CustomerConsent) -> str:
+        return moment(consent.verified_at, empty="never")

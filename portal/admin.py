@@ -5,9 +5,10 @@ from portal.site.admin import ReadOnlyAdmin
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(ReadOnlyAdmin):
+class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
+    icon = "history"
     list_display = ["sequence", "at", "actor_kind", "actor", "action", "outcome", "subject", "correlation_id"]
     list_filter = ["outcome", "actor_kind", "action"]
     search_fields = ["=correlation_id", "=actor", "=action"]

@@ -40,6 +40,10 @@ class ParsedField(_TextField):
         except InvalidIdentifier as error:
             raise ValidationError(str(error), code="invalid") from None
 
+    def formfield(self, **kwargs: Any) -> Any:
+        # People paste GUIDs in braces and with blanks around; the parser, not the input's length, decides.
+        return super().formfield(**{"max_length": (self.max_length or 0) + 30, **kwargs})
+
     def get_prep_value(self, value: Any) -> Any:
         # Lookups and writes that skip full_clean() (services, bulk writes) get the same form or fail loudly.
         text = super().get_prep_value(value)

@@ -6,24 +6,34 @@ from django.contrib import admin
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 
-from portal.addresses import client_address
-from portal.audit.trail import Actor, record
+from portal.audit.trail import record
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.display import Tone, badge, guid, moment
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
+
+_TONES = {
+    "invited": Tone.BUSY,
+    "connected": Tone.GOOD,
+    "attention": Tone.WARN,
+    "disabled": Tone.QUIET,
+    "offboarded": Tone.QUIET,
+}
 
 
 @admin.register(PartnerTag)
-class PartnerTagAdmin(PortalModelAdmin):
+class PartnerTagAdmin(PortalModelAdmin[PartnerTag]):
     list_display = ["name"]
     search_fields = ["name"]
 
 
 @admin.register(PartnerTenant)
-class PartnerTenantAdmin(PortalModelAdmin):
+class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     """Partners. Tenant and cloud are typed once, by staff, before a link exists (S-04)."""
 
-    list_display = ["name", "state_badge", "tenant_id", "cloud", "kind", "customer_count", "customers_synced_at"]
+    icon = "domain"
+    export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "state", "customers_synced_at"]
+    list_display = ["name", "shown_state", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["state", "cloud", "kind", "tags"]
     search_fields = ["name__istartswith", "=tenant_id", "domain__startswith"]
     filter_horizontal = ["tags"]
@@ -55,24 +65,54 @@ class PartnerTenantAdmin(PortalModelAdmin):
         return int(partner.customer_count)
 
     @admin.display(ordering="state", description="State")
-    def state_badge(self, partner: PartnerTenant) -> str:
-        return partner.get_state_display()
+    def shown_state(self, partner: PartnerTenant) -> str:
+        return badge(partner.get_state_display(), _TONES[partner.state])
+
+    @admin.display(ordering="tenant_id", description="Tenant id")
+    def shown_tenant(self, partner: PartnerTenant) -> str:
+        return guid(partner.tenant_id, label="tenant id")
+
+    @admin.display(ordering="customers_synced_at", description="Customers synchronised")
+    def synced(self, partner: PartnerTenant) -> str:
+        return moment(partner.customers_synced_at, empty="never")
 
     def save_model(self, request: HttpRequest, obj: PartnerTenant, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         record(
             "partner.changed" if change else "partner.created",
-            actor=Actor.staff(request.user.get_username(), client_address(request)),
+            actor=actor_of(request),
             subject={"partner": obj.pk, "tenant_id": obj.tenant_id},
             details={"fields": sorted(form.changed_data)},
         )
 
 
 @admin.register(CustomerTenant)
-class CustomerTenantAdmin(ReadOnlyAdmin):
+class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     """Customers as Partner Center lists them; written by sync only."""
 
-    list_display = ["company_name", "partner", "tenant_id", "domain", "relationship", "last_seen_at", "missing_since"]
+    icon = "groups"
+    export_fields = [
+        "partner__name",
+        "company_name",
+        "tenant_id",
+        "domain",
+        "relationship",
+        "last_seen_at",
+        "missing_since",
+    ]
+    list_display = ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]
     list_filter = [("missing_since", admin.EmptyFieldListFilter), "partner"]
     list_select_related = ["partner"]
     search_fields = ["company_name__istartswith", "=tenant_id", "domain__startswith"]
+
+    @admin.display(ordering="tenant_id", description="Tenant id")
+    def shown_tenant(self, customer: CustomerTenant) -> str:
+        return guid(customer.tenant_id, label="tenant id")
+
+    @admin.display(ordering="last_seen_at", description="Last listed")
+    def seen(self, customer: CustomerTenant) -> str:
+        return moment(customer.last_seen_at)
+
+    @admin.display(ordering="missing_since", description="Missing since")
+    def gone(self, customer: CustomerTenant) -> str:
+        return moment(customer.missing_since)

@@ -1,9 +1,17 @@
-"""The control address: scenarios, clock, switches, faults, people, books. JSON in and out, loopback only."""
+"""The control address: scenarios, clock, switches, faults, people, books. JSON in and out, loopback only.
+
+Reading: GET ``/state``, ``/counters``, ``/ledger?last=N``, ``/crossings``. Changing: POST ``/reset`` {scenario},
+``/clock`` {seconds}, ``/switches`` {name: value}, ``/faults``, ``/refusals``, ``/tampers`` (the fields of the dataclass
+of that name in ``world``; DELETE clears), ``/release``, ``/users/<upn>``, ``/relationships/<id>``,
+``/applications/<id>/credentials``, ``/authorize`` {url, user, mfa, accept}. What cannot be understood is answered with
+400 and changes nothing.
+"""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -43,6 +51,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         return web.json_response(scenarios.describe(world))
 
     async def clock(request: web.Request) -> web.Response:
+        """Move the world's time forward."""
         world.advance(float((await read(request))["seconds"]))
         return web.json_response({"now": world.now()})
 
@@ -55,7 +64,6 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
 
     async def faults(request: web.Request) -> web.Response:
         world.faults.append(Fault(**await read(request)))
-        sandbox.faults.hold_again()
         return web.json_response({"faults": len(world.faults)})
 
     async def clear_faults(request: web.Request) -> web.Response:
@@ -71,6 +79,14 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         world.refusals.append(Refusal(**await read(request)))
         return web.json_response({"refusals": len(world.refusals)})
 
+    async def clear_refusals(request: web.Request) -> web.Response:
+        world.refusals.clear()
+        return web.json_response({"refusals": 0})
+
+    async def clear_tampers(request: web.Request) -> web.Response:
+        world.tampers.clear()
+        return web.json_response({"tampers": 0})
+
     async def tampers(request: web.Request) -> web.Response:
         world.tampers.append(Tamper(**await read(request)))
         return web.json_response({"tampers": len(world.tampers)})
@@ -78,14 +94,16 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     async def user(request: web.Request) -> web.Response:
         """Change an account: any of its fields, or ``{"revoke_sessions": true}``."""
         changes = await read(request)
-        found = next((one for _, one in _people(sandbox) if one.upn == request.match_info["upn"]), None)
+        people = (one for tenant in world.tenants.values() for one in tenant.users.values())
+        found = next((one for one in people if one.upn == request.match_info["upn"]), None)
         if found is None:
             raise web.HTTPNotFound(text="no such user")
-        if changes.pop("revoke_sessions", False):
-            found.sessions_revoked_at = world.now()
+        revoke = changes.pop("revoke_sessions", False)
         names = {each.name for each in dataclasses.fields(found)}
         if unknown := changes.keys() - names:
             raise web.HTTPBadRequest(text=f"no such field: {', '.join(sorted(unknown))}")
+        if revoke:
+            found.sessions_revoked_at = world.now()
         for name, value in changes.items():
             setattr(found, name, set(value) if name in {"roles", "groups"} else value)
         return web.json_response({"upn": found.upn})
@@ -122,7 +140,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
             return web.json_response({"shown": shown.code}, status=409)
         return web.json_response({"url": answer.url, "method": answer.method, "fields": answer.fields})
 
-    return [
+    listed = [
         web.get("/state", state),
         web.get("/counters", counters),
         web.get("/ledger", ledger),
@@ -134,13 +152,25 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.delete("/faults", clear_faults),
         web.post("/release", release),
         web.post("/refusals", refusals),
+        web.delete("/refusals", clear_refusals),
         web.post("/tampers", tampers),
+        web.delete("/tampers", clear_tampers),
         web.post("/users/{upn}", user),
         web.post("/relationships/{id}", relationship),
         web.post("/applications/{app_id}/credentials", credential),
         web.post("/authorize", authorize),
     ]
+    return [web.route(each.method, each.path, _understood(each.handler)) for each in listed]
 
 
-def _people(sandbox: Sandbox) -> list[tuple[str, Any]]:
-    return [(tenant.tenant_id, user) for tenant in sandbox.world.tenants.values() for user in tenant.users.values()]
+def _understood(handler: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Answer 400 for a body that the handler cannot use."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+        except (KeyError, TypeError, ValueError) as error:
+            return web.Response(status=400, text=f"{type(error).__name__}: {error}")
+        return response
+
+    return guarded

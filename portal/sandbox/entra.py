@@ -1,8 +1,9 @@
 """The sign-in service: discovery, keys, authorize, admin consent and token endpoint of the v2 protocol.
 
-Drive the pages without a browser through :func:`sign_in`; with one, by these names: ``account`` (radio buttons of the
-chooser, value ``tenant/oid``), buttons ``#next``, ``#approve-mfa``, ``#accept``, ``#cancel``, and ``#continue`` on the
-answer page for browsers without JavaScript.
+Drive the pages without a browser through :func:`sign_in` or the control address' ``/authorize``; with one, by these
+names: ``account`` (radio buttons of the chooser, value ``tenant/oid``), buttons ``#next``, ``#approve-mfa``,
+``#accept``, ``#cancel``, ``#continue`` in the form ``#answer`` for browsers without JavaScript, and ``#error`` on pages
+that stay at Microsoft. Consent is asked when something is missing or with ``prompt=consent``.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import hashlib
 import hmac
 import re
 import secrets
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
 from portal.sandbox import pages
-from portal.sandbox.refusals import page_error
-from portal.sandbox.token_endpoint import answer_token_request, discovery_refusal
+from portal.sandbox.refusals import KNOWN, description, discovery_refusal, page_error
+from portal.sandbox.token_endpoint import answer_token_request
 from portal.sandbox.tokens import b64, signing_key
 from portal.sandbox.world import (
     GLOBAL_ADMINISTRATOR,
@@ -34,6 +36,7 @@ from portal.sandbox.world import (
 )
 
 _OPENID = {"openid", "profile", "offline_access", "email"}
+_ANY_TENANT = {"organizations", "common"}
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _SESSIONS = secrets.token_bytes(32)
 
@@ -62,7 +65,7 @@ class Asked:
     application: Application
     redirect_uri: str
     response_mode: str
-    state: str
+    state: str | None
     nonce: str
     challenge: str
     tenant: str
@@ -70,31 +73,28 @@ class Asked:
     scopes: dict[str, set[str]]
     """Asked scope names by resource application id."""
     login_hint: str
+    always_consent: bool
+    mfa_asked: bool
+    """The request itself asks for MFA, whatever the user's policy."""
+    admin: bool = False
+    """The admin consent endpoint: no code, no token."""
 
 
 def routes(world: World) -> list[web.RouteDef]:
     """Return the routes of ``login.<cloud>.localhost``."""
 
     async def discovery(request: web.Request) -> web.Response:
-        return _discovery(world, request["cloud"], request.match_info["tenant"])
+        return _discovery(world, request["cloud"], request["clouds"], request.match_info["tenant"])
 
     async def keys(request: web.Request) -> web.Response:
-        tenant = request.match_info["tenant"]
-        if tenant not in {"common", "organizations"} and world.tenant(tenant, request["cloud"].key) is None:
-            return discovery_refusal()
-        world.book("entra", "keys", 200, tenant=tenant)
-        return web.json_response({"keys": [signing_key(request["cloud"].key).jwk()]})
+        tenant, cloud = request.match_info["tenant"], request["cloud"]
+        if tenant not in _ANY_TENANT and world.tenant(tenant, cloud.key) is None:
+            return discovery_refusal(tenant)
+        world.book("entra", "keys", 200, cloud=cloud.key, tenant=tenant)
+        issuer = f"{cloud.authority}/{{tenantid}}/v2.0"
+        return web.json_response({"keys": [signing_key(cloud.key).jwk() | {"issuer": issuer}]})
 
     async def authorize(request: web.Request) -> web.Response:
-        try:
-            asked = read_request(world, request["cloud"], request.match_info["tenant"], dict(request.query))
-        except Shown as shown:
-            return pages.refusal(shown.code, shown.text)
-        except Back as back:
-            return pages.answer(back.answer, request["cloud"])
-        return pages.choose_account(world, request["cloud"], asked.tenant, asked.login_hint, request.query_string)
-
-    async def account(request: web.Request) -> web.Response:
         return await _step(world, request)
 
     async def token(request: web.Request) -> web.Response:
@@ -105,31 +105,31 @@ def routes(world: World) -> list[web.RouteDef]:
     async def token_get(request: web.Request) -> web.Response:
         return page_error(900561, "The endpoint only accepts POST requests.")
 
-    async def adminconsent(request: web.Request) -> web.Response:
-        return pages.choose_account(
-            world, request["cloud"], request.match_info["tenant"], "", request.query_string, admin_consent=True
-        )
-
     return [
         web.get("/{tenant}/v2.0/.well-known/openid-configuration", discovery),
         web.get("/{tenant}/discovery/v2.0/keys", keys),
         web.get("/{tenant}/oauth2/v2.0/authorize", authorize),
-        web.post("/{tenant}/oauth2/v2.0/authorize", account),
+        web.post("/{tenant}/oauth2/v2.0/authorize", authorize),
         web.post("/{tenant}/oauth2/v2.0/token", token),
         web.get("/{tenant}/oauth2/v2.0/token", token_get),
-        web.get("/{tenant}/v2.0/adminconsent", adminconsent),
-        web.post("/{tenant}/v2.0/adminconsent", account),
+        web.get("/{tenant}/v2.0/adminconsent", authorize),
+        web.post("/{tenant}/v2.0/adminconsent", authorize),
     ]
 
 
-def _discovery(world: World, cloud: NationalCloud, text: str) -> web.Response:
-    common = text in {"common", "organizations"}
-    tenant = None if common else world.tenant(text, cloud.key)
-    if not common and tenant is None:
-        return discovery_refusal()
+def _discovery(world: World, cloud: NationalCloud, clouds: Mapping[str, NationalCloud], text: str) -> web.Response:
+    """Answer with the tenant's addresses. Those of another cloud's tenant are that cloud's, which gives it away."""
+    asked, tenant = cloud.key, None
+    if text not in _ANY_TENANT:
+        places = clouds.values() if world.switches["foreign_tenant_discovery"] else [cloud]
+        found = [(each, one) for each in places if (one := world.tenant(text, each.key)) is not None]
+        if not found:
+            world.book("entra", "discovery", 400, cloud=asked, tenant=text)
+            return discovery_refusal(text)
+        cloud, tenant = found[0]
     issuer_tenant = "{tenantid}" if tenant is None else tenant.tenant_id
     base = f"{cloud.authority}/{text if tenant is None else tenant.tenant_id}"
-    world.book("entra", "discovery", 200, tenant=text)
+    world.book("entra", "discovery", 200, cloud=asked, tenant=text)
     return web.json_response(
         {
             "issuer": f"{cloud.authority}/{issuer_tenant}/v2.0",
@@ -155,65 +155,96 @@ class Back(Exception):
         self.answer = answer
 
 
-def read_request(world: World, cloud: NationalCloud, tenant: str, query: Mapping[str, str]) -> Asked:
-    """Check an authorize request as Microsoft does.
+def read_request(
+    world: World, cloud: NationalCloud, tenant: str, query: Mapping[str, str], *, admin: bool = False
+) -> Asked:
+    """Check an authorize request as Microsoft does; ``admin`` for the admin consent endpoint.
 
     Raises:
         Shown: a page at Microsoft (unknown client, wrong redirect URI or tenant).
         Back: an error for the application.
     """
-    if tenant not in {"organizations", "common"}:
-        found = world.tenant(tenant, cloud.key)
-        if found is None:
-            raise Shown(90002, f"Tenant '{tenant}' not found.")
-        tenant = found.tenant_id
-    application = world.applications.get(query.get("client_id", "").lower())
-    if application is None or not application.enabled:
-        raise Shown(700016, "The application was not found in the directory.")
+    tenant, application = _parties(world, cloud, tenant, query)
     redirect_uri = query.get("redirect_uri", "")
     if redirect_uri not in application.redirect_uris:
         raise Shown(50011, "The redirect URI in the request does not match the ones configured for the application.")
-    mode = query.get("response_mode", "query")
+    mode = "query" if admin else query.get("response_mode", "query")
 
-    def fail(error: str, code: int, text: str) -> Back:
-        fields = {"error": error, "error_description": f"AADSTS{code}: {text}", "state": query.get("state", "")}
-        return Back(Answer(redirect_uri, "POST" if mode == "form_post" else "GET", fields))
+    def fail(code: int, text: str) -> Back:
+        return Back(_back(world, redirect_uri, mode, query.get("state"), code, text))
 
+    asked_scopes = query.get("scope", "").split()
     if "resource" in query:
-        raise fail("invalid_request", 901002, "The 'resource' request parameter is not supported.")
-    if query.get("response_type") != "code":
-        raise fail("unsupported_response_type", 700054, "response_type 'id_token' is not enabled.")
-    if mode not in {"form_post", "query"}:
-        raise fail("invalid_request", 70007, "The response_mode is not supported.")
+        raise fail(901002, "The 'resource' request parameter is not supported.")
+    if not admin:
+        if query.get("response_type") != "code":
+            raise fail(700054, "response_type 'id_token' is not enabled for the application.")
+        if mode not in {"form_post", "query"}:
+            raise fail(70007, "The response_mode is not supported.")
+        if not asked_scopes:
+            raise fail(900144, "The request must contain the parameter 'scope'.")
+        if "openid" not in asked_scopes:
+            raise fail(90008, "The application must request sign-in permission.")
     challenge = query.get("code_challenge", "")
     if challenge and (not _CHALLENGE.fullmatch(challenge) or query.get("code_challenge_method") != "S256"):
-        raise fail("invalid_request", 501491, "The code challenge has an invalid size.")
+        raise fail(501491, "The code challenge has an invalid size or method.")
     scopes: dict[str, set[str]] = {}
-    for scope in query.get("scope", "").split():
+    for scope in asked_scopes:
         if scope in _OPENID:
             continue
         resource, name = _resource(cloud, scope)
         if resource is None:
-            raise fail("invalid_scope", 70011, "The provided value for the input parameter 'scope' is not valid.")
+            raise fail(70011, "The provided value for the input parameter 'scope' is not valid.")
         if resource not in application.permissions:
-            raise fail("invalid_resource", 650057, "The resource is not listed in the application registration.")
+            raise fail(650057, "The resource is not listed in the application registration.")
         wanted = application.permissions[resource] if name == ".default" else {name}
         if not wanted <= application.permissions[resource]:
-            raise fail("invalid_client", 65005, "The application requested permissions that are not configured.")
+            raise fail(65005, "The application requested permissions that are not configured.")
         scopes.setdefault(resource, set()).update(wanted)
-    if "openid" not in query.get("scope", ""):
-        raise fail("invalid_request", 90008, "The application must request sign-in permission.")
+    if admin and not scopes:
+        scopes = {resource: set(names) for resource, names in application.permissions.items()}
+    demands = query.get("amr_values", "").split() + re.findall(r"mfa|capolids", query.get("claims", ""))
     return Asked(
         application=application,
         redirect_uri=redirect_uri,
         response_mode=mode,
-        state=query.get("state", ""),
+        state=query.get("state"),
         nonce=query.get("nonce", ""),
         challenge=challenge,
         tenant=tenant,
         scopes=scopes,
         login_hint=query.get("login_hint", ""),
+        always_consent=admin or query.get("prompt") == "consent",
+        mfa_asked=bool(world.switches["amr_values_honoured"] and demands),
+        admin=admin,
     )
+
+
+def _parties(world: World, cloud: NationalCloud, tenant: str, query: Mapping[str, str]) -> tuple[str, Application]:
+    """Return the authority's tenant and the application, or end on a page."""
+    if tenant not in _ANY_TENANT:
+        found = world.tenant(tenant, cloud.key)
+        if found is None:
+            raise Shown(90002, f"Tenant '{tenant}' not found. Check that you have the correct tenant ID and cloud.")
+        tenant = found.tenant_id
+    application = world.application(query.get("client_id", ""), cloud.key)
+    if application is None or not application.enabled:
+        raise Shown(700016, "The application was not found in the directory.")
+    if not application.multi_tenant and tenant != application.home_tenant:
+        raise Shown(50194, "The application is not configured as a multi-tenant application.")
+    return tenant, application
+
+
+def _back(world: World, url: str, mode: str, state: str | None, code: int, text: str, **more: str) -> Answer:
+    """Return an error for the application over its redirect URI."""
+    fields = {
+        "error": KNOWN[code][0],
+        "error_description": description(world, code, text, str(uuid.uuid4()), str(uuid.uuid4())),
+        **more,
+    }
+    if state is not None:
+        fields["state"] = state
+    return Answer(url, "POST" if mode == "form_post" else "GET", fields)
 
 
 def _resource(cloud: NationalCloud, scope: str) -> tuple[str | None, str]:
@@ -233,13 +264,16 @@ def sign_in(
     user: str,
     mfa: bool = True,
     accept: bool = True,
+    tenant: str | None = None,
 ) -> Answer:
     """Go through the pages as this user and return what the browser would send to the application.
 
     Args:
         user: UPN of the account.
-        mfa: whether the person completes MFA when asked.
+        mfa: whether the person completes MFA when asked. The pages let nobody on without; this does, to get tokens of
+            a sign-in that proved no MFA.
         accept: whether the person accepts the consent.
+        tenant: where to look for the account when several tenants have it; by default the authority's, then its home.
 
     Raises:
         Shown: Microsoft ends on a page of its own.
@@ -248,71 +282,85 @@ def sign_in(
     cloud = clouds[(parts.hostname or "").split(".")[1]]
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     try:
-        asked = read_request(world, cloud, parts.path.split("/")[1], query)
+        asked = read_request(
+            world, cloud, parts.path.split("/")[1], query, admin=parts.path.endswith("/v2.0/adminconsent")
+        )
     except Back as back:
         return back.answer
-    home, account = _find_account(world, cloud, user)
-    check_account(world, asked, home, account)
-    if not accept:
-        return declined(asked)
-    return finish(world, asked, home, account, mfa=mfa and account.mfa_registered)
+    home, account = _find_account(world, cloud, user, tenant or asked.tenant)
+    check_account(asked, home, account)
+    wanted = needs_mfa(asked, account)
+    if wanted and mfa and not account.mfa_registered:
+        raise Shown(50079, "The user is required to register for multifactor authentication.")
+    return finish(world, asked, home, account, mfa=wanted and mfa) if accept else declined(world, asked)
 
 
-def _find_account(world: World, cloud: NationalCloud, upn: str) -> tuple[Tenant, User]:
-    for tenant, user in world.users_of(cloud.key):
-        if user.upn == upn:
-            return tenant, user
-    raise Shown(50034, "The user account does not exist in this directory.")
+def _find_account(world: World, cloud: NationalCloud, upn: str, tenant: str) -> tuple[Tenant, User]:
+    found = [pair for pair in world.users_of(cloud.key) if pair[1].upn == upn]
+    if not found:
+        raise Shown(50034, "The user account does not exist in this directory.")
+    return min(found, key=lambda pair: (pair[0].tenant_id != tenant, pair[1].user_type == "Guest"))
 
 
-def check_account(world: World, asked: Asked, home: Tenant, user: User) -> None:
+def check_account(asked: Asked, home: Tenant, user: User) -> None:
     """Refuse accounts that may not sign in here; a page at Microsoft, the application hears nothing."""
     if not user.enabled:
         raise Shown(50057, "The user account is disabled.")
-    if asked.tenant not in {"organizations", "common", home.tenant_id}:
+    if asked.tenant not in {*_ANY_TENANT, home.tenant_id}:
         raise Shown(50020, "The user account does not exist in this tenant and cannot access the application in it.")
+    principal = home.principal_of(asked.application.app_id)
+    if principal is not None and not principal.enabled:
+        raise Shown(7000112, "The application is disabled in this tenant.")
 
 
-def needs_mfa(user: User) -> bool:
-    return user.mfa_required
+def needs_mfa(asked: Asked, user: User) -> bool:
+    return user.mfa_required or asked.mfa_asked
 
 
-def declined(asked: Asked) -> Answer:
+def declined(world: World, asked: Asked) -> Answer:
     """Return the answer of a person who pressed Cancel on the consent screen."""
-    return _answer(
-        asked,
-        {
-            "error": "access_denied",
-            "error_subcode": "cancel",
-            "error_description": "AADSTS65004: User declined to consent to access the app.",
-        },
-    )
+    more = {"admin_consent": "True", "error": "consent_required"} if asked.admin else {"error_subcode": "cancel"}
+    return _refused(world, asked, 65004, "User declined to consent to access the app.", **more)
 
 
-def finish(world: World, asked: Asked, home: Tenant, user: User, *, mfa: bool) -> Answer:
-    """Grant the consent and issue a code. Only an administrator may consent to what this product asks for."""
+def _refused(world: World, asked: Asked, code: int, text: str, **more: str) -> Answer:
+    world.book("entra", "authorize", code, client=asked.application.app_id)
+    return _back(world, asked.redirect_uri, asked.response_mode, asked.state, code, text, **more)
+
+
+def missing_consent(world: World, asked: Asked, home: Tenant) -> list[str]:
+    """Return the resources for which the tenant has not granted all that is asked."""
     now = world.now()
-    missing = [
+    return [
         resource
         for resource, scopes in asked.scopes.items()
         if not scopes <= home.granted(asked.application.app_id, resource, now)
     ]
+
+
+def finish(world: World, asked: Asked, home: Tenant, user: User, *, mfa: bool) -> Answer:
+    """Grant the consent and issue a code. Only an administrator may consent to what this product asks for."""
+    missing = missing_consent(world, asked, home)
+    more = {"admin_consent": "True"} if asked.admin else {}
     if missing and GLOBAL_ADMINISTRATOR not in user.roles:
-        return _answer(
-            asked,
-            {
-                "error": "access_denied",
-                "error_description": "AADSTS90094: An administrator of the tenant must grant consent.",
-            },
-        )
+        return _refused(world, asked, 90094, "An administrator of the tenant must grant consent.", **more)
+    if any(home.principal_of(resource) is None for resource in missing):
+        return _refused(world, asked, 650052, "The organization lacks a service principal of the resource.", **more)
     home.add_principal(asked.application.app_id, asked.application.name)
     for resource in missing:
-        if home.principal_of(resource) is None:
-            return _answer(
-                asked,
-                {"error": "invalid_client", "error_description": "AADSTS650052: The organization lacks the service."},
-            )
         home.grant(asked.application.app_id, resource, asked.scopes[resource])
+    world.book(
+        "entra",
+        "authorize",
+        302,
+        tenant=home.tenant_id,
+        home=home.tenant_id,
+        user=user.oid,
+        client=asked.application.app_id,
+    )
+    if asked.admin:
+        names = sorted(name for scopes in asked.scopes.values() for name in scopes)
+        return _answer(asked, more | {"tenant": home.tenant_id, "scope": " ".join(names)})
     code = "1.C" + secrets.token_urlsafe(480)
     world.codes[code] = Code(
         client_id=asked.application.app_id,
@@ -323,79 +371,51 @@ def finish(world: World, asked: Asked, home: Tenant, user: User, *, mfa: bool) -
         amr=["pwd", "mfa"] if mfa else ["pwd"],
         nonce=asked.nonce,
         challenge=asked.challenge,
-        issued=now,
+        issued=world.now(),
     )
-    world.book("entra", "authorize", 302, tenant=home.tenant_id, user=user.oid, client=asked.application.app_id)
-    return _answer(asked, {"code": code, "session_state": secrets.token_hex(16)})
+    return _answer(asked, {"code": code, "session_state": str(uuid.uuid4())})
 
 
 def _answer(asked: Asked, fields: dict[str, str]) -> Answer:
-    return Answer(
-        asked.redirect_uri,
-        "POST" if asked.response_mode == "form_post" else "GET",
-        {**fields, "state": asked.state},
-    )
+    if asked.state is not None:
+        fields["state"] = asked.state
+    return Answer(asked.redirect_uri, "POST" if asked.response_mode == "form_post" else "GET", fields)
 
 
 # --- the pages' form posts ----------------------------------------------------------------------------------------
 
 
-def ticket(query: str, account: str, mfa: bool) -> str:
-    """Return a signed note of what the person did so far; the pages keep no session."""
-    note = f"{account}\n{int(mfa)}\n{query}"
-    return b64(hmac.new(_SESSIONS, note.encode(), hashlib.sha256).digest())
+def ticket(query: str, account: str) -> str:
+    """Return a signed note that this person proved MFA for this request; the pages keep no session."""
+    return b64(hmac.new(_SESSIONS, f"{account}\n{query}".encode(), hashlib.sha256).digest())
 
 
 async def _step(world: World, request: web.Request) -> web.Response:
-    """One button on one of the pages."""
+    """Show the page that follows what the person did so far: account, MFA, consent, answer."""
     cloud: NationalCloud = request["cloud"]
     posted = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
     query_text = request.query_string
-    is_admin_consent = request.path.endswith("/adminconsent")
     query = dict(parse_qsl(query_text, keep_blank_values=True))
-    if is_admin_consent:
-        query |= {"response_type": "code", "scope": "openid"}
     try:
-        asked = read_request(world, cloud, request.match_info["tenant"], query)
-        tenant_id, _, oid = posted.get("account", "").partition("/")
-        home = world.tenants.get(tenant_id)
-        user = home.users.get(oid) if home else None
-        if home is None or user is None:
-            return pages.choose_account(world, cloud, asked.tenant, asked.login_hint, query_text, is_admin_consent)
-        check_account(world, asked, home, user)
+        asked = read_request(
+            world, cloud, request.match_info["tenant"], query, admin=request.path.endswith("/adminconsent")
+        )
+        account = posted.get("account", "")
+        tenant_id, _, oid = account.partition("/")
+        home, user = world.tenants.get(tenant_id), world.user(tenant_id, oid)
+        if home is None or user is None or home.cloud != cloud.key or user.deleted:
+            return pages.choose_account(world, cloud, asked, query_text)
+        check_account(asked, home, user)
     except Shown as shown:
         return pages.refusal(shown.code, shown.text)
     except Back as back:
-        return pages.answer(back.answer, cloud)
-    step = posted.get("step", "")
-    account = posted["account"]
-    if step == "account" and needs_mfa(user):
-        return pages.mfa(user, account, query_text)
-    mfa = step == "mfa" or (
-        step == "consent" and hmac.compare_digest(posted.get("ticket", ""), ticket(query_text, account, True))
-    )
-    if needs_mfa(user) and not mfa:
-        return pages.mfa(user, account, query_text)
-    if step != "consent":
-        return pages.consent(asked, home, user, account, ticket(query_text, account, mfa), query_text)
-    if posted.get("choice") != "accept":
-        return pages.answer(declined(asked), cloud)
-    if is_admin_consent:
-        return pages.answer(_admin_consent(world, asked, home, user), cloud)
-    return pages.answer(finish(world, asked, home, user, mfa=mfa), cloud)
-
-
-def _admin_consent(world: World, asked: Asked, home: Tenant, user: User) -> Answer:
-    """Consent for the whole tenant without any token."""
-    if GLOBAL_ADMINISTRATOR not in user.roles:
-        fields = {"admin_consent": "True", "error": "access_denied", "error_description": "AADSTS90094: Not an admin."}
-    else:
-        home.add_principal(asked.application.app_id, asked.application.name)
-        for resource, scopes in asked.application.permissions.items():
-            home.grant(asked.application.app_id, resource, scopes)
-        fields = {"admin_consent": "True", "tenant": home.tenant_id, "scope": " ".join(sorted(_OPENID))}
-    return Answer(asked.redirect_uri, "GET", {**fields, "state": asked.state})
-
-
-def with_query(url: str, fields: Mapping[str, str]) -> str:
-    return f"{url}?{urlencode(fields)}"
+        return pages.answer(back.answer)
+    step, note = posted.get("step", ""), ticket(query_text, account)
+    mfa = step == "mfa" or hmac.compare_digest(posted.get("ticket", "").encode(), note.encode())
+    if needs_mfa(asked, user) and not mfa:
+        return pages.mfa(asked, user, account, query_text)
+    if step == "consent" and posted.get("choice") != "accept":
+        return pages.answer(declined(world, asked))
+    if step != "consent" and (asked.always_consent or missing_consent(world, asked, home)):
+        return pages.consent(asked, home, user, account, note if mfa else "", query_text)
+    return pages.answer(finish(world, asked, home, user, mfa=mfa))

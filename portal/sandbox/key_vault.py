@@ -283,8 +283,8 @@ class _Call:
 
 def _apply(one: SecretVersion, content: dict[str, Any]) -> None:
     """Write contentType, tags and attributes as far as the request names them."""
-    attributes, tags = content.get("attributes") or {}, content.get("tags") or {}
-    content_type = content.get("contentType")
+    attributes, tags, content_type = content.get("attributes"), content.get("tags"), content.get("contentType")
+    attributes, tags = {} if attributes is None else attributes, {} if tags is None else tags
     if not isinstance(attributes, dict) or not isinstance(tags, dict):
         raise VaultError(400, "BadParameter", "attributes and tags must be objects.")
     texts = [text for pair in tags.items() for text in pair]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
@@ -20,6 +20,24 @@ _RESOURCES = {
     PARTNER_CENTER: "Microsoft Partner Center",
     PARTNER_API: "Partner API",
     AZURE_MANAGEMENT: "Azure Resource Manager",
+}
+# What the permissions mean, in words; one that is not here is shown by its name only.
+_WORDS = {
+    "user_impersonation": "Work in Partner Center as you",
+    "DelegatedAdminRelationship.ReadWrite.All": "Read and manage delegated admin relationships with customers",
+    "DelegatedAdminRelationship.Read.All": "Read delegated admin relationships with customers",
+    "User.Read": "Sign you in and read your profile",
+    "User.Read.All": "Read the full profiles of all users",
+    "Directory.Read.All": "Read users, groups and roles of the directory",
+    "Directory.ReadWrite.All": "Read and change users, groups and roles of the directory",
+    "Application.Read.All": "Read applications and their consents",
+    "Application.ReadWrite.All": "Read and change applications and their consents",
+    "DelegatedPermissionGrant.ReadWrite.All": "Read and change consents",
+    "Organization.Read.All": "Read details of the organization",
+    "Group.Read.All": "Read all groups",
+    "GroupMember.Read.All": "Read the members of groups",
+    "RoleManagement.Read.Directory": "Read who holds which directory role",
+    "Domain.Read.All": "Read the domains of the organization",
 }
 _STYLE = """
 :root{color-scheme:light dark;--ground:#eef1f4;--card:#fff;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--accent:#7a3e00}
@@ -67,37 +85,39 @@ def refusal(code: int, text: str) -> web.Response:
     )
 
 
-def choose_account(
-    world: World, cloud: NationalCloud, tenant: str, hint: str, query: str, admin_consent: bool = False
-) -> web.Response:
-    """Show the account chooser: the authority's tenant first, then the others of this cloud."""
-    rows = sorted(
-        world.users_of(cloud.key),
-        key=lambda pair: (pair[0].tenant_id != tenant, pair[0].kind != "partner", pair[1].upn),
-    )
-    own = [pair for pair in rows if pair[0].tenant_id == tenant]
-    others = [pair for pair in rows if pair[0].tenant_id != tenant and pair[0].kind == "partner"]
+def _targets(asked: Asked) -> str:
+    """Return where forms may lead: browsers hold ``form-action`` against redirects after a post, too."""
+    parts = urlsplit(asked.redirect_uri)
+    return f"'self' {parts.scheme}://{parts.netloc}"
 
-    def options(pairs: list[tuple[Tenant, User]]) -> str:
-        return "".join(
+
+def choose_account(world: World, cloud: NationalCloud, asked: Asked, query: str) -> web.Response:
+    """Show the account chooser: the authority's tenant first, then all other accounts of this cloud."""
+    rows = sorted(world.users_of(cloud.key), key=lambda pair: (pair[0].name, pair[1].upn))
+    own = [pair for pair in rows if pair[0].tenant_id == asked.tenant]
+    others = [pair for pair in rows if pair[0].tenant_id != asked.tenant]
+
+    def options(legend: str, pairs: list[tuple[Tenant, User]]) -> str:
+        labels = "".join(
             f'<label class="row"><input type="radio" name="account" required value="{home.tenant_id}/{user.oid}"'
-            f"{' checked' if hint and user.upn == hint else ''}>"
+            f"{' checked' if user.upn == asked.login_hint else ''}>"
             f"<span>{escape(user.upn)}<span>{escape(user.name)}, {escape(home.name)}</span></span></label>"
             for home, user in pairs
         )
+        return f"<fieldset><legend>{legend}</legend>{labels}</fieldset>" if pairs else ""
 
     body = (
         "<h1>Pick an account</h1>"
-        f'<p class="soft">{"Administrator consent" if admin_consent else "to continue to the application"}</p>'
+        f'<p class="soft">{"to consent for your organization to" if asked.admin else "to continue to"} '
+        f"{escape(asked.application.name)}</p>"
         f'<form method="post" action="?{escape(query)}"><input type="hidden" name="step" value="account">'
-        f"<fieldset><legend>This tenant</legend>{options(own) or '<p>No account.</p>'}</fieldset>"
-        f"<fieldset><legend>Other partner tenants</legend>{options(others)}</fieldset>"
+        f"{options('This tenant', own)}{options('Other tenants' if own else 'All tenants', others)}"
         '<div class="buttons"><button class="main" id="next">Next</button></div></form>'
     )
-    return _page("Pick an account", body)
+    return _page("Pick an account", body, form_targets=_targets(asked))
 
 
-def mfa(user: User, account: str, query: str) -> web.Response:
+def mfa(asked: Asked, user: User, account: str, query: str) -> web.Response:
     """Ask for the second factor."""
     if not user.mfa_registered:
         return refusal(50079, "The user is required to register for multifactor authentication.")
@@ -108,14 +128,14 @@ def mfa(user: User, account: str, query: str) -> web.Response:
         f'<input type="hidden" name="account" value="{escape(account)}">'
         '<div class="buttons"><button class="main" id="approve-mfa">Approve</button></div></form>'
     )
-    return _page("Approve the sign-in", body)
+    return _page("Approve the sign-in", body, form_targets=_targets(asked))
 
 
 def consent(asked: Asked, home: Tenant, user: User, account: str, ticket: str, query: str) -> web.Response:
     """Ask for the consent, listing every permission by resource."""
     lists = "".join(
         f"<p><strong>{escape(_RESOURCES.get(resource, resource))}</strong></p><ul>"
-        + "".join(f"<li><code>{escape(scope)}</code></li>" for scope in sorted(scopes))
+        + "".join(f"<li>{escape(_WORDS.get(scope, ''))} <code>{escape(scope)}</code></li>" for scope in sorted(scopes))
         + "</ul>"
         for resource, scopes in asked.scopes.items()
     )
@@ -131,13 +151,14 @@ def consent(asked: Asked, home: Tenant, user: User, account: str, ticket: str, q
         '<div class="buttons"><button class="main" id="accept" name="choice" value="accept">Accept</button>'
         '<button id="cancel" name="choice" value="cancel">Cancel</button></div></form>'
     )
-    return _page("Permissions requested", body)
+    return _page("Permissions requested", body, form_targets=_targets(asked))
 
 
-def answer(found: Answer, cloud: NationalCloud) -> web.Response:
+def answer(found: Answer) -> web.Response:
     """Send the browser back to the application: a self-submitting form, or a redirect."""
     if found.method == "GET":
-        raise web.HTTPFound(f"{found.url}?{urlencode(found.fields)}")
+        headers = {"Location": f"{found.url}?{urlencode(found.fields)}", "Cache-Control": "no-store"}
+        return web.Response(status=302, headers=headers)
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in found.fields.items()
     )
@@ -146,5 +167,10 @@ def answer(found: Answer, cloud: NationalCloud) -> web.Response:
         f'<form id="answer" method="post" action="{escape(found.url)}">{fields}'
         '<div class="buttons"><button class="main" id="continue">Continue</button></div></form>'
     )
-    target = "/".join(found.url.split("/")[:3])
-    return _page("Working", body, form_targets=target, script="document.getElementById('answer').submit()")
+    parts = urlsplit(found.url)
+    return _page(
+        "Working",
+        body,
+        form_targets=f"{parts.scheme}://{parts.netloc}",
+        script="document.getElementById('answer').submit()",
+    )

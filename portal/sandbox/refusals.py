@@ -102,6 +102,12 @@ def token_error(world: World, code: int, text: str, correlation_id: str, authori
     return web.json_response(body, status=status, headers=headers)
 
 
+def discovery_refusal(tenant: str) -> web.Response:
+    """Return what the service says about a tenant that it does not know."""
+    text = f"AADSTS90002: Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and cloud."
+    return web.json_response({"error": "invalid_tenant", "error_description": text, "error_codes": [90002]}, status=400)
+
+
 def service_headers(trace: str) -> dict[str, str]:
     """Return the headers of every answer of the token endpoint."""
     return {"x-ms-request-id": trace, "x-ms-ests-server": _SERVER, "Cache-Control": "no-store, no-cache"}

@@ -12,6 +12,7 @@ import ssl
 import threading
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,18 +35,20 @@ class Sandbox:
     def __init__(self, directory: Path, *, port: int = 0, browser_port: int = 0, scenario: str = "minimal") -> None:
         self.directory = directory
         self.world = World()
-        self._socket = _listen(port)
-        self._browser_socket = _listen(browser_port)
-        self.port: int = self._socket.getsockname()[1]
-        self.browser_port: int = self._browser_socket.getsockname()[1]
-        self.clouds = local_clouds(self.port, self.browser_port)
-        self.ca_file, self._certificate, self._key = certificates.make(directory)
+        with ExitStack() as until_complete:  # a port that is taken or an unknown scenario leaves no socket behind
+            self._socket = until_complete.enter_context(_listen(port))
+            self._browser_socket = until_complete.enter_context(_listen(browser_port))
+            self.port: int = self._socket.getsockname()[1]
+            self.browser_port: int = self._browser_socket.getsockname()[1]
+            self.clouds = local_clouds(self.port, self.browser_port)
+            self.ca_file, self._certificate, self._key = certificates.make(directory)
+            scenarios.load(self.world, scenario, self.clouds)
+            until_complete.pop_all()
         self.faults = Faults(self.world)
         self._services: dict[str, web.Application] = {}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        scenarios.load(self.world, scenario, self.clouds)
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -64,7 +67,12 @@ class Sandbox:
             await self._stopping.wait()
         finally:
             self.faults.release()
+            # Kept-alive clients would hold TLS connections open for the length of a graceful goodbye.
+            for connection in runner.server.connections if runner.server else []:
+                if connection.transport is not None:
+                    connection.transport.abort()
             await runner.cleanup()
+            await asyncio.sleep(0)
 
     def stop(self) -> None:
         """End :meth:`serve`; callable from any thread."""
@@ -108,7 +116,7 @@ class Sandbox:
             if place is None:
                 return web.Response(status=421, text="The sandbox answers for no such host")
             service, cloud, name = place
-            request["cloud"], request["vault"] = cloud, name
+            request["cloud"], request["clouds"], request["vault"] = cloud, self.clouds, name
             request["correlation"] = request.headers.get("client-request-id") or str(uuid.uuid4())
             match = await routers[service].resolve(request)
             handler: Handler = match.handler
@@ -145,6 +153,10 @@ class Sandbox:
 def _listen(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((LOOPBACK, port))
-    listening.listen(512)
+    try:
+        listening.bind((LOOPBACK, port))
+        listening.listen(512)
+    except OSError:
+        listening.close()
+        raise
     return listening

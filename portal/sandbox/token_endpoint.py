@@ -77,12 +77,6 @@ class _Session:
     """Of the authorize request; refreshed ID tokens have none."""
 
 
-def discovery_refusal() -> web.Response:
-    """Return what the service says about a tenant that it does not know."""
-    text = "AADSTS90002: Tenant not found. Check to make sure you have the correct tenant ID and cloud."
-    return web.json_response({"error": "invalid_tenant", "error_description": text, "error_codes": [90002]}, status=400)
-
-
 def answer_token_request(
     world: World, cloud: NationalCloud, tenant_text: str, form: Mapping[str, str], correlation_id: str
 ) -> web.Response:

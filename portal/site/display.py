@@ -86,7 +86,9 @@ def guid(value: str | None, *, label: str = "id") -> SafeString:
     """Return an identifier in monospace; ``site/admin.js`` adds a button that copies it."""
     if not value:
         return format_html("{}", EMPTY)
-    return format_html('<span class="guid" data-copy="{}" data-copy-label="{}"><code>{}</code></span>', value, label, value)
+    return format_html(
+        '<span class="guid" data-copy="{}" data-copy-label="{}"><code>{}</code></span>', value, label, value
+    )
 
 
 def words(values: list[str] | tuple[str, ...]) -> SafeString:
@@ -109,7 +111,8 @@ def bar(done: int, total: int, *, label: str) -> SafeString:
     )
 
 
-def _column(function: Callable[[Any], SafeString], path: str, description: str) -> Callable[[Any], SafeString]:
+# A column may stand in list_display itself or be an attribute of the admin class; then it gets ``self`` first.
+def _column(function: Callable[..., SafeString], path: str, description: str) -> Callable[..., SafeString]:
     function.short_description = description or path.rpartition("__")[2].replace("_", " ")  # type: ignore[attr-defined]
     function.admin_order_field = path  # type: ignore[attr-defined]
     return function
@@ -127,7 +130,7 @@ def _follow(obj: Any, path: str) -> tuple[Any, str]:
     return obj, name
 
 
-def state_column(path: str, tones: Mapping[Any, Tone], *, description: str = "") -> Callable[[Any], SafeString]:
+def state_column(path: str, tones: Mapping[Any, Tone], *, description: str = "") -> Callable[..., SafeString]:
     """Return a column for ``list_display`` or ``readonly_fields`` that shows a TextChoices field as a badge.
 
     Args:
@@ -135,8 +138,8 @@ def state_column(path: str, tones: Mapping[Any, Tone], *, description: str = "")
         tones: one for each choice; a choice without one shows as ``QUIET``.
     """
 
-    def column(obj: Any) -> SafeString:
-        owner, name = _follow(obj, path)
+    def column(*arguments: Any) -> SafeString:
+        owner, name = _follow(arguments[-1], path)
         value = getattr(owner, name, None)
         if not value:
             return format_html("{}", EMPTY)
@@ -146,21 +149,21 @@ def state_column(path: str, tones: Mapping[Any, Tone], *, description: str = "")
     return _column(column, path, description)
 
 
-def moment_column(path: str, *, description: str = "", empty: str = EMPTY) -> Callable[[Any], SafeString]:
+def moment_column(path: str, *, description: str = "", empty: str = EMPTY) -> Callable[..., SafeString]:
     """Return a column that shows a DateTimeField as :func:`moment`."""
 
-    def column(obj: Any) -> SafeString:
-        owner, name = _follow(obj, path)
+    def column(*arguments: Any) -> SafeString:
+        owner, name = _follow(arguments[-1], path)
         return moment(getattr(owner, name, None), empty=empty)
 
     return _column(column, path, description)
 
 
-def guid_column(path: str, *, description: str = "") -> Callable[[Any], SafeString]:
+def guid_column(path: str, *, description: str = "") -> Callable[..., SafeString]:
     """Return a column that shows an identifier as :func:`guid`."""
 
-    def column(obj: Any) -> SafeString:
-        owner, name = _follow(obj, path)
+    def column(*arguments: Any) -> SafeString:
+        owner, name = _follow(arguments[-1], path)
         value = getattr(owner, name, None)
         return guid(str(value) if value else None, label=description or name.replace("_", " "))
 

@@ -9,7 +9,7 @@ from portal.microsoft.clouds import NationalCloud
 from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
 from portal.sandbox.tokens import access_token
-from portal.sandbox.world import Application, Relationship, Tenant, User, World, known_id
+from portal.sandbox.world import GRAPH, Application, Relationship, Tenant, User, World, known_id
 from tests.sandbox.wire import Reply, Wire
 
 
@@ -77,10 +77,38 @@ class Desk:
 
     def partner_center(self, method: str, path: str, **rest: Any) -> Reply:
         """Call Partner Center; by default with a good token."""
-        rest.setdefault("token", self.token(self.cloud.partner_center, "user_impersonation"))
+        if "token" not in rest:
+            rest["token"] = self.token(self.cloud.partner_center, "user_impersonation")
         return self.wire.call(method, f"{self.cloud.partner_center}/v1{path}", **rest)
 
     def graph(self, method: str, path: str, *scopes: str, tenant: Tenant | None = None, **rest: Any) -> Reply:
         """Call Graph with a token that holds these scopes in this tenant."""
-        rest.setdefault("token", self.token(self.cloud.graph, *scopes, tenant=tenant))
+        if "token" not in rest:
+            rest["token"] = self.token(self.cloud.graph, *scopes, tenant=tenant)
         return self.wire.call(method, f"{self.cloud.graph}/v1.0{path}", **rest)
+
+    def consented(self, *scopes: str) -> None:
+        """Put the application into the customer, as Partner Center does."""
+        self.customer.add_principal(self.application.app_id, self.application.name)
+        self.customer.grant(self.application.app_id, GRAPH, set(scopes or ("Directory.Read.All",)))
+
+    def all_pages(self, path: str, *scopes: str) -> list[list[dict[str, Any]]]:
+        """Follow Graph's next links to the end."""
+        found, token = [], self.token(self.cloud.graph, *scopes)
+        reply = self.graph("GET", path, token=token)
+        while True:
+            found.append(values(reply))
+            link = reply.json().get("@odata.nextLink")
+            if link is None:
+                return found
+            reply = self.wire.get(link, token=token)
+
+
+def graph_error(reply: Reply) -> tuple[int, str]:
+    return reply.status, reply.json()["error"]["code"]
+
+
+def values(reply: Reply) -> list[dict[str, Any]]:
+    assert reply.status == 200, reply.text
+    found: list[dict[str, Any]] = reply.json()["value"]
+    return found

@@ -153,7 +153,7 @@ class Vendor:
 
     def authorize_url(self, tenant: str = "organizations", **changes: str | None) -> str:
         """Return a correct authorize address; ``changes`` of None leave a parameter out."""
-        parameters: dict[str, str | None] = {
+        normal: dict[str, str | None] = {
             "client_id": self.application.app_id,
             "response_type": "code",
             "redirect_uri": CALLBACK,
@@ -163,8 +163,8 @@ class Vendor:
             "nonce": "nonce-of-the-test",
             "code_challenge": challenge(VERIFIER),
             "code_challenge_method": "S256",
-        } | changes
-        sent = {name: value for name, value in parameters.items() if value is not None}
+        }
+        sent = {name: value for name, value in (normal | changes).items() if value is not None}
         return f"{self.cloud.authority}/{tenant}/oauth2/v2.0/authorize?{urlencode(sent)}"
 
     def code(self, user: str = SERVICE_ACCOUNT, *, tenant: str = "organizations", **choices: Any) -> str:
@@ -175,7 +175,11 @@ class Vendor:
 
     def token_request(self, tenant: str, grant: str, *, headers: dict[str, str] | None = None, **form: Any) -> Reply:
         """Post to the token endpoint with the client secret; a field of None is left out."""
-        full = {"client_id": self.application.app_id, "client_secret": self.secret, "grant_type": grant} | form
+        full: dict[str, Any] = {
+            "client_id": self.application.app_id,
+            "client_secret": self.secret,
+            "grant_type": grant,
+        } | form
         sent = {name: value for name, value in full.items() if value is not None}
         return self.wire.post(f"{self.cloud.authority}/{tenant}/oauth2/v2.0/token", form=sent, headers=headers)
 

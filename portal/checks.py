@@ -1,0 +1,51 @@
+"""Deploy checks: what must not be true of a site that holds real keys (S-27, S-71). No I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+
+_ANCHOR = "See docs/operations.md."
+_SHORTEST_KEY = 32
+
+
+@checks.register(deploy=True)
+def deployment(app_configs: list[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Name every setting that opens what must stay closed."""
+    found: list[checks.CheckMessage] = []
+    if settings.TEST_ENDPOINTS:
+        found.append(
+            checks.Error(
+                "The portal talks to test endpoints instead of Microsoft.",
+                hint=f"Unset TEST_ENDPOINTS and TEST_CA_FILE. {_ANCHOR}",
+                id="portal.E001",
+            )
+        )
+    if not settings.PUBLIC_BASE_URL.startswith("https://"):
+        found.append(
+            checks.Error(
+                "The public address is not https.",
+                hint=f"Set PUBLIC_BASE_URL to an https address. {_ANCHOR}",
+                id="portal.E002",
+            )
+        )
+    if len(settings.INTEGRITY_KEY) < _SHORTEST_KEY or settings.INTEGRITY_KEY == settings.SECRET_KEY:
+        found.append(
+            checks.Error(
+                "INTEGRITY_KEY is short or the same as SECRET_KEY.",
+                hint=f"Generate a key of its own of at least {_SHORTEST_KEY} characters. {_ANCHOR}",
+                id="portal.E003",
+            )
+        )
+    if not settings.VAULT_URL.startswith("https://"):
+        found.append(
+            checks.Warning(
+                "Refresh tokens lie in the embedded vault on this machine's disk.",
+                hint=f"Point VAULT_URL to an Azure Key Vault, or silence portal.W001 knowingly. {_ANCHOR}",
+                id="portal.W001",
+            )
+        )
+    return found

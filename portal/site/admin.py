@@ -1,0 +1,316 @@
+"""Bases of every admin page: nothing is deleted by the way, nothing undeclared can be asked, lists stay cheap."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import messages
+from django.contrib.admin import helpers, widgets
+from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
+from django.contrib.admin.views.main import ChangeList
+from django.core import signing
+from django.core.cache import cache
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from portal.addresses import client_address
+from portal.audit.trail import Actor, record
+from portal.microsoft.identifiers import InvalidIdentifier
+from portal.site.export import csv_response
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin, TabularInline
+
+    class _ModelAdmin[M: Model](ModelAdmin[M]):
+        pass
+
+    class _TabularInline[C: Model, P: Model](TabularInline[C, P]):
+        pass
+
+else:
+    from unfold.admin import ModelAdmin, TabularInline
+
+    class _ModelAdmin[M](ModelAdmin):
+        pass
+
+    class _TabularInline[C, P](TabularInline):
+        pass
+
+
+EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
+CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
+_SHOWN_ROWS = 100
+_FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
+_SALT = "portal.site.confirm"
+_DATE_LOOKUPS = ("gte", "gt", "lte", "lt", "year", "month", "day")
+
+
+def actor_of(request: HttpRequest) -> Actor:
+    """Return the signed-in person for the audit trail."""
+    return Actor.staff(request.user.get_username(), client_address(request))
+
+
+class PortalChangeList(ChangeList):
+    """A list on which a forgotten ``list_select_related`` is an error at once, not a query a row."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.queryset = self.queryset.fetch_mode(models.FETCH_RAISE)
+        super().get_results(request)
+        if not self.query and not self.has_active_filters:
+            # Without it unfold offers to "show all" of a list that shows all.
+            self.full_result_count = self.result_count
+
+
+class PortalModelAdmin[M: Model](_ModelAdmin[M]):
+    """Base of all admin classes.
+
+    Attributes:
+        icon: name of a Material Symbol, for the navigation and the search.
+        export_fields: columns of the CSV export, as for ``values_list``; empty means there is no export.
+        link_lookups: query parameters that our own links to this list use and that are no filter,
+            for example ``partner__id__exact``.
+    """
+
+    icon = "table_rows"
+    export_fields: Sequence[str] = ()
+    link_lookups: Sequence[str] = ()
+
+    list_per_page = 50
+    list_max_show_all = 50
+    show_full_result_count = False
+    warn_unsaved_form = True
+    list_fullwidth = True
+    compressed_fields = True
+
+    # --- nothing is deleted by the way (S-54) ---
+
+    def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        return False
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """Who may export; whoever may view, unless a class is stricter."""
+        return self.has_view_permission(request)
+
+    def get_actions(self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST) -> Any:
+        actions = super().get_actions(request, action_location=action_location)
+        actions.pop("delete_selected", None)
+        wanted = self.export_fields and action_location == ActionLocation.CHANGE_LIST
+        if wanted and IS_POPUP_VAR not in request.GET and self.has_export_permission(request):
+            action = self.get_action("export_csv", action_location)
+            if action is not None:
+                actions["export_csv"] = action
+        return actions
+
+    def get_action_choices(
+        self,
+        request: HttpRequest,
+        default_choices: Any = None,
+        action_location: ActionLocation = ActionLocation.CHANGE_LIST,
+    ) -> Any:
+        # unfold's own override lacks the third parameter, which Django 6.1 deprecates.
+        actions = self.get_actions(request, action_location=action_location).values()
+        blank = default_choices or [("", "Select action")]
+        return [*blank, *((action.name, self._get_choice_description(action, action_location)) for action in actions)]
+
+    # --- nothing undeclared can be asked (S-35) ---
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Allow the parameters that the declared filters produce, and no other.
+
+        Django allows any lookup on any local column, which reads a hidden column letter by letter.
+        """
+        if lookup in self.link_lookups or self._is_limit_of_a_popup(lookup, value):
+            return True
+        names = [self.date_hierarchy] if self.date_hierarchy else []
+        for entry in self.get_list_filter(request):
+            if isinstance(entry, str):
+                names.append(entry)
+            elif isinstance(entry, list | tuple):
+                names.append(entry[0])
+            elif lookup == getattr(entry, "parameter_name", None):
+                return True
+        return any(lookup in self._lookups_of(name) for name in names)
+
+    def _is_limit_of_a_popup(self, lookup: str, value: Any) -> bool:
+        for limit in self.model._meta.related_fkey_lookups:  # type: ignore[attr-defined]
+            choices = limit() if callable(limit) else limit
+            if (lookup, value) in widgets.url_params_from_lookup_dict(choices).items():
+                return True
+        return False
+
+    def _lookups_of(self, path: str) -> set[str]:
+        lookups = {path, f"{path}__exact", f"{path}__in", f"{path}__isnull", f"{path}__isempty"}
+        field = self._field(path)
+        if isinstance(field, models.DateField):
+            lookups |= {f"{path}__{name}" for name in _DATE_LOOKUPS}
+        target = getattr(field, "target_field", None) or getattr(field, "foreign_related_fields", [None])[0]
+        if field is not None and field.is_relation:
+            keys = {"id", "pk", getattr(target, "name", "id")}
+            lookups |= {f"{path}__{key}{end}" for key in keys for end in ("", "__exact", "__in")}
+        return lookups
+
+    def _field(self, path: str) -> Any:
+        options, field = self.opts, None
+        for part in path.split("__"):
+            try:
+                field = options.get_field(part)
+            except FieldDoesNotExist:
+                return None
+            if field.is_relation and field.related_model is not None:
+                options = field.related_model._meta  # type: ignore[union-attr]
+        return field
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[M], search_term: str
+    ) -> tuple[QuerySet[M], bool]:
+        """Search as Django does; words that are no identifier are simply not looked for in identifier columns."""
+        try:
+            return super().get_search_results(request, queryset, search_term)
+        except InvalidIdentifier:
+            others = copy.copy(self)
+            fields = [name for name in self.get_search_fields(request) if not self._is_identifier(str(name))]
+            others.get_search_fields = lambda request: fields  # type: ignore[method-assign]
+            if not fields:
+                return queryset.none(), False
+            return super(PortalModelAdmin, others).get_search_results(request, queryset, search_term)
+
+    def _is_identifier(self, name: str) -> bool:
+        return hasattr(self._field(name.lstrip("=^@")), "parser")
+
+    # --- lists stay cheap ---
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return PortalChangeList
+
+    def get_list_select_related(self, request: HttpRequest) -> bool | Sequence[str]:
+        """Follow the foreign keys that the list shows, also nullable ones, which Django leaves out."""
+        declared = super().get_list_select_related(request)
+        if declared:
+            return declared
+        shown = [self._field(name) for name in self.get_list_display(request) if isinstance(name, str)]
+        return [field.name for field in shown if field is not None and (field.many_to_one or field.one_to_one)] or False
+
+    # --- export (S-64) ---
+
+    def export_csv(self, request: HttpRequest, queryset: QuerySet[M]) -> HttpResponseBase | None:
+        """Stream ``export_fields`` of the selected rows, or of all that match the filters."""
+        count = queryset.count()
+        if count > EXPORT_LIMIT:
+            self.message_user(
+                request, f"{count:,} rows are too many for one file; filter to {EXPORT_LIMIT:,}.", messages.ERROR
+            )
+            return None
+        record(
+            "list.exported",
+            actor=actor_of(request),
+            subject={"list": self.opts.label_lower},
+            details={"rows": count, "columns": list(self.export_fields)},
+        )
+        rows = queryset.values_list(*self.export_fields).iterator(chunk_size=2000)
+        return csv_response(f"{self.opts.app_label}-{self.opts.model_name}", self.export_fields, rows)
+
+    export_csv.short_description = "Export as CSV"  # type: ignore[attr-defined]
+    export_csv.allowed_permissions = ("export",)  # type: ignore[attr-defined]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        exportable = bool(self.export_fields) and self.has_export_permission(request)
+        return super().changelist_view(request, {"can_export": exportable, **(extra_context or {})})
+
+    # --- confirmations (S-54) ---
+
+    def confirm(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[M],
+        *,
+        action: str,
+        title: str,
+        explanation: str,
+        button: str,
+        dangerous: bool = False,
+    ) -> HttpResponseBase | None:
+        """Return the page that names what an action will touch, or None once its button was pressed.
+
+        Works in a list action and in one of unfold's ``actions_detail``. The rows of the page are the rows that the
+        button sends, whatever the filters match by then. Each page runs once: a second press returns to the list with
+        a message. Use it as ``if answer := self.confirm(...): return answer``.
+
+        Args:
+            action: name of the method; binds the button to this action and person.
+            explanation: what will happen, in a sentence or two.
+        """
+        if request.method == "POST" and "_once" in request.POST:
+            if self._spend(request, action):
+                return None
+            self.message_user(
+                request, "This was already done, or the page was too old. Nothing was repeated.", "warning"
+            )
+            return HttpResponseRedirect(request.get_full_path() if "action" in request.POST else self._list_address())
+        keys = list(queryset.values_list("pk", flat=True)[: CONFIRM_LIMIT + 1])
+        if len(keys) > CONFIRM_LIMIT:
+            self.message_user(request, f"Select at most {CONFIRM_LIMIT:,} rows.", messages.ERROR)
+            return HttpResponseRedirect(self._list_address())
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "explanation": explanation,
+            "button": button,
+            "dangerous": dangerous,
+            "action": action,
+            "keys": keys,
+            "shown": queryset.filter(pk__in=keys[:_SHOWN_ROWS]),
+            "hidden_count": max(len(keys) - _SHOWN_ROWS, 0),
+            "checkbox": helpers.ACTION_CHECKBOX_NAME,
+            "once": signing.dumps([secrets.token_hex(16), action, request.user.pk], salt=_SALT),
+            "opts": self.opts,
+            "list_address": self._list_address(),
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/confirm_action.html", context)
+
+    def _spend(self, request: HttpRequest, action: str) -> bool:
+        try:
+            number, named, person = signing.loads(request.POST["_once"], salt=_SALT, max_age=_FORM_LIFETIME)
+        except (signing.BadSignature, ValueError):
+            return False
+        if (named, person) != (action, request.user.pk):
+            return False
+        return cache.add(f"portal-once-{number}", True, timeout=_FORM_LIFETIME)
+
+    def _list_address(self) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+
+
+class ReadOnlyAdmin[M: Model](PortalModelAdmin[M]):
+    """Rows that belong to somebody else: mirrored from Microsoft, or written by services only."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        return False
+
+
+class ReadOnlyInline[C: Model, P: Model](_TabularInline[C, P]):
+    """Such rows on the page of what they belong to."""
+
+    extra = 0
+    can_delete = False
+    show_change_link = True
+    per_page = 20
+
+    def has_add_permission(self, request: HttpRequest, obj: P | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: P | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: P | None = None) -> bool:
+        return False

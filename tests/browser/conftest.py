@@ -1,0 +1,161 @@
+"""A portal in processes of its own, over TLS, beside a sandbox on another site, and a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from portal.sandbox import scenarios
+from portal.sandbox.server import Sandbox
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+# Without these Chromium calls home at every start; as root it needs --no-sandbox.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class RunningPortal:
+    """The portal's address, its environment, and how to run its commands."""
+
+    base: str
+    environment: dict[str, str]
+    password: str
+    sandbox: Sandbox
+    log: Path
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def manage(self, *arguments: str, given: str | None = None, expect: int = 0) -> str:
+        """Run a management command as an operator would and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if not CHROMIUM:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is missing; .ci/run installs it")
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def running_portal(running_sandbox: Sandbox, tmp_path: Path) -> Iterator[RunningPortal]:
+    """Serve the portal over TLS on ``portal.localhost``; the sandbox's hosts are another site for the browser."""
+    scenarios.load(running_sandbox.world, "minimal", running_sandbox.clouds)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    password = secrets.token_urlsafe(12)
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "portal.settings",
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "INTEGRITY_KEY": secrets.token_urlsafe(48),
+        "PUBLIC_BASE_URL": f"https://portal.localhost:{port}",
+        "ALLOWED_HOSTS": "portal.localhost",
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
+        "VAULT_URL": str(tmp_path / "vault"),
+        "VAULT_KEY_FILE": str(tmp_path / "vault-key"),
+        "TEST_ENDPOINTS": str(running_sandbox.port),
+        "TEST_CA_FILE": str(running_sandbox.ca_file),
+        "SERVE_STATIC_FROM_SOURCE": "true",
+        "LOG_FORMAT": "console",
+        "LOG_LEVEL": "DEBUG",
+        "DJANGO_SUPERUSER_PASSWORD": password,
+    }
+    log = tmp_path / "portal.log"
+    portal = RunningPortal(
+        base=f"https://portal.localhost:{port}",
+        environment=environment,
+        password=password,
+        sandbox=running_sandbox,
+        log=log,
+    )
+    portal.manage("migrate", "--verbosity", "0")
+    portal.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@vendor.example")
+    directory = running_sandbox.directory
+    with log.open("wb") as output:
+        portal.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8"),
+                *("--certfile", str(directory / "server.pem"), "--keyfile", str(directory / "server.key")),
+                *("--bind", f"127.0.0.1:{port}", "portal.wsgi"),
+            ],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    _wait_for(port, portal)
+    yield portal
+    portal.process.terminate()
+    portal.process.wait(15)
+
+
+def _wait_for(port: int, portal: RunningPortal) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail("the portal did not start: " + portal.log.read_text())
+
+
+@pytest.fixture
+def staff(chromium: Browser) -> Iterator[Page]:
+    yield from _page(chromium)
+
+
+@pytest.fixture
+def partner(chromium: Browser) -> Iterator[Page]:
+    """The partner's administrator: another person, another browser."""
+    yield from _page(chromium)
+
+
+def _page(chromium: Browser) -> Iterator[Page]:
+    # The CA is made for this run; the certificate's names are still checked by the portal's own clients.
+    context: BrowserContext = chromium.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    yield page
+    context.close()
+
+
+def photograph(page: Page, name: str) -> None:
+    """Store a screenshot; the folder is not in the repository."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
