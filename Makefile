@@ -22,7 +22,7 @@ demo: .venv/installed ## Run portal and sandbox with example data; Ctrl-C stops 
 run: .venv/installed ## Run the portal with the settings of .env
 	@$(BIN)/python manage.py migrate --no-input
 	@$(BIN)/python manage.py collectstatic --no-input --verbosity 0
-	@$(BIN)/python -m gunicorn --worker-class gthread --threads 8 --bind 127.0.0.1:8000 portal.wsgi
+	@$(BIN)/python -m gunicorn --no-control-socket --worker-class gthread --threads 8 --bind 127.0.0.1:8000 portal.wsgi
 
 .PHONY: test
 test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, on PostgreSQL

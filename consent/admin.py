@@ -159,7 +159,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     autocomplete_fields = ["partner"]
     actions = ["revoke_links"]
 
-    def get_fields(self, request: HttpRequest, obj: ConsentLink | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: ConsentLink | None = None) -> list[Any]:
         if obj is None:
             return ["partner", "registration", "days"]
         return ["partner", "registration", "created_at", "created_by", "expires_at", "closed_at", "revoked_at"]
@@ -167,10 +167,12 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     def get_readonly_fields(self, request: HttpRequest, obj: ConsentLink | None = None) -> list[str]:
         return [] if obj is None else self.get_fields(request, obj)
 
-    def get_form(self, request: HttpRequest, obj: ConsentLink | None = None, **kwargs: Any) -> Any:
+    def get_form(
+        self, request: HttpRequest, obj: ConsentLink | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
         if obj is not None:
             return forms.modelform_factory(ConsentLink, fields=[])
-        return super().get_form(request, obj, **kwargs)
+        return super().get_form(request, obj, change=change, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: ConsentLink, form: Any, change: bool) -> None:
         if change:

@@ -88,7 +88,7 @@ def authorize_url(
     return f"{cloud.sign_in}/{tenant_id}/oauth2/v2.0/authorize?{query}"
 
 
-class _NullCache(msal.TokenCache):
+class _NullCache(msal.TokenCache):  # type: ignore[misc]  # msal has no types
     """MSAL's token cache that keeps nothing, so that no two partners can ever share one (S-38)."""
 
     def add(self, event: Mapping[str, Any], now: float | None = None) -> None:

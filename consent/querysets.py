@@ -9,10 +9,11 @@ from django.db import models
 from django.db.models.functions import Now
 
 if TYPE_CHECKING:
+    import consent.models  # noqa: F401  # named in the bases below
     from tenants.models import PartnerTenant
 
 
-class ConsentLinkQuerySet(models.QuerySet["ConsentLink"]):
+class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
     def live(self) -> ConsentLinkQuerySet:
         """Links whose flows may still end, by the database's own clock (S-10, R-42)."""
         return self.filter(
@@ -29,7 +30,7 @@ class ConsentLinkQuerySet(models.QuerySet["ConsentLink"]):
         return self.filter(token_hash=token_hash)
 
 
-class ConsentFlowQuerySet(models.QuerySet["ConsentFlow"]):
+class ConsentFlowQuerySet(models.QuerySet["consent.models.ConsentFlow"]):
     def claimable(self) -> ConsentFlowQuerySet:
         """Flows whose answer may still be redeemed: the condition of the one claiming UPDATE (S-09, S-10).
 
@@ -48,7 +49,7 @@ class ConsentFlowQuerySet(models.QuerySet["ConsentFlow"]):
         return self.filter(expires_at__lt=moment)
 
 
-class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
+class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
     def for_partner(self, partner: PartnerTenant) -> PartnerConsentQuerySet:
         return self.filter(partner=partner)
 
@@ -64,6 +65,6 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")
 
 
-class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
+class CustomerConsentQuerySet(models.QuerySet["consent.models.CustomerConsent"]):
     def for_partner(self, partner: PartnerTenant) -> CustomerConsentQuerySet:
         return self.filter(customer__partner=partner)

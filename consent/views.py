@@ -40,9 +40,7 @@ MAX_CALLBACK_BYTES = 64 * 1024
 _probe = flow.WriteProbe()
 
 
-def public_page[**P](
-    view: Callable[Concatenate[HttpRequest, P], HttpResponse],
-) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+def public_page[**P](view: Callable[Concatenate[HttpRequest, P], HttpResponse]) -> Callable[..., HttpResponse]:
     """Mark a view as open to partners: no sign-in, never cached (S-22)."""
 
     @wraps(view)
@@ -51,8 +49,8 @@ def public_page[**P](
         add_never_cache_headers(response)
         return response
 
-    marked: Callable[Concatenate[HttpRequest, P], HttpResponse] = login_not_required(wrapper)
-    return marked
+    login_not_required(wrapper)  # marks the function itself
+    return wrapper
 
 
 def problem_page(

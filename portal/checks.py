@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
@@ -13,7 +14,7 @@ _SHORTEST_KEY = 32
 
 
 @checks.register(deploy=True)
-def deployment(app_configs: list[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+def deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Name every setting that opens what must stay closed."""
     found: list[checks.CheckMessage] = []
     if settings.TEST_ENDPOINTS:

@@ -32,7 +32,7 @@ class ParsedField(_TextField):
     parser: Callable[[str], str]
 
     def to_python(self, value: Any) -> str | None:
-        text = super().to_python(value)
+        text: str | None = super().to_python(value)
         if not text:
             return text
         try:

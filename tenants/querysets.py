@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from django.db import models
 
 if TYPE_CHECKING:
-    from tenants.models import PartnerTenant
+    import tenants.models
 
 
-class PartnerTenantQuerySet(models.QuerySet["PartnerTenant"]):
+class PartnerTenantQuerySet(models.QuerySet["tenants.models.PartnerTenant"]):
     def active(self) -> PartnerTenantQuerySet:
         """Partners for whom work may be done: neither disabled nor offboarded (S-53)."""
         return self.exclude(state__in=["disabled", "offboarded"])
@@ -23,8 +23,8 @@ class PartnerTenantQuerySet(models.QuerySet["PartnerTenant"]):
         return self.filter(tags__name__in=names).distinct()
 
 
-class CustomerTenantQuerySet(models.QuerySet["CustomerTenant"]):
-    def for_partner(self, partner: PartnerTenant) -> CustomerTenantQuerySet:
+class CustomerTenantQuerySet(models.QuerySet["tenants.models.CustomerTenant"]):
+    def for_partner(self, partner: tenants.models.PartnerTenant) -> CustomerTenantQuerySet:
         return self.filter(partner=partner)
 
     def listed(self) -> CustomerTenantQuerySet:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from django.http import HttpResponse
 from django.test import Client
 
 from consent import links
@@ -65,17 +64,16 @@ class Portal:
         self.seen += [answer.fields[name] for name in ("code", "state") if name in answer.fields]
         return answer
 
-    def come_back(self, who: Client, answer: Answer, **extra: str) -> HttpResponse:
+    def come_back(self, who: Client, answer: Answer, **extra: str) -> Any:
         """Post the answer to the callback, cross-site, as the sign-in page's form does."""
-        response: HttpResponse = who.post(
+        return who.post(
             urlsplit(answer.url).path,
             urlencode(answer.fields | extra),
             content_type="application/x-www-form-urlencoded",
             headers={"origin": self.sandbox.clouds["global"].sign_in, "sec-fetch-dest": "document"},
         )
-        return response
 
-    def onboard(self, who: Client | None = None, user: str = SERVICE_ACCOUNT, **choices: Any) -> HttpResponse:
+    def onboard(self, who: Client | None = None, user: str = SERVICE_ACCOUNT, **choices: Any) -> Any:
         """Run a whole flow and return the page it ends on."""
         who = who or Browser()
         answer = self.at_microsoft(self.press_continue(who, self.link()), user, **choices)

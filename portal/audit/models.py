@@ -60,7 +60,7 @@ class AuditEvent(models.Model):
         return f"{self.sequence} {self.action} {self.outcome}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.pk is not None:
+        if not self._state.adding:
             raise AppendOnly("an audit event does not change")
         super().save(*args, **kwargs)
 

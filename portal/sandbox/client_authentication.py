@@ -102,8 +102,10 @@ def _check_times(claims: Mapping[str, Any], now: float) -> None:
 
 
 def _certificate_of(application: Application, header: Mapping[str, Any]) -> x509.Certificate:
+    # MSAL pads its thumbprints with "=", which JWT does not know; Microsoft takes both.
+    sent = {name: str(header[name]).rstrip("=") for name in ("x5t#S256", "x5t") if name in header}
     for der in application.certificates:
         strong, weak = b64(hashlib.sha256(der).digest()), b64(hashlib.sha1(der).digest())  # noqa: S324  # x5t is SHA-1
-        if header.get("x5t#S256") == strong or header.get("x5t") == weak:
+        if sent.get("x5t#S256") == strong or sent.get("x5t") == weak:
             return x509.load_der_x509_certificate(der)
     raise Refused(700027, "The certificate with this thumbprint is not registered.")

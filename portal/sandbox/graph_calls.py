@@ -176,25 +176,23 @@ def _literal(text: str) -> Any:
     return {"true": True, "false": False, "null": None}[text.lower()]
 
 
-def _filtered(items: Iterable[Item], text: str, filterable: set[str]) -> list[Item]:
+def _filtered[T](sources: Iterable[T], text: str, filterable: Mapping[str, Callable[[T], Any]]) -> list[T]:
     """Apply ``a eq 'x' and b eq true``; any other expression or property is refused."""
     conditions = []
     for part in re.split(r" +and +(?=(?:[^']*'[^']*')*[^']*$)", text.strip(), flags=re.IGNORECASE):
         found = _CONDITION.fullmatch(part.strip())
         if found is None or found[1] not in filterable:
             raise unsupported("Unsupported or invalid query filter clause.")
-        conditions.append((found[1].split("/"), _literal(found[2])))
+        conditions.append((filterable[found[1]], _literal(found[2])))
 
-    def holds(item: Item) -> bool:
-        for names, wanted in conditions:
-            value: Any = item
-            for name in names:
-                value = value.get(name) if isinstance(value, dict) else None
+    def holds(source: T) -> bool:
+        for read, wanted in conditions:
+            value = read(source)
             if (value.lower() if isinstance(value, str) else value) != wanted:
                 return False
         return True
 
-    return [item for item in items if holds(item)]
+    return [source for source in sources if holds(source)]
 
 
 def select(call: Call, item: Item, default: Iterable[str] = ()) -> Item:
@@ -215,20 +213,21 @@ def one(call: Call, fragment: str, item: Item, default: Iterable[str] = ()) -> A
     return Answer(200, {"@odata.context": call.context(f"{fragment}/$entity")} | select(call, item, default))
 
 
-def collection(
+def collection[T](
     call: Call,
     fragment: str,
-    items: Iterable[Item],
+    sources: Iterable[T],
+    render: Callable[[T], Item],
     *,
-    filterable: Iterable[str] = (),
+    filterable: Mapping[str, Callable[[T], Any]] | None = None,
     default: Iterable[str] = (),
     max_top: int = MAX_TOP,
 ) -> Answer:
-    """Return one page of these items, filtered and selected, with a link to the next."""
+    """Return one page, filtered and selected, with a link to the next; only what the page shows is rendered."""
     world, options = call.world, _options(call)
-    found = list(items)
+    found = list(sources)
     if "$filter" in options:
-        found = _filtered(found, options["$filter"], set(filterable))
+        found = _filtered(found, options["$filter"], filterable or {})
     size = _page_size(call, options, max_top)
     start = _start(call, options)
     body: Item = {"@odata.context": call.context(fragment)}
@@ -239,7 +238,7 @@ def collection(
         return Answer(200, body)
     if start + size < len(found):
         body["@odata.nextLink"] = _next_link(call, start + size)
-    body["value"] = [select(call, item, default) for item in found[start : start + size]]
+    body["value"] = [select(call, render(source), default) for source in found[start : start + size]]
     return Answer(200, body)
 
 
@@ -282,10 +281,10 @@ def identify(world: World, cloud: NationalCloud, claims: dict[str, Any] | None) 
     if claims is None or "home" not in claims:
         raise refused
     home_id, oid = claims["home"].split("/")
-    tenant, home, user = world.tenants.get(claims["tid"]), world.tenants.get(home_id), world.user(home_id, oid)
+    tenant, home, user = world.tenants.get(claims.get("tid", "")), world.tenants.get(home_id), world.user(home_id, oid)
     if tenant is None or home is None or user is None or user.deleted or not user.enabled:
         raise refused
-    key = f"graph challenge {claims['tid']} {claims['home']}"
+    key = f"graph challenge {tenant.tenant_id} {claims['home']}"
     if not world.switches["graph_claims_challenge"]:
         world.answers.pop(key, None)
     elif world.answers.setdefault(key, (401, claims["uti"]))[1] == claims["uti"]:
@@ -298,7 +297,7 @@ def identify(world: World, cloud: NationalCloud, claims: dict[str, Any] | None) 
         tenant=tenant,
         home=home,
         user=user,
-        app_id=claims["appid"],
+        app_id=claims.get("appid", ""),
         scopes=frozenset(claims.get("scp", "").split()),
     )
     if tenant is not home:

@@ -10,6 +10,8 @@ tenantInformation.
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from functools import partial
 
 from portal.sandbox.graph_calls import (
     Answer,
@@ -101,12 +103,18 @@ def _found(call: Call, *scopes: str) -> Relationship:
 
 
 def _relationships(call: Call) -> Answer:
-    items = [_relationship_item(call, each) for each in _own(call, *_READERS)]
+    filterable: dict[str, Callable[[Relationship], object]] = {
+        "status": partial(_status, call),
+        "customer/tenantId": lambda relationship: relationship.customer,
+        "displayName": lambda relationship: relationship.name,
+        "id": lambda relationship: relationship.relationship_id,
+    }
     return collection(
         call,
         "tenantRelationships/delegatedAdminRelationships",
-        items,
-        filterable=("status", "customer/tenantId", "displayName", "id"),
+        _own(call, *_READERS),
+        partial(_relationship_item, call),
+        filterable=filterable,
         max_top=_MAX_TOP,
     )
 
@@ -128,8 +136,7 @@ def _remove_relationship(call: Call) -> Answer:
 def _assignments(call: Call) -> Answer:
     found = _found(call, *_READERS)
     fragment = f"tenantRelationships/delegatedAdminRelationships('{found.relationship_id}')/accessAssignments"
-    items = [_assignment_item(found, each) for each in found.assignments]
-    return collection(call, fragment, items, filterable=("status", "id"), max_top=_MAX_TOP)
+    return collection(call, fragment, found.assignments, partial(_assignment_item, found), max_top=_MAX_TOP)
 
 
 def _found_assignment(call: Call, *scopes: str) -> tuple[Relationship, Assignment]:
@@ -162,7 +169,11 @@ def _customers(call: Call) -> list[Item]:
 
 def _list_customers(call: Call) -> Answer:
     fragment = "tenantRelationships/delegatedAdminCustomers"
-    return collection(call, fragment, _customers(call), filterable=("tenantId", "displayName"), max_top=_MAX_TOP)
+    filterable: dict[str, Callable[[Item], object]] = {
+        "tenantId": lambda item: item["tenantId"],
+        "displayName": lambda item: item["displayName"],
+    }
+    return collection(call, fragment, _customers(call), dict, filterable=filterable, max_top=_MAX_TOP)
 
 
 def _one_customer(call: Call) -> Answer:

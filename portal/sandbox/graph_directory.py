@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Callable
+from functools import partial
 
 from portal.sandbox.graph_calls import (
     Answer,
@@ -88,7 +90,7 @@ def _organization_item(call: Call) -> Item:
 
 
 def _organization(call: Call) -> Answer:
-    return collection(call, "organization", [_organization_item(call)])
+    return collection(call, "organization", [_organization_item(call)], dict)
 
 
 def _one_organization(call: Call) -> Answer:
@@ -123,9 +125,16 @@ def _me(call: Call) -> Answer:
 
 def _users(call: Call) -> Answer:
     call.need(*_USER_READERS, "User.ReadBasic.All")
-    people = [_person(user) for user in call.tenant.users.values() if not user.deleted]
-    filterable = ("id", "userPrincipalName", "displayName", "mail", "accountEnabled", "userType")
-    return collection(call, "users", people, filterable=filterable, default=_PERSON)
+    people = [user for user in call.tenant.users.values() if not user.deleted]
+    filterable: dict[str, Callable[[User], object]] = {
+        "id": lambda user: user.oid,
+        "userPrincipalName": lambda user: user.upn,
+        "displayName": lambda user: user.name,
+        "mail": lambda user: user.upn,
+        "accountEnabled": lambda user: user.enabled,
+        "userType": lambda user: user.user_type,
+    }
+    return collection(call, "users", people, _person, filterable=filterable, default=_PERSON)
 
 
 def _one_user(call: Call) -> Answer:
@@ -170,7 +179,11 @@ def _member_of(call: Call) -> Answer:
     kind = call.params.get("kind") or ""
     if "$filter" in call.query and not call.is_advanced():
         raise unsupported("This filter needs ConsistencyLevel: eventual and $count=true.")
-    return collection(call, "directoryObjects", _memberships(call, kind), filterable=("displayName", "id"))
+    filterable: dict[str, Callable[[Item], object]] = {
+        "displayName": lambda item: item.get("displayName"),
+        "id": lambda item: item["id"],
+    }
+    return collection(call, "directoryObjects", _memberships(call, kind), dict, filterable=filterable)
 
 
 def _check_member_groups(call: Call) -> Answer:
@@ -183,8 +196,13 @@ def _check_member_groups(call: Call) -> Answer:
 
 def _groups(call: Call) -> Answer:
     call.need(*_GROUP_READERS)
-    items = [_group(group_id, name) for group_id, name in call.tenant.groups.items()]
-    return collection(call, "groups", items, filterable=("displayName", "id", "securityEnabled"))
+    filterable: dict[str, Callable[[tuple[str, str]], object]] = {
+        "id": lambda group: group[0],
+        "displayName": lambda group: group[1],
+        "securityEnabled": lambda group: True,
+    }
+    groups = call.tenant.groups.items()
+    return collection(call, "groups", groups, lambda group: _group(*group), filterable=filterable)
 
 
 def _known_group(call: Call) -> str:
@@ -202,12 +220,9 @@ def _one_group(call: Call) -> Answer:
 
 def _members(call: Call) -> Answer:
     group_id = _known_group(call)
-    people = [
-        {"@odata.type": "#microsoft.graph.user"} | _person(user)
-        for user in call.tenant.users.values()
-        if group_id in user.groups and not user.deleted
-    ]
-    return collection(call, "directoryObjects", people, default=_PERSON)
+    people = [user for user in call.tenant.users.values() if group_id in user.groups and not user.deleted]
+    kind = {"@odata.type": "#microsoft.graph.user"}
+    return collection(call, "directoryObjects", people, lambda user: kind | _person(user), default=_PERSON)
 
 
 # --- service principals -------------------------------------------------------------------------------------------
@@ -250,8 +265,14 @@ def _visible(call: Call) -> list[ServicePrincipal]:
 
 def _principals(call: Call) -> Answer:
     call.need(*_APPLICATION_READERS)
-    items = [_principal_item(call, each) for each in _visible(call)]
-    return collection(call, "servicePrincipals", items, filterable=("appId", "displayName", "id", "accountEnabled"))
+    filterable: dict[str, Callable[[ServicePrincipal], object]] = {
+        "appId": lambda principal: principal.app_id,
+        "displayName": lambda principal: principal.name,
+        "id": lambda principal: principal.object_id,
+        "accountEnabled": lambda principal: principal.enabled,
+    }
+    render = partial(_principal_item, call)
+    return collection(call, "servicePrincipals", _visible(call), render, filterable=filterable)
 
 
 def _wanted_principal(call: Call) -> ServicePrincipal | None:
@@ -338,9 +359,14 @@ def _grant_item(call: Call, grant: PermissionGrant) -> Item:
 def _grants(call: Call) -> Answer:
     call.need(*_GRANT_READERS)
     now = call.world.now()
-    items = [_grant_item(call, each) for each in call.tenant.grants.values() if each.visible_at <= now]
-    filterable = ("clientId", "consentType", "principalId", "resourceId")
-    return collection(call, "oauth2PermissionGrants", items, filterable=filterable)
+    visible = [each for each in call.tenant.grants.values() if each.visible_at <= now]
+    filterable: dict[str, Callable[[PermissionGrant], object]] = {
+        "clientId": lambda grant: grant.client,
+        "consentType": lambda grant: grant.consent_type,
+        "principalId": lambda grant: grant.principal,
+        "resourceId": lambda grant: grant.resource,
+    }
+    return collection(call, "oauth2PermissionGrants", visible, partial(_grant_item, call), filterable=filterable)
 
 
 def _found_grant(call: Call) -> PermissionGrant:

@@ -127,7 +127,7 @@ def _identify(world: World, request: web.Request, vault: VaultState) -> dict[str
     claims = bearer(world, request, cloud, resource, resource.rpartition(":")[0], KEY_VAULT)
     if claims is None:
         raise refused("AKV10022: the token has expired, or was not issued for this vault.")
-    if claims["tid"] != vault.tenant_id:
+    if claims.get("tid") != vault.tenant_id:
         raise refused("AKV10032: the token was issued by another tenant than the vault's.")
     if not world.switches["vault_claims_challenge"]:
         vault.challenged = None

@@ -127,9 +127,9 @@ def _identify(world: World, request: web.Request, operation: str, facts: dict[st
     if claims is None or "user_impersonation" not in claims.get("scp", "").split():
         raise denied
     tenant_id, oid = claims["home"].split("/")
-    facts |= {"tenant": claims["tid"], "user": oid, "home": tenant_id, "client": claims["appid"]}
-    partner, user = world.tenants.get(claims["tid"]), world.user(tenant_id, oid)
-    application = world.applications.get(claims["appid"])
+    facts |= {"tenant": claims.get("tid", ""), "user": oid, "home": tenant_id, "client": claims.get("appid", "")}
+    partner, user = world.tenants.get(facts["tenant"]), world.user(tenant_id, oid)
+    application = world.applications.get(facts["client"])
     if partner is None or partner.kind != "partner" or tenant_id != partner.tenant_id or user is None:
         raise denied
     if application is None or not application.cpv:

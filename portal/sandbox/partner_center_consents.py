@@ -156,7 +156,9 @@ def routes(world: World) -> list[web.RouteDef]:
     """Return the consent operations."""
 
     async def look(request: web.Request) -> web.Response:
-        customer = world.tenants[request.match_info["customer"]]
+        customer = world.tenants.get(request.match_info["customer"])
+        if customer is None:
+            raise web.HTTPNotFound
         apps = {one.object_id: one.app_id for one in customer.principals.values()}
         consents: dict[str, dict[str, list[str]]] = {}
         for grant in customer.grants.values():

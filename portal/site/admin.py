@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import messages
 from django.contrib.admin import helpers, widgets
 from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
+from django.contrib.admin.utils import model_format_dict
 from django.contrib.admin.views.main import ChangeList
 from django.core import signing
 from django.core.cache import cache
@@ -87,7 +88,6 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     show_full_result_count = False
     warn_unsaved_form = True
     list_fullwidth = True
-    compressed_fields = True
 
     # --- nothing is deleted by the way (S-54) ---
 
@@ -117,7 +117,11 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         # unfold's own override lacks the third parameter, which Django 6.1 deprecates.
         actions = self.get_actions(request, action_location=action_location).values()
         blank = default_choices or [("", "Select action")]
-        return [*blank, *((action.name, self._get_choice_description(action, action_location)) for action in actions)]
+        return [*blank, *((action.name, self._choice_description(action, action_location)) for action in actions)]
+
+    def _choice_description(self, action: Any, action_location: ActionLocation) -> str:
+        plural = action_location == ActionLocation.CHANGE_LIST
+        return str((action.plural_description if plural else action.description) % model_format_dict(self.model))
 
     # --- nothing undeclared can be asked (S-35) ---
 
@@ -128,7 +132,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         """
         if lookup in self.link_lookups or self._is_limit_of_a_popup(lookup, value):
             return True
-        names = [self.date_hierarchy] if self.date_hierarchy else []
+        names: list[Any] = [self.date_hierarchy] if self.date_hierarchy else []
         for entry in self.get_list_filter(request):
             if isinstance(entry, str):
                 names.append(entry)
@@ -139,7 +143,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return any(lookup in self._lookups_of(name) for name in names)
 
     def _is_limit_of_a_popup(self, lookup: str, value: Any) -> bool:
-        for limit in self.model._meta.related_fkey_lookups:  # type: ignore[attr-defined]
+        for limit in self.model._meta.related_fkey_lookups:
             choices = limit() if callable(limit) else limit
             if (lookup, value) in widgets.url_params_from_lookup_dict(choices).items():
                 return True
@@ -157,14 +161,15 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return lookups
 
     def _field(self, path: str) -> Any:
-        options, field = self.opts, None
+        options: Any = self.opts
+        field: Any = None
         for part in path.split("__"):
             try:
                 field = options.get_field(part)
             except FieldDoesNotExist:
                 return None
             if field.is_relation and field.related_model is not None:
-                options = field.related_model._meta  # type: ignore[union-attr]
+                options = field.related_model._meta
         return field
 
     def get_search_results(
@@ -189,7 +194,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return PortalChangeList
 
-    def get_list_select_related(self, request: HttpRequest) -> bool | Sequence[str]:
+    def get_list_select_related(self, request: HttpRequest) -> bool | list[str] | tuple[str, ...]:
         """Follow the foreign keys that the list shows, also nullable ones, which Django leaves out."""
         declared = super().get_list_select_related(request)
         if declared:

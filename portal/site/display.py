@@ -5,12 +5,10 @@ Everything goes through ``format_html``, which escapes its arguments; no other m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -91,80 +89,9 @@ def guid(value: str | None, *, label: str = "id") -> SafeString:
     )
 
 
-def words(values: list[str] | tuple[str, ...]) -> SafeString:
+def words(values: Sequence[str]) -> SafeString:
     """Return short technical words, such as scopes, one a chip."""
     if not values:
         return format_html("{}", EMPTY)
     chips = SafeString("").join(format_html("<li><code>{}</code></li>", value) for value in values)
     return format_html('<ul class="chips">{}</ul>', chips)
-
-
-def bar(done: int, total: int, *, label: str) -> SafeString:
-    """Return a progress bar with its numbers. ``<progress>`` needs no inline style."""
-    return format_html(
-        '<span class="bar"><progress value="{}" max="{}" aria-label="{}"></progress> <small>{} / {}</small></span>',
-        done,
-        max(total, 1),
-        label,
-        done,
-        total,
-    )
-
-
-# A column may stand in list_display itself or be an attribute of the admin class; then it gets ``self`` first.
-def _column(function: Callable[..., SafeString], path: str, description: str) -> Callable[..., SafeString]:
-    function.short_description = description or path.rpartition("__")[2].replace("_", " ")  # type: ignore[attr-defined]
-    function.admin_order_field = path  # type: ignore[attr-defined]
-    return function
-
-
-def _follow(obj: Any, path: str) -> tuple[Any, str]:
-    *relations, name = path.split("__")
-    for relation in relations:
-        try:
-            obj = getattr(obj, relation)
-        except ObjectDoesNotExist:
-            return None, name
-        if obj is None:
-            return None, name
-    return obj, name
-
-
-def state_column(path: str, tones: Mapping[Any, Tone], *, description: str = "") -> Callable[..., SafeString]:
-    """Return a column for ``list_display`` or ``readonly_fields`` that shows a TextChoices field as a badge.
-
-    Args:
-        path: the field, or a path to it such as ``consent__state`` (select it in ``list_select_related``).
-        tones: one for each choice; a choice without one shows as ``QUIET``.
-    """
-
-    def column(*arguments: Any) -> SafeString:
-        owner, name = _follow(arguments[-1], path)
-        value = getattr(owner, name, None)
-        if not value:
-            return format_html("{}", EMPTY)
-        label = getattr(owner, f"get_{name}_display", lambda: value)()
-        return badge(str(label), tones.get(value, Tone.QUIET))
-
-    return _column(column, path, description)
-
-
-def moment_column(path: str, *, description: str = "", empty: str = EMPTY) -> Callable[..., SafeString]:
-    """Return a column that shows a DateTimeField as :func:`moment`."""
-
-    def column(*arguments: Any) -> SafeString:
-        owner, name = _follow(arguments[-1], path)
-        return moment(getattr(owner, name, None), empty=empty)
-
-    return _column(column, path, description)
-
-
-def guid_column(path: str, *, description: str = "") -> Callable[..., SafeString]:
-    """Return a column that shows an identifier as :func:`guid`."""
-
-    def column(*arguments: Any) -> SafeString:
-        owner, name = _follow(arguments[-1], path)
-        value = getattr(owner, name, None)
-        return guid(str(value) if value else None, label=description or name.replace("_", " "))
-
-    return _column(column, path, description)

@@ -111,7 +111,8 @@ def running_portal(running_sandbox: Sandbox, tmp_path: Path) -> Iterator[Running
     with log.open("wb") as output:
         portal.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8"),
+                *(sys.executable, "-m", "gunicorn", "--no-control-socket"),
+                *("--worker-class", "gthread", "--threads", "8"),
                 *("--certfile", str(directory / "server.pem"), "--keyfile", str(directory / "server.key")),
                 *("--bind", f"127.0.0.1:{port}", "portal.wsgi"),
             ],

@@ -14,18 +14,7 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.test import RequestFactory
 from django.urls import NoReverseMatch, reverse
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Response
-
-CHROMIUM = "/usr/bin/chromium"
-# Nothing but the test talks: no updates, no field trials, no QUIC.
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-]
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Response
 
 _LISTENER = """
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -34,11 +23,6 @@ document.addEventListener("securitypolicyviolation", (event) => {
     `in ${event.sourceFile || document.location.href}:${event.lineNumber} ${event.sample}`);
 });
 """
-
-
-def launch(playwright: Playwright) -> Browser:
-    """Start the system's Chromium without a sandbox of its own (tests run in containers) and without chatter."""
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
 
 
 class PolicyWatch:

@@ -96,7 +96,7 @@ def test_the_whole_thread(running_portal: RunningPortal, staff: Page, partner: P
     staff.goto(f"{portal.base}/admin/consent/customerconsent/")
     expect(staff.locator("#result_list")).to_contain_text("Granted")
     photograph(staff, "10-customer-granted")
-    staff.locator("#result_list a").first.click()
+    staff.locator("#result_list tbody th a").first.click()
     photograph(staff, "11-evidence")
     log = portal.log.read_text()
     assert secret not in log

@@ -20,7 +20,6 @@ GDAP = "DelegatedAdminRelationship.Read.All"
 GDAP_WRITE = "DelegatedAdminRelationship.ReadWrite.All"
 DIRECTORY = "Directory.Read.All"
 RELATIONSHIPS = "/tenantRelationships/delegatedAdminRelationships"
-EVENTUAL = {"ConsistencyLevel": "eventual"}
 
 
 @pytest.fixture

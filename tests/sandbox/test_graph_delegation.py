@@ -18,9 +18,7 @@ from tests.sandbox.wire import Wire
 
 GDAP = "DelegatedAdminRelationship.Read.All"
 GDAP_WRITE = "DelegatedAdminRelationship.ReadWrite.All"
-DIRECTORY = "Directory.Read.All"
 RELATIONSHIPS = "/tenantRelationships/delegatedAdminRelationships"
-EVENTUAL = {"ConsistencyLevel": "eventual"}
 
 
 @pytest.fixture

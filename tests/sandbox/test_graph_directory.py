@@ -19,9 +19,7 @@ from tests.sandbox.minted import Desk, graph_error, values
 from tests.sandbox.wire import Wire
 
 GDAP = "DelegatedAdminRelationship.Read.All"
-GDAP_WRITE = "DelegatedAdminRelationship.ReadWrite.All"
 DIRECTORY = "Directory.Read.All"
-RELATIONSHIPS = "/tenantRelationships/delegatedAdminRelationships"
 EVENTUAL = {"ConsistencyLevel": "eventual"}
 
 

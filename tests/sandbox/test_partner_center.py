@@ -7,10 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from urllib3.exceptions import HTTPError
 
 from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
-from portal.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, GRAPH, PARTNER_CENTER, known_id
+from portal.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, GRAPH, PARTNER_CENTER, Fault, known_id
 from tests.sandbox.minted import Desk
 from tests.sandbox.wire import Reply, Vendor, Wire
 
@@ -428,6 +429,17 @@ def test_a_repeated_request_id_gets_the_first_answer_and_has_one_effect(desk: De
     assert (repeated.status, repeated.json()) == (201, first.json())
     assert desk.customer.principal_of(desk.application.app_id) is None
     assert consent(desk).status == 201
+
+
+@pytest.mark.req("R-20")
+def test_a_consent_whose_answer_was_lost_is_answered_when_it_is_repeated(desk: Desk) -> None:
+    desk.world.faults.append(Fault(service="partnercenter", path="applicationconsents", close="after"))
+    headers = {"MS-RequestId": REQUEST}
+    with pytest.raises(HTTPError):
+        consent(desk, headers=headers)
+    assert granted(desk) == {"User.Read.All"}
+    assert consent(desk, headers=headers).status == 201
+    assert consent(desk).status == 409
 
 
 @pytest.mark.req("R-20")

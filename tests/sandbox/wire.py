@@ -173,7 +173,7 @@ class Vendor:
         assert "code" in answer.fields, answer.fields
         return answer.fields["code"]
 
-    def token_request(self, tenant: str, grant: str, *, headers: dict[str, str] | None = None, **form: Any) -> Reply:
+    def token_request(self, tenant: str, grant: str, *, headers: Any = None, **form: Any) -> Reply:
         """Post to the token endpoint with the client secret; a field of None is left out."""
         full: dict[str, Any] = {
             "client_id": self.application.app_id,

@@ -51,7 +51,16 @@ class Command(BaseCommand):
         User.objects.create_superuser("admin", password=password)
         base = settings.PUBLIC_BASE_URL
         port = base.rpartition(":")[2]
-        gunicorn = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8"]
+        gunicorn = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--worker-class",
+            "gthread",
+            "--threads",
+            "8",
+            "--no-control-socket",
+        ]
         # One process: the demo shows the product, and SQLite has one writer anyway.
         children.append(_spawn([*gunicorn, "--bind", f"127.0.0.1:{port}", "portal.wsgi"], "portal.log"))
         _wait_for("sandbox", children[0], settings.TEST_SIGN_IN_PORT)
@@ -70,7 +79,7 @@ class Command(BaseCommand):
             f"  The sandbox:   {sign_in} plays Microsoft; http://control.localhost:{settings.TEST_SIGN_IN_PORT}/state",
             "",
             "  Plain http is right here: browsers treat localhost as secure. A deployment is https only.",
-            "  Seen to work in Chromium, Chrome and Edge; other browsers may drop the Secure cookies of http.",
+            "  Measured in Chromium; a browser of another family may drop Secure cookies of plain http.",
             "",
             *(f"  {story.key:<12} {story.note}" for story in demo.STORIES),
             "",

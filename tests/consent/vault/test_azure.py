@@ -6,7 +6,6 @@ Answers are the documented ones (Key Vault REST, "Azure Key Vault REST API error
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import time
 import traceback
@@ -49,6 +48,7 @@ from tests.consent.vault.key_vault_answers import (
     Operation,
     write,
 )
+from tests.loud import log_everything
 
 ALL_OPERATIONS = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 
@@ -233,7 +233,7 @@ def test_a_throttled_call_returns_at_once_and_says_how_long_to_wait(
 def test_an_answer_that_is_not_the_secret_asked_for_is_refused_and_not_logged(
     vault: AzureKeyVault, service: Answering, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    log_everything(caplog)
     service.bundle(**changes)
     with pytest.raises(UnexpectedResponse) as caught:
         vault.read(NAME, VERSION)
@@ -304,7 +304,7 @@ def test_a_vault_outside_the_allowed_hosts_is_not_called(wire: responses.Request
 def test_nothing_of_the_service_and_no_secret_reaches_error_texts_or_logs(
     vault: AzureKeyVault, service: Answering, operation: Operation, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    log_everything(caplog)
     for status in (401, 403, 409, 500):
         service.refuse(status, "Forbidden")
         with pytest.raises(RemoteError) as caught:

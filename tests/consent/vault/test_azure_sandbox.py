@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,6 +29,7 @@ from portal.sandbox.key_vault import VaultState
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Fault
 from tests.consent.vault.key_vault_answers import CANARY
+from tests.loud import log_everything
 
 UNKNOWN = SecretVersion("f" * 32)
 
@@ -221,7 +221,7 @@ def test_a_challenge_for_another_resource_gets_no_token(
 def test_a_refused_credential_is_ours_and_not_the_partners(
     azure_vault: AzureKeyVault, sandbox: Sandbox, name: SecretName, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    log_everything(caplog)
     sandbox.world.applications[scenarios.vault_application_id()].secrets.clear()
     with pytest.raises(AuthenticationFailed) as caught:
         write(azure_vault, name)
@@ -275,7 +275,7 @@ def test_many_threads_share_one_vault(azure_vault: AzureKeyVault, name: SecretNa
 def test_no_value_and_no_token_of_the_vault_is_logged_at_debug(
     azure_vault: AzureKeyVault, sandbox: Sandbox, name: SecretName, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    log_everything(caplog)
     old = write(azure_vault, name)
     write(azure_vault, name)
     azure_vault.read(name, old)
