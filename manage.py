@@ -13,12 +13,15 @@ def main() -> None:
         demo.prepare()
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
+    from django.db import OperationalError
 
+    # One clear line instead of forty of traceback: it names the variable and what to do.
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
-        # One clear line instead of forty of traceback: it names the variable and what to do.
         sys.exit(f"Configuration: {error}")
+    except OperationalError as error:
+        sys.exit(f"The database does not answer, check DATABASE_URL: {error}".splitlines()[0])
 
 
 if __name__ == "__main__":

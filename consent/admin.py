@@ -22,38 +22,14 @@ from consent.models import (
     CustomerConsent,
     PartnerConsent,
 )
+from consent.panels import CONSENT_TONES, CUSTOMER_TONES, FLOW_TONES
 from consent.registrations import parse_scopes
+from consent.words import CHECK_WORDS
 from portal.audit.trail import record
 from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
-from portal.site.display import Tone, badge, guid, moment, words
+from portal.site.display import badge, guid, moment, words
 from tenants.models import PartnerTenant
-
-_FLOW_TONES = {
-    "open": Tone.BUSY,
-    "working": Tone.BUSY,
-    "connected": Tone.GOOD,
-    "connected_mfa_missing": Tone.WARN,
-    "waiting_approval": Tone.WARN,
-    "refused": Tone.BAD,
-}
-_CONSENT_TONES = {
-    "connected": Tone.GOOD,
-    "mfa_missing": Tone.WARN,
-    "needs_consent": Tone.BAD,
-    "stopped": Tone.BAD,
-    "disconnected": Tone.QUIET,
-}
-_CUSTOMER_TONES = {
-    "unknown": Tone.QUIET,
-    "absent": Tone.QUIET,
-    "waiting": Tone.BUSY,
-    "partial": Tone.WARN,
-    "granted": Tone.GOOD,
-    "differs": Tone.WARN,
-    "blocked": Tone.WARN,
-    "failed": Tone.BAD,
-}
 
 
 class ScopesField(forms.CharField):
@@ -243,7 +219,7 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     fields = [
         "reference",
         "link",
-        "outcome",
+        "shown_outcome",
         "problem",
         "code",
         "checks",
@@ -264,7 +240,7 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
 
     @admin.display(ordering="outcome", description="Outcome")
     def shown_outcome(self, flow: ConsentFlow) -> str:
-        return badge(flow.get_outcome_display(), _FLOW_TONES[flow.outcome])
+        return badge(flow.get_outcome_display(), FLOW_TONES[ConsentFlow.Outcome(flow.outcome)])
 
     @admin.display(ordering="created_at", description="Started")
     def started(self, flow: ConsentFlow) -> str:
@@ -290,15 +266,15 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     list_select_related = ["partner", "registration"]
     search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
     fieldsets = [
-        (None, {"fields": ["partner", "registration", "state", "last_message", "last_code"]}),
-        ("Sign-in", {"fields": ["consented_at", "pinned_oid", "permissions", "mfa", "mfa_checked_at", "checks"]}),
+        (None, {"fields": ["partner", "registration", "shown_state", "last_message", "last_code"]}),
+        ("Sign-in", {"fields": ["consented_at", "pinned_oid", "permissions", "mfa", "mfa_checked_at", "shown_checks"]}),
         ("Token", {"fields": ["generation", "stored_at", "short_fingerprint"]}),
         ("Checks", {"fields": ["last_success_at", "last_try_at", "last_problem", "first_denied_at"]}),
     ]
 
     @admin.display(ordering="state", description="State")
     def shown_state(self, consent: PartnerConsent) -> str:
-        return badge(consent.get_state_display(), _CONSENT_TONES[consent.state])
+        return badge(consent.get_state_display(), CONSENT_TONES[PartnerConsent.State(consent.state)])
 
     @admin.display(ordering="last_success_at", description="Last success")
     def last_success(self, consent: PartnerConsent) -> str:
@@ -307,6 +283,10 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     @admin.display(ordering="last_try_at", description="Last try")
     def last_try(self, consent: PartnerConsent) -> str:
         return moment(consent.last_try_at, empty="never")
+
+    @admin.display(description="Proven at the sign-in")
+    def shown_checks(self, consent: PartnerConsent) -> str:
+        return words([f"{CHECK_WORDS[one['check']][one['state']]['label']}: {one['state']}" for one in consent.checks])
 
     @admin.display(description="Granted permissions")
     def permissions(self, consent: PartnerConsent) -> str:
@@ -335,7 +315,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     fields = [
         "customer",
         "registration",
-        "state",
+        "shown_state",
         "reason",
         "owner",
         "actual_grants",
@@ -351,7 +331,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
 
     @admin.display(ordering="state", description="State")
     def shown_state(self, consent: CustomerConsent) -> str:
-        return badge(consent.get_state_display(), _CUSTOMER_TONES[consent.state])
+        return badge(consent.get_state_display(), CUSTOMER_TONES[CustomerConsent.State(consent.state)])
 
     @admin.display(ordering="verified_at", description="Last read")
     def verified(self, consent: CustomerConsent) -> str:

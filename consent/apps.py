@@ -4,3 +4,10 @@ from django.apps import AppConfig
 class ConsentConfig(AppConfig):
     name = "consent"
     verbose_name = "Consent"
+
+    def ready(self) -> None:
+        from consent import panels
+        from portal.site.dashboard import register_panel
+
+        for panel in (panels.attention_panel, panels.customers_panel, panels.flows_panel):
+            register_panel(panel)

@@ -209,7 +209,7 @@ class PartnerConsent(models.Model):
     registration = models.ForeignKey(ApplicationRegistration, on_delete=models.PROTECT, related_name="consents")
     state = models.CharField(max_length=14, choices=State)
     consented_at = models.DateTimeField()
-    pinned_oid = ObjectIdField("account object id", help_text="The consenting account in the partner's tenant (S-15)")
+    pinned_oid = ObjectIdField("account object id", help_text="The account that consented, in the partner's tenant.")
     granted_scopes = models.JSONField(default=list)
     permission_set_version = models.PositiveIntegerField()
 
@@ -223,8 +223,8 @@ class PartnerConsent(models.Model):
     lease_until = models.DateTimeField(null=True)
 
     # Health: only what a real redemption and a real Partner Center answer showed.
-    mfa = models.CharField(max_length=8, choices=Mfa, default=Mfa.UNPROVEN)
-    mfa_checked_at = models.DateTimeField(null=True)
+    mfa = models.CharField("MFA", max_length=8, choices=Mfa, default=Mfa.UNPROVEN)
+    mfa_checked_at = models.DateTimeField("MFA checked at", null=True)
     last_success_at = models.DateTimeField(null=True)
     last_try_at = models.DateTimeField(null=True, db_index=True)
     last_problem = models.CharField(max_length=60, blank=True, help_text="Class of the last failure; else empty")

@@ -10,7 +10,7 @@ import shutil
 import socket
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent.parent / ".demo"
+FOLDER = Path(os.environ.get("DEMO_FOLDER") or Path(__file__).resolve().parent.parent / ".demo")
 _PORTAL, _SANDBOX, _SIGN_IN = 8000, 9443, 9080
 
 

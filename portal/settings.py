@@ -18,6 +18,10 @@ from portal.site.unfold import UNFOLD as UNFOLD
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(BASE_DIR / ".env")
 
+# Database and embedded vault of a portal that was not told otherwise.
+_local = BASE_DIR / ".local"
+_local.mkdir(mode=0o700, exist_ok=True)
+
 # --- the deployment -----------------------------------------------------------------------------------------------
 
 DEBUG = env.flag("DEBUG")
@@ -76,8 +80,8 @@ TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 24, maximum=720)
 # --- vault --------------------------------------------------------------------------------------------------------
 
 # A directory for the embedded vault, or the https address of an Azure Key Vault.
-VAULT_URL = env.text("VAULT_URL", str(BASE_DIR / ".local" / "vault"))
-VAULT_KEY_FILE = env.text("VAULT_KEY_FILE", str(BASE_DIR / ".local" / "vault-key"))
+VAULT_URL = env.text("VAULT_URL", str(_local / "vault"))
+VAULT_KEY_FILE = env.text("VAULT_KEY_FILE", str(_local / "vault-key"))
 VAULT_IDENTITY = env.text("VAULT_IDENTITY", "managed-identity")
 VAULT_CLOUD = env.text("VAULT_CLOUD", "global")
 VAULT_TENANT_ID = env.text("VAULT_TENANT_ID", "")
@@ -132,7 +136,7 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{BASE_DIR / '.local' / 'db.sqlite3'}")}
+DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{_local / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # without these a second writer fails at once with "database is locked".
     DATABASES["default"]["OPTIONS"] = {

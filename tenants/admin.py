@@ -9,16 +9,9 @@ from django.http import HttpRequest
 
 from portal.audit.trail import record
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
-from portal.site.display import Tone, badge, guid, moment
+from portal.site.display import badge, guid, moment
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-
-_TONES = {
-    "invited": Tone.BUSY,
-    "connected": Tone.GOOD,
-    "attention": Tone.WARN,
-    "disabled": Tone.QUIET,
-    "offboarded": Tone.QUIET,
-}
+from tenants.panels import STATE_TONES
 
 
 @admin.register(PartnerTag)
@@ -37,11 +30,11 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     list_filter = ["state", "cloud", "kind", "tags"]
     search_fields = ["name__istartswith", "=tenant_id", "domain__startswith"]
     filter_horizontal = ["tags"]
-    readonly_fields = ["state", "created_at", "customers_synced_at"]
+    readonly_fields = ["shown_state", "created_at", "customers_synced_at"]
     fieldsets = [
         (None, {"fields": ["name", "tenant_id", "cloud", "domain", "kind"]}),
         ("Contact", {"fields": ["contact_name", "contact_email", "tags", "notes"]}),
-        ("State", {"fields": ["state", "created_at", "customers_synced_at"]}),
+        ("State", {"fields": ["shown_state", "created_at", "customers_synced_at"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PartnerTenant]:
@@ -66,7 +59,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
 
     @admin.display(ordering="state", description="State")
     def shown_state(self, partner: PartnerTenant) -> str:
-        return badge(partner.get_state_display(), _TONES[partner.state])
+        return badge(partner.get_state_display(), STATE_TONES[PartnerTenant.State(partner.state)])
 
     @admin.display(ordering="tenant_id", description="Tenant id")
     def shown_tenant(self, partner: PartnerTenant) -> str:

@@ -4,3 +4,9 @@ from django.apps import AppConfig
 class TenantsConfig(AppConfig):
     name = "tenants"
     verbose_name = "Tenants"
+
+    def ready(self) -> None:
+        from portal.site.dashboard import register_panel
+        from tenants.panels import partners_panel
+
+        register_panel(partners_panel)

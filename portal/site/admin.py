@@ -311,6 +311,10 @@ class ReadOnlyInline[C: Model, P: Model](_TabularInline[C, P]):
     show_change_link = True
     per_page = 20
 
+    def get_readonly_fields(self, request: HttpRequest, obj: P | None = None) -> Any:
+        # Also times that fill themselves, which no form accepts as fields.
+        return self.fields or super().get_readonly_fields(request, obj)
+
     def has_add_permission(self, request: HttpRequest, obj: P | None = None) -> bool:
         return False
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 EMPTY = "–"
@@ -93,5 +93,5 @@ def words(values: Sequence[str]) -> SafeString:
     """Return short technical words, such as scopes, one a chip."""
     if not values:
         return format_html("{}", EMPTY)
-    chips = SafeString("").join(format_html("<li><code>{}</code></li>", value) for value in values)
+    chips = format_html_join("", "<li><code>{}</code></li>", ((value,) for value in values))
     return format_html('<ul class="chips">{}</ul>', chips)

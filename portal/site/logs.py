@@ -21,14 +21,16 @@ REDACTED = "[redacted]"
 
 # Names under which OAuth and OpenID Connect carry what must not be read.
 _PARAMETERS = "access_token|refresh_token|id_token|client_secret|client_assertion|code_verifier|session_state|nonce"
-_NAMED = rf"(?:{_PARAMETERS}|(?:code|state)(?!(?:=|%3D|[\"']\s*:\s*[\"']?)[A-Za-z_]{{0,32}}\d{{0,8}}(?![\w.-])))"
+# "state=connected" and "code=AADSTS50076" are words of ours and of Microsoft: a whole value of letters, then digits.
+_WORD = r"(?:=|%3D|[\"']\s*:\s*[\"']?)(?=\w)[A-Za-z_]{0,32}\d{0,8}[.:!?]?(?![^&\s\"',;)}\]])"
+_NAMED = rf"(?:{_PARAMETERS}|(?:code|state)(?!{_WORD}))"
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # A JSON Web Token: base64url parts, the first always begins with '{"'. It may be cut.
     (re.compile(r"\beyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){1,4}"), REDACTED),
     # Entra's authorization codes and refresh tokens.
     (re.compile(r"(?<![\w.-])[01]\.A[\w-]{30,}(?:\.[\w-]+)*"), REDACTED),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {REDACTED}"),
-    # name=value as in a URL or a form. "state=connected" and "code=AADSTS50076" are words of ours and of Microsoft.
+    # name=value as in a URL or a form.
     (re.compile(rf"(?i)(?<![A-Za-z0-9_])({_NAMED})(=|%3D)[^&\s\"',;)}}\]]+"), rf"\1\2{REDACTED}"),
     # "name": "value" as in JSON, 'name': 'value' as in a Python repr; the value may be cut.
     (

@@ -44,7 +44,7 @@ SHARED_PATHS = ("/livez", "/readyz")
 
 def is_staff_path(path: str) -> bool:
     """Whether the path belongs to the staff's world."""
-    return path.startswith(reverse("admin:index"))
+    return f"{path}/".startswith(reverse("admin:index"))
 
 
 class SecurityHeadersMiddleware:

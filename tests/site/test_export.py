@@ -14,7 +14,20 @@ from portal.site.export import csv_lines, csv_response, safe_cell
 pytestmark = pytest.mark.req("S-64")
 
 TRIGGERS = ["=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠", "﹦", "﹢", "﹣", "﹫", "−"]
-PREFIXES = ["", " ", "\u00a0", "\u200b", "\ufeff", "\u2060", "\u00ad", "\u3000", "\u202e", "\ufe0f", "\u3164", " \u200b "]
+PREFIXES = [
+    "",
+    " ",
+    "\u00a0",
+    "\u200b",
+    "\ufeff",
+    "\u2060",
+    "\u00ad",
+    "\u3000",
+    "\u202e",
+    "\ufe0f",
+    "\u3164",
+    " \u200b ",
+]
 
 
 @pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda text: f"U+{ord(text):04X}")
@@ -34,7 +47,9 @@ def test_empty_values_and_times_have_one_form() -> None:
     assert safe_cell(-5) == "'-5"
 
 
-hostile = st.text(st.sampled_from('=+-@\t\r\n\0＝－",;\'| \u200b\ufeffaZ9') | st.characters(exclude_categories=["Cs"]), max_size=30)
+hostile = st.text(
+    st.sampled_from("=+-@\t\r\n\0＝－\",;'| \u200b\ufeffaZ9") | st.characters(exclude_categories=["Cs"]), max_size=30
+)
 
 
 @given(st.lists(st.tuples(hostile, hostile, hostile), max_size=6))

@@ -25,11 +25,22 @@ class Log:
         handler = logging.StreamHandler(self._stream)
         handler.setFormatter(formatter)
         handler.addFilter(RedactionFilter())
-        self.logger = logging.Logger("tests.site", logging.DEBUG)
+        # Outside the tree of loggers, so that nothing else hears it.
+        self.logger = logging.Logger("tests.site", logging.DEBUG)  # noqa: LOG001
         self.logger.addHandler(handler)
 
     def text(self) -> str:
         return self._stream.getvalue()
+
+
+def fail(log: Log, message: str, **extra: str) -> None:
+    def inner() -> None:
+        raise RuntimeError(message)
+
+    try:
+        inner()
+    except RuntimeError:
+        log.logger.exception("failed", extra=extra)
 
 
 @pytest.fixture(params=[JsonFormatter, ConsoleFormatter])
@@ -64,17 +75,16 @@ def log(request: pytest.FixtureRequest) -> Log:
         f"state%3D{CANARY}%26",
         f"redeem 0.A{CANARY}.xyz",
         f"Not Found: /consent/{CANARY}/start",
-        f"refresh\u200b_token={CANARY} then refresh_token={CANARY}"[len("refresh\u200b_token=") + len(CANARY) :],
+        f"code=abc/{CANARY}",
+        f"code=AADSTS50076.{CANARY}",
+        f"state : 'x', 'state': 'connected+{CANARY}'",
     ],
 )
 def test_no_token_code_or_link_reaches_a_line(log: Log, message: str) -> None:
     log.logger.info(message)
     log.logger.info("%s", message)
     log.logger.info("see extra", extra={"detail": message})
-    try:
-        raise ValueError(message)
-    except ValueError:
-        log.logger.exception("failed")
+    fail(log, message)
     assert CANARY not in log.text()
 
 
@@ -85,16 +95,17 @@ def test_extras_with_secret_names_and_secrets_are_hidden(log: Log) -> None:
     assert "7" in log.text()
 
 
-@pytest.mark.parametrize("text", ["state=connected", "code=AADSTS50076", "code=invalid_grant", '"code": "PC2004"'])
+@pytest.mark.parametrize("text", ["state=connected.", "code=AADSTS50076", "code=invalid_grant", "'code': 'PC2004'"])
 def test_words_of_ours_and_error_codes_stay_readable(log: Log, text: str) -> None:
     log.logger.info("partner 7: %s (correlation 7c8e4a66-0000-4000-8000-000000000001)", text)
-    assert text.replace('"', '\\"' if "{" in log.text() else '"') in log.text()
+    assert text in log.text()
     assert "7c8e4a66-0000-4000-8000-000000000001" in log.text()
 
 
 @pytest.mark.req("S-59")
 @pytest.mark.parametrize(
-    "forgery", ["\r\n{}", "\n2026 ERROR forged", "\x1b[2K\x1b[1A", "\u2028forged", "\u202egnp.exe", "\x00", "\x85next", "\t"]
+    "forgery",
+    ["\r\n{}", "\n2026 ERROR forged", "\x1b[2K\x1b[1A", "\u2028forged", "\u202egnp.exe", "\x00", "\x85next", "\t"],
 )
 def test_text_from_outside_cannot_forge_or_recolour_a_line(log: Log, forgery: str) -> None:
     log.logger.warning("partner name is %s!", f"Contoso{forgery}", extra={"domain": forgery})
@@ -108,10 +119,7 @@ def test_each_event_is_one_json_object(caplog: pytest.LogCaptureFixture) -> None
     log = Log(JsonFormatter())
     log.logger.info("first\nsecond", extra={"partner": 7})
     log.logger.info("broken %d", "arguments")
-    try:
-        raise RuntimeError("line\nbreak")
-    except RuntimeError:
-        log.logger.exception("failed", extra={"code": "AADSTS50076"})
+    fail(log, "line\nbreak", code="AADSTS50076")
     events = [json.loads(line) for line in log.text().splitlines()]
     assert [event["level"] for event in events] == ["info", "info", "error"]
     assert events[0]["partner"] == 7

@@ -19,7 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("--scenario", default="minimal", choices=["empty", "minimal", "demo"])
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not settings.TEST_ENDPOINTS:
+        if not settings.TEST_ENDPOINTS or Path(settings.TEST_CA_FILE).name != "ca.pem":
             raise CommandError("Set TEST_ENDPOINTS to a free port and TEST_CA_FILE to a path ending in ca.pem first.")
         try:
             from portal.sandbox.server import Sandbox
@@ -33,12 +33,18 @@ class Command(BaseCommand):
                 scenario=options["scenario"],
             )
         except OSError as error:
-            raise CommandError(f"Port {settings.TEST_ENDPOINTS} cannot be used: {error.strerror}.") from None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: sandbox.stop())
+            ports = f"TEST_ENDPOINTS={settings.TEST_ENDPOINTS} or TEST_SIGN_IN_PORT={settings.TEST_SIGN_IN_PORT}"
+            raise CommandError(f"{error.filename or ports} cannot be used: {error.strerror}.") from None
         self.stdout.write(
             f"Sandbox on https://login.global.localhost:{sandbox.port} and the other hosts of its clouds."
         )
         self.stdout.write(f"Pages for a browser: http://login.global.localhost:{sandbox.browser_port}")
         self.stdout.write(f"Control: http://control.localhost:{sandbox.browser_port}/state    CA: {sandbox.ca_file}")
-        asyncio.run(sandbox.serve(lambda: self.stdout.write("Ready. Ctrl-C stops it.")))
+
+        def ready() -> None:
+            # Until here a signal ends the process as it always does; from here on open requests are finished first.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: sandbox.stop())
+            self.stdout.write("Ready. Ctrl-C stops it.")
+
+        asyncio.run(sandbox.serve(ready))

@@ -22,6 +22,11 @@ CUSTOMER_POLICY = Words(
     "A sign-in policy of the customer's tenant refused the partner's account.",
     "Ask the customer to exclude service providers from this Conditional Access policy.",
 )
+CUSTOMER_SIGN_IN = Words(
+    Owner.CUSTOMER,
+    "The customer's tenant wants the partner's account to sign in there.",
+    "Ask the customer to read its sign-in log and to exclude service providers from the policy that it names.",
+)
 CUSTOMER_ACCOUNT = Words(
     Owner.PARTNER,
     "The partner's account has no access to this customer.",
@@ -89,14 +94,16 @@ _ACCOUNT_STATE: Mapping[int, tuple[str, str]] = {
 }
 _CONSENT: Mapping[int, tuple[str, str]] = {
     65004: ("The person declined the consent.", "Let the partner open the link again and press Accept."),
-    90093: (
-        "The account may not consent for its organisation.",
-        "Let a Global Administrator of the partner open the link.",
-    ),
     90094: ("An administrator must consent.", "Let a Global Administrator of the partner open the link."),
     90095: (
         "The consent waits for an administrator's approval.",
         "Let the partner approve the request, or let a Global Administrator open the link.",
+    ),
+}
+_MAY_NOT_CONSENT: Mapping[int, tuple[str, str]] = {
+    90093: (
+        "The account may not consent for its organisation.",
+        "Let a Global Administrator of the partner open the link.",
     ),
 }
 _NOT_CONSENTED: Mapping[int, tuple[str, str]] = {
@@ -224,10 +231,6 @@ _SIGN_IN: Mapping[int, tuple[str, str]] = {
         "Open the link from a network without tenant restrictions.",
     ),
     50058: ("Nobody was signed in.", "Open the link again and sign in."),
-    50088: (
-        "Too many telephone calls or messages for MFA.",
-        "Wait some minutes or take another method, then open the link again.",
-    ),
     50089: ("The sign-in took too long.", "Open the link again."),
     50125: ("A password or registration page came in between.", "Finish it at Microsoft, then open the link again."),
     50126: ("The user name or the password was wrong.", "Open the link again and sign in with the right one."),
@@ -248,7 +251,6 @@ _SIGN_IN: Mapping[int, tuple[str, str]] = {
     500208: ("This kind of account cannot sign in here.", "Open the link again with a work account."),
     501481: ("The sign-in belongs to another attempt.", "Open the link again."),
     700020: ("Microsoft wants a person to sign in.", AGAIN),
-    900561: ("The browser's Back button repeated an old step.", "Open the link again."),
     **{
         number: (
             "A password change at Microsoft was not finished.",
@@ -256,6 +258,9 @@ _SIGN_IN: Mapping[int, tuple[str, str]] = {
         )
         for number in range(120000, 120022)
     },
+}
+_BACK_BUTTON: Mapping[int, tuple[str, str]] = {
+    900561: ("The browser's Back button repeated an old step.", "Open the link again."),
 }
 _DISABLED_HERE: Mapping[int, tuple[str, str]] = {
     7000112: (
@@ -283,7 +288,21 @@ ACCOUNTS: Mapping[int, Row] = merged(
     rows(_CONSENT_CLASS, Owner.US, _SPA_TOKEN, in_customer=CHECK_TOKEN, fatal=True),
     rows(_CONSENT_CLASS, Owner.PARTNER, _ACCOUNT_STATE, in_customer=CHECK_TOKEN),
     rows(_CONSENT_CLASS, Owner.PARTNER, _CONSENT, in_customer=CUSTOMER_CONSENT),
-    rows(_CONSENT_CLASS, Owner.PARTNER, _NOT_CONSENTED, in_customer=CUSTOMER_CONSENT, not_consented=True),
+    rows(
+        _CONSENT_CLASS,
+        Owner.PARTNER,
+        _MAY_NOT_CONSENT,
+        in_customer=CUSTOMER_CONSENT,
+        also_with=frozenset({"invalid_client"}),
+    ),
+    rows(
+        _CONSENT_CLASS,
+        Owner.PARTNER,
+        _NOT_CONSENTED,
+        in_customer=CUSTOMER_CONSENT,
+        not_consented=True,
+        also_with=frozenset({"invalid_client", "unauthorized_client"}),
+    ),
     rows(_INTERACTION, Owner.PARTNER, _MFA, in_customer=CUSTOMER_POLICY, error=MfaRequired),
     rows(_INTERACTION, Owner.PARTNER, _POLICY, in_customer=CUSTOMER_POLICY),
     rows(_INTERACTION, Owner.PARTNER, _HOME_RISK),
@@ -299,6 +318,16 @@ ACCOUNTS: Mapping[int, Row] = merged(
             "The application is disabled in the customer's tenant.",
             "Ask the customer to enable the enterprise application.",
         ),
+        also_with=frozenset({"unauthorized_client"}),
     ),
+    rows(_INTERACTION, Owner.PARTNER, _BACK_BUTTON, also_with=frozenset({"invalid_request"})),
     rows(FailureClass.NOT_FOUND, Owner.PARTNER, _RESOURCE_MISSING, in_customer=CUSTOMER_RESOURCE),
 )
+
+DAMAGED_TOKEN = rows(
+    _CONSENT_CLASS,
+    Owner.PARTNER,
+    {("invalid_grant", 9002313): ("The stored token is damaged.", AGAIN)},
+    in_customer=CHECK_TOKEN,
+)
+"""The one number that says another thing under ``invalid_grant`` than elsewhere."""

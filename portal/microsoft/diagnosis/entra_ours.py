@@ -180,6 +180,12 @@ _BUSY: Mapping[int, tuple[str, str]] = {
         for number in range(80001, 80015)
     },
 }
+_TELEPHONE: Mapping[int, tuple[str, str]] = {
+    50088: (
+        "Too many telephone calls or messages for MFA.",
+        "Wait some minutes or take another method, then open the link again.",
+    ),
+}
 _MICROSOFT: Mapping[int, tuple[str, str]] = {
     50000: ("Microsoft could not issue a token.", "Open a Microsoft support request if it lasts longer than an hour."),
     90036: ("The directory has a lasting fault.", "Open a Microsoft support request with the request id."),
@@ -197,5 +203,6 @@ OURS: Mapping[int, Row] = merged(
     rows(FailureClass.NOT_FOUND, Owner.US, _TENANT_GONE),
     rows(FailureClass.THROTTLED, Owner.NOBODY, _THROTTLED),
     rows(FailureClass.TEMPORARY, Owner.NOBODY, _BUSY),
+    rows(FailureClass.TEMPORARY, Owner.PARTNER, _TELEPHONE),
     rows(FailureClass.TEMPORARY, Owner.MICROSOFT, _MICROSOFT),
 )

@@ -113,6 +113,8 @@ class Row:
     """The words when a customer's tenant gave this answer; they never call the partner's token suspect."""
     fatal_for_token: bool = False
     not_consented: bool = False
+    also_with: frozenset[str] = frozenset()
+    """Values of ``error`` outside the class's own family with which Microsoft sends this number."""
 
     def read(self, key: str, failure_class: FailureClass | None = None, *, customer_tenant: bool = False) -> Diagnosis:
         """Return the diagnosis; ``failure_class`` replaces the row's own where the protocol said something else."""
@@ -138,6 +140,7 @@ def row(
     error: type[RemoteError] | None = None,
     fatal: bool = False,
     not_consented: bool = False,
+    also_with: frozenset[str] = frozenset(),
 ) -> Row:
     """Return one row; what is left out follows from the class."""
     return Row(
@@ -147,6 +150,7 @@ def row(
         in_customer=in_customer or words,
         fatal_for_token=fatal,
         not_consented=not_consented,
+        also_with=also_with,
     )
 
 
@@ -159,6 +163,7 @@ def rows[Key](
     error: type[RemoteError] | None = None,
     fatal: bool = False,
     not_consented: bool = False,
+    also_with: frozenset[str] = frozenset(),
 ) -> dict[Key, Row]:
     """Return the rows of one kind. ``sentences`` holds cause and remedy of each code."""
     return {
@@ -169,6 +174,7 @@ def rows[Key](
             error=error,
             fatal=fatal,
             not_consented=not_consented,
+            also_with=also_with,
         )
         for code, (cause, remedy) in sentences.items()
     }

@@ -1,0 +1,106 @@
+"""What the dashboard shows of consents: what somebody has to look at comes first."""
+
+from __future__ import annotations
+
+from django.db.models import Count
+from django.http import HttpRequest
+from django.urls import reverse
+
+from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
+from portal.site.dashboard import Figure, Panel, Row
+from portal.site.display import Tone
+
+_SHOWN = 8
+CONSENT_TONES = {
+    PartnerConsent.State.CONNECTED: Tone.GOOD,
+    PartnerConsent.State.MFA_MISSING: Tone.WARN,
+    PartnerConsent.State.NEEDS_CONSENT: Tone.BAD,
+    PartnerConsent.State.STOPPED: Tone.BAD,
+    PartnerConsent.State.DISCONNECTED: Tone.QUIET,
+}
+CUSTOMER_TONES = {
+    CustomerConsent.State.GRANTED: Tone.GOOD,
+    CustomerConsent.State.WAITING: Tone.BUSY,
+    CustomerConsent.State.PARTIAL: Tone.WARN,
+    CustomerConsent.State.DIFFERS: Tone.WARN,
+    CustomerConsent.State.BLOCKED: Tone.WARN,
+    CustomerConsent.State.FAILED: Tone.BAD,
+    CustomerConsent.State.ABSENT: Tone.QUIET,
+    CustomerConsent.State.UNKNOWN: Tone.QUIET,
+}
+FLOW_TONES = {
+    ConsentFlow.Outcome.OPEN: Tone.BUSY,
+    ConsentFlow.Outcome.WORKING: Tone.BUSY,
+    ConsentFlow.Outcome.CONNECTED: Tone.GOOD,
+    ConsentFlow.Outcome.MFA_MISSING: Tone.WARN,
+    ConsentFlow.Outcome.WAITING_APPROVAL: Tone.WARN,
+    ConsentFlow.Outcome.REFUSED: Tone.BAD,
+}
+
+
+def attention_panel(request: HttpRequest) -> Panel | None:
+    """Tokens with a problem, the longest without success first; one query."""
+    if not request.user.has_perm("consent.view_partnerconsent"):
+        return None
+    consents = (
+        PartnerConsent.objects.usable()
+        .exclude(last_problem="")
+        .select_related("partner")
+        .order_by("last_success_at", "pk")[:_SHOWN]
+    )
+    return Panel(
+        title="Needs a look",
+        order=20,
+        link=reverse("admin:consent_partnerconsent_changelist"),
+        empty="Every token that was checked works.",
+        rows=[
+            Row(
+                label=consent.partner.name,
+                detail=consent.last_message or consent.get_state_display(),
+                link=reverse("admin:consent_partnerconsent_change", args=[consent.pk]),
+                tone=CONSENT_TONES[PartnerConsent.State(consent.state)] if consent.state != "connected" else Tone.WARN,
+            )
+            for consent in consents
+        ],
+    )
+
+
+def customers_panel(request: HttpRequest) -> Panel | None:
+    """Customer consents by state; one query."""
+    if not request.user.has_perm("consent.view_customerconsent"):
+        return None
+    counts = dict(CustomerConsent.objects.order_by().values_list("state").annotate(Count("pk")))
+    address = reverse("admin:consent_customerconsent_changelist")
+    return Panel(
+        title="Customer consents",
+        order=30,
+        link=address,
+        empty="Nothing was pushed yet.",
+        figures=[
+            Figure(label=state.label, value=counts[state], tone=tone, link=f"{address}?state__exact={state.value}")
+            for state, tone in CUSTOMER_TONES.items()
+            if counts.get(state)
+        ],
+    )
+
+
+def flows_panel(request: HttpRequest) -> Panel | None:
+    """The latest attempts of partners; one query."""
+    if not request.user.has_perm("consent.view_consentflow"):
+        return None
+    flows = ConsentFlow.objects.select_related("link__partner").order_by("-created_at")[:_SHOWN]
+    return Panel(
+        title="Latest attempts",
+        order=40,
+        link=reverse("admin:consent_consentflow_changelist"),
+        empty="No partner has pressed Continue yet.",
+        rows=[
+            Row(
+                label=f"{flow.link.partner.name}: {flow.get_outcome_display()}",
+                detail=" ".join(part for part in (flow.reference, flow.problem, flow.code) if part),
+                link=reverse("admin:consent_consentflow_change", args=[flow.pk]),
+                tone=FLOW_TONES[ConsentFlow.Outcome(flow.outcome)],
+            )
+            for flow in flows
+        ],
+    )

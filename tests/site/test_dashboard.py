@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib import admin as django_admin
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from django.test import Client
+
+from portal.site import dashboard
+from portal.site.dashboard import Figure, Panel, Row, panels, register_panel
+from portal.site.display import Tone
+from tests.site.pages import site
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site.pages")]
+
+
+@pytest.fixture(autouse=True)
+def _empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "_panels", [])
+    monkeypatch.setattr(django_admin, "site", site)
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("anna", "anna@vendor.example", "correct horse battery"))
+    return client
+
+
+def test_the_index_works_without_any_panel(staff: Client) -> None:
+    response = staff.get("/admin/")
+    assert response.status_code == 200
+    assert b"/admin/auth/group/" in response.content
+
+
+def test_panels_stand_in_order_with_their_links_and_escaped(staff: Client) -> None:
+    register_panel(lambda request: Panel(title="Later", order=2, empty="Nothing to do."))
+    register_panel(
+        lambda request: Panel(
+            title="First",
+            order=1,
+            figures=[Figure(label="Connected", value=412, link="/admin/x/?state__exact=connected", tone=Tone.GOOD)],
+            rows=[Row(label="<b>Contoso</b>", detail="Consent again", link="/admin/x/1/", tone=Tone.BAD)],
+        )
+    )
+    html = staff.get("/admin/").content.decode()
+    assert html.index("First") < html.index("Later")
+    assert 'href="/admin/x/?state__exact=connected"' in html
+    assert "&lt;b&gt;Contoso&lt;/b&gt;" in html
+    assert "Nothing to do." in html
+
+
+def test_a_panel_that_has_nothing_for_a_person_is_left_out_and_none_is_shown_twice() -> None:
+    def one(request: HttpRequest) -> Panel:
+        return Panel(title="One")
+
+    register_panel(one)
+    register_panel(one)
+    register_panel(lambda request: None)
+    assert [panel.title for panel in panels(HttpRequest())] == ["One"]
