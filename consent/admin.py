@@ -12,7 +12,8 @@ from django.template.response import TemplateResponse
 from django.utils.cache import add_never_cache_headers
 from unfold.admin import TabularInline
 
-from consent import links
+from consent import approvals, clients, links
+from consent.commands import explain
 from consent.models import (
     ApplicationGrant,
     ApplicationRegistration,
@@ -21,11 +22,15 @@ from consent.models import (
     ConsentObservation,
     CustomerConsent,
     PartnerConsent,
+    WaitingToken,
 )
 from consent.panels import CONSENT_TONES, CUSTOMER_TONES, FLOW_TONES
 from consent.registrations import parse_scopes
+from consent.tokens import TokenUnavailable
 from consent.words import CHECK_WORDS
 from portal.audit.trail import record
+from portal.microsoft.errors import RemoteError
+from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.display import badge, guid, moment, words
@@ -295,6 +300,93 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     @admin.display(description="Fingerprint")
     def short_fingerprint(self, consent: PartnerConsent) -> str:
         return consent.fingerprint[:8]
+
+
+@admin.register(WaitingToken)
+class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
+    """Changed accounts: somebody compares the two object ids with the partner, and decides (S-15)."""
+
+    icon = "switch_account"
+    list_display = ["partner", "pinned", "waiting_account", "mfa", "since", "until", "decision"]
+    list_filter = ["decision"]
+    list_select_related = ["consent__partner"]
+    search_fields = ["=object_id", "consent__partner__name__istartswith"]
+    fields = ["partner", "pinned", "waiting_account", "mfa", "since", "until", "decision", "decided_by", "decided_at"]
+    actions = ["approve", "reject"]
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.decide_waitingtoken")
+
+    @admin.display(ordering="consent__partner__name", description="Partner")
+    def partner(self, waiting: WaitingToken) -> str:
+        return waiting.consent.partner.name
+
+    @admin.display(description="Account in use")
+    def pinned(self, waiting: WaitingToken) -> str:
+        return guid(waiting.consent.pinned_oid, label="object id")
+
+    @admin.display(ordering="object_id", description="Account that signed in")
+    def waiting_account(self, waiting: WaitingToken) -> str:
+        return guid(waiting.object_id, label="object id")
+
+    @admin.display(ordering="created_at", description="Since")
+    def since(self, waiting: WaitingToken) -> str:
+        return moment(waiting.created_at)
+
+    @admin.display(ordering="expires_at", description="Switched off")
+    def until(self, waiting: WaitingToken) -> str:
+        return moment(waiting.expires_at)
+
+    @admin.action(description="Approve the account", permissions=["decide"])
+    def approve(self, request: HttpRequest, queryset: QuerySet[WaitingToken]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="approve",
+            title="Approve changed accounts",
+            explanation=(
+                "From now on the portal works with the new account's token, and only this account may renew it. "
+                "Ask the partner, by a channel that you know, whether the change is theirs."
+            ),
+            button="Approve",
+            dangerous=True,
+        ):
+            return answer
+        for waiting in queryset:
+            try:
+                approvals.approve(
+                    waiting,
+                    tools=clients.consent_tools(),
+                    actor=actor_of(request),
+                    correlation_id=new_correlation_id(),
+                )
+            except (approvals.DecisionRefused, TokenUnavailable) as refused:
+                self.message_user(request, f"{waiting}: {refused}", messages.ERROR)
+            except RemoteError as error:
+                self.message_user(request, f"{waiting}: {explain(error)}", messages.ERROR)
+            else:
+                self.message_user(request, f"{waiting}: approved; the older account's token is switched off.")
+        return None
+
+    @admin.action(description="Reject the account", permissions=["decide"])
+    def reject(self, request: HttpRequest, queryset: QuerySet[WaitingToken]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="reject",
+            title="Reject changed accounts",
+            explanation="The new account's token is switched off; the account in use stays.",
+            button="Reject",
+        ):
+            return answer
+        for waiting in queryset:
+            try:
+                approvals.reject(waiting, vault=clients.vault(), actor=actor_of(request))
+            except approvals.DecisionRefused as refused:
+                self.message_user(request, f"{waiting}: {refused}", messages.ERROR)
+            else:
+                self.message_user(request, f"{waiting}: rejected.")
+        return None
 
 
 class ConsentObservationInline(ReadOnlyInline[ConsentObservation, CustomerConsent]):

@@ -17,9 +17,9 @@ from consent.credentials import ClientCredential, read_credential
 from consent.customers import CustomerClients
 from consent.directory import DirectoryClient
 from consent.entra import EntraClient, MetadataCache
-from consent.flow import ConsentTools
 from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.proof import ConsentTools
 from consent.tokens import Audience, TokenService
 from consent.vault.base import SecretName, SecretVersion, Vault
 from portal.microsoft.clouds import NationalCloud, get_cloud

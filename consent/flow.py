@@ -13,8 +13,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
@@ -24,15 +23,17 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from consent.entra import EntraClient, TokenResponse, authorize_url
-from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator, VerifiedIdentity, unverified_claims
-from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, PartnerConsent
+from consent.approvals import hold
+from consent.entra import TokenResponse, authorize_url
+from consent.id_tokens import Flaw, IdTokenRefused, VerifiedIdentity
+from consent.models import ConsentFlow, ConsentLink, PartnerConsent
+from consent.proof import AnotherAccount, ConsentTools, Proven, prove
 from consent.registrations import permission_set
-from consent.tokens import Audience, NewConsent, TokenService, TokenUnavailable
+from consent.tokens import Audience, NewConsent, TokenUnavailable
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record
-from portal.microsoft.clouds import NationalCloud, get_cloud
+from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import callback_error_codes
 from portal.microsoft.errors import (
     AccessDenied,
@@ -46,11 +47,9 @@ from portal.microsoft.errors import (
 from portal.microsoft.http import time_budget
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
 from portal.microsoft.secret import Secret
-from tenants.partner_center import PartnerCenterClient
 
 log = logging.getLogger(__name__)
 
-GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"  # role template id, the same in every tenant
 FLOW_LIFETIME = timedelta(minutes=15)  # S-10
 BINDER_LENGTH = 43
 _WEB_SECONDS = 25.0  # R-13: a web request never waits longer on outside services
@@ -73,18 +72,6 @@ class CallbackAnswer:
     error: str = ""
     error_description: str = ""
     error_subcode: str = ""
-
-
-@dataclass(slots=True, kw_only=True)
-class ConsentTools:
-    """What a flow needs from outside; built by ``consent.clients`` only."""
-
-    vault: Vault
-    tokens: TokenService
-    validator: IdTokenValidator
-    entra: Callable[[ApplicationRegistration, CorrelationId], EntraClient]
-    partner_center: Callable[[NationalCloud, Callable[[], Secret], CorrelationId], PartnerCenterClient]
-    clouds: Callable[[str], NationalCloud] = field(default=get_cloud)
 
 
 class Refused(Exception):
@@ -226,37 +213,32 @@ def _redeem_and_store(
     link = flow.link
     cloud = tools.clouds(link.partner.cloud)
     correlation_id = CorrelationId(flow.correlation_id)
-    entra = tools.entra(link.registration, correlation_id)
-    scope = Audience.PARTNER_CENTER.scope(cloud)
     try:
-        redeemed = entra.redeem_code(
+        redeemed = tools.entra(link.registration, correlation_id).redeem_code(
             tenant_id=link.partner.tenant,
             code=answer.code,
             redirect_uri=redirect_uri(cloud.key),
             code_verifier=_derive("pkce", flow.public_id, binder),
-            scope=scope,
+            scope=Audience.PARTNER_CENTER.scope(cloud),
         )
         identity = _identify(flow, redeemed, cloud, binder, tools)
-        _check_account(flow, identity)
+        if redeemed.refresh_token is None:
+            raise Refused(Problem.OUR_FAULT, code="no_refresh_token")  # the registration lacks offline_access
         # S-17: the refresh token proves itself before it may replace anything.
-        proof = entra.redeem_refresh_token(
-            tenant_id=link.partner.tenant, refresh_token=_refresh_token(redeemed), scope=scope
-        )
-        mfa, checks = _check_partner_center(flow, proof, cloud, tools)
-        tools.tokens.store_new_consent(
+        proven = prove(
             link.partner,
             link.registration,
-            NewConsent(
-                refresh_token=proof.refresh_token or _refresh_token(redeemed),
-                object_id=identity.object_id,
-                scopes=redeemed.scopes,
-                mfa=mfa,
-                checks=checks,
-            ),
-            actor=actor,
+            redeemed.refresh_token,
+            object_id=identity.object_id,
+            tools=tools,
             correlation_id=correlation_id,
-            in_same_transaction=lambda consent: _end_connected(flow, mfa, checks),
         )
+        _keep(flow, identity, proven, redeemed.scopes, tools, actor)
+    except AnotherAccount as other:
+        detail = {"expected_tenant": link.partner.tenant_id, "actual_tenant": other.actual_tenant or ""}
+        raise Refused(Problem.WRONG_TENANT, code="another_account", detail=detail) from None
+    except IdTokenRefused as refused:
+        raise Refused(Problem.OUR_FAULT, code=f"id_token_{refused.flaw}") from None
     except RemoteError as error:
         log.warning("consent flow refused: %s", error, extra={"flow": flow.reference})
         raise Refused(_problem_for(error), code=error.code) from None
@@ -264,10 +246,48 @@ def _redeem_and_store(
         raise Refused(Problem.TRY_AGAIN) from None
 
 
-def _refresh_token(redeemed: TokenResponse) -> Secret:
-    if redeemed.refresh_token is None:
-        raise Refused(Problem.OUR_FAULT, code="no_refresh_token")  # offline_access is missing in the registration
-    return redeemed.refresh_token
+def _keep(
+    flow: ConsentFlow,
+    identity: VerifiedIdentity,
+    proven: Proven,
+    scopes: frozenset[str],
+    tools: ConsentTools,
+    actor: Actor,
+) -> None:
+    """Store the token, or hold it apart when another account is pinned (S-15)."""
+    link = flow.link
+    new = NewConsent(
+        refresh_token=proven.refresh_token,
+        object_id=identity.object_id,
+        scopes=scopes,
+        mfa=proven.mfa,
+        checks=proven.checks,
+    )
+    correlation_id = CorrelationId(flow.correlation_id)
+    existing = PartnerConsent.objects.for_partner(link.partner).filter(registration=link.registration, generation__gt=0)
+    current = existing.first()
+    if current is not None and current.pinned_oid != identity.object_id:
+        hold(
+            current,
+            new,
+            vault=tools.vault,
+            actor=actor,
+            correlation_id=correlation_id,
+            in_same_transaction=lambda: _end(flow, ConsentFlow.Outcome.WAITING_APPROVAL, proven.checks),
+        )
+        return
+    connected = proven.mfa is PartnerConsent.Mfa.PROVEN
+    if current is not None and current.state == PartnerConsent.State.CONNECTED and not connected:
+        raise Refused(Problem.MFA_MISSING, code="mfa_missing_kept_old")  # S-17: the working token stays
+    outcome = ConsentFlow.Outcome.CONNECTED if connected else ConsentFlow.Outcome.MFA_MISSING
+    tools.tokens.store_new_consent(
+        link.partner,
+        link.registration,
+        new,
+        actor=actor,
+        correlation_id=correlation_id,
+        in_same_transaction=lambda _: _end(flow, outcome, proven.checks),
+    )
 
 
 def _identify(
@@ -294,70 +314,6 @@ def _identify(
         raise Refused(problem, code=f"id_token_{refused.flaw}", detail=detail) from None
 
 
-def _check_account(flow: ConsentFlow, identity: VerifiedIdentity) -> None:
-    """Another account than the pinned one never replaces a token by itself (S-15)."""
-    pinned = (
-        PartnerConsent.objects.for_partner(flow.link.partner)
-        .filter(registration=flow.link.registration, generation__gt=0)
-        .values_list("pinned_oid", flat=True)
-        .first()
-    )
-    if pinned is not None and pinned != identity.object_id:
-        raise Refused(
-            Problem.OTHER_ACCOUNT_WAITING,
-            code="other_account",
-            detail={"pinned_oid": pinned, "actual_oid": identity.object_id},
-        )
-
-
-def _check_partner_center(
-    flow: ConsentFlow, proof: TokenResponse, cloud: NationalCloud, tools: ConsentTools
-) -> tuple[PartnerConsent.Mfa, list[dict[str, str]]]:
-    """Prove tenant, rights and MFA on one real Partner Center call (S-18)."""
-    client = tools.partner_center(cloud, lambda: proof.access_token, CorrelationId(flow.correlation_id))
-    profile = client.organization_profile()
-    if profile.tenant_id != flow.link.partner.tenant:
-        raise Refused(
-            Problem.WRONG_TENANT,
-            code="profile_tenant",
-            detail={"expected_tenant": flow.link.partner.tenant_id, "actual_tenant": profile.tenant_id},
-        )
-    mfa = {
-        True: PartnerConsent.Mfa.PROVEN,
-        False: PartnerConsent.Mfa.MISSING,
-        None: PartnerConsent.Mfa.UNPROVEN,
-    }[profile.mfa_compliant]
-    healthy = (
-        PartnerConsent.objects.for_partner(flow.link.partner)
-        .filter(registration=flow.link.registration, state=PartnerConsent.State.CONNECTED)
-        .exists()
-    )
-    if healthy and mfa is not PartnerConsent.Mfa.PROVEN:
-        raise Refused(Problem.MFA_MISSING, code="mfa_missing_kept_old")  # S-17: the working token stays
-    states = {
-        PartnerConsent.Mfa.PROVEN: "passed",
-        PartnerConsent.Mfa.MISSING: "failed",
-        PartnerConsent.Mfa.UNPROVEN: "unverified",
-    }
-    return mfa, [
-        {"check": "tenant", "state": "passed"},
-        {"check": "member", "state": "passed"},
-        {"check": "mfa", "state": states[mfa]},
-        {"check": "partner_center", "state": "passed"},
-        # The organization profile answers Admin Agents only (900150 otherwise).
-        {"check": "admin_agent", "state": "passed"},
-        {"check": "global_administrator", "state": _global_administrator(proof)},
-    ]
-
-
-def _global_administrator(proof: TokenResponse) -> str:
-    """Look for the role in the token's ``wids``; for display only, because foreign tokens are opaque to us."""
-    roles = unverified_claims(proof.access_token).get("wids")
-    if not isinstance(roles, list):
-        return "unverified"
-    return "passed" if GLOBAL_ADMINISTRATOR in roles else "failed"
-
-
 def _problem_for(error: RemoteError) -> Problem:
     if isinstance(error, MfaRequired):
         return Problem.MFA_MISSING
@@ -375,16 +331,14 @@ def _problem_for(error: RemoteError) -> Problem:
     return Problem.OUR_FAULT
 
 
-def _end_connected(flow: ConsentFlow, mfa: PartnerConsent.Mfa, checks: list[dict[str, str]]) -> None:
-    """Close flow and link; runs in the transaction that sets the token's pointer."""
+def _end(flow: ConsentFlow, outcome: ConsentFlow.Outcome, checks: list[dict[str, str]]) -> None:
+    """End the flow well; runs in the transaction that stores where the token is.
+
+    A link is closed once its partner is connected; until then the same link serves for the next attempt.
+    """
     now = timezone.now()
-    connected = mfa is PartnerConsent.Mfa.PROVEN
-    ConsentFlow.objects.filter(pk=flow.pk).update(
-        outcome=ConsentFlow.Outcome.CONNECTED if connected else ConsentFlow.Outcome.MFA_MISSING,
-        finished_at=now,
-        checks=checks,
-    )
-    if connected:  # with MFA missing the same link serves for the next attempt
+    ConsentFlow.objects.filter(pk=flow.pk).update(outcome=outcome, finished_at=now, checks=checks)
+    if outcome is ConsentFlow.Outcome.CONNECTED:
         ConsentLink.objects.filter(pk=flow.link_id).update(closed_at=now)
 
 

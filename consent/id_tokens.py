@@ -16,8 +16,10 @@ from typing import Any
 import jwt
 import requests
 
-from consent.entra import MetadataCache, get_document
+from consent.entra import SERVICE, MetadataCache, get_document
 from portal.microsoft.clouds import NationalCloud
+from portal.microsoft.errors import UnexpectedResponse
+from portal.microsoft.http import parse_json
 from portal.microsoft.identifiers import (
     ApplicationId,
     InvalidIdentifier,
@@ -74,45 +76,67 @@ class VerifiedIdentity:
     object_id: ObjectId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Key:
+    public: Any
+    tenant: str
+    """The tenant that this key signs for; ``{tenantid}`` stands for all."""
+    fetched: float
+
+
 class SigningKeys:
     """Public keys of the sign-in service, always fetched from a tenant's key set on the configured host."""
 
     def __init__(self, session: requests.Session) -> None:
         self._session = session
-        self._keys: dict[tuple[str, str], tuple[float, Any]] = {}
+        self._keys: dict[tuple[str, str], _Key] = {}
         self._fetched: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def find(self, cloud: NationalCloud, tenant_id: TenantId, kid: str) -> Any | None:
-        """Return the RSA public key with this id, or None. Raises RemoteError when the key set cannot be read."""
-        place = (cloud.key, kid)
-        with self._lock:
-            fetched, key = self._keys.get(place, (float("-inf"), None))
-            now = time.monotonic()
-            if key is not None and now - fetched < _KEYS_SECONDS:
-                return key
-            if now - self._fetched.get(cloud.key, float("-inf")) < _REFETCH_SECONDS:
-                return None
-            document = get_document(
-                self._session, f"{cloud.authority}/{tenant_id}/discovery/v2.0/keys", "read signing keys"
-            )
-            self._fetched[cloud.key] = now
-            for entry in document.get("keys", []):
-                if parsed := _rsa_key(entry):
-                    self._keys[cloud.key, parsed[0]] = (now, parsed[1])
-            fetched, key = self._keys.get(place, (float("-inf"), None))
-            return key if fetched == now else None
+        """Return the RSA public key with this id that signs for this tenant, or None.
+
+        Raises:
+            RemoteError: the key set cannot be read; nothing is known about the token.
+        """
+        # Known keys need no lock: one slow fetch must not hold up everybody else's sign-in.
+        key = self._known(cloud, kid)
+        if key is None:
+            with self._lock:
+                key = self._known(cloud, kid) or self._fetch(cloud, tenant_id, kid)
+        # A key set may hold keys of one tenant only, such as the personal accounts'; they prove nothing for others.
+        return key.public if key is not None and key.tenant in {"{tenantid}", tenant_id} else None
+
+    def _known(self, cloud: NationalCloud, kid: str) -> _Key | None:
+        key = self._keys.get((cloud.key, kid))
+        return key if key is not None and time.monotonic() - key.fetched < _KEYS_SECONDS else None
+
+    def _fetch(self, cloud: NationalCloud, tenant_id: TenantId, kid: str) -> _Key | None:
+        now = time.monotonic()
+        if now - self._fetched.get(cloud.key, float("-inf")) < _REFETCH_SECONDS:
+            return None
+        operation = "read signing keys"
+        document = get_document(self._session, f"{cloud.authority}/{tenant_id}/discovery/v2.0/keys", operation)
+        entries = document.get("keys")
+        if not isinstance(entries, list):
+            raise UnexpectedResponse(SERVICE, operation, status=200, detail="the answer holds no list of keys")
+        self._fetched[cloud.key] = now
+        for entry in entries:
+            if parsed := _rsa_key(entry, now):
+                self._keys[cloud.key, parsed[0]] = parsed[1]
+        return self._known(cloud, kid)
 
 
-def _rsa_key(entry: object) -> tuple[str, Any] | None:
+def _rsa_key(entry: object, now: float) -> tuple[str, _Key] | None:
     """Read one JWK; anything but a named RSA signature key is passed over."""
     if not isinstance(entry, dict) or entry.get("kty") != "RSA" or entry.get("use", "sig") != "sig":
         return None
-    kid = entry.get("kid")
-    if not isinstance(kid, str) or not kid:
+    kid, issuer = entry.get("kid"), entry.get("issuer", "https://host/{tenantid}/v2.0")
+    tenant = issuer.split("/")[3:4] if isinstance(issuer, str) else []
+    if not isinstance(kid, str) or not kid or not tenant:
         return None
     try:
-        return kid, jwt.PyJWK({**entry, "alg": "RS256"}).key
+        return kid, _Key(public=jwt.PyJWK({**entry, "alg": "RS256"}).key, tenant=tenant[0], fetched=now)
     except (jwt.PyJWTError, ValueError, KeyError, TypeError):
         return None
 
@@ -161,7 +185,8 @@ class IdTokenValidator:
             _check_times(claims)
         if nonce is not None:
             actual = claims.get("nonce")
-            if not isinstance(actual, str) or not hmac.compare_digest(actual.encode(), nonce.reveal().encode()):
+            # Ours is ASCII; other texts, lone surrogates among them, could not even be compared.
+            if not isinstance(actual, str) or not actual.isascii() or not hmac.compare_digest(actual, nonce.reveal()):
                 raise IdTokenRefused(Flaw.NONCE)
         provider = str(claims.get("idp", claims["iss"]))
         if not customer_tenant and tenant_id not in provider:
@@ -175,7 +200,7 @@ class IdTokenValidator:
     def _verified_claims(self, text: str, cloud: NationalCloud, tenant_id: TenantId) -> Mapping[str, Any]:
         try:
             header = jwt.get_unverified_header(text)
-        except (jwt.PyJWTError, ValueError):
+        except (jwt.PyJWTError, ValueError, RecursionError):
             raise IdTokenRefused(Flaw.MALFORMED) from None
         if header.get("alg") != "RS256":
             raise IdTokenRefused(Flaw.ALGORITHM)
@@ -187,25 +212,13 @@ class IdTokenValidator:
             raise IdTokenRefused(Flaw.KEY)
         try:
             # Signature only: every claim is checked below by us, one by one, with its own word.
-            claims: Mapping[str, Any] = jwt.decode(
-                text,
-                key,
-                algorithms=["RS256"],
-                options={
-                    "verify_signature": True,
-                    "verify_aud": False,
-                    "verify_iss": False,
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                    "verify_sub": False,
-                    "verify_jti": False,
-                },
-            )
+            claims = parse_json(jwt.PyJWS().decode(text, key, algorithms=["RS256"]))
         except jwt.InvalidSignatureError:
             raise IdTokenRefused(Flaw.SIGNATURE) from None
-        except (jwt.PyJWTError, ValueError, RecursionError):
+        except (jwt.PyJWTError, ValueError):
             raise IdTokenRefused(Flaw.MALFORMED) from None
+        if not isinstance(claims, dict):
+            raise IdTokenRefused(Flaw.MALFORMED)
         return claims
 
 

@@ -16,6 +16,7 @@ from consent.querysets import (
     ConsentLinkQuerySet,
     CustomerConsentQuerySet,
     PartnerConsentQuerySet,
+    WaitingTokenQuerySet,
 )
 from portal.fields import ApplicationIdField, NameField, ObjectIdField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
@@ -252,6 +253,55 @@ class PartnerConsent(models.Model):
 
     def __str__(self) -> str:
         return f"Consent {self.pk}"
+
+
+class WaitingToken(models.Model):
+    """A proven refresh token of another account than the pinned one, until somebody decides (S-15).
+
+    It lies under a vault name of its own and is never used for work. Written by ``consent.approvals`` only.
+    """
+
+    class Decision(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        APPROVED = "approved", "Approved"
+        REJECTED = "rejected", "Rejected"
+        EXPIRED = "expired", "Expired"
+        REPLACED = "replaced", "Replaced by a newer sign-in"
+
+    consent = models.ForeignKey(PartnerConsent, on_delete=models.CASCADE, related_name="waiting_tokens")
+    object_id = ObjectIdField("account object id")
+    secret_name = models.CharField(max_length=127, unique=True)
+    secret_version = models.CharField(max_length=32, blank=True)
+    fingerprint = models.CharField(max_length=16, blank=True)
+    granted_scopes = models.JSONField(default=list)
+    mfa = models.CharField("MFA", max_length=8, choices=PartnerConsent.Mfa)
+    checks = models.JSONField(default=list)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+    decision = models.CharField(max_length=8, choices=Decision, default=Decision.WAITING)
+    decided_at = models.DateTimeField(null=True)
+    decided_by = models.CharField(max_length=150, blank=True)
+
+    objects = WaitingTokenQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        verbose_name = "account waiting for approval"
+        verbose_name_plural = "accounts waiting for approval"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["consent", "object_id"], condition=Q(decision="waiting"), name="waiting_once_per_account"
+            ),
+            models.CheckConstraint(
+                condition=Q(decision="waiting", decided_at__isnull=True)
+                | (~Q(decision="waiting") & Q(decided_at__isnull=False)),
+                name="waiting_decision_has_time",
+            ),
+        ]
+        permissions = [("decide_waitingtoken", "Can approve or reject a changed account")]
+
+    def __str__(self) -> str:
+        return f"Account {self.object_id[:8]} of consent {self.consent_id}"
 
 
 class CustomerConsent(models.Model):

@@ -68,3 +68,13 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
 class CustomerConsentQuerySet(models.QuerySet["consent.models.CustomerConsent"]):
     def for_partner(self, partner: PartnerTenant) -> CustomerConsentQuerySet:
         return self.filter(customer__partner=partner)
+
+
+class WaitingTokenQuerySet(models.QuerySet["consent.models.WaitingToken"]):
+    def waiting(self) -> WaitingTokenQuerySet:
+        """Tokens that somebody can still decide on: stored and not too old, by the database's clock."""
+        return self.filter(decision="waiting", expires_at__gt=Now()).exclude(secret_version="")
+
+    def overdue(self) -> WaitingTokenQuerySet:
+        """Tokens that nobody approved in time."""
+        return self.filter(decision="waiting", expires_at__lte=Now())

@@ -182,7 +182,7 @@ def _malformed(request: HttpRequest, cloud: NationalCloud) -> int | None:
     if request.content_type != "application/x-www-form-urlencoded" or request.META.get("QUERY_STRING"):
         return 400
     length = request.META.get("CONTENT_LENGTH") or ""
-    if not length.isdecimal():
+    if not length.isdecimal() or len(length) > 12:
         return 400
     if int(length) > MAX_CALLBACK_BYTES:
         return 413

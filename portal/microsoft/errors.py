@@ -2,7 +2,7 @@
 
 =====================  ==========================================================================
 Retry later            :class:`Unreachable`, :class:`Throttled`, :class:`ServerFault`
-The partner acts       :class:`ConsentRequired`, :class:`MfaRequired`
+The partner acts       :class:`ConsentRequired`, :class:`InteractionRequired`, :class:`MfaRequired`
 The operator acts      :class:`AuthenticationFailed` (our credential), :class:`AccessDenied` (a right is missing)
 We fix our software    :class:`InvalidRequest`
 Look at what is there  :class:`NotFound`, :class:`AlreadyExists`, :class:`Conflict`
@@ -112,7 +112,13 @@ class ConsentRequired(RemoteError):
     summary = "The partner must consent again"
 
 
-class MfaRequired(ConsentRequired):
+class InteractionRequired(ConsentRequired):
+    """A person must sign in or satisfy a policy; by itself no proof that the grant is lost (R-15)."""
+
+    summary = "Somebody must sign in"
+
+
+class MfaRequired(InteractionRequired):
     """The sign-in was not proven by multifactor authentication; the partner consents again and completes it."""
 
     summary = "The sign-in must be proven by multifactor authentication"

@@ -102,6 +102,9 @@ def routes(world: World) -> list[web.RouteDef]:
         form = {name: value for name, value in posted.items() if isinstance(value, str)}
         return answer_token_request(world, request["cloud"], request.match_info["tenant"], form, request["correlation"])
 
+    async def logout(request: web.Request) -> web.Response:
+        return pages.signed_out()
+
     async def token_get(request: web.Request) -> web.Response:
         return page_error(900561, "The endpoint only accepts POST requests.")
 
@@ -112,6 +115,7 @@ def routes(world: World) -> list[web.RouteDef]:
         web.post("/{tenant}/oauth2/v2.0/authorize", authorize),
         web.post("/{tenant}/oauth2/v2.0/token", token),
         web.get("/{tenant}/oauth2/v2.0/token", token_get),
+        web.get("/{tenant}/oauth2/v2.0/logout", logout),
         web.get("/{tenant}/v2.0/adminconsent", authorize),
         web.post("/{tenant}/v2.0/adminconsent", authorize),
     ]

@@ -85,6 +85,11 @@ def refusal(code: int, text: str) -> web.Response:
     )
 
 
+def signed_out() -> web.Response:
+    """Say good-bye; the sandbox keeps no session that could end."""
+    return _page("Signed out", "<h1>You signed out of your account</h1>")
+
+
 def _targets(asked: Asked) -> str:
     """Return where forms may lead: browsers hold ``form-action`` against redirects after a post, too."""
     parts = urlsplit(asked.redirect_uri)

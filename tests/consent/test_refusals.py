@@ -225,19 +225,6 @@ def test_a_working_token_is_not_replaced_by_one_that_proves_less(portal: Portal)
     assert (after.state, after.generation, after.secret_version) == ("connected", 1, before.secret_version)
 
 
-@pytest.mark.req("S-15")
-def test_another_account_of_the_right_tenant_does_not_replace_the_pinned_one(portal: Portal) -> None:
-    portal.onboard()
-    before = portal.consent()
-
-    portal.onboard(user="second@northwind.example.com")
-
-    after = portal.consent()
-    assert (after.generation, after.pinned_oid) == (1, before.pinned_oid)
-    event = AuditEvent.objects.get(action="flow.refused")
-    assert event.details["pinned_oid"] == before.pinned_oid
-
-
 def test_an_account_that_is_no_admin_agent_is_refused_with_its_own_page(portal: Portal) -> None:
     user = next(
         one

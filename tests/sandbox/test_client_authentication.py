@@ -183,11 +183,14 @@ def test_another_key_an_unknown_certificate_and_a_weak_algorithm_are_refused(
 ) -> None:
     stranger = make_credential()
     forged = assertion(vendor, Credential(stranger.key, credential.certificate))
+    weak = {"alg": "RS256", "x5t": credential.thumbprint("sha1")}
+    forged_weak = assertion(vendor, Credential(stranger.key, credential.certificate), header=weak)
     unknown = assertion(vendor, stranger)
     nameless = assertion(vendor, credential, header={"kid": "x"})
     other = assertion(vendor, credential, header={"alg": "RS512", "x5t": credential.thumbprint("sha1")})
 
-    assert [code_of(redeem(vendor, refresh, text)) for text in (forged, unknown, nameless, other)] == [
+    assert [code_of(redeem(vendor, refresh, text)) for text in (forged, forged_weak, unknown, nameless, other)] == [
+        700027,
         700027,
         700027,
         700027,

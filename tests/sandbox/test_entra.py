@@ -95,6 +95,15 @@ def test_discovery_gives_away_a_tenant_of_another_cloud(wire: Wire, vendor: Vend
     assert discovery(wire, vendor, tenant.tenant_id).json()["error"] == "invalid_tenant"
 
 
+def test_every_address_that_discovery_names_is_served(wire: Wire, vendor: Vendor) -> None:
+    document = discovery(wire, vendor, "organizations").json()
+
+    assert wire.get(document["jwks_uri"]).status == 200
+    assert wire.get(document["end_session_endpoint"]).status == 200
+    assert "AADSTS700016" in wire.get(document["authorization_endpoint"]).text
+    assert wire.post(document["token_endpoint"], form={}).json()["error"] == "invalid_request"
+
+
 def test_the_keys_verify_the_tokens_and_each_cloud_has_its_own(wire: Wire, vendor: Vendor, sandbox: Sandbox) -> None:
     answer = vendor.tokens()
     keys = {

@@ -1,7 +1,7 @@
 """Read the Alpine expressions of unfold's templates, and tell which of them Alpine's CSP build cannot run.
 
 The CSP build evaluates with a small parser of its own instead of the JavaScript engine. It knows one expression:
-literals, arrays, objects, property access, calls, ``! + - * / %``, comparisons, ``&& || ?:``, ``= ++ --``. No statements,
+literals, arrays, objects, properties, calls, ``! + - * / %``, comparisons, ``&& || ?:``, ``= ++ --``. No statements,
 functions, templates, ``new``, ``?.``, ``??`` or spread, and no globals: names come from ``x-data`` and Alpine's magics.
 Source: ``src/parser.js`` of @alpinejs/csp 3.17.4.
 """

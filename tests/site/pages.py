@@ -69,6 +69,7 @@ class EntryPage(PortalModelAdmin[LogEntry]):
     date_hierarchy = "action_time"
     export_fields = ["object_repr", "user__username", "action_time"]
     fields = ["user", "content_type", "object_id", "object_repr", "action_flag", "action_time"]
+    readonly_fields = ["action_time"]
 
     @admin.display(ordering="action_flag", description="Flag")
     def shown_flag(self, entry: LogEntry) -> str:

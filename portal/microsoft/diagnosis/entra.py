@@ -35,6 +35,7 @@ from portal.microsoft.diagnosis.rows import (
 )
 from portal.microsoft.errors import InteractionRequired, RemoteError, UnexpectedResponse, safe_code
 
+SERVICE = "entra"
 NUMBERS: Mapping[int, Row] = merged(ACCOUNTS, OURS)
 
 _CONSENT, _INTERACTION = FailureClass.NEEDS_CONSENT, FailureClass.NEEDS_INTERACTION
@@ -195,6 +196,8 @@ _MAY_BECOME: Mapping[FailureClass, frozenset[FailureClass]] = {
     FailureClass.OUR_CREDENTIAL: _OURS_OR_HEALS,
     FailureClass.PROTOCOL_ERROR: _OURS_OR_HEALS,
     FailureClass.TEMPORARY: _HEALS,
+    FailureClass.THROTTLED: frozenset({FailureClass.THROTTLED}),
+    FailureClass.UNKNOWN: frozenset(),
 }
 
 
@@ -218,33 +221,33 @@ def diagnose_token_error(
     numbers = sorted((code for code in error_codes if 1000 <= code <= 99_999_999), key=_COMPANIONS.__contains__)
     known = [code for code in numbers if code in NUMBERS]
     number = (known or numbers or [0])[0]
-    key = f"AADSTS{number}" if number else f"{SERVICE}:{safe_code(error) or status or 'none'}"
-
-    if status == 429:
-        generic = _BUSY
-    elif status is not None and (status == 408 or status >= 500):
-        generic = ERRORS["server_error"]
-    elif not error:
-        generic = _UNREADABLE
-    else:
-        generic = ERRORS.get(error, _NEW_ERROR)
-    is_strict = generic.failure_class in _LOST and suberror in SUBERRORS
-    if is_strict:
-        generic = SUBERRORS[suberror]
+    key = f"AADSTS{number}" if number else safe_code(error) or f"HTTP{status or 0}"
+    generic = _generic_row(error, suberror, status)
     refined = DAMAGED_TOKEN.get((error, number)) or NUMBERS.get(number)
-    if refined is None or not _is_plausible(refined, generic, error, is_strict=is_strict):
+    if refined is None or not _is_plausible(refined, generic, error):
         return generic.read(key, customer_tenant=customer_tenant)
     # A sign-in that is wanted does not become a lost consent by a number.
     settled = _INTERACTION if generic.failure_class is _INTERACTION and refined.failure_class is _CONSENT else None
     return refined.read(key, settled, customer_tenant=customer_tenant)
 
 
-def _is_plausible(refined: Row, generic: Row, error: str, *, is_strict: bool) -> bool:
-    if generic is _BUSY or generic.failure_class in {FailureClass.UNKNOWN} or generic is _UNREADABLE:
+def _generic_row(error: str, suberror: str, status: int | None) -> Row:
+    if status == 429:
+        return _BUSY
+    if status is not None and (status == 408 or status >= 500):
+        return ERRORS["server_error"]
+    if not error:
+        return _UNREADABLE
+    generic = ERRORS.get(error, _NEW_ERROR)
+    return SUBERRORS.get(suberror, generic) if generic.failure_class in _LOST else generic
+
+
+def _is_plausible(refined: Row, generic: Row, error: str) -> bool:
+    if generic in SUBERRORS.values() and refined.failure_class in _LOST:
         return refined.failure_class is generic.failure_class
-    if is_strict and refined.failure_class in _LOST:
-        return refined.failure_class is generic.failure_class
-    return refined.failure_class in _MAY_BECOME[generic.failure_class] or error in refined.also_with
+    if generic is ERRORS.get(error) and error in refined.also_with:
+        return True
+    return generic is not _UNREADABLE and refined.failure_class in _MAY_BECOME[generic.failure_class]
 
 
 def read_raised(error: RemoteError) -> Diagnosis:
@@ -255,9 +258,13 @@ def read_raised(error: RemoteError) -> Diagnosis:
     """
     digits = error.code.removeprefix("AADSTS")
     number = int(digits) if digits.isdecimal() and digits.isascii() else 0
-    settled = _INTERACTION if type(error) is InteractionRequired else None
+    wants_sign_in = type(error) is InteractionRequired
     readings = [
-        each.read(error.code or SERVICE, settled, customer_tenant=customer_tenant)
+        each.read(
+            error.code or SERVICE,
+            _INTERACTION if wants_sign_in and each.failure_class is _CONSENT else None,
+            customer_tenant=customer_tenant,
+        )
         for each in _rows_for(number)
         for customer_tenant in (False, True)
     ]
@@ -272,9 +279,7 @@ def _rows_for(number: int) -> Iterator[Row]:
     yield from (each for (_, code), each in DAMAGED_TOKEN.items() if code == number)
     if number in NUMBERS:
         yield NUMBERS[number]
-    yield from (_UNREADABLE, _NEW_ERROR, _BUSY, _NO_TENANT)
-    # The generic fault of the service stands for all that pass.
-    yield ERRORS["server_error"]
+    yield from (_UNREADABLE, _NEW_ERROR, _BUSY, _NO_TENANT, ERRORS["server_error"])
     yield from ERRORS.values()
     yield from SUBERRORS.values()
 

@@ -169,7 +169,10 @@ _POLICY: Mapping[int, tuple[str, str]] = {
         "The device does not comply with the tenant's rules.",
         "Let the partner exclude the service account from device rules.",
     ),
-    53001: ("The device is not joined to the domain.", "Let the partner exclude the service account from device rules."),
+    53001: (
+        "The device is not joined to the domain.",
+        "Let the partner exclude the service account from device rules.",
+    ),
     53002: (
         "The application is not on the tenant's list of approved ones.",
         "Let the partner exclude the service account from this rule.",
@@ -187,7 +190,10 @@ _POLICY: Mapping[int, tuple[str, str]] = {
         "Security defaults blocked the sign-in.",
         "Let the service account sign in with modern authentication and MFA by a new consent link.",
     ),
-    700003: ("The device is not known to the tenant.", "Let the partner exclude the service account from device rules."),
+    700003: (
+        "The device is not known to the tenant.",
+        "Let the partner exclude the service account from device rules.",
+    ),
 }
 _HOME_RISK: Mapping[int, tuple[str, str]] = {
     53011: ("The account is blocked for risk in its own tenant.", "Let the partner clear the risk of the account."),
@@ -201,7 +207,10 @@ _HOME_RISK: Mapping[int, tuple[str, str]] = {
     ),
 }
 _INBOUND: Mapping[int, tuple[str, str]] = {
-    500213: ("The customer's tenant blocks access from outside.", "Ask the customer to allow service providers inbound."),
+    500213: (
+        "The customer's tenant blocks access from outside.",
+        "Ask the customer to allow service providers inbound.",
+    ),
 }
 _FOREIGN_ACCOUNT: Mapping[int, tuple[str, str]] = {
     50014: (
@@ -234,7 +243,10 @@ _SIGN_IN: Mapping[int, tuple[str, str]] = {
     50089: ("The sign-in took too long.", "Open the link again."),
     50125: ("A password or registration page came in between.", "Finish it at Microsoft, then open the link again."),
     50126: ("The user name or the password was wrong.", "Open the link again and sign in with the right one."),
-    50140: ("The page that asks to stay signed in came in between.", "Open the link again if the sign-in stopped there."),
+    50140: (
+        "The page that asks to stay signed in came in between.",
+        "Open the link again if the sign-in stopped there.",
+    ),
     50168: ("The browser could not sign in on its own.", "Open the link again."),
     50197: ("The browser holds two accounts that do not agree.", "Sign out of both, then open the link again."),
     50199: ("The application waits for the person's confirmation.", "Open the link again and confirm."),
@@ -251,13 +263,13 @@ _SIGN_IN: Mapping[int, tuple[str, str]] = {
     500208: ("This kind of account cannot sign in here.", "Open the link again with a work account."),
     501481: ("The sign-in belongs to another attempt.", "Open the link again."),
     700020: ("Microsoft wants a person to sign in.", AGAIN),
-    **{
-        number: (
+    **dict.fromkeys(
+        range(120000, 120022),
+        (
             "A password change at Microsoft was not finished.",
             "Finish the password change at Microsoft, then open the link again.",
-        )
-        for number in range(120000, 120022)
-    },
+        ),
+    ),
 }
 _BACK_BUTTON: Mapping[int, tuple[str, str]] = {
     900561: ("The browser's Back button repeated an old step.", "Open the link again."),

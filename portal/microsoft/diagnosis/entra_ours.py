@@ -172,13 +172,13 @@ _BUSY: Mapping[int, tuple[str, str]] = {
         "The application's service principal is not ready yet.",
         "Wait some minutes, then look at the enterprise application in the tenant.",
     ),
-    **{
-        number: (
+    **dict.fromkeys(
+        range(80001, 80015),
+        (
             "The sign-in agent in the partner's own network did not answer.",
             "Wait, and if it lasts let the partner's IT check its pass-through authentication agent.",
-        )
-        for number in range(80001, 80015)
-    },
+        ),
+    ),
 }
 _TELEPHONE: Mapping[int, tuple[str, str]] = {
     50088: (

@@ -1,0 +1,114 @@
+"""Prove a refresh token before it is kept or takes over (S-17, S-18): one redemption for Partner Center, an ID token of
+the expected account, and one real Partner Center call that says tenant and MFA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from consent.entra import EntraClient, TokenResponse
+from consent.id_tokens import IdTokenValidator, unverified_claims
+from consent.models import ApplicationRegistration, PartnerConsent
+from consent.tokens import Audience, TokenService
+from consent.vault.base import Vault
+from portal.microsoft.clouds import NationalCloud, get_cloud
+from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
+from portal.microsoft.secret import Secret
+from tenants.models import PartnerTenant
+from tenants.partner_center import PartnerCenterClient
+
+GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"  # role template id, the same in every tenant
+Mfa = PartnerConsent.Mfa
+
+
+@dataclass(slots=True, kw_only=True)
+class ConsentTools:
+    """What flows and approvals need from outside; built by ``consent.clients`` only."""
+
+    vault: Vault
+    tokens: TokenService
+    validator: IdTokenValidator
+    entra: Callable[[ApplicationRegistration, CorrelationId], EntraClient]
+    partner_center: Callable[[NationalCloud, Callable[[], Secret], CorrelationId], PartnerCenterClient]
+    clouds: Callable[[str], NationalCloud] = field(default=get_cloud)
+
+
+class AnotherAccount(Exception):
+    """The token belongs to another account or tenant than the expected one.
+
+    Args:
+        actual_tenant: what Partner Center's profile said, when that was it.
+    """
+
+    def __init__(self, actual_tenant: TenantId | None = None) -> None:
+        super().__init__("the token belongs to another account or tenant")
+        self.actual_tenant = actual_tenant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """What was proven, and the newest refresh token of the account."""
+
+    refresh_token: Secret
+    mfa: PartnerConsent.Mfa
+    checks: list[dict[str, str]]
+
+
+def prove(
+    partner: PartnerTenant,
+    registration: ApplicationRegistration,
+    refresh_token: Secret,
+    *,
+    object_id: ObjectId,
+    tools: ConsentTools,
+    correlation_id: CorrelationId,
+) -> Proven:
+    """Prove this token for this account. Nothing is stored.
+
+    Raises:
+        AnotherAccount: it is somebody else's.
+        IdTokenRefused: the answer's ID token proves nothing.
+        RemoteError: Microsoft refused, or did not answer.
+    """
+    cloud = tools.clouds(partner.cloud)
+    answer = tools.entra(registration, correlation_id).redeem_refresh_token(
+        tenant_id=partner.tenant, refresh_token=refresh_token, scope=Audience.PARTNER_CENTER.scope(cloud)
+    )
+    identity = tools.validator.validate(
+        answer.id_token,
+        cloud=cloud,
+        tenant_id=partner.tenant,
+        application_id=registration.client_id,
+        nonce=None,
+        check_times=False,
+    )
+    if identity.object_id != object_id:
+        raise AnotherAccount
+    client = tools.partner_center(cloud, lambda: answer.access_token, correlation_id)
+    profile = client.organization_profile()
+    if profile.tenant_id != partner.tenant:
+        raise AnotherAccount(profile.tenant_id)
+    mfa = {True: Mfa.PROVEN, False: Mfa.MISSING, None: Mfa.UNPROVEN}[profile.mfa_compliant]
+    return Proven(refresh_token=answer.refresh_token or refresh_token, mfa=mfa, checks=_checks(mfa, answer))
+
+
+def _checks(mfa: PartnerConsent.Mfa, answer: TokenResponse) -> list[dict[str, str]]:
+    """Return the checks as the result page shows them; what could not be proven is never called passed."""
+    states = {
+        "tenant": "passed",
+        "member": "passed",
+        "mfa": {Mfa.PROVEN: "passed", Mfa.MISSING: "failed", Mfa.UNPROVEN: "unverified"}[mfa],
+        "partner_center": "passed",
+        "admin_agent": "passed",  # the organization profile answers Admin Agents only (900150 otherwise)
+        "global_administrator": _global_administrator(answer),
+    }
+    return [{"check": check, "state": state} for check, state in states.items()]
+
+
+def _global_administrator(answer: TokenResponse) -> str:
+    """Look for the role in the token's ``wids``; for display only, because foreign tokens are opaque to us."""
+    roles = unverified_claims(answer.access_token).get("wids")
+    if not isinstance(roles, list):
+        return "unverified"
+    return "passed" if GLOBAL_ADMINISTRATOR in roles else "failed"

@@ -1,0 +1,141 @@
+"""A changed account waits apart until a person decides."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from consent import approvals, clients
+from consent.models import ConsentFlow, WaitingToken
+from consent.tokens import Audience
+from consent.vault.base import SecretDisabled, SecretName, SecretVersion
+from portal.audit.models import AuditEvent
+from portal.microsoft.errors import RemoteError
+from portal.microsoft.identifiers import new_correlation_id
+from tenants.models import PartnerTenant
+from tests import builders
+from tests.portal import Portal
+
+SECOND = "second@northwind.example.com"
+pytestmark = pytest.mark.req("S-15")
+
+
+def oid_of(portal: Portal, upn: str) -> str:
+    return next(user.oid for _, user in portal.sandbox.world.users_of("global") if user.upn == upn)
+
+
+@pytest.fixture
+def waiting(portal: Portal) -> WaitingToken:
+    portal.onboard()
+    page = portal.onboard(user=SECOND)
+    assert page.status_code == 200
+    return WaitingToken.objects.select_related("consent").get()
+
+
+def approve(token: WaitingToken) -> None:
+    approvals.approve(token, tools=clients.consent_tools(), actor=builders.ACTOR, correlation_id=new_correlation_id())
+
+
+def read(token: WaitingToken) -> None:
+    clients.vault().read(SecretName(token.secret_name), SecretVersion(token.secret_version))
+
+
+def test_another_account_waits_under_its_own_name_and_the_working_token_stays(
+    portal: Portal, waiting: WaitingToken
+) -> None:
+    consent = portal.consent()
+    assert (consent.state, consent.generation) == ("connected", 1)
+    assert waiting.secret_name != consent.secret_name
+    assert waiting.object_id == oid_of(portal, SECOND) != consent.pinned_oid
+    assert ConsentFlow.objects.filter(outcome="waiting_approval").count() == 1
+    event = AuditEvent.objects.get(action="account.waiting")
+    assert event.details == {"pinned_oid": consent.pinned_oid, "actual_oid": waiting.object_id}
+    clients.tokens().access_token(consent, Audience.GRAPH, correlation_id=new_correlation_id())
+    used = [line["user"] for line in portal.sandbox.world.ledger if line.get("grant") == "refresh_token"]
+    assert used[-1] == consent.pinned_oid
+
+
+def test_approving_swaps_the_account_and_switches_both_older_versions_off(
+    portal: Portal, waiting: WaitingToken
+) -> None:
+    before = portal.consent()
+
+    approve(waiting)
+
+    after = portal.consent()
+    assert (after.pinned_oid, after.generation, after.state) == (waiting.object_id, 2, "connected")
+    clients.tokens().access_token(after, Audience.GRAPH, correlation_id=new_correlation_id())
+    for name, version in (
+        (before.secret_name, before.secret_version),
+        (waiting.secret_name, waiting.secret_version),
+    ):
+        with pytest.raises(SecretDisabled):
+            clients.vault().read(SecretName(name), SecretVersion(version))
+    waiting.refresh_from_db()
+    assert (waiting.decision, waiting.decided_by) == ("approved", builders.ACTOR.name)
+
+
+def test_rejecting_switches_the_waiting_token_off_and_changes_nothing_else(
+    portal: Portal, waiting: WaitingToken
+) -> None:
+    before = portal.consent()
+
+    approvals.reject(waiting, vault=clients.vault(), actor=builders.ACTOR)
+
+    with pytest.raises(SecretDisabled):
+        read(waiting)
+    after = portal.consent()
+    assert (after.pinned_oid, after.secret_version) == (before.pinned_oid, before.secret_version)
+    with pytest.raises(approvals.DecisionRefused):
+        approve(waiting)
+
+
+def test_nobody_decides_twice(portal: Portal, waiting: WaitingToken) -> None:
+    approve(waiting)
+    with pytest.raises(approvals.DecisionRefused):
+        approvals.reject(waiting, vault=clients.vault(), actor=builders.ACTOR)
+    with pytest.raises(approvals.DecisionRefused):
+        approve(waiting)
+    assert portal.consent().generation == 2
+
+
+def test_after_seven_days_it_is_too_late_and_the_token_is_switched_off(portal: Portal, waiting: WaitingToken) -> None:
+    WaitingToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    with pytest.raises(approvals.DecisionRefused):
+        approve(waiting)
+
+    assert approvals.expire_overdue(vault=clients.vault()) == 1
+
+    with pytest.raises(SecretDisabled):
+        read(waiting)
+    assert WaitingToken.objects.get().decision == "expired"
+    assert approvals.expire_overdue(vault=clients.vault()) == 0
+
+
+@pytest.mark.req("S-17")
+def test_a_token_that_cannot_prove_itself_any_more_is_not_approved(portal: Portal, waiting: WaitingToken) -> None:
+    for _, user in portal.sandbox.world.users_of("global"):
+        if user.upn == SECOND:
+            user.enabled = False
+    with pytest.raises(RemoteError):
+        approve(waiting)
+    consent = portal.consent()
+    assert (consent.generation, consent.pinned_oid) == (1, oid_of(portal, "service@northwind.example.com"))
+    assert WaitingToken.objects.get().decision == "waiting"
+
+
+def test_a_disabled_partner_is_not_revived_by_an_approval(portal: Portal, waiting: WaitingToken) -> None:
+    PartnerTenant.objects.update(state="disabled")
+    with pytest.raises(approvals.DecisionRefused):
+        approve(waiting)
+    assert PartnerTenant.objects.get().state == "disabled"
+
+
+def test_the_same_account_again_replaces_its_own_waiting_token(portal: Portal, waiting: WaitingToken) -> None:
+    portal.onboard(user=SECOND)
+
+    assert sorted(WaitingToken.objects.values_list("decision", flat=True)) == ["replaced", "waiting"]
+    with pytest.raises(SecretDisabled):
+        read(waiting)
