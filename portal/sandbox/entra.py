@@ -21,6 +21,7 @@ from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
 from portal.sandbox import pages
+from portal.sandbox.notes import CLOUD, CLOUDS, CORRELATION
 from portal.sandbox.refusals import KNOWN, description, discovery_refusal, page_error
 from portal.sandbox.token_endpoint import answer_token_request
 from portal.sandbox.tokens import b64, signing_key
@@ -84,10 +85,10 @@ def routes(world: World) -> list[web.RouteDef]:
     """Return the routes of ``login.<cloud>.localhost``."""
 
     async def discovery(request: web.Request) -> web.Response:
-        return _discovery(world, request["cloud"], request["clouds"], request.match_info["tenant"])
+        return _discovery(world, request[CLOUD], request[CLOUDS], request.match_info["tenant"])
 
     async def keys(request: web.Request) -> web.Response:
-        tenant, cloud = request.match_info["tenant"], request["cloud"]
+        tenant, cloud = request.match_info["tenant"], request[CLOUD]
         if tenant not in _ANY_TENANT and world.tenant(tenant, cloud.key) is None:
             return discovery_refusal(tenant)
         world.book("entra", "keys", 200, cloud=cloud.key, tenant=tenant)
@@ -100,7 +101,7 @@ def routes(world: World) -> list[web.RouteDef]:
     async def token(request: web.Request) -> web.Response:
         posted = await request.post()
         form = {name: value for name, value in posted.items() if isinstance(value, str)}
-        return answer_token_request(world, request["cloud"], request.match_info["tenant"], form, request["correlation"])
+        return answer_token_request(world, request[CLOUD], request.match_info["tenant"], form, request[CORRELATION])
 
     async def logout(request: web.Request) -> web.Response:
         return pages.signed_out()
@@ -396,7 +397,7 @@ def ticket(query: str, account: str) -> str:
 
 async def _step(world: World, request: web.Request) -> web.Response:
     """Show the page that follows what the person did so far: account, MFA, consent, answer."""
-    cloud: NationalCloud = request["cloud"]
+    cloud: NationalCloud = request[CLOUD]
     posted = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
     query_text = request.query_string
     query = dict(parse_qsl(query_text, keep_blank_values=True))

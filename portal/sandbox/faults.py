@@ -27,9 +27,6 @@ class Faults:
         """Let all requests that are held now go on; callable from any thread."""
         self._releases += 1
 
-    def hold_again(self) -> None:
-        """Nothing to do: a release counts for the requests held at that moment only."""
-
     async def around(self, service: str, request: web.Request, handler: Handler) -> web.StreamResponse:
         fault = self._take(service, request)
         if fault is None:

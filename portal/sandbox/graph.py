@@ -19,6 +19,7 @@ from portal.microsoft.clouds import NationalCloud
 from portal.sandbox.graph_calls import Answer, Call, Caller, GraphError, Item, Operation, error_body, identify
 from portal.sandbox.graph_delegation import OPERATIONS as DELEGATION
 from portal.sandbox.graph_directory import OPERATIONS as DIRECTORY
+from portal.sandbox.notes import CLOUD
 from portal.sandbox.tokens import bearer
 from portal.sandbox.world import GRAPH, World
 
@@ -34,7 +35,7 @@ class _Context:
 
     def __init__(self, world: World, request: web.Request) -> None:
         self.world = world
-        self.cloud: NationalCloud = request["cloud"]
+        self.cloud: NationalCloud = request[CLOUD]
         self.request_id = str(uuid.uuid4())
         self.client_request_id = request.headers.get("client-request-id") or self.request_id
         self.caller: Caller | None = None

@@ -20,6 +20,7 @@ from typing import Any
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
+from portal.sandbox.notes import CLOUD, VAULT
 from portal.sandbox.tokens import bearer
 from portal.sandbox.world import KEY_VAULT, SWITCHES, World
 
@@ -112,7 +113,7 @@ def vault_of(world: World, cloud: str, name: str) -> VaultState | None:
 
 def _identify(world: World, request: web.Request, vault: VaultState) -> dict[str, Any]:
     """Return the claims of a token for this vault, or raise the challenge that says where to get one."""
-    cloud: NationalCloud = request["cloud"]
+    cloud: NationalCloud = request[CLOUD]
     resource = f"https://{cloud.vault_suffix.removeprefix('.')}"
     challenge = (
         f'Bearer {world.switches["vault_challenge"]}="{cloud.authority}/{vault.tenant_id}", '
@@ -156,7 +157,7 @@ def _authorize(world: World, request: web.Request, claims: dict[str, Any], right
             "DecisionReason: 'DeniedWithNoValidRBAC'"
         )
     else:
-        message = f"The application '{who}' has no secrets {right} permission on key vault '{request['vault']}'."
+        message = f"The application '{who}' has no secrets {right} permission on key vault '{request[VAULT]}'."
     raise VaultError(403, "Forbidden", message, inner)
 
 
@@ -423,13 +424,13 @@ def _headers(request: web.Request) -> dict[str, str]:
 async def _perform(
     world: World, request: web.Request, facts: dict[str, Any], operation: Operation, right: str
 ) -> dict[str, Any] | None:
-    cloud: NationalCloud = request["cloud"]
-    vault = vault_of(world, cloud.key, request["vault"])
+    cloud: NationalCloud = request[CLOUD]
+    vault = vault_of(world, cloud.key, request[VAULT])
     if vault is None:
         raise VaultError(404, "VaultNotFound", "There is no such vault.")
     claims = _identify(world, request, vault)
     facts |= {"tenant": vault.tenant_id, "client": claims["appid"], "user": claims["oid"]}
-    if world.over_limit(f"vault {cloud.key} {request['vault']}", world.switches["vault_limit"], 10):
+    if world.over_limit(f"vault {cloud.key} {request[VAULT]}", world.switches["vault_limit"], 10):
         headers = {"Retry-After": "10"} if world.switches["vault_retry_after"] else {}
         raise VaultError(429, "Throttled", "Too many requests: VaultRequestTypeLimitReached", headers=headers)
     _authorize(world, request, claims, right)
@@ -439,7 +440,7 @@ async def _perform(
 
 
 async def _answer(world: World, request: web.Request, operation: Operation, right: str) -> web.Response:
-    facts: dict[str, Any] = {"cloud": request["cloud"].key, "vault": request["vault"]}
+    facts: dict[str, Any] = {"cloud": request[CLOUD].key, "vault": request[VAULT]}
     headers = _headers(request)
     try:
         body = await _perform(world, request, facts, operation, right)
@@ -453,7 +454,7 @@ async def _answer(world: World, request: web.Request, operation: Operation, righ
 
 
 def routes(world: World) -> list[web.RouteDef]:
-    """Return the secret operations of one vault host; ``request["vault"]`` names the vault."""
+    """Return the secret operations of one vault host; ``request[VAULT]`` names the vault."""
 
     def at(method: str, path: str, right: str, operation: Operation) -> web.RouteDef:
         async def handler(request: web.Request) -> web.Response:

@@ -22,6 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
+from portal.sandbox.notes import CLOUD
 from portal.sandbox.tokens import bearer
 from portal.sandbox.world import PARTNER_CENTER, SWITCHES, Tenant, User, World
 
@@ -121,7 +122,7 @@ class Call:
 
 def _identify(world: World, request: web.Request, operation: str, facts: dict[str, Any]) -> tuple[Call, bool]:
     """Return the call and whether its token proves MFA."""
-    cloud: NationalCloud = request["cloud"]
+    cloud: NationalCloud = request[CLOUD]
     denied = PartnerCenterError(401, "400", "Access is denied.")
     claims = bearer(world, request, cloud, cloud.partner_center, PARTNER_CENTER)
     if claims is None or "user_impersonation" not in claims.get("scp", "").split():
@@ -215,7 +216,7 @@ async def _perform(world: World, request: web.Request, name: str, operation: Ope
 async def _answer(world: World, request: web.Request, name: str, operation: Operation) -> web.Response:
     """Identify the caller, perform the operation, and write the ledger."""
     headers = _headers(request)
-    facts: dict[str, Any] = {"cloud": request["cloud"].key, "correlation": headers["MS-CorrelationId"]}
+    facts: dict[str, Any] = {"cloud": request[CLOUD].key, "correlation": headers["MS-CorrelationId"]}
     try:
         response: web.Response = await _perform(world, request, name, operation, facts)
     except PartnerCenterError as error:

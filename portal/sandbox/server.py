@@ -22,6 +22,7 @@ from aiohttp import web
 from portal.microsoft.clouds import NationalCloud, local_clouds
 from portal.sandbox import certificates, control, entra, graph, key_vault, partner_center, scenarios
 from portal.sandbox.faults import Faults
+from portal.sandbox.notes import CLOUD, CLOUDS, CORRELATION, VAULT
 from portal.sandbox.world import World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -116,8 +117,8 @@ class Sandbox:
             if place is None:
                 return web.Response(status=421, text="The sandbox answers for no such host")
             service, cloud, name = place
-            request["cloud"], request["clouds"], request["vault"] = cloud, self.clouds, name
-            request["correlation"] = request.headers.get("client-request-id") or str(uuid.uuid4())
+            request[CLOUD], request[CLOUDS], request[VAULT] = cloud, self.clouds, name
+            request[CORRELATION] = request.headers.get("client-request-id") or str(uuid.uuid4())
             match = await routers[service].resolve(request)
             handler: Handler = match.handler
             request._match_info = match  # aiohttp resolves once per request; the host chose another router here

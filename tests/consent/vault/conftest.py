@@ -72,7 +72,6 @@ def running_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbo
 def sandbox(running_sandbox: Sandbox) -> Iterator[Sandbox]:
     """The sandbox in its first state, with KeyVaultAccessApp able to sign in."""
     scenarios.load(running_sandbox.world, "minimal", running_sandbox.clouds)
-    running_sandbox.faults.hold_again()
     identity = running_sandbox.world.applications[scenarios.vault_application_id()]
     identity.secrets[CANARY] = running_sandbox.world.now() + 3600
     yield running_sandbox
