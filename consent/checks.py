@@ -12,11 +12,11 @@ from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
-from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 
 from consent.models import PartnerConsent
 from consent.tokens import IdentityMismatch, TokenUnavailable
 from portal.audit.trail import Actor, Outcome, record
+from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, MfaRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from tenants.models import PartnerTenant
@@ -170,11 +170,13 @@ def _write(
     **columns: Any,
 ) -> None:
     with transaction.atomic():
-        # A consent that was renewed or stopped while we asked keeps its newer truth.
-        PartnerConsent.objects.filter(pk=consent.pk, generation__gte=consent.generation).exclude(
-            state__in=[State.STOPPED, State.DISCONNECTED]
-        ).update(**columns)
-        if partner_state is not None:
+        # A partner that consented anew or was stopped while we asked keeps its newer truth.
+        written = (
+            PartnerConsent.objects.filter(pk=consent.pk, consented_at=consent.consented_at)
+            .exclude(state__in=[State.STOPPED, State.DISCONNECTED])
+            .update(**columns)
+        )
+        if written and partner_state is not None:
             PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=partner_state)
         record(
             "token.checked",

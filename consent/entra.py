@@ -88,6 +88,25 @@ def authorize_url(
     return f"{cloud.sign_in}/{tenant_id}/oauth2/v2.0/authorize?{query}"
 
 
+def admin_consent_url(
+    *,
+    cloud: NationalCloud,
+    tenant_id: TenantId,
+    application_id: ApplicationId,
+    redirect_uri: str,
+    scopes: Sequence[str],
+    state: str,
+) -> str:
+    """Return the address where an administrator consents for the whole tenant; it gives no code and no token.
+
+    Source: Microsoft identity platform, "Admin consent on the Microsoft identity platform".
+    """
+    query = urlencode(
+        {"client_id": application_id, "redirect_uri": redirect_uri, "scope": " ".join(scopes), "state": state}
+    )
+    return f"{cloud.sign_in}/{tenant_id}/v2.0/adminconsent?{query}"
+
+
 class _NullCache(msal.TokenCache):  # type: ignore[misc]  # msal has no types
     """MSAL's token cache that keeps nothing, so that no two partners can ever share one (S-38)."""
 

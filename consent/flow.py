@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from consent.approvals import hold
-from consent.entra import TokenResponse, authorize_url
+from consent.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.id_tokens import Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.proof import AnotherAccount, ConsentTools, Proven, prove
@@ -105,6 +105,11 @@ def redirect_uri(cloud_key: str) -> str:
     return str(settings.PUBLIC_BASE_URL + reverse("consent:callback", args=[cloud_key]))
 
 
+def admin_consent_redirect_uri(cloud_key: str) -> str:
+    """Return the redirect URI of the admin consent endpoint, which answers by GET and so needs a path of its own."""
+    return str(settings.PUBLIC_BASE_URL + reverse("consent:admin_consent_callback", args=[cloud_key]))
+
+
 @sensitive_variables()
 def start(link: ConsentLink, *, binder: str, cloud: NationalCloud, actor: Actor) -> Started:
     """Create a flow for this link and return where to go.
@@ -129,12 +134,23 @@ def start(link: ConsentLink, *, binder: str, cloud: NationalCloud, actor: Actor)
         subject={"flow": flow.pk, "link": link.pk, "partner": link.partner_id},
         correlation_id=flow.correlation_id,
     )
+    scopes = permission_set(link.registration).authorize_scopes(cloud)
+    if link.kind == ConsentLink.Kind.ADMIN_CONSENT:
+        address = admin_consent_url(
+            cloud=cloud,
+            tenant_id=link.partner.tenant,
+            application_id=link.registration.client_id,
+            redirect_uri=admin_consent_redirect_uri(cloud.key),
+            scopes=scopes,
+            state=state,
+        )
+        return Started(authorize_url=address, binder=Secret(binder))
     address = authorize_url(
         cloud=cloud,
         tenant_id=link.partner.tenant,
         application_id=link.registration.client_id,
         redirect_uri=redirect_uri(cloud.key),
-        scopes=permission_set(link.registration).authorize_scopes(cloud),
+        scopes=scopes,
         state=state,
         nonce=_derive("nonce", flow.public_id, binder).reveal(),
         code_challenge=_challenge(_derive("pkce", flow.public_id, binder)),
@@ -142,11 +158,14 @@ def start(link: ConsentLink, *, binder: str, cloud: NationalCloud, actor: Actor)
     return Started(authorize_url=address, binder=Secret(binder))
 
 
-def find(state: str, binder: str, cloud_key: str) -> ConsentFlow | None:
-    """Return the flow of this state if the browser's cookie fits; otherwise None, and nothing is consumed (S-07)."""
+def find(state: str, binder: str, cloud_key: str, kind: ConsentLink.Kind) -> ConsentFlow | None:
+    """Return the flow of this state if the browser's cookie fits; otherwise None, and nothing is consumed (S-07).
+
+    Cloud and kind of the link must be those of the callback's path (S-19).
+    """
     flow = (
         ConsentFlow.objects.select_related("link__partner", "link__registration")
-        .filter(state_hash=sha256(state), link__partner__cloud=cloud_key)
+        .filter(state_hash=sha256(state), link__partner__cloud=cloud_key, link__kind=kind)
         .first()
     )
     if flow is None or not hmac.compare_digest(flow.binder_hash, sha256(binder)):
@@ -200,6 +219,26 @@ def finish(flow: ConsentFlow, answer: CallbackAnswer, *, binder: str, tools: Con
         # text of an unknown exception stays out of both.
         log.exception("consent flow failed", extra={"flow": flow.reference})
         _end_refused(flow, Refused(Problem.OUR_FAULT, code=type(error).__name__), actor)
+
+
+def finish_admin_consent(flow: ConsentFlow, error: str, error_description: str, *, actor: Actor) -> None:
+    """End a claimed admin-consent flow. It proves nobody's identity and gives no token: the answer is only noted.
+
+    The ``tenant`` of the answer is not read at all: whoever holds the browser could write it.
+    """
+    if error:
+        codes = callback_error_codes(error_description)
+        problem = problem_for_callback_error(error, codes, "")
+        _end_refused(flow, Refused(problem, code=f"AADSTS{codes[0]}" if codes else error[:40]), actor)
+        return
+    with transaction.atomic():
+        _end(flow, ConsentFlow.Outcome.ADMIN_CONSENTED, [])
+        record(
+            "flow.admin_consented",
+            actor=actor,
+            subject={"flow": flow.pk, "link": flow.link_id, "partner": flow.link.partner_id},
+            correlation_id=flow.correlation_id,
+        )
 
 
 @sensitive_variables()
@@ -338,7 +377,7 @@ def _end(flow: ConsentFlow, outcome: ConsentFlow.Outcome, checks: list[dict[str,
     """
     now = timezone.now()
     ConsentFlow.objects.filter(pk=flow.pk).update(outcome=outcome, finished_at=now, checks=checks)
-    if outcome is ConsentFlow.Outcome.CONNECTED:
+    if outcome in {ConsentFlow.Outcome.CONNECTED, ConsentFlow.Outcome.ADMIN_CONSENTED}:
         ConsentLink.objects.filter(pk=flow.link_id).update(closed_at=now)
 
 

@@ -42,11 +42,13 @@ def issue(
     actor: Actor,
     created_by: User | None = None,
     lifetime: timedelta | None = None,
+    kind: ConsentLink.Kind = ConsentLink.Kind.SIGN_IN,
 ) -> tuple[ConsentLink, Secret]:
     """Make a link and return it with its full address, which exists only in this answer.
 
     Args:
         lifetime: at most 90 days; the default is LINK_LIFETIME_DAYS.
+        kind: sign-in of the service account, or consent of the whole tenant as a first step without a token.
 
     Raises:
         LinkRefused: the partner has no fixed tenant or is not active, or the registration does not fit.
@@ -71,6 +73,7 @@ def issue(
         link = ConsentLink.objects.create(
             partner=partner,
             registration=registration,
+            kind=kind,
             token_hash=token_hash(token),
             expires_at=timezone.now() + lifetime,
             created_by=created_by,

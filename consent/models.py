@@ -117,8 +117,13 @@ class ApplicationGrant(models.Model):
 class ConsentLink(models.Model):
     """An invitation to one partner. The token is shown once; the row keeps its SHA-256 (S-01)."""
 
+    class Kind(models.TextChoices):
+        SIGN_IN = "sign_in", "Sign-in of the service account"
+        ADMIN_CONSENT = "admin_consent", "Consent of the whole tenant, without a token"
+
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="links")
     registration = models.ForeignKey(ApplicationRegistration, on_delete=models.PROTECT, related_name="links")
+    kind = models.CharField(max_length=13, choices=Kind, default=Kind.SIGN_IN)
     token_hash = models.CharField(max_length=64, unique=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, editable=False)
@@ -149,6 +154,7 @@ class ConsentFlow(models.Model):
         CONNECTED = "connected", "Connected"
         MFA_MISSING = "connected_mfa_missing", "Connected, MFA missing"
         WAITING_APPROVAL = "waiting_approval", "Waiting for approval"
+        ADMIN_CONSENTED = "admin_consented", "Consented, no token yet"
         REFUSED = "refused", "Refused"
 
     link = models.ForeignKey(ConsentLink, on_delete=models.CASCADE, related_name="flows")

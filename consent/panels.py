@@ -34,6 +34,7 @@ FLOW_TONES = {
     ConsentFlow.Outcome.CONNECTED: Tone.GOOD,
     ConsentFlow.Outcome.MFA_MISSING: Tone.WARN,
     ConsentFlow.Outcome.WAITING_APPROVAL: Tone.WARN,
+    ConsentFlow.Outcome.ADMIN_CONSENTED: Tone.BUSY,
     ConsentFlow.Outcome.REFUSED: Tone.BAD,
 }
 

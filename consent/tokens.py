@@ -26,10 +26,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from consent.entra import EntraClient, TokenResponse
-from consent.id_tokens import IdTokenRefused, IdTokenValidator
+from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import (
     NameBlocked,
+    SecretDisabled,
     SecretName,
     SecretVersion,
     StoredSecret,
@@ -49,7 +50,12 @@ log = logging.getLogger(__name__)
 REFRESH_TOKEN_LIFETIME = timedelta(days=90)  # Entra; each redemption starts a new token's 90 days
 _EARLY_SECONDS = 300.0  # an access token leaves the cache this long before its end (S-38)
 _LEASE = timedelta(seconds=150)  # longer than all calls of one renewal together
+_WAIT_SECONDS = 15.0  # for another's renewal, where the service rotates strictly (R-04)
+_POLL_SECONDS = 0.1
 _WRITE_TRIES = 3
+# A signed ID token that names somebody else. Every other flaw proves nothing about anybody: the answer is dropped.
+_SOMEBODY_ELSE = {Flaw.TENANT, Flaw.AUDIENCE, Flaw.FOREIGN_ACCOUNT}
+_BUSY = "This partner's token is being renewed right now; try again in a minute."
 
 
 class Audience(StrEnum):
@@ -228,11 +234,13 @@ class TokenService:
     ) -> TokenResponse:
         is_customer = tenant != consent.partner.tenant
         # A customer's authority also answers with a refresh token; the partner's one stays the master copy, unless
-        # the service rotates strictly.
-        due = (not is_customer or not self._save_after) and self._is_due(consent)
-        if not due:
+        # the service rotates strictly: then each redemption spends the stored token and is a renewal (R-03).
+        strict = not self._save_after
+        if not strict and (is_customer or not self._is_due(consent)):
             return self._redeem_stored(consent, audience, tenant, correlation_id)
-        with self._lease(consent) as owner:
+        with self._lease(consent, wait_seconds=_WAIT_SECONDS if strict else 0.0) as owner:
+            if owner is None and strict:
+                raise TokenUnavailable(_BUSY)
             if owner is None:  # somebody else renews right now; Entra honours the stored token meanwhile
                 return self._redeem_stored(consent, audience, tenant, correlation_id)
             consent = self._roll_forward(self._usable(consent.pk), owner)
@@ -247,7 +255,13 @@ class TokenService:
     def _redeem_stored(
         self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
     ) -> TokenResponse:
-        refresh_token = self._read(consent)
+        try:
+            refresh_token = self._read(consent)
+        except SecretDisabled:
+            newer = self._usable(consent.pk)
+            if newer.generation == consent.generation:
+                raise
+            consent, refresh_token = newer, self._read(newer)  # renewed elsewhere since the row was read
         cloud = self._clouds(consent.partner.cloud)
         is_customer = tenant != consent.partner.tenant
         answer = self._entra(consent.registration, correlation_id).redeem_refresh_token(
@@ -267,6 +281,13 @@ class TokenService:
                 customer_tenant=is_customer,
             )
         except IdTokenRefused as refused:
+            if refused.flaw not in _SOMEBODY_ELSE:
+                raise UnexpectedResponse(
+                    "entra",
+                    "redeem refresh token",
+                    correlation_id=correlation_id,
+                    detail=f"the answer's ID token proves nothing ({refused.flaw})",
+                ) from None
             self._stop(consent, f"id_token_{refused.flaw}", correlation_id)
             raise IdentityMismatch("the renewed token does not prove the pinned account") from None
         # In a customer's tenant the account has another object id; there the tenant is what must agree.
@@ -279,7 +300,14 @@ class TokenService:
 
     def _read(self, consent: PartnerConsent) -> Secret:
         """Read the pointer's version and make sure that it is this record's token (S-51)."""
-        stored = self._vault.read(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+        name = SecretName(consent.secret_name)
+        try:
+            stored = self._vault.read(name, SecretVersion(consent.secret_version))
+        except NotFound:
+            # A name that was swapped with another record's holds none of our versions, but that record's tag.
+            stored = self._vault.read_newest(name)
+            if stored.tags.get("record") == _record_id(consent):
+                raise
         if stored.tags.get("record") != _record_id(consent) or not hmac.compare_digest(
             token_fingerprint(stored.value), consent.fingerprint
         ):
@@ -340,7 +368,7 @@ class TokenService:
         )
         with self._lease(consent) as owner:
             if owner is None:
-                raise TokenUnavailable("This partner's token is being renewed right now; try again in a minute.")
+                raise TokenUnavailable(_BUSY)
             consent = self._roll_forward(
                 PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk), owner
             )
@@ -445,11 +473,13 @@ class TokenService:
     def _write(self, consent: PartnerConsent, token: Secret, generation: int) -> tuple[SecretName, SecretVersion]:
         """Write a version and read it back. Returns where it is.
 
-        An unclear outcome is repeated: two versions with one value are harmless and reconciled later (R-09).
+        After an unclear outcome it looks before it writes again (R-09).
         """
         name = SecretName(consent.secret_name)
         for attempt in range(1, _WRITE_TRIES + 1):
             try:
+                if attempt > 1 and (found := self._find_written(name, token)):
+                    return name, found
                 version = self._vault.write(
                     name,
                     token,
@@ -469,6 +499,13 @@ class TokenService:
         if not written.value.same_as(token):
             raise UnexpectedResponse("vault", "read back token", detail="the vault returned another value")
         return name, version
+
+    def _find_written(self, name: SecretName, token: Secret) -> SecretVersion | None:
+        try:
+            newest = self._vault.read_newest(name)
+        except (NotFound, VaultDamaged, SecretDisabled):
+            return None
+        return newest.version if newest.value.same_as(token) else None
 
     def _point_to(self, consent: PartnerConsent, owner: str, **columns: object) -> bool:
         """Compare-and-set on generation and lease owner: a late writer cannot win (R-03)."""
@@ -525,14 +562,16 @@ class TokenService:
             log.warning("an old version of a secret is still enabled: %s", error)
 
     @contextmanager
-    def _lease(self, consent: PartnerConsent) -> Iterator[str | None]:
-        """Hold the renewal lease of this consent, by database time; None when somebody else has it (R-03)."""
+    def _lease(self, consent: PartnerConsent, *, wait_seconds: float = 0.0) -> Iterator[str | None]:
+        """Hold the renewal lease of this consent, by database time; None when somebody else keeps it (R-03)."""
         owner = str(uuid.uuid4())
-        free = Q(lease_owner="") | Q(lease_until__lt=Now())
-        taken = PartnerConsent.objects.filter(free, pk=consent.pk).update(lease_owner=owner, lease_until=Now() + _LEASE)
-        if not taken:
-            yield None
-            return
+        free = PartnerConsent.objects.filter(Q(lease_owner="") | Q(lease_until__lt=Now()), pk=consent.pk)
+        until = time.monotonic() + wait_seconds
+        while not free.update(lease_owner=owner, lease_until=Now() + _LEASE):
+            if time.monotonic() >= until:
+                yield None
+                return
+            time.sleep(_POLL_SECONDS)
         try:
             yield owner
         finally:

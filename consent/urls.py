@@ -21,6 +21,7 @@ register_converter(CloudConverter, "cloud")
 
 urlpatterns = [
     path("callback/<cloud:cloud_key>", views.callback, name="callback"),
+    path("admin-consent/<cloud:cloud_key>", views.admin_consent_callback, name="admin_consent_callback"),
     path("result/<str:public_id>", views.result, name="result"),
     path("<str:token>/", views.landing, name="landing"),
     path("<str:token>/start", views.start, name="start"),

@@ -20,10 +20,10 @@ from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from consent import clients, flow, links
-from consent.models import ConsentFlow
+from consent.models import ConsentFlow, ConsentLink
 from consent.registrations import permission_set
 from consent.vault.base import VaultConfigurationError
 from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
@@ -90,6 +90,7 @@ def landing(request: HttpRequest, token: str) -> HttpResponse:
             "permissions": permission_groups(permission_set(link.registration).resources()),
             "expires_at": link.expires_at,
             "start_url": reverse("consent:start", args=[token]),
+            "whole_tenant": link.kind == ConsentLink.Kind.ADMIN_CONSENT,
             "sign_in_host": urlsplit(cloud.sign_in).netloc,
             **_vendor(),
         },
@@ -139,13 +140,45 @@ def callback(request: HttpRequest, cloud_key: str) -> HttpResponse:
     posted = request.POST
     binder = request.COOKIES.get(COOKIE, "")
     try:
-        found = flow.find(posted.get("state", ""), binder, cloud_key)
+        found = flow.find(posted.get("state", ""), binder, cloud_key, ConsentLink.Kind.SIGN_IN)
         if found is None:
             return problem_page(request, Problem.START_AGAIN)
         return _redeem_once(request, found, binder, posted)
     except (DatabaseError, VaultConfigurationError):
         # R-37: the code is not spent as long as the flow was not claimed.
         return problem_page(request, Problem.STORAGE_UNAVAILABLE)
+
+
+@public_page
+@require_GET
+@sensitive_variables()
+def admin_consent_callback(request: HttpRequest, cloud_key: str) -> HttpResponse:
+    """Receive the answer of the admin consent endpoint, which comes as a query string and proves nobody.
+
+    State, cookie and claim guard it as they guard the other callback; it redeems nothing and stores no token.
+    """
+    states, errors = request.GET.getlist("state"), request.GET.getlist("error")
+    told = request.GET.getlist("admin_consent")
+    if len(states) != 1 or len(errors) > 1 or not (errors or told == ["True"]):
+        return problem_page(request, Problem.MALFORMED)
+    found = flow.find(states[0], request.COOKIES.get(COOKIE, ""), cloud_key, ConsentLink.Kind.ADMIN_CONSENT)
+    if found is None:
+        return problem_page(request, Problem.START_AGAIN)
+    if flow.claim(found):
+        flow.finish_admin_consent(
+            found,
+            errors[0] if errors else "",
+            request.GET.get("error_description", "")[:2000],
+            actor=Actor.link(found.link_id, client_address(request)),
+        )
+    else:
+        found.refresh_from_db(fields=["claimed_at"])
+        if found.claimed_at is None:
+            return problem_page(request, Problem.START_AGAIN, reference=found.reference)
+    # The state leaves the address bar with this redirect (S-22).
+    response = _see_other(reverse("consent:result", args=[found.public_id]))
+    response["Referrer-Policy"] = "no-referrer"
+    return response
 
 
 @sensitive_variables()
@@ -231,7 +264,8 @@ def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
         "connected_at": found.finished_at,
         **_vendor(),
     }
-    return render(request, "consent/result.html", context)
+    template = "consented" if found.outcome == ConsentFlow.Outcome.ADMIN_CONSENTED else "result"
+    return render(request, f"consent/{template}.html", context)
 
 
 def _see_other(address: str) -> HttpResponse:

@@ -6,7 +6,7 @@ from django.core.management.base import CommandError
 
 from consent import links
 from consent.commands import ConsentCommand, one_tenant_id
-from consent.models import ApplicationRegistration
+from consent.models import ApplicationRegistration, ConsentLink
 from tenants.models import PartnerTenant
 
 
@@ -18,6 +18,10 @@ class Command(ConsentCommand):
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
         parser.add_argument("--registration", type=int, help="id of the registration; needed when several are active")
         parser.add_argument("--days", type=int, help="life of the link, at most 90 (default: LINK_LIFETIME_DAYS)")
+
+        parser.add_argument(
+            "--whole-tenant", action="store_true", help="a first step without a token: consent for the whole tenant"
+        )
 
     def work(self, options: dict[str, Any]) -> int:
         tenant_id = one_tenant_id(options["partner"])
@@ -39,6 +43,7 @@ class Command(ConsentCommand):
                 registrations.get(),
                 actor=self.actor,
                 lifetime=None if days is None else timedelta(days=days),
+                kind=ConsentLink.Kind.ADMIN_CONSENT if options["whole_tenant"] else ConsentLink.Kind.SIGN_IN,
             )
         except links.LinkRefused as refused:
             raise CommandError(str(refused), returncode=2) from None
