@@ -11,3 +11,10 @@ class ConsentConfig(AppConfig):
 
         for panel in (panels.attention_panel, panels.customers_panel, panels.flows_panel):
             register_panel(panel)
+        self._add_partner_pages()
+
+    def _add_partner_pages(self) -> None:
+        from consent.tenant_lookup import find
+        from tenants.admin import PartnerPage, partner_pages
+
+        partner_pages.append(PartnerPage(route="find/", name="tenants_partnertenant_find", view=find))

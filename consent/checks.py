@@ -17,7 +17,7 @@ from consent.models import PartnerConsent
 from consent.tokens import IdentityMismatch, TokenUnavailable
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
-from portal.microsoft.errors import AccessDenied, ConsentRequired, MfaRequired, RemoteError
+from portal.microsoft.errors import AccessDenied, ConsentRequired, InteractionRequired, MfaRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from tenants.models import PartnerTenant
 from tenants.partner_center import PartnerCenterClient
@@ -114,15 +114,15 @@ def _failed(consent: PartnerConsent, error: RemoteError, actor: Actor, correlati
             "last_code": error.code,
             "last_message": f"{diagnosis.cause} {diagnosis.remedy}"[:300],
         }
-        if isinstance(error, ConsentRequired):
+        # Another sign-in that somebody wants is no proof that the grant is lost.
+        if isinstance(error, ConsentRequired) and type(error) is not InteractionRequired:
             denied_since = consent.first_denied_at or now
             columns["first_denied_at"] = denied_since
             if now - denied_since >= CONFIRM_AFTER:
                 columns["state"] = State.MFA_MISSING if isinstance(error, MfaRequired) else State.NEEDS_CONSENT
                 if isinstance(error, MfaRequired):
                     columns["mfa"] = Mfa.MISSING
-            partner_state = PartnerTenant.State.ATTENTION
-        elif isinstance(error, AccessDenied):
+        if isinstance(error, ConsentRequired | AccessDenied):
             partner_state = PartnerTenant.State.ATTENTION
     _write(consent, actor, correlation_id, outcome=Outcome.FAILED, partner_state=partner_state, **columns)
     return _result(

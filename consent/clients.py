@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,11 @@ from tenants.partner_center import PartnerCenterClient
 def cloud(key: str) -> NationalCloud:
     """Return the cloud of this deployment: Microsoft's hosts, or the sandbox's with test endpoints."""
     return get_cloud(key, settings.CLOUDS)
+
+
+def clouds() -> Iterable[NationalCloud]:
+    """Return all clouds of this deployment."""
+    return settings.CLOUDS.values()
 
 
 def _is_allowed(netloc: str) -> bool:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from django.db import transaction
 from django.utils import timezone
-from portal.microsoft.diagnosis import Owner, diagnose
 
 from consent.application_consents import ApplicationConsentClient
 from consent.directory import DirectoryClient, Presence
 from consent.models import ApplicationRegistration, ConsentObservation, CustomerConsent
 from consent.registrations import outside_allow_list
 from portal.audit.trail import Actor, Outcome, record
-from portal.microsoft.errors import AlreadyExists, ConsentRequired, RemoteError
+from portal.microsoft.diagnosis import Owner, diagnose
+from portal.microsoft.errors import AlreadyExists, ConsentRequired, RemoteError, Throttled
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
@@ -30,6 +30,9 @@ from tenants.readiness import Readiness, judge
 
 State = CustomerConsent.State
 _REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
+
+_ACCEPTED = "Microsoft accepted the request but does not show the grants yet."
+_UNCLEAR = "The request got no clear answer and shows no grants yet; the next push looks again and repeats it."
 
 
 class PushRefused(ValueError):
@@ -129,21 +132,41 @@ def push(
         PushRefused: nothing was sent.
         RemoteError: the partner's own token or Partner Center failed; the customer's state is unchanged.
     """
-    wanted = check_lines(customer, registration)
+    try:
+        wanted = check_lines(customer, registration)
+    except PushRefused as refused:
+        record(
+            "customer_consent.create",
+            actor=actor,
+            outcome=Outcome.REFUSED,
+            subject={"customer": customer.pk, "registration": registration.pk},
+            details={"reason": str(refused)},
+            correlation_id=clients.correlation_id,
+        )
+        raise
     clients.partner_center.customer(customer.tenant)  # S-52: it is in what this partner's own token may see
     consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
-    before = _look(clients, registration)
+    locked_out: ConsentRequired | None = None
+    try:
+        before = _look(clients, registration)
+    except ConsentRequired as error:
+        before, locked_out = None, error  # most often a missing relationship, which readiness says better
     if before is not None and before.grants:
         return observe(consent, before, wanted, actor=actor, correlation_id=clients.correlation_id)
     readiness = _readiness(customer, clients)
     if not readiness.ready:
         return _block(consent, readiness, actor, clients.correlation_id)
+    if locked_out is not None:
+        return _fail(consent, locked_out, actor, clients.correlation_id)
     request_id = _write_intent(consent, wanted, actor, clients.correlation_id)
     failure = _post(customer, registration, clients, wanted, request_id)
+    if isinstance(failure, Throttled):
+        raise failure
     if failure is not None and not isinstance(failure, AlreadyExists) and not failure.retryable:
         return _fail(consent, failure, actor, clients.correlation_id)
     clients.forget_customer_tokens()
-    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep)
+    waiting = _ACCEPTED if failure is None else "" if isinstance(failure, AlreadyExists) else _UNCLEAR
+    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting)
 
 
 def verify(
@@ -151,6 +174,7 @@ def verify(
 ) -> CustomerConsent:
     """Read what the customer tenant holds and record it. Sends no change."""
     consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
+    clients.forget_customer_tokens()  # a token from before a removal would be answered with "unknown application"
     presence = _look(clients, registration)
     if presence is None:
         presence = Presence(service_principal_id=None)
@@ -158,11 +182,11 @@ def verify(
 
 
 def _look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
-    """Read the tenant; None when it issues no token to our application, which means: not consented there."""
+    """Read the tenant; None when it issues no token to our application for want of consent, and for that only."""
     try:
         return clients.directory.presence(registration.client_id)
     except ConsentRequired as error:
-        if error.service != "entra":
+        if not diagnose(error).not_consented:
             raise
         return None
 
@@ -205,7 +229,7 @@ def _post(
     wanted: Mapping[str, list[str]],
     request_id: RequestId,
 ) -> RemoteError | None:
-    """Post one resource after the other; return the last failure, having tried them all."""
+    """Post one resource after the other; return the failure that says most, having tried them all."""
     failure: RemoteError | None = None
     for resource, scopes in wanted.items():
         try:
@@ -218,7 +242,8 @@ def _post(
                 request_id=RequestId(str(uuid.uuid5(_REQUEST_SPACE, f"{request_id}/{resource}"))),
             )
         except RemoteError as error:
-            failure = error
+            if failure is None or failure.retryable or isinstance(failure, AlreadyExists):
+                failure = error
     return failure
 
 
@@ -230,8 +255,9 @@ def _read_back(
     actor: Actor,
     wait_seconds: float,
     sleep: Callable[[float], None],
+    waiting: str,
 ) -> CustomerConsent:
-    """Look until the grants show or the time is over; then the honest state is "waiting"."""
+    """Look until the grants show or the time is over; see :func:`observe` for what is said then."""
     waited, pause = 0.0, 1.0
     while True:
         presence = _look(clients, registration)
@@ -249,7 +275,7 @@ def _read_back(
         wanted,
         actor=actor,
         correlation_id=clients.correlation_id,
-        still_waiting=True,
+        waiting=waiting,
     )
 
 
@@ -260,12 +286,16 @@ def observe(
     *,
     actor: Actor,
     correlation_id: CorrelationId,
-    still_waiting: bool = False,
+    waiting: str = "",
 ) -> CustomerConsent:
-    """Write what a read showed: one observation, and the state that follows from it."""
+    """Write what a read showed: one observation, and the state that follows from it.
+
+    Args:
+        waiting: why grants that are missing may still come; without it missing is missing.
+    """
     state, reason = compare(wanted, presence)
-    if still_waiting and state in {State.ABSENT, State.PARTIAL}:
-        state, reason = State.WAITING, "Microsoft accepted the request but does not show the grants yet."
+    if waiting and state in {State.ABSENT, State.PARTIAL}:
+        state, reason = State.WAITING, waiting
     owner = {State.GRANTED: "", State.WAITING: Owner.NOBODY, State.DIFFERS: Owner.US}.get(state, Owner.US)
     now = timezone.now()
     with transaction.atomic():

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -25,7 +25,7 @@ from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose_token_error
 from portal.microsoft.errors import NotFound, RemoteError, UnexpectedResponse, Unreachable
 from portal.microsoft.http import parse_json, retry_after_seconds
-from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_tenant_id
+from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_domain, parse_tenant_id
 from portal.microsoft.secret import Secret
 
 SERVICE = "entra"
@@ -378,16 +378,42 @@ def _checked_metadata(cloud: NationalCloud, document: Mapping[str, Any], operati
     return CloudMetadata(issuer_template=issuer)
 
 
-def resolve_domain(session: requests.Session, cloud: NationalCloud, domain: str) -> TenantId:
-    """Return the tenant id behind a domain, asked at the cloud's own sign-in host (S-04).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundTenant:
+    """A tenant behind a domain, and the cloud that it belongs to."""
+
+    cloud: NationalCloud
+    tenant_id: TenantId
+
+
+def find_tenant(
+    session: requests.Session, clouds: Iterable[NationalCloud], domain: str, correlation_id: CorrelationId
+) -> FoundTenant | None:
+    """Return the tenant that has this domain, asked at the clouds' own sign-in hosts one after the other (S-04).
+
+    A cloud may know the tenant of another one and answer with that cloud's issuer; the issuer's host says which.
 
     Raises:
-        NotFound: no tenant of this cloud has the domain.
-        UnexpectedResponse: the answer names no tenant or another host.
+        RemoteError: a cloud did not answer as documented, so "no such tenant" would be a guess.
     """
-    operation = "resolve domain"
-    document = get_document(session, f"{cloud.authority}/{domain}/v2.0/.well-known/openid-configuration", operation)
-    match = _ISSUER_TENANT.fullmatch(str(document.get("issuer", "")))
-    if match is None:
-        raise UnexpectedResponse(SERVICE, operation, status=200, detail="the answer names no tenant")
-    return parse_tenant_id(match[1])
+    operation = "find tenant of domain"
+    known = {host: cloud for cloud in clouds for host in cloud.authority_aliases | {urlsplit(cloud.authority).netloc}}
+    for cloud in dict.fromkeys(known.values()):
+        try:
+            document = get_document(
+                session,
+                f"{cloud.authority}/{parse_domain(domain)}/v2.0/.well-known/openid-configuration",
+                operation,
+                correlation_id,
+            )
+        except NotFound:
+            continue
+        issuer = str(document.get("issuer", ""))
+        match = _ISSUER_TENANT.fullmatch(issuer)
+        home = known.get(urlsplit(issuer).netloc)
+        if match is None or home is None:
+            raise UnexpectedResponse(
+                SERVICE, operation, status=200, detail="the answer names no tenant of a known cloud"
+            )
+        return FoundTenant(cloud=home, tenant_id=parse_tenant_id(match[1]))
+    return None

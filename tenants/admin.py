@@ -1,17 +1,38 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import URLPattern, path
 
 from portal.audit.trail import record
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.display import badge, guid, moment
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 from tenants.panels import STATE_TONES
+
+# Shown on the empty form only, whose address the link is relative to.
+_DESCRIPTION = (
+    "A consent link is bound to this tenant id. If you know no more than a domain, "
+    '<a href="../find/">find the tenant</a> first.'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartnerPage:
+    """A page that an app on a higher floor adds to the partners' admin, in its ``AppConfig.ready()``."""
+
+    route: str
+    name: str
+    view: Callable[..., HttpResponseBase]
+
+
+partner_pages: list[PartnerPage] = []
 
 
 @admin.register(PartnerTag)
@@ -36,6 +57,14 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
         ("Contact", {"fields": ["contact_name", "contact_email", "tags", "notes"]}),
         ("State", {"fields": ["shown_state", "created_at", "customers_synced_at"]}),
     ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: PartnerTenant | None = None) -> Any:
+        first, *others = self.fieldsets
+        return [(first[0], {**first[1], "description": _DESCRIPTION}) if obj is None else first, *others]
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [path(page.route, self.admin_site.admin_view(page.view), name=page.name) for page in partner_pages]
+        return [*own, *super().get_urls()]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PartnerTenant]:
         counts = (
