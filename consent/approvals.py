@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from consent.id_tokens import IdTokenRefused
 from consent.models import PartnerConsent, WaitingToken
-from consent.proof import AnotherAccount, ConsentTools, prove
+from consent.proof import AnotherAccount, ConsentTools, GuestAccount, prove
 from consent.tokens import NewConsent, token_fingerprint
 from consent.vault.base import GENERATION_TAG, RECORD_TAG, SecretName, SecretVersion, Vault, new_secret_name
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
@@ -109,7 +109,7 @@ def approve(
             tools=tools,
             correlation_id=correlation_id,
         )
-    except (AnotherAccount, IdTokenRefused):
+    except (AnotherAccount, GuestAccount, IdTokenRefused):
         raise DecisionRefused("The token does not prove this account any more. Reject it.") from None
     if consent.state == PartnerConsent.State.CONNECTED and proven.mfa is not PartnerConsent.Mfa.PROVEN:
         raise DecisionRefused("Partner Center does not confirm MFA for this account; the working one stays.")

@@ -12,6 +12,7 @@ import requests
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
 from consent.credentials import ClientCredential, read_credential
 from consent.customers import CustomerClients
@@ -23,7 +24,7 @@ from consent.proof import ConsentTools
 from consent.tokens import Audience, TokenService
 from consent.vault.base import SecretName, SecretVersion, Vault
 from portal.microsoft.clouds import NationalCloud, get_cloud
-from portal.microsoft.http import GuardedSession
+from portal.microsoft.http import GuardedSession, RetryPolicy
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from tenants.gdap import GdapClient
@@ -155,6 +156,19 @@ def partner_center_of(
     return partner_center(cloud(consent.partner.cloud), source, correlation_id)
 
 
+def account(
+    own_cloud: NationalCloud, token_source: Callable[[], Secret], correlation_id: CorrelationId
+) -> AccountClient:
+    """Return a Graph client for the account that signed in."""
+    return AccountClient(
+        base_url=own_cloud.graph,
+        session=session(),
+        token_source=token_source,
+        correlation_id=correlation_id,
+        retry=RetryPolicy(tries=1),  # within a page, and only for display
+    )
+
+
 def consent_tools() -> ConsentTools:
     """Return what a consent flow needs."""
     return ConsentTools(
@@ -163,6 +177,7 @@ def consent_tools() -> ConsentTools:
         validator=_validator(),
         entra=entra,
         partner_center=partner_center,
+        account=account,
         clouds=cloud,
     )
 

@@ -27,7 +27,7 @@ from consent.approvals import hold
 from consent.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.id_tokens import Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
-from consent.proof import AnotherAccount, ConsentTools, Proven, prove
+from consent.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
 from consent.registrations import permission_set
 from consent.tokens import Audience, NewConsent, TokenUnavailable
 from consent.vault.base import Vault
@@ -276,6 +276,8 @@ def _redeem_and_store(
     except AnotherAccount as other:
         detail = {"expected_tenant": link.partner.tenant_id, "actual_tenant": other.actual_tenant or ""}
         raise Refused(Problem.WRONG_TENANT, code="another_account", detail=detail) from None
+    except GuestAccount:
+        raise Refused(Problem.PERSONAL_OR_GUEST_ACCOUNT, code="guest") from None
     except IdTokenRefused as refused:
         raise Refused(Problem.OUR_FAULT, code=f"id_token_{refused.flaw}") from None
     except RemoteError as error:

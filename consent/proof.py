@@ -7,19 +7,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from consent.accounts import GLOBAL_ADMINISTRATOR, AccountClient, Standing
 from consent.entra import EntraClient, TokenResponse
 from consent.id_tokens import IdTokenValidator, unverified_claims
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.tokens import Audience, TokenService
 from consent.vault.base import Vault
 from portal.microsoft.clouds import NationalCloud, get_cloud
+from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tenants.partner_center import PartnerCenterClient
 
-GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"  # role template id, the same in every tenant
 Mfa = PartnerConsent.Mfa
+UNKNOWN = Standing(is_member=None, is_admin_agent=None, is_global_administrator=None)
+_WORDS = {True: "passed", False: "failed", None: "unverified"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class ConsentTools:
     validator: IdTokenValidator
     entra: Callable[[ApplicationRegistration, CorrelationId], EntraClient]
     partner_center: Callable[[NationalCloud, Callable[[], Secret], CorrelationId], PartnerCenterClient]
+    account: Callable[[NationalCloud, Callable[[], Secret], CorrelationId], AccountClient]
     clouds: Callable[[str], NationalCloud] = field(default=get_cloud)
 
 
@@ -44,6 +48,10 @@ class AnotherAccount(Exception):
     def __init__(self, actual_tenant: TenantId | None = None) -> None:
         super().__init__("the token belongs to another account or tenant")
         self.actual_tenant = actual_tenant
+
+
+class GuestAccount(Exception):
+    """The account is a guest in the partner's tenant; GDAP does not work with guests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,7 @@ def prove(
 
     Raises:
         AnotherAccount: it is somebody else's.
+        GuestAccount: a guest.
         IdTokenRefused: the answer's ID token proves nothing.
         RemoteError: Microsoft refused, or did not answer.
     """
@@ -90,25 +99,55 @@ def prove(
     if profile.tenant_id != partner.tenant:
         raise AnotherAccount(profile.tenant_id)
     mfa = {True: Mfa.PROVEN, False: Mfa.MISSING, None: Mfa.UNPROVEN}[profile.mfa_compliant]
-    return Proven(refresh_token=answer.refresh_token or refresh_token, mfa=mfa, checks=_checks(mfa, answer))
+    newest = answer.refresh_token or refresh_token
+    newest, standing = _standing(partner, registration, newest, tools, correlation_id)
+    if standing.is_member is False:
+        raise GuestAccount
+    return Proven(refresh_token=newest, mfa=mfa, checks=_checks(mfa, answer, standing))
 
 
-def _checks(mfa: PartnerConsent.Mfa, answer: TokenResponse) -> list[dict[str, str]]:
+def _standing(
+    partner: PartnerTenant,
+    registration: ApplicationRegistration,
+    refresh_token: Secret,
+    tools: ConsentTools,
+    correlation_id: CorrelationId,
+) -> tuple[Secret, Standing]:
+    """Ask Graph who the account is. What Graph does not tell stays "could not verify" and refuses nobody.
+
+    Returns the newest refresh token with it: a service that rotates strictly ends the older one at each redemption.
+    """
+    cloud = tools.clouds(partner.cloud)
+    try:
+        answer = tools.entra(registration, correlation_id).redeem_refresh_token(
+            tenant_id=partner.tenant, refresh_token=refresh_token, scope=Audience.GRAPH.scope(cloud)
+        )
+    except RemoteError:
+        return refresh_token, UNKNOWN
+    newest = answer.refresh_token or refresh_token
+    try:
+        return newest, tools.account(cloud, lambda: answer.access_token, correlation_id).standing()
+    except RemoteError:
+        return newest, UNKNOWN
+
+
+def _checks(mfa: PartnerConsent.Mfa, answer: TokenResponse, standing: Standing) -> list[dict[str, str]]:
     """Return the checks as the result page shows them; what could not be proven is never called passed."""
     states = {
         "tenant": "passed",
-        "member": "passed",
+        "member": _WORDS[standing.is_member],
         "mfa": {Mfa.PROVEN: "passed", Mfa.MISSING: "failed", Mfa.UNPROVEN: "unverified"}[mfa],
         "partner_center": "passed",
-        "admin_agent": "passed",  # the organization profile answers Admin Agents only (900150 otherwise)
-        "global_administrator": _global_administrator(answer),
+        # The organization profile answers Admin Agents only (900150 otherwise), so this is proven without the group.
+        "admin_agent": "passed",
+        "global_administrator": _WORDS[_global_administrator(answer, standing)],
     }
     return [{"check": check, "state": state} for check, state in states.items()]
 
 
-def _global_administrator(answer: TokenResponse) -> str:
-    """Look for the role in the token's ``wids``; for display only, because foreign tokens are opaque to us."""
+def _global_administrator(answer: TokenResponse, standing: Standing) -> bool | None:
+    """Take Graph's word, else the token's ``wids``; for display only, because foreign tokens are opaque to us."""
+    if standing.is_global_administrator is not None:
+        return standing.is_global_administrator
     roles = unverified_claims(answer.access_token).get("wids")
-    if not isinstance(roles, list):
-        return "unverified"
-    return "passed" if GLOBAL_ADMINISTRATOR in roles else "failed"
+    return GLOBAL_ADMINISTRATOR in roles if isinstance(roles, list) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,7 +66,7 @@ def watch_vault(monkeypatch: pytest.MonkeyPatch) -> WatchedVault:
     """Put a watched vault under the token service from now on."""
     watched = WatchedVault(clients.vault())
     clients.tokens.cache_clear()
-    monkeypatch.setattr(clients, "vault", lambda: watched)
+    monkeypatch.setattr(clients, "vault", cache(lambda: watched))
     return watched
 
 

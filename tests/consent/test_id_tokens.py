@@ -247,7 +247,7 @@ BENT: dict[str, tuple[Flaw, Callable[[], str | None]]] = {
     ),
     "a stranger's signature under our kid": (Flaw.SIGNATURE, lambda: token(key=STRANGERS_KEY)),
     "a body of another token": (Flaw.SIGNATURE, swapped_body),
-    "a signature cut short": (Flaw.SIGNATURE, lambda: token()[:-8]),
+    "a signature cut short": (Flaw.SIGNATURE, lambda: token()[:-10]),
     "unknown kid": (Flaw.KEY, lambda: token(kid="key-of-nobody")),
     "kid missing": (Flaw.KEY, lambda: token(kid=...)),
     "kid empty": (Flaw.KEY, lambda: token(kid="")),

@@ -564,7 +564,9 @@ def test_a_caller_whose_version_was_switched_off_meanwhile_reads_the_newer_one(
 
 
 @pytest.mark.req("R-05")
-def test_an_embedded_vault_that_is_away_causes_no_token_call_and_no_state(connected: Portal, settings: Settings) -> None:
+def test_an_embedded_vault_that_is_away_causes_no_token_call_and_no_state(
+    connected: Portal, settings: Settings
+) -> None:
     consent, before = connected.consent(), len(redemptions(connected))
     Path(settings.VAULT_URL).rename(Path(settings.VAULT_URL).with_name("away"))
 

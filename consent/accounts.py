@@ -1,0 +1,55 @@
+"""Who the signed-in account is in its own tenant: member or guest, which groups and roles (Graph ``/me``, app+user).
+
+Source: Microsoft Graph v1.0, "Get a user" (User.Read) and "List a user's direct memberships". Types that the token may
+not read come back with no more than an id, so a missing name proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from portal.microsoft.graph import GraphApi
+
+GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"  # role template id, the same in every tenant
+_ADMIN_AGENTS = "adminagents"  # Partner Center's group; the documents spell it in two ways
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What could be read. None means: could not be verified with these permissions."""
+
+    is_member: bool | None
+    is_admin_agent: bool | None
+    is_global_administrator: bool | None
+
+
+class AccountClient(GraphApi):
+    """Reads the account that the token belongs to."""
+
+    def standing(self) -> Standing:
+        """Return member, Admin Agent and Global Administrator as far as the permissions show them.
+
+        Raises:
+            RemoteError: Graph refused or did not answer.
+        """
+        operation = "read account"
+        me = self.record(
+            self.request("GET", "/v1.0/me", operation=operation, params={"$select": "id,userType"}).body, operation
+        )
+        kind = str(me.get("userType") or "").lower()
+        memberships = list(self.collection("/v1.0/me/memberOf", operation="list memberships", params={"$top": "999"}))
+        return Standing(
+            is_member={"member": True, "guest": False}.get(kind),
+            is_admin_agent=_has(memberships, "group", "displayName", _ADMIN_AGENTS),
+            is_global_administrator=_has(memberships, "directoryRole", "roleTemplateId", GLOBAL_ADMINISTRATOR),
+        )
+
+
+def _has(memberships: Iterable[Mapping[str, Any]], kind: str, key: str, wanted: str) -> bool | None:
+    """Tell whether one membership of this kind has the wanted value; None when values were hidden from us."""
+    values = [one.get(key) for one in memberships if str(one.get("@odata.type", "")).endswith(f".{kind}")]
+    if any(str(value).lower() == wanted for value in values if value is not None):
+        return True
+    return None if not values or None in values else False

@@ -1,0 +1,372 @@
+"""check_token: the honest state of a partner, and no partner blamed for a fault of ours."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from consent import clients
+from consent.checks import CheckResult, check_token
+from consent.models import ApplicationRegistration, PartnerConsent
+from consent.vault.base import SecretDisabled, VaultDamaged
+from portal.audit.models import AuditEvent
+from portal.microsoft.errors import AccessDenied, NotFound, RemoteError
+from portal.microsoft.identifiers import new_correlation_id
+from portal.sandbox.world import Fault, Refusal, Tamper
+from tenants.models import PartnerTenant
+from tests import builders
+from tests.consent import custody
+from tests.portal import Portal
+
+HEALTH = ("state", "mfa", "last_problem", "last_code", "last_message", "first_denied_at", "last_success_at")
+
+
+@pytest.fixture
+def connected(portal: Portal) -> Portal:
+    portal.onboard()
+    return portal
+
+
+def check(portal: Portal) -> CheckResult:
+    client = clients.partner_center_of(portal.consent(), new_correlation_id(), fresh=True)
+    client._retry.sleep = lambda seconds: None
+    return check_token(portal.consent(), client, actor=builders.ACTOR)
+
+
+def health(portal: Portal) -> dict[str, Any]:
+    row = PartnerConsent.objects.values(*HEALTH).get()
+    return row | {"partner": PartnerTenant.objects.get().state}
+
+
+def refuse(portal: Portal, code: int, times: int = 1) -> None:
+    portal.sandbox.world.refusals.append(Refusal(code=code, tenant_id=portal.partner.tenant_id, times=times))
+
+
+def denied_before(minutes: float) -> None:
+    """Move the first denial into the past."""
+    PartnerConsent.objects.update(first_denied_at=timezone.now() - timedelta(minutes=minutes))
+
+
+@pytest.mark.req("R-45")
+def test_a_working_token_is_connected_with_the_time_of_its_success(connected: Portal) -> None:
+    PartnerConsent.objects.update(
+        state="needs_consent",
+        last_success_at=None,
+        last_problem="temporary",
+        last_message="old",
+        first_denied_at=timezone.now(),
+    )
+    PartnerTenant.objects.update(state="attention")
+
+    result = check(connected)
+
+    assert (result.ok, result.failure_class, result.systemic) == (True, "ok", False)
+    now = health(connected)
+    assert timezone.now() - now.pop("last_success_at") < timedelta(minutes=1)
+    assert now == {
+        "state": "connected",
+        "mfa": "proven",
+        "last_problem": "",
+        "last_code": "",
+        "last_message": "",
+        "first_denied_at": None,
+        "partner": "connected",
+    }
+    event = AuditEvent.objects.get(action="token.checked")
+    assert (event.outcome, event.correlation_id) == ("done", result.correlation_id)
+
+
+@pytest.mark.req("R-45")
+def test_each_check_redeems_and_asks_partner_center_even_with_a_good_cached_token(connected: Portal) -> None:
+    custody.ask(connected.consent())
+    before, calls = len(custody.redemptions(connected)), custody.api_calls(connected)
+
+    check(connected)
+
+    assert len(custody.redemptions(connected)) == before + 1
+    assert custody.api_calls(connected) == calls + 1
+
+
+@pytest.mark.req("S-18")
+@pytest.mark.parametrize("switch", [{"mfa_header": False}, {}], ids=["no verdict", "not compliant"])
+def test_without_proof_of_mfa_a_working_token_is_not_healthy(connected: Portal, switch: dict[str, Any]) -> None:
+    connected.sandbox.world.switches.update(switch)
+    if not switch:
+        for token in connected.sandbox.world.refresh_tokens.values():
+            token.amr = ["pwd"]
+
+    result = check(connected)
+
+    assert (result.ok, result.failure_class, result.owner) == (False, "needs_interaction", "partner")
+    now = health(connected)
+    assert (now["state"], now["partner"], now["last_problem"]) == ("mfa_missing", "attention", "mfa")
+    assert now["mfa"] == ("unproven" if switch else "missing")
+
+
+@pytest.mark.req("S-18")
+@pytest.mark.parametrize("form", ["900421", "old"])
+def test_partner_center_refusing_for_mfa_turns_the_partner_after_the_second_time(connected: Portal, form: str) -> None:
+    connected.sandbox.world.switches.update(mfa_enforced=True, mfa_refusal=form)
+    for token in connected.sandbox.world.refresh_tokens.values():
+        token.amr = ["pwd"]
+
+    result = check(connected)
+    assert (result.failure_class, result.owner, result.systemic) == ("needs_interaction", "partner", False)
+    assert health(connected)["state"] == "connected"
+    denied_before(11)
+    check(connected)
+
+    now = health(connected)
+    assert (now["state"], now["mfa"], now["partner"]) == ("mfa_missing", "missing", "attention")
+
+
+@pytest.mark.req("R-15")
+def test_one_denial_does_not_turn_a_healthy_partner_and_a_second_soon_after_does_not_either(connected: Portal) -> None:
+    refuse(connected, 700082)
+    first = check(connected)
+    assert (first.failure_class, first.code, first.systemic) == ("needs_consent", "AADSTS700082", False)
+    now = health(connected)
+    assert (now["state"], now["partner"], now["last_problem"]) == ("connected", "attention", "needs_consent")
+    assert now["first_denied_at"] is not None
+
+    denied_before(9)
+    refuse(connected, 700082)
+    check(connected)
+    assert health(connected)["state"] == "connected"
+
+
+@pytest.mark.req("R-15")
+def test_two_denials_ten_minutes_apart_need_a_new_consent(connected: Portal) -> None:
+    refuse(connected, 50173)
+    check(connected)
+    denied_before(10.1)
+    refuse(connected, 50173)
+
+    result = check(connected)
+
+    now = health(connected)
+    assert (now["state"], now["partner"], now["last_code"]) == ("needs_consent", "attention", "AADSTS50173")
+    assert now["last_message"] == f"{result.cause} {result.remedy}"
+
+
+@pytest.mark.req("R-15")
+@pytest.mark.parametrize("code", [53003, 50097])
+def test_a_policy_that_wants_another_sign_in_never_costs_the_consent(connected: Portal, code: int) -> None:
+    refuse(connected, code)
+    check(connected)
+    denied_before(60)
+    refuse(connected, code)
+
+    result = check(connected)
+
+    assert (result.failure_class, result.systemic) == ("needs_interaction", False)
+    now = health(connected)
+    assert (now["state"], now["partner"], now["last_problem"]) == ("connected", "attention", "needs_interaction")
+
+
+@pytest.mark.req("R-15")
+def test_a_success_in_between_starts_the_count_anew(connected: Portal) -> None:
+    refuse(connected, 50173)
+    check(connected)
+    denied_before(60)
+    assert check(connected).ok
+    refuse(connected, 50173)
+
+    check(connected)
+
+    assert health(connected)["state"] == "connected"
+
+
+@pytest.mark.req("R-05")
+@pytest.mark.req("R-14")
+@pytest.mark.req("R-15")
+@pytest.mark.parametrize(
+    "cause",
+    [
+        7000215,
+        7000222,
+        700027,
+        50196,
+        90033,
+        90055,
+        Fault(service="login", path="token", status=503, body="{}", times=3),
+        Fault(service="login", path="token", status=200, body="<html>", headers={"Content-Type": "text/html"}, times=3),
+        Fault(service="login", path="token", close="before", times=3),
+        Fault(service="partnercenter", status=503, times=3),
+        Fault(service="partnercenter", status=429, headers={"Retry-After": "100"}, times=3),
+        Fault(service="partnercenter", close="after", times=3),
+        Fault(service="partnercenter", status=200, body="[]", times=3),
+    ],
+    ids=str,
+)
+def test_a_fault_that_is_not_the_partners_changes_nothing_but_the_time_of_the_last_try(
+    connected: Portal, cause: int | Fault
+) -> None:
+    before = health(connected)
+    if isinstance(cause, Fault):
+        connected.sandbox.world.faults.append(cause)
+    else:
+        refuse(connected, cause, times=3)
+
+    result = check(connected)
+
+    assert (result.ok, result.systemic) == (False, True), result
+    assert result.cause
+    assert result.owner
+    assert health(connected) == before
+    assert timezone.now() - connected.consent().last_try_at < timedelta(minutes=1)  # type: ignore[operator]
+    assert AuditEvent.objects.get(action="token.checked").outcome == "failed"
+
+
+@pytest.mark.req("R-05")
+@pytest.mark.parametrize(
+    "error",
+    [
+        AccessDenied("vault", "read", status=403),
+        SecretDisabled("vault", "read", status=403),
+        NotFound("vault", "read", status=404),
+        VaultDamaged("vault", "read"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_the_vault_says_it_is_not_the_partners_fault(
+    connected: Portal, monkeypatch: pytest.MonkeyPatch, error: RemoteError
+) -> None:
+    before = health(connected)
+    watched = custody.watch_vault(monkeypatch)
+    watched.before = custody.fails_at("read", error)
+
+    result = check(connected)
+
+    assert result.systemic
+    assert health(connected) == before
+
+
+@pytest.mark.req("R-05")
+def test_a_vault_that_is_away_changes_nothing(connected: Portal, settings: Settings) -> None:
+    before, calls = health(connected), len(custody.redemptions(connected))
+    Path(settings.VAULT_URL).rename(Path(settings.VAULT_URL).with_name("away"))
+
+    assert check(connected).systemic
+
+    assert health(connected) == before
+    assert len(custody.redemptions(connected)) == calls
+
+
+def test_a_lost_role_is_for_the_partner_and_leaves_the_token_alone(connected: Portal) -> None:
+    custody.service_account(connected).groups.clear()
+
+    result = check(connected)
+
+    assert (result.failure_class, result.owner, result.systemic) == ("not_permitted", "partner", False)
+    now = health(connected)
+    assert (now["state"], now["partner"], now["last_problem"]) == ("connected", "attention", "not_permitted")
+
+
+@pytest.mark.req("S-18")
+@pytest.mark.req("S-51")
+def test_another_tenants_profile_stops_the_partner(connected: Portal) -> None:
+    body = f'{{"tenantId": "{builders.guid()}", "companyName": "Somebody else"}}'
+    connected.sandbox.world.faults.append(Fault(service="partnercenter", status=200, body=body))
+
+    result = check(connected)
+
+    assert (result.ok, result.failure_class) == (False, "identity_mismatch")
+    now = health(connected)
+    assert (now["state"], now["partner"], now["last_code"]) == ("stopped", "attention", "profile_tenant")
+    assert AuditEvent.objects.get(action="token.checked").outcome == "refused"
+    calls = len(custody.redemptions(connected))
+    assert check(connected).failure_class == "skipped"
+    assert len(custody.redemptions(connected)) == calls
+
+
+@pytest.mark.req("S-51")
+def test_another_accounts_token_is_reported_as_a_mismatch(connected: Portal) -> None:
+    connected.sandbox.world.tampers.append(Tamper(grant_type="refresh_token", claims={"oid": builders.guid()}))
+
+    result = check(connected)
+
+    assert (result.ok, result.failure_class) == (False, "identity_mismatch")
+    assert health(connected)["state"] == "stopped"
+
+
+@pytest.mark.req("S-53")
+@pytest.mark.parametrize("who", ["partner", "registration"])
+def test_what_is_disabled_is_skipped_without_a_call_or_a_trace(connected: Portal, who: str) -> None:
+    if who == "partner":
+        PartnerTenant.objects.update(state="disabled")
+    else:
+        ApplicationRegistration.objects.update(state="retired")
+    before, calls = health(connected), len(custody.redemptions(connected))
+
+    result = check(connected)
+
+    assert (result.ok, result.failure_class, result.systemic) == (False, "skipped", False)
+    assert health(connected) == before
+    assert len(custody.redemptions(connected)) == calls
+    assert not AuditEvent.objects.filter(action="token.checked").exists()
+
+
+def test_a_partner_disabled_during_the_check_stays_disabled(connected: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = clients.partner_center_of(connected.consent(), new_correlation_id(), fresh=True)
+    profile = client.organization_profile()
+
+    def disabled_meanwhile() -> object:
+        PartnerTenant.objects.update(state="disabled")
+        return profile
+
+    monkeypatch.setattr(client, "organization_profile", disabled_meanwhile)
+
+    check_token(connected.consent(), client, actor=builders.ACTOR)
+
+    assert PartnerTenant.objects.get().state == "disabled"
+
+
+@pytest.mark.parametrize("state", ["stopped", "disconnected"])
+def test_a_consent_stopped_during_the_check_is_not_revived(
+    connected: Portal, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    client = clients.partner_center_of(connected.consent(), new_correlation_id(), fresh=True)
+    profile = client.organization_profile()
+
+    def stopped_meanwhile() -> object:
+        PartnerConsent.objects.update(state=state)
+        PartnerTenant.objects.update(state="attention")
+        return profile
+
+    monkeypatch.setattr(client, "organization_profile", stopped_meanwhile)
+
+    check_token(connected.consent(), client, actor=builders.ACTOR)
+
+    assert health(connected)["state"] == state
+    assert health(connected)["partner"] == "attention"
+
+
+def test_a_denial_of_an_older_token_says_nothing_about_the_one_consented_meanwhile(
+    connected: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(connected, 50173)
+    check(connected)
+    denied_before(60)
+    old = connected.consent()
+    client = clients.partner_center_of(old, new_correlation_id(), fresh=True)
+    real = client.organization_profile
+
+    def consented_meanwhile() -> object:
+        refuse(connected, 50173)
+        try:
+            return real()
+        finally:
+            connected.onboard()
+
+    monkeypatch.setattr(client, "organization_profile", consented_meanwhile)
+
+    check_token(old, client, actor=builders.ACTOR)
+
+    now = health(connected)
+    assert (connected.consent().generation, now["state"], now["partner"]) == (2, "connected", "connected")
