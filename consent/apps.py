@@ -4,6 +4,7 @@ from django.apps import AppConfig
 class ConsentConfig(AppConfig):
     name = "consent"
     verbose_name = "Consent"
+    navigation_order = 20
 
     def ready(self) -> None:
         from consent import panels

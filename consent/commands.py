@@ -113,8 +113,10 @@ def consent_of(partner: PartnerTenant) -> PartnerConsent:
     """Return the partner's consent that has a token; the newest when there are several.
 
     Raises:
-        CommandError: the partner has not consented.
+        CommandError: the partner has not consented, or is disabled.
     """
+    if not partner.is_active:
+        raise CommandError(f"{partner.name} is {partner.get_state_display().lower()}; nothing is done for it.")
     consent = (
         PartnerConsent.objects.usable()
         .for_partner(partner)

@@ -19,6 +19,11 @@ def client_address(request: HttpRequest) -> str | None:
         hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
         candidate = hops[-settings.TRUSTED_PROXIES] if len(hops) >= settings.TRUSTED_PROXIES else ""
     try:
-        return str(ipaddress.ip_address(candidate))
+        address = ipaddress.ip_address(candidate)
     except ValueError:
         return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:  # means something on one machine only; no database stores it
+            return None
+        address = address.ipv4_mapped or address
+    return str(address)

@@ -1,7 +1,10 @@
 from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from portal.audit.models import AuditEvent
-from portal.site.admin import ReadOnlyAdmin
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 
 
 @admin.register(AuditEvent)
@@ -24,3 +27,21 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
         "details",
         "correlation_id",
     ]
+
+
+# Django registers these two with "delete selected" and a delete page; here nobody removes a person who acted (S-54).
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+
+@admin.register(User)
+class StaffAdmin(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
+    icon = "person"
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+
+@admin.register(Group)
+class RoleAdmin(GroupAdmin, PortalModelAdmin[Group]):
+    icon = "groups"

@@ -27,7 +27,11 @@ else:
 
 
 class ParsedField(_TextField):
-    """Text that one parser brings into its canonical form before validation, whoever writes it."""
+    """Text that one parser brings into its canonical form, whoever writes it.
+
+    Django calls ``to_python`` for lookups and for writes that skip ``full_clean()``, too: they get the same form or
+    fail loudly.
+    """
 
     parser: Callable[[str], str]
 
@@ -43,11 +47,6 @@ class ParsedField(_TextField):
     def formfield(self, **kwargs: Any) -> Any:
         # People paste GUIDs in braces and with blanks around; the parser, not the input's length, decides.
         return super().formfield(**{"max_length": (self.max_length or 0) + 30, **kwargs})
-
-    def get_prep_value(self, value: Any) -> Any:
-        # Lookups and writes that skip full_clean() (services, bulk writes) get the same form or fail loudly.
-        text = super().get_prep_value(value)
-        return type(self).parser(text) if isinstance(text, str) and text else text
 
 
 class TenantIdField(ParsedField):

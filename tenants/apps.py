@@ -4,6 +4,7 @@ from django.apps import AppConfig
 class TenantsConfig(AppConfig):
     name = "tenants"
     verbose_name = "Tenants"
+    navigation_order = 10
 
     def ready(self) -> None:
         from portal.site.dashboard import register_panel

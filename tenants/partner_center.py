@@ -180,6 +180,6 @@ class PartnerCenterClient(PartnerCenterApi):
         # Only this one header may be dictated to us, and only a relative path on the same host.
         wanted = {name: value for name, value in headers.items() if name.lower() == "ms-continuationtoken"}
         path = uri if uri.startswith("/v1/") else f"/v1{uri}"
-        if not path.startswith("/v1/customers") or "//" in path or "\\" in path or len(path) > _LONGEST_LINK:
+        if path.partition("?")[0] != "/v1/customers" or len(path) > _LONGEST_LINK:
             raise self._unexpected(operation, None, "the next page is elsewhere")
         return path, wanted

@@ -5,3 +5,4 @@ class AuditConfig(AppConfig):
     name = "portal.audit"
     label = "audit"
     verbose_name = "Audit"
+    navigation_order = 80

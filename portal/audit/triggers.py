@@ -9,11 +9,17 @@ TABLE = "audit_auditevent"
 _MESSAGE = "audit events are append only"
 _RAISE = f"RAISE EXCEPTION '{_MESSAGE}'"
 _EXECUTE = "EXECUTE FUNCTION audit_append_only()"
+_IN_ITS_WAY = f"SELECT 1 FROM {TABLE} WHERE id = NEW.id OR sequence = NEW.sequence"  # noqa: S608  # ours
 
 _CREATE = {
     "sqlite": [
         f"CREATE TRIGGER audit_no_update BEFORE UPDATE ON {TABLE} BEGIN SELECT RAISE(ABORT, '{_MESSAGE}'); END",
         f"CREATE TRIGGER audit_no_delete BEFORE DELETE ON {TABLE} BEGIN SELECT RAISE(ABORT, '{_MESSAGE}'); END",
+        # INSERT OR REPLACE removes the row in its way without a delete trigger.
+        (
+            f"CREATE TRIGGER audit_no_replace BEFORE INSERT ON {TABLE} WHEN EXISTS ({_IN_ITS_WAY}) "
+            f"BEGIN SELECT RAISE(ABORT, '{_MESSAGE}'); END"
+        ),
     ],
     "postgresql": [
         f"CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {_RAISE}; END $$",
@@ -22,7 +28,7 @@ _CREATE = {
     ],
 }
 _DROP = {
-    "sqlite": ["DROP TRIGGER IF EXISTS audit_no_update", "DROP TRIGGER IF EXISTS audit_no_delete"],
+    "sqlite": [f"DROP TRIGGER IF EXISTS audit_no_{change}" for change in ("update", "delete", "replace")],
     "postgresql": [
         f"DROP TRIGGER IF EXISTS audit_no_change ON {TABLE}",
         f"DROP TRIGGER IF EXISTS audit_no_truncate ON {TABLE}",

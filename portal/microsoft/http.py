@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import random
+import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
@@ -46,6 +50,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0
 TOTAL_SECONDS = 30.0  # R-13; of one call, whatever the server does
 MAX_BODY_BYTES = 1_000_000  # R-25; the largest documented answer is a tenth of it
+MAX_WIRE_BYTES = 2 * MAX_BODY_BYTES  # of one answer with its head; http.client has ways to read without asking us
+MAX_PAGES = 1000  # of one list; at 300 to 500 items each far more than any partner's customers
 MAX_RETRY_AFTER_SECONDS = 300.0  # R-16
 DEFAULT_RETRY_AFTER_SECONDS = 60.0  # Partner Center: when a 429 names no time
 
@@ -59,16 +65,21 @@ class DestinationRefused(RuntimeError):
 _clock = threading.local()
 
 
-def _remaining_seconds() -> float:
+def _budget_left() -> float:
     deadline: float | None = getattr(_clock, "deadline", None)
-    return READ_SECONDS if deadline is None else deadline - time.monotonic()
+    return math.inf if deadline is None else deadline - time.monotonic()
+
+
+def _remaining_seconds() -> float:
+    """Return how many seconds a call may still take."""
+    return min(_budget_left(), TOTAL_SECONDS)
 
 
 @contextmanager
 def time_budget(seconds: float) -> Iterator[None]:
     """Bound all calls of one unit of work in this thread together; a web request waits 25 s at most (R-13)."""
     outer: float | None = getattr(_clock, "deadline", None)
-    _clock.deadline = min(time.monotonic() + seconds, float("inf") if outer is None else outer)
+    _clock.deadline = min(time.monotonic() + seconds, math.inf if outer is None else outer)
     try:
         yield
     finally:
@@ -76,7 +87,7 @@ def time_budget(seconds: float) -> Iterator[None]:
 
 
 class _DeadlineSocket(ssl.SSLSocket):
-    """A TLS socket that obeys the total limit of the call, even when a server sends one byte per second."""
+    """A TLS socket that obeys the limits of the call, even when a server sends one byte per second or never ends."""
 
     def _limit(self) -> None:
         remaining = _remaining_seconds()
@@ -87,7 +98,11 @@ class _DeadlineSocket(ssl.SSLSocket):
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self._limit()
-        return super().recv_into(*args, **kwargs)
+        size = super().recv_into(*args, **kwargs)
+        _clock.received = getattr(_clock, "received", 0) + size
+        if _clock.received > MAX_WIRE_BYTES:
+            raise OSError("the answer is larger than its limit")
+        return size
 
     def send(self, *args: Any, **kwargs: Any) -> int:
         self._limit()
@@ -172,6 +187,8 @@ class GuardedSession(requests.Session):
     ) -> None:
         super().__init__()
         self.trust_env = False
+        # One jar would carry what one tenant's answer set into the requests of all others (S-38).
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.proxies = dict(proxies or {})
         self._is_allowed = is_allowed
         self._loopback = loopback
@@ -192,9 +209,13 @@ class GuardedSession(requests.Session):
         with time_budget(TOTAL_SECONDS):
             if _remaining_seconds() <= 0:
                 raise requests.exceptions.ConnectTimeout("total time limit reached")
+            _clock.received = 0
             response = super().send(request, **kwargs)
             _read_body(response)
         return response
+
+    def get_redirect_target(self, resp: Response) -> None:
+        """Know of no redirect: requests would read a redirect's body without our limits to prepare the next one."""
 
 
 def _read_body(response: Response) -> None:
@@ -214,10 +235,16 @@ def _read_body(response: Response) -> None:
     except TimeoutError as timeout:
         response.close()
         raise requests.exceptions.ReadTimeout("total time limit reached") from timeout
+    except ValueError as malformed:  # http.client's answer to a chunk of negative size
+        response.close()
+        raise requests.exceptions.ContentDecodingError("the answer is not well-formed HTTP") from malformed
+    response.raw.release_conn()  # urllib3 forgets to after an empty body, and each would cost a new connection
     # requests has no public way to say "the body is read"; these two names are stable since its first release.
     response._content = b"".join(chunks)
     response._content_consumed = True  # type: ignore[attr-defined]
 
+
+_NO_TEXT = re.compile("[\\x00\\ud800-\\udfff]")
 
 # --- JSON clients -------------------------------------------------------------------------------------------------
 
@@ -241,7 +268,11 @@ class JsonResponse:
 
 @dataclass(slots=True, kw_only=True)
 class RetryPolicy:
-    """How often a call that is safe to repeat is tried; full jitter between 0 and ``base * 2**n`` seconds (R-16)."""
+    """How often a call that is safe to repeat is tried.
+
+    The waits are jittered between ``base`` and ``base * 2**n`` seconds, or what ``Retry-After`` says; never less than
+    ``base``, and never longer than the time that is left (R-13, R-16).
+    """
 
     tries: int = 3
     base_seconds: float = 1.0
@@ -257,19 +288,18 @@ def retry_after_seconds(value: str | None, *, now: float | None = None) -> float
     if text.isdecimal():
         seconds = float(text)
     else:
-        parsed = email.utils.parsedate_to_datetime(text) if _is_http_date(text) else None
-        if parsed is None:
+        try:
+            parsed = email.utils.parsedate_to_datetime(text)
+        except ValueError:  # no date, or a 32nd of January
             return None
-        seconds = parsed.timestamp() - (time.time() if now is None else now)
+        # An HTTP date is in GMT even if it does not say so.
+        moment = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+        seconds = moment.timestamp() - (time.time() if now is None else now)
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
-def _is_http_date(text: str) -> bool:
-    return email.utils.parsedate(text) is not None
-
-
 def parse_json(content: bytes) -> Any:
-    """Parse strictly: UTF-8, no NaN, no repeated keys, no endless nesting (R-25). Raises ValueError."""
+    """Parse strictly: UTF-8, no NaN or infinity, no repeated keys, no endless nesting (R-25). Raises ValueError."""
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         record = dict(pairs)
@@ -280,8 +310,19 @@ def parse_json(content: bytes) -> Any:
     def no_constants(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if math.isinf(number):
+            raise ValueError("a number is too large")
+        return number
+
     try:
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=no_duplicates, parse_constant=no_constants)
+        return json.loads(
+            content.decode("utf-8-sig"),
+            object_pairs_hook=no_duplicates,
+            parse_constant=no_constants,
+            parse_float=finite,
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -347,10 +388,13 @@ class ApiClient:
     def _wait_before_retry(self, error: RemoteError, attempt: int) -> float | None:
         if not error.retryable or attempt >= self._retry.tries:
             return None
+        base = self._retry.base_seconds
         if error.retry_after is not None:
-            # A longer wait is not slept through here: the caller learns it and puts the partner back (R-31).
-            return error.retry_after if error.retry_after <= self._retry.longest_wait_seconds else None
-        return random.uniform(0, self._retry.base_seconds * 2**attempt)  # noqa: S311  # jitter, no secret
+            wait = max(error.retry_after, base)
+        else:
+            wait = random.uniform(base, base * 2**attempt)  # noqa: S311  # jitter, no secret
+        # A longer wait is not slept through here: the caller learns it and puts the partner back (R-31).
+        return wait if wait <= min(self._retry.longest_wait_seconds, _budget_left()) else None
 
     def _call(
         self,
@@ -458,20 +502,25 @@ class ApiClient:
         value = record.get(key)
         if value is None and not required:
             return ""
-        if not isinstance(value, str) or (required and not value):
+        # A zero character or half a surrogate pair is JSON, but no database takes it.
+        if not isinstance(value, str) or (required and not value) or _NO_TEXT.search(value):
             raise self._unexpected(operation, None, f"the field {key} is missing or has the wrong type")
         return value
 
     def follow(
         self, first: Callable[[], JsonResponse], after: Callable[[JsonResponse], Callable[[], JsonResponse] | None]
     ) -> Iterator[JsonResponse]:
-        """Yield every page, or raise: a page that failed is not an empty page.
+        """Yield every page, or raise: a page that failed is not an empty page, and a list without end is no list.
 
         ``after`` returns how to fetch the page that follows this one, or None at the end. It raises when a link
         repeats or leads elsewhere.
         """
-        fetch: Callable[[], JsonResponse] | None = first
-        while fetch is not None:
+        fetch = first
+        for _ in range(MAX_PAGES):
             page = fetch()
             yield page
-            fetch = after(page)
+            following = after(page)
+            if following is None:
+                return
+            fetch = following
+        raise self._unexpected("read all pages", None, f"the list has more than {MAX_PAGES} pages")

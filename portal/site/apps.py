@@ -10,3 +10,11 @@ class SiteConfig(AppConfig):
     name = "portal.site"
     label = "portal_site"
     verbose_name = "Portal"
+
+    def ready(self) -> None:
+        from unfold import fields
+
+        from portal.site.display import json_text
+
+        # Where pygments happens to be installed, unfold would colour JSON with inline styles, which the policy blocks.
+        fields.prettify_json = json_text

@@ -48,7 +48,7 @@ class Panel:
     rows: Sequence[Row] = ()
     order: int = 100
     link: str = ""
-    empty: str = ""  # what to say when there are no rows
+    empty: str = ""  # what to say, as good news, when there is neither a figure nor a row
 
 
 PanelFunction = Callable[[HttpRequest], Panel | None]

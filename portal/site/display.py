@@ -5,9 +5,11 @@ Everything goes through ``format_html``, which escapes its arguments; no other m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -95,3 +97,9 @@ def words(values: Sequence[str]) -> SafeString:
         return format_html("{}", EMPTY)
     chips = format_html_join("", "<li><code>{}</code></li>", ((value,) for value in values))
     return format_html('<ul class="chips">{}</ul>', chips)
+
+
+def json_text(value: Any, encoder: type[json.JSONEncoder] | None = None) -> SafeString:
+    """Return the value of a JSONField as indented text."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, cls=encoder)
+    return format_html('<pre class="json">{}</pre>', text)

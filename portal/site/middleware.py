@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from django.conf import settings
+from django.contrib.auth import logout
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.http.request import split_domain_port
 from django.urls import reverse
+from django.utils import timezone
 
 from portal.site.policy import ADMIN_POLICY, own_policy, set_policy
 
@@ -37,6 +39,10 @@ _FEATURES = (
     "xr-spatial-tracking",
 )
 PERMISSIONS_POLICY = ", ".join(f"{feature}=()" for feature in _FEATURES)
+
+LONGEST_IDLE = 30 * 60  # seconds
+LONGEST_SESSION = 12 * 3600  # seconds
+_REMEMBER_EVERY = 60  # seconds; a write to the session for each request would cost more than it tells
 
 # Answered on both hosts: whoever watches the process does not know which host is which.
 SHARED_PATHS = ("/livez", "/readyz")
@@ -98,3 +104,27 @@ class HostBindingMiddleware:
         host, port = split_domain_port(request.get_host())
         on_admin_host = host == self.admin_host and self.admin_port in {"", port}
         return on_admin_host == is_staff_path(path)
+
+
+class StaffSessionMiddleware:
+    """End a staff session after half an hour without a request, and half a day after it began (S-47).
+
+    Django's own limit starts anew whenever the session is saved. Stands after ``AuthenticationMiddleware`` and before
+    ``LoginRequiredMiddleware``, which then asks to sign in. Public pages never touch the session (S-25).
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if is_staff_path(request.path_info) and request.user.is_authenticated:
+            self._end_or_remember(request)
+        return self.get_response(request)
+
+    def _end_or_remember(self, request: HttpRequest) -> None:
+        session, now = request.session, int(timezone.now().timestamp())
+        began, seen = session.get("staff_began", now), session.get("staff_seen", 0)
+        if now - began > LONGEST_SESSION or (seen and now - seen > LONGEST_IDLE):
+            logout(request)
+        elif now - seen >= _REMEMBER_EVERY:
+            session["staff_began"], session["staff_seen"] = began, now

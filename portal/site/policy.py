@@ -50,7 +50,7 @@ def landing_policy(response: HttpResponseBase, sign_in: str) -> None:
     """
     parts = urlsplit(sign_in)
     local = parts.scheme == "http" and f".{parts.hostname}".endswith(".localhost")
-    if (parts.scheme != "https" and not local) or f"{parts.scheme}://{parts.netloc}" != sign_in or "*" in sign_in:
+    if (parts.scheme != "https" and not local) or f"{parts.scheme}://{parts.netloc}" != sign_in:
         raise ValueError("form-action takes one origin such as https://login.microsoftonline.com")
     if not set(parts.netloc) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-:"):
         raise ValueError("form-action takes one origin such as https://login.microsoftonline.com")

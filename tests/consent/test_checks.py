@@ -39,7 +39,7 @@ def check(portal: Portal) -> CheckResult:
 
 
 def health(portal: Portal) -> dict[str, Any]:
-    row = PartnerConsent.objects.values(*HEALTH).get()
+    row: dict[str, Any] = PartnerConsent.objects.values(*HEALTH).get()
     return row | {"partner": PartnerTenant.objects.get().state}
 
 

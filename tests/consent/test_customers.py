@@ -1,4 +1,4 @@
-"""Push and verify: the state of a customer is what a read in its tenant showed, and nothing is sent outside the lines."""
+"""Push and verify: a customer's state is what a read in its tenant showed; nothing is sent outside the lines."""
 
 from __future__ import annotations
 
@@ -51,6 +51,10 @@ def send(portal: Portal, customer: CustomerTenant, **options: Any) -> CustomerCo
     """Push; time passes in the sandbox while the portal waits."""
     options.setdefault("sleep", portal.sandbox.world.advance)
     return push(customer, portal.registration, tools(portal, customer), actor=builders.ACTOR, **options)
+
+
+def never(seconds: float) -> None:
+    pytest.fail("nothing is to be waited for")
 
 
 def booked(portal: Portal, operation: str) -> list[dict[str, Any]]:
@@ -445,7 +449,7 @@ def test_a_definite_refusal_is_not_hidden_by_a_later_unclear_answer(
 
     monkeypatch.setattr(made.consents, "create", create)
 
-    result = push(customer, connected.registration, made, actor=builders.ACTOR, sleep=pytest.fail)
+    result = push(customer, connected.registration, made, actor=builders.ACTOR, sleep=never)
 
     assert (answers, result.state) == ([], "failed")
 
@@ -456,7 +460,7 @@ def test_a_throttled_post_was_not_accepted_and_is_not_waited_for(connected: Port
     )
 
     with pytest.raises(Throttled) as caught:
-        send(connected, customer, sleep=pytest.fail)
+        send(connected, customer, sleep=never)
 
     assert caught.value.retry_after == 7
     assert CustomerConsent.objects.get().state == "unknown"

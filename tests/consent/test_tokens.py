@@ -29,6 +29,7 @@ from portal.microsoft.errors import (
     UnexpectedResponse,
     Unreachable,
 )
+from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Fault, Refusal, Tamper
@@ -140,9 +141,7 @@ def test_a_source_asks_afresh_once_and_serves_the_clients_next_calls_from_the_ca
     consent = connected.consent()
     ask(consent)
     before = len(redemptions(connected))
-    source = clients.tokens().source(
-        consent, Audience.PARTNER_CENTER, correlation_id=clients.CorrelationId(""), fresh=True
-    )
+    source = clients.tokens().source(consent, Audience.PARTNER_CENTER, correlation_id=CorrelationId(""), fresh=True)
 
     first, second = source(), source()
 
@@ -718,7 +717,7 @@ def test_swapped_vault_columns_stop_both_partners_without_any_call(either: Porta
 
     for consent in (first, second):
         with pytest.raises(IdentityMismatch):
-            clients.partner_center_of(consent, clients.CorrelationId(""), fresh=True).organization_profile()
+            clients.partner_center_of(consent, CorrelationId(""), fresh=True).organization_profile()
         assert stopped_by(consent) == "fingerprint"
 
     assert (len(redemptions(either)), custody.api_calls(either)) == (calls, apis)
@@ -744,7 +743,7 @@ def test_a_renewed_token_of_another_account_stops_the_partner(
     make_due(consent)
 
     with pytest.raises(IdentityMismatch):
-        clients.partner_center_of(consent, clients.CorrelationId(""), fresh=True).organization_profile()
+        clients.partner_center_of(consent, CorrelationId(""), fresh=True).organization_profile()
 
     assert stopped_by(consent) == why
     assert custody.api_calls(connected) == apis

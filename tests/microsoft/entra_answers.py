@@ -15,7 +15,7 @@ PRIVATE = "admin@contoso.example asked from 203.0.113.7"
 TRACE_ID = "7d1c2f4e-3b5a-4c6d-8e9f-0a1b2c3d4e5f"
 
 
-def answer(error: str, numbers: Sequence[int] = (), suberror: str = "", **changes: Any) -> str:
+def answer(error: str | None, numbers: Sequence[int] = (), suberror: str = "", **changes: Any) -> str:
     """Return an error body of the token endpoint; a change to None leaves the member out."""
     first = numbers[0] if numbers else 0
     body: dict[str, Any] = {

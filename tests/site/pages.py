@@ -25,7 +25,7 @@ class EntryInline(ReadOnlyInline[LogEntry, User]):
 
 
 @admin.register(User, site=site)
-class UserPage(UserAdmin, PortalModelAdmin[User]):  # type: ignore[misc]  # both bases are generic in the stubs
+class UserPage(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
     icon = "person"
     form = UserChangeForm
     add_form = UserCreationForm
@@ -34,7 +34,7 @@ class UserPage(UserAdmin, PortalModelAdmin[User]):  # type: ignore[misc]  # both
 
 
 @admin.register(Group, site=site)
-class GroupPage(GroupAdmin, PortalModelAdmin[Group]):  # type: ignore[misc]
+class GroupPage(GroupAdmin, PortalModelAdmin[Group]):
     icon = "groups"
     export_fields = ["name"]
     link_lookups = ["user__id__exact"]

@@ -12,7 +12,6 @@ from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import FieldFetchBlocked
 from django.db import connection
-from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -237,7 +236,7 @@ def test_a_person_without_the_view_permission_gets_nothing(staff: Client) -> Non
 # --- confirmations (S-54) ---
 
 
-def confirmation(staff: Client, *groups: Group) -> tuple[HttpResponse, dict[str, Any]]:
+def confirmation(staff: Client, *groups: Group) -> tuple[Any, dict[str, Any]]:
     page = staff.post(GROUPS, {"action": "rename", "_selected_action": [group.pk for group in groups], "index": 0})
     html = page.content.decode()
     fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', html[html.index("data-once") :])

@@ -3,8 +3,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from unfold import fields as unfold_fields
 
-from portal.site.display import Tone, badge, distance, guid, moment, words
+from portal.site.display import Tone, badge, distance, guid, json_text, moment, words
 
 HOSTILE = '"><script>alert(1)</script>'
 NOW = datetime(2026, 11, 23, 10, 5, 30, tzinfo=UTC)
@@ -12,7 +13,8 @@ NOW = datetime(2026, 11, 23, 10, 5, 30, tzinfo=UTC)
 
 @pytest.mark.req("S-65")
 def test_names_from_outside_are_escaped_everywhere() -> None:
-    for html in (badge(HOSTILE, Tone.BAD), guid(HOSTILE, label=HOSTILE), words([HOSTILE]), moment(None, empty=HOSTILE)):
+    pieces = (badge(HOSTILE, Tone.BAD), guid(HOSTILE, label=HOSTILE), words([HOSTILE]), moment(None, empty=HOSTILE))
+    for html in (*pieces, json_text({HOSTILE: HOSTILE})):
         assert "<script>" not in html
         assert "&lt;script&gt;" in html
 
@@ -52,3 +54,9 @@ def test_a_time_is_shown_in_utc_for_people_and_machines() -> None:
 
 def test_nothing_is_a_dash() -> None:
     assert guid(None) == guid("") == words([]) == moment(None) == "–"
+
+
+@pytest.mark.req("S-61")
+def test_json_is_shown_without_inline_styles_whatever_is_installed() -> None:
+    assert unfold_fields.prettify_json is json_text
+    assert "style=" not in json_text({"a": [1, "x"]})

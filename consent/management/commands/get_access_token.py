@@ -58,7 +58,10 @@ class Command(ConsentCommand):
         if output is None:
             self.say(token.reveal())
         else:
-            _write_private(output, token)
+            try:
+                _write_private(output, token)
+            except OSError as error:
+                raise CommandError(f"{output} cannot be written: {error.strerror}", returncode=2) from None
             self.stderr.write(f"Written to {output} (0600). It ends within the hour; delete the file after use.")
         return 0
 

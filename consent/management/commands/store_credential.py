@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import transaction
 
 from consent import clients
 from consent.commands import ConsentCommand
 from consent.credentials import Certificate, read_credential
 from consent.models import ApplicationRegistration
 from consent.registrations import store_credential
+from portal.audit.trail import record
 from portal.microsoft.secret import Secret
 
 
@@ -33,8 +35,8 @@ class Command(ConsentCommand):
         registration = ApplicationRegistration.objects.filter(pk=options["registration"]).first()
         if registration is None:
             raise CommandError("No such registration; create it in the admin first.", returncode=2)
-        value = _read(options["file"])
         try:
+            value = _read(options["file"])
             credential = read_credential(options["kind"], value)
             expires = options["expires"]
             expires_at = datetime.fromisoformat(expires).replace(tzinfo=UTC) if expires else None
@@ -48,11 +50,15 @@ class Command(ConsentCommand):
                 vault=clients.vault(),
                 actor=self.actor,
             )
+        except UnicodeDecodeError:  # its text repeats the bytes
+            raise CommandError("The credential must be text; a certificate is a PEM file.", returncode=2) from None
         except ValueError as error:
             raise CommandError(str(error), returncode=2) from None
         if options["activate"]:
-            registration.state = ApplicationRegistration.State.ACTIVE
-            registration.save(update_fields=["state"])
+            with transaction.atomic():
+                registration.state = ApplicationRegistration.State.ACTIVE
+                registration.save(update_fields=["state"])
+                record("registration.activated", actor=self.actor, subject={"registration": registration.pk})
         self.say(f"Stored for {registration.name}.")
         return 0
 

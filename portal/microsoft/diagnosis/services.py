@@ -331,7 +331,9 @@ VAULT: Mapping[str, Row] = merged(
         Owner.US,
         {
             "InternalServerError": ("The vault has a fault.", "Check the vault if it lasts, nothing was lost."),
-            **dict.fromkeys(("ENOSPC", "EDQUOT"), ("The vault's disk is full.", "Free space on the vault's disk.")),
+            **dict.fromkeys(
+                ("ENOSPC", "EDQUOT", "EFBIG"), ("The vault's disk is full.", "Free space on the vault's disk.")
+            ),
             "EIO": ("The vault's disk has a fault.", "Check the disk, and restore the vault from a backup if need be."),
         },
     ),
@@ -429,9 +431,10 @@ def read_raised(error: RemoteError) -> Diagnosis:
     if error.service != "vault" and isinstance(error, Unreachable):
         return _UNREACHABLE.read(f"{error.service}:unreachable")
     found = diagnose_api_error(service=error.service, status=error.status, code=error.code)
-    if error.service == "vault" and (error.detail or not isinstance(error, found.error)):
+    fits = isinstance(error, found.error)
+    if error.service == "vault" and not (fits and (error.code in VAULT or not error.detail)):
         return _say_as_the_vault_did(error, found.key)
-    if isinstance(error, found.error):
+    if fits:
         return replace(found, error=type(error))
     nearest = (each for each in (*_BY_STATUS.values(), _FAULT, _UNREADABLE) if isinstance(error, each.error))
     return replace(next(nearest, _NEW_CODE).read(found.key), error=type(error))
@@ -439,11 +442,9 @@ def read_raised(error: RemoteError) -> Diagnosis:
 
 def _say_as_the_vault_did(error: RemoteError, key: str) -> Diagnosis:
     """Use the adapter's words: they are ours, and a vault in files answers without status or code."""
-    known = VAULT.get(error.code)
-    if known is None or not isinstance(error, known.error):
-        by_kind = [VAULT["InternalServerError"], *_VAULT_BY_STATUS.values()]
-        nearest = (each for each in by_kind if isinstance(error, each.error))
-        known = next(nearest, VAULT["InternalServerError"] if error.retryable else _NEW_CODE)
-    said = error.detail or error.summary
+    by_kind = [VAULT["InternalServerError"], *_VAULT_BY_STATUS.values()]
+    nearest = (each for each in by_kind if isinstance(error, each.error))
+    known = next(nearest, VAULT["InternalServerError"] if error.retryable else _NEW_CODE)
+    said = error.detail or (error.summary if known is _NEW_CODE else known.words.cause.removesuffix("."))
     words = Words(known.words.owner, f"{said[:1].upper()}{said[1:]}.", known.words.remedy)
     return row(known.failure_class, words, error=type(error)).read(key)

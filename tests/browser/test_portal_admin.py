@@ -1,0 +1,97 @@
+"""Each page of the portal's own admin, with rows of every kind, under the strict policy (S-61)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.utils import timezone
+from playwright.sync_api import Browser
+from pytest_django.live_server_helper import LiveServer
+
+from consent import links
+from consent.models import ConsentFlow, ConsentObservation, CustomerConsent
+from tenants.models import PartnerTag, PartnerTenant
+from tests import builders
+from tests.browser.conftest import photograph
+from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
+
+pytestmark = [pytest.mark.browser, pytest.mark.req("S-61"), pytest.mark.django_db(transaction=True)]
+PASSWORD = "correct horse battery staple"
+HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _database_beside_playwright() -> Iterator[None]:
+    """Playwright keeps a loop running in this thread until the session ends, and Django refuses queries beside one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        yield
+
+
+@pytest.fixture
+def base(transactional_db: None, settings: Any) -> Iterator[str]:
+    settings.SECURE_SSL_REDIRECT = False
+    server = LiveServer("localhost")  # not the fixture: that one starts before these settings
+    yield server.url
+    server.stop()
+
+
+def fill() -> None:
+    """Make rows for each list; names from outside are hostile."""
+    now = timezone.now()
+    User.objects.create_superuser("anna", "anna@vendor.example", PASSWORD)
+    Group.objects.create(name="Operators")
+    PartnerTag.objects.create(name="Europe")
+    registration = builders.registration(state="active")
+    builders.grant(registration, "User.Read.All", "Directory.Read.All")
+    customer_states = list(CustomerConsent.State.values)
+    for number, state in enumerate(PartnerTenant.State.values):
+        partner = builders.partner(state=state)
+        customer = builders.customer(partner, company_name=f"{HOSTILE} {number}")
+        if partner.is_active:
+            builders.consent(partner, registration)
+            link, _ = links.issue(partner, registration, actor=builders.ACTOR)
+            ConsentFlow.objects.create(
+                link=link,
+                public_id=f"{number:032x}",
+                state_hash=f"{number:064x}",
+                binder_hash="0" * 64,
+                expires_at=now,
+                correlation_id=builders.guid(),
+            )
+        consent = CustomerConsent.objects.create(
+            customer=customer,
+            registration=registration,
+            state=customer_states[number],
+            reason=HOSTILE,
+            service_principal_id=builders.guid(),
+            verified_at=now,
+            actual_grants={"resource": [HOSTILE]},
+        )
+        ConsentObservation.objects.create(
+            consent=consent, observed_at=now, state="granted", grants=[HOSTILE], correlation_id=builders.guid()
+        )
+
+
+@pytest.mark.req("S-65")
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, width: int, scheme: Any) -> None:
+    fill()
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    watch = PolicyWatch(context)
+    page = context.new_page()
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    sign_in(page, base, username="anna", password=PASSWORD)
+    paths = admin_paths()
+    assert any("/consent/customerconsent/" in path and path.endswith("/change/") for path in paths)
+    for path in paths:
+        open_pages(page, watch, base, [path])
+        assert page.locator("img[onerror]").count() == 0, path
+        photograph(page, f"admin-{width}-{scheme}{path.replace('/', '-').rstrip('-')}")
+    settle(page)
+    assert dialogs == []
+    context.close()

@@ -1,0 +1,23 @@
+"""What the tests of the ground floor share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import responses
+
+from portal.microsoft.clouds import GLOBAL
+from portal.microsoft.http import GuardedSession
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[GuardedSession]:
+    with GuardedSession(is_allowed=lambda host: host in GLOBAL.hosts() or GLOBAL.is_vault_host(host)) as session:
+        yield session
+
+
+@pytest.fixture
+def wire() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield mock

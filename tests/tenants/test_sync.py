@@ -1,0 +1,180 @@
+"""sync_customers: only a list that was read to its end says that somebody is gone, and nothing is ever deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from portal.audit.models import AuditEvent
+from portal.microsoft.errors import ServerFault
+from portal.microsoft.identifiers import CorrelationId, TenantId
+from tenants.models import CustomerTenant, PartnerTenant
+from tenants.partner_center import Customer
+from tenants.sync import SyncReport, sync_customers
+from tests import builders
+
+pytestmark = pytest.mark.django_db
+
+
+class Pages:
+    """A Partner Center that lists these pages; an error among them is raised in its turn."""
+
+    correlation_id = CorrelationId("11111111-1111-4111-8111-111111111111")
+
+    def __init__(self, *pages: list[Customer] | Exception) -> None:
+        self._pages = pages
+
+    def customers(self) -> Iterator[list[Customer]]:
+        for page in self._pages:
+            if isinstance(page, Exception):
+                raise page
+            yield page
+
+
+def listed(*tenants: str, name: str = "Listed") -> list[Customer]:
+    return [
+        Customer(
+            partner_center_id=tenant,
+            tenant_id=TenantId(tenant),
+            company_name=name,
+            domain="listed.example.com",
+            relationship="reseller",
+        )
+        for tenant in tenants
+    ]
+
+
+def sync(partner: PartnerTenant, *pages: list[Customer] | Exception) -> SyncReport:
+    return sync_customers(partner, Pages(*pages), actor=builders.ACTOR)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def partner() -> PartnerTenant:
+    return builders.partner()
+
+
+def guids(number: int) -> list[str]:
+    return [builders.guid() for _ in range(number)]
+
+
+def long_ago(customer: CustomerTenant) -> None:
+    past = timezone.now() - timedelta(days=3)
+    CustomerTenant.objects.filter(pk=customer.pk).update(last_seen_at=past, first_seen_at=past)
+
+
+def test_all_pages_are_mirrored_and_counted(partner: PartnerTenant) -> None:
+    ids = guids(7)
+
+    report = sync(partner, listed(*ids[:3]), listed(*ids[3:6]), [], listed(*ids[6:]))
+
+    assert (report.listed, report.created, report.missing) == (7, 7, 0)
+    assert set(CustomerTenant.objects.listed().values_list("tenant_id", flat=True)) == set(ids)
+    partner.refresh_from_db()
+    assert partner.customers_synced_at is not None
+    event = AuditEvent.objects.get(action="partner.customers_synced")
+    assert event.details == {"listed": 7, "created": 7, "missing": 0}
+    assert event.correlation_id == Pages.correlation_id
+
+
+def test_who_is_no_longer_listed_is_marked_missing_and_kept(partner: PartnerTenant) -> None:
+    here, gone = guids(2)
+    sync(partner, listed(here, gone))
+
+    report = sync(partner, listed(here))
+
+    assert (report.listed, report.created, report.missing) == (1, 0, 1)
+    assert CustomerTenant.objects.missing().get().tenant_id == gone
+    first = CustomerTenant.objects.missing().get().missing_since
+    assert sync(partner, listed(here)).missing == 0
+    assert CustomerTenant.objects.missing().get().missing_since == first
+
+
+def test_a_second_page_that_fails_raises_and_marks_nobody(partner: PartnerTenant) -> None:
+    first, second = guids(2)
+    sync(partner, listed(first, second))
+    partner.refresh_from_db()
+    synced, fresh = partner.customers_synced_at, builders.guid()
+
+    with pytest.raises(ServerFault):
+        sync(partner, listed(fresh), ServerFault("partner_center", "list customers"))
+
+    partner.refresh_from_db()
+    assert partner.customers_synced_at == synced
+    assert not CustomerTenant.objects.missing().exists()
+    assert CustomerTenant.objects.count() == 3  # what was seen is kept
+    assert AuditEvent.objects.filter(action="partner.customers_synced").count() == 1
+
+
+def test_a_customer_that_comes_back_is_listed_again_as_the_same_row(partner: PartnerTenant) -> None:
+    (tenant,) = guids(1)
+    sync(partner, listed(tenant))
+    before = CustomerTenant.objects.get()
+    sync(partner, [])
+    assert CustomerTenant.objects.missing().exists()
+
+    report = sync(partner, listed(tenant))
+
+    after = CustomerTenant.objects.get()
+    assert (after.pk, after.first_seen_at, after.missing_since) == (before.pk, before.first_seen_at, None)
+    assert report.created == 0
+
+
+def test_a_customer_listed_twice_is_one_row(partner: PartnerTenant) -> None:
+    (tenant,) = guids(1)
+
+    report = sync(partner, listed(tenant, tenant), listed(tenant, name="Later"))
+
+    assert report.created == 1
+    assert CustomerTenant.objects.get().company_name == "Later"
+
+
+def test_microsofts_columns_are_replaced_and_the_portals_own_are_not(partner: PartnerTenant) -> None:
+    customer = builders.customer(partner, company_name="Old", domain="old.example.com", relationship="")
+    long_ago(customer)
+    before = CustomerTenant.objects.get()
+
+    sync(partner, listed(customer.tenant_id, name="New"))
+
+    after = CustomerTenant.objects.get()
+    assert (after.company_name, after.domain, after.relationship) == ("New", "listed.example.com", "reseller")
+    assert after.last_seen_at > before.last_seen_at
+    own = {"pk", "id", "partner_id", "tenant_id", "first_seen_at"}
+    assert {name: getattr(after, name) for name in own} == {name: getattr(before, name) for name in own}
+    columns = {field.name for field in CustomerTenant._meta.concrete_fields}
+    assert columns == {*CustomerTenant.REMOTE_FIELDS, "id", "partner", "tenant_id", "first_seen_at"}
+
+
+def test_another_partners_customers_are_not_touched(partner: PartnerTenant) -> None:
+    other = builders.partner()
+    (shared,) = guids(1)
+    sync(other, listed(shared, name="Theirs"))
+
+    sync(partner, listed(shared, name="Mine"))
+    sync(partner, [])
+
+    assert CustomerTenant.objects.for_partner(other).listed().get().company_name == "Theirs"
+    assert CustomerTenant.objects.for_partner(partner).missing().get().company_name == "Mine"
+
+
+def test_a_page_costs_the_same_queries_however_long_it_is(partner: PartnerTenant) -> None:
+    counts = []
+    for pages in ([guids(1)], [guids(300)], [guids(300), guids(300)]):
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            sync(partner, *[listed(*page) for page in pages])
+        counts.append(len(queries))
+
+    assert counts[0] == counts[1]
+    assert counts[2] - counts[1] <= 4
+
+
+def test_names_in_any_script_survive_unchanged(partner: PartnerTenant) -> None:
+    name = "Ünïcødé 株式会社 شركة 🚀 O'Brien & <b>"
+    sync(partner, listed(builders.guid(), name=name))
+    assert CustomerTenant.objects.get().company_name == name
