@@ -215,9 +215,9 @@ def _malformed(request: HttpRequest, cloud: NationalCloud) -> int | None:
     if request.content_type != "application/x-www-form-urlencoded" or request.META.get("QUERY_STRING"):
         return 400
     length = request.META.get("CONTENT_LENGTH") or ""
-    if not length.isdecimal() or len(length) > 12:
+    if not length.isascii() or not length.isdecimal():
         return 400
-    if int(length) > MAX_CALLBACK_BYTES:
+    if len(length) > 9 or int(length) > MAX_CALLBACK_BYTES:
         return 413
     own_origins = {cloud.sign_in, "null", *(f"https://{host}" for host in cloud.authority_aliases)}
     if request.headers.get("Origin", "null") not in own_origins:

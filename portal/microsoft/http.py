@@ -238,7 +238,6 @@ def _read_body(response: Response) -> None:
     except ValueError as malformed:  # http.client's answer to a chunk of negative size
         response.close()
         raise requests.exceptions.ContentDecodingError("the answer is not well-formed HTTP") from malformed
-    response.raw.release_conn()  # urllib3 forgets to after an empty body, and each would cost a new connection
     # requests has no public way to say "the body is read"; these two names are stable since its first release.
     response._content = b"".join(chunks)
     response._content_consumed = True  # type: ignore[attr-defined]

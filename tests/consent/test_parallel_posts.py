@@ -75,8 +75,8 @@ def test_fifty_posts_of_one_answer_redeem_store_and_end_once(portal: Portal) -> 
 
     assert Counter(end.status_code for end in ends) == {303: POSTS}
     assert len({end["Location"] for end in ends}) == 1
-    # One for the code, one by which the new refresh token proves itself (S-17).
-    assert redemptions(portal) == {"authorization_code": 1, "refresh_token": 1}
+    # One for the code, one by which the new refresh token proves itself (S-17), one to ask Graph who it is.
+    assert redemptions(portal) == {"authorization_code": 1, "refresh_token": 2}
     assert len(stored_versions(portal)) == 1
     consent = portal.consent()
     assert (consent.state, consent.generation) == ("connected", 1)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 import responses
+import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -428,8 +429,8 @@ def test_only_reads_and_what_the_caller_calls_repeatable_is_repeated(
         requests.exceptions.ReadTimeout(PRIVATE),
         requests.exceptions.ChunkedEncodingError(PRIVATE),
         requests.exceptions.InvalidHeader(PRIVATE),
-        http.urllib3.exceptions.ProtocolError(PRIVATE),
-        http.urllib3.exceptions.LocationParseError(PRIVATE),
+        urllib3.exceptions.ProtocolError(PRIVATE),
+        urllib3.exceptions.LocationParseError(PRIVATE),
     ],
     ids=lambda fault: type(fault).__name__,
 )

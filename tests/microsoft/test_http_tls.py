@@ -354,10 +354,9 @@ def test_a_connection_with_a_rest_on_it_is_not_used_again(session: GuardedSessio
 def test_a_redirect_makes_no_second_connection(session: GuardedSession, context: ssl.SSLContext) -> None:
     with tls_server(context, answering(good_answer())) as other:
         for status in (301, 302, 303, 307, 308):
-            answer = f"HTTP/1.1 {status} Moved\r\nLocation: {other.url}/\r\nContent-Length: 0\r\n\r\n"
-            with tls_server(context, answering(answer.encode())) as server:
+            answer = f"HTTP/1.1 {status} Moved\r\nLocation: {other.url}/\r\nConnection: close\r\n\r\nmoved"
+            with tls_server(context, sends(answer.encode())) as server:
                 fails_in_time(session, server, UnexpectedResponse)
-                session.close()
         assert other.connections == 0
 
 
