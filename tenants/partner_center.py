@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from portal.microsoft.diagnosis import diagnose_api_error
 from requests import Response
 
+from portal.microsoft.diagnosis import diagnose_api_error
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import (
     DEFAULT_RETRY_AFTER_SECONDS,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from portal.microsoft.diagnosis import Owner
-
 from tenants.gdap import AccessAssignment, Relationship
 
 CONSENT_ROLES: Mapping[str, str] = {

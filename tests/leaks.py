@@ -15,6 +15,7 @@ import base64
 import html
 import json
 import logging
+import re
 import sys
 import threading
 import traceback
@@ -110,10 +111,10 @@ class RecordingBrowser(Browser):
     def _keep(self, path: str, response: HttpResponseBase) -> None:
         headers = dict(response.items())
         location = headers.get("Location", "")
-        if "/oauth2/v2.0/authorize?" in location:
+        if re.search(r"/(oauth2/v2\.0/authorize|v2\.0/adminconsent)\?", location):
             query = parse_qs(urlsplit(headers.pop("Location")).query)
-            self._canaries.add("state", query["state"][0])
-            self._canaries.add("nonce", query["nonce"][0])
+            self._canaries.add("state", *query["state"])
+            self._canaries.add("nonce", *query.get("nonce", []))
         if COOKIE in response.cookies:
             self._canaries.add("flow cookie", response.cookies[COOKIE].value)
         body = b"".join(response) if response.streaming else getattr(response, "content", b"")  # type: ignore[call-overload]

@@ -252,6 +252,9 @@ ODD: list[tuple[tuple[int, ...], str, str, int, str, str]] = [
     ((50076,), "invalid_grant", "bad_token", 400, CONSENT, "AADSTS50076"),
     ((700082,), "invalid_grant", "message_only", 400, SIGN_IN, "AADSTS700082"),
     ((50196,), "invalid_grant", "bad_token", 400, SLOW, "AADSTS50196"),
+    # ... and neither makes a lost consent of a sign-in that is wanted
+    ((70000,), "access_denied", "bad_token", 400, SIGN_IN, "AADSTS70000"),
+    ((65001,), "interaction_required", "consent_required", 400, SIGN_IN, "AADSTS65001"),
     # no number, an unknown one, or something that is none
     *(((), "invalid_grant", suberror, 400, CONSENT, "invalid_grant") for suberror in ("", "bad_token", "new_word")),
     ((), "invalid_grant", "token_expired", 400, CONSENT, "invalid_grant"),

@@ -25,7 +25,9 @@ class Command(ConsentCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
-        parser.add_argument("audience", choices=[audience.value for audience in Audience])
+        parser.add_argument(
+            "audience", choices=[audience.value for audience in Audience], help="the service that the token is for"
+        )
         parser.add_argument("--customer", metavar="TENANT", help="a customer's tenant id: ask at its authority")
         parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file, which must not exist yet")
         parser.add_argument("--show", action="store_true", help="print to a terminal all the same")

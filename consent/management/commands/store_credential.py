@@ -26,7 +26,7 @@ class Command(ConsentCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("registration", type=int, help="id of the application registration")
-        parser.add_argument("kind", choices=["secret", "certificate"])
+        parser.add_argument("kind", choices=["secret", "certificate"], help="what the application proves itself by")
         parser.add_argument("--file", type=Path, help="read from this file instead of standard input")
         parser.add_argument("--expires", metavar="DATE", help="end of a client secret, as 2027-05-31")
         parser.add_argument("--activate", action="store_true", help="make the registration active afterwards")

@@ -224,11 +224,11 @@ def diagnose_token_error(
     key = f"AADSTS{number}" if number else safe_code(error) or f"HTTP{status or 0}"
     generic = _generic_row(error, suberror, status)
     refined = DAMAGED_TOKEN.get((error, number)) or NUMBERS.get(number)
-    if refined is None or not _is_plausible(refined, generic, error):
-        return generic.read(key, customer_tenant=customer_tenant)
-    # A sign-in that is wanted does not become a lost consent by a number.
-    settled = _INTERACTION if generic.failure_class is _INTERACTION and refined.failure_class is _CONSENT else None
-    return refined.read(key, settled, customer_tenant=customer_tenant)
+    chosen = refined if refined is not None and _is_plausible(refined, generic, error) else generic
+    # A sign-in that is wanted does not become a lost consent by a suberror or a number.
+    wants_sign_in = error in ERRORS and ERRORS[error].failure_class is _INTERACTION
+    settled = _INTERACTION if wants_sign_in and chosen.failure_class is _CONSENT else None
+    return chosen.read(key, settled, customer_tenant=customer_tenant)
 
 
 def _generic_row(error: str, suberror: str, status: int | None) -> Row:
