@@ -117,7 +117,7 @@ class RecordingBrowser(Browser):
             self._canaries.add("nonce", *query.get("nonce", []))
         if COOKIE in response.cookies:
             self._canaries.add("flow cookie", response.cookies[COOKIE].value)
-        body = b"".join(response) if response.streaming else getattr(response, "content", b"")  # type: ignore[call-overload]
+        body = b"".join(response) if response.streaming else getattr(response, "content", b"")
         parts = path.split("/")
         if parts[1:2] == ["consent"] and len(parts[2:3]) == 1 and len(parts[2]) == 43:
             self._canaries.add("link", parts[2])

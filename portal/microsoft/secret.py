@@ -37,15 +37,19 @@ class Secret:
 
     def same_as(self, other: Secret) -> bool:
         """Compare in constant time."""
-        return hmac.compare_digest(self.reveal().encode(), other.reveal().encode())
+        return hmac.compare_digest(self._bytes(), other._bytes())
 
     def fingerprint(self, key: bytes) -> str:
         """Return 16 hex characters of HMAC-SHA256 under ``key``: tells versions apart, tells nothing else (S-30)."""
-        return hmac.new(key, self.reveal().encode(), hashlib.sha256).hexdigest()[:16]
+        return hmac.new(key, self._bytes(), hashlib.sha256).hexdigest()[:16]
 
     def byte_length(self) -> int:
         """Return the size in UTF-8 bytes; a vault accepts 25,000."""
-        return len(self.reveal().encode())
+        return len(self._bytes())
+
+    def _bytes(self) -> bytes:
+        # Half a surrogate pair must not raise here: a UnicodeEncodeError carries the whole text with it.
+        return self.reveal().encode(errors="surrogatepass")
 
     def __bool__(self) -> bool:
         return bool(self.reveal())

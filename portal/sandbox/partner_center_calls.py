@@ -133,7 +133,7 @@ def _identify(world: World, request: web.Request, operation: str, facts: dict[st
     application = world.applications.get(facts["client"])
     if partner is None or partner.kind != "partner" or tenant_id != partner.tenant_id or user is None:
         raise denied
-    if application is None or not application.cpv:
+    if application is None or not (application.cpv or application.home_tenant == claims["tid"]):
         raise denied
     return (
         Call(

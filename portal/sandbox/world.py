@@ -56,6 +56,7 @@ class Application:
     home_tenant: str
     multi_tenant: bool = True
     cpv: bool = True
+    """Registered in Partner Center as a CPV application; a CSP application works for its own tenant only."""
     redirect_uris: set[str] = field(default_factory=set)
     permissions: dict[str, set[str]] = field(default_factory=dict)
     secrets: dict[str, float] = field(default_factory=dict)

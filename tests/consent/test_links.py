@@ -33,9 +33,9 @@ def registration() -> ApplicationRegistration:
 
 
 def issue(
-    partner: PartnerTenant, registration: ApplicationRegistration, **options: timedelta
+    partner: PartnerTenant, registration: ApplicationRegistration, *, lifetime: timedelta | None = None
 ) -> tuple[ConsentLink, str]:
-    link, address = links.issue(partner, registration, actor=builders.ACTOR, **options)
+    link, address = links.issue(partner, registration, actor=builders.ACTOR, lifetime=lifetime)
     return link, urlsplit(address.reveal()).path.split("/")[2]
 
 
@@ -71,7 +71,7 @@ def test_a_link_is_a_random_token_of_which_the_database_knows_the_hash_only(
 def test_ten_thousand_tokens_are_all_different(
     partner: PartnerTenant, registration: ApplicationRegistration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links.ConsentLink.objects, "create", lambda **columns: ConsentLink(pk=1, **columns))
+    monkeypatch.setattr(ConsentLink.objects, "create", lambda **columns: ConsentLink(pk=1, **columns))
     monkeypatch.setattr(links, "record", lambda *args, **kwargs: None)
     tokens = {issue(partner, registration)[1] for _ in range(10_000)}
     assert len(tokens) == 10_000
