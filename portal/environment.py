@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
-from environ import FileAwareEnv
+from environ import Env
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -15,22 +16,31 @@ class Environment:
     """The only reader of the environment. ``NAME_FILE`` may hold the path of a file with the value of ``NAME``."""
 
     def __init__(self, env_file: Path | None = None) -> None:
-        self._env = FileAwareEnv()
+        self._env = Env()
         if env_file is not None and env_file.is_file():
             self._env.read_env(str(env_file))
 
     def text(self, name: str, default: str | None = None) -> str:
         """Return the value; unset or empty means the default, and without a default the variable is required."""
-        raw = self._env.ENVIRON.get(name)
-        if raw is not None and raw.startswith("$"):
-            # django-environ would silently read it as a reference to another variable.
-            raise ImproperlyConfigured(f"{name} begins with $, which is not allowed; use {name}_FILE for such a value")
-        value = str(self._env.str(name, default="")).strip()
+        value = self._read(name).strip()
         if value:
             return value
         if default is None:
             raise ImproperlyConfigured(f"Set {name} (or {name}_FILE); .env.example says what it is for")
         return default
+
+    def _read(self, name: str) -> str:
+        # Not through django-environ's casts: they take a value that begins with $ for another variable's name.
+        if path := self._env.ENVIRON.get(f"{name}_FILE"):
+            try:
+                return Path(path).read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or "it is no text"
+                raise ImproperlyConfigured(f"{name}_FILE names {path}, which cannot be read: {reason}") from None
+        value = str(self._env.ENVIRON.get(name, ""))
+        if value.startswith("$"):
+            raise ImproperlyConfigured(f"{name} begins with $, but nothing is replaced here; put it into {name}_FILE")
+        return value
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Return a boolean; anything but true/false, yes/no, on/off, 1/0 is refused."""
@@ -57,4 +67,13 @@ class Environment:
 
     def database(self, name: str, default: str) -> dict[str, object]:
         """Return Django's settings for the database at this address."""
-        return dict(self._env.db_url_config(self.text(name, default)))
+        address = self.text(name, default)
+        found: dict[str, object] = {}
+        if address.startswith(("sqlite:///", "postgres://", "postgresql://")):
+            with suppress(ValueError, KeyError):
+                found = dict(self._env.db_url_config(address))
+        if not found.get("NAME"):
+            raise ImproperlyConfigured(
+                f"{name} must look like sqlite:////path/db.sqlite3 or postgres://user:password@host/database"
+            )
+        return found

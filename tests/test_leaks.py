@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import copy
-import html
 import json
-import logging
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
-from io import StringIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 from django.conf import settings as configured
 from django.contrib.admin import site
 from django.contrib.auth.models import User
-from django.core.cache import cache
-from django.core.management import CommandError, call_command
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
-from django.utils.log import AdminEmailHandler
 from pytest_django.fixtures import Settings
 
 from consent import approvals, clients, demo, flow, links, views
@@ -40,256 +29,15 @@ from consent.vault.local import LocalVault
 from portal.microsoft.identifiers import new_correlation_id
 from portal.sandbox.entra import Answer
 from portal.sandbox.server import Sandbox
-from portal.sandbox.token_endpoint import answer_token_request
 from portal.sandbox.world import Fault, Tamper
-from portal.site.logs import redact
-from tenants.models import CustomerTenant, PartnerTenant
+from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.leaks import PIECE, Canaries, RecordingBrowser, Sinks, forms
-from tests.portal import Portal
+from tests.leak_gate import WIRE, Gate, error_mail, open_gate
+from tests.leaks import Canaries
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
-
-WIRE = {
-    "code": "code",
-    "code_verifier": "verifier",
-    "client_secret": "client secret",
-    "client_assertion": "client assertion",
-    "access_token": "access token",
-    "refresh_token": "refresh token",
-    "id_token": "ID token",
-}
-
-
-@dataclass(slots=True, kw_only=True)
-class Gate:
-    """A portal whose secrets are all known, and everything that it wrote."""
-
-    portal: Portal
-    canaries: Canaries
-    sinks: Sinks
-
-    def browser(self) -> RecordingBrowser:
-        return RecordingBrowser(self.canaries, self.sinks.pages)
-
-    def command(self, name: str, *arguments: str) -> None:
-        """Run a management command and keep what it prints."""
-        out, err = StringIO(), StringIO()
-        try:
-            call_command(name, *arguments, stdout=out, stderr=err)
-        except (CommandError, SystemExit) as error:
-            err.write(str(error))
-        self.sinks.printed.append(out.getvalue() + err.getvalue())
-
-    def found(self) -> list[str]:
-        self.canaries.add("refresh token", *self.portal.sandbox.world.refresh_tokens)
-        return self.canaries.found_in(self.sinks.contents())
-
-
-@pytest.fixture
-def wire(monkeypatch: pytest.MonkeyPatch) -> Canaries:
-    """Canaries that pass between the portal and the token endpoint, read at Microsoft's end."""
-    canaries = Canaries()
-
-    def listening(world: Any, cloud: Any, tenant: str, form: Any, correlation: str) -> web.Response:
-        answer = answer_token_request(world, cloud, tenant, form, correlation)
-        body = json.loads(bytes(answer.body))  # type: ignore[arg-type]  # the sandbox always answers bytes
-        for record in (form, body):
-            for name, kind in WIRE.items():
-                if isinstance(record.get(name), str) and len(record[name]) >= 2 * PIECE:
-                    canaries.add(kind, record[name])
-        return answer
-
-    monkeypatch.setattr("portal.sandbox.entra.answer_token_request", listening)
-    return canaries
-
-
-@pytest.fixture
-def gate(
-    portal: Portal, wire: Canaries, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Gate]:
-    made = open_gate(portal, wire, settings, tmp_path, monkeypatch)
-    with made.sinks.open(), error_mail(settings):
-        yield made
-
-
-def open_gate(
-    portal: Portal, wire: Canaries, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Gate:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(views, "_probe", flow.WriteProbe())
-    wire.add("client secret", portal.client_secret)
-    wire.add("key of this deployment", settings.SECRET_KEY, settings.INTEGRITY_KEY)
-    key_file = Path(settings.VAULT_KEY_FILE)
-    if not settings.VAULT_URL.startswith("https://"):
-        lines = key_file.read_text().splitlines()
-        wire.add("vault key", *(line for line in lines if line and not line.startswith("#")))
-    # The key file and the vault identity's credential are where those secrets live.
-    sinks = Sinks(files=tmp_path, apart_from={key_file.name, "vault-credential"})
-    return Gate(portal=portal, canaries=wire, sinks=sinks)
-
-
-@contextmanager
-def error_mail(settings: Settings) -> Iterator[None]:
-    """Django's error mail in HTML, for our own errors as well as for Django's, as an operator would switch it on.
-
-    The report is raw, so that S-33 is what keeps it clean. The subject is Django's own and holds the path, which for a
-    link is its token: a mail handler needs the redaction of messages, as every handler of ours has it.
-    """
-    settings.ADMINS = ["operations@vendor.example"]
-    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
-    handler = AdminEmailHandler(include_html=True)
-    handler.setLevel(logging.ERROR)
-    handler.addFilter(_message_redacted)
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-
-
-def _message_redacted(record: logging.LogRecord) -> logging.LogRecord:
-    record = copy.copy(record)
-    record.msg, record.args = redact(record.getMessage()), None
-    return record
-
-
-# --- the gate proves itself ----------------------------------------------------------------------------------------
-
-PLANTED = "pLanTed-C4nary_9f3B7kQzW1xY5tR8uV2mN6sD0gH/+=&\"'<é"
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        PLANTED,
-        PLANTED[:PIECE],
-        PLANTED[-PIECE:],
-        quote(PLANTED, safe=""),
-        quote_plus(PLANTED),
-        json.dumps(PLANTED),
-        html.escape(PLANTED),
-        PLANTED.encode().hex(),
-        PLANTED.encode().hex().upper(),
-        *(base64.b64encode(b"x" * offset + PLANTED.encode() + b"yz").decode() for offset in range(3)),
-        *(base64.urlsafe_b64encode(b"x" * offset + PLANTED.encode() + b"yz").decode() for offset in range(3)),
-    ],
-)
-def test_every_form_of_a_canary_is_found(written: str) -> None:
-    canaries = Canaries()
-    canaries.add("planted", PLANTED)
-    assert canaries.found_in({"sink": f"before {written} behind".encode()}) == ["planted in sink"]
-    assert canaries.found_in({"sink": b"nothing to see"}) == []
-
-
-def test_a_canary_that_is_short_is_refused() -> None:
-    with pytest.raises(ValueError, match="proves nothing"):
-        Canaries().add("short", "secret")
-    assert all(len(form) >= PIECE for form in forms(PLANTED))
-
-
-CANARY = "zzplantedcanaryzz0123456789zzplantedzz"
-
-
-def plant_in_log(gate: Gate) -> None:
-    logging.getLogger("consent.flow").debug("the value is %s", CANARY)
-
-
-def plant_in_library_log(gate: Gate) -> None:
-    logging.getLogger("msal.application").debug("the value is %s", CANARY)
-
-
-def plant_in_exception(gate: Gate) -> None:
-    with pytest.raises(RuntimeError):
-        EntraClient.redeem_refresh_token(
-            clients.entra(gate.portal.registration, builders.guid()),  # type: ignore[arg-type]
-            tenant_id=gate.portal.partner.tenant,
-            refresh_token=Raising(),  # type: ignore[arg-type]
-            scope="x",
-        )
-
-
-class Raising:
-    def reveal(self) -> str:
-        raise RuntimeError(f"the value is {CANARY}")
-
-
-def plant_on_page_and_in_table(gate: Gate) -> None:
-    PartnerTenant.objects.update(name=CANARY)
-    gate.browser().get(gate.portal.link())
-
-
-def plant_in_command(gate: Gate) -> None:
-    PartnerTenant.objects.update(name=CANARY)
-    gate.command("push_consent", gate.portal.partner.tenant_id, builders.guid())
-
-
-def plant_in_audit(gate: Gate) -> None:
-    from portal.audit.trail import record
-
-    record("planted", actor=builders.ACTOR, subject={}, details={"value": CANARY})
-
-
-def plant_in_mail(gate: Gate) -> None:
-    logging.getLogger("consent.flow").error("the value is %s", CANARY)
-
-
-def plant_in_file(gate: Gate) -> None:
-    with tempfile.NamedTemporaryFile("w", delete=False) as file:
-        file.write(CANARY)
-
-
-def plant_in_vault(gate: Gate) -> None:
-    Path(configured.VAULT_URL, "leftover.tmp").write_text(CANARY)
-
-
-def plant_in_session(gate: Gate) -> None:
-    from django.contrib.sessions.backends.db import SessionStore
-
-    store = SessionStore()
-    store["value"] = CANARY
-    store.save()
-
-
-def plant_in_cache(gate: Gate) -> None:
-    cache.set("place", CANARY)
-
-
-@pytest.mark.parametrize(
-    ("plant", "sinks"),
-    [
-        (plant_in_log, {"log as JSON", "log for a console", "our own raw log"}),
-        (plant_in_library_log, {"log as JSON", "log for a console"}),
-        (plant_in_exception, {"exceptions"}),
-        (plant_on_page_and_in_table, {"pages", "database"}),
-        (plant_in_command, {"printed"}),
-        (plant_in_audit, {"audit trail", "database"}),
-        (plant_in_mail, {"mails"}),
-        (plant_in_file, {"files"}),
-        (plant_in_vault, {"files"}),
-        (plant_in_session, {"sessions"}),
-        (plant_in_cache, {"cache"}),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "",
-)
-def test_a_leak_planted_in_a_sink_is_found_there(gate: Gate, plant: Callable[[Gate], None], sinks: set[str]) -> None:
-    gate.canaries.add("planted", CANARY)
-
-    plant(gate)
-
-    found = {hit.removeprefix("planted in ") for hit in gate.found() if hit.startswith("planted in ")}
-    cache.clear()
-    assert sinks <= found
-
-
-def test_every_sink_has_a_planted_leak_or_is_a_database_file() -> None:
-    marks = test_a_leak_planted_in_a_sink_is_found_there.pytestmark  # type: ignore[attr-defined]
-    planted = set().union(*(sinks for mark in marks if mark.name == "parametrize" for _, sinks in mark.args[1]))
-    assert set(Sinks(files=Path("/nonexistent"), apart_from=set()).contents()) - planted == {"database file"}
 
 
 # --- the thread ----------------------------------------------------------------------------------------------------

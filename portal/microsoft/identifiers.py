@@ -72,7 +72,8 @@ def parse_domain(text: str) -> str:
         InvalidIdentifier: not a DNS name of at least two labels.
     """
     candidate = text.strip(" ").lower()
-    if not candidate.isascii() or not _DOMAIN.fullmatch(candidate):
+    # Asked of the text itself: the lower case of the Kelvin sign is an ASCII k.
+    if not text.isascii() or not _DOMAIN.fullmatch(candidate):
         raise InvalidIdentifier("A domain must look like contoso.onmicrosoft.com")
     return candidate
 

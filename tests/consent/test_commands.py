@@ -520,6 +520,19 @@ def test_get_access_token_never_writes_over_or_through_something(connected: Port
         assert path.read_text() == "mine"
 
 
+def test_get_access_token_does_not_write_over_a_file_that_appears_meanwhile(
+    connected: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("mine")
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+
+    ran = run("get_access_token", connected.partner.tenant_id, "graph", "--output", path)
+
+    assert ran.code == 2
+    assert path.read_text() == "mine"
+
+
 def test_get_access_token_says_no_before_any_call_for_what_does_not_exist(connected: Portal, tmp_path: Path) -> None:
     calls = len(connected.sandbox.world.ledger)
     foreign = builders.customer(builders.partner())
@@ -670,6 +683,7 @@ def test_store_credential_refuses_what_is_no_credential_and_repeats_nothing_of_i
     ran = run("store_credential", draft.pk, kind, "--file", private(tmp_path / "file", content))
     assert ran.code == 2
     assert "canary" not in ran.err + ran.out
+    assert "codec" not in ran.err
     assert ran.err.count("\n") == 0
     draft.refresh_from_db()
     assert draft.credential_kind == "none"

@@ -107,8 +107,8 @@ class Server:
                 self.connections += 1
                 connection.settimeout(5)
                 thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
 
     def _serve(self, connection: socket.socket) -> None:
         # What a client does to a connection is not this server's concern.
@@ -120,7 +120,8 @@ class Server:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for thread in (self._accepting, *self._threads):
+        self._accepting.join(timeout=10)
+        for thread in self._threads:
             thread.join(timeout=10)
 
 

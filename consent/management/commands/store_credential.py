@@ -50,7 +50,7 @@ class Command(ConsentCommand):
                 vault=clients.vault(),
                 actor=self.actor,
             )
-        except UnicodeDecodeError:  # its text repeats the bytes
+        except UnicodeDecodeError:
             raise CommandError("The credential must be text; a certificate is a PEM file.", returncode=2) from None
         except ValueError as error:
             raise CommandError(str(error), returncode=2) from None

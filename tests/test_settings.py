@@ -1,0 +1,335 @@
+"""Bad settings stop the start with one line that names the variable and says what to do; nothing is half done."""
+
+from __future__ import annotations
+
+import ast
+import os
+import runpy
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from pytest_django.fixtures import Settings
+
+from consent import clients
+from consent.models import PartnerConsent
+from portal.microsoft.clouds import local_clouds
+from tests.portal import Portal
+from tests.test_layers import ROOT
+
+SECRET = "canary-" + secrets.token_hex(24)
+GOOD = {
+    "SECRET_KEY": SECRET,
+    "INTEGRITY_KEY": secrets.token_urlsafe(48),
+    "PUBLIC_BASE_URL": "https://portal.example.com",
+}
+
+
+def variables() -> list[str]:
+    """Return every variable that the settings read."""
+    return [
+        str(node.args[0].value)
+        for node in ast.walk(ast.parse((ROOT / "portal/settings.py").read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) == "env"
+        and isinstance(node.args[0], ast.Constant)
+    ]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run the settings module as a start does, with these variables and no others."""
+
+    def run(**changes: str) -> dict[str, Any]:
+        for name in variables():
+            # Empty, not absent: a developer's own .env must not decide.
+            monkeypatch.setenv(name, (GOOD | changes).get(name, ""))
+            monkeypatch.delenv(f"{name}_FILE", raising=False)
+        for name in set(changes) - set(variables()):
+            monkeypatch.setenv(name, changes[name])
+        return runpy.run_path(str(ROOT / "portal/settings.py"))
+
+    return run
+
+
+BAD: dict[str, tuple[dict[str, str], str]] = {
+    "no SECRET_KEY": ({"SECRET_KEY": ""}, "SECRET_KEY"),
+    "no INTEGRITY_KEY": ({"INTEGRITY_KEY": ""}, "INTEGRITY_KEY"),
+    "no PUBLIC_BASE_URL": ({"PUBLIC_BASE_URL": ""}, "PUBLIC_BASE_URL"),
+    "blank SECRET_KEY": ({"SECRET_KEY": "   "}, "SECRET_KEY"),
+    "misspelt DEBUG": ({"DEBUG": "ture"}, "DEBUG must be true or false"),
+    "DEBUG as a number": ({"DEBUG": "2"}, "DEBUG must be true or false"),
+    "misspelt BEHIND_TLS_PROXY": ({"BEHIND_TLS_PROXY": "ja"}, "BEHIND_TLS_PROXY"),
+    "misspelt SERVE_STATIC_FROM_SOURCE": ({"SERVE_STATIC_FROM_SOURCE": "tru"}, "SERVE_STATIC_FROM_SOURCE"),
+    "a reference": ({"SECRET_KEY": "$OTHER_VARIABLE"}, "SECRET_KEY begins with $"),
+    "a reference in a flag": ({"DEBUG": "$DEBUG_OF_OTHERS"}, "DEBUG begins with $"),
+    "http": ({"PUBLIC_BASE_URL": "http://portal.example.com"}, "PUBLIC_BASE_URL must look like https"),
+    "http on localhost without a sandbox": ({"PUBLIC_BASE_URL": "http://portal.localhost:8000"}, "PUBLIC_BASE_URL"),
+    "http elsewhere with a sandbox": (
+        {"PUBLIC_BASE_URL": "http://portal.example.com", "TEST_ENDPOINTS": "1", "TEST_CA_FILE": "/ca.pem"},
+        "PUBLIC_BASE_URL",
+    ),
+    "a host without scheme": ({"PUBLIC_BASE_URL": "portal.example.com"}, "PUBLIC_BASE_URL"),
+    "any host": ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS"),
+    "any host among others": ({"ALLOWED_HOSTS": "portal.example.com, *"}, "ALLOWED_HOSTS"),
+    "a sandbox without its CA": ({"TEST_ENDPOINTS": "8443"}, "TEST_CA_FILE"),
+    "a port that is none": ({"TEST_ENDPOINTS": "65536", "TEST_CA_FILE": "/ca.pem"}, "TEST_ENDPOINTS"),
+    "a port that is a word": ({"TEST_ENDPOINTS": "true", "TEST_CA_FILE": "/ca.pem"}, "TEST_ENDPOINTS"),
+    "proxies without number": ({"TRUSTED_PROXIES": "yes"}, "TRUSTED_PROXIES"),
+    "a negative number": ({"TRUSTED_PROXIES": "-1"}, "TRUSTED_PROXIES"),
+    "too many proxies": ({"TRUSTED_PROXIES": "11"}, "TRUSTED_PROXIES"),
+    "a link that lives too long": ({"LINK_LIFETIME_DAYS": "91"}, "LINK_LIFETIME_DAYS"),
+    "a link that never lives": ({"LINK_LIFETIME_DAYS": "0"}, "LINK_LIFETIME_DAYS"),
+    "a database of another kind": ({"DATABASE_URL": "mysql://a:b@c/d"}, "DATABASE_URL"),
+    "a database that is a word": ({"DATABASE_URL": "production"}, "DATABASE_URL"),
+    "a database without name": ({"DATABASE_URL": "postgres://portal@db.example"}, "DATABASE_URL"),
+    "a database with a wrong port": ({"DATABASE_URL": "postgres://portal@db.example:x/portal"}, "DATABASE_URL"),
+    "a file that is not there": ({"SECRET_KEY_FILE": "/nonexistent/key"}, "SECRET_KEY_FILE names /nonexistent/key"),
+    "a file that is a folder": ({"SECRET_KEY_FILE": "/"}, "SECRET_KEY_FILE"),
+}
+
+
+@pytest.mark.req("S-27")
+@pytest.mark.req("S-28")
+@pytest.mark.req("S-71")
+@pytest.mark.parametrize(("changes", "told"), BAD.values(), ids=BAD)
+def test_a_bad_variable_stops_the_start_with_its_name(
+    load: Callable[..., dict[str, Any]], changes: dict[str, str], told: str
+) -> None:
+    with pytest.raises(ImproperlyConfigured) as stopped:
+        load(**changes)
+    text = str(stopped.value)
+    assert told in text
+    assert "\n" not in text
+    assert SECRET not in text
+    assert stopped.value.__cause__ is None
+
+
+def test_good_settings_load_and_are_closed_by_default(load: Callable[..., dict[str, Any]]) -> None:
+    loaded = load()
+    assert loaded["DEBUG"] is False
+    assert loaded["ALLOWED_HOSTS"] == ["portal.example.com"]
+    assert loaded["TEST_ENDPOINTS"] == 0
+    assert loaded["TRUSTED_PROXIES"] == 0
+    assert loaded["USE_X_FORWARDED_HOST"] is False
+    assert "SECURE_PROXY_SSL_HEADER" not in loaded
+    assert all(loaded[name] is True for name in ("SECURE_SSL_REDIRECT", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE"))
+    assert all("localhost" not in host for cloud in loaded["CLOUDS"].values() for host in cloud.hosts())
+    assert not loaded.get("CSRF_TRUSTED_ORIGINS")  # S-21: the sign-in host least of all
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("ON", True), ("1", True), ("No", False), ("0", False)])
+def test_a_flag_knows_the_usual_words(load: Callable[..., dict[str, Any]], text: str, value: bool) -> None:
+    assert load(DEBUG=text)["DEBUG"] is value
+
+
+def test_a_value_may_lie_in_a_file_and_begin_with_a_dollar(load: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("$ecret-äöü" * 6 + "\n")
+    assert load(SECRET_KEY="", SECRET_KEY_FILE=str(file))["SECRET_KEY"] == "$ecret-äöü" * 6
+
+
+def test_a_file_that_is_no_text_is_refused(load: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ImproperlyConfigured, match="it is no text"):
+        load(SECRET_KEY_FILE=str(file))
+
+
+def test_a_password_of_the_database_is_in_no_message(load: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(ImproperlyConfigured) as stopped:
+        load(DATABASE_URL=f"oracle://portal:{SECRET}@db.example/portal")
+    assert SECRET not in str(stopped.value)
+
+
+# --- as an operator sees it ----------------------------------------------------------------------------------------
+
+
+def manage(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run manage.py in a process of its own."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment |= dict.fromkeys(variables(), "") | GOOD | {"LOG_FORMAT": "console"} | changes
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def assert_one_line(ended: subprocess.CompletedProcess[str], told: str, code: int | None = None) -> None:
+    assert ended.returncode == code if code else ended.returncode != 0
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert SECRET not in ended.stderr + ended.stdout
+    assert told in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"SECRET_KEY": ""}, "Set SECRET_KEY"), ({"DEBUG": "ture"}, "DEBUG must be true or false")],
+    ids=["missing", "misspelt"],
+)
+def test_manage_says_one_line_about_a_bad_variable(changes: dict[str, str], told: str) -> None:
+    assert_one_line(manage("check", **changes), told)
+
+
+def test_a_command_says_one_line_about_a_database_that_does_not_answer(tmp_path: Path) -> None:
+    ended = manage("check_tokens", DATABASE_URL=f"postgres://portal:{SECRET}@127.0.0.1:{closed_port()}/portal")
+    assert_one_line(ended, "DATABASE_URL", 3)
+
+
+def test_a_command_says_one_line_about_a_database_that_was_never_made(tmp_path: Path) -> None:
+    ended = manage("check_tokens", DATABASE_URL=f"sqlite:///{tmp_path}/empty.sqlite3")
+    assert_one_line(ended, "run migrate", 3)
+
+
+@pytest.mark.req("S-71")
+def test_the_shipped_production_settings_pass_their_own_deploy_check() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.deploy_check"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "System check identified no issues" in ended.stdout
+
+
+# --- commands beside something that is missing -----------------------------------------------------------------------
+
+
+def run_command(name: str, *arguments: str) -> tuple[str, int]:
+    """Run a command and return what it says to an operator, with its exit code."""
+    out, err = StringIO(), StringIO()
+    try:
+        call_command(name, *arguments, stdout=out, stderr=err)
+    except CommandError as error:
+        return str(error), error.returncode
+    except SystemExit as ended:
+        return out.getvalue() + err.getvalue(), int(str(ended.code))
+    except ImproperlyConfigured as error:  # manage.py prints it as one line
+        return str(error), 1
+    return out.getvalue() + err.getvalue(), 0
+
+
+@pytest.fixture
+def connected(portal: Portal) -> Portal:
+    assert portal.onboard().status_code == 200
+    clients.reset()
+    return portal
+
+
+def test_a_sandbox_that_is_not_running_is_named_and_changes_no_state(connected: Portal, settings: Settings) -> None:
+    settings.TEST_ENDPOINTS = closed_port()
+    settings.CLOUDS = local_clouds(settings.TEST_ENDPOINTS)
+    before = PartnerConsent.objects.values().get()
+
+    text, code = run_command("check_tokens")
+
+    assert code == 3
+    assert "Traceback" not in text
+    assert "No answer came" in text
+    assert "No partner's state was changed" in text
+    after = PartnerConsent.objects.values().get()
+    assert {**after, "last_try_at": None} == {**before, "last_try_at": None}
+
+
+def test_a_ca_file_that_is_missing_is_named_with_what_to_do(connected: Portal, settings: Settings) -> None:
+    settings.OUTGOING_CA_FILE = "/nonexistent/ca.pem"
+    text, code = run_command("check_tokens")
+    assert code != 0
+    assert "TEST_CA_FILE names /nonexistent/ca.pem" in text
+    assert "start the sandbox first" in text
+    assert "\n" not in text.strip()
+
+
+def test_a_missing_vault_key_beside_data_is_named_and_no_new_one_is_made(connected: Portal, settings: Settings) -> None:
+    Path(settings.VAULT_KEY_FILE).unlink()
+    text, code = run_command("check_tokens")
+    assert code == 3
+    assert settings.VAULT_KEY_FILE in text
+    assert "restore the key file from its backup" in text
+    assert "\n" not in text.strip()
+    assert not Path(settings.VAULT_KEY_FILE).exists()
+
+
+def test_a_key_that_others_can_read_is_refused_with_the_command_that_helps(
+    connected: Portal, settings: Settings
+) -> None:
+    Path(settings.VAULT_KEY_FILE).chmod(0o640)
+    text, code = run_command("check_tokens")
+    assert code == 3
+    assert f"chmod 600 {settings.VAULT_KEY_FILE}" in text
+    assert "\n" not in text.strip()
+
+
+def test_a_link_can_be_made_while_microsoft_is_away(connected: Portal, settings: Settings) -> None:
+    settings.CLOUDS = local_clouds(closed_port())
+    text, code = run_command("issue_consent_link", str(connected.partner.tenant_id))
+    assert (code, "https://portal.localhost/consent/" in text) == (0, True)
+
+
+# --- deploy checks -------------------------------------------------------------------------------------------------
+
+FLIPPED: dict[str, tuple[dict[str, Any], str]] = {
+    "test endpoints": ({"TEST_ENDPOINTS": 8443}, "portal.E001"),
+    "http base URL": ({"PUBLIC_BASE_URL": "http://portal.localhost"}, "portal.E002"),
+    "short audit key": ({"INTEGRITY_KEY": "short"}, "portal.E003"),
+    "audit key that is the secret key": ({"INTEGRITY_KEY": SECRET, "SECRET_KEY": SECRET}, "portal.E003"),
+    "embedded vault": ({"VAULT_URL": "/var/lib/portal/vault"}, "portal.W001"),
+    "DEBUG": ({"DEBUG": True}, "security.W018"),
+    "weak secret key": ({"SECRET_KEY": "short"}, "security.W009"),
+    "default secret key": ({"SECRET_KEY": "django-insecure-" + "a1b2c3d4" * 8}, "security.W009"),
+    "weak older secret key": ({"SECRET_KEY_FALLBACKS": ["short"]}, "security.W025"),
+    "no hosts": ({"ALLOWED_HOSTS": []}, "security.W020"),
+    "no HSTS": ({"SECURE_HSTS_SECONDS": 0}, "security.W004"),
+    "HSTS without subdomains": ({"SECURE_HSTS_INCLUDE_SUBDOMAINS": False}, "security.W005"),
+    "no redirect to https": ({"SECURE_SSL_REDIRECT": False}, "security.W008"),
+    "plain session cookie": ({"SESSION_COOKIE_SECURE": False}, "security.W012"),
+    "session cookie for scripts": ({"SESSION_COOKIE_HTTPONLY": False}, "security.W015"),
+    "plain CSRF cookie": ({"CSRF_COOKIE_SECURE": False}, "security.W016"),
+    "no nosniff": ({"SECURE_CONTENT_TYPE_NOSNIFF": False}, "security.W006"),
+    "framing allowed": ({"X_FRAME_OPTIONS": "SAMEORIGIN"}, "security.W019"),
+    "no referrer policy": ({"SECURE_REFERRER_POLICY": None}, "security.W022"),
+}
+PRODUCTION = {
+    "SECRET_KEY": secrets.token_urlsafe(48),
+    "INTEGRITY_KEY": secrets.token_urlsafe(48),
+    "PUBLIC_BASE_URL": "https://portal.example.com",
+    "VAULT_URL": "https://vendor.vault.azure.net",
+    "TEST_ENDPOINTS": 0,
+}
+
+
+def deploy_ids(settings: Settings, changes: dict[str, Any]) -> set[str]:
+    for name, value in (PRODUCTION | changes).items():
+        setattr(settings, name, value)
+    found = checks.run_checks(include_deployment_checks=True)
+    assert all(one.hint for one in found if str(one.id).startswith("portal."))
+    return {str(one.id) for one in found}
+
+
+@pytest.mark.req("S-71")
+@pytest.mark.req("S-27")
+@pytest.mark.parametrize(("changes", "told"), FLIPPED.values(), ids=FLIPPED)
+@pytest.mark.django_db  # Django asks the database whether it knows JSON
+def test_each_opened_setting_has_its_own_deploy_check(settings: Settings, changes: dict[str, Any], told: str) -> None:
+    assert deploy_ids(settings, {}) == set()
+    assert told in deploy_ids(settings, changes)

@@ -1,0 +1,322 @@
+"""Rules that the source itself must keep, read from its syntax trees. Each rule first proves that it sees a breach."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_layers import ROOT, module_name, modules
+
+# Modules that may look into a Secret, and why (S-31). Everything else passes it on unread.
+MAY_REVEAL = {
+    "portal.microsoft.secret": "the type itself: comparing, measuring and fingerprinting",
+    "portal.microsoft.http": "the bearer header of a call",
+    "consent.entra": "form fields of the token endpoint",
+    "consent.credentials": "the application's own credential, for MSAL",
+    "consent.id_tokens": "reading an ID token's claims and comparing its nonce",
+    "consent.flow": "PKCE challenge and nonce of the authorize address",
+    "consent.views": "the flow cookie, for the browser that owns it",
+    "consent.admin": "a link's address, on the one page that shows it",
+    "consent.vault.azure": "the value on its way into Key Vault",
+    "consent.vault.local": "the value on its way into its envelope",
+    "consent.vault.keys": "the vault's own keys, for the cipher",
+    "consent.management.commands.issue_consent_link": "a link's address, printed once",
+    "consent.management.commands.get_access_token": "the token that an operator asked for, to a file or a pipe",
+    "consent.demo": "example data against the sandbox only",
+}
+# Where requests are made without the guarded session: against the local imitation, never against Microsoft.
+MAY_CALL_OUT = {"consent.demo"}
+# Only here is HTML built in Python (S-65).
+MAY_BUILD_HTML = {"portal.site.display"}
+# Fields with such a name hold a secret unless listed here.
+SECRET_NAMES = re.compile(r"(?:^|_)(?:token|secret|password|assertion|verifier|nonce|code|cookie|binder)$")
+NOT_SECRET = {
+    "CheckResult.code": "Microsoft's error code",
+    "Diagnosis.code": "Microsoft's error code",
+}
+TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
+COMMANDS = sorted(ROOT.glob("*/management/commands/[a-z]*.py"))
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str]]:
+    """Yield each call with what stands before the last dot and after it: ``requests.get`` or ``print``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            before, _, name = ast.unparse(node.func).rpartition(".")
+            yield node, before, name
+
+
+def reveals(tree: ast.AST) -> bool:
+    return any(isinstance(node, ast.Attribute) and node.attr == "reveal" for node in ast.walk(tree))
+
+
+def builds_html(tree: ast.AST) -> bool:
+    banned = {"mark_safe", "SafeString", "SafeText", "format_html", "format_html_join", "html_safe", "autoescape_off"}
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return bool(banned & (named | imported)) or any(
+        isinstance(node, ast.FunctionDef) and node.name == "__html__" for node in ast.walk(tree)
+    )
+
+
+def marks_safe(tree: ast.AST) -> bool:
+    return any(name in {"mark_safe", "SafeString", "SafeText"} for _, _, name in calls(tree))
+
+
+def switches_verification_off(tree: ast.AST) -> bool:
+    return any(
+        keyword.arg in {"verify", "check_hostname", "ssl", "verify_ssl"}
+        and isinstance(keyword.value, ast.Constant)
+        and keyword.value.value is False
+        for call, _, _ in calls(tree)
+        for keyword in call.keywords
+    ) or bool(re.search(r"CERT_NONE|_create_unverified_context|disable_warnings", ast.unparse(tree)))
+
+
+def calls_out_unguarded(tree: ast.AST) -> bool:
+    verbs = {"get", "post", "put", "patch", "delete", "head", "options", "request", "Session", "session"}
+    return any(
+        (before == "requests" and name in verbs)
+        or name in {"urlopen", "HTTPSConnection", "HTTPConnection", "PoolManager", "create_connection"}
+        for _, before, name in calls(tree)
+    )
+
+
+def locks_rows(tree: ast.AST) -> bool:
+    return any(name == "select_for_update" for _, _, name in calls(tree))  # does nothing on SQLite; we claim instead
+
+
+def prints(tree: ast.AST) -> bool:
+    return any(name == "print" and not before for _, before, name in calls(tree))
+
+
+def tells_naive_time(tree: ast.AST) -> bool:
+    return any(
+        (name in {"utcnow", "utcfromtimestamp", "today"} and "date" in before)
+        or (name in {"now", "fromtimestamp"} and before.endswith("datetime") and not (call.args or call.keywords))
+        or (name == "fromtimestamp" and before.endswith("datetime") and len(call.args) + len(call.keywords) < 2)
+        for call, before, name in calls(tree)
+    )
+
+
+def reads_environment(tree: ast.AST) -> bool:
+    text = ast.unparse(tree)
+    return "os.environ" in text or "getenv" in text
+
+
+def catches_everything_silently(tree: ast.AST) -> bool:
+    return any(
+        isinstance(node, ast.ExceptHandler)
+        and (node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"})
+        and all(isinstance(line, ast.Pass | ast.Continue) for line in node.body)
+        for node in ast.walk(tree)
+    )
+
+
+def keeps_plain_secrets(tree: ast.AST) -> bool:
+    return any(
+        isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and SECRET_NAMES.search(field.target.id)
+        and re.search(r"\bstr\b|\bbytes\b", ast.unparse(field.annotation))
+        and f"{node.name}.{field.target.id}" not in NOT_SECRET
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(one) for one in node.decorator_list)
+        for field in node.body
+    )
+
+
+def logs_a_secret_by_name(tree: ast.AST) -> bool:
+    secret = re.compile(r"(?:token|secret|password|assertion|verifier|nonce|binder|state)$")
+    return any(
+        isinstance(argument, ast.Name) and secret.search(argument.id)
+        for _, before, name in calls(tree)
+        if before in {"log", "logger", "logging"} and name in {"debug", "info", "warning", "error", "exception"}
+        for argument in _.args[1:]
+    )
+
+
+DATACLASS = "@dataclass\nclass A:\n    "
+# rule: how it is found, modules that may, what it must see
+RULES: dict[str, tuple[Callable[[ast.AST], bool], set[str], list[str]]] = {
+    "only sink modules reveal a secret": (reveals, set(MAY_REVEAL), ["x.reveal()", "f(x.reveal)", "x().y.reveal()"]),
+    "no module calls text safe": (
+        marks_safe,
+        set(),
+        ["mark_safe(x)", "SafeString('<b>')", "safestring.mark_safe(x)"],
+    ),
+    "only the display module builds HTML": (
+        builds_html,
+        MAY_BUILD_HTML,
+        [
+            "from django.utils.html import format_html",
+            "mark_safe",
+            "class A:\n    def __html__(self): return 1",
+        ],
+    ),
+    "nobody switches TLS verification off": (
+        switches_verification_off,
+        set(),
+        ["s.get(u, verify=False)", "ssl._create_unverified_context()", "c.verify_mode = ssl.CERT_NONE"],
+    ),
+    "calls go through the guarded session": (
+        calls_out_unguarded,
+        MAY_CALL_OUT,
+        ["requests.get(u)", "requests.Session()", "urllib.request.urlopen(u)", "socket.create_connection(a)"],
+    ),
+    "rows are claimed, not locked": (locks_rows, set(), ["A.objects.select_for_update().get()"]),
+    "nothing is printed past the command's own streams": (prints, set(), ["print(1)"]),
+    "time is aware": (
+        tells_naive_time,
+        set(),
+        ["datetime.now()", "datetime.datetime.now()", "datetime.utcnow()", "date.today()", "datetime.fromtimestamp(1)"],
+    ),
+    "only one module reads the environment": (
+        reads_environment,
+        {"portal.demo", "portal.wsgi", "consent.management.commands.demo"},
+        ["os.environ['A']", "os.getenv('A')"],
+    ),
+    "an error is not swallowed without a word": (
+        catches_everything_silently,
+        set(),
+        [
+            "try:\n    f()\nexcept:\n    pass",
+            "for a in b:\n    try:\n        f()\n    except Exception:\n        continue",
+        ],
+    ),
+    "a secret in a dataclass has its type": (
+        keeps_plain_secrets,
+        set(),
+        [DATACLASS + "refresh_token: str", DATACLASS + "nonce: str | None = None", DATACLASS + "secret: bytes"],
+    ),
+    "no secret is handed to a logger": (logs_a_secret_by_name, set(), ["log.info('%s', refresh_token)"]),
+}
+
+
+def ours() -> list[Path]:
+    """Return the product's modules; the sandbox is an imitation and never in the production image."""
+    return [path for path in modules() if "sandbox" not in path.relative_to(ROOT).parts]
+
+
+@pytest.mark.req("S-31")
+@pytest.mark.req("S-65")
+@pytest.mark.req("S-26")
+@pytest.mark.parametrize("rule", RULES)
+def test_the_source_keeps_the_rule(rule: str) -> None:
+    breaks, allowed, _ = RULES[rule]
+    breaking = {module_name(path) for path in ours() if breaks(ast.parse(path.read_text()))}
+    assert breaking - allowed == set()
+    # An allowance that nobody needs any more would let the next one through unseen.
+    assert allowed - breaking == set()
+
+
+@pytest.mark.req("S-75")
+@pytest.mark.parametrize(("rule", "breach"), [(rule, breach) for rule, (*_, all_) in RULES.items() for breach in all_])
+def test_the_rule_sees_a_breach(rule: str, breach: str) -> None:
+    assert RULES[rule][0](ast.parse(breach))
+
+
+@pytest.mark.parametrize(
+    ("rule", "harmless"),
+    [
+        ("time is aware", "timezone.now()\ndatetime.now(UTC)\ndatetime.fromtimestamp(1, UTC)"),
+        ("calls go through the guarded session", "session.get(u)\nrequests.Response()\nbody.get('x')"),
+        (
+            "a secret in a dataclass has its type",
+            DATACLASS + "refresh_token: Secret | None\n    error_codes: list[int]",
+        ),
+        ("nothing is printed past the command's own streams", "self.stdout.write(x)\npprint.pformat(x)"),
+        ("nobody switches TLS verification off", "s.get(u, verify=ca_file)"),
+    ],
+)
+def test_the_rule_lets_the_rest_pass(rule: str, harmless: str) -> None:
+    assert not RULES[rule][0](ast.parse(harmless))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_every_command_is_named_in_a_test_and_says_what_it_does(path: Path) -> None:
+    tests = "\n".join(one.read_text() for one in (ROOT / "tests").rglob("*.py") if one != Path(__file__))
+    assert re.search(rf"[\"' ]{path.stem}[\"' ]", tests), "no test names this command"
+    assert re.search(r"^    help = ", path.read_text(), re.MULTILINE)
+
+
+# --- templates -----------------------------------------------------------------------------------------------------
+
+INLINE = {
+    "an event handler": re.compile(r"<[^>]*\son[a-z]+\s*=", re.IGNORECASE),
+    "an inline style": re.compile(r"<style\b|<[^>]*\sstyle\s*=", re.IGNORECASE),
+    "an inline script": re.compile(r"<script\b(?![^>]*\ssrc=)[^>]*>", re.IGNORECASE),
+    "a javascript address": re.compile(r"javascript:", re.IGNORECASE),
+    "switched-off escaping": re.compile(r"\|\s*safe(seq)?\b|\{%\s*autoescape\s+off"),
+    "something of another site": re.compile(
+        r"<(?:script|link|img|iframe|source|video|audio)\b[^>]*\b(?:src|href)\s*=\s*[\"']?(?:https?:)?//", re.IGNORECASE
+    ),
+}
+
+
+@pytest.mark.req("S-61")
+@pytest.mark.req("S-65")
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(ROOT / "templates")))
+def test_a_template_has_nothing_inline_and_nothing_foreign(path: Path) -> None:
+    text = path.read_text()
+    assert [what for what, pattern in INLINE.items() if pattern.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("what", "breach"),
+    [
+        ("an event handler", '<a href="/" onclick="x()">'),
+        ("an event handler", "<body\nonload=x()>"),
+        ("an inline style", "<style>"),
+        ("an inline style", '<p class="a" style="color:red">'),
+        ("an inline script", "<script>x()</script>"),
+        ("an inline script", '<script type="module">x()</script>'),
+        ("a javascript address", '<a href="JavaScript:x()">'),
+        ("switched-off escaping", "{{ name|safe }}"),
+        ("switched-off escaping", "{% autoescape off %}"),
+        ("something of another site", '<script src="https://cdn.example/x.js"></script>'),
+        ("something of another site", "<img src=//evil.example/x.png>"),
+    ],
+)
+def test_the_template_rule_sees_a_breach(what: str, breach: str) -> None:
+    assert INLINE[what].search(breach)
+
+
+# --- the repository ------------------------------------------------------------------------------------------------
+
+SAMPLES = {
+    "a JSON Web Token": (r"eyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\.", f"eyJ{'a' * 30}.eyJ{'b' * 30}."),
+    "an Entra refresh token or code": (r"\b[01]\.A[A-Za-z0-9_-]{100,}", "0.A" + "c" * 120),
+    "an Entra client secret": (r"\b[A-Za-z0-9_~.-]{3}[78]Q~[A-Za-z0-9_~.-]{31,34}", "abc8Q~" + "d" * 34),
+    "a private key": (
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{64,}",
+        "-----BEGIN PRIVATE KEY-----\n" + "e" * 64,
+    ),
+    "a storage key": (r"AccountKey=[A-Za-z0-9+/=]{40,}", "AccountKey=" + "f" * 60),
+}
+TEXTS = {".py", ".md", ".html", ".js", ".css", ".toml", ".txt", ".yml", ".yaml", ".sh", ".example", ".pem", ".json", ""}
+
+
+def tracked_files() -> list[Path]:
+    left_out = {".git", ".venv", ".demo", ".local", ".mypy_cache", ".ruff_cache", ".hypothesis", "screenshots"}
+    return [
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file()
+        and not left_out & set(path.relative_to(ROOT).parts)
+        and path.suffix in TEXTS
+        and path.name not in {".env", Path(__file__).name}
+    ]
+
+
+@pytest.mark.req("S-73")
+@pytest.mark.parametrize("what", SAMPLES)
+def test_no_file_holds_anything_that_looks_like_a_credential(what: str) -> None:
+    pattern, sample = SAMPLES[what]
+    assert re.search(pattern, f"x = '{sample}'"), "the scan does not see its own sample"
+    holding = [str(path) for path in tracked_files() if re.search(pattern, path.read_text(errors="ignore"))]
+    assert holding == []
