@@ -14,6 +14,7 @@ from unfold.admin import TabularInline
 
 from consent import approvals, clients, links
 from consent.commands import explain
+from consent.custody import TokenUnavailable
 from consent.models import (
     ApplicationGrant,
     ApplicationRegistration,
@@ -26,7 +27,6 @@ from consent.models import (
 )
 from consent.panels import CONSENT_TONES, CUSTOMER_TONES, FLOW_TONES
 from consent.registrations import parse_scopes
-from consent.tokens import TokenUnavailable
 from consent.words import CHECK_WORDS
 from portal.audit.trail import record
 from portal.microsoft.errors import RemoteError

@@ -13,8 +13,8 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from consent.custody import IdentityMismatch, TokenUnavailable
 from consent.models import PartnerConsent
-from consent.tokens import IdentityMismatch, TokenUnavailable
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, InteractionRequired, MfaRequired, RemoteError

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from consent.custody import IdentityMismatch, TokenUnavailable
 from consent.models import PartnerConsent
-from consent.tokens import IdentityMismatch, TokenUnavailable
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
 from portal.microsoft.diagnosis import diagnose

@@ -24,12 +24,13 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from consent.approvals import hold
+from consent.custody import NewConsent, TokenUnavailable
 from consent.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.id_tokens import Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
 from consent.registrations import permission_set
-from consent.tokens import Audience, NewConsent, TokenUnavailable
+from consent.tokens import Audience
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record

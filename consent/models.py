@@ -197,7 +197,7 @@ class ConsentFlow(models.Model):
 class PartnerConsent(models.Model):
     """What we know about one partner's refresh token; the row knows everything but the token.
 
-    Written by ``consent.tokens`` (token, generation, lease, health) and ``consent.flow`` (who consented, when).
+    Written by ``consent.custody`` (token, generation, lease, who consented and when) and ``consent.checks`` (health).
     """
 
     class State(models.TextChoices):

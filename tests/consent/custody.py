@@ -71,9 +71,10 @@ def watch_vault(monkeypatch: pytest.MonkeyPatch) -> WatchedVault:
 
 
 def stop_time(monkeypatch: pytest.MonkeyPatch, clock: Callable[[], float]) -> list[float]:
-    """Give the token service another clock, and a sleep that only notes down how long."""
+    """Give token service and custody another clock, and a sleep that only notes down how long."""
     slept: list[float] = []
-    monkeypatch.setattr("consent.tokens.time", SimpleNamespace(monotonic=clock, sleep=slept.append))
+    for module in ("consent.tokens", "consent.custody"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=clock, sleep=slept.append))
     return slept
 
 

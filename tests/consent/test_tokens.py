@@ -15,8 +15,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
+from consent.custody import IdentityMismatch, TokenUnavailable, token_fingerprint
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.tokens import Audience, IdentityMismatch, TokenUnavailable, token_fingerprint
+from consent.tokens import Audience
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, VaultDamaged
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import get_cloud
@@ -675,7 +676,7 @@ def test_a_blocked_secret_name_is_replaced_by_a_new_one(
     clients.vault().write(blocked, Secret("old"), tags={}, expires_at=None)
     sandbox.world.vaults["global", VAULT_NAME].secrets[blocked].deleted = sandbox.world.now()
     names = iter([blocked, free])
-    monkeypatch.setattr("consent.tokens.new_secret_name", lambda: next(names))
+    monkeypatch.setattr("consent.custody.new_secret_name", lambda: next(names))
 
     portal.onboard()
 

@@ -12,7 +12,7 @@ from consent.commands import (
     explain,
     selected_partners,
 )
-from consent.tokens import IdentityMismatch, TokenUnavailable
+from consent.custody import IdentityMismatch, TokenUnavailable
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.sync import sync_customers

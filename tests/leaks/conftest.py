@@ -22,7 +22,7 @@ from pytest_django.fixtures import Settings
 from consent import flow, views
 from portal.sandbox.token_endpoint import answer_token_request
 from portal.site.logs import redact
-from tests.leaks import PIECE, Canaries, RecordingBrowser, Sinks
+from tests.leaks.sinks import PIECE, Canaries, RecordingBrowser, Sinks
 from tests.portal import Portal
 
 WIRE = {

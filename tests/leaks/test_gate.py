@@ -19,8 +19,8 @@ from consent import clients
 from consent.entra import EntraClient
 from tenants.models import PartnerTenant
 from tests import builders
-from tests.leak_gate import Gate
-from tests.leaks import PIECE, Canaries, Sinks, forms
+from tests.leaks.conftest import Gate
+from tests.leaks.sinks import PIECE, Canaries, Sinks, forms
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
 

@@ -38,7 +38,7 @@ from portal.audit.models import AuditEvent
 from portal.site.logs import ConsoleFormatter, JsonFormatter, RedactionFilter
 from tests.portal import Browser
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = tuple(str(ROOT / name) + "/" for name in ("portal", "tenants", "consent"))
 SANDBOX = str(ROOT / "portal" / "sandbox") + "/"
 PIECE = 12

@@ -34,8 +34,8 @@ from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.leak_gate import WIRE, Gate, error_mail, open_gate
-from tests.leaks import Canaries
+from tests.leaks.conftest import WIRE, Gate, error_mail, open_gate
+from tests.leaks.sinks import Canaries
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
 
