@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
@@ -15,7 +16,7 @@ from consent.models import PartnerConsent
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
 from portal.microsoft.diagnosis import diagnose
-from portal.microsoft.errors import RemoteError
+from portal.microsoft.errors import RemoteError, Unreachable
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from tenants.models import PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
@@ -27,6 +28,11 @@ EXIT_SYSTEMIC = 3
 def explain(error: RemoteError) -> str:
     """Return the failure in plain words: what happened, who must act, what to do, and the ids to find it by."""
     diagnosis = diagnose(error)
+    if isinstance(error, Unreachable) and settings.TEST_ENDPOINTS:
+        return (
+            f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start it with "
+            f"manage.py sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
+        )
     who = {"us": "you", "nobody": "nobody, try again later"}.get(diagnosis.owner.value, diagnosis.owner.value)
     where = f" ({error.service} is at fault)" if error.retryable else ""
     return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy}{where} [{error}]"

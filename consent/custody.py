@@ -172,6 +172,9 @@ class Custody:
             consent = self.roll_forward(
                 PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk), owner
             )
+            stopped = consent.state == PartnerConsent.State.STOPPED
+            if stopped:  # its name may be another record's; nothing under it is touched
+                consent.secret_name = new_secret_name()
             generation = consent.generation + 1
             name, version = self._write(consent, new.refresh_token, generation)
             connected = new.mfa is PartnerConsent.Mfa.PROVEN
@@ -219,7 +222,7 @@ class Custody:
             if not won:
                 self._disable(name, version)
                 raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was stored.")
-            if consent.generation:
+            if consent.generation and not stopped:
                 self._disable(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
         consent.refresh_from_db()
         return consent

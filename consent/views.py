@@ -136,7 +136,10 @@ def callback(request: HttpRequest, cloud_key: str) -> HttpResponse:
     cloud = clients.cloud(cloud_key)
     refusal = _malformed(request, cloud)
     if refusal is not None:
-        return problem_page(request, Problem.MALFORMED, status=refusal)
+        page = problem_page(request, Problem.MALFORMED, status=refusal)
+        if refusal == 405:
+            page["Allow"] = "POST"
+        return page
     posted = request.POST
     binder = request.COOKIES.get(COOKIE, "")
     try:
@@ -159,26 +162,38 @@ def admin_consent_callback(request: HttpRequest, cloud_key: str) -> HttpResponse
     """
     states, errors = request.GET.getlist("state"), request.GET.getlist("error")
     told = request.GET.getlist("admin_consent")
-    if len(states) != 1 or len(errors) > 1 or not (errors or told == ["True"]):
+    if len(states) != 1 or len(errors) > 1 or not (all(errors) if errors else told == ["True"]):
         return problem_page(request, Problem.MALFORMED)
-    found = flow.find(states[0], request.COOKIES.get(COOKIE, ""), cloud_key, ConsentLink.Kind.ADMIN_CONSENT)
-    if found is None:
-        return problem_page(request, Problem.START_AGAIN)
-    if flow.claim(found):
-        flow.finish_admin_consent(
-            found,
-            errors[0] if errors else "",
-            request.GET.get("error_description", "")[:2000],
-            actor=Actor.link(found.link_id, client_address(request)),
-        )
-    else:
-        found.refresh_from_db(fields=["claimed_at"])
-        if found.claimed_at is None:
-            return problem_page(request, Problem.START_AGAIN, reference=found.reference)
-    # The state leaves the address bar with this redirect (S-22).
+    try:
+        found = flow.find(states[0], request.COOKIES.get(COOKIE, ""), cloud_key, ConsentLink.Kind.ADMIN_CONSENT)
+        if found is None:
+            return problem_page(request, Problem.START_AGAIN)
+        if flow.claim(found):
+            flow.finish_admin_consent(
+                found,
+                errors[0] if errors else "",
+                request.GET.get("error_description", "")[:2000],
+                actor=Actor.link(found.link_id, client_address(request)),
+            )
+            return _to_result(found)
+        return _to_earlier_result(request, found)
+    except DatabaseError:
+        return problem_page(request, Problem.STORAGE_UNAVAILABLE)
+
+
+def _to_result(found: ConsentFlow) -> HttpResponse:
+    """Lead to the page that holds no code, state or claim; with it they leave the address bar (S-22)."""
     response = _see_other(reverse("consent:result", args=[found.public_id]))
     response["Referrer-Policy"] = "no-referrer"
     return response
+
+
+def _to_earlier_result(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
+    """Answer a post that did not claim the flow: somebody was faster, or it expired, was revoked or disabled."""
+    found.refresh_from_db(fields=["claimed_at"])
+    if found.claimed_at is None:
+        return problem_page(request, Problem.START_AGAIN, reference=found.reference)
+    return _to_result(found)
 
 
 @sensitive_variables()
@@ -199,13 +214,8 @@ def _redeem_once(request: HttpRequest, found: ConsentFlow, binder: str, posted: 
             tools=clients.consent_tools(),
             actor=Actor.link(found.link_id, client_address(request)),
         )
-    else:
-        found.refresh_from_db(fields=["claimed_at"])
-        if found.claimed_at is None:  # expired, revoked or disabled meanwhile
-            return problem_page(request, Problem.START_AGAIN, reference=found.reference)
-    response = _see_other(reverse("consent:result", args=[found.public_id]))
-    response["Referrer-Policy"] = "no-referrer"
-    return response
+        return _to_result(found)
+    return _to_earlier_result(request, found)
 
 
 def _malformed(request: HttpRequest, cloud: NationalCloud) -> int | None:

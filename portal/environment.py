@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,6 +60,13 @@ class Environment:
         if not value.isdecimal() or not minimum <= int(value) <= maximum:
             raise ImproperlyConfigured(f"{name} must be a whole number from {minimum} to {maximum}")
         return int(value)
+
+    def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
+        """Return one of the allowed words."""
+        value = self.text(name, default)
+        if value not in allowed:
+            raise ImproperlyConfigured(f"{name} must be one of {', '.join(allowed)}")
+        return value
 
     def words(self, name: str, default: tuple[str, ...] = ()) -> list[str]:
         """Return a comma separated list without blanks."""

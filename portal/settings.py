@@ -20,7 +20,8 @@ env = Environment(BASE_DIR / ".env")
 
 # Database and embedded vault of a portal that was not told otherwise.
 _local = BASE_DIR / ".local"
-_local.mkdir(mode=0o700, exist_ok=True)
+if not env.text("DATABASE_URL", "") or not env.text("VAULT_URL", ""):
+    _local.mkdir(mode=0o700, exist_ok=True)
 
 # --- the deployment -----------------------------------------------------------------------------------------------
 
@@ -169,8 +170,12 @@ STORAGES = {
 }
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = _static_from_source
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOGGING_CONFIG = "logging.config.dictConfig"
-LOGGING = logging_config(json=env.text("LOG_FORMAT", "json") == "json", level=env.text("LOG_LEVEL", "INFO"))
+LOGGING = logging_config(
+    json=env.choice("LOG_FORMAT", "json", ("json", "console")) == "json",
+    level=env.choice("LOG_LEVEL", "INFO", _LEVELS),
+)
 
 # --- web hardening ------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,9 @@ from typing import Any
 
 from requests import Response
 
-from portal.microsoft.diagnosis import diagnose_api_error
-from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import (
-    DEFAULT_RETRY_AFTER_SECONDS,
     ApiClient,
     JsonResponse,
-    retry_after_seconds,
 )
 from portal.microsoft.identifiers import InvalidIdentifier, RequestId, TenantId, new_request_id, parse_tenant_id
 
@@ -61,30 +57,13 @@ class PartnerCenterApi(ApiClient):
             "MS-PartnerCenter-Application": "CPV portal",
         }
 
-    def error_code(self, body: Any) -> str:
-        if not isinstance(body, dict):
-            return ""
-        code = body.get("code")
-        return str(code) if isinstance(code, str | int) else super().error_code(body)
-
-    def error_for(self, response: Response, body: Any, operation: str) -> RemoteError:
-        code = self.error_code(body)
-        if not code and response.status_code == 401 and "MFA" in str(response.reason):
-            code = "900421"  # the older form says it in the reason phrase only
-        diagnosis = diagnose_api_error(service=self.service, status=response.status_code, code=code)
-        retry_after = retry_after_seconds(response.headers.get("Retry-After"))
-        if response.status_code == 429 and retry_after is None:
-            retry_after = DEFAULT_RETRY_AFTER_SECONDS
-        return diagnosis.error(
-            self.service,
-            operation,
-            status=response.status_code,
-            code=code,
-            correlation_id=self.correlation_id,
-            request_id=response.headers.get(self.request_id_response_header, ""),
-            retry_after=retry_after,
-            detail=diagnosis.cause,
-        )
+    def error_code(self, body: Any, response: Response) -> str:
+        code = body.get("code") if isinstance(body, dict) else None
+        if isinstance(code, str | int) and not isinstance(code, bool):
+            return str(code)
+        if response.status_code == 401 and "MFA" in str(response.reason):
+            return "900421"  # the older form says it in the reason phrase only
+        return super().error_code(body, response)
 
 
 class PartnerCenterClient(PartnerCenterApi):

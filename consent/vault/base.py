@@ -147,10 +147,9 @@ def check_new_version(
         raise InvalidRequest(SERVICE, operation, detail="tags carry the generation and the record id only")
     if expires_at is not None and expires_at.tzinfo is None:
         raise InvalidRequest(SERVICE, operation, detail="the expiry needs a time zone")
-    try:
-        size = value.byte_length()
-    except UnicodeEncodeError:
-        raise InvalidRequest(SERVICE, operation, detail="the value is not Unicode text") from None
+    if not value.is_unicode():
+        raise InvalidRequest(SERVICE, operation, detail="the value is not Unicode text")
+    size = value.byte_length()
     if not size:
         raise InvalidRequest(SERVICE, operation, detail="the value is empty")
     if size > MAX_SECRET_BYTES:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from requests import Response
-
-from portal.microsoft.diagnosis import diagnose_api_error
-from portal.microsoft.errors import RemoteError
-from portal.microsoft.http import ApiClient, JsonResponse, retry_after_seconds
+from portal.microsoft.http import ApiClient, JsonResponse
 
 
 class GraphApi(ApiClient):
@@ -18,20 +14,6 @@ class GraphApi(ApiClient):
     service = "graph"
     correlation_id_header = "client-request-id"
     request_id_response_header = "request-id"
-
-    def error_for(self, response: Response, body: Any, operation: str) -> RemoteError:
-        code = self.error_code(body)
-        diagnosis = diagnose_api_error(service=self.service, status=response.status_code, code=code)
-        return diagnosis.error(
-            self.service,
-            operation,
-            status=response.status_code,
-            code=code,
-            correlation_id=self.correlation_id,
-            request_id=response.headers.get(self.request_id_response_header, ""),
-            retry_after=retry_after_seconds(response.headers.get("Retry-After")),
-            detail=diagnosis.cause,
-        )
 
     def collection(self, path: str, *, operation: str, params: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """Yield the items of all pages; finishes or raises.

@@ -31,15 +31,9 @@ from requests import PreparedRequest, Response
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
+from portal.microsoft.diagnosis import diagnose_api_error
 from portal.microsoft.errors import (
-    AccessDenied,
-    AuthenticationFailed,
-    Conflict,
-    InvalidRequest,
-    NotFound,
     RemoteError,
-    ServerFault,
-    Throttled,
     UnexpectedResponse,
     Unreachable,
 )
@@ -375,8 +369,9 @@ class ApiClient:
         """
         may_repeat = method == "GET" if repeatable is None else repeatable
         for attempt in range(1, self._retry.tries + 1):
+            token = self._token_source()  # has its own rules for trying again; a failure here is no failure of the call
             try:
-                return self._call(method, self._base_url + path, operation, params, payload, headers, request_id)
+                return self._call(method, path, operation, token, params, payload, headers, request_id)
             except RemoteError as error:
                 wait = self._wait_before_retry(error, attempt)
                 if not may_repeat or wait is None:
@@ -398,8 +393,9 @@ class ApiClient:
     def _call(
         self,
         method: str,
-        url: str,
+        path: str,
         operation: str,
+        token: Secret,
         params: Mapping[str, str] | None,
         payload: Mapping[str, Any] | None,
         headers: Mapping[str, str] | None,
@@ -408,12 +404,12 @@ class ApiClient:
         sent = {
             "Accept": "application/json",
             self.correlation_id_header: self.correlation_id,
-            "Authorization": f"Bearer {self._token_source().reveal()}",
+            "Authorization": f"Bearer {token.reveal()}",
             **self.common_headers(request_id),
             **(headers or {}),
         }
         try:
-            response = self._session.request(method, url, params=params, json=payload, headers=sent)
+            response = self._session.request(method, self._base_url + path, params=params, json=payload, headers=sent)
         except requests.exceptions.ContentDecodingError:
             raise self._unexpected(operation, None, "the answer is too large or cannot be decoded") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
@@ -443,35 +439,27 @@ class ApiClient:
         except ValueError:
             return None, False
 
-    def error_code(self, body: Any) -> str:
+    def error_code(self, body: Any, response: Response) -> str:
         """Return the service's own code out of a parsed error body; empty when there is none."""
         error = body.get("error") if isinstance(body, dict) else None
         return str(error.get("code", "")) if isinstance(error, dict) else ""
 
     def error_for(self, response: Response, body: Any, operation: str) -> RemoteError:
-        """Map an answer outside 2xx to the family: by status, closed by default."""
-        status = response.status_code
+        """Map an answer outside 2xx to the family by the one table of ``diagnosis``, closed by default."""
+        status, code = response.status_code, self.error_code(body, response)
+        diagnosis = diagnose_api_error(service=self.service, status=status, code=code)
         retry_after = retry_after_seconds(response.headers.get("Retry-After"))
-        kind: type[RemoteError] = {
-            400: InvalidRequest,
-            401: AuthenticationFailed,
-            403: AccessDenied,
-            404: NotFound,
-            408: ServerFault,
-            409: Conflict,
-            412: Conflict,
-            429: Throttled,
-        }.get(status, ServerFault if status >= 500 else UnexpectedResponse)
-        if kind is Throttled and retry_after is None:
+        if status == 429 and retry_after is None:
             retry_after = DEFAULT_RETRY_AFTER_SECONDS
-        return kind(
+        return diagnosis.error(
             self.service,
             operation,
             status=status,
-            code=self.error_code(body),
+            code=code,
             correlation_id=self.correlation_id,
             request_id=response.headers.get(self.request_id_response_header, ""),
             retry_after=retry_after,
+            detail=diagnosis.cause,
         )
 
     def _unexpected(self, operation: str, response: Response | None, detail: str) -> UnexpectedResponse:

@@ -47,6 +47,10 @@ class Secret:
         """Return the size in UTF-8 bytes; a vault accepts 25,000."""
         return len(self._bytes())
 
+    def is_unicode(self) -> bool:
+        """Whether it can be written as UTF-8, that is, holds no half of a surrogate pair."""
+        return not any("\ud800" <= letter <= "\udfff" for letter in self.reveal())
+
     def _bytes(self) -> bytes:
         # Half a surrogate pair must not raise here: a UnicodeEncodeError carries the whole text with it.
         return self.reveal().encode(errors="surrogatepass")

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from consent import approvals, clients
-from consent.models import ConsentFlow, WaitingToken
+from consent.models import ConsentFlow, PartnerConsent, WaitingToken
 from consent.tokens import Audience
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion
 from portal.audit.models import AuditEvent
@@ -139,3 +139,17 @@ def test_the_same_account_again_replaces_its_own_waiting_token(portal: Portal, w
     assert sorted(WaitingToken.objects.values_list("decision", flat=True)) == ["replaced", "waiting"]
     with pytest.raises(SecretDisabled):
         read(waiting)
+
+
+@pytest.mark.req("S-51")
+def test_a_stopped_partner_that_consents_again_gets_a_name_of_its_own(portal: Portal) -> None:
+    portal.onboard()
+    before = portal.consent()
+    PartnerConsent.objects.update(state="stopped")
+
+    portal.onboard()
+
+    after = portal.consent()
+    assert (after.state, after.generation) == ("connected", 2)
+    assert after.secret_name != before.secret_name
+    clients.vault().read(SecretName(before.secret_name), SecretVersion(before.secret_version))

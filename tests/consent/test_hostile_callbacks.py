@@ -100,6 +100,16 @@ def on_path(path: str) -> Bend:
     return bend
 
 
+def on_path_of_china_as_from_there(sent: Sent, portal: Portal) -> None:
+    sent.path = "/consent/callback/china"
+    sent.headers["origin"] = portal.sandbox.clouds["china"].sign_in
+
+
+def on_path_of_china_without_origin(sent: Sent, portal: Portal) -> None:
+    sent.path = "/consent/callback/china"
+    del sent.headers["origin"]
+
+
 # What was sent, and the status that it gets. Each is refused before anything is looked up, called or changed.
 AT_THE_DOOR: dict[str, tuple[int, Bend]] = {
     "GET with the fields in the query": (405, in_the_query),
@@ -157,6 +167,8 @@ AT_THE_DOOR: dict[str, tuple[int, Bend]] = {
     "the path with a slash": (404, on_path("/consent/callback/global/")),
     # Well-formed, but of no flow that this browser started.
     "another cloud's path, China": (400, on_path("/consent/callback/china")),
+    "another cloud's path with that cloud's Origin": (400, on_path_of_china_as_from_there),
+    "another cloud's path without Origin": (400, on_path_of_china_without_origin),
     "another cloud's path, US Government": (400, on_path("/consent/callback/usgov")),
     "unknown state": (400, with_value("state", "A" * 43)),
     "a state that is text": (400, with_value("state", f"<script>{MARK}</script>\r\nSet-Cookie: a=b\x00\x1b[31m\u202e")),
