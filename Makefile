@@ -29,7 +29,7 @@ test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, o
 	@$(PYTEST) -n $(WORKERS) --dist loadfile
 	@if [ -n "$$TEST_POSTGRES_URL" ]; then \
 		echo "Once more on PostgreSQL, without the browser:"; \
-		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist loadfile -m "not browser and not databaseless"; \
+		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist loadfile -m "not browser"; \
 	elif [ -n "$$CI" ]; then \
 		echo "TEST_POSTGRES_URL is not set: in CI the tests must run on PostgreSQL as well." >&2; exit 1; \
 	else \

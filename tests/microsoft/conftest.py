@@ -8,7 +8,9 @@ import pytest
 import responses
 
 from portal.microsoft.clouds import GLOBAL
-from portal.microsoft.http import GuardedSession
+from portal.microsoft.http import ApiClient, GuardedSession, RetryPolicy
+from portal.microsoft.secret import Secret
+from tests.microsoft.calls import BASE, CORRELATION, TOKEN, Waits
 
 
 @pytest.fixture(scope="module")
@@ -21,3 +23,19 @@ def session() -> Iterator[GuardedSession]:
 def wire() -> Iterator[responses.RequestsMock]:
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def client(session: GuardedSession, waits: Waits) -> ApiClient:
+    return ApiClient(
+        base_url=BASE,
+        session=session,
+        token_source=lambda: Secret(TOKEN),
+        correlation_id=CORRELATION,
+        retry=RetryPolicy(sleep=waits),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -254,6 +255,7 @@ def test_an_unknown_number_changes_nothing_but_the_code(
         error=error, suberror=suberror, error_codes=numbers, status=status, customer_tenant=customer_tenant
     )
     assert replace(with_numbers, key="") == replace(without, key="")
+    assert re.fullmatch(r"[A-Za-z0-9_.\-]{1,60}", without.key)
     assert not with_numbers.fatal_for_token
 
 

@@ -277,6 +277,15 @@ def test_each_code_of_the_key_vault_has_its_sentence_and_none_blames_a_partner(
     check_words(diagnosis)
 
 
+def test_the_vaults_inner_codes_tell_apart_what_its_status_does_not() -> None:
+    def read(code: str) -> type[RemoteError]:
+        return diagnose_api_error(service="vault", status=409, code=code).error
+
+    assert read("ObjectIsDeletedButRecoverable") is errors.Conflict
+    assert read("ObjectIsBeingDeleted") is errors.ServerFault
+    assert read("Conflict") is errors.ServerFault
+
+
 @pytest.mark.parametrize(
     ("number", "expected", "cause"),
     [
@@ -384,6 +393,7 @@ def test_every_error_has_an_answer(kind: type[RemoteError], service: str, status
 def test_every_answer_of_a_service_has_a_sentence(service: str, status: int | None, code: str) -> None:
     diagnosis = diagnose_api_error(service=service, status=status, code=code)
     check_words(diagnosis)
+    assert diagnosis.key.startswith(f"{service}:")
     if status in {408, 429, 500, 502, 503, 504}:
         assert diagnosis.retry
 

@@ -181,6 +181,11 @@ def never_ends_without_length(connection: Connection, closing: threading.Event) 
     closing.wait(20)
 
 
+def reads_slowly(connection: Connection, closing: threading.Event) -> None:
+    while not closing.wait(SECONDS / 20):
+        connection.recv(65_536)
+
+
 def continues_forever(connection: Connection, closing: threading.Event) -> None:
     read_request(connection)
     while not closing.wait(0.001):
@@ -222,12 +227,16 @@ def test_a_server_that_never_finishes_the_handshake_holds_nobody(session: Guarde
 
 @pytest.mark.req("R-13")
 @pytest.mark.usefixtures("_short")
-def test_a_server_that_does_not_read_the_request_holds_nobody(session: GuardedSession, context: ssl.SSLContext) -> None:
-    with tls_server(context, silent) as server:
+@pytest.mark.parametrize("behaviour", [silent, reads_slowly], ids=["does not read", "reads slowly"])
+def test_a_server_that_does_not_take_the_request_holds_nobody(
+    session: GuardedSession, context: ssl.SSLContext, behaviour: Behaviour
+) -> None:
+    with tls_server(context, behaviour) as server:
         started = time.monotonic()
         with pytest.raises(requests.exceptions.RequestException):
             session.post(server.url, data=bytes(30_000_000))
         assert time.monotonic() - started < LATEST
+        assert server.handshakes == 1
 
 
 @pytest.mark.req("R-13")
