@@ -26,7 +26,7 @@ from consent.models import (
     WaitingToken,
 )
 from consent.panels import CONSENT_TONES, CUSTOMER_TONES, FLOW_TONES
-from consent.registrations import parse_scopes
+from consent.permissions import parse_scopes
 from consent.words import CHECK_WORDS
 from portal.audit.trail import record
 from portal.microsoft.errors import RemoteError

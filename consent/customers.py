@@ -18,7 +18,7 @@ from django.utils import timezone
 from consent.application_consents import ApplicationConsentClient
 from consent.directory import DirectoryClient, Presence
 from consent.models import ApplicationRegistration, ConsentObservation, CustomerConsent
-from consent.registrations import outside_allow_list
+from consent.permissions import outside_allow_list
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AlreadyExists, ConsentRequired, RemoteError, Throttled

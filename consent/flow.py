@@ -28,8 +28,8 @@ from consent.custody import NewConsent, TokenUnavailable
 from consent.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.id_tokens import Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
+from consent.permissions import permission_set
 from consent.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
-from consent.registrations import permission_set
 from consent.tokens import Audience
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error

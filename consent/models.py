@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 
+from consent.permissions import outside_allow_list, parse_scopes
 from consent.querysets import (
     ConsentFlowQuerySet,
     ConsentLinkQuerySet,
@@ -104,8 +105,6 @@ class ApplicationGrant(models.Model):
         return f"{self.resource_application_id}: {', '.join(self.scopes)}"
 
     def clean(self) -> None:
-        from consent.registrations import outside_allow_list, parse_scopes
-
         try:
             self.scopes = parse_scopes(self.scopes)
         except ValueError as error:

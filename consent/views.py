@@ -24,7 +24,7 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from consent import clients, flow, links
 from consent.models import ConsentFlow, ConsentLink
-from consent.registrations import permission_set
+from consent.permissions import permission_set
 from consent.vault.base import VaultConfigurationError
 from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
 from portal.addresses import client_address

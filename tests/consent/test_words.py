@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consent.registrations import PERMISSION_SETS
+from consent.permissions import PERMISSION_SETS
 from consent.words import (
     CHECK_WORDS,
     PERMISSION_WORDS,

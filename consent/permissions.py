@@ -1,0 +1,97 @@
+"""Which permissions we ask for: permission sets, the manifest, and what may be granted in customer tenants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, NationalCloud
+
+if TYPE_CHECKING:
+    from consent.models import ApplicationRegistration
+
+_SCOPE = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,119}")
+
+# Ids of delegated permissions. Source: Microsoft Graph permissions reference; Partner Center's service principal.
+_PERMISSION_IDS = {
+    (PARTNER_CENTER_APPLICATION_ID, "user_impersonation"): "1cebfa2a-fb4d-419e-b5f9-839b4383e05a",
+    (GRAPH_APPLICATION_ID, "DelegatedAdminRelationship.ReadWrite.All"): "885f682f-a990-4bad-a642-36736a74b0c7",
+    (GRAPH_APPLICATION_ID, "User.Read.All"): "a154be20-db9c-4678-8ab7-66f6cc099a59",
+    (GRAPH_APPLICATION_ID, "User.Read"): "e1fe6dd8-ba31-4d61-89e7-88639da4683d",
+    (GRAPH_APPLICATION_ID, "Directory.Read.All"): "06da0dbc-49e2-44d2-8312-53f166ab848a",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PermissionSet:
+    """Delegated permissions that a partner consents to, in the partner's own tenant."""
+
+    partner_center: tuple[str, ...]
+    graph: tuple[str, ...]
+
+    def authorize_scopes(self, cloud: NationalCloud) -> list[str]:
+        """Return the scopes of the authorize request, which may name several resources."""
+        return [
+            "openid",
+            "profile",
+            "offline_access",
+            *(f"{cloud.partner_center}/{scope}" for scope in self.partner_center),
+            *(f"{cloud.graph}/{scope}" for scope in self.graph),
+        ]
+
+    def resources(self) -> Mapping[str, tuple[str, ...]]:
+        """Return scope names by resource application id."""
+        return {PARTNER_CENTER_APPLICATION_ID: self.partner_center, GRAPH_APPLICATION_ID: self.graph}
+
+
+PERMISSION_SETS: Mapping[str, PermissionSet] = {
+    "strict": PermissionSet(
+        partner_center=("user_impersonation",),
+        graph=("DelegatedAdminRelationship.ReadWrite.All", "User.Read.All", "User.Read"),
+    ),
+    "extended": PermissionSet(
+        partner_center=("user_impersonation",),
+        graph=("DelegatedAdminRelationship.ReadWrite.All", "User.Read.All", "User.Read", "Directory.Read.All"),
+    ),
+}
+
+
+def permission_set(registration: ApplicationRegistration) -> PermissionSet:
+    """Return the permission set of this registration."""
+    return PERMISSION_SETS[registration.permission_set]
+
+
+def required_resource_access(chosen: PermissionSet) -> list[dict[str, Any]]:
+    """Return the manifest's ``requiredResourceAccess``: delegated permissions (``Scope``) only, never ``Role``."""
+    return [
+        {
+            "resourceAppId": resource,
+            "resourceAccess": [{"id": _PERMISSION_IDS[resource, scope], "type": "Scope"} for scope in scopes],
+        }
+        for resource, scopes in chosen.resources().items()
+    ]
+
+
+def parse_scopes(value: object) -> list[str]:
+    """Return sorted permission names out of a list or a text with commas or blanks.
+
+    Raises:
+        ValueError: not permission names, or none.
+    """
+    words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+    if not isinstance(words, list) or not words:
+        raise ValueError("Name at least one delegated permission, for example User.Read.All")
+    for word in words:
+        if not isinstance(word, str) or not _SCOPE.fullmatch(word):
+            raise ValueError("A permission name has letters, digits and dots, for example User.Read.All")
+    return sorted(set(words), key=str.lower)
+
+
+def outside_allow_list(resource: str, scopes: Iterable[str]) -> list[str]:
+    """Return the scopes that this deployment does not allow to be granted in customer tenants (S-52)."""
+    allowed = {entry.lower() for entry in settings.CONSENT_GRANT_ALLOW_LIST}
+    return [scope for scope in scopes if f"{resource}/{scope}".lower() not in allowed]
