@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from consent import clients
 from consent.commands import explain
@@ -23,7 +24,10 @@ _SECONDS = 20.0
 
 
 class DomainForm(forms.Form):
-    domain = forms.CharField(max_length=253, help_text="A verified domain of the partner, for example contoso.com")
+    domain = forms.CharField(
+        max_length=253,
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "placeholder": "contoso.onmicrosoft.com"}),
+    )
 
     def clean_domain(self) -> str:
         try:
