@@ -23,8 +23,8 @@ import urllib3
 from consent.credentials import ClientCredential
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose_token_error
-from portal.microsoft.errors import NotFound, RemoteError, UnexpectedResponse, Unreachable
-from portal.microsoft.http import parse_json, retry_after_seconds
+from portal.microsoft.errors import NotFound, RemoteError, Throttled, UnexpectedResponse, Unreachable
+from portal.microsoft.http import DEFAULT_RETRY_AFTER_SECONDS, parse_json, retry_after_seconds
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_domain, parse_tenant_id
 from portal.microsoft.secret import Secret
 
@@ -259,6 +259,9 @@ class EntraClient:
             status=response.status_code,
             customer_tenant=customer_tenant,
         )
+        retry_after = retry_after_seconds(response.headers.get("Retry-After"))
+        if retry_after is None and diagnosis.error is Throttled:
+            retry_after = DEFAULT_RETRY_AFTER_SECONDS
         return diagnosis.error(
             SERVICE,
             operation,
@@ -266,7 +269,7 @@ class EntraClient:
             code=diagnosis.key,
             correlation_id=self._correlation_id,
             request_id=response.headers.get("x-ms-request-id", ""),
-            retry_after=retry_after_seconds(response.headers.get("Retry-After")),
+            retry_after=retry_after,
             detail=diagnosis.cause,
         )
 

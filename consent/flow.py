@@ -42,6 +42,7 @@ from portal.microsoft.errors import (
     ConsentRequired,
     InvalidRequest,
     MfaRequired,
+    NotFound,
     RemoteError,
     safe_code,
 )
@@ -365,7 +366,7 @@ def _problem_for(error: RemoteError) -> Problem:
         return Problem.ROLE_MISSING
     if isinstance(error, AuthenticationFailed | InvalidRequest) and error.service == "partner_center":
         return Problem.PARTNER_CENTER_REFUSED
-    if isinstance(error, ConsentRequired):
+    if error.service == "entra" and isinstance(error, ConsentRequired | NotFound):
         digits = error.code.removeprefix("AADSTS")
         return problem_for_callback_error("", [int(digits)] if digits.isdecimal() else [], "")
     if error.retryable:
