@@ -15,7 +15,9 @@ class ConsentConfig(AppConfig):
         self._add_partner_pages()
 
     def _add_partner_pages(self) -> None:
+        from consent.partners import disable_partners, enable_partners
         from consent.tenant_lookup import find
-        from tenants.admin import PartnerPage, partner_pages
+        from tenants.admin import PartnerPage, partner_actions, partner_pages
 
+        partner_actions.extend([disable_partners, enable_partners])
         partner_pages.append(PartnerPage(route="find/", name="tenants_partnertenant_find", view=find))

@@ -23,6 +23,7 @@ from consent import clients, links
 from consent.checks import CONFIRM_AFTER, check_token
 from consent.customers import PushRefused, push
 from consent.models import ApplicationGrant, ApplicationRegistration, PartnerConsent
+from consent.partners import disable
 from consent.registrations import store_credential
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
@@ -238,7 +239,7 @@ def _afterwards(control: Control, story: Story, partner: PartnerTenant) -> None:
     elif story.afterwards == "role":
         control.post(f"/users/service@{story.key}.example.com", groups=[])
     elif story.afterwards == "disable":
-        PartnerTenant.objects.filter(pk=partner.pk).update(state=PartnerTenant.State.DISABLED)
+        disable(partner, actor=_ACTOR)
 
 
 def _check_all(say: Callable[[str], None]) -> None:

@@ -33,6 +33,7 @@ class PartnerPage:
 
 
 partner_pages: list[PartnerPage] = []
+partner_actions: list[Callable[..., HttpResponseBase | None]] = []  # added in the same way
 
 
 @admin.register(PartnerTag)
@@ -50,6 +51,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     list_display = ["name", "shown_state", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["state", "cloud", "kind", "tags"]
     search_fields = ["name__istartswith", "=tenant_id", "domain__startswith"]
+    actions = partner_actions
     filter_horizontal = ["tags"]
     readonly_fields = ["shown_state", "created_at", "customers_synced_at"]
     fieldsets = [
