@@ -23,12 +23,14 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from consent import clients, flow, links
+from consent.limits import CALLBACK, LANDING, START
 from consent.models import ConsentFlow, ConsentLink
 from consent.permissions import permission_set
 from consent.vault.base import VaultConfigurationError
 from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
 from portal.addresses import client_address
 from portal.audit.trail import Actor
+from portal.limits import limited
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.secret import Secret
 from portal.site.policy import landing_policy
@@ -70,6 +72,7 @@ def _vendor() -> dict[str, str]:
     return {"vendor_name": settings.VENDOR_NAME, "support_email": settings.SUPPORT_EMAIL}
 
 
+@limited(LANDING)
 @public_page
 @require_safe
 def landing(request: HttpRequest, token: str) -> HttpResponse:
@@ -100,6 +103,7 @@ def landing(request: HttpRequest, token: str) -> HttpResponse:
     return response
 
 
+@limited(START)
 @public_page
 @require_POST
 @sensitive_variables()
@@ -127,6 +131,7 @@ def start(request: HttpRequest, token: str) -> HttpResponse:
     return response
 
 
+@limited(CALLBACK)
 @public_page
 @csrf_exempt  # the only exempt view; state, cookie and claim protect it (S-21)
 @sensitive_post_parameters()
@@ -152,6 +157,7 @@ def callback(request: HttpRequest, cloud_key: str) -> HttpResponse:
         return problem_page(request, Problem.STORAGE_UNAVAILABLE)
 
 
+@limited(CALLBACK)
 @public_page
 @require_GET
 @sensitive_variables()

@@ -52,6 +52,9 @@ if ADMIN_HOST:
 if "*" in ALLOWED_HOSTS:
     raise ImproperlyConfigured("ALLOWED_HOSTS must name hosts; * would accept any Host header")
 TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 0, maximum=10)  # S-29
+# S-63: the first multiplies all limits per address; with so many open flows as the second, starting slows down.
+REQUEST_LIMIT_FACTOR = env.number("REQUEST_LIMIT_FACTOR", 1, minimum=1, maximum=1000)
+OPEN_FLOW_LIMIT = env.number("OPEN_FLOW_LIMIT", 1000, minimum=1)
 
 VENDOR_NAME = env.text("VENDOR_NAME", "Example Control Panel")
 SUPPORT_EMAIL = env.text("SUPPORT_EMAIL", "")
@@ -113,6 +116,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.site.middleware.HostBindingMiddleware",
+    "portal.limits.LimitMiddleware",  # before everything that reads the database
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -150,6 +154,14 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Shared by all processes and kept over a restart: forms that work once are remembered here.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "portal_cache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},  # beyond it Django drops entries that are still needed
+    }
+}
 
 LANGUAGE_CODE = "en"
 LOCALE_PATHS = [BASE_DIR / "locale"]

@@ -19,6 +19,7 @@ os.environ.update(
         "VAULT_URL": str(_scratch / "vault"),
         "VAULT_KEY_FILE": str(_scratch / "vault-key"),
         "SUPPORT_EMAIL": "support@vendor.example",
+        "REQUEST_LIMIT_FACTOR": "1000",  # all tests share one address; those of the limits themselves set 1
         "LOG_FORMAT": "console",
         "LOG_LEVEL": "DEBUG",
     }

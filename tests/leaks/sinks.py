@@ -30,7 +30,6 @@ from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 
 from django.contrib.sessions.models import Session
 from django.core import mail
-from django.core.cache import caches
 from django.db import connection
 from django.http import HttpResponseBase
 
@@ -200,7 +199,6 @@ class Sinks:
             "database file": _database_file(),
             "audit trail": repr(list(AuditEvent.objects.values_list())).encode(),
             "sessions": repr([one.get_decoded() for one in Session.objects.all()]).encode(),
-            "cache": b"".join(repr(vars(one)).encode() for one in caches.all(initialized_only=True)),
             "files": b"\n".join(
                 str(path).encode() + path.read_bytes()
                 for path in self._files.rglob("*")

@@ -139,7 +139,7 @@ def plant_in_cache(gate: Gate) -> None:
         (plant_in_file, {"files"}),
         (plant_in_vault, {"files"}),
         (plant_in_session, {"sessions"}),
-        (plant_in_cache, {"cache"}),
+        (plant_in_cache, {"database"}),  # the cache is a table
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
