@@ -1,11 +1,11 @@
-"""Consent links: issue, find, revoke. A link is a locator, never an authority (S-01)."""
+"""Consent links: issue, find, revoke, extend, replace. A link is a locator, never an authority (S-01)."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -13,7 +13,7 @@ from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from consent.models import ApplicationRegistration, ConsentLink
+from consent.models import ApplicationRegistration, CampaignPartner, ConsentLink
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from portal.microsoft.secret import Secret
@@ -105,3 +105,65 @@ def revoke(link: ConsentLink, *, actor: Actor) -> bool:
         if changed:
             record("link.revoked", actor=actor, subject={"link": link.pk, "partner": link.partner_id})
     return bool(changed)
+
+
+def close(link: ConsentLink, *, actor: Actor) -> bool:
+    """Close a link whose partner was connected through another one. Returns False if it was over before."""
+    with transaction.atomic():
+        changed = ConsentLink.objects.filter(pk=link.pk, revoked_at__isnull=True, closed_at__isnull=True).update(
+            closed_at=timezone.now()
+        )
+        if changed:
+            record("link.closed", actor=actor, subject={"link": link.pk, "partner": link.partner_id})
+    return bool(changed)
+
+
+def extend(link: ConsentLink, *, lifetime: timedelta, actor: Actor) -> datetime:
+    """Let a link work for ``lifetime`` from now, at most 90 days, and return until when. An expired link works again.
+
+    Raises:
+        LinkRefused: it was revoked, has served, or works longer already.
+    """
+    if not timedelta(0) < lifetime <= MAX_LIFETIME:
+        raise LinkRefused("A link lives at least a moment and at most 90 days.")
+    expires_at = timezone.now() + lifetime
+    with transaction.atomic():
+        changed = ConsentLink.objects.filter(
+            pk=link.pk, revoked_at__isnull=True, closed_at__isnull=True, expires_at__lt=expires_at
+        ).update(expires_at=expires_at)
+        if not changed:
+            raise LinkRefused("The link was revoked, has served already, or works longer than that.")
+        record(
+            "link.extended",
+            actor=actor,
+            subject={"link": link.pk, "partner": link.partner_id},
+            details={"before": link.expires_at.isoformat(), "after": expires_at.isoformat()},
+        )
+    return expires_at
+
+
+def replace(
+    link: ConsentLink, *, actor: Actor, created_by: User | None = None, lifetime: timedelta | None = None
+) -> tuple[ConsentLink, Secret]:
+    """Revoke a link and make another in its place, in one transaction: the address of the older is not known any more.
+
+    An invitation of a campaign goes on with the new one.
+
+    Raises:
+        LinkRefused: it has served already, or a new one must not be made; the older one stays as it was.
+    """
+    with transaction.atomic():
+        # Held first, as ``consent.campaigns`` does: whoever sends the campaign at this moment waits here, not later.
+        CampaignPartner.objects.filter(link=link.pk).update(link=link.pk)
+        if not revoke(link, actor=actor) and not ConsentLink.objects.filter(pk=link.pk, closed_at=None).exists():
+            raise LinkRefused("The partner is connected through this link already.")
+        new, address = issue(
+            link.partner,
+            link.registration,
+            actor=actor,
+            created_by=created_by,
+            lifetime=lifetime,
+            kind=ConsentLink.Kind(link.kind),
+        )
+        CampaignPartner.objects.filter(link=link.pk).update(link=new)
+    return new, address

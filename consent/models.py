@@ -13,6 +13,8 @@ from django.db.models import F, Q
 
 from consent.permissions import outside_allow_list, parse_scopes
 from consent.querysets import (
+    CampaignPartnerQuerySet,
+    CampaignQuerySet,
     ConsentFlowQuerySet,
     ConsentLinkQuerySet,
     CustomerConsentQuerySet,
@@ -120,6 +122,18 @@ class ConsentLink(models.Model):
         SIGN_IN = "sign_in", "Sign-in of the service account"
         ADMIN_CONSENT = "admin_consent", "Consent of the whole tenant, without a token"
 
+    class Progress(models.TextChoices):
+        """How far the partner came; read from the row and its attempts, stored nowhere (S-02)."""
+
+        OPEN = "open", "Open"
+        STARTED = "started", "Started"
+        FAILED = "failed", "Failed"
+        WAITING = "waiting", "Waiting for approval"
+        DONE = "done", "Done"
+        REVOKED = "revoked", "Revoked"
+        EXPIRED = "expired", "Expired"
+        OFF = "off", "Off with its partner or application"
+
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="links")
     registration = models.ForeignKey(ApplicationRegistration, on_delete=models.PROTECT, related_name="links")
     kind = models.CharField(max_length=13, choices=Kind, default=Kind.SIGN_IN)
@@ -128,7 +142,7 @@ class ConsentLink(models.Model):
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, editable=False)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, editable=False)
-    closed_at = models.DateTimeField(null=True, editable=False, help_text="When a consent through it was stored")
+    closed_at = models.DateTimeField(null=True, editable=False, help_text="When the partner was connected")
 
     objects = ConsentLinkQuerySet.as_manager()
 
@@ -139,9 +153,15 @@ class ConsentLink(models.Model):
             models.CheckConstraint(condition=Q(token_hash__regex=r"^[0-9a-f]{64}$"), name="link_token_is_hashed"),
             models.CheckConstraint(condition=Q(expires_at__gt=F("created_at")), name="link_expires_later"),
         ]
+        permissions = [
+            ("revoke_consentlink", "Can revoke a consent link"),
+            ("extend_consentlink", "Can extend a consent link"),
+            ("send_consentlink", "Can send a consent link by e-mail"),
+        ]
 
     def __str__(self) -> str:
-        return f"Link {self.pk}"
+        """Note: this reads ``self.partner``; where it is not loaded, that is a query."""
+        return f"Link {self.pk} for {self.partner}"
 
 
 class ConsentFlow(models.Model):
@@ -191,6 +211,98 @@ class ConsentFlow(models.Model):
     def reference(self) -> str:
         """What the person reads out to support: short, and staff can search it."""
         return self.public_id[:8].upper()
+
+
+class Campaign(models.Model):
+    """Partners who are invited together for one reason. Written by ``consent.campaigns`` only."""
+
+    class Reason(models.TextChoices):
+        FIRST_INVITATION = "first_invitation", "First invitation"
+        NEW_SCOPE = "new_scope", "New permissions"
+        NEW_APPLICATION = "new_application", "New application"
+        EXPIRING_TOKEN = "expiring_token", "Expiring token"
+
+    name = NameField(max_length=100, help_text="For staff; partners never read it.")
+    registration = models.ForeignKey(ApplicationRegistration, on_delete=models.PROTECT, related_name="campaigns")
+    reason = models.CharField(max_length=16, choices=Reason, default=Reason.FIRST_INVITATION)
+    link_days = models.PositiveSmallIntegerField("days that a link works", default=14)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, editable=False)
+    closed_at = models.DateTimeField(null=True, editable=False)
+
+    objects = CampaignQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        constraints = [
+            models.CheckConstraint(condition=Q(link_days__gte=1, link_days__lte=90), name="campaign_link_days"),
+            models.CheckConstraint(
+                condition=Q(closed_at__isnull=True) | Q(closed_at__gte=F("created_at")), name="campaign_closed_later"
+            ),
+        ]
+        permissions = [
+            ("send_campaign", "Can send the invitations and reminders of a campaign"),
+            ("close_campaign", "Can close a campaign"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CampaignPartner(models.Model):
+    """One invited partner. ``attempted_at`` is written before a mail leaves, the outcome after it.
+
+    An attempt without outcome was interrupted: nobody knows whether the mail left, so only a reminder repeats it.
+    """
+
+    class Progress(models.TextChoices):
+        """How far the partner came; read from links, attempts and consents, stored nowhere."""
+
+        INVITED = "invited", "Not sent yet"
+        SEND_FAILED = "send_failed", "Could not be sent"
+        INTERRUPTED = "interrupted", "Being sent, or interrupted"
+        SENT = "sent", "Sent, not started yet"
+        STARTED = "started", "Started"
+        FAILED = "failed", "Failed"
+        WAITING = "waiting", "Waiting for approval"
+        CONNECTED = "connected", "Connected"
+
+    class SendProblem(models.TextChoices):
+        NO_ADDRESS = "no_address", "The partner has no contact address, or one that is none."
+        NO_LINK = "no_link", "No link can be made: partner or application registration does not allow it."
+        REFUSED = "refused", "The mail server refused this message or its address."
+        UNAVAILABLE = "unavailable", "The mail server went away before it took the message."
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="partners")
+    partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="campaigns")
+    link = models.OneToOneField(ConsentLink, on_delete=models.PROTECT, null=True, related_name="invitation")
+    attempted_at = models.DateTimeField(null=True)
+    sent_at = models.DateTimeField(null=True)
+    reminded_at = models.DateTimeField(null=True)
+    last_send_problem = models.CharField("problem with the mail", max_length=11, choices=SendProblem, blank=True)
+
+    objects = CampaignPartnerQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["campaign", "partner__name", "pk"]
+        verbose_name = "invited partner"
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "partner"], name="campaign_partner_once"),
+            models.CheckConstraint(
+                condition=Q(attempted_at__isnull=False) | Q(link__isnull=True, sent_at__isnull=True),
+                name="campaign_attempt_comes_first",
+            ),
+            models.CheckConstraint(
+                condition=Q(sent_at__isnull=True) | Q(link__isnull=False), name="campaign_sent_has_link"
+            ),
+            models.CheckConstraint(
+                condition=Q(reminded_at__isnull=True) | Q(sent_at__isnull=False), name="campaign_reminder_comes_second"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        """Note: this reads ``self.partner``; where it is not loaded, that is a query."""
+        return self.partner.name
 
 
 class PartnerConsent(models.Model):

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, Value, When
+from django.db.models.functions import Coalesce, Now
 
 if TYPE_CHECKING:
     import consent.models  # noqa: F401  # named in the bases below
@@ -26,8 +27,48 @@ class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
         """Links that may start a flow now: live and not closed by a consent (S-03)."""
         return self.live().filter(closed_at__isnull=True)
 
+    def with_progress(self) -> ConsentLinkQuerySet:
+        """Annotate ``progress`` (``ConsentLink.Progress``), and outcome, problem and time of the latest attempt.
+
+        The number of queries is the same for any number of links.
+        """
+        from consent.models import ConsentFlow, ConsentLink
+
+        is_ = ConsentLink.Progress
+        latest = ConsentFlow.objects.filter(link=OuterRef("pk")).order_by("-created_at", "-pk")
+        return self.annotate(**_latest_attempt(latest)).annotate(
+            progress=Case(
+                When(closed_at__isnull=False, then=Value(is_.DONE)),
+                When(revoked_at__isnull=False, then=Value(is_.REVOKED)),
+                When(expires_at__lte=Now(), then=Value(is_.EXPIRED)),
+                When(~Q(registration__state="active"), then=Value(is_.OFF)),
+                When(partner__state__in=["disabled", "offboarded"], then=Value(is_.OFF)),
+                *_attempt_cases(),
+                default=Value(is_.OPEN),
+                output_field=models.CharField(),
+            )
+        )
+
     def by_token_hash(self, token_hash: str) -> ConsentLinkQuerySet:
         return self.filter(token_hash=token_hash)
+
+
+def _latest_attempt(attempts: ConsentFlowQuerySet) -> dict[str, models.expressions.Combinable]:
+    return {
+        "last_outcome": Subquery(attempts.values("outcome")[:1]),
+        "last_problem": Coalesce(Subquery(attempts.values("problem")[:1]), Value("")),
+        "last_attempt_at": Subquery(attempts.values("created_at")[:1]),
+    }
+
+
+def _attempt_cases() -> list[When]:
+    """Return what the latest attempt says where nothing stronger does; the words are those of both ``Progress``."""
+    return [
+        # Without MFA the connection is no good, and the same link serves for the next attempt.
+        When(last_outcome__in=["refused", "connected_mfa_missing"], then=Value("failed")),
+        When(last_outcome="waiting_approval", then=Value("waiting")),
+        When(last_outcome__isnull=False, then=Value("started")),
+    ]
 
 
 class ConsentFlowQuerySet(models.QuerySet["consent.models.ConsentFlow"]):
@@ -78,3 +119,70 @@ class WaitingTokenQuerySet(models.QuerySet["consent.models.WaitingToken"]):
     def overdue(self) -> WaitingTokenQuerySet:
         """Tokens that nobody approved in time."""
         return self.filter(decision="waiting", expires_at__lte=Now())
+
+
+class CampaignQuerySet(models.QuerySet["consent.models.Campaign"]):
+    def with_counts(self) -> CampaignQuerySet:
+        """Annotate ``invited_count``, ``sent_count`` and ``connected_count``."""
+        from consent.models import CampaignPartner
+
+        partners = CampaignPartner.objects.filter(campaign=OuterRef("pk"))
+
+        def number(of: CampaignPartnerQuerySet) -> Coalesce:
+            counted = of.order_by().values("campaign").annotate(number=Count("pk")).values("number")
+            return Coalesce(Subquery(counted), 0)
+
+        return self.annotate(
+            invited_count=number(partners),
+            sent_count=number(partners.filter(sent_at__isnull=False)),
+            connected_count=number(partners.with_progress().filter(Q(progress="connected"))),
+        )
+
+
+class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"]):
+    def with_progress(self) -> CampaignPartnerQuerySet:
+        """Annotate ``progress`` (``CampaignPartner.Progress``), and outcome, problem and time of the latest attempt.
+
+        What the partner did counts from the day of the campaign, through whichever link: whoever connected through
+        another one is done as well.
+        """
+        from consent.models import CampaignPartner, ConsentFlow, PartnerConsent
+
+        is_ = CampaignPartner.Progress
+        attempts = ConsentFlow.objects.filter(
+            link__partner=OuterRef("partner"),
+            link__registration=OuterRef("campaign__registration"),
+            link__kind="sign_in",
+            created_at__gte=OuterRef("campaign__created_at"),
+        ).order_by("-created_at", "-pk")
+        connected = PartnerConsent.objects.filter(
+            partner=OuterRef("partner"),
+            registration=OuterRef("campaign__registration"),
+            state="connected",
+            consented_at__gte=OuterRef("campaign__created_at"),
+        )
+        return self.annotate(**_latest_attempt(attempts)).annotate(
+            progress=Case(
+                When(Q(link__closed_at__isnull=False) | Exists(connected), then=Value(is_.CONNECTED)),
+                *_attempt_cases(),
+                When(~Q(last_send_problem=""), then=Value(is_.SEND_FAILED)),
+                When(sent_at__isnull=False, then=Value(is_.SENT)),
+                When(attempted_at__isnull=False, then=Value(is_.INTERRUPTED)),
+                default=Value(is_.INVITED),
+                output_field=models.CharField(),
+            )
+        )
+
+    def to_send(self) -> CampaignPartnerQuerySet:
+        """Invitations that certainly did not leave, and partners who are not connected without one."""
+        unsent = self.filter(Q(attempted_at__isnull=True) | ~Q(last_send_problem=""))
+        # What failed before comes last, so that it never keeps the others waiting.
+        return unsent.with_progress().exclude(Q(progress="connected")).order_by("last_send_problem", "pk")
+
+    def to_remind(self, before: datetime) -> CampaignPartnerQuerySet:
+        """Partners who are not connected, and whose latest mail left, or may have left, before that moment."""
+        mailed = self.filter(attempted_at__lt=before, last_send_problem="")
+        return mailed.with_progress().exclude(Q(progress__in=["connected", "waiting"])).order_by("pk")
+
+    def with_open_link(self) -> CampaignPartnerQuerySet:
+        return self.filter(link__isnull=False, link__closed_at__isnull=True, link__revoked_at__isnull=True)

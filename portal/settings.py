@@ -59,6 +59,34 @@ OPEN_FLOW_LIMIT = env.number("OPEN_FLOW_LIMIT", 1000, minimum=1)
 VENDOR_NAME = env.text("VENDOR_NAME", "Example Control Panel")
 SUPPORT_EMAIL = env.text("SUPPORT_EMAIL", "")
 
+# --- e-mail: invitations to partners ------------------------------------------------------------------------------
+
+_mail_host = env.text("EMAIL_HOST", "")
+_mail_tls = env.choice("EMAIL_TLS", "starttls", ("starttls", "tls", "none"))
+MAILERS: dict[str, dict[str, object]] = {}  # empty: nothing is sent, and the pages say so
+SILENCED_SYSTEM_CHECKS = ["mail.W001"]  # which wants a mail server; a portal without one is complete
+DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "")
+if _mail_host:
+    if "@" not in DEFAULT_FROM_EMAIL or not DEFAULT_FROM_EMAIL.isprintable():
+        raise ImproperlyConfigured("EMAIL_HOST needs EMAIL_FROM, such as Example <invitations@vendor.example>")
+    if _mail_tls == "none" and _mail_host not in {"localhost", "127.0.0.1", "::1"}:
+        raise ImproperlyConfigured("EMAIL_TLS=none is for a relay on this machine: links would travel readable")
+    MAILERS["default"] = {
+        "BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+        "OPTIONS": {
+            "host": _mail_host,
+            "port": env.number("EMAIL_PORT", {"starttls": 587, "tls": 465, "none": 25}[_mail_tls], maximum=65535),
+            "username": env.text("EMAIL_USER", ""),
+            "password": env.text("EMAIL_PASSWORD", ""),
+            "use_tls": _mail_tls == "starttls",
+            "use_ssl": _mail_tls == "tls",
+            "timeout": 10,
+        },
+    }
+elif TEST_ENDPOINTS:  # beside a sandbox nobody is written to: the mail is printed
+    MAILERS["default"] = {"BACKEND": "django.core.mail.backends.console.EmailBackend"}
+    DEFAULT_FROM_EMAIL = DEFAULT_FROM_EMAIL or "invitations@vendor.example"
+
 # --- Microsoft ----------------------------------------------------------------------------------------------------
 
 CLOUDS = local_clouds(TEST_ENDPOINTS, TEST_SIGN_IN_PORT) if TEST_ENDPOINTS else MICROSOFT

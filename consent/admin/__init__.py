@@ -1,0 +1,5 @@
+"""The consent pages of the admin. Importing a module registers its pages."""
+
+from consent.admin import campaigns, consents, links, registrations
+
+__all__ = ["campaigns", "consents", "links", "registrations"]

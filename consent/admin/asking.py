@@ -1,0 +1,82 @@
+"""What several consent pages share: asking before an action, and saying how far a partner came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest, HttpResponseBase
+from django.template.response import TemplateResponse
+
+from consent.models import CampaignPartner, ConsentFlow, ConsentLink
+from consent.words import PROBLEMS, Problem
+from portal.site.admin import PortalModelAdmin
+from portal.site.display import EMPTY, Tone
+
+MAILS_AT_ONCE = 50
+MAIL_SECONDS = 20.0  # R-13: a page waits no longer; what is left is sent the next time, or by the command
+
+_Link, _Partner = ConsentLink.Progress, CampaignPartner.Progress
+LINK_TONES = {
+    _Link.OPEN: Tone.QUIET,
+    _Link.STARTED: Tone.BUSY,
+    _Link.FAILED: Tone.BAD,
+    _Link.WAITING: Tone.WARN,
+    _Link.DONE: Tone.GOOD,
+    _Link.REVOKED: Tone.QUIET,
+    _Link.EXPIRED: Tone.WARN,
+    _Link.OFF: Tone.QUIET,
+}
+PARTNER_TONES = {
+    _Partner.INVITED: Tone.QUIET,
+    _Partner.SEND_FAILED: Tone.BAD,
+    _Partner.INTERRUPTED: Tone.WARN,
+    _Partner.SENT: Tone.BUSY,
+    _Partner.STARTED: Tone.BUSY,
+    _Partner.FAILED: Tone.BAD,
+    _Partner.WAITING: Tone.WARN,
+    _Partner.CONNECTED: Tone.GOOD,
+}
+
+
+def why(outcome: str | None, problem: str) -> str:
+    """Say how the latest attempt ended, in the words that the partner read."""
+    if not outcome:
+        return EMPTY
+    return str(PROBLEMS[Problem(problem)].heading if problem else ConsentFlow.Outcome(outcome).label)
+
+
+class ProgressFilter(admin.SimpleListFilter):
+    """Rows by their annotated ``progress``."""
+
+    title = "progress"
+    parameter_name = "progress"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(model_admin.model.Progress.choices)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(Q(progress=self.value())) if self.value() else queryset
+
+
+def ask[M: Model, F: forms.Form](
+    page: PortalModelAdmin[M], request: HttpRequest, queryset: QuerySet[Any], form: type[F], initial: Any, **words: Any
+) -> HttpResponseBase | F:
+    """Confirm as ``PortalModelAdmin.confirm`` does, with fields to fill; return the page, or the valid form.
+
+    What is filled in wrongly is asked again; nothing is spent by it.
+    """
+    filled = form(request.POST) if "_once" in request.POST else form(initial=initial)
+    if filled.is_bound and not filled.is_valid():
+        posted = request.POST.copy()
+        del posted["_once"]
+        request.POST = posted  # type: ignore[assignment]  # a copy can be changed, and serves as well
+    answer = page.confirm(request, queryset, **words)
+    if answer is None:
+        return filled
+    if isinstance(answer, TemplateResponse):
+        answer.template_name = "admin/consent/confirm_form.html"
+        answer.context_data = {**(answer.context_data or {}), "form": filled}
+    return answer

@@ -1,0 +1,455 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from consent import campaigns, invitations
+from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, why
+from consent.links import MAX_LIFETIME
+from consent.models import ApplicationRegistration, Campaign, CampaignPartner
+from consent.words import PROBLEMS, Problem
+from portal.fields import validate_name
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.dashboard import Figure, Panel, Row
+from portal.site.display import Tone, badge, moment
+from tenants.admin import partner_actions
+from tenants.models import PartnerTag, PartnerTenant
+from tenants.querysets import PartnerTenantQuerySet
+
+Progress = CampaignPartner.Progress
+
+
+def _registration_field() -> forms.ModelChoiceField[ApplicationRegistration]:
+    return forms.ModelChoiceField(
+        ApplicationRegistration.objects.filter(state="active"),
+        widget=UnfoldAdminSelectWidget,
+        label="Application registration",
+        empty_label=None,
+    )
+
+
+class ChooseForm(forms.Form):
+    """Whom to invite."""
+
+    registration = _registration_field()
+    states = forms.MultipleChoiceField(
+        choices=[one for one in PartnerTenant.State.choices if one[0] not in PartnerTenant.INACTIVE_STATES],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        required=False,
+        label="State",
+        help_text="None chosen: all of them.",
+    )
+    tags = forms.ModelMultipleChoiceField(
+        PartnerTag.objects.all(),
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        required=False,
+        help_text="Partners with any of these; none chosen: all partners.",
+    )
+    token_days = forms.IntegerField(
+        min_value=1,
+        max_value=3650,
+        widget=UnfoldAdminIntegerFieldWidget,
+        required=False,
+        label="Token older than so many days",
+        help_text="Only partners whose token was stored so long ago. An unused token is dead after 90 days.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not PartnerTag.objects.exists():
+            del self.fields["tags"]
+
+    def partners(self) -> PartnerTenantQuerySet:
+        """Return the partners that a valid form chooses."""
+        days = self.cleaned_data["token_days"]
+        return campaigns.matching(
+            self.cleaned_data["registration"],
+            states=self.cleaned_data["states"],
+            tags=self.cleaned_data.get("tags", ()),
+            token_older_than=timedelta(days=days) if days else None,
+        )
+
+
+class CampaignForm(forms.Form):
+    """What a new campaign is about."""
+
+    name = forms.CharField(
+        max_length=100,
+        validators=[validate_name],
+        widget=UnfoldAdminTextInputWidget,
+        help_text="For staff; partners never read it.",
+    )
+    registration = _registration_field()
+    reason = forms.ChoiceField(
+        choices=Campaign.Reason.choices,
+        widget=UnfoldAdminSelectWidget,
+        help_text="A first invitation leaves out partners who are connected already.",
+    )
+    link_days = forms.IntegerField(
+        min_value=1,
+        max_value=MAX_LIFETIME.days,
+        initial=14,
+        widget=UnfoldAdminIntegerFieldWidget,
+        label="Days that a link works",
+    )
+
+
+def _create(
+    page: PortalModelAdmin[Any], request: HttpRequest, partners: QuerySet[PartnerTenant], action_name: str, initial: Any
+) -> HttpResponseBase | None:
+    """Ask what the campaign is about, make it, and show it."""
+    answer = ask(
+        page,
+        request,
+        partners,
+        CampaignForm,
+        initial,
+        action=action_name,
+        title="New campaign",
+        explanation="Nothing is sent yet: the campaign's page shows whom it invites, and has the button that sends.",
+        button="Create the campaign",
+    )
+    if not isinstance(answer, CampaignForm):
+        return answer
+    told = answer.cleaned_data
+    try:
+        created = campaigns.create(
+            name=told["name"],
+            registration=told["registration"],
+            reason=Campaign.Reason(told["reason"]),
+            partners=PartnerTenant.objects.filter(pk__in=partners.values("pk")),
+            link_days=told["link_days"],
+            actor=actor_of(request),
+            created_by=request.user if request.user.is_authenticated else None,
+        )
+    except campaigns.CampaignRefused as refused:
+        page.message_user(request, str(refused), messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:consent_campaign_changelist"))
+    text = f"{created.invited} partners are in the campaign."
+    if created.left_out:
+        text += f" {created.left_out} were left out: disabled, of another cloud, or connected already."
+    page.message_user(request, text)
+    return HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[created.campaign.pk]))
+
+
+@admin.action(description="Invite the selected partners in a campaign", permissions=["view"])
+def invite_in_campaign(
+    page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
+) -> HttpResponseBase | None:
+    """Make a campaign for partners of the partners' list."""
+    if not request.user.has_perm("consent.add_campaign"):
+        raise PermissionDenied
+    return _create(page, request, queryset, "invite_in_campaign", None)
+
+
+partner_actions.append(invite_in_campaign)
+
+
+@admin.register(Campaign)
+class CampaignAdmin(PortalModelAdmin[Campaign]):
+    """Campaigns: choose partners, send, watch, remind, close."""
+
+    icon = "campaign"
+    export_fields = [
+        "name",
+        "registration__name",
+        "reason",
+        "invited_count",
+        "sent_count",
+        "connected_count",
+        "created_at",
+        "closed_at",
+    ]
+    list_display = ["name", "shown_state", "reason", "invited", "sent", "connected", "created", "registration"]
+    list_filter = [("closed_at", admin.EmptyFieldListFilter), "reason", "registration"]
+    list_select_related = ["registration"]
+    search_fields = ["name__istartswith"]
+    fields = ["number", "name", "registration", "reason", "link_days", "created", "created_by", "closed_at"]
+    readonly_fields = ["number", "created", "closed_at"]
+    actions_detail = ["send_invitations", "send_reminders", "close_campaign"]
+    change_form_outer_before_template = "admin/consent/campaign_funnel.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Campaign]:
+        return Campaign.objects.with_counts().select_related("registration")
+
+    def has_change_permission(self, request: HttpRequest, obj: Campaign | None = None) -> bool:
+        return False  # whom it invited, and why, stays as it was
+
+    # Methods, not "consent.send_campaign" in the decorators: for those a system check reads the database, also the
+    # check before the first migrate.
+    def has_send_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("consent.send_campaign")
+
+    def has_close_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("consent.close_campaign")
+
+    @admin.display(description="Number, for send_campaign")
+    def number(self, campaign: Campaign) -> int:
+        return campaign.pk
+
+    @admin.display(description="State")
+    def shown_state(self, campaign: Campaign) -> str:
+        return badge("Closed", Tone.QUIET) if campaign.closed_at else badge("Open", Tone.BUSY)
+
+    @admin.display(ordering="invited_count", description="Invited")
+    def invited(self, campaign: Any) -> int:
+        return int(campaign.invited_count)
+
+    @admin.display(ordering="sent_count", description="Sent")
+    def sent(self, campaign: Any) -> int:
+        return int(campaign.sent_count)
+
+    @admin.display(ordering="connected_count", description="Connected")
+    def connected(self, campaign: Any) -> int:
+        return int(campaign.connected_count)
+
+    @admin.display(ordering="created_at", description="Made")
+    def created(self, campaign: Campaign) -> str:
+        return moment(campaign.created_at)
+
+    # --- make ---
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Choose by registration, state, tags and age of the token; the next page names the partners."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = ChooseForm(request.GET or None)
+        chosen = form.partners() if form.is_valid() else None
+        if request.method == "POST" and chosen is not None:
+            if "_once" in request.POST:  # the rows of the page, whatever the filter matches by now
+                keys = [key for key in request.POST.getlist(ACTION_CHECKBOX_NAME) if key.isdecimal()]
+                chosen = PartnerTenant.objects.filter(pk__in=keys)
+            initial = {"registration": form.cleaned_data["registration"]}
+            answer = _create(self, request, chosen, "add_view", initial)
+            if isinstance(answer, HttpResponse):
+                return answer
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Invite partners in a campaign",
+            "form": form,
+            "number": None if chosen is None else chosen.count(),
+            "opts": self.opts,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/consent/campaign_choose.html", context)
+
+    # --- one campaign ---
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        campaign = self.get_object(request, object_id) if self.has_view_permission(request) else None
+        shown = {} if campaign is None else {"panel": _panel(campaign), "export_address": _partners_address(campaign)}
+        return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
+
+    def _campaign(self, request: HttpRequest, object_id: str) -> Campaign:
+        campaign = self.get_object(request, object_id)
+        if campaign is None:
+            raise Http404
+        return campaign
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Send invitations",
+        icon="send",
+        url_path="send",
+        permissions=["view", "send"],
+    )
+    def send_invitations(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        campaign = self._campaign(request, object_id)
+        return self._mail(request, campaign, campaigns.to_send(campaign), campaigns.send, "send_invitations", "")
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Remind",
+        icon="notifications",
+        url_path="remind",
+        permissions=["view", "send"],
+    )
+    def send_reminders(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        campaign = self._campaign(request, object_id)
+        return self._mail(
+            request, campaign, campaigns.to_remind(campaign), campaigns.remind, "send_reminders", " --remind"
+        )
+
+    def _mail(
+        self,
+        request: HttpRequest,
+        campaign: Campaign,
+        due: QuerySet[CampaignPartner],
+        run: Callable[..., Iterator[campaigns.Mailing]],
+        name: str,
+        option: str,
+    ) -> HttpResponseBase:
+        back = HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[campaign.pk]))
+        number, command = due.count(), f"manage.py send_campaign {campaign.pk}{option}"
+        if "_once" not in request.POST and (refusal := self._refusal(campaign, number, reminder=bool(option))):
+            self.message_user(request, refusal, "warning")
+            return back
+        now = list(due.values_list("pk", flat=True)[:MAILS_AT_ONCE])
+        explanation = (
+            "Each partner gets a mail with a new link, and the link of the mail before is revoked."
+            if option
+            else "Each partner gets a mail with a link of its own, at its contact address."
+        )
+        if number > MAILS_AT_ONCE:
+            explanation += (
+                f" {number} are due; this page sends the first {MAILS_AT_ONCE}. For the rest press the button again, "
+                f"or let an operator run: {command}"
+            )
+        if answer := self.confirm(
+            request,
+            CampaignPartner.objects.filter(pk__in=now).select_related("partner"),  # type: ignore[arg-type]
+            action=name,
+            title=f"{'Remind' if option else 'Send invitations'}: {campaign.name}",
+            explanation=explanation,
+            button="Send reminders" if option else "Send invitations",
+        ):
+            return answer
+        only = [int(key) for key in request.POST.getlist(ACTION_CHECKBOX_NAME)[:MAILS_AT_ONCE] if key.isdecimal()]
+        sent = failed = 0
+        try:
+            with invitations.open_mailer() as mailer:
+                until = time.monotonic() + MAIL_SECONDS
+                for done in run(campaign, mailer=mailer, actor=actor_of(request), only=only, until=until):
+                    sent += done.problem is None
+                    if done.problem is not None:
+                        failed += 1
+        except (campaigns.CampaignRefused, invitations.MailUnavailable) as stopped:
+            self.message_user(request, str(stopped), messages.ERROR)
+        if failed:
+            self.message_user(request, f"{failed} could not be mailed; the list of partners says why.", "warning")
+        if left := len(only) - sent - failed:
+            self.message_user(request, f"{left} were left for the next time.", "warning")
+        self.message_user(request, f"{sent} sent.")
+        return back
+
+    def _refusal(self, campaign: Campaign, number: int, *, reminder: bool) -> str:
+        if campaign.closed_at:
+            return "The campaign is closed."
+        if not invitations.can_send():
+            return "This portal has no mail server; set EMAIL_HOST. Until then make links one by one and copy them."
+        if number:
+            return ""
+        days = campaigns.QUIET_FOR.days
+        return f"Nobody is due: done, or mailed within the last {days} days." if reminder else "All were sent."
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Close the campaign",
+        icon="cancel",
+        url_path="close",
+        permissions=["view", "close"],
+        variant=ActionVariant.DANGER,
+    )
+    def close_campaign(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        campaign = self._campaign(request, object_id)
+        if answer := self.confirm(
+            request,
+            Campaign.objects.filter(pk=campaign.pk),
+            action="close_campaign",
+            title="Close the campaign",
+            explanation=(
+                "No more mails are sent, and the links of partners who are not done are revoked at once. The figures "
+                "stay. A closed campaign is not opened again."
+            ),
+            button="Close",
+            dangerous=True,
+        ):
+            return answer
+        revoked = campaigns.close(campaign, actor=actor_of(request))
+        self.message_user(
+            request, "It was closed before." if revoked is None else f"Closed; {revoked} links were revoked."
+        )
+        return HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[campaign.pk]))
+
+
+def _partners_address(campaign: Campaign) -> str:
+    return f"{reverse('admin:consent_campaignpartner_changelist')}?campaign__id__exact={campaign.pk}"
+
+
+def _panel(campaign: Campaign) -> Panel:
+    """The funnel, and below it what kept partners from finishing; one query."""
+    funnel, address = campaigns.funnel(campaign), _partners_address(campaign)
+    figures = [Figure(label="Invited", value=funnel.invited, link=address)]
+    for progress, number in funnel.by_progress.items():
+        if number or progress not in {Progress.SEND_FAILED, Progress.INTERRUPTED}:
+            link = f"{address}&progress={progress.value}"
+            figures.append(Figure(label=str(progress.label), value=number, tone=PARTNER_TONES[progress], link=link))
+    return Panel(
+        title=f"{funnel.sent} of {funnel.invited} mailed, {funnel.by_progress[Progress.CONNECTED]} connected",
+        figures=figures,
+        rows=[
+            Row(
+                label=f"{number} × {why(outcome, problem)}",
+                detail=f"Who acts: {PROBLEMS[Problem(problem)].who_words}" if problem else "",
+                link=f"{address}&progress={Progress.FAILED.value}",
+                tone=Tone.BAD,
+            )
+            for outcome, problem, number in funnel.by_problem
+        ],
+    )
+
+
+@admin.register(CampaignPartner)
+class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
+    """Who was invited, and how far each of them came."""
+
+    icon = "mark_email_read"
+    export_fields = [
+        "campaign__name",
+        "partner__name",
+        "partner__tenant_id",
+        "progress",
+        "last_outcome",
+        "last_problem",
+        "last_attempt_at",
+        "sent_at",
+        "reminded_at",
+        "last_send_problem",
+    ]
+    list_display = ["partner", "shown_progress", "latest", "mailed", "reminded", "mail_problem", "campaign"]
+    list_filter = [ProgressFilter, "last_send_problem", "campaign"]
+    list_select_related = ["partner", "campaign"]
+    search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
+    fields = ["campaign", "partner", "link", "shown_progress", "latest", "mailed", "reminded", "mail_problem"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CampaignPartner]:
+        return CampaignPartner.objects.with_progress().select_related("partner", "campaign", "link__partner")
+
+    @admin.display(description="Progress")
+    def shown_progress(self, item: Any) -> str:
+        progress = Progress(item.progress)
+        return badge(str(progress.label), PARTNER_TONES[progress])
+
+    @admin.display(description="Latest attempt")
+    def latest(self, item: Any) -> str:
+        return why(item.last_outcome, item.last_problem)
+
+    @admin.display(ordering="sent_at", description="Sent")
+    def mailed(self, item: CampaignPartner) -> str:
+        return moment(item.sent_at)
+
+    @admin.display(ordering="reminded_at", description="Reminded")
+    def reminded(self, item: CampaignPartner) -> str:
+        return moment(item.reminded_at)
+
+    @admin.display(ordering="last_send_problem", description="Problem with the mail")
+    def mail_problem(self, item: CampaignPartner) -> str:
+        return item.get_last_send_problem_display()

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import segno
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.template.response import TemplateResponse
+from django.utils.cache import add_never_cache_headers
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldBooleanSwitchWidget
+
+from consent import invitations, links
+from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, ask, why
+from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
+from consent.panels import FLOW_TONES
+from portal.microsoft.secret import Secret
+from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
+from portal.site.display import badge, moment
+from tenants.models import PartnerTenant
+
+if TYPE_CHECKING:  # only the type checker can subscript a form
+    _LinkForm = forms.ModelForm[ConsentLink]
+else:
+    _LinkForm = forms.ModelForm
+
+
+def _days_field(**arguments: Any) -> forms.IntegerField:
+    return forms.IntegerField(
+        min_value=1,
+        max_value=links.MAX_LIFETIME.days,
+        initial=14,
+        label="Days",
+        widget=UnfoldAdminIntegerFieldWidget,
+        **arguments,
+    )
+
+
+class ConsentLinkForm(_LinkForm):
+    days = _days_field(help_text="How long the link works, at most 90 days.")
+    send = forms.BooleanField(
+        required=False,
+        label="Send it by e-mail",
+        help_text="To the contact address of the partner. The link is shown to you as well.",
+        widget=UnfoldBooleanSwitchWidget,
+    )
+
+    class Meta:
+        model = ConsentLink
+        fields = ["partner", "registration", "kind"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices: dict[str, Any] = self.fields
+        if "partner" in choices:  # an existing link has no fields to choose
+            choices["partner"].queryset = PartnerTenant.objects.active()
+            choices["registration"].queryset = ApplicationRegistration.objects.filter(state="active")
+
+
+class ExtendForm(forms.Form):
+    days = _days_field(help_text="The links work so many days from now, at most 90.")
+
+
+class AttemptInline(ReadOnlyInline[ConsentFlow, ConsentLink]):
+    """What was tried through the link, the latest first."""
+
+    model = ConsentFlow
+    verbose_name_plural = "attempts"
+    fields = ["reference", "shown_outcome", "explained", "code", "started"]
+
+    @admin.display(description="Reference")
+    def reference(self, flow: ConsentFlow) -> str:
+        return flow.reference
+
+    @admin.display(description="Outcome")
+    def shown_outcome(self, flow: ConsentFlow) -> str:
+        return badge(flow.get_outcome_display(), FLOW_TONES[ConsentFlow.Outcome(flow.outcome)])
+
+    @admin.display(description="What the partner read")
+    def explained(self, flow: ConsentFlow) -> str:
+        return why(flow.outcome, flow.problem)
+
+    @admin.display(description="Started")
+    def started(self, flow: ConsentFlow) -> str:
+        return moment(flow.created_at)
+
+
+@admin.register(ConsentLink)
+class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
+    """Links: made and shown once, followed, extended, sent again, revoked."""
+
+    icon = "link"
+    form = ConsentLinkForm
+    export_fields = [
+        "pk",
+        "partner__name",
+        "partner__tenant_id",
+        "registration__name",
+        "kind",
+        "progress",
+        "last_outcome",
+        "last_problem",
+        "last_attempt_at",
+        "created_at",
+        "expires_at",
+        "closed_at",
+        "revoked_at",
+    ]
+    list_display = ["number", "partner", "shown_progress", "latest", "created", "until", "registration"]
+    list_filter = [ProgressFilter, "kind", "registration"]
+    list_select_related = ["partner", "registration"]
+    search_fields = ["=partner__tenant_id", "partner__name__istartswith"]
+    autocomplete_fields = ["partner"]
+    actions = ["send_again", "extend_links", "revoke_links"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ConsentLink]:
+        return ConsentLink.objects.with_progress().select_related("partner", "registration")
+
+    def has_change_permission(self, request: HttpRequest, obj: ConsentLink | None = None) -> bool:
+        return False  # nothing of a link can be typed again
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        return invitations.can_send() and request.user.has_perm("consent.send_consentlink")
+
+    def has_extend_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.extend_consentlink")
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.revoke_consentlink")
+
+    # --- list and detail ---
+
+    @admin.display(ordering="pk", description="Link")
+    def number(self, link: ConsentLink) -> str:
+        return f"Link {link.pk}"
+
+    @admin.display(description="Progress")
+    def shown_progress(self, link: Any) -> str:
+        progress = ConsentLink.Progress(link.progress)
+        return badge(str(progress.label), LINK_TONES[progress])
+
+    @admin.display(description="Latest attempt")
+    def latest(self, link: Any) -> str:
+        return why(link.last_outcome, link.last_problem)
+
+    @admin.display(ordering="created_at", description="Made")
+    def created(self, link: ConsentLink) -> str:
+        return moment(link.created_at)
+
+    @admin.display(ordering="expires_at", description="Works until")
+    def until(self, link: ConsentLink) -> str:
+        return moment(link.expires_at)
+
+    def get_inlines(self, request: HttpRequest, obj: ConsentLink | None = None) -> list[Any]:
+        return [] if obj is None else [AttemptInline]
+
+    def get_fields(self, request: HttpRequest, obj: ConsentLink | None = None) -> list[Any]:
+        if obj is None:
+            return ["partner", "registration", "kind", "days", *(["send"] if self.has_send_permission(request) else [])]
+        return [
+            "partner",
+            "registration",
+            "kind",
+            "shown_progress",
+            "latest",
+            "created",
+            "created_by",
+            "until",
+            "closed_at",
+            "revoked_at",
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ConsentLink | None = None) -> list[str]:
+        return [] if obj is None else self.get_fields(request, obj)
+
+    def get_form(
+        self, request: HttpRequest, obj: ConsentLink | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        if obj is not None:
+            return forms.modelform_factory(ConsentLink, fields=[])
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    # --- make ---
+
+    def save_model(self, request: HttpRequest, obj: ConsentLink, form: Any, change: bool) -> None:
+        link, address = links.issue(
+            obj.partner,
+            obj.registration,
+            actor=actor_of(request),
+            created_by=request.user if request.user.is_authenticated else None,
+            lifetime=timedelta(days=form.cleaned_data["days"]),
+            kind=ConsentLink.Kind(obj.kind),
+        )
+        obj.__dict__.update(link.__dict__)
+        wanted = self.has_send_permission(request) and bool(form.cleaned_data.get("send"))
+        if wanted:
+            invitations.announce(link, actor=actor_of(request))
+        request.issued = (link, address, wanted)  # type: ignore[attr-defined]
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            response: HttpResponse = super().changeform_view(request, *args, **kwargs)
+        except links.LinkRefused as refused:
+            self.message_user(request, str(refused), messages.ERROR)
+            return self.response_post_save_add(request, ConsentLink())
+        if not hasattr(request, "issued"):
+            return response
+        # Here and not in response_add(): a mail server must not hold the transaction of the form open.
+        return self._show_once(request, *request.issued)
+
+    def _show_once(self, request: HttpRequest, link: ConsentLink, address: Secret, send: bool) -> HttpResponse:
+        """Show the address, this once: only its hash is kept (S-01)."""
+        problem = ""
+        if send:
+            try:
+                with invitations.open_mailer() as mailer:
+                    invitations.deliver(link, address, mailer=mailer, actor=actor_of(request))
+            except invitations.MailFailed as failed:
+                problem = str(failed)
+        response = TemplateResponse(
+            request,
+            "admin/consent/link_issued.html",
+            {
+                **self.admin_site.each_context(request),
+                "title": "Consent link",
+                "address": address.reveal(),
+                "code": segno.make_qr(address.reveal(), error="m").svg_data_uri(border=4, light="#fff", omitsize=True),
+                "link": link,
+                "partner": link.partner,
+                "sent": send and not problem,
+                "problem": problem,
+                "opts": self.opts,
+            },
+        )
+        add_never_cache_headers(response)
+        return response
+
+    # --- actions ---
+
+    @admin.action(description="Send a new link by e-mail", permissions=["send"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[ConsentLink]) -> HttpResponseBase | None:
+        if queryset.count() > MAILS_AT_ONCE:
+            self.message_user(
+                request, f"Select at most {MAILS_AT_ONCE}; a campaign is for more than that.", messages.ERROR
+            )
+            return None
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="send_again",
+            title="Send new links",
+            explanation=(
+                "The addresses of these links are not known any more: only a hash of them is kept. For each, a new "
+                "link is made and sent to the partner's contact address, and the older one is revoked. A partner who "
+                "is at Microsoft right now starts again with the new one."
+            ),
+            button="Send new links",
+        ):
+            return answer
+        self._mail_all(request, queryset)
+        return None
+
+    def _mail_all(self, request: HttpRequest, queryset: QuerySet[ConsentLink]) -> None:
+        until, sent = time.monotonic() + MAIL_SECONDS, 0
+        person = request.user if request.user.is_authenticated else None
+        try:
+            with invitations.open_mailer() as mailer:
+                for link in queryset:
+                    if time.monotonic() > until:
+                        self.message_user(request, "The mail server is slow; the rest was left as it is.", "warning")
+                        break
+                    try:
+                        invitations.send_again(link, mailer=mailer, actor=actor_of(request), created_by=person)
+                    except (links.LinkRefused, invitations.MailRefused) as refused:
+                        self.message_user(request, f"{link}: {refused}", messages.ERROR)
+                    else:
+                        sent += 1
+        except invitations.MailUnavailable as unavailable:
+            self.message_user(request, str(unavailable), messages.ERROR)
+        self.message_user(request, f"{sent} sent.")
+
+    @admin.action(description="Extend the selected links", permissions=["extend"])
+    def extend_links(self, request: HttpRequest, queryset: QuerySet[ConsentLink]) -> HttpResponseBase | None:
+        answer = ask(
+            self,
+            request,
+            queryset,
+            ExtendForm,
+            None,
+            action="extend_links",
+            title="Extend links",
+            explanation=(
+                "Whoever has the address of one of these links can use it until then, also if it had expired. Links "
+                "that were revoked or have served stay as they are."
+            ),
+            button="Extend",
+        )
+        if not isinstance(answer, ExtendForm):
+            return answer
+        lifetime, done = timedelta(days=answer.cleaned_data["days"]), 0
+        for link in queryset:
+            try:
+                links.extend(link, lifetime=lifetime, actor=actor_of(request))
+            except links.LinkRefused as refused:
+                self.message_user(request, f"{link}: {refused}", messages.ERROR)
+            else:
+                done += 1
+        self.message_user(request, f"{done} extended.")
+        return None
+
+    @admin.action(description="Revoke the selected links", permissions=["revoke"])
+    def revoke_links(self, request: HttpRequest, queryset: QuerySet[ConsentLink]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="revoke_links",
+            title="Revoke links",
+            explanation="These links stop working at once, also for a partner who is at Microsoft right now.",
+            button="Revoke",
+            dangerous=True,
+        ):
+            return answer
+        revoked = sum(links.revoke(link, actor=actor_of(request)) for link in queryset)
+        self.message_user(request, f"{revoked} revoked.")
+        return None
