@@ -242,7 +242,8 @@ def _claim(item: CampaignPartner, actor: Actor) -> tuple[ConsentLink, Secret] | 
         # Writes nothing new; the row is held until the end, and who closes the campaign comes before or after us.
         if not Campaign.objects.filter(pk=campaign.pk, closed_at__isnull=True).update(closed_at=None):
             return None
-        as_read = CampaignPartner.objects.filter(pk=item.pk, attempted_at=item.attempted_at, link=item.link_id)
+        # Every claim changes the link, and so does who replaces it by hand.
+        as_read = CampaignPartner.objects.filter(pk=item.pk, link=item.link_id)
         if not as_read.update(attempted_at=timezone.now(), last_send_problem=""):
             return None
         lifetime = timedelta(days=campaign.link_days)

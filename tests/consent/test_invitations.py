@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 import runpy
 import smtplib
-import socket
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +21,7 @@ from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.portal import Browser
+from tests.smtp import serving
 from tests.test_layers import ROOT
 
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
@@ -354,48 +352,26 @@ def test_nobody_is_mailed_unless_somebody_says_by_whom(monkeypatch: pytest.Monke
     assert beside_a_sandbox["BACKEND"].endswith("console.EmailBackend")
 
 
-@pytest.fixture
-def smtp_port() -> Iterator[tuple[int, list[str]]]:
-    """A mail server that takes one connection and keeps what it hears."""
-    heard: list[str] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(10)
-
-    def serve() -> None:
-        conversation, _ = listener.accept()
-        with conversation, conversation.makefile("rwb") as stream:
-            stream.write(b"220 here\r\n")
-            stream.flush()
-            in_data = False
-            for line in stream:
-                heard.append(line.decode().rstrip("\r\n"))
-                if in_data and heard[-1] != ".":
-                    continue
-                in_data = heard[-1].upper() == "DATA"
-                stream.write(b"354 go on\r\n" if in_data else b"250 fine\r\n")
-                stream.flush()
-                if heard[-1].upper() == "QUIT":
-                    return
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield listener.getsockname()[1], heard
-    thread.join(10)
-    listener.close()
-
-
 def test_the_settings_reach_a_real_mail_server(
-    partner: PartnerTenant, monkeypatch: pytest.MonkeyPatch, settings: Settings, smtp_port: tuple[int, list[str]]
+    partner: PartnerTenant, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
-    port, heard = smtp_port
-    loaded = load(
-        monkeypatch, EMAIL_HOST="127.0.0.1", EMAIL_PORT=str(port), EMAIL_TLS="none", EMAIL_FROM="We <we@vendor.example>"
-    )
-    settings.MAILERS, settings.DEFAULT_FROM_EMAIL = loaded["MAILERS"], loaded["DEFAULT_FROM_EMAIL"]
+    with serving() as server:
+        loaded = load(
+            monkeypatch,
+            EMAIL_HOST="127.0.0.1",
+            EMAIL_PORT=str(server.port),
+            EMAIL_TLS="none",
+            EMAIL_FROM="We <we@vendor.example>",
+        )
+        settings.MAILERS, settings.DEFAULT_FROM_EMAIL = loaded["MAILERS"], loaded["DEFAULT_FROM_EMAIL"]
+        _, address = invite(partner)
 
-    invite(partner)
-
-    envelope = [line.upper() for line in heard if line.upper().startswith(("MAIL", "RCPT"))]
-    assert envelope == ["MAIL FROM:<WE@VENDOR.EXAMPLE>", f"RCPT TO:<{CONTACT}>".upper()]
-    assert "From: We <we@vendor.example>" in heard
+    (kept,) = server.kept
+    assert (kept.sender, kept.recipients) == ("we@vendor.example", [CONTACT])
+    assert (kept.message["From"], kept.message["To"]) == ("We <we@vendor.example>", CONTACT)
+    assert kept.message["Auto-Submitted"] == "auto-generated"
+    assert kept.link == address.reveal()
+    html = kept.message.get_body(("html",))
+    assert html is not None
+    assert address.reveal() in html.get_content()
     assert events()[-1] == "link.sent done"
