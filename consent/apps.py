@@ -13,6 +13,18 @@ class ConsentConfig(AppConfig):
         for panel in (panels.attention_panel, panels.customers_panel, panels.flows_panel):
             register_panel(panel)
         self._add_partner_pages()
+        self._add_incident_pages()
+
+    def _add_incident_pages(self) -> None:
+        from portal.incidents.desk import PAGES
+
+        PAGES.update(
+            link="admin:consent_consentlink_change",
+            flow="admin:consent_consentflow_change",
+            consent="admin:consent_partnerconsent_change",
+            waiting="admin:consent_waitingtoken_change",
+            registration="admin:consent_applicationregistration_change",
+        )
 
     def _add_partner_pages(self) -> None:
         from consent.partners import disable_partners, enable_partners

@@ -22,6 +22,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from consent import alarms
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import (
     GENERATION_TAG,
@@ -133,6 +134,7 @@ class Custody:
                 details={"what": why},
                 correlation_id=correlation_id,
             )
+            alarms.identity_mismatch(consent)
         log.error("identity mismatch, partner stopped", extra={"partner": consent.partner_id, "what": why})
 
     def store_new(
