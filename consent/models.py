@@ -250,9 +250,9 @@ class Campaign(models.Model):
 
 
 class CampaignPartner(models.Model):
-    """One invited partner. ``attempted_at`` is written before a mail leaves, the outcome after it.
+    """One invited partner. ``link`` is written before a mail leaves, what became of the mail after it.
 
-    An attempt without outcome was interrupted: nobody knows whether the mail left, so only a reminder repeats it.
+    A link without outcome was interrupted: nobody knows whether the mail left, so only a reminder repeats it.
     """
 
     class Progress(models.TextChoices):
@@ -276,7 +276,6 @@ class CampaignPartner(models.Model):
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="partners")
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="campaigns")
     link = models.OneToOneField(ConsentLink, on_delete=models.PROTECT, null=True, related_name="invitation")
-    attempted_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
     reminded_at = models.DateTimeField(null=True)
     last_send_problem = models.CharField("problem with the mail", max_length=11, choices=SendProblem, blank=True)
@@ -288,10 +287,6 @@ class CampaignPartner(models.Model):
         verbose_name = "invited partner"
         constraints = [
             models.UniqueConstraint(fields=["campaign", "partner"], name="campaign_partner_once"),
-            models.CheckConstraint(
-                condition=Q(attempted_at__isnull=False) | Q(link__isnull=True, sent_at__isnull=True),
-                name="campaign_attempt_comes_first",
-            ),
             models.CheckConstraint(
                 condition=Q(sent_at__isnull=True) | Q(link__isnull=False), name="campaign_sent_has_link"
             ),

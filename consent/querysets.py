@@ -167,7 +167,7 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
                 *_attempt_cases(),
                 When(~Q(last_send_problem=""), then=Value(is_.SEND_FAILED)),
                 When(sent_at__isnull=False, then=Value(is_.SENT)),
-                When(attempted_at__isnull=False, then=Value(is_.INTERRUPTED)),
+                When(link__isnull=False, then=Value(is_.INTERRUPTED)),
                 default=Value(is_.INVITED),
                 output_field=models.CharField(),
             )
@@ -175,13 +175,16 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
 
     def to_send(self) -> CampaignPartnerQuerySet:
         """Invitations that certainly did not leave, and partners who are not connected without one."""
-        unsent = self.filter(Q(attempted_at__isnull=True) | ~Q(last_send_problem=""))
+        unsent = self.filter(Q(link__isnull=True) | ~Q(last_send_problem=""))
         # What failed before comes last, so that it never keeps the others waiting.
         return unsent.with_progress().exclude(Q(progress="connected")).order_by("last_send_problem", "pk")
 
     def to_remind(self, before: datetime) -> CampaignPartnerQuerySet:
-        """Partners who are not connected, and whose latest mail left, or may have left, before that moment."""
-        mailed = self.filter(attempted_at__lt=before, last_send_problem="")
+        """Partners who are not connected, and whose latest mail left, or may have left, before that moment.
+
+        Each mail has a link of its own, whoever sent it, so the link's age is the mail's.
+        """
+        mailed = self.filter(link__created_at__lt=before, last_send_problem="")
         return mailed.with_progress().exclude(Q(progress__in=["connected", "waiting"])).order_by("pk")
 
     def with_open_link(self) -> CampaignPartnerQuerySet:
