@@ -6,6 +6,7 @@ after the transaction that made the link: an entry "about to do" precedes it, an
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,6 +160,8 @@ def compose(
             "opening": words.opening,
             "facts": words.facts,
             "address": words.address.reveal(),
+            # A mail has no style sheet that would break a long address on a phone.
+            "pieces": textwrap.wrap(words.address.reveal(), 20),
             "closing": words.closing,
         },
     )
