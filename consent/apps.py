@@ -13,6 +13,15 @@ class ConsentConfig(AppConfig):
         for panel in (panels.attention_panel, panels.customers_panel, panels.flows_panel):
             register_panel(panel)
         self._add_partner_pages()
+        self._add_kinds_of_runs()
+
+    def _add_kinds_of_runs(self) -> None:
+        from consent.customer_sync import CUSTOMER_SYNC
+        from consent.token_checks import TOKEN_CHECK
+        from portal.runs.kinds import register
+
+        for kind in (TOKEN_CHECK, CUSTOMER_SYNC):
+            register(kind)
 
     def _add_partner_pages(self) -> None:
         from consent.partners import disable_partners, enable_partners
