@@ -141,6 +141,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "portal",
     "portal.audit",
+    "portal.incidents",
     "portal.runs",
     "tenants",
     "consent",
