@@ -13,6 +13,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
+from consent import alarms
 from consent.custody import NewConsent, token_fingerprint
 from consent.id_tokens import IdTokenRefused
 from consent.models import PartnerConsent, WaitingToken
@@ -77,6 +78,7 @@ def hold(
             details={"pinned_oid": consent.pinned_oid, "actual_oid": new.object_id},
             correlation_id=correlation_id,
         )
+        alarms.account_waits(waiting, consent.partner_id)
     for older in replaced:
         _switch_off(older, vault)
     return waiting
@@ -171,6 +173,7 @@ def _decide(waiting: WaitingToken, decision: WaitingToken.Decision, actor: Actor
             subject={"consent": waiting.consent_id, "waiting": waiting.pk},
             details={"object_id": waiting.object_id},
         )
+        alarms.account_decided(waiting)
     return bool(won)
 
 

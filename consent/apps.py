@@ -13,6 +13,7 @@ class ConsentConfig(AppConfig):
         for panel in (panels.attention_panel, panels.customers_panel, panels.flows_panel):
             register_panel(panel)
         self._add_partner_pages()
+        self._add_incident_pages()
         self._add_kinds_of_runs()
 
     def _add_kinds_of_runs(self) -> None:
@@ -22,6 +23,17 @@ class ConsentConfig(AppConfig):
 
         for kind in (TOKEN_CHECK, CUSTOMER_SYNC):
             register(kind)
+
+    def _add_incident_pages(self) -> None:
+        from portal.incidents.desk import PAGES
+
+        PAGES.update(
+            link="admin:consent_consentlink_change",
+            flow="admin:consent_consentflow_change",
+            consent="admin:consent_partnerconsent_change",
+            waiting="admin:consent_waitingtoken_change",
+            registration="admin:consent_applicationregistration_change",
+        )
 
     def _add_partner_pages(self) -> None:
         from consent.partners import disable_partners, enable_partners

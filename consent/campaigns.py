@@ -21,6 +21,7 @@ from consent import invitations, links
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from consent.querysets import CampaignPartnerQuerySet
 from portal.audit.trail import Actor, record
+from portal.mail import MailLost, MailRefused, MailUnavailable
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTag, PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
@@ -157,6 +158,7 @@ def send(
     Raises:
         CampaignRefused: it is closed.
         MailUnavailable: the mail server went away; the partner at whom it happened is tried again the next time.
+        MailLost: as well, but that mail may have left; only a reminder repeats it.
     """
     yield from _mail(campaign, to_send(campaign), mailer, actor, only, until)
 
@@ -191,18 +193,18 @@ def _mail(
     for key in list((due if only is None else due.filter(pk__in=only)).values_list("pk", flat=True)):
         if time.monotonic() > until:
             return
-        item = CampaignPartner.objects.select_related("campaign__registration", "partner", "link").get(pk=key)
-        if (done := _mail_one(item, mailer, actor)) is not None:
+        # Asked again for each: meanwhile another sender may have mailed this partner, or the partner connected.
+        item = due.select_related("campaign__registration", "partner", "link").filter(pk=key).first()
+        if item is not None and (done := _mail_one(item, mailer, actor)) is not None:
             yield done
 
 
 def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> Mailing | None:
     """Return None when somebody else mails this partner at the same moment, or the campaign was closed."""
-    again = item.link is not None
     try:
         invitations.address_of(item.partner)  # before a link is made and another revoked
         made = _claim(item, actor)
-    except invitations.MailRefused:
+    except MailRefused:
         return _not_sent(item, SendProblem.NO_ADDRESS)
     except links.LinkRefused:
         return _not_sent(item, SendProblem.NO_LINK)
@@ -210,10 +212,19 @@ def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> 
         return None
     link, address = made
     try:
-        invitations.deliver(link, address, mailer=mailer, actor=actor, again=again)
-    except invitations.MailRefused:
+        invitations.deliver(
+            link,
+            address,
+            mailer=mailer,
+            actor=actor,
+            again=item.sent_at is not None,
+            reason=Campaign.Reason(item.campaign.reason),
+        )
+    except MailRefused:
         return _not_sent(item, SendProblem.REFUSED)
-    except invitations.MailUnavailable:
+    except MailLost:
+        raise  # an attempt without outcome: it may have left, so only a reminder repeats it
+    except MailUnavailable:
         _not_sent(item, SendProblem.UNAVAILABLE)
         raise
     when = "reminded_at" if item.sent_at else "sent_at"
@@ -231,11 +242,9 @@ def _claim(item: CampaignPartner, actor: Actor) -> tuple[ConsentLink, Secret] | 
         # Writes nothing new; the row is held until the end, and who closes the campaign comes before or after us.
         if not Campaign.objects.filter(pk=campaign.pk, closed_at__isnull=True).update(closed_at=None):
             return None
-        as_read = Q(attempted_at=item.attempted_at) if item.attempted_at else Q(attempted_at__isnull=True)
-        claimed = CampaignPartner.objects.filter(as_read, pk=item.pk).update(
-            attempted_at=timezone.now(), last_send_problem=""
-        )
-        if not claimed:
+        # Every claim changes the link, and so does who replaces it by hand.
+        as_read = CampaignPartner.objects.filter(pk=item.pk, link=item.link_id)
+        if not as_read.update(attempted_at=timezone.now(), last_send_problem=""):
             return None
         lifetime = timedelta(days=campaign.link_days)
         if item.link is None:

@@ -21,6 +21,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from consent import alarms
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import (
     GENERATION_TAG,
@@ -156,6 +157,7 @@ class Custody:
                 details={"what": why},
                 correlation_id=correlation_id,
             )
+            alarms.identity_mismatch(consent)
         log.error("identity mismatch, partner stopped", extra={"partner": consent.partner_id, "what": why})
 
     def store_new(

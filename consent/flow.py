@@ -23,6 +23,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
+from consent import alarms
 from consent.approvals import hold
 from consent.custody import NewConsent, TokenUnavailable
 from consent.entra import TokenResponse, admin_consent_url, authorize_url
@@ -386,17 +387,21 @@ def _end(flow: ConsentFlow, outcome: ConsentFlow.Outcome, checks: list[dict[str,
 
 
 def _end_refused(flow: ConsentFlow, refused: Refused, actor: Actor) -> None:
-    ConsentFlow.objects.filter(pk=flow.pk).update(
-        outcome=ConsentFlow.Outcome.REFUSED,
-        finished_at=timezone.now(),
-        problem=refused.problem.value,
-        code=refused.code,
-    )
-    record(
-        "flow.refused",
-        actor=actor,
-        outcome=Outcome.REFUSED,
-        subject={"flow": flow.pk, "link": flow.link_id, "partner": flow.link.partner_id},
-        details={"problem": refused.problem.value, "code": refused.code, **refused.detail},
-        correlation_id=flow.correlation_id,
-    )
+    with transaction.atomic():
+        ConsentFlow.objects.filter(pk=flow.pk).update(
+            outcome=ConsentFlow.Outcome.REFUSED,
+            finished_at=timezone.now(),
+            problem=refused.problem.value,
+            code=refused.code,
+        )
+        record(
+            "flow.refused",
+            actor=actor,
+            outcome=Outcome.REFUSED,
+            subject={"flow": flow.pk, "link": flow.link_id, "partner": flow.link.partner_id},
+            details={"problem": refused.problem.value, "code": refused.code, **refused.detail},
+            correlation_id=flow.correlation_id,
+        )
+        if refused.problem is Problem.WRONG_TENANT:
+            alarms.wrong_tenant(flow)
+        alarms.refused_often(flow)

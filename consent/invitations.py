@@ -6,26 +6,23 @@ after the transaction that made the link: an entry "about to do" precedes it, an
 
 from __future__ import annotations
 
-import logging
-import smtplib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
-from django.core.mail import EmailMultiAlternatives, MailerDoesNotExist, mailers
+from django.core.mail import EmailMultiAlternatives
 from django.core.mail.backends.base import BaseEmailBackend
-from django.core.validators import validate_email
 from django.db import transaction
 from django.template.loader import render_to_string
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from consent import links
-from consent.models import ConsentLink
+from consent.models import Campaign, ConsentLink
 from portal.audit.trail import Actor, Outcome, record
+from portal.mail import MailFailed, MailRefused, one_address, open_mailer, send
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.secret import Secret
 from portal.site.logs import one_line
@@ -33,20 +30,6 @@ from tenants.models import PartnerTenant
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
-
-log = logging.getLogger(__name__)
-
-
-class MailFailed(Exception):
-    """A mail did not leave. The text is ours and names no address: mail servers answer with whatever they like."""
-
-
-class MailUnavailable(MailFailed):
-    """No mail can be sent now; the next one would fail as well."""
-
-
-class MailRefused(MailFailed):
-    """This mail cannot be sent; others can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,44 +42,6 @@ class _Words:
     closing: Sequence[str]
 
 
-def can_send() -> bool:
-    """Whether this deployment has a mail server (EMAIL_HOST)."""
-    return "default" in mailers
-
-
-@contextmanager
-def open_mailer() -> Iterator[BaseEmailBackend]:
-    """Open the connection to the mail server, so that a server that is away stops the work before anything changes.
-
-    Raises:
-        MailUnavailable: there is none, it does not answer, or it does not let us in.
-    """
-    try:
-        mailer = mailers.default
-        mailer.open()
-    except MailerDoesNotExist:
-        raise MailUnavailable("This portal has no mail server; set EMAIL_HOST.") from None
-    except OSError as error:  # also all of smtplib's own
-        raise _unavailable(error) from None
-    try:
-        yield mailer
-    finally:
-        _close(mailer)
-
-
-def _close(mailer: BaseEmailBackend) -> None:
-    try:
-        mailer.close()
-    except OSError as error:
-        log.info("the mail server did not say goodbye: %s", type(error).__name__)
-
-
-def _unavailable(error: OSError) -> MailUnavailable:
-    code = getattr(error, "smtp_code", "")
-    known = f"{type(error).__name__} {code}".strip()
-    return MailUnavailable(f"The mail server cannot be used ({known}); check EMAIL_HOST and what belongs to it.")
-
-
 def address_of(partner: PartnerTenant) -> str:
     """Return the one address of the partner's contact.
 
@@ -104,11 +49,9 @@ def address_of(partner: PartnerTenant) -> str:
         MailRefused: there is none, or what is there is not one address and nothing else.
     """
     try:
-        # Rows that were not typed into a form were never validated; a comma or a line break would add recipients.
-        validate_email(partner.contact_email)
-    except ValidationError:
+        return one_address(partner.contact_email)
+    except MailRefused:
         raise MailRefused("The partner has no contact address, or one that is none.") from None
-    return partner.contact_email
 
 
 def announce(link: ConsentLink, *, actor: Actor) -> None:
@@ -116,17 +59,38 @@ def announce(link: ConsentLink, *, actor: Actor) -> None:
     record("link.sent", actor=actor, outcome=Outcome.INTENT, subject=_subject(link))
 
 
-def deliver(link: ConsentLink, address: Secret, *, mailer: BaseEmailBackend, actor: Actor, again: bool = False) -> None:
+def deliver(
+    link: ConsentLink,
+    address: Secret,
+    *,
+    mailer: BaseEmailBackend,
+    actor: Actor,
+    again: bool = False,
+    reason: Campaign.Reason = Campaign.Reason.FIRST_INVITATION,
+) -> None:
     """Send the link to the partner's contact and record the outcome. Call it after the link's transaction.
 
     Args:
         again: an older link for the same thing stopped working; the mail says so.
+        reason: why we ask; a partner who agreed before reads why we ask once more.
 
     Raises:
-        MailRefused, MailUnavailable: it did not leave; the link stays.
+        MailRefused, MailUnavailable, MailLost: it did not leave, or may not have; the link stays.
     """
+    with _outcome(link, actor):
+        send(compose(link, address, again=again, reason=reason), mailer)
+
+
+def deliver_alone(link: ConsentLink, address: Secret, *, actor: Actor) -> None:
+    """Do as ``deliver`` does, over a connection for this mail only."""
+    with _outcome(link, actor), open_mailer() as mailer:
+        send(compose(link, address), mailer)
+
+
+@contextmanager
+def _outcome(link: ConsentLink, actor: Actor) -> Iterator[None]:
     try:
-        _send(compose(link, address, to=address_of(link.partner), again=again), mailer)
+        yield
     except MailFailed as failed:
         record(
             "link.sent",
@@ -146,7 +110,7 @@ def send_again(
 
     Raises:
         LinkRefused, or MailRefused before anything changed: the older link stays as it was.
-        MailRefused, MailUnavailable: the mail did not leave; the new link works, but nobody knows its address.
+        MailRefused, MailUnavailable, MailLost: the new link works, but nobody may know its address.
     """
     address_of(link.partner)
     with transaction.atomic():
@@ -160,25 +124,22 @@ def _subject(link: ConsentLink) -> dict[str, int]:
     return {"link": link.pk, "partner": link.partner_id}
 
 
-def _send(message: EmailMultiAlternatives, mailer: BaseEmailBackend) -> None:
-    try:
-        mailer.send_messages([message])
-    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError, ValueError) as error:
-        log.warning("a mail was refused: %s", type(error).__name__)
-        _close(mailer)  # the next mail begins on a fresh connection
-        raise MailRefused("The mail server refused this message or its address.") from None
-    except OSError as error:
-        log.warning("a mail did not leave: %s", type(error).__name__)
-        _close(mailer)
-        raise _unavailable(error) from None
-
-
-def compose(link: ConsentLink, address: Secret, *, to: str, again: bool) -> EmailMultiAlternatives:
-    """Return the mail. Its headers hold nothing that a partner or Microsoft wrote; its recipient was checked.
+def compose(
+    link: ConsentLink,
+    address: Secret,
+    *,
+    again: bool = False,
+    reason: Campaign.Reason = Campaign.Reason.FIRST_INVITATION,
+) -> EmailMultiAlternatives:
+    """Return the mail. Its headers hold nothing that a partner or Microsoft wrote, but one checked address.
 
     Note: this reads ``link.partner`` and ``link.registration``.
+
+    Raises:
+        MailRefused: the partner has no contact address.
     """
-    words = _words(link, address, again=again)
+    to = address_of(link.partner)
+    words = _words(link, address, again=again, reason=reason)
     html = render_to_string(
         "consent/mail/invitation.html",
         {
@@ -204,7 +165,7 @@ def _title() -> str:
     return _("%(vendor)s asks you to connect your partner tenant") % {"vendor": one_line(settings.VENDOR_NAME)}
 
 
-def _words(link: ConsentLink, address: Secret, *, again: bool) -> _Words:
+def _words(link: ConsentLink, address: Secret, *, again: bool, reason: Campaign.Reason) -> _Words:
     vendor, partner = one_line(settings.VENDOR_NAME), link.partner
     whole_tenant = link.kind == ConsentLink.Kind.ADMIN_CONSENT
     account = (
@@ -219,6 +180,13 @@ def _words(link: ConsentLink, address: Secret, *, again: bool) -> _Words:
         _("%(vendor)s asks for your permission to work with your customers through Microsoft Partner Center.")
         % {"vendor": vendor}
     ]
+    match reason:
+        case Campaign.Reason.NEW_SCOPE:
+            opening.append(_("You agreed before. Our application needs other permissions now, so we ask once more."))
+        case Campaign.Reason.NEW_APPLICATION:
+            opening.append(_("We have a new application, which needs your permission even if you agreed before."))
+        case Campaign.Reason.EXPIRING_TOKEN:
+            opening.append(_("You agreed before. That has to be renewed with a new sign-in before it expires."))
     if again:
         opening.append(_("This link takes the place of the one that we sent you before, which works no longer."))
     until = date_format(link.expires_at, "j F Y, H:i T")

@@ -11,6 +11,8 @@ from consent import approvals
 from consent.models import ConsentFlow
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record
+from portal.incidents.desk import mail_due
+from portal.incidents.watch import watch_audit_trail
 
 ATTEMPTS_KEPT_FOR = timedelta(days=90)  # staff look attempts up by their reference; the audit trail keeps its own line
 
@@ -42,4 +44,6 @@ def clean_up(*, vault: Vault, actor: Actor) -> UpkeepReport:
             "expired_accounts": report.expired_accounts,
         },
     )
+    watch_audit_trail()
+    mail_due()
     return report

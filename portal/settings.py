@@ -59,7 +59,7 @@ OPEN_FLOW_LIMIT = env.number("OPEN_FLOW_LIMIT", 1000, minimum=1)
 VENDOR_NAME = env.text("VENDOR_NAME", "Example Control Panel")
 SUPPORT_EMAIL = env.text("SUPPORT_EMAIL", "")
 
-# --- e-mail: invitations to partners ------------------------------------------------------------------------------
+# --- e-mail: invitations to partners, alerts to staff ---------------------------------------------------------------
 
 _mail_host = env.text("EMAIL_HOST", "")
 _mail_tls = env.choice("EMAIL_TLS", "starttls", ("starttls", "tls", "none"))
@@ -86,6 +86,10 @@ if _mail_host:
 elif TEST_ENDPOINTS:  # beside a sandbox nobody is written to: the mail is printed
     MAILERS["default"] = {"BACKEND": "django.core.mail.backends.console.EmailBackend"}
     DEFAULT_FROM_EMAIL = DEFAULT_FROM_EMAIL or "invitations@vendor.example"
+
+ALERT_EMAIL = env.words("ALERT_EMAIL", ())  # who is told of incidents
+if not all("@" in one and one.isprintable() for one in ALERT_EMAIL):
+    raise ImproperlyConfigured("ALERT_EMAIL takes mail addresses, separated by commas")
 
 # --- Microsoft ----------------------------------------------------------------------------------------------------
 

@@ -22,12 +22,13 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from consent import campaigns, invitations
+from consent import campaigns
 from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, why
 from consent.links import MAX_LIFETIME
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner
 from consent.words import PROBLEMS, Problem
 from portal.fields import validate_name
+from portal.mail import MailUnavailable, can_send, open_mailer
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, moment
@@ -326,13 +327,12 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         only = [int(key) for key in request.POST.getlist(ACTION_CHECKBOX_NAME)[:MAILS_AT_ONCE] if key.isdecimal()]
         sent = failed = 0
         try:
-            with invitations.open_mailer() as mailer:
+            with open_mailer() as mailer:
                 until = time.monotonic() + MAIL_SECONDS
                 for done in run(campaign, mailer=mailer, actor=actor_of(request), only=only, until=until):
                     sent += done.problem is None
-                    if done.problem is not None:
-                        failed += 1
-        except (campaigns.CampaignRefused, invitations.MailUnavailable) as stopped:
+                    failed += done.problem is not None
+        except (campaigns.CampaignRefused, MailUnavailable) as stopped:
             self.message_user(request, str(stopped), messages.ERROR)
         if failed:
             self.message_user(request, f"{failed} could not be mailed; the list of partners says why.", "warning")
@@ -344,7 +344,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     def _refusal(self, campaign: Campaign, number: int, *, reminder: bool) -> str:
         if campaign.closed_at:
             return "The campaign is closed."
-        if not invitations.can_send():
+        if not can_send():
             return "This portal has no mail server; set EMAIL_HOST. Until then make links one by one and copy them."
         if number:
             return ""

@@ -17,6 +17,7 @@ from consent import invitations, links
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, ask, why
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from consent.panels import FLOW_TONES
+from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.display import badge, moment
@@ -123,7 +124,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         return False  # nothing of a link can be typed again
 
     def has_send_permission(self, request: HttpRequest) -> bool:
-        return invitations.can_send() and request.user.has_perm("consent.send_consentlink")
+        return can_send() and request.user.has_perm("consent.send_consentlink")
 
     def has_extend_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("consent.extend_consentlink")
@@ -216,9 +217,8 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         problem = ""
         if send:
             try:
-                with invitations.open_mailer() as mailer:
-                    invitations.deliver(link, address, mailer=mailer, actor=actor_of(request))
-            except invitations.MailFailed as failed:
+                invitations.deliver_alone(link, address, actor=actor_of(request))
+            except MailFailed as failed:
                 problem = str(failed)
         response = TemplateResponse(
             request,
@@ -267,18 +267,18 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         until, sent = time.monotonic() + MAIL_SECONDS, 0
         person = request.user if request.user.is_authenticated else None
         try:
-            with invitations.open_mailer() as mailer:
+            with open_mailer() as mailer:
                 for link in queryset:
                     if time.monotonic() > until:
                         self.message_user(request, "The mail server is slow; the rest was left as it is.", "warning")
                         break
                     try:
                         invitations.send_again(link, mailer=mailer, actor=actor_of(request), created_by=person)
-                    except (links.LinkRefused, invitations.MailRefused) as refused:
+                    except (links.LinkRefused, MailRefused) as refused:
                         self.message_user(request, f"{link}: {refused}", messages.ERROR)
                     else:
                         sent += 1
-        except invitations.MailUnavailable as unavailable:
+        except MailUnavailable as unavailable:
             self.message_user(request, str(unavailable), messages.ERROR)
         self.message_user(request, f"{sent} sent.")
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.apps import apps
 from django.db import IntegrityError, transaction
 from django.db.models import Count, F, Max, Q
 from django.db.models.functions import Now
@@ -21,6 +20,7 @@ from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor, record
+from portal.incidents.desk import report, settle
 from portal.microsoft.diagnosis import Owner
 from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit, kind_named
 from portal.runs.models import Executor, Run, RunItem
@@ -302,10 +302,6 @@ def stop(run: Run, reason: str) -> bool:
 
 def report_stop(run: Run, cause: str, owner: str) -> None:
     """Tell staff that a run was stopped; one incident for a kind, however many runs of it stop (R-14)."""
-    if not apps.is_installed("portal.incidents"):
-        return
-    from portal.incidents.desk import report
-
     words = f"{label_of(run)} stopped, no partner's state was changed: {cause} Then resume run {run.pk}."
     known = owner if owner in set(Owner) else Owner.US
     report(STOPPED, about=run.kind, owner=Owner(known), words=words, subject={"run": run.pk})
@@ -313,10 +309,6 @@ def report_stop(run: Run, cause: str, owner: str) -> None:
 
 def settle_stop(run: Run) -> None:
     """The kind of this run works again."""
-    if not apps.is_installed("portal.incidents"):
-        return
-    from portal.incidents.desk import settle
-
     settle(STOPPED, about=run.kind)
 
 

@@ -91,6 +91,15 @@ def guid(value: str | None, *, label: str = "id") -> SafeString:
     )
 
 
+def links(targets: Sequence[tuple[str, str]]) -> SafeString:
+    """Return texts that lead to addresses of our own, one a line; an empty address leads nowhere."""
+    return format_html_join(
+        "",
+        "<div>{}</div>",
+        ((format_html('<a href="{}">{}</a>', address, text) if address else text,) for text, address in targets),
+    )
+
+
 def words(values: Sequence[str]) -> SafeString:
     """Return short technical words, such as scopes, one a chip."""
     if not values:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 import runpy
 import smtplib
-import socket
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,13 +14,14 @@ from django.db import connection
 from pytest_django.fixtures import Settings
 
 from consent import invitations, links
-from consent.invitations import MailRefused, MailUnavailable, open_mailer
 from consent.models import ConsentLink
 from portal.audit.models import AuditEvent
+from portal.mail import MailLost, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.portal import Browser
+from tests.smtp import serving
 from tests.test_layers import ROOT
 
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
@@ -102,7 +100,7 @@ def test_the_mail_of_the_first_step_names_the_other_account(partner: PartnerTena
     link, address = links.issue(
         partner, builders.registration(), actor=builders.ACTOR, kind=ConsentLink.Kind.ADMIN_CONSENT
     )
-    text = invitations.compose(link, address, to=CONTACT, again=False).body
+    text = invitations.compose(link, address).body
     assert "Your own administrator account" in str(text)
 
 
@@ -225,9 +223,9 @@ FAILURES: dict[str, tuple[Exception, type[Exception]]] = {
     "refused message": (smtplib.SMTPDataError(554, SERVER_WORDS), MailRefused),
     "an address that cannot be encoded": (ValueError(SERVER_WORDS), MailRefused),
     "refused sender": (smtplib.SMTPSenderRefused(550, SERVER_WORDS.encode(), "x"), MailUnavailable),
-    "hung up": (smtplib.SMTPServerDisconnected(SERVER_WORDS), MailUnavailable),
-    "silent": (TimeoutError(SERVER_WORDS), MailUnavailable),
-    "away": (ConnectionRefusedError(SERVER_WORDS), MailUnavailable),
+    "hung up": (smtplib.SMTPServerDisconnected(SERVER_WORDS), MailLost),
+    "silent": (TimeoutError(SERVER_WORDS), MailLost),
+    "reset": (ConnectionResetError(SERVER_WORDS), MailLost),
 }
 
 
@@ -247,6 +245,7 @@ def test_a_failure_is_told_in_our_words_and_the_link_stays(
         invite(partner)
 
     assert "canary" not in str(told.value) + caplog.text + dump()
+    assert type(told.value) is kind
     assert told.value.__cause__ is None
     assert events()[-1] == "link.sent failed"
     assert ConsentLink.objects.usable().count() == 1
@@ -267,7 +266,7 @@ def test_a_server_that_does_not_let_us_in_stops_the_work_before_anything_changes
 
 def test_a_portal_without_a_mail_server_says_so(settings: Settings) -> None:
     settings.MAILERS = {}
-    assert not invitations.can_send()
+    assert not can_send()
     with pytest.raises(MailUnavailable, match="set EMAIL_HOST"), open_mailer():
         pytest.fail("the work began")
 
@@ -353,48 +352,26 @@ def test_nobody_is_mailed_unless_somebody_says_by_whom(monkeypatch: pytest.Monke
     assert beside_a_sandbox["BACKEND"].endswith("console.EmailBackend")
 
 
-@pytest.fixture
-def smtp_port() -> Iterator[tuple[int, list[str]]]:
-    """A mail server that takes one connection and keeps what it hears."""
-    heard: list[str] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(10)
-
-    def serve() -> None:
-        conversation, _ = listener.accept()
-        with conversation, conversation.makefile("rwb") as stream:
-            stream.write(b"220 here\r\n")
-            stream.flush()
-            in_data = False
-            for line in stream:
-                heard.append(line.decode().rstrip("\r\n"))
-                if in_data and heard[-1] != ".":
-                    continue
-                in_data = heard[-1].upper() == "DATA"
-                stream.write(b"354 go on\r\n" if in_data else b"250 fine\r\n")
-                stream.flush()
-                if heard[-1].upper() == "QUIT":
-                    return
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield listener.getsockname()[1], heard
-    thread.join(10)
-    listener.close()
-
-
 def test_the_settings_reach_a_real_mail_server(
-    partner: PartnerTenant, monkeypatch: pytest.MonkeyPatch, settings: Settings, smtp_port: tuple[int, list[str]]
+    partner: PartnerTenant, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
-    port, heard = smtp_port
-    loaded = load(
-        monkeypatch, EMAIL_HOST="127.0.0.1", EMAIL_PORT=str(port), EMAIL_TLS="none", EMAIL_FROM="We <we@vendor.example>"
-    )
-    settings.MAILERS, settings.DEFAULT_FROM_EMAIL = loaded["MAILERS"], loaded["DEFAULT_FROM_EMAIL"]
+    with serving() as server:
+        loaded = load(
+            monkeypatch,
+            EMAIL_HOST="127.0.0.1",
+            EMAIL_PORT=str(server.port),
+            EMAIL_TLS="none",
+            EMAIL_FROM="We <we@vendor.example>",
+        )
+        settings.MAILERS, settings.DEFAULT_FROM_EMAIL = loaded["MAILERS"], loaded["DEFAULT_FROM_EMAIL"]
+        _, address = invite(partner)
 
-    invite(partner)
-
-    envelope = [line.upper() for line in heard if line.upper().startswith(("MAIL", "RCPT"))]
-    assert envelope == ["MAIL FROM:<WE@VENDOR.EXAMPLE>", f"RCPT TO:<{CONTACT}>".upper()]
-    assert "From: We <we@vendor.example>" in heard
+    (kept,) = server.kept
+    assert (kept.sender, kept.recipients) == ("we@vendor.example", [CONTACT])
+    assert (kept.message["From"], kept.message["To"]) == ("We <we@vendor.example>", CONTACT)
+    assert kept.message["Auto-Submitted"] == "auto-generated"
+    assert kept.link == address.reveal()
+    html = kept.message.get_body(("html",))
+    assert html is not None
+    assert address.reveal() in html.get_content()
     assert events()[-1] == "link.sent done"

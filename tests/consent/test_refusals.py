@@ -16,6 +16,7 @@ from consent import flow, views
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.vault.base import PROBE_NAME
 from portal.audit.models import AuditEvent
+from portal.incidents.models import Incident
 from portal.sandbox.entra import Answer, Shown
 from portal.sandbox.world import Fault, Tamper
 from tenants.models import PartnerTenant
@@ -58,6 +59,9 @@ def test_a_token_of_another_tenant_is_refused_and_leaves_only_an_audit_line(port
     assert event.details["actual_tenant"] == other
     assert other not in page.content.decode()
     assert token_calls(portal) == 1
+    incident = Incident.objects.get()
+    assert (incident.cause, incident.subject["partner"]) == ("wrong_tenant", portal.partner.pk)
+    assert other not in incident.words
 
 
 def test_microsoft_itself_refuses_an_account_of_another_tenant_at_a_tenants_own_authority(portal: Portal) -> None:

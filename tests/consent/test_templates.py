@@ -328,7 +328,9 @@ def test_right_to_left_languages_turn_the_page_around() -> None:
     assert document.attributes == {"lang": "ar", "dir": "rtl"}
 
 
-@pytest.mark.parametrize("template", sorted(path.name for path in (settings.BASE_DIR / "templates/consent").glob("*.*")))
+@pytest.mark.parametrize(
+    "template", sorted(path.name for path in (settings.BASE_DIR / "templates/consent").glob("*.*"))
+)
 def test_each_word_in_a_template_is_ready_for_translation_and_escaped(template: str) -> None:
     source = (settings.BASE_DIR / "templates/consent" / template).read_text(encoding="utf-8")
     assert not re.search(r"\|\s*safe|autoescape|mark_safe", source)

@@ -31,6 +31,11 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("portal.runs.executor._LONGEST_WAIT", 0.0)
 
 
+def slowly(key: int, attempt: int) -> Outcome:
+    time.sleep(0.02)
+    return GOOD
+
+
 @pytest.mark.req("R-26")
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_every_unit_is_worked_once_and_its_result_written_once(concurrency: int) -> None:
@@ -276,7 +281,7 @@ def test_after_the_deadline_nothing_new_begins_and_the_run_can_go_on() -> None:
 
 @pytest.mark.req("R-28")
 def test_a_stop_finishes_what_was_begun_and_gives_the_rest_back() -> None:
-    work = Work(number=500, answer=lambda key, attempt: time.sleep(0.02) or GOOD)
+    work = Work(number=500, answer=slowly)
     run = work.start()
     executor = Executor(run)
 
@@ -396,7 +401,12 @@ def test_slow_partners_do_not_hold_up_the_others() -> None:
 @pytest.mark.req("R-31")
 def test_the_units_of_all_partners_take_turns() -> None:
     order: list[int] = []
-    work = Work(number=30, answer=lambda key, attempt: order.append(key) or GOOD, group=lambda key: (key - 1) // 10)
+
+    def noted(key: int, attempt: int) -> Outcome:
+        order.append(key)
+        return GOOD
+
+    work = Work(number=30, answer=noted, group=lambda key: (key - 1) // 10)
     work.do(concurrency=1)
     assert order[:6] == [1, 11, 21, 2, 12, 22]
 
@@ -408,7 +418,7 @@ def test_progress_counts_what_was_done_before_and_now() -> None:
         def progressed(self, progress: Progress) -> None:
             seen.append(progress)
 
-    Work(number=300, answer=lambda key, attempt: time.sleep(0.02) or GOOD).do(Watches())
+    Work(number=300, answer=slowly).do(Watches())
     last: Any = seen[-1]
     assert last.total == 300
     assert 0 < last.done <= 300

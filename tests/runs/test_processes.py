@@ -68,6 +68,9 @@ class Bench:
             assert time.monotonic() < until, "it did not happen in time"
             time.sleep(0.01)
 
+    def wait_for_calls(self, number: int) -> None:
+        self.wait_for(lambda: len(self.calls()) >= number)
+
     def close(self) -> None:
         for child in self._children:
             if child.poll() is None:
@@ -101,7 +104,7 @@ def assert_all_once(bench: Bench) -> None:
 def test_killed_at_two_fifths_the_run_goes_on_and_nothing_is_done_twice(bench: Callable[..., Bench]) -> None:
     work = bench(number=1000)
     first = work.start()
-    work.wait_for(lambda: len(work.calls()) >= 400)
+    work.wait_for_calls(400)
     first.send_signal(signal.SIGKILL)
     first.wait(10)
     before = len(work.calls())
@@ -122,7 +125,7 @@ def test_killed_again_and_again_each_unit_has_one_result(bench: Callable[..., Be
     work = bench(number=600, seconds=0.005)
     for part in (1, 2, 3):
         child = work.start(concurrency=2)
-        work.wait_for(lambda part=part: len(work.calls()) >= part * 120)
+        work.wait_for_calls(part * 120)
         child.send_signal(signal.SIGKILL)
         child.wait(10)
     last = work.start(concurrency=2)
@@ -150,7 +153,7 @@ def test_two_processes_share_a_run_and_no_unit_is_worked_twice(bench: Callable[.
 def test_a_signal_stops_politely_and_says_how_to_go_on(bench: Callable[..., Bench], number: signal.Signals) -> None:
     work = bench()
     child = work.start()
-    work.wait_for(lambda: len(work.calls()) >= 50)
+    work.wait_for_calls(50)
     child.send_signal(number)
     began = time.monotonic()
     assert child.wait(30) == 128 + number
@@ -169,7 +172,7 @@ def test_a_signal_stops_politely_and_says_how_to_go_on(bench: Callable[..., Benc
 def test_a_second_signal_stops_at_once(bench: Callable[..., Bench]) -> None:
     work = bench(number=50, seconds=20.0)
     child = work.start()
-    work.wait_for(lambda: len(work.calls()) >= 4)
+    work.wait_for_calls(4)
     child.send_signal(signal.SIGTERM)
     child.send_signal(signal.SIGTERM)
     assert child.wait(10) == 128 + signal.SIGTERM
@@ -179,7 +182,7 @@ def test_a_second_signal_stops_at_once(bench: Callable[..., Bench]) -> None:
 def test_a_frozen_process_whose_lease_ran_out_calls_and_writes_nothing_more(bench: Callable[..., Bench]) -> None:
     work = bench(number=300)
     frozen = work.start()
-    work.wait_for(lambda: len(work.calls()) >= 40)
+    work.wait_for_calls(40)
     frozen.send_signal(signal.SIGSTOP)
     # As if on another machine: nobody can see that the process still exists, only that the lease is over.
     Executor.objects.update(host="elsewhere", lease_until="2020-01-01T00:00:00Z")
@@ -198,7 +201,7 @@ def test_a_frozen_process_whose_lease_ran_out_calls_and_writes_nothing_more(benc
 def test_whoever_died_on_this_machine_is_not_waited_for(bench: Callable[..., Bench]) -> None:
     work = bench()
     child = work.start()
-    work.wait_for(lambda: len(work.calls()) >= 20)
+    work.wait_for_calls(20)
     child.send_signal(signal.SIGKILL)
     child.wait(10)
     assert Executor.objects.living().count() == 1

@@ -82,7 +82,8 @@ class Work:
         self.written += [(each.key, each.outcome.failure_class) for each in done]
 
     def start(self, **arguments: Any) -> Run:
-        run, _ = service.start(self.kind(), **{"scope": {}, "actor": builders.ACTOR, "concurrency": 8} | arguments)
+        defaults: dict[str, Any] = {"scope": {}, "actor": builders.ACTOR, "concurrency": 8}
+        run, _ = service.start(self.kind(), **defaults | arguments)
         return run
 
     def do(self, listener: Listener | None = None, **arguments: Any) -> tuple[Run, Ending]:

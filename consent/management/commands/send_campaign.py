@@ -5,8 +5,8 @@ from django.core.management.base import CommandError
 
 from consent import campaigns
 from consent.commands import EXIT_SOME_FAILED, EXIT_SYSTEMIC, ConsentCommand
-from consent.invitations import MailUnavailable, open_mailer
 from consent.models import Campaign
+from portal.mail import MailUnavailable, open_mailer
 
 
 class Command(ConsentCommand):

@@ -1,0 +1,71 @@
+"""The incidents of consents, with their words: what happened, and what staff do next (S-60)."""
+
+from __future__ import annotations
+
+from consent.models import ConsentFlow, PartnerConsent, WaitingToken
+from portal.incidents.desk import report, settle
+from portal.microsoft.diagnosis import Owner
+
+REFUSALS_THAT_ALARM = 10
+
+
+def wrong_tenant(flow: ConsentFlow) -> None:
+    """Somebody of another tenant, or another account than the one that signed in, came back through a link (S-16)."""
+    report(
+        "wrong_tenant",
+        about=f"link:{flow.link_id}",
+        owner=Owner.US,
+        words=(
+            "Somebody signed in through this partner's link with an account of another tenant. Nothing was stored. "
+            "Compare both tenant ids in the audit trail; if the link went to a stranger, revoke it and make another."
+        ),
+        subject={"link": flow.link_id, "partner": flow.link.partner_id, "flow": flow.pk},
+    )
+
+
+def refused_often(flow: ConsentFlow) -> None:
+    """Report a link through which more than ten attempts were refused."""
+    if ConsentFlow.objects.filter(link=flow.link_id, outcome=ConsentFlow.Outcome.REFUSED).count() > REFUSALS_THAT_ALARM:
+        report(
+            "link_refused_often",
+            about=f"link:{flow.link_id}",
+            owner=Owner.US,
+            words=(
+                f"More than {REFUSALS_THAT_ALARM} attempts through this link were refused. The link's page says why: "
+                "call the partner and help, or revoke the link if nobody there knows of it."
+            ),
+            subject={"link": flow.link_id, "partner": flow.link.partner_id},
+        )
+
+
+def account_waits(waiting: WaitingToken, partner_id: int) -> None:
+    """Another account than the pinned one consented, and waits for a decision (S-15)."""
+    report(
+        "account_waits_for_approval",
+        about=f"waiting:{waiting.pk}",
+        owner=Owner.US,
+        words=(
+            "Another account of the partner signed in and waits for approval. Ask the partner, by another way than "
+            "mail, whether the account is meant to change; then approve or reject it. After seven days it is dropped."
+        ),
+        subject={"waiting": waiting.pk, "partner": partner_id, "consent": waiting.consent_id},
+    )
+
+
+def account_decided(waiting: WaitingToken) -> None:
+    """Settle the report of an account that waits no longer."""
+    settle("account_waits_for_approval", about=f"waiting:{waiting.pk}")
+
+
+def identity_mismatch(consent: PartnerConsent) -> None:
+    """A token did not belong to the record that names it (S-51)."""
+    report(
+        "identity_mismatch",
+        about=f"consent:{consent.pk}",
+        owner=Owner.US,
+        words=(
+            "A token does not belong to the partner whose record names it; the partner was stopped and nothing is done "
+            "with the token. Find out who changed the database or the vault; afterwards send the partner a new link."
+        ),
+        subject={"consent": consent.pk, "partner": consent.partner_id},
+    )
