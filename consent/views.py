@@ -276,6 +276,7 @@ def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
         "partner_name": found.link.partner.name,
         "tenant_id": found.link.partner.tenant_id,
         "checks": [{**CHECK_WORDS[check["check"]][check["state"]], "state": check["state"]} for check in found.checks],
+        "failed": any(check["state"] == "failed" for check in found.checks),
         "reference": found.reference,
         "connected_at": found.finished_at,
         **_vendor(),
