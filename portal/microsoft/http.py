@@ -59,14 +59,15 @@ class DestinationRefused(RuntimeError):
 _clock = threading.local()
 
 
-def _budget_left() -> float:
+def time_left() -> float:
+    """Return how many seconds this thread's unit of work may still take; infinity outside :func:`time_budget`."""
     deadline: float | None = getattr(_clock, "deadline", None)
     return math.inf if deadline is None else deadline - time.monotonic()
 
 
 def _remaining_seconds() -> float:
     """Return how many seconds a call may still take."""
-    return min(_budget_left(), TOTAL_SECONDS)
+    return min(time_left(), TOTAL_SECONDS)
 
 
 @contextmanager
@@ -388,7 +389,7 @@ class ApiClient:
         else:
             wait = random.uniform(base, base * 2**attempt)  # noqa: S311  # jitter, no secret
         # A longer wait is not slept through here: the caller learns it and puts the partner back (R-31).
-        return wait if wait <= min(self._retry.longest_wait_seconds, _budget_left()) else None
+        return wait if wait <= min(self._retry.longest_wait_seconds, time_left()) else None
 
     def _call(
         self,
