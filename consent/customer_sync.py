@@ -84,7 +84,7 @@ def _token(sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId) -
     custody = Renewals(clients.vault())
     custody.check_usable(consent)
     try:
-        stored = custody.fetch(consent)
+        stored = custody.look_up(consent).value
         tenant = consent.partner.tenant
         service = clients.tokens()
         return service.exchange(consent, Audience.PARTNER_CENTER, tenant, stored, correlation_id).access_token

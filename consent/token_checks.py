@@ -112,7 +112,7 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
             consent, stored = custody.fetch_to_renew(consent, check.owner)
             check.consent = consent
         else:
-            stored = custody.fetch(consent)
+            stored = custody.look_up(consent).value
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
     except IdentityMismatch as mismatch:
         check.mismatch = mismatch.why

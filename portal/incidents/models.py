@@ -52,9 +52,9 @@ class Incident(models.Model):
         ]
         permissions = [("settle_incident", "Can take up and settle an incident")]
 
+    def __str__(self) -> str:
+        return f"{self.cause} {self.about}".strip()
+
     @property
     def seen_words(self) -> str:
         return "once" if self.times == 1 else f"{self.times} times"
-
-    def __str__(self) -> str:
-        return f"{self.cause} {self.about}".strip()
