@@ -363,9 +363,9 @@ class Custody:
         except RemoteError as error:
             log.info("newest version not readable: %s", error)
             return consent
-        return self.adopt(consent, owner, newest)
+        return self.adopt_or_disable(consent, newest, owner)
 
-    def adopt(self, consent: PartnerConsent, owner: str, newest: StoredSecret) -> PartnerConsent:
+    def adopt_or_disable(self, consent: PartnerConsent, newest: StoredSecret, owner: str) -> PartnerConsent:
         """Adopt or switch off the newest version of a secret where the row does not know it."""
         if newest.version == consent.secret_version or newest.tags.get(RECORD_TAG) != record_id(consent):
             return consent

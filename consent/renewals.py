@@ -73,7 +73,7 @@ class Renewals(Custody):
         if newest.version == consent.secret_version:
             self.check_record(consent, newest)
             return consent, newest.value
-        consent = self.adopt(consent, owner, newest)
+        consent = self.adopt_or_disable(consent, newest, owner)
         return consent, self.look_up(consent).value
 
     def keep(self, consent: PartnerConsent, token: Secret, owner: str, correlation_id: CorrelationId) -> Pointer:
