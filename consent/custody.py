@@ -18,7 +18,6 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -45,7 +44,7 @@ from tenants.models import PartnerTenant
 log = logging.getLogger(__name__)
 
 REFRESH_TOKEN_LIFETIME = timedelta(days=90)  # Entra; each redemption starts a new token's 90 days
-_LEASE = timedelta(seconds=150)  # longer than all calls of one renewal together
+LEASE = timedelta(seconds=150)  # longer than all calls of one renewal together
 _POLL_SECONDS = 0.1
 _WRITE_TRIES = 3
 BUSY = "This partner's token is being renewed right now; try again in a minute."
@@ -56,7 +55,14 @@ class TokenUnavailable(Exception):
 
 
 class IdentityMismatch(Exception):
-    """The answer belongs to another tenant or account than the pinned one: everything of this partner stops (S-51)."""
+    """The answer belongs to another tenant or account than the pinned one: everything of this partner stops (S-51).
+
+    ``why`` is the word that row and audit trail keep.
+    """
+
+    def __init__(self, text: str, why: str = "") -> None:
+        super().__init__(text)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +93,12 @@ class Custody:
         consent = PartnerConsent.objects.select_related("partner", "registration").filter(pk=consent_id).first()
         if consent is None:
             raise TokenUnavailable("There is no such consent.")
+        self.check_usable(consent)
+        return consent
+
+    @staticmethod
+    def check_usable(consent: PartnerConsent) -> None:
+        """Raise TokenUnavailable when this row, as it was read, allows no use of its token."""
         problem = ""
         if not consent.partner.is_active:
             problem = f"The partner is {consent.partner.get_state_display().lower()}; enable it first."
@@ -100,10 +112,17 @@ class Custody:
             problem = "The application registration is not active."
         if problem:
             raise TokenUnavailable(problem)
-        return consent
 
     def read(self, consent: PartnerConsent) -> Secret:
         """Read the pointer's version and make sure that it is this record's token (S-51)."""
+        try:
+            return self.fetch(consent)
+        except IdentityMismatch as mismatch:
+            self.stop(consent, mismatch.why, CorrelationId(""))
+            raise
+
+    def fetch(self, consent: PartnerConsent) -> Secret:
+        """Do what ``read`` does without the database: whoever calls stops the partner when the token is another's."""
         name = SecretName(consent.secret_name)
         try:
             stored = self._vault.read(name, SecretVersion(consent.secret_version))
@@ -112,12 +131,16 @@ class Custody:
             stored = self._vault.read_newest(name)
             if stored.tags.get(RECORD_TAG) == _record_id(consent):
                 raise
+        self.check_record(consent, stored)
+        return stored.value
+
+    @staticmethod
+    def check_record(consent: PartnerConsent, stored: StoredSecret) -> None:
+        """Raise IdentityMismatch when this is not the token that the row knows."""
         if stored.tags.get(RECORD_TAG) != _record_id(consent) or not hmac.compare_digest(
             token_fingerprint(stored.value), consent.fingerprint
         ):
-            self.stop(consent, "fingerprint", CorrelationId(""))
-            raise IdentityMismatch("the vault's token is not the one that this partner stored")
-        return stored.value
+            raise IdentityMismatch("the vault's token is not the one that this partner stored", "fingerprint")
 
     def stop(self, consent: PartnerConsent, why: str, correlation_id: CorrelationId) -> None:
         """Stop the partner at once: a swapped record or secret is the worst failure of a vault of many tenants."""
@@ -331,6 +354,10 @@ class Custody:
         except RemoteError as error:
             log.info("newest version not readable: %s", error)
             return consent
+        return self.adopt(consent, owner, newest)
+
+    def adopt(self, consent: PartnerConsent, owner: str, newest: StoredSecret) -> PartnerConsent:
+        """Adopt or switch off the newest version of a secret where the row does not know it."""
         if newest.version == consent.secret_version or newest.tags.get(RECORD_TAG) != _record_id(consent):
             return consent
         # A first consent that was cut off (generation 0) is not adopted: the partner is consenting anew.
@@ -369,9 +396,9 @@ class Custody:
     def lease(self, consent: PartnerConsent, *, wait_seconds: float = 0.0) -> Iterator[str | None]:
         """Hold the renewal lease of this consent, by database time; None when somebody else keeps it (R-03)."""
         owner = str(uuid.uuid4())
-        free = PartnerConsent.objects.filter(Q(lease_owner="") | Q(lease_until__lt=Now()), pk=consent.pk)
+        free = PartnerConsent.objects.lease_free().filter(pk=consent.pk)
         until = time.monotonic() + wait_seconds
-        while not free.update(lease_owner=owner, lease_until=Now() + _LEASE):
+        while not free.update(lease_owner=owner, lease_until=Now() + LEASE):
             if time.monotonic() >= until:
                 yield None
                 return

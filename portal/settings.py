@@ -113,6 +113,13 @@ LINK_LIFETIME_DAYS = env.number("LINK_LIFETIME_DAYS", 14, minimum=1, maximum=90)
 # A rotated refresh token is saved when the stored one is older; 0 saves each, for services that rotate strictly.
 TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 24, maximum=720)
 
+# Calls a second of all processes together, for each application and cloud, each partner, and each vault.
+# Microsoft documents 50 consents a second; the rest is ours to choose.
+CONSENT_RATE = env.number("CONSENT_RATE", 45, minimum=1, maximum=50)
+CALL_RATE = env.number("CALL_RATE", 200, minimum=1, maximum=10_000)
+PARTNER_RATE = env.number("PARTNER_RATE", 5, minimum=1, maximum=1000)
+VAULT_RATE = env.number("VAULT_RATE", 300, minimum=1, maximum=400)
+
 # --- vault --------------------------------------------------------------------------------------------------------
 
 # A directory for the embedded vault, or the https address of an Azure Key Vault.
@@ -139,6 +146,7 @@ INSTALLED_APPS = [
     "portal",
     "portal.audit",
     "portal.incidents",
+    "portal.runs",
     "tenants",
     "consent",
 ]
