@@ -81,11 +81,6 @@ def time_budget(seconds: float) -> Iterator[None]:
         _clock.deadline = outer
 
 
-def nothing_was_sent() -> bool:
-    """Whether the latest request of this thread failed before a byte of it left: name, connection or handshake."""
-    return not getattr(_clock, "sent", True)
-
-
 class Pace(Protocol):
     """Decides when a request of this thread may leave, and learns what was answered; ``portal.runs.pacing``."""
 
@@ -105,6 +100,11 @@ def paced(pace: Pace) -> Iterator[None]:
         yield
     finally:
         _clock.pace = outer
+
+
+def nothing_was_sent() -> bool:
+    """Whether the latest request of this thread failed before a byte of it left: name, connection or handshake."""
+    return not getattr(_clock, "sent", True)
 
 
 class _DeadlineSocket(ssl.SSLSocket):
