@@ -84,6 +84,7 @@ class Reconciler:
         self._progress = progress
         self._sleep = sleep
         self._names: set[SecretName] = set()
+        self._deleted: set[SecretName] | None = None
         self._report = ReconcileReport(dry_run=dry_run)
 
     def run(self) -> ReconcileReport:
@@ -230,11 +231,11 @@ class Reconciler:
 
     def _is_deleted(self, name: str) -> bool:
         inventory = self._inventory
-        try:
-            return inventory is not None and self._ask(lambda: inventory.is_deleted(SecretName(name)))
-        except RemoteError as error:
-            _raise_systemic(error)
+        if inventory is None:
             return False
+        if self._deleted is None:
+            self._deleted = set(self._ask(lambda: list(inventory.deleted_names())))
+        return SecretName(name) in self._deleted
 
     def _waiting(self, waiting: WaitingToken) -> list[Difference]:
         now = timezone.now()

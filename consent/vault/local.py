@@ -202,10 +202,9 @@ class LocalVault:
                     found.append(self.inspect(name, version))
         return found
 
-    def is_deleted(self, name: SecretName) -> bool:
-        """See :meth:`consent.vault.base.Inventory.is_deleted`: what is deleted here is gone."""
-        check_name(name, f"look for {name}")
-        return False
+    def deleted_names(self) -> Iterator[SecretName]:
+        """See :meth:`consent.vault.base.Inventory.deleted_names`: what is deleted here is gone."""
+        yield from ()
 
     def items(self) -> list[tuple[SecretName, SecretVersion]]:
         """Return all versions of all secrets, without opening any."""
