@@ -6,6 +6,7 @@ Our own faults never change a partner's state (R-05, R-14, R-15), and one denial
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,14 +16,16 @@ from django.utils import timezone
 
 from consent.custody import IdentityMismatch, TokenUnavailable
 from consent.models import PartnerConsent
-from portal.audit.trail import Actor, Outcome, record
+from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, InteractionRequired, MfaRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from tenants.models import PartnerTenant
-from tenants.partner_center import PartnerCenterClient
+from tenants.partner_center import OrganizationProfile, PartnerCenterClient
 
 CONFIRM_AFTER = timedelta(minutes=10)  # R-15
+# These differ within a batch by moments that mean nothing; without them healthy partners are all alike.
+_MOMENTS = {"last_success_at", "last_try_at", "mfa_checked_at"}
 State = PartnerConsent.State
 Mfa = PartnerConsent.Mfa
 
@@ -46,64 +49,95 @@ class CheckResult:
     correlation_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a check found, and what is to be written for it.
+
+    Attributes:
+        columns: of the consent's row, None when nothing was seen that belongs there.
+        retry_after: seconds after which the check should be repeated, None when it need not be.
+    """
+
+    consent: PartnerConsent
+    result: CheckResult
+    columns: Mapping[str, Any] | None = None
+    partner_state: PartnerTenant.State | None = None
+    outcome: Outcome = Outcome.DONE
+    retry_after: float | None = None
+
+
 def check_token(consent: PartnerConsent, client: PartnerCenterClient, *, actor: Actor) -> CheckResult:
     """Check one partner and write what was seen on its row.
 
     Args:
         client: built with a token source that redeems afresh.
     """
-    correlation_id = client.correlation_id
+    verdict = judge(consent, client.organization_profile, client.correlation_id)
+    write_verdicts([verdict], actor=actor)
+    return verdict.result
+
+
+def judge(
+    consent: PartnerConsent, organization_profile: Callable[[], OrganizationProfile], correlation_id: CorrelationId
+) -> Verdict:
+    """Ask for the partner's own profile, which redeems its token on the way, and say what that shows. No query."""
     try:
-        profile = client.organization_profile()
+        profile = organization_profile()
     except TokenUnavailable as unavailable:
-        return _result(consent, "skipped", str(unavailable), Owner.US, "", "", correlation_id)
+        skipped = _result(consent, "skipped", str(unavailable), Owner.US, "", "", correlation_id)
+        return Verdict(consent=consent, result=skipped)
     except IdentityMismatch as mismatch:
-        return _result(
-            consent,
-            "identity_mismatch",
-            f"Stopped: {mismatch}.",
-            Owner.US,
-            "Look at the audit trail before enabling this partner again.",
-            "",
-            correlation_id,
+        return Verdict(
+            consent=consent,
+            result=_result(
+                consent,
+                "identity_mismatch",
+                f"Stopped: {mismatch}.",
+                Owner.US,
+                "Look at the audit trail before enabling this partner again.",
+                "",
+                correlation_id,
+            ),
         )
     except RemoteError as error:
-        return _failed(consent, error, actor, correlation_id)
+        return _failed(consent, error, correlation_id)
     if profile.tenant_id != consent.partner.tenant:
-        return _foreign_profile(consent, actor, correlation_id)
+        return _foreign_profile(consent, correlation_id)
     mfa = {True: Mfa.PROVEN, False: Mfa.MISSING, None: Mfa.UNPROVEN}[profile.mfa_compliant]
     now = timezone.now()
     healthy = mfa is Mfa.PROVEN
-    _write(
-        consent,
-        actor,
-        correlation_id,
-        outcome=Outcome.DONE,
-        partner_state=PartnerTenant.State.CONNECTED if healthy else PartnerTenant.State.ATTENTION,
-        state=State.CONNECTED if healthy else State.MFA_MISSING,
-        mfa=mfa,
-        mfa_checked_at=now,
-        last_success_at=now,
-        last_try_at=now,
-        last_problem="" if healthy else "mfa",
-        last_code="",
-        last_message="" if healthy else "Partner Center does not confirm multifactor authentication.",
-        first_denied_at=None,
-    )
     if healthy:
-        return _result(consent, FailureClass.OK, "", None, "", "", correlation_id)
-    return _result(
-        consent,
-        FailureClass.NEEDS_INTERACTION,
-        "The token works, but Partner Center does not confirm multifactor authentication.",
-        Owner.PARTNER,
-        "Send a new consent link; the partner signs in with MFA.",
-        "",
-        correlation_id,
+        result = _result(consent, FailureClass.OK, "", None, "", "", correlation_id)
+    else:
+        result = _result(
+            consent,
+            FailureClass.NEEDS_INTERACTION,
+            "The token works, but Partner Center does not confirm multifactor authentication.",
+            Owner.PARTNER,
+            "Send a new consent link; the partner signs in with MFA.",
+            "",
+            correlation_id,
+        )
+    columns = {
+        "state": State.CONNECTED if healthy else State.MFA_MISSING,
+        "mfa": mfa,
+        "mfa_checked_at": now,
+        "last_success_at": now,
+        "last_try_at": now,
+        "last_problem": "" if healthy else "mfa",
+        "last_code": "",
+        "last_message": "" if healthy else "Partner Center does not confirm multifactor authentication.",
+        "first_denied_at": None,
+    }
+    return Verdict(
+        consent=consent,
+        result=result,
+        columns=columns,
+        partner_state=PartnerTenant.State.CONNECTED if healthy else PartnerTenant.State.ATTENTION,
     )
 
 
-def _failed(consent: PartnerConsent, error: RemoteError, actor: Actor, correlation_id: CorrelationId) -> CheckResult:
+def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: CorrelationId) -> Verdict:
     diagnosis = diagnose(error)
     now = timezone.now()
     columns: dict[str, Any] = {"last_try_at": now}
@@ -124,8 +158,7 @@ def _failed(consent: PartnerConsent, error: RemoteError, actor: Actor, correlati
                     columns["mfa"] = Mfa.MISSING
         if isinstance(error, ConsentRequired | AccessDenied):
             partner_state = PartnerTenant.State.ATTENTION
-    _write(consent, actor, correlation_id, outcome=Outcome.FAILED, partner_state=partner_state, **columns)
-    return _result(
+    result = _result(
         consent,
         diagnosis.failure_class,
         diagnosis.cause,
@@ -134,22 +167,19 @@ def _failed(consent: PartnerConsent, error: RemoteError, actor: Actor, correlati
         error.code,
         correlation_id,
     )
-
-
-def _foreign_profile(consent: PartnerConsent, actor: Actor, correlation_id: CorrelationId) -> CheckResult:
-    """Another tenant's profile: the partner stops at once (S-18, S-51)."""
-    _write(
-        consent,
-        actor,
-        correlation_id,
-        outcome=Outcome.REFUSED,
-        partner_state=PartnerTenant.State.ATTENTION,
-        state=State.STOPPED,
-        last_try_at=timezone.now(),
-        last_problem="identity_mismatch",
-        last_code="profile_tenant",
+    return Verdict(
+        consent=consent,
+        result=result,
+        columns=columns,
+        partner_state=partner_state,
+        outcome=Outcome.FAILED,
+        retry_after=(error.retry_after or 0.0) if error.retryable else None,
     )
-    return _result(
+
+
+def _foreign_profile(consent: PartnerConsent, correlation_id: CorrelationId) -> Verdict:
+    """Another tenant's profile: the partner stops at once (S-18, S-51)."""
+    result = _result(
         consent,
         "identity_mismatch",
         "Stopped: Partner Center answered for another tenant.",
@@ -158,34 +188,74 @@ def _foreign_profile(consent: PartnerConsent, actor: Actor, correlation_id: Corr
         "",
         correlation_id,
     )
+    columns = {
+        "state": State.STOPPED,
+        "last_try_at": timezone.now(),
+        "last_problem": "identity_mismatch",
+        "last_code": "profile_tenant",
+    }
+    return Verdict(
+        consent=consent,
+        result=result,
+        columns=columns,
+        partner_state=PartnerTenant.State.ATTENTION,
+        outcome=Outcome.REFUSED,
+    )
 
 
-def _write(
-    consent: PartnerConsent,
-    actor: Actor,
-    correlation_id: CorrelationId,
-    *,
-    outcome: Outcome,
-    partner_state: PartnerTenant.State | None,
-    **columns: Any,
-) -> None:
+def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
+    """Write what checks found, in one transaction and with one statement for all that found the same."""
+    seen = [verdict for verdict in verdicts if verdict.columns is not None]
+    if not seen:
+        return
+    alike: dict[tuple[Any, ...], list[Verdict]] = {}
+    for verdict in seen:
+        columns = verdict.columns or {}
+        key = tuple((name, value) for name, value in columns.items() if name not in _MOMENTS)
+        alike.setdefault((verdict.partner_state, key), []).append(verdict)
     with transaction.atomic():
-        # A partner that consented anew or was stopped while we asked keeps its newer truth.
-        written = (
-            PartnerConsent.objects.filter(pk=consent.pk, consented_at=consent.consented_at)
-            .exclude(state__in=[State.STOPPED, State.DISCONNECTED])
-            .update(**columns)
+        for (partner_state, *_), group in alike.items():
+            consents = [verdict.consent for verdict in group]
+            # A partner that consented anew or was stopped while we asked keeps its newer truth: its time of consent
+            # is none of those that were read.
+            current = PartnerConsent.objects.filter(
+                pk__in=[consent.pk for consent in consents],
+                consented_at__in={consent.consented_at for consent in consents},
+            ).exclude(state__in=[State.STOPPED, State.DISCONNECTED])
+            written = current.update(**(group[-1].columns or {}))
+            if partner_state is not None and written:
+                partners = [consent.partner_id for consent in consents]
+                if written < len(consents):
+                    partners = list(_still_theirs(consents, group[-1]))
+                PartnerTenant.objects.active().filter(pk__in=partners).exclude(state=partner_state).update(
+                    state=partner_state
+                )
+        record_all(
+            [
+                Entry(
+                    "token.checked",
+                    actor,
+                    verdict.outcome,
+                    subject={"partner": verdict.consent.partner_id, "consent": verdict.consent.pk},
+                    details={
+                        name: value
+                        for name, value in (verdict.columns or {}).items()
+                        if name in {"last_problem", "last_code"}
+                    },
+                    correlation_id=verdict.result.correlation_id,
+                )
+                for verdict in seen
+            ]
         )
-        if written and partner_state is not None:
-            PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=partner_state)
-        record(
-            "token.checked",
-            actor=actor,
-            outcome=outcome,
-            subject={"partner": consent.partner_id, "consent": consent.pk},
-            details={name: columns[name] for name in ("last_problem", "last_code") if name in columns},
-            correlation_id=correlation_id,
-        )
+
+
+def _still_theirs(consents: Sequence[PartnerConsent], verdict: Verdict) -> Iterable[int]:
+    """Return the partners whose rows just took the columns of this verdict."""
+    return PartnerConsent.objects.filter(
+        pk__in=[consent.pk for consent in consents],
+        consented_at__in={consent.consented_at for consent in consents},
+        last_try_at=(verdict.columns or {})["last_try_at"],
+    ).values_list("partner_id", flat=True)
 
 
 def _result(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -13,13 +14,16 @@ from django.db import DatabaseError
 
 from consent.custody import IdentityMismatch, TokenUnavailable
 from consent.models import PartnerConsent
+from consent.selection import add_partner_selection, scope_of
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import RemoteError, Unreachable
-from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
+from portal.runs import tasks
+from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
+from portal.runs.kinds import Kind, Outcome
+from portal.runs.models import RunItem
 from tenants.models import PartnerTenant
-from tenants.querysets import PartnerTenantQuerySet
 
 EXIT_SOME_FAILED = 1
 EXIT_SYSTEMIC = 3
@@ -78,43 +82,6 @@ class ConsentCommand(BaseCommand):
         self.stdout.write(json.dumps(record, ensure_ascii=False, sort_keys=True))
 
 
-def add_partner_selection(parser: ArgumentParser) -> None:
-    """Add the arguments that choose partners."""
-    parser.add_argument("--partner", action="append", default=[], metavar="TENANT", help="a partner's tenant id")
-    parser.add_argument("--tag", action="append", default=[], help="partners with this tag")
-    parser.add_argument("--cloud", choices=sorted(["global", "usgov", "china"]), help="partners of this cloud")
-
-
-def selected_partners(options: dict[str, Any]) -> PartnerTenantQuerySet:
-    """Return the active partners that the arguments choose; all of them without arguments.
-
-    Raises:
-        CommandError: a tenant id is unknown, with the id and what to do.
-    """
-    partners = PartnerTenant.objects.active()
-    if options["partner"]:
-        wanted = {one_tenant_id(text) for text in options["partner"]}
-        partners = partners.filter(tenant_id__in=wanted)
-        if missing := wanted - set(partners.values_list("tenant_id", flat=True)):
-            raise CommandError(
-                f"No active partner with tenant id {', '.join(sorted(missing))}; see the partner list in the admin.",
-                returncode=2,
-            )
-    if options["tag"]:
-        partners = partners.tagged(*options["tag"])
-    if options["cloud"]:
-        partners = partners.in_cloud(options["cloud"])
-    return partners
-
-
-def one_tenant_id(text: str) -> str:
-    """Return the canonical tenant id of an argument. Raises CommandError (usage)."""
-    try:
-        return parse_tenant_id(text)
-    except InvalidIdentifier as error:
-        raise CommandError(str(error), returncode=2) from None
-
-
 def consent_of(partner: PartnerTenant) -> PartnerConsent:
     """Return the partner's consent that has a token; the newest when there are several.
 
@@ -135,3 +102,41 @@ def consent_of(partner: PartnerTenant) -> PartnerConsent:
             f"{partner.name} has not consented yet; send it a link (manage.py issue_consent_link).", returncode=1
         )
     return consent
+
+
+class BulkCommand(ConsentCommand):
+    """A command that works a run: one line for each unit, one summary, the exit codes of R-33."""
+
+    kind: ClassVar[Kind]
+    concurrency: ClassVar[int] = 64
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_partner_selection(parser)
+        add_run_arguments(parser, concurrency=self.concurrency)
+
+    def work(self, options: dict[str, Any]) -> int:
+        return self.run_it(scope_of(options), options)
+
+    def run_it(
+        self, scope: Mapping[str, Any], options: Mapping[str, Any], kind_options: Mapping[str, Any] | None = None
+    ) -> int:
+        """Start or continue the run of this scope and work it, here or in the background; return the exit code."""
+        if options["dry_run"]:
+            return dry_run(self.kind, scope, self.stdout, as_json=options["json"])
+        run = begin(self.kind, scope=scope, options=options, kind_options=kind_options or {}, actor=self.actor)
+        if options["background"]:
+            tasks.enqueue(run)
+            self.say(f"Run {run.pk} is left to the workers; watch it with run_status {run.pk}.")
+            return 0
+        return foreground(
+            run,
+            out=self.stdout,
+            err=self.stderr,
+            as_json=options["json"],
+            words=self.words,
+            concurrency=options["concurrency"],
+        )
+
+    def words(self, item: RunItem, outcome: Outcome) -> str:
+        """Return the line of one unit for people."""
+        return words_of(item, outcome)

@@ -102,6 +102,16 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
             .exclude(partner__state__in=["disabled", "offboarded"])
         )
 
+    def lease_free(self) -> PartnerConsentQuerySet:
+        """Rows whose renewal nobody holds, by the database's clock (R-03)."""
+        return self.filter(Q(lease_owner="") | Q(lease_until__lt=Now()))
+
+    def of_active_partner(self) -> PartnerConsentQuerySet:
+        """Rows of partners that are neither disabled nor offboarded, without a join; for UPDATEs."""
+        from tenants.models import PartnerTenant
+
+        return self.filter(Exists(PartnerTenant.objects.active().filter(pk=OuterRef("partner_id"))))
+
     def oldest_check_first(self) -> PartnerConsentQuerySet:
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")
 

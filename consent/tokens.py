@@ -14,14 +14,23 @@ from enum import StrEnum
 
 from django.utils import timezone
 
-from consent.custody import BUSY, Custody, IdentityMismatch, NewConsent, TokenUnavailable
+from consent.custody import (
+    BUSY,
+    LOST,
+    Custody,
+    IdentityMismatch,
+    NewConsent,
+    TokenUnavailable,
+    is_cut_off,
+    spends_nothing,
+)
 from consent.entra import EntraClient, TokenResponse
 from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import SecretDisabled, Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
-from portal.microsoft.errors import UnexpectedResponse
+from portal.microsoft.errors import RemoteError, UnexpectedResponse
 from portal.microsoft.identifiers import CorrelationId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant, PartnerTenant
@@ -164,7 +173,7 @@ class TokenService:
         # A customer's authority also answers with a refresh token; the partner's one stays the master copy, unless
         # the service rotates strictly: then each redemption spends the stored token and is a renewal (R-03).
         strict = not self._save_after
-        if not strict and (is_customer or not self._is_due(consent)):
+        if not strict and (is_customer or not self.is_due(consent)):
             return self._redeem_stored(consent, audience, tenant, correlation_id)
         with self._custody.lease(consent, wait_seconds=_WAIT_SECONDS if strict else 0.0) as owner:
             if owner is None and strict:
@@ -172,12 +181,30 @@ class TokenService:
             if owner is None:  # somebody else renews right now; Entra honours the stored token meanwhile
                 return self._redeem_stored(consent, audience, tenant, correlation_id)
             consent = self._custody.roll_forward(self._usable(consent.pk), owner)
-            answer = self._redeem_stored(consent, audience, tenant, correlation_id)
-            if answer.refresh_token is not None:
+            self._custody.begin(consent, owner)
+            try:
+                answer = self._redeem_stored(consent, audience, tenant, correlation_id)
+            except RemoteError as error:
+                if strict and not is_customer and is_cut_off(consent, error):
+                    self.forget(consent.pk)
+                    self._custody.interrupted(consent, correlation_id)
+                    raise TokenUnavailable(LOST) from error
+                if spends_nothing(consent, error):
+                    self._custody.nothing_spent([consent], owner)
+                raise
+            if answer.refresh_token is None:
+                self._custody.nothing_spent([consent], owner)
+            else:
                 self._custody.save_rotated(consent, answer.refresh_token, owner, correlation_id)
             return answer
 
-    def _is_due(self, consent: PartnerConsent) -> bool:
+    @property
+    def saves_each(self) -> bool:
+        """Whether the sign-in service rotates strictly, so that each redemption spends the stored token (R-11)."""
+        return not self._save_after
+
+    def is_due(self, consent: PartnerConsent) -> bool:
+        """Tell whether a rotated token of this partner should be saved (R-11)."""
         return consent.stored_at is None or timezone.now() - consent.stored_at >= self._save_after
 
     def _redeem_stored(
@@ -190,6 +217,33 @@ class TokenService:
             if newer.generation == consent.generation:
                 raise
             consent, refresh_token = newer, self._custody.read(newer)  # renewed elsewhere since the row was read
+        try:
+            answer = self.exchange(consent, audience, tenant, refresh_token, correlation_id)
+        except IdentityMismatch as mismatch:
+            self._stop(consent, mismatch.why, correlation_id)
+            raise
+        # R-12: a partner disabled while the answer was on its way gets nothing out of it.
+        try:
+            self._usable(consent.pk)
+        except TokenUnavailable:
+            self._custody.discarded(consent, "partner disabled", correlation_id)
+            raise
+        return answer
+
+    def exchange(
+        self,
+        consent: PartnerConsent,
+        audience: Audience,
+        tenant: TenantId,
+        refresh_token: Secret,
+        correlation_id: CorrelationId,
+    ) -> TokenResponse:
+        """Redeem a refresh token and make sure that the answer is this partner's. Runs no query.
+
+        Raises:
+            IdentityMismatch: it is somebody else's; whoever calls stops the partner.
+            RemoteError: what the sign-in service answered.
+        """
         cloud = self._clouds(consent.partner.cloud)
         is_customer = tenant != consent.partner.tenant
         answer = self._entra(consent.registration, correlation_id).redeem_refresh_token(
@@ -216,14 +270,12 @@ class TokenService:
                     correlation_id=correlation_id,
                     detail=f"the answer's ID token proves nothing ({refused.flaw})",
                 ) from None
-            self._stop(consent, f"id_token_{refused.flaw}", correlation_id)
-            raise IdentityMismatch("the renewed token does not prove the pinned account") from None
+            raise IdentityMismatch(
+                "the renewed token does not prove the pinned account", f"id_token_{refused.flaw}"
+            ) from None
         # In a customer's tenant the account has another object id; there the tenant is what must agree.
         if not is_customer and identity.object_id != consent.pinned_oid:
-            self._stop(consent, "object_id", correlation_id)
-            raise IdentityMismatch("the renewed token belongs to another account")
-        # R-12: a partner disabled while the answer was on its way gets nothing out of it.
-        self._usable(consent.pk)
+            raise IdentityMismatch("the renewed token belongs to another account", "object_id")
         return answer
 
     def _usable(self, consent_id: int) -> PartnerConsent:

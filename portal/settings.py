@@ -113,6 +113,13 @@ LINK_LIFETIME_DAYS = env.number("LINK_LIFETIME_DAYS", 14, minimum=1, maximum=90)
 # A rotated refresh token is saved when the stored one is older; 0 saves each, for services that rotate strictly.
 TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 24, maximum=720)
 
+# Calls a second of all processes together, for each application and cloud, each partner, and each vault.
+# Microsoft documents 50 consents a second; the rest is ours to choose.
+CONSENT_RATE = env.number("CONSENT_RATE", 45, minimum=1, maximum=50)
+CALL_RATE = env.number("CALL_RATE", 200, minimum=1, maximum=10_000)
+PARTNER_RATE = env.number("PARTNER_RATE", 5, minimum=1, maximum=1000)
+VAULT_RATE = env.number("VAULT_RATE", 300, minimum=1, maximum=400)
+
 # --- vault --------------------------------------------------------------------------------------------------------
 
 # A directory for the embedded vault, or the https address of an Azure Key Vault.
@@ -142,6 +149,8 @@ INSTALLED_APPS = [
     "portal",
     "portal.audit",
     "portal.incidents",
+    "portal.runs",
+    "portal.runs.queue.QueueConfig",
     "tenants",
     "consent",
 ]
@@ -190,6 +199,24 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Background work. Another back end of django.tasks needs its own workers, and then `worker --schedule-only`.
+TASKS = {
+    "default": {
+        "BACKEND": env.text("TASKS_BACKEND", "dj_queue.backend.DjQueueBackend"),
+        "OPTIONS": {
+            "mode": "async",
+            "workers": [{"threads": 2, "polling_interval": 1.0}],
+            "dispatchers": [{"polling_interval": 5.0}],
+            "process_heartbeat_interval": 10,
+            "process_alive_threshold": 60,
+            "shutdown_timeout": 35,  # longer than a polite stop takes
+            "preserve_finished_jobs": False,
+            "listen_notify": False,
+        }
+        if not env.text("TASKS_BACKEND", "")
+        else {},
+    }
+}
 # Shared by all processes and kept over a restart: forms that work once are remembered here.
 CACHES = {
     "default": {

@@ -36,11 +36,14 @@ MAY_BUILD_HTML = {"portal.site.display"}
 # Fields with such a name hold a secret unless listed here.
 SECRET_NAMES = re.compile(r"(?:^|_)(?:token|secret|password|assertion|verifier|nonce|code|cookie|binder)$")
 NOT_SECRET = {
+    "Outcome.code": "Microsoft's error code",
     "CheckResult.code": "Microsoft's error code",
     "Diagnosis.code": "Microsoft's error code",
 }
 TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
-COMMANDS = sorted(ROOT.glob("*/management/commands/[a-z]*.py"))
+COMMANDS = sorted(
+    path for app in ("portal", "tenants", "consent") for path in (ROOT / app).rglob("management/commands/[a-z]*.py")
+)
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str]]:

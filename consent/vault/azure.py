@@ -66,9 +66,9 @@ from portal.microsoft.http import (
     CONNECT_SECONDS,
     READ_SECONDS,
     DestinationRefused,
+    budget_left,
     retry_after_seconds,
     time_budget,
-    time_left,
 )
 from portal.microsoft.secret import Secret
 
@@ -214,7 +214,7 @@ class AzureKeyVault:
         failure: Exception
         try:
             with time_budget(_OPERATION_SECONDS):
-                wait = self._pace.take(time_left())
+                wait = self._pace.take(budget_left())
                 if not wait:
                     return function()
             failure = Throttled(SERVICE, operation, retry_after=wait, detail="The vault asked for a pause")

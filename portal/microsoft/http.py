@@ -59,15 +59,15 @@ class DestinationRefused(RuntimeError):
 _clock = threading.local()
 
 
-def time_left() -> float:
-    """Return how many seconds this thread's unit of work may still take; infinity outside :func:`time_budget`."""
+def budget_left() -> float:
+    """Return how many seconds the unit of work of this thread still has; infinite without one."""
     deadline: float | None = getattr(_clock, "deadline", None)
     return math.inf if deadline is None else deadline - time.monotonic()
 
 
 def _remaining_seconds() -> float:
     """Return how many seconds a call may still take."""
-    return min(time_left(), TOTAL_SECONDS)
+    return min(budget_left(), TOTAL_SECONDS)
 
 
 @contextmanager
@@ -79,6 +79,27 @@ def time_budget(seconds: float) -> Iterator[None]:
         yield
     finally:
         _clock.deadline = outer
+
+
+class Pace(Protocol):
+    """Decides when a request of this thread may leave, and learns what was answered; ``portal.runs.pacing``."""
+
+    def wait(self, netloc: str, path: str) -> None:
+        """Return when the request may leave, or raise: then nothing is sent."""
+
+    def answered(self, netloc: str, path: str, status: int, retry_after: float | None, seconds: float) -> None:
+        """Take note of an answer and of how long it took; ``retry_after`` in seconds."""
+
+
+@contextmanager
+def paced(pace: Pace) -> Iterator[None]:
+    """Let ``pace`` decide about every request that this thread sends meanwhile."""
+    outer: Pace | None = getattr(_clock, "pace", None)
+    _clock.pace = pace
+    try:
+        yield
+    finally:
+        _clock.pace = outer
 
 
 def nothing_was_sent() -> bool:
@@ -208,12 +229,20 @@ class GuardedSession(requests.Session):
             kwargs["timeout"] = (CONNECT_SECONDS, READ_SECONDS)
         kwargs["allow_redirects"] = False
         kwargs["stream"] = True
+        pace: Pace | None = getattr(_clock, "pace", None)
+        if pace is not None:
+            pace.wait(parts.netloc, parts.path)
+        began = time.monotonic()
         with time_budget(TOTAL_SECONDS):
             if _remaining_seconds() <= 0:
                 raise requests.exceptions.ConnectTimeout("total time limit reached")
             _clock.received = 0
             response = super().send(request, **kwargs)
             _read_body(response)
+        if pace is not None:
+            retry_after = retry_after_seconds(response.headers.get("Retry-After"))
+            seconds = time.monotonic() - began
+            pace.answered(parts.netloc, parts.path, response.status_code, retry_after, seconds)
         return response
 
     def get_redirect_target(self, resp: Response) -> None:
@@ -396,7 +425,7 @@ class ApiClient:
         else:
             wait = random.uniform(base, base * 2**attempt)  # noqa: S311  # jitter, no secret
         # A longer wait is not slept through here: the caller learns it and puts the partner back (R-31).
-        return wait if wait <= min(self._retry.longest_wait_seconds, time_left()) else None
+        return wait if wait <= min(self._retry.longest_wait_seconds, budget_left()) else None
 
     def _call(
         self,

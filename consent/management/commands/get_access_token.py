@@ -8,7 +8,8 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent import clients
-from consent.commands import ConsentCommand, consent_of, one_tenant_id
+from consent.commands import ConsentCommand, consent_of
+from consent.selection import one_tenant_id
 from consent.tokens import Audience
 from portal.audit.trail import record
 from portal.microsoft.identifiers import new_correlation_id

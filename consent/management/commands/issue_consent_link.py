@@ -5,8 +5,9 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent import links
-from consent.commands import ConsentCommand, one_tenant_id
+from consent.commands import ConsentCommand
 from consent.models import ApplicationRegistration, ConsentLink
+from consent.selection import one_tenant_id
 from tenants.models import PartnerTenant
 
 

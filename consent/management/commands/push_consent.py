@@ -4,8 +4,9 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent import clients
-from consent.commands import EXIT_SOME_FAILED, ConsentCommand, consent_of, one_tenant_id
+from consent.commands import EXIT_SOME_FAILED, ConsentCommand, consent_of
 from consent.customers import PushRefused, push
+from consent.selection import one_tenant_id
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import CustomerTenant, PartnerTenant
 

@@ -1,0 +1,153 @@
+"""Mirroring partners' customers as a kind of bulk work: lists are read in threads and stored in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from consent import clients
+from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.models import PartnerConsent
+from consent.renewals import Renewals
+from consent.selection import partners_in
+from consent.tokens import Audience
+from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
+from portal.microsoft.errors import RemoteError
+from portal.microsoft.identifiers import CorrelationId
+from portal.microsoft.secret import Secret
+from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
+from tenants.models import PartnerTenant
+from tenants.sync import Listing, read_customers, store_customers
+
+NOT_CONSENTED = "not_consented"
+
+
+@dataclass(slots=True)
+class Sync:
+    """One partner, and its newest consent that has a token."""
+
+    partner: PartnerTenant
+    consent: PartnerConsent | None
+    mismatch: str = ""
+
+
+def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
+    """List the chosen partners, those that were mirrored longest ago first."""
+    rows = (
+        partners_in(scope).filter(pk__gt=after).order_by("pk").values_list("pk", "name", "customers_synced_at")[:limit]
+    )
+    return [
+        Unit(key=key, group=key, label=name, rank=int(synced.timestamp()) if synced else 0)
+        for key, name, synced in rows
+    ]
+
+
+def load(keys: Sequence[int], context: Context) -> dict[int, Sync]:
+    """Read partners and consents again, immediately before use."""
+    consents: dict[int, PartnerConsent] = {}
+    newest_last = PartnerConsent.objects.usable().filter(partner__in=keys).order_by("consented_at")
+    for consent in newest_last.select_related("partner", "registration"):
+        consents[consent.partner_id] = consent
+    return {
+        partner.pk: Sync(partner, consents.get(partner.pk))
+        for partner in PartnerTenant.objects.active().filter(pk__in=keys)
+    }
+
+
+def work(key: int, sync: Sync, context: Context) -> Outcome:
+    """Read the partner's list of customers, as far as it can be read. No query."""
+    consent = sync.consent
+    fields = {"partner": sync.partner.name, "tenant_id": sync.partner.tenant_id}
+    if consent is None:
+        words = f"{sync.partner.name} has not consented yet; send it a link (manage.py issue_consent_link)."
+        return _failed(NOT_CONSENTED, words, Owner.US, fields, listing=None)
+    correlation_id = CorrelationId(context.correlation_id(key))
+    try:
+        token = _token(sync, consent, correlation_id)
+    except (TokenUnavailable, IdentityMismatch) as error:
+        return _failed("skipped", str(error), Owner.US, fields, listing=None)
+    except RemoteError as error:
+        listing = Listing(correlation_id=correlation_id, error=error)
+    else:
+        client = clients.partner_center(clients.cloud(sync.partner.cloud), lambda: token, correlation_id)
+        listing = read_customers(client)
+    if listing.error is None:
+        return Outcome(fields=fields | {"ok": True, "listed": len(listing.customers)}, result=listing)
+    diagnosis = diagnose(listing.error)
+    words = f"{diagnosis.cause} {diagnosis.remedy}"
+    return _failed(diagnosis.failure_class, words, diagnosis.owner, fields, listing=listing, error=listing.error)
+
+
+def _token(sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId) -> Secret:
+    """Return an access token of this partner, once for the whole list. The rotated one is dropped: checks renew."""
+    custody, service = Renewals(clients.vault()), clients.tokens()
+    if service.saves_each:  # then each redemption is a renewal, with all that belongs to it
+        return service.access_token(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id)
+    custody.check_usable(consent)
+    try:
+        stored = custody.look_up(consent).value
+        tenant = consent.partner.tenant
+        return service.exchange(consent, Audience.PARTNER_CENTER, tenant, stored, correlation_id).access_token
+    except IdentityMismatch as mismatch:
+        sync.mismatch = mismatch.why
+        raise
+
+
+def _failed(
+    failure_class: str,
+    words: str,
+    owner: Owner,
+    fields: Mapping[str, Any],
+    *,
+    listing: Listing | None,
+    error: RemoteError | None = None,
+) -> Outcome:
+    known = failure_class if isinstance(failure_class, FailureClass) else None
+    return Outcome(
+        failure_class=str(failure_class),
+        message=words,
+        owner=owner.value,
+        code="" if error is None else error.code,
+        systemic=known is not None and known.systemic,
+        retry_after=None if error is None or not error.retryable else error.retry_after or 0.0,
+        throttled=known is FailureClass.THROTTLED,
+        fields={
+            **fields,
+            "ok": False,
+            "class": str(failure_class),
+            "error": words,
+            "owner": owner.value,
+            "correlation_id": "" if listing is None else listing.correlation_id,
+        },
+        result=listing,
+    )
+
+
+def write(done: Sequence[Done], context: Context) -> None:
+    """Store what was listed; only a list that was read to its end marks customers missing."""
+    custody = Renewals(clients.vault())
+    for each in done:
+        sync: Sync = each.subject
+        if sync.mismatch and sync.consent is not None:
+            custody.stop(sync.consent, sync.mismatch, CorrelationId(context.correlation_id(each.key)))
+        if isinstance(each.outcome.result, Listing):
+            report = store_customers(sync.partner, each.outcome.result, actor=context.actor)
+            if each.outcome.ok:
+                each.outcome.fields.update(new=report.created, missing=report.missing)
+
+
+def place(sync: Sync) -> tuple[str, str]:
+    return "" if sync.consent is None else sync.consent.registration.application_id, sync.partner.cloud
+
+
+CUSTOMER_SYNC = Kind(
+    name="customer_sync",
+    label="Customer sync",
+    units=units,
+    load=load,
+    work=work,
+    write=write,
+    place=place,
+    seconds=900.0,  # a list of 1,000 pages
+)

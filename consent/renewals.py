@@ -1,0 +1,155 @@
+"""Custody for many partners at once: leases and pointers in one statement each, the vault in threads.
+
+The order for each partner is that of ``consent.custody``: vault, read back, pointer, old version off (R-02). What one
+renewal does in one go is cut here where the database comes in, so that the threads between run no query.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from django.db.models import Case, F, Value, When
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
+
+from consent.custody import LEASE, NEWEST_IS_NONE, Custody, token_fingerprint
+from consent.models import PartnerConsent
+from consent.vault.base import SecretName, SecretVersion
+from portal.audit.trail import Actor, Entry, Outcome, record_all
+from portal.microsoft.errors import RemoteError
+from portal.microsoft.identifiers import CorrelationId
+from portal.microsoft.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointer:
+    """A token that is in the vault and not yet in use."""
+
+    consent: PartnerConsent
+    owner: str
+    name: SecretName
+    version: SecretVersion
+    fingerprint: str
+    correlation_id: CorrelationId
+
+
+class Renewals(Custody):
+    """The custody of a batch. Methods that say so run no query and may be called in threads."""
+
+    def lease_all(self, consents: Sequence[PartnerConsent]) -> str:
+        """Take the renewal leases of these rows as far as they are free, and set them on the rows; return the owner."""
+        owner = str(uuid.uuid4())
+        keys = [consent.pk for consent in consents]
+        if not keys:
+            return owner
+        taken = (
+            PartnerConsent.objects.lease_free()
+            .filter(pk__in=keys)
+            .update(
+                lease_owner=owner,
+                lease_until=Now() + LEASE,
+                renewal_started_at=Coalesce("renewal_started_at", Now()),  # the intent row (R-02)
+            )
+        )
+        mine = set(keys)
+        if taken != len(keys):
+            mine = set(PartnerConsent.objects.filter(pk__in=keys, lease_owner=owner).values_list("pk", flat=True))
+        for consent in consents:
+            if consent.pk in mine:
+                consent.lease_owner = owner
+        return owner
+
+    def release_all(self, consents: Sequence[PartnerConsent], owner: str) -> None:
+        """Give back the leases of these rows that are still this owner's."""
+        PartnerConsent.objects.filter(pk__in=[consent.pk for consent in consents], lease_owner=owner).update(
+            lease_owner="", lease_until=None
+        )
+
+    def fetch_to_renew(self, consent: PartnerConsent, owner: str) -> tuple[PartnerConsent, Secret]:
+        """Read the token that is in use, looking for what a crash left behind (R-02).
+
+        Runs no query unless there is something left behind. Returns the row, changed if a version was adopted.
+        """
+        if consent.replaced_version:  # a crash came before it was switched off
+            self._disable(SecretName(consent.secret_name), SecretVersion(consent.replaced_version))
+        try:
+            newest = self._vault.read_newest(SecretName(consent.secret_name))
+        except RemoteError as error:
+            if consent.renewal_started_at is not None and not isinstance(error, NEWEST_IS_NONE):
+                raise
+            return consent, self.look_up(consent).value  # which says what is wrong, if it concerns the version in use
+        if newest.version == consent.secret_version:
+            self.check_record(consent, newest)
+            return consent, newest.value
+        consent = self.adopt_or_disable(consent, newest, owner)
+        return consent, self.look_up(consent).value
+
+    def keep(self, consent: PartnerConsent, token: Secret, owner: str, correlation_id: CorrelationId) -> Pointer:
+        """Write a rotated token into the vault and read it back. Runs no query. Raises RemoteError."""
+        name, version = self._write(consent, token, consent.generation + 1)
+        return Pointer(
+            consent=consent,
+            owner=owner,
+            name=name,
+            version=version,
+            fingerprint=token_fingerprint(token),
+            correlation_id=correlation_id,
+        )
+
+    def point_all(self, pointers: Sequence[Pointer], *, actor: Actor) -> set[int]:
+        """Move the pointers of these rows to their new versions; return the rows for which that was still allowed.
+
+        Call it in a transaction. Rows whose lease is another's by now, or whose partner was disabled meanwhile, keep
+        their pointer (R-03, R-12).
+        """
+        if not pointers:
+            return set()
+        keys = [pointer.consent.pk for pointer in pointers]
+        moved = {
+            "secret_name": _by_row({pointer.consent.pk: pointer.name for pointer in pointers}),
+            "secret_version": _by_row({pointer.consent.pk: pointer.version for pointer in pointers}),
+            "fingerprint": _by_row({pointer.consent.pk: pointer.fingerprint for pointer in pointers}),
+        }
+        now = timezone.now()
+        # No joins: PostgreSQL would not look again after waiting for another's update (see ConsentFlowQuerySet).
+        PartnerConsent.objects.of_active_partner().filter(
+            pk__in=keys,
+            lease_owner__in={pointer.owner for pointer in pointers},
+            generation__in={pointer.consent.generation for pointer in pointers},
+        ).update(
+            generation=F("generation") + 1,
+            stored_at=now,
+            replaced_version=F("secret_version"),
+            renewal_started_at=None,
+            **moved,
+        )
+        written = dict(PartnerConsent.objects.filter(pk__in=keys, stored_at=now).values_list("pk", "secret_version"))
+        won = {pointer.consent.pk for pointer in pointers if written.get(pointer.consent.pk) == pointer.version}
+        record_all(
+            [
+                Entry(
+                    "token.stored",
+                    actor,
+                    Outcome.DONE,
+                    subject={"partner": pointer.consent.partner_id, "consent": pointer.consent.pk},
+                    details={"generation": pointer.consent.generation + 1},
+                    correlation_id=pointer.correlation_id,
+                )
+                for pointer in pointers
+                if pointer.consent.pk in won
+            ]
+        )
+        return won
+
+    def switch_off(self, pointer: Pointer, *, won: bool) -> None:
+        """Switch off what is not in use any more: the older version, or the newer one that nobody wanted. No query."""
+        if won:
+            self._disable(SecretName(pointer.consent.secret_name), SecretVersion(pointer.consent.secret_version))
+        else:
+            self._disable(pointer.name, pointer.version)
+
+
+def _by_row(values: Mapping[int, str]) -> Case:
+    return Case(*(When(pk=key, then=Value(value)) for key, value in values.items()))

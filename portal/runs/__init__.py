@@ -1,0 +1,31 @@
+"""Bulk work that is resumable, paced, fair and watchable.
+
+A *kind* of work is registered once, in an app's ``ready()``, and everything else is the engine's::
+
+    register(Kind(
+        name="token_check",                  # a word; kept in rows and used by commands
+        label="Token check",
+        units=units,    # (scope, after, limit) -> the next units in key order; key > after; empty at the end
+        load=load,      # (keys, context) -> {key: subject}; few queries for all of them; what is left out is skipped
+        work=work,      # (key, subject, context) -> Outcome; in a thread, over the network, without the database
+        write=write,    # (done, context); one transaction around it; few queries for all of them
+        after=after,    # (subject, context), optional: a call over the network for once the result is committed
+        release=release,  # (subjects, context), optional: give back what load took, for units without a result
+    ))
+
+``service.start`` makes a ``Run`` (or finds the open one of the same kind and scope), ``executor.Executor`` works it: in
+the foreground of a command (``console.foreground``) or in a worker (``tasks.advance``), alone or beside others. All
+state is in rows, so an executor can be killed at any instant. What one holds when it dies is given to another as soon
+as its lease is over: a unit may be *worked* twice, and its result is *written* once.
+
+What a kind must keep:
+
+* ``work`` is safe to run again (R-02, R-20), takes its time limit from the engine and reaches the network only through
+  the guarded session, where the engine paces every call (``pacing``). It never raises for a failure that it knows; what
+  it raises all the same becomes the outcome ``unexpected_error`` of this unit (R-30).
+* ``work`` runs no query, unless the kind says ``uses_database``: then its connection is closed after each unit.
+* ``write`` gets only units that this executor still holds; whoever lost its lease writes nothing (R-03, R-27).
+* An outcome with ``retry_after`` is put back and comes again, at most five times (R-16); ``write`` sees the last one.
+* An outcome with ``systemic`` says that the cause is on our side. Five at the start, or more than a fifth of the last
+  fifty, stop the run, change nobody's state, and make one incident (R-14).
+"""

@@ -1,0 +1,250 @@
+"""A run in the foreground of a command: progress for people, JSON lines for programs, exit codes for schedulers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Protocol
+
+from django.core.management.base import CommandError
+from django.utils import timezone
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from portal.audit.trail import Actor
+from portal.runs import service
+from portal.runs.executor import Ending, Executor, Listener, Progress
+from portal.runs.kinds import Kind, Outcome
+from portal.runs.models import Executor as ExecutorRow
+from portal.runs.models import Run, RunItem
+
+# R-33
+EXIT_SOME_FAILED = 1
+EXIT_SYSTEMIC = 3
+EXIT_BUSY = 75
+EXIT_CODES = (
+    "Exit codes: 0 all good, 1 finished or ended early and not all are good, 2 usage, 3 stopped because the cause is "
+    "on our side, 75 somebody else does this just now, 130 or 143 interrupted."
+)
+
+
+class Output(Protocol):
+    """What a command writes to."""
+
+    def write(self, text: str, /) -> Any: ...
+
+    def isatty(self) -> bool: ...
+
+
+def add_run_arguments(parser: ArgumentParser, *, concurrency: int = 64) -> None:
+    """Add the arguments of every command that runs something."""
+    parser.add_argument("--concurrency", type=int, default=concurrency, metavar="N", help="units at once")
+    parser.add_argument("--rate", type=float, default=0, metavar="N", help="at most so many calls a second in all")
+    parser.add_argument("--deadline", type=float, metavar="MINUTES", help="begin nothing new after so many minutes")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be worked; nothing is sent")
+    parser.add_argument("--skipped", action="store_true", help="also try units that were skipped for failing often")
+    parser.add_argument("--background", action="store_true", help="leave the work to the workers and return")
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
+
+
+class Lines(Listener):
+    """One line for each unit: for people, or as JSON."""
+
+    def __init__(self, out: Output, *, as_json: bool, words: Callable[[RunItem, Outcome], str]) -> None:
+        self._out = out
+        self._as_json = as_json
+        self._words = words
+        self.number = 0
+        self.total = 0
+
+    def progressed(self, progress: Progress) -> None:
+        self.total = progress.total
+
+    def finished(self, item: RunItem, outcome: Outcome) -> None:
+        self.number += 1
+        if self._as_json:
+            known = {"label": item.label, "class": outcome.failure_class, "message": outcome.message}
+            self._out.write(_line(outcome.fields or known))
+        else:
+            self._out.write(self._words(item, outcome))
+
+
+class Bar(Listener):
+    """A live picture on a terminal: how far, how fast, how long still, what came of it, and what is slow."""
+
+    def __init__(self, label: str, live: Live) -> None:
+        self._label = label
+        self._live = live
+
+    def progressed(self, progress: Progress) -> None:
+        self._live.update(self._picture(progress))
+
+    def finished(self, item: RunItem, outcome: Outcome) -> None:
+        if not outcome.ok:
+            self._live.console.print(f"{outcome.failure_class}  {item.label}: {outcome.message}", markup=False)
+
+    def _picture(self, progress: Progress) -> Table:
+        width, share = 30, progress.done / progress.total if progress.total else 0.0
+        filled = round(width * share)
+        left = "" if progress.seconds_left is None else f"about {timedelta(seconds=round(progress.seconds_left))} left"
+        table = Table.grid(padding=(0, 2))
+        table.add_row(
+            self._label,
+            f"{'━' * filled}{'╌' * (width - filled)} {share:.0%}",
+            f"{progress.done:,}/{progress.total:,}",
+            f"{progress.rate:.0f}/s",
+            left,
+        )
+        classes = ", ".join(f"{number:,} {name}" for name, number in progress.classes.most_common())
+        slow = ", ".join(
+            f"{name.partition(':')[0]} {seconds * 1000:.0f} ms"
+            for name, seconds in sorted(progress.slowest.items(), key=lambda one: -one[1])
+        )
+        limited = f"{progress.throttled:,} times told to slow down" if progress.throttled else ""
+        table.add_row("", classes, limited, f"{progress.running} at work", slow)
+        return table
+
+
+def begin(
+    kind: Kind, *, scope: Mapping[str, Any], options: Mapping[str, Any], kind_options: Mapping[str, Any], actor: Actor
+) -> Run:
+    """Return the run that a command's arguments ask for: the unfinished one, which goes on, or a new one.
+
+    Raises:
+        CommandError: somebody works it just now (75), or it is paused (75); says who since when, and what to do.
+    """
+    if options["concurrency"] < 1 or options["concurrency"] > 512 or options["rate"] < 0:
+        raise CommandError("--concurrency goes from 1 to 512, and --rate is not negative.", returncode=2)
+    deadline = options["deadline"]
+    run, new = service.start(
+        kind,
+        scope=scope,
+        options={**kind_options, **({"skipped": True} if options["skipped"] else {})},
+        actor=actor,
+        concurrency=options["concurrency"],
+        rate=options["rate"],
+        deadline=None if deadline is None else timezone.now() + timedelta(minutes=deadline),
+    )
+    if not new:
+        refuse_if_busy(run)
+        if run.state == Run.State.PAUSED and run.reason != service.DEADLINE:
+            raise CommandError(f"Run {run.pk} does this and is paused; go on with run_resume {run.pk}.", returncode=75)
+        if run.state == Run.State.PAUSED:
+            service.resume(run, actor=actor, deadline=None)
+    return run
+
+
+def refuse_if_busy(run: Run) -> None:
+    """Raise CommandError (75) when somebody works this run."""
+    service.bury_the_dead(run.pk)
+    living = ExecutorRow.objects.living().filter(run=run).order_by("started_at").first()
+    if living is not None:
+        raise CommandError(
+            f"Run {run.pk} does this since {living.started_at:%Y-%m-%d %H:%M:%S} UTC ({living}). "
+            f"Watch it with run_status {run.pk}; help it with run_resume {run.pk}.",
+            returncode=EXIT_BUSY,
+        )
+
+
+def dry_run(kind: Kind, scope: Mapping[str, Any], out: Output, *, as_json: bool) -> int:
+    """Say what would be worked. Nothing is written and nothing is sent."""
+    after, number = 0, 0
+    while units := kind.units(scope, after, 1000):
+        after = units[-1].key
+        for unit in units:
+            number += 1
+            out.write(_line({"key": unit.key, "label": unit.label}) if as_json else unit.label)
+    out.write(_line({"summary": {"would_work": number}}) if as_json else f"{number} would be worked; nothing was sent.")
+    return 0
+
+
+def foreground(
+    run: Run,
+    *,
+    out: Output,
+    err: Output,
+    as_json: bool,
+    words: Callable[[RunItem, Outcome], str],
+    concurrency: int | None = None,
+) -> int:
+    """Work a run in this process and return the command's exit code (R-28, R-33)."""
+    if out.isatty() and not as_json:
+        with Live(console=Console(), refresh_per_second=4, transient=True) as live:
+            ending, signal_number = _work(run, Bar(service.label_of(run), live), concurrency)
+    else:
+        ending, signal_number = _work(run, Lines(out, as_json=as_json, words=words), concurrency)
+    return tell(run, ending, signal_number, out=out, err=err, as_json=as_json)
+
+
+def _work(run: Run, listener: Listener, concurrency: int | None) -> tuple[Ending, int]:
+    executor = Executor(run, listener=listener, concurrency=concurrency)
+    with _stopped_by_signals(executor) as received:
+        ending = executor.work()
+    return ending, received[0] if received else 0
+
+
+def tell(run: Run, ending: Ending, signal_number: int, *, out: Output, err: Output, as_json: bool) -> int:
+    """Print the one summary and return the exit code."""
+    numbers = service.summary(run)
+    if as_json:
+        out.write(_line({"summary": numbers.as_json()}))
+    else:
+        classes = ", ".join(f"{number} {name}" for name, number in numbers.classes.items())
+        out.write(f"{service.label_of(run)}, run {run.pk}: {numbers.done} of {numbers.total}: {classes}".rstrip(": "))
+    again = f"Resume with run_resume {run.pk}."
+    if ending is Ending.STOPPED:
+        err.write(f"Stopped: {numbers.reason} No partner's state was changed. {again}")
+        return EXIT_SYSTEMIC
+    if ending is Ending.INTERRUPTED:
+        err.write(f"Interrupted. {again}")
+        return 128 + signal_number
+    if ending in {Ending.PAUSED, Ending.CANCELLED, Ending.LOST}:
+        what = {
+            Ending.PAUSED: f"Paused. {numbers.reason}".strip(),
+            Ending.CANCELLED: "Cancelled.",
+            Ending.LOST: "This process did not renew its lease in time; others go on with its work.",
+        }[ending]
+        err.write(what if ending is Ending.CANCELLED else f"{what} {again}")
+        return EXIT_SOME_FAILED
+    return 0 if numbers.all_good else EXIT_SOME_FAILED
+
+
+@contextmanager
+def _stopped_by_signals(executor: Executor) -> Iterator[list[int]]:
+    """Stop politely at the first SIGTERM or SIGINT, and at once at the second (R-28)."""
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        executor.stop()
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread: whoever runs it there stops it otherwise
+        before = {}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def words_of(item: RunItem, outcome: Outcome) -> str:
+    """Return the line of one unit for people."""
+    if outcome.ok:
+        return f"ok      {item.label}"
+    who = f" Who must act: {outcome.owner}." if outcome.owner else ""
+    return f"{outcome.failure_class}  {item.label}: {outcome.message}{who} [correlation id {item.correlation_id}]"
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(dict(record), ensure_ascii=False, sort_keys=True, default=str)

@@ -1,0 +1,585 @@
+"""Work a run: the one code path of commands and workers.
+
+One thread owns the database: it claims items, loads their subjects, hands them to the pool, and writes what came back.
+It renews the lease with every batch that it writes. Nothing that matters is in memory only: killed at any instant, the
+run goes on elsewhere as soon as the lease is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from portal.microsoft.http import time_budget
+from portal.runs import service
+from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome, kind_named
+from portal.runs.limits import pacer_for
+from portal.runs.models import Executor as ExecutorRow
+from portal.runs.models import Run, RunItem
+from portal.runs.pacing import Halted, Place
+from portal.runs.pool import Pool
+from portal.runs.querysets import HEARTBEAT_SECONDS, LEASE
+from portal.runs.systemic import Watch
+
+log = logging.getLogger(__name__)
+
+MOST_TRIES = 5  # R-16, R-32
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds, R-16
+_RETRIES_ALLOWED = 0.1  # of what was worked, R-16; and always:
+_RETRIES_FREE = 10
+_FLUSH_SECONDS = 0.1  # so long a result may lie in memory: what a kill there costs is worked twice
+_IDLE_SECONDS = 0.5
+_STOP_SECONDS = 30.0  # R-28
+_RECONNECT_SECONDS = 90.0  # R-36
+
+
+class Ending(StrEnum):
+    """Why an executor ended."""
+
+    DONE = "done"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+    LOST = "lost"
+    """Others took over what this executor held, because it did not renew its lease in time."""
+
+
+class LeaseLost(Exception):
+    """This executor was declared dead; nothing of it is written any more."""
+
+
+@dataclass(slots=True)
+class Held:
+    """An item that this executor holds, with its subject."""
+
+    item: RunItem
+    subject: Any
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands, as this executor sees it. Cheap: no query."""
+
+    total: int
+    done: int
+    running: int
+    classes: Counter[str]
+    rate: float
+    """Units a second of this executor, lately."""
+    slowest: Mapping[str, float]
+    """Mean seconds of a call, by service."""
+    throttled: int
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.done) / self.rate if self.rate > 0 else None
+
+
+class Listener:
+    """Hears what happens; the default hears nothing."""
+
+    def finished(self, item: RunItem, outcome: Outcome) -> None:
+        """One unit has its result, and it is committed."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Time passed; called a few times a second."""
+
+
+class Executor:
+    """Works one run until it is finished, or until it must stop.
+
+    Args:
+        concurrency: units at once; by default what the run says. One works in the caller's own thread.
+        seconds: stop politely after so long, for a worker that has other runs waiting.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        concurrency: int | None = None,
+        listener: Listener | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.run = run
+        self.kind: Kind = kind_named(run.kind)
+        self._size = max(concurrency or run.concurrency, 1)
+        self._listener = listener or Listener()
+        self._until = None if seconds is None else time.monotonic() + seconds
+        self._row: ExecutorRow
+        self._pool: Pool[tuple[Held, Outcome | None] | None]
+        self._waiting: deque[Held] = deque()
+        self._running: dict[int, Held] = {}
+        self._groups: Counter[int] = Counter()
+        self._finished: list[tuple[Held, Outcome]] = []
+        self._returned: list[tuple[Held, float]] = []  # not worked, with the seconds until it may be tried
+        self._oldest_result: float | None = None
+        self._startable = self._chores = 0
+        self._drained = False  # whether the last look for items found none
+        self._unsure = False  # whether a commit may have happened whose answer was lost
+        self._classes: Counter[str] = Counter()
+        self._done_before = 0
+        self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._tries = self._retries = 0
+        self._lease_until = self._next_beat = self._next_claim = self._next_report = 0.0
+        self._stopping = False
+        self._context = Context(
+            run_id=run.pk,
+            actor=service.actor_of_run(run),
+            scope=run.scope,
+            options=run.options,
+            correlation_id=self._correlation_id,
+            halted=self._halted,
+        )
+        self._correlation: dict[int, str] = {}
+
+    # --- from outside ---------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Take nothing new, finish what was begun, and end; from a signal or another thread (R-28)."""
+        self._stopping = True
+
+    def progress(self) -> Progress:
+        first, last = self._recent[0], self._recent[-1]
+        passed = last[0] - first[0]
+        return Progress(
+            total=self.run.total,
+            done=self._done_before + sum(self._classes.values()),
+            running=len(self._running),
+            classes=self._classes,
+            rate=(last[1] - first[1]) / passed if passed > 0 else 0.0,
+            slowest=self._pacer.slowest(),
+            throttled=self._pacer.throttled(),
+        )
+
+    def work(self) -> Ending:
+        """Work the run.
+
+        Raises:
+            DatabaseError: the database stayed away for longer than a restart takes; the lease tells others.
+        """
+        self._row = service.enter(self.run, LEASE)
+        self._pool = Pool(self._size)
+        self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, inline=self._size == 1)
+        try:
+            self._beat()
+            seen = self.run.items.filter(state="done").exclude(systemic=True)
+            self._done_before = self.run.items.filter(state="done").count()
+            self._watch = Watch(proven=seen.exclude(failure_class="skipped").exists())
+            ending = self._loop()
+            if ending is not Ending.LOST:
+                self._settle(ending)
+            return ending
+        except LeaseLost:
+            return Ending.LOST
+        finally:
+            self._stopping = True
+            self._pool.close()
+            self._steadily(lambda: service.leave(self._row))
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> Ending:
+        while True:
+            if time.monotonic() >= self._next_beat:
+                self._beat()
+            ending = self._why_end()
+            if ending is not None:
+                return self._end(ending)
+            if self.run.listed_at is None:  # first the whole list, so that what matters most is worked first
+                self._steadily(lambda: service.list_units(self.run, self.kind))
+                self._report()
+                continue
+            self._claim()
+            self._hand_out()
+            self._steadily(self._pacer.replenish)
+            self._collect(self._patience())
+            if self._watch.cause is not None:
+                return self._end(Ending.STOPPED)
+            self._flush()
+            self._report()
+            if self._is_idle():
+                if self._watch.all_bad():
+                    return self._end(Ending.STOPPED)
+                if self._steadily(lambda: service.finish_if_complete(self.run)):
+                    return self._ending_of_run() or Ending.DONE
+
+    def _why_end(self) -> Ending | None:
+        if self._stopping or (self._until is not None and time.monotonic() >= self._until):
+            return Ending.INTERRUPTED
+        return self._ending_of_run()
+
+    def _ending_of_run(self) -> Ending | None:
+        if self.run.state == Run.State.OPEN:
+            if self.run.deadline is None or timezone.now() < self.run.deadline:
+                return None
+            self._steadily(lambda: service.pause(self.run, actor=self._context.actor, reason=service.DEADLINE))
+        return {
+            Run.State.PAUSED.value: Ending.PAUSED,
+            Run.State.CANCELLED.value: Ending.CANCELLED,
+            Run.State.STOPPED.value: Ending.STOPPED,
+            Run.State.DONE.value: Ending.DONE,
+        }[self.run.state]
+
+    def _end(self, ending: Ending) -> Ending:
+        """Take nothing new, give the units that were begun their time, and write what they brought."""
+        for held in self._waiting:
+            self._give_back(held, 0.0)
+        self._waiting.clear()
+        if ending is Ending.STOPPED and self._watch.cause is not None:
+            cause = self._watch.cause
+            self._steadily(lambda: service.stop(self.run, cause))
+        until = time.monotonic() + _STOP_SECONDS
+        while self._running and time.monotonic() < until:
+            if time.monotonic() >= self._next_beat:
+                self._beat()
+            self._steadily(self._pacer.replenish)
+            self._collect(0.2)
+            self._report()
+        if ending is Ending.STOPPED or not self._watch.proven:
+            self._finished = [(held, outcome) for held, outcome in self._finished if not outcome.systemic]
+        self._flush(now=True)
+        while self._chores and time.monotonic() < until:
+            self._collect(0.2)
+        return ending
+
+    def _settle(self, ending: Ending) -> None:
+        """Say what is true of the cause that stopped, or did not stop, this run."""
+        if ending is Ending.STOPPED and self._watch.cause is not None:
+            service.report_stop(self.run, self._watch.cause, self._watch.owner)
+        elif ending is Ending.DONE and self._watch.proven:
+            service.settle_stop(self.run)
+
+    def _is_idle(self) -> bool:
+        idle = not (self._running or self._chores or self._waiting or self._presentable() or self._returned)
+        return idle and self._drained
+
+    def _patience(self) -> float:
+        if self._presentable() and (self._running or self._waiting):
+            return max((self._oldest_result or 0.0) + _FLUSH_SECONDS - time.monotonic(), 0.0)
+        return 0.1 if self._running or self._chores else _IDLE_SECONDS
+
+    # --- claiming -------------------------------------------------------------------------------------------------
+
+    def _claim(self) -> None:
+        """Take more items when fewer are left than the pool can work at once."""
+        now = time.monotonic()
+        full = self._startable >= self._size or len(self._waiting) >= 4 * self._size
+        if full or now < self._next_claim or self._pacer.all_held():
+            return
+        batch = min(max(2 * self._size, 20), 400)
+        items = self._steadily(lambda: self._take(batch))
+        self._drained = not items
+        if not items:
+            self._next_claim = now + _IDLE_SECONDS
+            return
+        gone = [item for item in items if item.attempts > MOST_TRIES]
+        subjects = self._steadily(lambda: self.kind.load([item.key for item in items], self._context))
+        for item in items:
+            if item in gone:
+                words = f"Each of {MOST_TRIES} processes that worked it died. Look at this unit."
+                self._keep(Held(item, None), Outcome(failure_class=CRASHED, message=words, owner="us"))
+            elif item.key not in subjects:
+                words = "It was removed, disabled or changed before its turn came."
+                self._keep(Held(item, None), Outcome(failure_class=GONE, message=words, owner="nobody"))
+            else:
+                self._waiting.append(Held(item, subjects[item.key]))
+
+    def _take(self, number: int) -> list[RunItem]:
+        items = list(self.run.items.ready().in_order()[:number])
+        for item in items:
+            self._correlation[item.key] = item.correlation_id
+            item.attempts += 1
+        keys = [item.pk for item in items]
+        if not keys:
+            return []
+        with transaction.atomic():
+            self._renew()  # whoever was declared dead takes nothing any more
+            claimed = RunItem.objects.claim(keys, self._row.pk)
+        self._lease_held()
+        if claimed == len(keys):
+            return items
+        # Somebody else was quicker for some of them.
+        mine = set(RunItem.objects.filter(pk__in=keys, executor_id=self._row.pk).values_list("pk", flat=True))
+        for item in items:
+            if item.pk not in mine:
+                del self._correlation[item.key]
+        return [item for item in items if item.pk in mine]
+
+    def _correlation_id(self, key: int) -> str:
+        return self._correlation[key]
+
+    # --- handing out ----------------------------------------------------------------------------------------------
+
+    def _hand_out(self) -> None:
+        """Give the pool what it can take: in order, but no group more than its share, and none that must wait."""
+        if self._pacer.all_held():
+            return
+        groups = len({held.item.group for held in self._waiting} | set(self._groups))
+        share = max(math.ceil(self._size / max(groups, 1)), 1)
+        if self.kind.per_group:
+            share = min(share, self.kind.per_group)
+        room = self._watch.room(self._size) - len(self._running)
+        passed: list[Held] = []
+        while room > 0 and self._waiting:
+            held = self._waiting.popleft()
+            group = held.item.group
+            if (seconds := self._pacer.held_for(group)) > 0:
+                self._give_back(held, seconds)
+            elif self._groups[group] >= share:
+                passed.append(held)
+            else:
+                self._groups[group] += 1
+                self._running[held.item.pk] = held
+                room -= 1
+                self._tries += 1
+                self._pool.submit(partial(self._work_one, held))
+        self._startable = len(self._waiting)
+        self._waiting.extendleft(reversed(passed))
+
+    def _give_back(self, held: Held, seconds: float) -> None:
+        self._returned.append((held, seconds))
+        self._keep_time()
+
+    def _work_one(self, held: Held) -> tuple[Held, Outcome | None]:
+        """Work one unit, in a thread of the pool; None when nothing more may be sent."""
+        try:
+            place = Place(*self.kind.place(held.subject), held.item.group)
+            with time_budget(self.kind.seconds), self._pacer.unit(place):
+                return held, self.kind.work(held.item.key, held.subject, self._context)
+        except Halted:
+            return held, None
+        except Exception as error:
+            # R-30: one bad record must not stop the run. The text of a foreign exception may hold anything.
+            log.exception("a unit of %s failed in an unexpected way", self.kind.name, extra={"key": held.item.key})
+            return held, Outcome(
+                failure_class=UNEXPECTED,
+                message=f"The portal stumbled over this record ({type(error).__name__}); the log says where.",
+                owner="us",
+            )
+
+    def _do_chore(self, chore: Callable[[], None], held: Held) -> None:
+        """Do what follows a committed result, in a thread; nothing depends on it."""
+        try:
+            place = Place(*self.kind.place(held.subject), held.item.group)
+            with time_budget(self.kind.seconds), self._pacer.unit(place):
+                chore()
+        except Halted:
+            log.info("left for the next time", extra={"key": held.item.key})
+        except Exception:
+            log.exception("what follows a unit of %s failed", self.kind.name, extra={"key": held.item.key})
+
+    # --- collecting and writing -----------------------------------------------------------------------------------
+
+    def _collect(self, seconds: float) -> None:
+        for result in self._pool.collect(seconds):
+            if result is None:
+                self._chores -= 1
+                continue
+            held, outcome = result
+            self._running.pop(held.item.pk, None)
+            self._groups[held.item.group] -= 1
+            if not self._groups[held.item.group]:
+                del self._groups[held.item.group]
+            if outcome is None:
+                self._give_back(held, 0.0)
+            else:
+                self._watch.saw(outcome)
+                self._keep(held, outcome)
+
+    def _keep(self, held: Held, outcome: Outcome) -> None:
+        self._finished.append((held, outcome))
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        if self._oldest_result is None:
+            self._oldest_result = time.monotonic()
+
+    def _presentable(self) -> list[tuple[Held, Outcome]]:
+        """Return the results that may be written: until we know that we are well, none that we may be to blame for."""
+        if self._watch.proven:
+            return self._finished
+        return [each for each in self._finished if not each[1].systemic or each[1].throttled]
+
+    def _flush(self, *, now: bool = False) -> None:
+        """Write what is finished: results, and units that come again. One transaction, few statements."""
+        ready = self._presentable()
+        if not (ready or self._returned):
+            return
+        waited = time.monotonic() - (self._oldest_result or 0.0)
+        busy = self._running or self._waiting
+        if busy and waited < _FLUSH_SECONDS and not now and len(ready) < 2 * self._size:
+            return
+        waits = [self._wait_before(held, outcome) for held, outcome in ready]
+        final = [each for each, wait in zip(ready, waits, strict=True) if wait is None]
+        back = [(each[0], wait) for each, wait in zip(ready, waits, strict=True) if wait is not None]
+        returned = self._returned
+        fresh = self._steadily(lambda: self._write(final, back, returned))
+        written = [held for held, _ in final if held.item.pk in fresh]
+        kept = {id(each) for each in ready}
+        self._finished = [each for each in self._finished if id(each) not in kept]
+        self._returned, self._oldest_result = [], None
+        for held, _ in (*ready, *returned):
+            self._correlation.pop(held.item.key, None)
+        for held, outcome in final:
+            self._classes[outcome.failure_class] += 1
+            self._listener.finished(held.item, outcome)
+        for each in written:
+            if (chore := self.kind.after(each.subject, self._context)) is not None:
+                self._chores += 1
+                self._pool.submit(partial(self._do_chore, chore, each))
+
+    def _wait_before(self, held: Held, outcome: Outcome) -> float | None:
+        """Return the seconds before this unit comes again, or None when its result is final (R-16)."""
+        if outcome.retry_after is None or held.item.attempts >= MOST_TRIES:
+            return None
+        if not outcome.throttled:
+            if self._retries >= _RETRIES_FREE + self._tries * _RETRIES_ALLOWED:
+                return None
+            self._retries += 1
+        if outcome.retry_after > 0:
+            return outcome.retry_after
+        longest = min(_FIRST_WAIT * 2**held.item.attempts, _LONGEST_WAIT)
+        return random.uniform(_FIRST_WAIT, longest)  # noqa: S311  # jitter, no secret
+
+    def _write(
+        self,
+        final: Sequence[tuple[Held, Outcome]],
+        back: Sequence[tuple[Held, float]],
+        returned: Sequence[tuple[Held, float]],
+    ) -> set[int]:
+        """Write in one transaction; return the items whose results were worked and written just now."""
+        with transaction.atomic():
+            self._renew()
+            mine = {held.item.pk for held, _ in final}
+            if self._unsure:  # a commit whose answer was lost must not be written twice
+                held_now = RunItem.objects.filter(executor_id=self._row.pk, state="working", pk__in=mine)
+                mine = set(held_now.values_list("pk", flat=True))
+            done = [
+                Done(key=held.item.key, subject=held.subject, outcome=outcome)
+                for held, outcome in final
+                if held.item.pk in mine
+            ]
+            worked = [each for each in done if each.subject is not None]
+            if worked:
+                self.kind.write(worked, self._context)
+            self._write_items(final)
+            self._put_back(back)
+            self._put_back(returned, attempts=F("attempts") - 1)
+            if without := [held.subject for held, _ in (*back, *returned) if held.subject is not None]:
+                self.kind.release(without, self._context)
+        self._unsure = False
+        self._lease_held()
+        return {held.item.pk for held, _ in final if held.item.pk in mine and held.subject is not None}
+
+    def _write_items(self, final: Sequence[tuple[Held, Outcome]]) -> None:
+        """One statement for all units with the same words."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for held, outcome in final:
+            words = (
+                outcome.failure_class[:24],
+                outcome.systemic,
+                outcome.message[:400],
+                outcome.owner[:10],
+                outcome.code[:60],
+            )
+            alike.setdefault(words, []).append(held.item.pk)
+        mine = RunItem.objects.filter(executor_id=self._row.pk, state="working")
+        for (failure_class, systemic, message, owner, code), keys in alike.items():
+            mine.filter(pk__in=keys).update(
+                state="done",
+                failure_class=failure_class,
+                systemic=systemic,
+                message=message,
+                owner=owner,
+                code=code,
+                finished_at=Now(),
+            )
+
+    def _put_back(self, back: Sequence[tuple[Held, float]], **columns: Any) -> None:
+        """Let these come again later; one statement for all with the same wait, in whole seconds."""
+        alike: dict[int, list[int]] = {}
+        for held, wait in back:
+            alike.setdefault(math.ceil(wait), []).append(held.item.pk)
+        mine = RunItem.objects.filter(executor_id=self._row.pk, state="working")
+        for seconds, keys in alike.items():
+            mine.filter(pk__in=keys).update(
+                state="waiting", executor_id=None, not_before=Now() + timedelta(seconds=seconds), **columns
+            )
+
+    # --- lease and database ---------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        """Renew the lease, learn what people did with the run, bury dead neighbours."""
+
+        def beat() -> None:
+            self._renew()
+            self._lease_held()
+            service.bury_the_dead(self.run.pk)
+            self.run.refresh_from_db()
+            self._pacer.executors = ExecutorRow.objects.living().filter(run_id=self.run.pk).count()
+
+        self._steadily(beat)
+
+    def _renew(self) -> None:
+        alive = ExecutorRow.objects.filter(pk=self._row.pk, ended_at__isnull=True)
+        if not alive.update(lease_until=Now() + LEASE):
+            raise LeaseLost
+
+    def _lease_held(self) -> None:
+        now = time.monotonic()
+        self._lease_until = now + LEASE.total_seconds()
+        self._next_beat = now + HEARTBEAT_SECONDS
+
+    def _may_call(self) -> bool:
+        """Tell whether a request may leave: after a long stop (SIGSTOP) the lease may be another's (R-27)."""
+        if self._size == 1 and time.monotonic() >= self._next_beat and not connection.in_atomic_block:
+            self._beat()
+        return time.monotonic() < self._lease_until
+
+    def _halted(self) -> bool:
+        return self._stopping or not self._may_call()
+
+    def _steadily[T](self, step: Callable[[], T]) -> T:
+        """Repeat a step of the database over a restart of it; every step is safe to repeat (R-36)."""
+        until: float | None = None
+        while True:
+            try:
+                return step()
+            except (OperationalError, InterfaceError):
+                if connection.in_atomic_block:
+                    raise
+                connection.close()
+                now = time.monotonic()
+                if until is None:
+                    until = now + _RECONNECT_SECONDS
+                elif now >= until:
+                    raise
+                self._unsure = True
+                log.warning("the database is away; trying again")
+                time.sleep(1.0)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now < self._next_report:
+            return
+        self._next_report = now + 0.25
+        self._recent.append((now, sum(self._classes.values())))
+        while len(self._recent) > 2 and self._recent[0][0] < now - 10:
+            self._recent.popleft()
+        self._listener.progressed(self.progress())

@@ -1,0 +1,139 @@
+"""What one kind of bulk work consists of, and the registry of all kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from portal.audit.trail import Actor
+
+OK = "ok"
+UNEXPECTED = "unexpected_error"  # an exception that the kind did not know (R-30)
+CRASHED = "crashed"  # every executor that took this unit died with it
+GONE = "gone"  # the subject was removed or may no longer be worked when its turn came
+SKIPPED = "skipped"  # failed in the same unexpected way in three runs
+
+
+class UnknownKind(LookupError):
+    """No app registered this kind; it may belong to another version of the portal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One unit of work, as it is listed.
+
+    Attributes:
+        key: id of the subject, unique within the run; units are listed in its order.
+        group: who must not use more than a fair share: the partner's id.
+        label: for people; shown and exported.
+        rank: smaller is worked earlier, within the turns of all groups.
+    """
+
+    key: int
+    group: int
+    label: str
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one unit.
+
+    Attributes:
+        failure_class: ``ok``, a ``FailureClass`` or a word of the kind's own, at most 24 characters.
+        message: cause and remedy in our words.
+        owner: who must act, as in ``diagnosis.Owner``.
+        systemic: the cause is on our side or the service's, so nobody's state may change (R-14).
+        retry_after: seconds after which the unit should be tried again; 0 leaves the wait to the engine, None is final.
+        throttled: a limit was met; costs nothing of the retry budget, and does not stop a run.
+        fields: the columns of the ``--json`` line; ``write`` may add what it learns.
+        result: whatever the kind's ``write`` needs.
+    """
+
+    failure_class: str = OK
+    message: str = ""
+    owner: str = ""
+    code: str = ""
+    systemic: bool = False
+    retry_after: float | None = None
+    throttled: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
+    result: Any = None
+
+    @property
+    def ok(self) -> bool:
+        return self.failure_class == OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a kind is told beside its units.
+
+    Attributes:
+        scope: the selection, as ``units`` got it.
+        options: the kind's own options of this run.
+        correlation_id: of one unit, by its key; stays the same when the unit is tried again.
+        halted: tells whether the executor has to stop; long waits in ``work`` look at it.
+    """
+
+    run_id: int
+    actor: Actor
+    scope: Mapping[str, Any]
+    options: Mapping[str, Any]
+    correlation_id: Callable[[int], str]
+    halted: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """One finished unit on its way into the database."""
+
+    key: int
+    subject: Any
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """How one kind of work is done; see the package's docstring for what each part must keep.
+
+    Attributes:
+        seconds: time limit of one unit, with all its calls and waits (R-13).
+        per_group: at most so many units of one group at once; 0 means a share of the pool (R-31).
+        place: names the application and cloud whose limits count for a subject: (application id, cloud key).
+    """
+
+    name: str
+    label: str
+    units: Callable[[Mapping[str, Any], int, int], Sequence[Unit]]
+    load: Callable[[Sequence[int], Context], Mapping[int, Any]]
+    work: Callable[[int, Any, Context], Outcome]
+    write: Callable[[Sequence[Done], Context], None]
+    after: Callable[[Any, Context], Callable[[], None] | None] = lambda subject, context: None
+    release: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
+    place: Callable[[Any], tuple[str, str]] = lambda subject: ("", "")
+    seconds: float = 120.0
+    per_group: int = 0
+    uses_database: bool = False
+
+
+_kinds: dict[str, Kind] = {}
+
+
+def register(kind: Kind) -> None:
+    """Make a kind known; call it in ``AppConfig.ready()``."""
+    _kinds[kind.name] = kind
+
+
+def kind_named(name: str) -> Kind:
+    """Return a registered kind. Raises UnknownKind."""
+    try:
+        return _kinds[name]
+    except KeyError:
+        raise UnknownKind(f"No part of this portal does work of the kind {name!r}.") from None
+
+
+def all_kinds() -> Sequence[Kind]:
+    """Return the registered kinds, by name."""
+    return [_kinds[name] for name in sorted(_kinds)]

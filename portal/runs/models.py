@@ -1,0 +1,166 @@
+"""Runs of bulk work, their items, who works them, and the rows that processes share limits and schedule through."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from portal.runs.querysets import ExecutorQuerySet, RunItemQuerySet, RunQuerySet
+
+
+class Run(models.Model):
+    """One piece of bulk work. Written by ``portal.runs.service`` and by the executors that work it."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "Open"
+        PAUSED = "paused", "Paused"
+        DONE = "done", "Done"
+        STOPPED = "stopped", "Stopped for a cause on our side"
+        CANCELLED = "cancelled", "Cancelled"
+
+    kind = models.CharField(max_length=40)
+    scope = models.JSONField(default=dict, help_text="What was chosen")
+    scope_hash = models.CharField(max_length=64, editable=False)
+    options = models.JSONField(default=dict)
+    state = models.CharField(max_length=9, choices=State, default=State.OPEN)
+    actor_kind = models.CharField(max_length=10)
+    actor = models.CharField(max_length=150)
+    concurrency = models.PositiveSmallIntegerField(default=64)
+    rate = models.FloatField(default=0, help_text="Calls a second of this run, all executors together; 0: no own limit")
+    deadline = models.DateTimeField(null=True)
+    listed_to = models.BigIntegerField(default=0, help_text="Cursor: all units up to this key are listed")
+    listed_at = models.DateTimeField(null=True, help_text="When the last unit was listed")
+    total = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    reason = models.CharField(max_length=300, blank=True, help_text="Why it is paused or stopped")
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["kind", "state"])]
+        constraints = [
+            # A second start of the same work finds the first (R-27).
+            models.UniqueConstraint(
+                fields=["kind", "scope_hash"], condition=Q(state__in=["open", "paused"]), name="run_open_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["open", "paused"], finished_at__isnull=True)
+                | Q(state__in=["done", "stopped", "cancelled"], finished_at__isnull=False),
+                name="run_finished_has_time",
+            ),
+        ]
+        permissions = [("steer_run", "Can pause, resume and cancel runs")]
+
+    def __str__(self) -> str:
+        return f"Run {self.pk}"
+
+
+class Executor(models.Model):
+    """One process that works a run. It lives as long as it renews its lease, by the database's clock (R-27)."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="executors")
+    host = models.CharField(max_length=120)
+    process = models.PositiveIntegerField()
+    started_at = models.DateTimeField(auto_now_add=True)
+    lease_until = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    objects = ExecutorQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        default_permissions = ("view",)
+        indexes = [models.Index(fields=["lease_until"], condition=Q(ended_at__isnull=True), name="executor_living")]
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+
+class RunItem(models.Model):
+    """One unit of work. An item that is being worked belongs to one executor, and only that one writes its result."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        WORKING = "working", "Being worked"
+        DONE = "done", "Done"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="items")
+    key = models.BigIntegerField(help_text="Id of what it is about")
+    group = models.BigIntegerField(help_text="Id of the partner")
+    label = models.CharField(max_length=200)
+    turn = models.PositiveIntegerField(help_text="How many units of the same group come before it (R-31)")
+    rank = models.BigIntegerField(default=0)
+    state = models.CharField(max_length=7, choices=State, default=State.WAITING)
+    executor = models.ForeignKey(Executor, on_delete=models.SET_NULL, null=True, related_name="items")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    not_before = models.DateTimeField(null=True)
+    failure_class = models.CharField("class", max_length=24, blank=True)
+    systemic = models.BooleanField(default=False)
+    message = models.CharField("what to do", max_length=400, blank=True)
+    owner = models.CharField("who must act", max_length=10, blank=True)
+    code = models.CharField(max_length=60, blank=True)
+    correlation_id = models.CharField(max_length=36)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = RunItemQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["run_id", "pk"]
+        default_permissions = ("view",)
+        verbose_name = "run item"
+        indexes = [
+            models.Index(fields=["run", "state", "turn", "rank", "id"], name="item_next"),
+            models.Index(fields=["run", "failure_class"], name="item_class"),
+            models.Index(fields=["key", "failure_class"], name="item_key"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "key"], name="item_once_per_run"),
+            models.CheckConstraint(
+                condition=(Q(state="working") & Q(executor__isnull=False)) | ~Q(state="working"),
+                name="item_working_has_executor",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="done", finished_at__isnull=False) | (~Q(state="done") & Q(finished_at__isnull=True)),
+                name="item_done_has_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class RateBucket(models.Model):
+    """One limit that all processes share. Written by ``portal.runs.buckets`` only, by single statements."""
+
+    name = models.CharField(max_length=120, primary_key=True)
+    nominal = models.FloatField(help_text="Calls a second when nobody complains")
+    rate = models.FloatField(help_text="Calls a second now")
+    next_free = models.FloatField(help_text="When the next call may leave, in seconds since 1970 of the database")
+    lowered_at = models.FloatField(default=0)
+
+    class Meta:
+        default_permissions = ("view",)
+        verbose_name = "limit"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ScheduledJob(models.Model):
+    """When a job of the schedule is due next. A scheduler takes it by one conditional UPDATE, so two are harmless."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    due_at = models.DateTimeField()
+    last_started_at = models.DateTimeField(null=True)
+    last_result = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+        default_permissions = ("view",)
+        verbose_name = "scheduled job"
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,288 @@
+"""How fast an executor calls: shared limits in front of every request, fair shares within them, and holds after a 429.
+
+``GuardedSession`` asks before each request (``Pace.wait``) and tells what was answered (``Pace.answered``). The threads
+that call never touch the database: they take times out of memory, and the executor's own thread fetches new ones before
+they run out (``replenish``).
+
+There is a limit for each application, cloud and kind of call, one for each vault, and one of the run itself when it was
+given ``--rate``; all of them are shared by all processes (``buckets``). Below them each partner has its own, kept in
+memory: a process uses its part of it, which is the limit divided by the executors that are alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from portal.microsoft.errors import Throttled
+from portal.microsoft.http import budget_left, paced
+from portal.runs import buckets
+
+HORIZON_SECONDS = 0.5  # so far ahead an executor takes times; what it does not use is lost to others
+_STALE_SECONDS = 0.1  # a time that was not used by then is dropped: saved times would add up to a burst
+_REMEMBERED_GROUPS = 2_000
+_COMPLAINT_SECONDS = 5.0
+_COMPLAINING_GROUPS = 3  # so many partners refused within that time: it is not the partner, it is the application
+_RESERVE_SECONDS = 35.0  # of a unit's time: enough for one more call after a wait
+
+
+class Halted(Exception):
+    """The executor stops or lost its lease: nothing more is sent. Not an outcome; the unit goes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose limits count for a unit."""
+
+    application: str
+    cloud: str
+    group: int
+
+
+@dataclass(slots=True)
+class _Limit:
+    """One shared limit as this process sees it."""
+
+    name: str
+    nominal: float
+    times: deque[float] = field(default_factory=deque)
+    asked: int = 0  # calls since times were last fetched
+    waiting: int = 0
+    unused: int = 0  # times that passed since then without a call
+    size: int = 1  # times fetched at once: twice as many when all were used, half as many when some were not
+    held_until: float = 0.0
+    complaints: deque[tuple[float, int]] = field(default_factory=deque)
+    answers: int = 0
+    to_report: float | None = None
+
+
+@dataclass(slots=True)
+class _Share:
+    """The part of a partner's limit that this process may use: tokens of a bucket as large as one second."""
+
+    tokens: float
+    at: float
+    held_until: float = 0.0
+
+
+@dataclass(slots=True)
+class Latency:
+    """How long a kind of call takes, for people who watch."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    throttled: int = 0
+
+
+class Pacer:
+    """Paces all calls of one executor.
+
+    Args:
+        service_of: names the limit of a request by host and path: (name, calls a second, counts per application).
+        per_group: calls a second of one partner.
+        run_limit: name and rate of the run's own limit.
+        alive: tells whether the executor still holds its lease and wants to go on.
+        thirsty: called from any thread when times ran out; wakes the thread that replenishes.
+    """
+
+    def __init__(
+        self,
+        *,
+        service_of: Callable[[str, str], tuple[str, float, bool]],
+        per_group: float,
+        run_limit: tuple[str, float] | None,
+        alive: Callable[[], bool],
+        thirsty: Callable[[], None],
+        inline: bool = False,
+    ) -> None:
+        self._service_of = service_of
+        self._per_group = per_group
+        self._run_limit = run_limit
+        self._alive = alive
+        self._thirsty = thirsty
+        self._inline = inline
+        self._changed = threading.Condition()
+        self._limits: dict[str, _Limit] = {}
+        self._shares: OrderedDict[tuple[int, str], _Share] = OrderedDict()
+        self._local = threading.local()
+        self.executors = 1
+        self.latency: dict[str, Latency] = {}
+        self.calls = 0
+
+    @contextmanager
+    def unit(self, place: Place) -> Iterator[None]:
+        """Pace all calls of this thread for one unit."""
+        self._local.place = place
+        with paced(self):
+            yield
+
+    # --- what the session calls, in the threads -------------------------------------------------------------------
+
+    def wait(self, netloc: str, path: str) -> None:
+        """Wait until this request may leave.
+
+        Raises:
+            Halted: the executor stops.
+            Throttled: it would take longer than the unit has; nothing was sent.
+        """
+        place: Place = self._local.place
+        service, nominal, per_application = self._service_of(netloc, path)
+        name = f"{service}:{place.cloud}:{place.application}" if per_application else service
+        self._wait_share(place.group, service)
+        if self._run_limit is not None:
+            self._wait_limit(*self._run_limit)
+        self._wait_limit(name, nominal)
+        self.calls += 1
+
+    def answered(self, netloc: str, path: str, status: int, retry_after: float | None, seconds: float) -> None:
+        """Learn from an answer; a 429 holds the partner, and when several partners get one, the application."""
+        place: Place = self._local.place
+        service, nominal, per_application = self._service_of(netloc, path)
+        name = f"{service}:{place.cloud}:{place.application}" if per_application else service
+        with self._changed:
+            latency = self.latency.setdefault(service, Latency())
+            latency.calls += 1
+            latency.seconds += seconds
+            limit = self._limits.setdefault(name, _Limit(name, nominal))
+            limit.answers += 1
+            if status != 429:
+                return
+            latency.throttled += 1
+            now = time.monotonic()
+            hold = retry_after if retry_after is not None else 10.0
+            self._share(place.group, service, now).held_until = now + hold
+            limit.complaints.append((now, place.group))
+            while limit.complaints and limit.complaints[0][0] < now - _COMPLAINT_SECONDS:
+                limit.complaints.popleft()
+            groups = {group for _, group in limit.complaints}
+            if len(groups) >= _COMPLAINING_GROUPS or len(limit.complaints) * 2 >= min(limit.answers, 40):
+                limit.held_until = max(limit.held_until, now + hold)
+                limit.times.clear()
+                limit.to_report = max(limit.to_report or 0.0, hold)
+                self._thirsty()
+
+    def _wait_share(self, group: int, service: str) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                share = self._share(group, service, now)
+                rate = self._per_group / max(self.executors, 1)
+                size = max(self._per_group, 1.0)
+                share.tokens = min(size, share.tokens + (now - share.at) * rate)
+                share.at = now
+                held = share.held_until - now
+                if held <= 0 and share.tokens >= 1:
+                    share.tokens -= 1
+                    return
+                pause = held if held > 0 else (1 - share.tokens) / rate
+            self._sleep(pause, service)
+
+    def _share(self, group: int, service: str, now: float) -> _Share:
+        key = (group, service)
+        share = self._shares.get(key)
+        if share is None:
+            while len(self._shares) >= _REMEMBERED_GROUPS:
+                self._shares.popitem(last=False)
+            share = self._shares[key] = _Share(max(self._per_group, 1.0), now)
+        else:
+            self._shares.move_to_end(key)
+        return share
+
+    def _wait_limit(self, name: str, nominal: float) -> None:
+        with self._changed:
+            limit = self._limits.setdefault(name, _Limit(name, nominal))
+            limit.asked += 1
+            limit.waiting += 1
+        try:
+            while True:
+                self._check()
+                with self._changed:
+                    now = time.monotonic()
+                    while limit.times and limit.times[0] < now - _STALE_SECONDS:
+                        limit.times.popleft()
+                        limit.unused += 1
+                    if limit.times:
+                        pause = limit.times.popleft() - now
+                        break
+                    held = limit.held_until - now
+                if held > 0:
+                    self._sleep(held, name)
+                elif self._inline:
+                    self.replenish()
+                else:
+                    self._thirsty()
+                    with self._changed:
+                        if not limit.times:
+                            self._changed.wait(0.25)
+        finally:
+            with self._changed:
+                limit.waiting -= 1
+        if pause > 0:
+            self._sleep(pause, name)
+
+    def _sleep(self, seconds: float, about: str) -> None:
+        """Wait in slices, so that a stop is noticed. Raises Throttled when the unit has not so much time."""
+        if seconds > max(budget_left() - _RESERVE_SECONDS, 1.0):
+            raise Throttled(about.partition(":")[0], "keep to the limit", retry_after=seconds)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._check()
+            time.sleep(min(left, 0.5))
+        self._check()
+
+    def _check(self) -> None:
+        if not self._alive():
+            raise Halted
+
+    # --- what the executor calls, in its own thread ---------------------------------------------------------------
+
+    def replenish(self) -> None:
+        """Report complaints and fetch times for what is being asked for; at most one statement a limit."""
+        now = time.monotonic()
+        with self._changed:
+            limits = list(self._limits.values())
+        for limit in limits:
+            if limit.to_report is not None:
+                hold, limit.to_report = limit.to_report, None
+                buckets.complain(limit.name, hold)
+            with self._changed:
+                if limit.held_until > now:
+                    continue
+                ahead = sum(1 for each in limit.times if each >= now)
+                if not (limit.asked or limit.waiting) or ahead >= max(limit.size / 2, limit.waiting, 1):
+                    continue
+                size = max(limit.size // 2, 1) if limit.unused else limit.size * 2
+                most = max(int(limit.nominal * HORIZON_SECONDS), 1)
+                calls = limit.size = min(max(size, limit.waiting), most)
+                limit.asked = limit.unused = 0
+            grant = buckets.take(limit.name, limit.nominal, calls)
+            first = time.monotonic() + grant.delay
+            with self._changed:
+                limit.times.extend(first + number / grant.rate for number in range(grant.calls))
+                self._changed.notify_all()
+
+    def held_for(self, group: int) -> float:
+        """Return how many seconds this partner has to wait, so that its units need not take up threads."""
+        now = time.monotonic()
+        with self._changed:
+            shares = (self._shares.get((group, service)) for service in self.latency)
+            return max((share.held_until - now for share in shares if share is not None), default=0.0)
+
+    def all_held(self) -> bool:
+        """Tell whether a whole limit is held, so that no new unit should begin."""
+        now = time.monotonic()
+        with self._changed:
+            return any(limit.held_until > now for limit in self._limits.values())
+
+    def slowest(self) -> Mapping[str, float]:
+        """Return the mean seconds of a call, by service."""
+        with self._changed:
+            return {name: one.seconds / one.calls for name, one in self.latency.items() if one.calls}
+
+    def throttled(self) -> int:
+        with self._changed:
+            return sum(one.throttled for one in self.latency.values())

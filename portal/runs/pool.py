@@ -1,0 +1,61 @@
+"""A pool of threads that never keeps a process alive: at the second signal, or when time is up, it is left behind."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+from django.db import connections
+
+
+class Pool[R]:
+    """Runs jobs in at most ``size`` daemon threads, started as they are needed. A job must not raise."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._jobs: queue.SimpleQueue[Callable[[], R] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._results: queue.SimpleQueue[tuple[R] | None] = queue.SimpleQueue()
+        self._busy = 0
+
+    def submit(self, job: Callable[[], R]) -> None:
+        """Hand in a job. With a size of one it is worked at once, in the caller's own thread."""
+        self._busy += 1
+        if self._size == 1:
+            self._results.put((job(),))
+            return
+        self._jobs.put(job)
+        if len(self._threads) < min(self._size, self._busy):
+            thread = threading.Thread(target=self._loop, name=f"run-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wake(self) -> None:
+        """Make ``collect`` return early; from any thread."""
+        self._results.put(None)
+
+    def collect(self, seconds: float) -> list[R]:
+        """Return what was finished; wait so long for the first of it."""
+        found: list[R] = []
+        try:
+            result = self._results.get(timeout=seconds) if seconds > 0 else self._results.get_nowait()
+            while True:
+                if result is not None:
+                    found.append(result[0])
+                result = self._results.get_nowait()
+        except queue.Empty:
+            self._busy -= len(found)
+        return found
+
+    def close(self) -> None:
+        """Let idle threads end. Whoever still works is not waited for."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _loop(self) -> None:
+        try:
+            while (job := self._jobs.get()) is not None:
+                self._results.put((job(),))
+        finally:
+            connections.close_all()

@@ -1,0 +1,77 @@
+"""The vocabulary of questions about runs. Each method does nothing but SQL, by the database's own clock (R-42)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import models
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.functions import Now
+
+if TYPE_CHECKING:
+    pass
+
+LEASE = timedelta(seconds=15)
+HEARTBEAT_SECONDS = 5.0  # a lease ends after two of them were missed (R-27)
+
+
+if TYPE_CHECKING:
+    import portal.runs.models  # noqa: F401  # named in the bases below
+
+
+class RunQuerySet(models.QuerySet["portal.runs.models.Run"]):
+    def open(self) -> RunQuerySet:
+        return self.filter(state="open")
+
+    def unfinished(self) -> RunQuerySet:
+        return self.filter(state__in=["open", "paused"])
+
+    def abandoned(self) -> RunQuerySet:
+        """Open runs that nobody works any more."""
+        from portal.runs.models import Executor
+
+        living = Executor.objects.living().filter(run=OuterRef("pk"))
+        return self.open().filter(~Exists(living))
+
+    def without_work(self) -> RunQuerySet:
+        """Runs whose list is complete and whose items all have a result."""
+        from portal.runs.models import RunItem
+
+        left = RunItem.objects.filter(run=OuterRef("pk")).exclude(state="done")
+        return self.filter(~Exists(left), listed_at__isnull=False)
+
+
+class ExecutorQuerySet(models.QuerySet["portal.runs.models.Executor"]):
+    def living(self) -> ExecutorQuerySet:
+        return self.filter(ended_at__isnull=True, lease_until__gte=Now())
+
+    def dead(self) -> ExecutorQuerySet:
+        """Executors that stopped renewing their lease."""
+        return self.filter(ended_at__isnull=True, lease_until__lt=Now())
+
+
+class RunItemQuerySet(models.QuerySet["portal.runs.models.RunItem"]):
+    def ready(self) -> RunItemQuerySet:
+        """Items that anybody may take now."""
+        return self.filter(Q(not_before__isnull=True) | Q(not_before__lte=Now()), state="waiting")
+
+    def in_order(self) -> RunItemQuerySet:
+        """All groups take turns; within a turn by rank (R-31)."""
+        return self.order_by("turn", "rank", "pk")
+
+    def claim(self, keys: Sequence[int], executor_id: int) -> int:
+        """Take these items; return how many were still free. The condition is in the UPDATE itself (R-32)."""
+        return (
+            self.ready()
+            .filter(pk__in=keys)
+            .update(state="working", executor_id=executor_id, attempts=F("attempts") + 1, not_before=None)
+        )
+
+    def give_back(self) -> int:
+        """Let others take these items again."""
+        return self.filter(state="working").update(state="waiting", executor_id=None)
+
+    def unsuccessful(self) -> RunItemQuerySet:
+        return self.filter(state="done").exclude(failure_class="ok")

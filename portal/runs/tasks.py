@@ -1,0 +1,45 @@
+"""Background work through ``django.tasks``: the queue delivers "advance run N", and the truth is in the rows.
+
+A lost, late or repeated message does no harm: a run without an executor is found by the sweeper (``schedule``), and two
+executors of one run share it.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.tasks import task
+
+from portal.runs.executor import Ending, Executor
+from portal.runs.models import Run
+
+SLICE_SECONDS = 900.0  # then a worker gives other runs their turn
+_working: set[Executor] = set()
+
+
+def stop_all() -> None:
+    """Let all runs of this process stop politely: the process was asked to end (R-28)."""
+    for executor in list(_working):
+        executor.stop()
+
+
+def enqueue(run: Run) -> None:
+    """Let a worker advance this run, once the current transaction is committed."""
+    key = run.pk
+    transaction.on_commit(lambda: advance.enqueue(key))
+
+
+@task
+def advance(run_id: int) -> str:
+    """Work a run for a while; hand it on when there is more to do. Returns why it ended."""
+    run = Run.objects.open().filter(pk=run_id).first()
+    if run is None:
+        return "nothing to do"
+    executor = Executor(run, seconds=SLICE_SECONDS)
+    _working.add(executor)
+    try:
+        ending = executor.work()
+    finally:
+        _working.discard(executor)
+    if ending is Ending.INTERRUPTED:
+        enqueue(run)
+    return ending.value
