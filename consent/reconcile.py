@@ -34,10 +34,12 @@ from portal.audit.trail import Actor, record
 from portal.incidents.desk import report as report_incident
 from portal.incidents.desk import settle
 from portal.incidents.models import Incident
+from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AccessDenied, AuthenticationFailed, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 
 INCIDENT = "vault_difference"
+MANY = "vault_many_differences"
 ORPHAN_AGE = timedelta(days=1)  # a row is written before its entry, so an orphan of seconds cannot be; a day is plenty
 _DEAD_AFTER = timedelta(days=100)  # a decided token is dead at Entra by then, so its entry is no secret any more
 _FEW = 10  # changes that need no question, whatever their share
@@ -283,7 +285,20 @@ class Reconciler:
         report = self._report
         wrong = {(each.name, each.about) for each in report.differences if each.meaning.repair or each.meaning.loud}
         allowed = max(_FEW, report.looked_at * self._max_share // 100)
-        if not report.dry_run and len(wrong) > allowed:
+        if report.dry_run:
+            return
+        if len(wrong) <= allowed:
+            settle(MANY)
+        else:
+            report_incident(
+                MANY,
+                owner=Owner.US,
+                words=(
+                    f"Database and vault differ in {len(wrong)} of {report.looked_at} rows and entries; nothing was "
+                    "changed. Make sure that both belong together and that no older copy was restored by mistake; then run "
+                    "vault_reconcile --dry-run."
+                ),
+            )
             raise TooManyChanges(
                 f"{len(wrong)} of {report.looked_at} rows and entries differ, more than {self._max_share} percent; "
                 "nothing was changed. Make sure that VAULT_URL and DATABASE_URL belong together and that no older copy "

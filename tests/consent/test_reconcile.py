@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import approvals, clients, reconcile
+from consent import approvals, clients, reconcile, schedule
 from consent.models import PartnerConsent, WaitingToken
 from consent.reconcile import TooManyChanges
 from consent.tokens import Audience
@@ -454,8 +454,17 @@ def test_a_run_that_would_change_too_much_changes_nothing_and_asks(portal: Porta
     assert ran.code == 3
     assert "--max-share 100" in ran.err
     assert not AuditEvent.objects.filter(action="vault.reconciled").exists()
+    assert [one.cause for one in Incident.objects.open()] == ["vault_many_differences"]
+    assert schedule._reconcile() == "too many differences; nothing was changed"
     assert run("vault_reconcile", "--max-share", "100").code == 0
     assert PartnerConsent.objects.filter(generation=2).count() == 15
+    assert not Incident.objects.open().exists()
+
+
+def test_the_schedule_reconciles_daily(portal: Portal, consent: PartnerConsent) -> None:
+    custody.write_version(consent, Secret("late"), 1)
+    assert schedule._reconcile() == "1 differences, 0 left"
+    assert schedule._reconcile() == "0 differences, 0 left"
 
 
 # --- the command --------------------------------------------------------------------------------------------------
