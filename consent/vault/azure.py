@@ -5,8 +5,8 @@ into the ``RemoteError`` family by status and inner code, never by text, and is 
 and AADSTS sentences. It never repeats a call by itself, because only the caller knows how much of its time is left; but
 it spreads calls out, and after a 429 it holds all of them back for as long as the vault asked (R-08).
 
-What each method needs is decided by the identity that opens the vault: ``names``, ``versions`` and ``is_deleted`` List,
-``erase`` Delete and, to be complete, Purge.
+What each method needs is decided by the identity that opens the vault: ``names``, ``versions`` and ``deleted_names``
+List, ``erase`` Delete and, to be complete, Purge.
 
 Source: Key Vault REST ``setSecret``, ``getSecret``, ``updateSecret``, api-version 7.4; error table of the page
 "Azure Key Vault REST API error codes".
@@ -180,15 +180,11 @@ class AzureKeyVault:
             return []
         return sorted(found, key=lambda each: (each.created_at, each.generation))
 
-    def is_deleted(self, name: SecretName) -> bool:
-        """See :meth:`consent.vault.base.Inventory.is_deleted`; an identity without Get is told no."""
-        operation = f"look for {name} among the deleted"
-        check_name(name, operation)
-        try:
-            self._call(operation, lambda: self._client.get_deleted_secret(name))
-        except (NotFound, AccessDenied):
-            return False
-        return True
+    def deleted_names(self) -> Iterator[SecretName]:
+        """See :meth:`consent.vault.base.Inventory.deleted_names`."""
+        for item in self._items("list what was deleted", self._client.list_deleted_secrets().by_page()):
+            if item.name is not None and OUR_NAME.fullmatch(item.name):
+                yield SecretName(item.name)
 
     def erase(self, name: SecretName) -> bool:
         """See :meth:`consent.vault.base.Eraser.erase`. A deletion that still runs is purged by the next call."""
@@ -209,7 +205,7 @@ class AzureKeyVault:
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
-    def _items(self, operation: str, pages: Iterator[Iterator[SecretProperties]]) -> Iterator[SecretProperties]:
+    def _items[T](self, operation: str, pages: Iterator[Iterator[T]]) -> Iterator[T]:
         """Yield all items; each page is a call of its own, with its own time and its own turn."""
         while page := self._call(operation, lambda: list(next(pages, ()))):
             yield from page
