@@ -113,6 +113,7 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
         if check.owner:
             consent, stored = custody.fetch_to_renew(consent, check.owner)
             check.consent = consent
+            custody.check_not_lost(consent)
         else:
             stored = custody.fetch(consent)
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
