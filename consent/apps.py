@@ -16,6 +16,16 @@ class ConsentConfig(AppConfig):
         self._add_incident_pages()
         self._add_kinds_of_runs()
 
+    def _add_kinds_of_runs(self) -> None:
+        from consent.customer_sync import CUSTOMER_SYNC
+        from consent.schedule import register_jobs
+        from consent.token_checks import TOKEN_CHECK
+        from portal.runs.kinds import register
+
+        for kind in (TOKEN_CHECK, CUSTOMER_SYNC):
+            register(kind)
+        register_jobs()
+
     def _add_incident_pages(self) -> None:
         from portal.incidents.desk import PAGES
 
@@ -26,14 +36,6 @@ class ConsentConfig(AppConfig):
             waiting="admin:consent_waitingtoken_change",
             registration="admin:consent_applicationregistration_change",
         )
-
-    def _add_kinds_of_runs(self) -> None:
-        from consent.customer_sync import CUSTOMER_SYNC
-        from consent.token_checks import TOKEN_CHECK
-        from portal.runs.kinds import register
-
-        for kind in (TOKEN_CHECK, CUSTOMER_SYNC):
-            register(kind)
 
     def _add_partner_pages(self) -> None:
         from consent.partners import disable_partners, enable_partners

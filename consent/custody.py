@@ -138,28 +138,37 @@ class Custody:
     def read(self, consent: PartnerConsent) -> Secret:
         """Read the pointer's version and make sure that it is this record's token (S-51)."""
         try:
-            return self.fetch(consent)
+            return self.look_up(consent).value
         except IdentityMismatch as mismatch:
             self.stop(consent, mismatch.why, CorrelationId(""))
             raise
 
-    def fetch(self, consent: PartnerConsent) -> Secret:
-        """Do what ``read`` does without the database: whoever calls stops the partner when the token is another's."""
+    def look_up(self, consent: PartnerConsent) -> StoredSecret:
+        """Read the pointer's version as :meth:`read` does, without the database.
+
+        Raises:
+            IdentityMismatch: it is not the token that this record stored; whoever calls stops the partner.
+            RemoteError: as :meth:`consent.vault.base.Vault.read`.
+        """
         name = SecretName(consent.secret_name)
+        stored: StoredSecret | None
         try:
             stored = self._vault.read(name, SecretVersion(consent.secret_version))
         except NotFound:
             # A name that was swapped with another record's holds none of our versions, but that record's tag.
-            stored = self._vault.read_newest(name)
-            if stored.tags.get(RECORD_TAG) == _record_id(consent):
+            try:
+                stored = self._vault.read_newest(name)
+            except SecretDisabled:
+                stored = None
+            if stored is None or stored.tags.get(RECORD_TAG) == record_id(consent):
                 raise
         self.check_record(consent, stored)
-        return stored.value
+        return stored
 
     @staticmethod
     def check_record(consent: PartnerConsent, stored: StoredSecret) -> None:
         """Raise IdentityMismatch when this is not the token that the row knows."""
-        if stored.tags.get(RECORD_TAG) != _record_id(consent) or not hmac.compare_digest(
+        if stored.tags.get(RECORD_TAG) != record_id(consent) or not hmac.compare_digest(
             token_fingerprint(stored.value), consent.fingerprint
         ):
             raise IdentityMismatch("the vault's token is not the one that this partner stored", "fingerprint")
@@ -427,7 +436,7 @@ class Custody:
                 version = self._vault.write(
                     name,
                     token,
-                    tags={RECORD_TAG: _record_id(consent), GENERATION_TAG: str(generation)},
+                    tags={RECORD_TAG: record_id(consent), GENERATION_TAG: str(generation)},
                     expires_at=timezone.now() + REFRESH_TOKEN_LIFETIME,
                 )
                 break
@@ -483,16 +492,23 @@ class Custody:
                 raise
             log.info("newest version not readable: %s", error)
             return consent
-        return self.adopt(consent, owner, newest)
+        return self.adopt_or_disable(consent, newest, owner)
 
-    def adopt(self, consent: PartnerConsent, owner: str, newest: StoredSecret) -> PartnerConsent:
+    def adopt_or_disable(self, consent: PartnerConsent, newest: StoredSecret, owner: str) -> PartnerConsent:
         """Adopt or switch off the newest version of a secret where the row does not know it."""
-        if newest.version == consent.secret_version or newest.tags.get(RECORD_TAG) != _record_id(consent):
+        if newest.version == consent.secret_version or newest.tags.get(RECORD_TAG) != record_id(consent):
             return consent
         # A first consent that was cut off (generation 0) is not adopted: the partner is consenting anew.
         if consent.generation == 0 or _generation(newest) <= consent.generation:
             self._disable(newest.name, newest.version)
             return consent
+        return self.adopt(consent, newest, owner)
+
+    def adopt(self, consent: PartnerConsent, newer: StoredSecret, owner: str) -> PartnerConsent:
+        """Point to a version of a higher generation, and switch the older one off.
+
+        Returns the row as it is then: unchanged for whoever lost the lease meanwhile.
+        """
         columns: dict[str, object] = {}
         if consent.last_code == INTERRUPTED:  # it was not lost, only late
             proven = consent.mfa == PartnerConsent.Mfa.PROVEN
@@ -506,10 +522,10 @@ class Custody:
             adopted = self._point_to(
                 consent,
                 owner,
-                generation=_generation(newest),
-                secret_version=newest.version,
-                fingerprint=token_fingerprint(newest.value),
-                stored_at=newest.created_at,
+                generation=_generation(newer),
+                secret_version=newer.version,
+                fingerprint=token_fingerprint(newer.value),
+                stored_at=newer.created_at,
                 replaced_version=consent.secret_version,
                 renewal_started_at=None,
                 **columns,
@@ -519,7 +535,7 @@ class Custody:
                     "token.rolled_forward",
                     actor=SYSTEM,
                     subject={"partner": consent.partner_id, "consent": consent.pk},
-                    details={"from": consent.generation, "to": _generation(newest)},
+                    details={"from": consent.generation, "to": _generation(newer)},
                 )
                 if columns:
                     alarms.consented_again(consent)
@@ -580,7 +596,8 @@ def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
     return consent.renewal_started_at is None and (refused or error.service != "entra")
 
 
-def _record_id(consent: PartnerConsent) -> str:
+def record_id(consent: PartnerConsent) -> str:
+    """Return the vault's tag that says whose token it is."""
     return f"consent-{consent.pk}"
 
 

@@ -79,12 +79,12 @@ class Renewals(Custody):
         except RemoteError as error:
             if consent.renewal_started_at is not None and not isinstance(error, NEWEST_IS_NONE):
                 raise
-            return consent, self.fetch(consent)  # which says what is wrong, if it concerns the version in use
+            return consent, self.look_up(consent).value  # which says what is wrong, if it concerns the version in use
         if newest.version == consent.secret_version:
             self.check_record(consent, newest)
             return consent, newest.value
-        consent = self.adopt(consent, owner, newest)
-        return consent, self.fetch(consent)
+        consent = self.adopt_or_disable(consent, newest, owner)
+        return consent, self.look_up(consent).value
 
     def keep(self, consent: PartnerConsent, token: Secret, owner: str, correlation_id: CorrelationId) -> Pointer:
         """Write a rotated token into the vault and read it back. Runs no query. Raises RemoteError."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from consent import clients
 from consent.checks import Verdict, judge, write_verdicts
-from consent.custody import LOST, IdentityMismatch, TokenUnavailable, is_cut_off, spends_nothing
+from consent.custody import BUSY, LOST, IdentityMismatch, TokenUnavailable, is_cut_off, spends_nothing
 from consent.models import PartnerConsent
 from consent.renewals import Pointer, Renewals
 from consent.selection import partners_in
@@ -109,13 +109,15 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
     service, custody = clients.tokens(), Renewals(clients.vault())
     consent = check.consent
     custody.check_usable(consent)
+    if service.saves_each and not check.owner:  # this redemption would spend a token that another is renewing
+        raise TokenUnavailable(BUSY)
     try:
         if check.owner:
             consent, stored = custody.fetch_to_renew(consent, check.owner)
             check.consent = consent
             custody.check_not_lost(consent)
         else:
-            stored = custody.fetch(consent)
+            stored = custody.look_up(consent).value
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
     except IdentityMismatch as mismatch:
         check.mismatch = mismatch.why

@@ -270,7 +270,7 @@ class Executor:
         return idle and self._drained
 
     def _patience(self) -> float:
-        if self._presentable():
+        if self._presentable() and (self._running or self._waiting):
             return max((self._oldest_result or 0.0) + _FLUSH_SECONDS - time.monotonic(), 0.0)
         return 0.1 if self._running or self._chores else _IDLE_SECONDS
 
@@ -306,7 +306,13 @@ class Executor:
             self._correlation[item.key] = item.correlation_id
             item.attempts += 1
         keys = [item.pk for item in items]
-        if not keys or RunItem.objects.claim(keys, self._row.pk) == len(keys):
+        if not keys:
+            return []
+        with transaction.atomic():
+            self._renew()  # whoever was declared dead takes nothing any more
+            claimed = RunItem.objects.claim(keys, self._row.pk)
+        self._lease_held()
+        if claimed == len(keys):
             return items
         # Somebody else was quicker for some of them.
         mine = set(RunItem.objects.filter(pk__in=keys, executor_id=self._row.pk).values_list("pk", flat=True))
@@ -408,7 +414,7 @@ class Executor:
         """Return the results that may be written: until we know that we are well, none that we may be to blame for."""
         if self._watch.proven:
             return self._finished
-        return [each for each in self._finished if not each[1].systemic]
+        return [each for each in self._finished if not each[1].systemic or each[1].throttled]
 
     def _flush(self, *, now: bool = False) -> None:
         """Write what is finished: results, and units that come again. One transaction, few statements."""
@@ -416,7 +422,8 @@ class Executor:
         if not (ready or self._returned):
             return
         waited = time.monotonic() - (self._oldest_result or 0.0)
-        if waited < _FLUSH_SECONDS and not now and len(ready) < 2 * self._size:
+        busy = self._running or self._waiting
+        if busy and waited < _FLUSH_SECONDS and not now and len(ready) < 2 * self._size:
             return
         waits = [self._wait_before(held, outcome) for held, outcome in ready]
         final = [each for each, wait in zip(ready, waits, strict=True) if wait is None]

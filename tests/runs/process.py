@@ -1,0 +1,36 @@
+"""One executor, or one worker, in a process of its own.
+
+``python -m tests.runs.process RUN BOOK SECONDS NUMBER CONCURRENCY``, with ``worker`` for the last to start a worker.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+
+def main(run: str, book: str, seconds: str, number: str, concurrency: str) -> int:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    import django
+
+    django.setup()
+    from portal.runs.console import foreground, words_of
+    from portal.runs.models import Run
+    from tests.runs.work import Filed
+
+    Filed(int(number), Path(book), float(seconds)).kind()
+    if concurrency == "worker":
+        from django.core.management import call_command
+
+        call_command("worker", "--no-schedule")
+        return 0
+    found = Run.objects.get(pk=int(run))
+    return foreground(
+        found, out=io.StringIO(), err=sys.stderr, as_json=False, words=words_of, concurrency=int(concurrency)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

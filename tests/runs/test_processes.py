@@ -1,0 +1,242 @@
+"""Executors in processes of their own: killed, stopped, frozen, and side by side (R-26, R-27, R-28)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from portal.runs import schedule, service, tasks
+from portal.runs.models import Executor, Run, RunItem
+from tenants.models import PartnerTag
+from tests import builders
+from tests.runs.work import Filed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 0.02
+
+
+def database() -> str:
+    """Return the address of the test database, for a child process."""
+    values = settings.DATABASES["default"]
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{connection.settings_dict['NAME']}"
+    name = connection.settings_dict["NAME"]
+    place = f"{values['HOST']}:{values['PORT']}"
+    return f"postgres://{values['USER']}:{values['PASSWORD']}@{place}/{name}"
+
+
+class Bench:
+    """A run, its book of calls, and the processes that work it."""
+
+    def __init__(self, folder: Path, number: int, seconds: float) -> None:
+        self.number, self._seconds = number, seconds
+        self._book = folder / "book"
+        self._book.touch()
+        kind = Filed(number, self._book, seconds).kind()
+        self.run, _ = service.start(kind, scope={}, actor=builders.ACTOR)
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, concurrency: int | str = 4) -> subprocess.Popen[bytes]:
+        arguments = [self.run.pk, self._book, self._seconds, self.number, concurrency]
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.runs.process", *map(str, arguments)],
+            cwd=ROOT,
+            env=os.environ | {"TEST_DATABASE_URL": database()},
+            stderr=subprocess.PIPE,
+        )
+        self._children.append(child)
+        return child
+
+    def calls(self) -> list[tuple[int, int]]:
+        """Return (unit, process) of every call so far."""
+        return [(int(key), int(pid)) for key, pid in (line.split() for line in self._book.read_text().splitlines())]
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, "it did not happen in time"
+            time.sleep(0.01)
+
+    def wait_for_calls(self, number: int) -> None:
+        self.wait_for(lambda: len(self.calls()) >= number)
+
+    def close(self) -> None:
+        for child in self._children:
+            if child.poll() is None:
+                os.kill(child.pid, signal.SIGCONT)
+                child.kill()
+            child.communicate()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(number: int = 400, seconds: float = SECONDS) -> Bench:
+        made.append(Bench(tmp_path, number, seconds))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def assert_all_once(bench: Bench) -> None:
+    run = Run.objects.get(pk=bench.run.pk)
+    assert (run.state, run.total) == ("done", bench.number)
+    assert RunItem.objects.filter(run=run, state="done", failure_class="ok").count() == bench.number
+    # Names are unique: a result that was written twice would have failed.
+    assert PartnerTag.objects.filter(name__startswith="unit ").count() == bench.number
+
+
+@pytest.mark.req("R-26")
+def test_killed_at_two_fifths_the_run_goes_on_and_nothing_is_done_twice(bench: Callable[..., Bench]) -> None:
+    work = bench(number=1000)
+    first = work.start()
+    work.wait_for_calls(400)
+    first.send_signal(signal.SIGKILL)
+    first.wait(10)
+    before = len(work.calls())
+    finished = RunItem.objects.filter(state="done").count()
+
+    second = work.start()
+    assert second.wait(60) == 0, second.stderr.read() if second.stderr else ""
+
+    assert_all_once(work)
+    repeated = len(work.calls()) - work.number
+    # In flight: four threads, and what was finished but not yet written, a tenth of a second's worth.
+    assert repeated == before - finished
+    assert repeated <= 40
+
+
+@pytest.mark.req("R-26")
+def test_killed_again_and_again_each_unit_has_one_result(bench: Callable[..., Bench]) -> None:
+    work = bench(number=600, seconds=0.005)
+    for part in (1, 2, 3):
+        child = work.start(concurrency=2)
+        work.wait_for_calls(part * 120)
+        child.send_signal(signal.SIGKILL)
+        child.wait(10)
+    last = work.start(concurrency=2)
+    assert last.wait(60) == 0
+    assert_all_once(work)
+
+
+@pytest.mark.req("R-32")
+def test_two_processes_share_a_run_and_no_unit_is_worked_twice(bench: Callable[..., Bench]) -> None:
+    work = bench(number=600)
+    children = [work.start(), work.start()]
+    assert [child.wait(60) for child in children] == [0, 0]
+
+    assert_all_once(work)
+    calls = Counter(key for key, _ in work.calls())
+    assert set(calls.values()) == {1}
+    shares = Counter(pid for _, pid in work.calls())
+    assert len(shares) == 2
+    assert min(shares.values()) > 60
+
+
+@pytest.mark.req("R-28")
+@pytest.mark.req("R-33")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_politely_and_says_how_to_go_on(bench: Callable[..., Bench], number: signal.Signals) -> None:
+    work = bench()
+    child = work.start()
+    work.wait_for_calls(50)
+    child.send_signal(number)
+    began = time.monotonic()
+    assert child.wait(30) == 128 + number
+    assert time.monotonic() - began < 10
+    assert child.stderr is not None
+    assert f"run_resume {work.run.pk}" in child.stderr.read().decode()
+    assert RunItem.objects.filter(state="working").count() == 0
+    assert RunItem.objects.filter(state="done").count() == len(work.calls())
+
+    assert work.start().wait(60) == 0
+    assert_all_once(work)
+    assert len(work.calls()) == work.number
+
+
+@pytest.mark.req("R-28")
+def test_a_second_signal_stops_at_once(bench: Callable[..., Bench]) -> None:
+    work = bench(number=50, seconds=20.0)
+    child = work.start()
+    work.wait_for_calls(4)
+    child.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(10) == 128 + signal.SIGTERM
+
+
+@pytest.mark.req("R-27")
+def test_a_frozen_process_whose_lease_ran_out_calls_and_writes_nothing_more(bench: Callable[..., Bench]) -> None:
+    work = bench(number=300)
+    frozen = work.start()
+    work.wait_for_calls(40)
+    frozen.send_signal(signal.SIGSTOP)
+    # As if on another machine: nobody can see that the process still exists, only that the lease is over.
+    Executor.objects.update(host="elsewhere", lease_until="2020-01-01T00:00:00Z")
+    assert work.start().wait(60) == 0
+    assert_all_once(work)
+    calls = len(work.calls())
+
+    frozen.send_signal(signal.SIGCONT)
+    assert frozen.wait(30) == 1
+    # Four units were begun before it froze; nothing was begun after.
+    assert len(work.calls()) == calls
+    assert_all_once(work)
+
+
+@pytest.mark.req("R-27")
+def test_whoever_died_on_this_machine_is_not_waited_for(bench: Callable[..., Bench]) -> None:
+    work = bench()
+    child = work.start()
+    work.wait_for_calls(20)
+    child.send_signal(signal.SIGKILL)
+    child.wait(10)
+    assert Executor.objects.living().count() == 1
+    assert service.bury_the_dead(work.run.pk) > 0
+    assert Executor.objects.living().count() == 0
+
+
+@pytest.mark.req("R-32")
+def test_a_worker_that_was_killed_is_replaced_by_the_sweeper(bench: Callable[..., Bench]) -> None:
+    work = bench(number=200)
+    Run.objects.update(concurrency=4)
+    tasks.enqueue(work.run)
+    killed = work.start("worker")
+    work.wait_for_calls(40)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(10)
+    service.bury_the_dead(work.run.pk)
+
+    assert schedule.sweep() == "1 runs handed to the workers"
+    schedule.sweep()  # delivered twice: one effect
+    second = work.start("worker")
+    work.wait_for(lambda: Run.objects.get().state == "done", 60)
+    assert_all_once(work)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(40) == 0
+
+
+@pytest.mark.req("R-28")
+def test_a_worker_stops_politely_in_the_middle_of_a_run(bench: Callable[..., Bench]) -> None:
+    work = bench(number=2000)
+    Run.objects.update(concurrency=4)
+    tasks.enqueue(work.run)
+    worker = work.start("worker")
+    work.wait_for_calls(40)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert RunItem.objects.filter(state="working").count() == 0
+    assert RunItem.objects.filter(state="done").count() == len(work.calls()) < 2000
