@@ -18,12 +18,16 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from consent import clients
 from consent.custody import INTERRUPTED, LEASE
 from consent.models import PartnerConsent
+from consent.reconcile import Reconciler
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
+from portal.sandbox.scenarios import vault_application_id
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Fault
+from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.consent.crashes import KILL_POINTS, Stage
 from tests.consent.custody import ask, enabled_versions, make_due, redemptions
@@ -41,6 +45,13 @@ OF_A_TEST = (
     "VAULT_CREDENTIAL_FILE",
     "TOKEN_SAVE_AFTER_HOURS",
 )
+REPAIRS = {
+    "K1": [],
+    "K2": [],
+    "K3": [("newer_version", "repaired")],
+    "K4": [("newer_version", "repaired")],
+    "K5": [("old_version_enabled", "repaired")],
+}
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -107,6 +118,7 @@ def site(
         use_local_vault(settings, tmp_path)
     else:
         use_azure_vault(settings, sandbox, tmp_path)
+        sandbox.world.vault_rights[vault_application_id()] = {"get", "set", "list"}
     settings.TOKEN_SAVE_AFTER_HOURS = 0 if strict else 24
     portal = make_portal(sandbox)
     portal.onboard()
@@ -119,7 +131,12 @@ def site(
 def note(site: Site, point: str, outcome: str) -> None:
     """Add one line to the table that ``tests.bench.crashes`` prints."""
     if table := os.environ.get("CRASH_TABLE"):
-        line = {"vault": site.vault, "strict": site.strict, "point": point, "outcome": outcome}
+        line = {
+            "vault": site.vault,
+            "strict": site.strict,
+            "point": f"{point} {KILL_POINTS[point]}",
+            "outcome": outcome,
+        }
         with Path(table).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -177,6 +194,34 @@ def crash_and_restart(site: Site, point: str) -> None:
     assert not Incident.objects.open().exists()
     assert ask(after, fresh=True)
     note(site, point, outcome)
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.req("R-41")
+def test_after_a_crash_at_any_point_reconcile_repairs_what_it_should_and_then_nothing(site: Site) -> None:
+    for point, expected in REPAIRS.items():
+        make_due(site.portal.consent())
+        stage = Stage(site.portal, site.start)
+        stage.bring_to(point).kill()
+        stage.close()
+        site.pass_the_lease()
+
+        assert reconcile() == expected
+        assert reconcile() == []
+
+        after = site.portal.consent()
+        assert enabled_versions(site.portal, after) == [after.secret_version]
+        if site.strict and point in {"K1", "K2"}:
+            assert site.restart() == "TokenUnavailable"
+            site.portal.onboard()
+        else:
+            assert site.restart() == "ok"
+
+
+def reconcile() -> list[tuple[str, str]]:
+    """Compare database and vault as the daily command does; return what it found and what came of it."""
+    reconciler = Reconciler(vault=clients.vault(), inventory=clients.inventory(), actor=builders.ACTOR)
+    return [(each.kind.value, each.outcome) for each in reconciler.run().differences]
 
 
 def assert_no_token_leaked(site: Site) -> None:
