@@ -78,7 +78,7 @@ def interrupted_while_saving(consent: PartnerConsent) -> None:
         about=f"consent:{consent.pk}",
         owner=Owner.PARTNER,
         words=(
-            "The renewal of this partner's token was interrupted while saving, and the old token is no longer accepted. "
+            "The renewal of this partner's token was interrupted while saving, and its old token is worth nothing now. "
             "Send the partner a new consent link; find out what stopped the process or the vault at that moment."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},

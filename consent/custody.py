@@ -126,8 +126,6 @@ class Custody:
             problem = f"The partner is {consent.partner.get_state_display().lower()}; enable it first."
         elif consent.state == PartnerConsent.State.STOPPED:
             problem = "The partner was stopped: a token belonged to another account or tenant. Look at the audit trail."
-        elif consent.last_code == INTERRUPTED:
-            problem = LOST
         elif consent.state == PartnerConsent.State.DISCONNECTED:
             problem = "The partner is disconnected; it must consent again."
         elif consent.generation == 0:
@@ -294,11 +292,18 @@ class Custody:
         The note stays until it is known how that ended. ``consent`` keeps the older note, if there is one.
 
         Raises:
-            TokenUnavailable: the lease is another's by now.
+            TokenUnavailable: the token was lost before, so that asking again is in vain; or the lease is another's.
         """
+        self.check_not_lost(consent)
         mine = PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner)
         if not mine.update(renewal_started_at=Coalesce("renewal_started_at", Now())):
             raise TokenUnavailable(BUSY)
+
+    @staticmethod
+    def check_not_lost(consent: PartnerConsent) -> None:
+        """Raise TokenUnavailable when an interrupted renewal lost this row's token, and it was not found since."""
+        if consent.last_code == INTERRUPTED:
+            raise TokenUnavailable(LOST)
 
     def nothing_spent(self, consents: Iterable[PartnerConsent], owner: str) -> None:
         """Take back the notes of renewals that left the stored token as it was."""
@@ -373,7 +378,7 @@ class Custody:
                 secret_name=name,
                 secret_version=version,
                 fingerprint=token_fingerprint(refresh_token),
-                stored_at=timezone.now(),
+                stored_at=Now(),
                 replaced_version=consent.secret_version,
                 renewal_started_at=None,
             )
@@ -440,10 +445,10 @@ class Custody:
             except RemoteError as error:
                 if not error.retryable or wait is None:
                     raise
-                wait = min(max(wait, error.retry_after or 0.0), _LONGEST_WAIT)
-                if time.monotonic() + wait >= until:
+                seconds = min(max(wait, error.retry_after or 0.0), _LONGEST_WAIT)
+                if time.monotonic() + seconds >= until:
                     raise
-                time.sleep(wait)
+                time.sleep(seconds)
         else:
             raise Unreachable("vault", "write token", detail="the vault did not take the token")
         written = self._vault.read(name, version)

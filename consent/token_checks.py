@@ -115,6 +115,7 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
         if check.owner:
             consent, stored = custody.fetch_to_renew(consent, check.owner)
             check.consent = consent
+            custody.check_not_lost(consent)
         else:
             stored = custody.look_up(consent).value
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
