@@ -112,7 +112,9 @@ class Custody:
 
     def usable(self, consent_id: int) -> PartnerConsent:
         """Read the row again, immediately before use (S-51, S-53)."""
-        consent = PartnerConsent.objects.select_related("partner", "registration").filter(pk=consent_id).first()
+        consent = (
+            PartnerConsent.objects.select_related("partner", "registration__credential").filter(pk=consent_id).first()
+        )
         if consent is None:
             raise TokenUnavailable("There is no such consent.")
         self.check_usable(consent)

@@ -21,12 +21,11 @@ from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
-from consent import campaigns, clients, links
+from consent import campaigns, clients, links, rotation
 from consent.checks import CONFIRM_AFTER, check_token
 from consent.customers import PushRefused, push
 from consent.models import ApplicationGrant, ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
-from consent.registrations import store_credential
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.errors import RemoteError
@@ -185,14 +184,9 @@ def _registration(control: Control, world: Any) -> ApplicationRegistration:
         resource_application_id=GRAPH_APPLICATION_ID,
         scopes=["Directory.Read.All", "User.Read.All"],
     )
-    store_credential(
-        registration,
-        pem,
-        kind="certificate",
-        expires_at=datetime.now(UTC) + timedelta(days=90),
-        vault=clients.vault(),
-        actor=_ACTOR,
-    )
+    credential = rotation.add_certificate(registration, pem, vault=clients.vault(), actor=_ACTOR)
+    rotation.promote(credential, door=clients.tokens_with, actor=_ACTOR, allow_unproven=True)
+    registration.refresh_from_db()
     registration.state = ApplicationRegistration.State.ACTIVE
     registration.save(update_fields=["state"])
     return registration

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 
+from consent.credential_models import ApplicationCredential
 from consent.permissions import outside_allow_list, parse_scopes
 from consent.querysets import (
     CampaignPartnerQuerySet,
@@ -30,17 +31,12 @@ from tenants.models import CustomerTenant, PartnerTenant
 class ApplicationRegistration(models.Model):
     """Our application as registered in Entra, one row per cloud and application id.
 
-    The credential itself lies in the vault under ``credential_name``; ``manage.py store_credential`` puts it there.
+    ``credential`` points to the one in use; ``consent.rotation`` is its only writer.
     """
 
     class Kind(models.TextChoices):
         CPV = "cpv", "CPV: one application for all partners"
         CSP = "csp", "CSP: one partner's own application"
-
-    class CredentialKind(models.TextChoices):
-        NONE = "none", "Not stored yet"
-        SECRET = "secret", "Client secret"
-        CERTIFICATE = "certificate", "Certificate"
 
     class PermissionSet(models.TextChoices):
         STRICT = "strict", "Strict: exactly what the Secure Application Model asks for"
@@ -58,12 +54,9 @@ class ApplicationRegistration(models.Model):
     home_tenant_id = TenantIdField("home tenant id", help_text="The tenant in which the application is registered.")
     permission_set = models.CharField(max_length=8, choices=PermissionSet, default=PermissionSet.STRICT)
     permission_set_version = models.PositiveIntegerField(default=1, editable=False)
-    credential_kind = models.CharField(
-        max_length=11, choices=CredentialKind, default=CredentialKind.NONE, editable=False
+    credential = models.OneToOneField(
+        ApplicationCredential, on_delete=models.PROTECT, null=True, editable=False, related_name="current_for"
     )
-    credential_name = models.CharField(max_length=127, blank=True, editable=False)
-    credential_version = models.CharField(max_length=32, blank=True, editable=False)
-    credential_expires_at = models.DateTimeField(null=True, editable=False)
     state = models.CharField(max_length=8, choices=State, default=State.DRAFT)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -73,10 +66,9 @@ class ApplicationRegistration(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["cloud", "application_id"], name="registration_once_per_cloud"),
             models.CheckConstraint(
-                condition=Q(state="draft")
-                | (~Q(credential_kind="none") & ~Q(credential_name="") & ~Q(credential_version="")),
+                condition=Q(state="draft") | Q(credential__isnull=False),
                 name="registration_active_has_credential",
-                violation_error_message="Store a credential (manage.py store_credential) before activating it.",
+                violation_error_message="Add and promote a credential (manage.py add_credential) before activating it.",
             ),
         ]
 

@@ -10,8 +10,37 @@ from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, Value, 
 from django.db.models.functions import Coalesce, Now
 
 if TYPE_CHECKING:
+    import consent.credential_models
     import consent.models  # noqa: F401  # named in the bases below
     from tenants.models import PartnerTenant
+
+
+class ApplicationCredentialQuerySet(models.QuerySet["consent.credential_models.ApplicationCredential"]):
+    def current(self) -> ApplicationCredentialQuerySet:
+        """Credentials in use by a registration that is not retired."""
+        return self.filter(current_for__isnull=False).exclude(current_for__state="retired")
+
+    def for_roll_back(self) -> ApplicationCredentialQuerySet:
+        """Credentials that were in use before, the latest first."""
+        return self.filter(
+            current_for__isnull=True, promoted_at__isnull=False, refused_at__isnull=True, retired_at__isnull=True
+        ).order_by("-promoted_at", "-pk")
+
+    def with_state(self) -> ApplicationCredentialQuerySet:
+        """Annotate ``state`` (``ApplicationCredential.State``)."""
+        from consent.credential_models import ApplicationCredential
+
+        is_ = ApplicationCredential.State
+        return self.annotate(
+            state=Case(
+                When(current_for__isnull=False, then=Value(is_.CURRENT)),
+                When(retired_at__isnull=False, then=Value(is_.RETIRED)),
+                When(refused_at__isnull=False, then=Value(is_.REFUSED)),
+                When(promoted_at__isnull=False, then=Value(is_.PREVIOUS)),
+                default=Value(is_.CANDIDATE),
+                output_field=models.CharField(),
+            )
+        )
 
 
 class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):

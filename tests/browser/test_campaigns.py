@@ -49,7 +49,8 @@ def ready(mail_server: MailServer, running_portal: RunningPortal) -> RunningPort
     application.secrets[secret] = portal.sandbox.world.now() + 3600
     application.redirect_uris.add(f"{portal.base}/consent/callback/global")
     portal.manage("shell", "--verbosity", "0", "-c", SEED)
-    portal.manage("store_credential", "1", "secret", "--activate", given=secret)
+    portal.manage("add_credential", "1", "secret", given=secret)
+    portal.manage("promote_credential", "1", "--unproven", "--activate")
     return portal
 
 
