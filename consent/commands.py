@@ -93,7 +93,7 @@ def consent_of(partner: PartnerTenant) -> PartnerConsent:
     consent = (
         PartnerConsent.objects.usable()
         .for_partner(partner)
-        .select_related("partner", "registration")
+        .select_related("partner", "registration__credential")
         .order_by("-consented_at")
         .first()
     )

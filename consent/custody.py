@@ -228,7 +228,7 @@ class Custody:
             if owner is None:
                 raise TokenUnavailable(BUSY)
             consent = self.roll_forward(
-                PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk), owner
+                PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk), owner
             )
             stopped = consent.state == PartnerConsent.State.STOPPED
             if stopped:  # its name may be another record's; nothing under it is touched
@@ -417,7 +417,7 @@ class Custody:
             if new_owner is None:
                 log.warning("a late version of a secret is left to the next renewal", extra={"consent": consent.pk})
                 return
-            row = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            row = PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
             if row.partner.is_active:
                 row = self.roll_forward(row, new_owner)
             if row.secret_version != version:
@@ -543,7 +543,7 @@ class Custody:
                     alarms.consented_again(consent)
         if adopted:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
-            return PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
         return consent
 
     def _switch_off_replaced(self, consent: PartnerConsent, version: SecretVersion) -> None:
