@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent.credential_models import ApplicationCredential
+from consent.credentials import sha1_thumbprint
 from portal.audit.models import AuditEvent
 from portal.sandbox.world import Refusal
 from tests import builders
@@ -105,6 +106,7 @@ def test_the_page_says_what_to_do_at_microsoft_and_shows_no_vault_name(connected
     page = text(Staff().get(f"{LIST}{certificate.pk}/change/"))
     assert "Upload certificate" in page
     assert certificate.key_id in page
+    assert sha1_thumbprint(certificate.public_certificate) in page
     for hidden in (certificate.secret_name, certificate.secret_version):
         assert hidden not in page
 
