@@ -31,11 +31,11 @@ def main() -> int:
         failed = subprocess.run(command, env=environment, check=False).returncode
         lines = [json.loads(line) for line in table.read_text().splitlines()] if table.exists() else []
     held = Counter((line["point"], line["vault"], line["strict"], line["outcome"]) for line in lines)
-    print(f"{'killed at':<50} {'vault':<6} {'rotation':<8} rounds  each ended")
+    sys.stdout.write(f"{'killed at':<50} {'vault':<6} {'rotation':<8} rounds  each ended\n")
     for (point, vault, strict, outcome), number in sorted(held.items()):
-        print(f"{point:<50} {vault:<6} {'strict' if strict else 'lenient':<8} {number:>6}  {outcome}")
+        sys.stdout.write(f"{point:<50} {vault:<6} {'strict' if strict else 'lenient':<8} {number:>6}  {outcome}\n")
     wanted = rounds * PLACES
-    print(f"{len(lines)} of {wanted} rounds hold: no token lost elsewhere, one current, nothing left over")
+    sys.stdout.write(f"{len(lines)} of {wanted} rounds hold: no token lost elsewhere, one current, nothing left over\n")
     return int(bool(failed) or len(lines) != wanted)
 
 
