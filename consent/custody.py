@@ -42,6 +42,7 @@ from portal.microsoft.errors import (
     InteractionRequired,
     MfaRequired,
     NotFound,
+    NotSent,
     RemoteError,
     UnexpectedResponse,
     Unreachable,
@@ -595,7 +596,8 @@ def is_cut_off(consent: PartnerConsent, error: RemoteError) -> bool:
 def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
     """Tell whether the stored token is as good as before: refused or never sent, and no older renewal is open."""
     refused = error.status is not None and 400 <= error.status < 500
-    return consent.renewal_started_at is None and (refused or error.service != "entra")
+    never_sent = error.service != "entra" or isinstance(error, NotSent)
+    return consent.renewal_started_at is None and (refused or never_sent)
 
 
 def record_id(consent: PartnerConsent) -> str:

@@ -4,7 +4,8 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent import clients
-from consent.commands import EXIT_SOME_FAILED, ConsentCommand, consent_of
+from consent.access_tokens import consent_of
+from consent.commands import EXIT_SOME_FAILED, ConsentCommand
 from consent.customers import PushRefused, push
 from consent.selection import one_tenant_id
 from portal.microsoft.identifiers import new_correlation_id
