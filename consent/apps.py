@@ -10,7 +10,7 @@ class ConsentConfig(AppConfig):
         from consent import panels
         from portal.site.dashboard import register_panel
 
-        for panel in (panels.attention_panel, panels.customers_panel, panels.flows_panel):
+        for panel in (panels.attention_panel, panels.credentials_panel, panels.customers_panel, panels.flows_panel):
             register_panel(panel)
         self._add_partner_pages()
         self._add_incident_pages()
@@ -36,6 +36,7 @@ class ConsentConfig(AppConfig):
             consent="admin:consent_partnerconsent_change",
             waiting="admin:consent_waitingtoken_change",
             registration="admin:consent_applicationregistration_change",
+            credential="admin:consent_applicationcredential_change",
         )
 
     def _add_partner_pages(self) -> None:

@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from consent import alarms
 from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
-from consent.credentials import ClientCredential, read_credential
+from consent.credential_models import ApplicationCredential
+from consent.credentials import ClientCredential, FederatedCredential, read_credential
+from consent.custody import TokenUnavailable
 from consent.customers import CustomerClients
 from consent.directory import DirectoryClient
 from consent.entra import EntraClient, MetadataCache
@@ -22,7 +26,8 @@ from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.proof import ConsentTools
 from consent.tokens import Audience, TokenService
-from consent.vault.base import SecretName, SecretVersion, Vault
+from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
+from consent.vault.pace import Pace
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.http import GuardedSession, RetryPolicy
 from portal.microsoft.identifiers import CorrelationId
@@ -30,6 +35,10 @@ from portal.microsoft.secret import Secret
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
+
+if TYPE_CHECKING:
+    from consent.vault.azure import AzureKeyVault
+    from consent.vault.local import LocalVault
 
 
 def cloud(key: str) -> NationalCloud:
@@ -71,28 +80,50 @@ def session() -> requests.Session:
 
 @cache
 def vault() -> Vault:
-    """Return the vault that VAULT_URL names.
+    """Return the vault that VAULT_URL names, with the portal's own identity: Get and Set.
 
     Raises:
         VaultConfigurationError: it cannot be opened; says which path or variable and what to do.
     """
-    if settings.VAULT_URL.startswith("https://"):
-        from consent.vault.azure import open_azure_vault, vault_credential
+    return _open_vault("")
 
-        own_cloud = cloud(settings.VAULT_CLOUD)
-        credential = vault_credential(
-            settings.VAULT_IDENTITY,
-            authority=own_cloud.authority,
-            tenant_id=settings.VAULT_TENANT_ID,
-            client_id=settings.VAULT_CLIENT_ID,
-            credential_file=settings.VAULT_CREDENTIAL_FILE,
-            session=session(),
-        )
-        return open_azure_vault(settings.VAULT_URL, credential, session=session())
-    from consent.vault.local import LocalVault
 
-    directory = Path(settings.VAULT_URL)
-    return LocalVault.open(directory, Path(settings.VAULT_KEY_FILE))
+@cache
+def inventory() -> Inventory:
+    """Return the same vault with the identity that may List; only for the reconcile command. Raises as vault()."""
+    return _open_vault(settings.VAULT_RECONCILE_IDENTITY)
+
+
+@cache
+def eraser() -> Eraser:
+    """Return the same vault with the identity that may Delete and Purge; only to erase. Raises as vault()."""
+    return _open_vault(settings.VAULT_ERASE_IDENTITY)
+
+
+def _open_vault(identity: str) -> AzureKeyVault | LocalVault:
+    """Open the vault. ``identity`` is empty for the portal's own, or ``client id`` or ``client id,credential file``."""
+    if not settings.VAULT_URL.startswith("https://"):
+        from consent.vault.local import LocalVault
+
+        return LocalVault.open(Path(settings.VAULT_URL), Path(settings.VAULT_KEY_FILE))
+
+    from consent.vault.azure import open_azure_vault, vault_credential
+
+    client_id, _, credential_file = (part.strip() for part in identity.partition(","))
+    credential = vault_credential(
+        settings.VAULT_IDENTITY,
+        authority=cloud(settings.VAULT_CLOUD).authority,
+        tenant_id=settings.VAULT_TENANT_ID,
+        client_id=client_id or settings.VAULT_CLIENT_ID,
+        credential_file=credential_file if client_id else settings.VAULT_CREDENTIAL_FILE,
+        session=session(),
+    )
+    return open_azure_vault(settings.VAULT_URL, credential, session=session(), pace=_pace())
+
+
+@cache
+def _pace() -> Pace:
+    return Pace()
 
 
 @cache
@@ -106,21 +137,62 @@ def _validator() -> IdTokenValidator:
 
 
 @cache
-def _credential(kind: str, name: str, version: str) -> ClientCredential:
-    """Read the application's credential from the vault once; a new version is another key of this cache."""
-    return read_credential(kind, vault().read(SecretName(name), SecretVersion(version)).value)
+def _credential(kind: str, name: str, version: str, sends_chain: bool) -> ClientCredential:
+    """Read the application's credential from the vault once; another version is another key of this cache."""
+    return read_credential(kind, vault().read(SecretName(name), SecretVersion(version)).value, sends_chain=sends_chain)
+
+
+@cache
+def _managed_identity(client_id: str, audience: str) -> ClientCredential:
+    return FederatedCredential(client_id, audience)
+
+
+def client_credential(credential: ApplicationCredential, own_cloud: NationalCloud) -> ClientCredential:
+    """Return what the row points to, ready for use; parsed once in a process."""
+    if credential.kind == ApplicationCredential.Kind.FEDERATED:
+        return _managed_identity(credential.key_id, own_cloud.federation_audience)
+    return _credential(credential.kind, credential.secret_name, credential.secret_version, credential.sends_chain)
 
 
 def entra(registration: ApplicationRegistration, correlation_id: CorrelationId) -> EntraClient:
-    """Return the sign-in client of this registration for one unit of work."""
+    """Return the sign-in client of this registration for one unit of work, with the credential that is current.
+
+    Note: this reads ``registration.credential``; where it is not loaded, that is a query.
+
+    Raises:
+        TokenUnavailable: the registration has no credential yet.
+    """
+    if registration.credential is None:
+        raise TokenUnavailable(f"{registration} has no credential yet; promote one (manage.py promote_credential).")
+    return _entra_with(registration, registration.credential, correlation_id)
+
+
+def _entra_with(
+    registration: ApplicationRegistration, credential: ApplicationCredential, correlation_id: CorrelationId
+) -> EntraClient:
+    own_cloud = cloud(registration.cloud)
     return EntraClient(
-        cloud=cloud(registration.cloud),
+        cloud=own_cloud,
         application_id=registration.client_id,
-        credential=_credential(
-            registration.credential_kind, registration.credential_name, registration.credential_version
-        ),
+        credential=client_credential(credential, own_cloud),
         session=session(),
         correlation_id=correlation_id,
+    )
+
+
+def tokens_with(credential: ApplicationCredential) -> TokenService:
+    """Return the door to tokens with this credential instead of the current one, to prove it.
+
+    It has caches of its own, saves nothing that Entra does not force it to save (a service that rotates strictly has
+    spent the stored token), and reports no refusal: a candidate's refusal is no incident.
+    """
+    strict = not settings.TOKEN_SAVE_AFTER_HOURS
+    return TokenService(
+        vault=vault(),
+        entra=lambda registration, correlation_id: _entra_with(registration, credential, correlation_id),
+        validator=_validator(),
+        clouds=cloud,
+        save_after=timedelta() if strict else timedelta.max,
     )
 
 
@@ -133,6 +205,7 @@ def tokens() -> TokenService:
         validator=_validator(),
         clouds=cloud,
         save_after=timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS),
+        credential_refused=alarms.credential_refused,
     )
 
 
@@ -216,5 +289,16 @@ def customer_clients(
 
 def reset() -> None:
     """Forget everything that was built from settings; for tests and after a fork."""
-    for factory in (session, vault, _metadata, _validator, _credential, tokens):
+    for factory in (
+        session,
+        vault,
+        inventory,
+        eraser,
+        _pace,
+        _metadata,
+        _validator,
+        _credential,
+        _managed_identity,
+        tokens,
+    ):
         factory.cache_clear()

@@ -86,7 +86,7 @@ def _token(sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId) -
         return service.access_token(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id)
     custody.check_usable(consent)
     try:
-        stored = custody.fetch(consent)
+        stored = custody.look_up(consent).value
         tenant = consent.partner.tenant
         return service.exchange(consent, Audience.PARTNER_CENTER, tenant, stored, correlation_id).access_token
     except IdentityMismatch as mismatch:

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from consent import clients
 from consent.customer_sync import CUSTOMER_SYNC
+from consent.reconcile import Reconciler, TooManyChanges
 from consent.token_checks import TOKEN_CHECK
 from consent.upkeep import clean_up
 from portal.audit.trail import SYSTEM
@@ -46,6 +47,15 @@ def _watch_trail() -> str:
     return "whole" if broken is None else f"broken at {broken}"
 
 
+def _reconcile() -> str:
+    """Never more than is safe and little; what needs a person is an incident (R-02, R-41)."""
+    try:
+        report = Reconciler(vault=clients.vault(), inventory=clients.inventory(), actor=SYSTEM).run()
+    except TooManyChanges:
+        return "too many differences; nothing was changed"
+    return f"{len(report.differences)} differences, {report.open} left"
+
+
 def register_jobs() -> None:
     """Put the jobs of this app on the schedule."""
     hour, day = timedelta(hours=1), timedelta(days=1)
@@ -53,6 +63,7 @@ def register_jobs() -> None:
         Job(name="token_check", label="Token check", every=hour, work=lambda: _hourly(TOKEN_CHECK)),
         Job(name="customer_sync", label="Customer sync", every=hour, work=lambda: _hourly(CUSTOMER_SYNC)),
         Job(name="clean_up", label="Clean-up", every=day, work=_clean_up),
+        Job(name="vault_reconcile", label="Comparison of vault and database", every=day, work=_reconcile),
         Job(name="audit_trail", label="Check of the audit trail", every=day, work=_watch_trail),
     ):
         register(job)

@@ -130,6 +130,9 @@ VAULT_CLOUD = env.text("VAULT_CLOUD", "global")
 VAULT_TENANT_ID = env.text("VAULT_TENANT_ID", "")
 VAULT_CLIENT_ID = env.text("VAULT_CLIENT_ID", "")
 VAULT_CREDENTIAL_FILE = env.text("VAULT_CREDENTIAL_FILE", "")
+# Other identities for what needs more than Get and Set: "client id" or "client id,credential file" (S-40).
+VAULT_RECONCILE_IDENTITY = env.text("VAULT_RECONCILE_IDENTITY", "")
+VAULT_ERASE_IDENTITY = env.text("VAULT_ERASE_IDENTITY", "")
 
 # --- Django -------------------------------------------------------------------------------------------------------
 
