@@ -17,12 +17,13 @@ class ConsentConfig(AppConfig):
         self._add_kinds_of_runs()
 
     def _add_kinds_of_runs(self) -> None:
+        from consent.customer_push import CUSTOMER_PUSH
         from consent.customer_sync import CUSTOMER_SYNC
         from consent.schedule import register_jobs
         from consent.token_checks import TOKEN_CHECK
         from portal.runs.kinds import register
 
-        for kind in (TOKEN_CHECK, CUSTOMER_SYNC):
+        for kind in (TOKEN_CHECK, CUSTOMER_SYNC, CUSTOMER_PUSH):
             register(kind)
         register_jobs()
 

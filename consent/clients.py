@@ -123,7 +123,7 @@ def _open_vault(identity: str) -> AzureKeyVault | LocalVault:
 
 @cache
 def _pace() -> Pace:
-    return Pace()
+    return Pace(calls=10 * settings.VAULT_RATE)
 
 
 @cache

@@ -421,7 +421,7 @@ def test_push_consent_prints_what_was_read_in_the_tenant(connected: Portal) -> N
     assert (ran.code, again.code) == (0, 0)
     assert f"{customer}: granted" in ran.out
     assert "Directory.Read.All, User.Read.All" in ran.out
-    line = json.loads(again.out)
+    line = json.loads(again.out.splitlines()[0])
     assert (line["customer"], line["state"], line["owner"]) == (customer.tenant_id, "granted", "")
     assert_silent(connected, ran)
 
