@@ -1,7 +1,7 @@
 """Invite many partners for one reason: choose, send, watch, remind, close.
 
 Everything can be run again: what was sent is not sent twice, who is connected gets no mail, and a campaign is closed
-once. Mails leave one by one outside any transaction; before each of them its attempt is written.
+once. Mails leave one by one outside any transaction; before each of them its link is written, after it the outcome.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from consent import invitations, links
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from consent.querysets import CampaignPartnerQuerySet
 from portal.audit.trail import Actor, record
-from portal.mail import MailLost, MailRefused, MailUnavailable
+from portal.mail import MailRefused
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTag, PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
@@ -221,19 +221,12 @@ def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> 
             reason=Campaign.Reason(item.campaign.reason),
         )
     except MailRefused:
-        return _not_sent(item, SendProblem.REFUSED)
-    except MailLost:
-        raise  # an attempt without outcome: it may have left, so only a reminder repeats it
-    except MailUnavailable:
-        _not_sent(item, SendProblem.UNAVAILABLE)
-        raise
-    when = "reminded_at" if item.sent_at else "sent_at"
-    CampaignPartner.objects.filter(pk=item.pk).update(**{when: timezone.now()})
+        return Mailing(partner=item.partner.name, problem=SendProblem.REFUSED)
     return Mailing(partner=item.partner.name, problem=None)
 
 
 def _claim(item: CampaignPartner, actor: Actor) -> tuple[ConsentLink, Secret] | None:
-    """Write the attempt and make its link, in one transaction. None: somebody was faster.
+    """Make the link, which is the attempt, in one transaction. None: somebody was faster.
 
     Rows are written in the order campaign, partner, link, audit trail everywhere, so that nobody waits in a circle.
     """
@@ -243,8 +236,7 @@ def _claim(item: CampaignPartner, actor: Actor) -> tuple[ConsentLink, Secret] | 
         if not Campaign.objects.filter(pk=campaign.pk, closed_at__isnull=True).update(closed_at=None):
             return None
         # Every claim changes the link, and so does who replaces it by hand.
-        as_read = CampaignPartner.objects.filter(pk=item.pk, link=item.link_id)
-        if not as_read.update(attempted_at=timezone.now(), last_send_problem=""):
+        if not CampaignPartner.objects.filter(pk=item.pk, link=item.link_id).update(last_send_problem=""):
             return None
         lifetime = timedelta(days=campaign.link_days)
         if item.link is None:

@@ -10,8 +10,37 @@ from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, Value, 
 from django.db.models.functions import Coalesce, Now
 
 if TYPE_CHECKING:
+    import consent.credential_models
     import consent.models  # noqa: F401  # named in the bases below
     from tenants.models import PartnerTenant
+
+
+class ApplicationCredentialQuerySet(models.QuerySet["consent.credential_models.ApplicationCredential"]):
+    def current(self) -> ApplicationCredentialQuerySet:
+        """Credentials in use by a registration that is not retired."""
+        return self.filter(current_for__isnull=False).exclude(current_for__state="retired")
+
+    def for_roll_back(self) -> ApplicationCredentialQuerySet:
+        """Credentials that were in use before, the latest first."""
+        return self.filter(
+            current_for__isnull=True, promoted_at__isnull=False, refused_at__isnull=True, retired_at__isnull=True
+        ).order_by("-promoted_at", "-pk")
+
+    def with_state(self) -> ApplicationCredentialQuerySet:
+        """Annotate ``state`` (``ApplicationCredential.State``)."""
+        from consent.credential_models import ApplicationCredential
+
+        is_ = ApplicationCredential.State
+        return self.annotate(
+            state=Case(
+                When(current_for__isnull=False, then=Value(is_.CURRENT)),
+                When(retired_at__isnull=False, then=Value(is_.RETIRED)),
+                When(refused_at__isnull=False, then=Value(is_.REFUSED)),
+                When(promoted_at__isnull=False, then=Value(is_.PREVIOUS)),
+                default=Value(is_.CANDIDATE),
+                output_field=models.CharField(),
+            )
+        )
 
 
 class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
@@ -177,7 +206,7 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
                 *_attempt_cases(),
                 When(~Q(last_send_problem=""), then=Value(is_.SEND_FAILED)),
                 When(sent_at__isnull=False, then=Value(is_.SENT)),
-                When(attempted_at__isnull=False, then=Value(is_.INTERRUPTED)),
+                When(link__isnull=False, then=Value(is_.INTERRUPTED)),
                 default=Value(is_.INVITED),
                 output_field=models.CharField(),
             )
@@ -185,13 +214,16 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
 
     def to_send(self) -> CampaignPartnerQuerySet:
         """Invitations that certainly did not leave, and partners who are not connected without one."""
-        unsent = self.filter(Q(attempted_at__isnull=True) | ~Q(last_send_problem=""))
+        unsent = self.filter(Q(link__isnull=True) | ~Q(last_send_problem=""))
         # What failed before comes last, so that it never keeps the others waiting.
         return unsent.with_progress().exclude(Q(progress="connected")).order_by("last_send_problem", "pk")
 
     def to_remind(self, before: datetime) -> CampaignPartnerQuerySet:
-        """Partners who are not connected, and whose latest mail left, or may have left, before that moment."""
-        mailed = self.filter(attempted_at__lt=before, last_send_problem="")
+        """Partners who are not connected, and whose latest mail left, or may have left, before that moment.
+
+        Each mail has a link of its own, whoever sent it, so the link's age is the mail's.
+        """
+        mailed = self.filter(link__created_at__lt=before, last_send_problem="")
         return mailed.with_progress().exclude(Q(progress__in=["connected", "waiting"])).order_by("pk")
 
     def with_open_link(self) -> CampaignPartnerQuerySet:

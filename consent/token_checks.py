@@ -13,7 +13,7 @@ from typing import Any
 
 from consent import clients
 from consent.checks import Verdict, judge, write_verdicts
-from consent.custody import BUSY, IdentityMismatch, TokenUnavailable
+from consent.custody import BUSY, LOST, IdentityMismatch, TokenUnavailable, is_cut_off, spends_nothing
 from consent.models import PartnerConsent
 from consent.renewals import Pointer, Renewals
 from consent.selection import partners_in
@@ -40,6 +40,8 @@ class Check:
     mismatch: str = ""
     not_saved: str | None = None
     won: bool = False
+    lost: bool = False
+    nothing_spent: bool = False
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
@@ -58,7 +60,7 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 
 def load(keys: Sequence[int], context: Context) -> dict[int, Check]:
     """Read the rows again, immediately before use (S-51, S-53), and take the leases of those to renew."""
-    consents = PartnerConsent.objects.filter(pk__in=keys).select_related("partner", "registration")
+    consents = PartnerConsent.objects.filter(pk__in=keys).select_related("partner", "registration__credential")
     checks = {consent.pk: Check(consent) for consent in consents}
     service = clients.tokens()
     due = [check.consent for check in checks.values() if service.is_due(check.consent)]
@@ -113,11 +115,18 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
         if check.owner:
             consent, stored = custody.fetch_to_renew(consent, check.owner)
             check.consent = consent
+            custody.check_not_lost(consent)
         else:
             stored = custody.look_up(consent).value
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
     except IdentityMismatch as mismatch:
         check.mismatch = mismatch.why
+        raise
+    except RemoteError as error:
+        if check.owner and service.saves_each and is_cut_off(consent, error):
+            check.lost = True
+            raise TokenUnavailable(LOST) from error
+        check.nothing_spent = spends_nothing(consent, error)
         raise
     if check.owner and answer.refresh_token is not None and check.pointer is None:
         try:
@@ -139,6 +148,8 @@ def write(done: Sequence[Done], context: Context) -> None:
         check.won = check.consent.pk in won
         if check.mismatch:
             custody.stop(check.consent, check.mismatch, CorrelationId(context.correlation_id(check.consent.pk)))
+        if check.lost:
+            custody.interrupted(check.consent, CorrelationId(context.correlation_id(check.consent.pk)))
     write_verdicts(verdicts, actor=context.actor)
     record_all(
         [
@@ -169,6 +180,9 @@ def release(checks: Sequence[Check], context: Context) -> None:
     """Give the leases back. A version that was kept already is adopted by the next renewal."""
     custody = Renewals(clients.vault())
     for owner in {check.owner for check in checks if check.owner}:
+        custody.nothing_spent(
+            [check.consent for check in checks if check.owner == owner and check.nothing_spent], owner
+        )
         custody.release_all([check.consent for check in checks if check.owner == owner], owner)
 
 

@@ -14,14 +14,23 @@ from enum import StrEnum
 
 from django.utils import timezone
 
-from consent.custody import BUSY, Custody, IdentityMismatch, NewConsent, TokenUnavailable
-from consent.entra import EntraClient, TokenResponse
+from consent.custody import (
+    BUSY,
+    LOST,
+    Custody,
+    IdentityMismatch,
+    NewConsent,
+    TokenUnavailable,
+    is_cut_off,
+    spends_nothing,
+)
+from consent.entra import SERVICE, EntraClient, TokenResponse
 from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import SecretDisabled, Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
-from portal.microsoft.errors import UnexpectedResponse
+from portal.microsoft.errors import AuthenticationFailed, RemoteError, UnexpectedResponse
 from portal.microsoft.identifiers import CorrelationId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant, PartnerTenant
@@ -70,6 +79,7 @@ class TokenService:
     Args:
         entra: makes the sign-in client of a registration for one unit of work.
         save_after: a rotated refresh token is saved when the stored one is older; zero saves each (R-11).
+        credential_refused: told when Entra refuses the registration's own credential (R-14).
     """
 
     def __init__(
@@ -80,12 +90,14 @@ class TokenService:
         validator: IdTokenValidator,
         clouds: Callable[[str], NationalCloud] = get_cloud,
         save_after: timedelta = timedelta(hours=24),
+        credential_refused: Callable[[ApplicationRegistration, RemoteError], None] = lambda registration, error: None,
     ) -> None:
         self._custody = Custody(vault)
         self._entra = entra
         self._validator = validator
         self._clouds = clouds
         self._save_after = save_after
+        self._credential_refused = credential_refused
         self._cache: dict[tuple[int, Audience, str], _Cached] = {}
         self._locks: dict[tuple[int, Audience, str], threading.Lock] = {}
         self._guard = threading.Lock()
@@ -122,7 +134,12 @@ class TokenService:
             cached = self._cache.get(place)
             if cached is not None and not fresh and time.monotonic() < cached.until:
                 return cached.token
-            answer = self._redeem(current, audience, tenant, correlation_id)
+            try:
+                answer = self._redeem(current, audience, tenant, correlation_id)
+            except AuthenticationFailed as error:
+                if error.service == SERVICE:
+                    self._credential_refused(current.registration, error)
+                raise
             until = answer.received_at + answer.expires_in - _EARLY_SECONDS
             self._cache[place] = _Cached(answer.access_token, until)
             return answer.access_token
@@ -172,8 +189,20 @@ class TokenService:
             if owner is None:  # somebody else renews right now; Entra honours the stored token meanwhile
                 return self._redeem_stored(consent, audience, tenant, correlation_id)
             consent = self._custody.roll_forward(self._usable(consent.pk), owner)
-            answer = self._redeem_stored(consent, audience, tenant, correlation_id)
-            if answer.refresh_token is not None:
+            self._custody.begin(consent, owner)
+            try:
+                answer = self._redeem_stored(consent, audience, tenant, correlation_id)
+            except RemoteError as error:
+                if strict and not is_customer and is_cut_off(consent, error):
+                    self.forget(consent.pk)
+                    self._custody.interrupted(consent, correlation_id)
+                    raise TokenUnavailable(LOST) from error
+                if spends_nothing(consent, error):
+                    self._custody.nothing_spent([consent], owner)
+                raise
+            if answer.refresh_token is None:
+                self._custody.nothing_spent([consent], owner)
+            else:
                 self._custody.save_rotated(consent, answer.refresh_token, owner, correlation_id)
             return answer
 
@@ -202,7 +231,11 @@ class TokenService:
             self._stop(consent, mismatch.why, correlation_id)
             raise
         # R-12: a partner disabled while the answer was on its way gets nothing out of it.
-        self._usable(consent.pk)
+        try:
+            self._usable(consent.pk)
+        except TokenUnavailable:
+            self._custody.discarded(consent, "partner disabled", correlation_id)
+            raise
         return answer
 
     def exchange(

@@ -34,7 +34,7 @@ FLOW_COOKIE = "__Host-cpv-flow-token"
 
 _SEED = """
 import json, sys
-from consent import clients, links, registrations
+from consent import clients, links, rotation
 from portal.microsoft.secret import Secret
 from portal.sandbox import scenarios
 from portal.sandbox.world import known_id
@@ -43,11 +43,13 @@ from tests import builders
 given = json.loads(sys.stdin.read())
 registration = builders.registration(
     application_id=scenarios.application_id(), home_tenant_id=scenarios.vendor_tenant(), permission_set="extended",
-    state="draft", credential_kind="none", credential_name="", credential_version="",
+    state="draft", credential=None,
 )
-registrations.store_credential(
-    registration, Secret(given["secret"]), kind="secret", expires_at=None, vault=clients.vault(), actor=builders.ACTOR
+credential = rotation.add_secret(
+    registration, Secret(given["secret"]), expires_at=None, vault=clients.vault(), actor=builders.ACTOR
 )
+rotation.promote(credential, door=clients.tokens_with, actor=builders.ACTOR, allow_unproven=True)
+registration.refresh_from_db()
 registration.state = "active"
 registration.save()
 seeded = []
