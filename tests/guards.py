@@ -1,6 +1,6 @@
 """Take each of the most important guards out of a copy of the tree and see its test fail (S-75).
 
-    python -m tests.guards              all guards, two at a time, about four minutes
+    python -m tests.guards              all guards, two at a time; minutes, not seconds
     python -m tests.guards nonce iss    these only
 
 Exit codes: 0 each test passes with the guard and fails without it, 1 some does not, 2 no such guard, 3 the tests fail
@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _AT_ONCE = 2
 _SECONDS = 240  # for the tests of one guard; without a guard a browser may wait for what never comes
 _NOT_SOURCE = ("__pycache__", "screenshots", "static-collected", "node_modules")
-_FAILED = re.compile(r"^FAILED (\S+?)(?:\[| - |$)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::\S+?)(?:\[| - |$)", re.MULTILINE)  # an error is a fixture that failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,9 @@ class Guard:
     """A line that refuses something, and who notices when it is gone.
 
     Attributes:
+        text: what stands in the file exactly once.
         tests: each of them must fail; a name without parameters stands for all of them, of which one must fail.
+        also: a second line that stops the same thing, and what stands there without it.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Guard:
     text: str
     without: str
     tests: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()
 
 
 class NotFound(Exception):
@@ -178,6 +182,7 @@ GUARDS = (
         text='kwargs["allow_redirects"] = False',
         without='kwargs["allow_redirects"] = True',
         tests=("tests/microsoft/test_http.py::test_a_redirect_is_not_followed_and_the_token_stays_here",),
+        also=(("    def get_redirect_target(self", "    def without_get_redirect_target(self"),),
     ),
     Guard(
         name="customer-list",
@@ -290,9 +295,11 @@ def removed(guard: Guard, root: Path = ROOT) -> str:
         NotFound: the text is not there, or more than once.
     """
     source = (root / guard.file).read_text(encoding="utf-8")
-    if (count := source.count(guard.text)) != 1:
-        raise NotFound(f"{guard.name}: {guard.file} holds the guard's text {count} times instead of once")
-    return source.replace(guard.text, guard.without)
+    for text, without in ((guard.text, guard.without), *guard.also):
+        if (count := source.count(text)) != 1:
+            raise NotFound(f"{guard.name}: {guard.file} holds the guard's text {count} times instead of once")
+        source = source.replace(text, without)
+    return source
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -324,19 +331,20 @@ def _copy(target: Path) -> Path:
     return target
 
 
-def _silent(guard: Guard, folder: Path) -> list[str]:
-    """Take the guard out of a copy; return the tests that did not notice."""
+def _silent(guard: Guard, folder: Path) -> tuple[list[str], float]:
+    """Take the guard out of a copy; return the tests that did not notice, and the seconds that it took."""
+    began = time.monotonic()
     _copy(folder)
     (folder / guard.file).write_text(removed(guard), encoding="utf-8")
     noticed = _failures(folder, guard.tests)
     shutil.rmtree(folder, ignore_errors=True)
-    return [test for test in guard.tests if test.partition("[")[0] not in noticed]
+    return [test for test in guard.tests if test.partition("[")[0] not in noticed], time.monotonic() - began
 
 
 def _failures(folder: Path, tests: Iterable[str]) -> list[str]:
     """Run tests in a copy of the tree; return the names of those that failed."""
     with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rf", "-p", "no:cacheprovider", *tests],
+        [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", *tests],
         cwd=folder,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "1000"},
         stdout=subprocess.PIPE,
@@ -353,14 +361,14 @@ def _failures(folder: Path, tests: Iterable[str]) -> list[str]:
     return failed if failed or run.returncode == 0 else [f"pytest ended with {run.returncode}", output[-2000:]]
 
 
-def _report(results: Iterable[tuple[Guard, list[str]]]) -> bool:
+def _report(results: Iterable[tuple[Guard, tuple[list[str], float]]]) -> bool:
     """Print one line a test; return whether a test did not notice."""
     wrong = False
-    print(f"{'guard':20} {'rule':5} {'without the guard':20} test")  # noqa: T201
-    for guard, silent in results:
+    print(f"{'guard':20} {'rule':5} {'without the guard':20} {'s':>4} test")  # noqa: T201
+    for guard, (silent, seconds) in results:
         for test in guard.tests:
             verdict = "STILL PASSES" if test in silent else "failed as it must"
-            print(f"{guard.name:20} {guard.shows:5} {verdict:20} {test}", flush=True)  # noqa: T201
+            print(f"{guard.name:20} {guard.shows:5} {verdict:20} {seconds:4.0f} {test}", flush=True)  # noqa: T201
         wrong = wrong or bool(silent)
     return wrong
 
