@@ -145,6 +145,10 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
 
         return self.filter(Exists(PartnerTenant.objects.active().filter(pk=OuterRef("partner_id"))))
 
+    def with_all_for_calls(self) -> PartnerConsentQuerySet:
+        """Rows with everything that a redemption reads of them; a forgotten relation is an error, not a query."""
+        return self.select_related("partner", "registration__credential").fetch_mode(models.FETCH_RAISE)
+
     def oldest_check_first(self) -> PartnerConsentQuerySet:
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")
 
