@@ -8,6 +8,7 @@ it never sees an ID token, and lives for one operation only.
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 import time
@@ -23,8 +24,8 @@ import urllib3
 from consent.credentials import ClientCredential
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose_token_error
-from portal.microsoft.errors import NotFound, RemoteError, Throttled, UnexpectedResponse, Unreachable
-from portal.microsoft.http import DEFAULT_RETRY_AFTER_SECONDS, parse_json, retry_after_seconds
+from portal.microsoft.errors import NotFound, NotSent, RemoteError, Throttled, UnexpectedResponse, Unreachable
+from portal.microsoft.http import DEFAULT_RETRY_AFTER_SECONDS, nothing_was_sent, parse_json, retry_after_seconds
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_domain, parse_tenant_id
 from portal.microsoft.secret import Secret
 
@@ -186,7 +187,10 @@ class EntraClient:
     def redeem_code(
         self, *, tenant_id: TenantId, code: Secret, redirect_uri: str, code_verifier: Secret, scope: str
     ) -> TokenResponse:
-        """Redeem an authorization code once, at the tenant where it was issued. Never repeated here (R-17).
+        """Redeem an authorization code once, at the tenant where it was issued.
+
+        It is repeated once if the connection failed before the request left, and never otherwise: a code that is
+        redeemed twice makes the service revoke what it issued (R-17, RFC 6749 4.1.2).
 
         Raises:
             RemoteError: ``Unreachable`` leaves the outcome unknown; the person starts again.
@@ -205,7 +209,11 @@ class EntraClient:
                 scopes=[scope],
             )
 
-        return self._exchange(tenant_id, operation, call, customer_tenant=False)
+        try:
+            return self._exchange(tenant_id, operation, call, customer_tenant=False)
+        except NotSent:
+            time.sleep(random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
+            return self._exchange(tenant_id, operation, call, customer_tenant=False)
 
     def redeem_refresh_token(
         self, *, tenant_id: TenantId, refresh_token: Secret, scope: str, customer_tenant: bool = False
@@ -312,7 +320,8 @@ def _transport_error(error: Exception, operation: str, correlation_id: Correlati
         return UnexpectedResponse(
             SERVICE, operation, correlation_id=correlation_id, detail="the answer is too large or cannot be decoded"
         )
-    return Unreachable(SERVICE, operation, correlation_id=correlation_id)
+    kind = NotSent if nothing_was_sent() else Unreachable
+    return kind(SERVICE, operation, correlation_id=correlation_id)
 
 
 def get_document(session: requests.Session, url: str, operation: str, correlation_id: str = "") -> Mapping[str, Any]:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from django.db.backends.base.operations import BaseDatabaseOperations
 from pytest_django.fixtures import Settings
 
@@ -16,7 +18,7 @@ from portal.microsoft.secret import Secret
 from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
 from tests import builders
-from tests.portal import Browser, Portal
+from tests.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
 
@@ -33,6 +35,20 @@ def _fresh_clients() -> Iterator[None]:
     clients.reset()
     yield
     clients.reset()
+
+
+@pytest.fixture(autouse=True)
+def _sign_in_addresses_name_a_tenant(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """S-13, over the whole run: no token is asked for but at one tenant's own address."""
+    send, asked = requests.adapters.HTTPAdapter.send, []
+
+    def recorded(self: requests.adapters.HTTPAdapter, request: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(str(request.url))
+        return send(self, request, *args, **kwargs)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", recorded)
+    yield
+    assert sign_in_addresses_without_a_tenant(asked) == []
 
 
 @pytest.fixture(autouse=True, scope="session")

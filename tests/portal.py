@@ -17,7 +17,14 @@ from tenants.models import PartnerTenant
 from tests import builders
 
 SERVICE_ACCOUNT = "service@northwind.example.com"
+_TENANT_ADDRESS = re.compile("https?://[^/]+/[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}/")
 _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+
+
+def sign_in_addresses_without_a_tenant(addresses: list[str]) -> list[str]:
+    """Return those that ask for a token or lead to a sign-in, and name no tenant by its GUID (S-13)."""
+    sign_in = [address for address in addresses if re.search("/oauth2/|/adminconsent", urlsplit(address).path)]
+    return [address for address in sign_in if not _TENANT_ADDRESS.match(address)]
 
 
 class Browser(Client):
@@ -56,6 +63,7 @@ class Portal:
             f"{path}start", {"csrfmiddlewaretoken": match[1]}, headers={"referer": "https://portal.localhost" + path}
         )
         assert response.status_code == 303, response.content
+        assert sign_in_addresses_without_a_tenant([response["Location"]]) == []
         return str(response["Location"])
 
     def at_microsoft(self, authorize_url: str, user: str = SERVICE_ACCOUNT, **choices: Any) -> Answer:

@@ -94,6 +94,12 @@ class Unreachable(RetryableError):
     summary = "No answer"
 
 
+class NotSent(Unreachable):
+    """The connection failed before a byte of the request left: even what must not be done twice may be repeated."""
+
+    summary = "No connection"
+
+
 class Throttled(RetryableError):
     """Asked to slow down; wait ``retry_after`` seconds (60 when the service gave none)."""
 

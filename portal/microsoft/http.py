@@ -102,6 +102,11 @@ def paced(pace: Pace) -> Iterator[None]:
         _clock.pace = outer
 
 
+def nothing_was_sent() -> bool:
+    """Whether the latest request of this thread failed before a byte of it left: name, connection or handshake."""
+    return not getattr(_clock, "sent", True)
+
+
 class _DeadlineSocket(ssl.SSLSocket):
     """A TLS socket that obeys the limits of the call, even when a server sends one byte per second or never ends."""
 
@@ -122,6 +127,7 @@ class _DeadlineSocket(ssl.SSLSocket):
 
     def send(self, *args: Any, **kwargs: Any) -> int:
         self._limit()
+        _clock.sent = True  # before it is: a write that fails may have left in part
         return super().send(*args, **kwargs)
 
 
@@ -212,6 +218,7 @@ class GuardedSession(requests.Session):
         self.mount("https://", _Adapter(_ssl_context(ca_file), pool_size=pool_size, loopback=loopback))
 
     def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
+        _clock.sent = False
         parts = urlsplit(request.url or "")
         if parts.scheme != "https" or parts.username or not self._is_allowed(parts.netloc):
             raise DestinationRefused("an address outside this deployment's hosts was about to be called")

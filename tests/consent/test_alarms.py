@@ -45,7 +45,7 @@ def test_another_account_is_told_of_until_somebody_decides(portal: Portal) -> No
 def test_a_token_of_another_record_is_told_of(portal: Portal) -> None:
     portal.onboard(user=SERVICE_ACCOUNT)
     consent = PartnerConsent.objects.get()
-    PartnerConsent.objects.update(fingerprint="0" * 64)
+    PartnerConsent.objects.update(fingerprint="0" * 16)
     consent.refresh_from_db()
     with pytest.raises(IdentityMismatch):
         clients.tokens().access_token(consent, Audience.PARTNER_CENTER, correlation_id=CorrelationId(""))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import urllib3
 from django.conf import settings
 from django.db import connection
 from django.http import HttpResponse
@@ -294,3 +299,67 @@ def test_the_result_is_shown_only_to_the_browser_that_made_it(portal: Portal) ->
     assert response["Referrer-Policy"] == "no-referrer"
     assert who.get(response["Location"]).status_code == 200
     assert Browser().get(response["Location"]).status_code == 404
+
+
+# --- a code is redeemed once (R-17) ------------------------------------------------------------------------------
+
+
+def reset_in_the_handshake() -> socket.socket:
+    """Return a connection whose other end goes away before the first message of the TLS handshake is answered."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connection = socket.create_connection(listener.getsockname())
+    other_end, _ = listener.accept()
+    other_end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    other_end.close()
+    listener.close()
+    return connection
+
+
+def refused() -> socket.socket:
+    raise ConnectionRefusedError
+
+
+@pytest.mark.req("R-17")
+@pytest.mark.parametrize("failure", [refused, reset_in_the_handshake], ids=lambda failure: failure.__name__)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_code_is_sent_again_once_when_the_connection_failed_before_it_left(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch, failure: Callable[[], socket.socket], times: int
+) -> None:
+    browser = Browser()
+    answer = portal.at_microsoft(portal.press_continue(browser, portal.link()))
+    connect = urllib3.util.connection.create_connection
+    failed: list[Any] = []
+
+    def create_connection(*args: Any, **kwargs: Any) -> socket.socket:
+        if len(failed) < times:
+            failed.append(args)
+            return failure()
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", create_connection)
+    page = browser.get(portal.come_back(browser, answer)["Location"])
+
+    assert len(failed) == times
+    if times == 1:
+        assert portal.consent().state == "connected"
+        assert token_calls(portal) == 3, "the code, and the two proofs by the refresh token"
+    else:
+        assert page.status_code == 503
+        assert_refused(portal, "try_again")
+        assert token_calls(portal) == 0
+
+
+@pytest.mark.req("R-17")
+@pytest.mark.parametrize("close", ["before", "after"])
+def test_a_code_whose_answer_got_lost_is_not_sent_again_and_starting_again_works(portal: Portal, close: str) -> None:
+    portal.sandbox.world.faults.append(Fault(service="login", path=".*/token", close=close, times=5))
+    page = portal.onboard()
+
+    assert page.status_code == 503
+    assert "again" in page.content.decode()
+    assert_refused(portal, "try_again")
+    (left,) = [fault.times for fault in portal.sandbox.world.faults]
+    assert left == 4, "one request and no more"
+    portal.sandbox.world.faults.clear()
+    portal.onboard()
+    assert portal.consent().state == "connected"

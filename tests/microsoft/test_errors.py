@@ -29,6 +29,7 @@ def test_only_these_are_repeated() -> None:
     assert {kind.__name__ for kind in OURS if kind.retryable} == {
         "RetryableError",
         "Unreachable",
+        "NotSent",
         "Throttled",
         "ServerFault",
     }

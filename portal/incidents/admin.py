@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import NoReverseMatch, reverse
+
+from portal.incidents import desk
+from portal.incidents.models import Incident
+from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.display import EMPTY, Tone, badge, links, moment
+
+
+class OpenFilter(admin.SimpleListFilter):
+    """Open ones unless asked otherwise."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("new", "Nobody looks into it"), ("taken_up", "Taken up"), ("settled", "Settled"), ("all", "All")]
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            yield (
+                {**choice, "display": "Open"}
+                if choice["query_string"] == changelist.get_query_string(remove=[self.parameter_name])
+                else choice
+            )
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Incident]) -> QuerySet[Incident]:
+        match self.value():
+            case "all":
+                return queryset
+            case "settled":
+                return queryset.filter(settled_at__isnull=False)
+            case "new":
+                return queryset.filter(settled_at__isnull=True, seen_at__isnull=True)
+            case "taken_up":
+                return queryset.filter(settled_at__isnull=True, seen_at__isnull=False)
+        return queryset.filter(settled_at__isnull=True)
+
+
+@admin.register(Incident)
+class IncidentAdmin(ReadOnlyAdmin[Incident]):
+    """What somebody must look into."""
+
+    icon = "notifications_active"
+    list_display = ["words", "state", "owner", "times", "last_seen", "first_seen", "cause", "about"]
+    list_filter = [OpenFilter, "owner", "cause"]
+    search_fields = ["=about", "=cause", "words__icontains"]
+    fields = [
+        "words",
+        "state",
+        "owner",
+        "concerns",
+        "times",
+        "first_seen",
+        "last_seen",
+        "seen_by",
+        "taken_up",
+        "settled",
+        "mailed",
+        "cause",
+        "about",
+    ]
+    export_fields = [
+        "cause",
+        "about",
+        "owner",
+        "words",
+        "times",
+        "first_seen_at",
+        "last_seen_at",
+        "seen_by",
+        "seen_at",
+        "settled_at",
+        "mailed_at",
+    ]
+    actions = ["take_up", "settle_incidents"]
+
+    def has_settle_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("incidents.settle_incident")
+
+    @admin.display(description="State")
+    def state(self, incident: Incident) -> str:
+        if incident.settled_at:
+            return badge("Settled", Tone.GOOD)
+        return badge("Taken up", Tone.WARN) if incident.seen_at else badge("New", Tone.BAD)
+
+    @admin.display(ordering="last_seen_at", description="Last seen")
+    def last_seen(self, incident: Incident) -> str:
+        return moment(incident.last_seen_at)
+
+    @admin.display(ordering="first_seen_at", description="First seen")
+    def first_seen(self, incident: Incident) -> str:
+        return moment(incident.first_seen_at)
+
+    @admin.display(description="Taken up")
+    def taken_up(self, incident: Incident) -> str:
+        return moment(incident.seen_at)
+
+    @admin.display(description="Settled")
+    def settled(self, incident: Incident) -> str:
+        return moment(incident.settled_at)
+
+    @admin.display(description="Last mail to staff")
+    def mailed(self, incident: Incident) -> str:
+        return moment(incident.mailed_at)
+
+    @admin.display(description="Concerns")
+    def concerns(self, incident: Incident) -> str:
+        """Links to the pages of what it concerns, for the names that apps have pages for."""
+        shown = []
+        for name, key in sorted(incident.subject.items()):
+            try:
+                shown.append((f"{name} {key}", reverse(desk.PAGES[name], args=[key])))
+            except (KeyError, NoReverseMatch):
+                shown.append((f"{name} {key}", ""))
+        return links(shown) if shown else EMPTY
+
+    @admin.action(description="Take up", permissions=["settle"])
+    def take_up(self, request: HttpRequest, queryset: QuerySet[Incident]) -> None:
+        done = sum(desk.take_up(incident, actor=actor_of(request)) for incident in queryset)
+        self.message_user(request, f"{done} taken up.", messages.SUCCESS)
+
+    @admin.action(description="Settle", permissions=["settle"])
+    def settle_incidents(self, request: HttpRequest, queryset: QuerySet[Incident]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="settle_incidents",
+            title="Settle incidents",
+            explanation=(
+                "Use this when the cause is gone. Nothing is changed at Microsoft or in the vault; if it happens again "
+                "a new incident is opened, and staff are mailed again."
+            ),
+            button="Settle",
+        ):
+            return answer
+        done = sum(desk.close(incident, actor=actor_of(request)) for incident in queryset)
+        self.message_user(request, f"{done} settled.", messages.SUCCESS)
+        return None

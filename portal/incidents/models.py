@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q
+
+from portal.microsoft.diagnosis import Owner
+
+
+class IncidentQuerySet(models.QuerySet["Incident"]):
+    def open(self) -> IncidentQuerySet:
+        """Incidents that nobody settled."""
+        return self.filter(settled_at__isnull=True)
+
+
+class Incident(models.Model):
+    """One cause that somebody must look into. Written by ``portal.incidents.desk`` only.
+
+    There is one open row for a cause and what it concerns; what happens again only counts up.
+    """
+
+    class OwnerChoice(models.TextChoices):
+        US = Owner.US.value, "Us"
+        PARTNER = Owner.PARTNER.value, "The partner"
+        CUSTOMER = Owner.CUSTOMER.value, "The customer"
+        MICROSOFT = Owner.MICROSOFT.value, "Microsoft"
+        NOBODY = Owner.NOBODY.value, "Nobody: we retry"
+
+    cause = models.CharField(max_length=40, db_index=True, help_text="A word, such as wrong_tenant")
+    about = models.CharField(max_length=100, blank=True, help_text="What it concerns, such as partner:7")
+    owner = models.CharField("who must act", max_length=9, choices=OwnerChoice)
+    words = models.CharField("what happened and what to do", max_length=400)
+    subject = models.JSONField(default=dict, help_text="Ids of what it concerns")
+    times = models.PositiveIntegerField(default=1)
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(db_index=True)
+    seen_at = models.DateTimeField("taken up at", null=True)
+    seen_by = models.CharField("taken up by", max_length=150, blank=True)
+    settled_at = models.DateTimeField(null=True, db_index=True)
+    mailed_at = models.DateTimeField(null=True)
+    times_mailed = models.PositiveIntegerField("times at the last mail", default=0)
+
+    objects = IncidentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-last_seen_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["cause", "about"], condition=Q(settled_at__isnull=True), name="incident_once_while_open"
+            ),
+            models.CheckConstraint(condition=Q(times__gte=1), name="incident_happened"),
+            models.CheckConstraint(condition=Q(last_seen_at__gte=F("first_seen_at")), name="incident_seen_in_order"),
+        ]
+        permissions = [("settle_incident", "Can take up and settle an incident")]
+
+    def __str__(self) -> str:
+        return f"{self.cause} {self.about}".strip()

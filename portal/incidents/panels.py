@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from django.db.models import Count
+from django.http import HttpRequest
+from django.urls import reverse
+
+from portal.incidents.models import Incident
+from portal.site.dashboard import Figure, Panel, Row
+from portal.site.display import Tone
+
+_SHOWN = 6
+
+
+def incidents_panel(request: HttpRequest) -> Panel | None:
+    """Open incidents, the latest first, and how many wait for whom; two queries."""
+    if not request.user.has_perm("incidents.view_incident"):
+        return None
+    address = reverse("admin:incidents_incident_changelist")
+    owners = Incident.objects.open().order_by().values_list("owner").annotate(Count("pk"))
+    return Panel(
+        title="Incidents",
+        order=5,
+        link=address,
+        empty="Nothing needs to be looked into.",
+        figures=[
+            Figure(
+                label=str(Incident.OwnerChoice(owner).label),
+                value=number,
+                tone=Tone.BAD if owner == Incident.OwnerChoice.US else Tone.WARN,
+                link=f"{address}?owner__exact={owner}",
+            )
+            for owner, number in sorted(owners)
+        ],
+        rows=[
+            Row(
+                label=incident.words,
+                detail=f"{incident.get_owner_display()}, seen {incident.times} times",
+                link=reverse("admin:incidents_incident_change", args=[incident.pk]),
+                tone=Tone.WARN if incident.seen_at else Tone.BAD,
+            )
+            for incident in Incident.objects.open()[:_SHOWN]
+        ],
+    )
