@@ -18,6 +18,7 @@ from consent.credentials import ClientCredential, read_credential
 from consent.customers import CustomerClients
 from consent.directory import DirectoryClient
 from consent.entra import EntraClient, MetadataCache
+from consent.health import renew_after
 from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.proof import ConsentTools
@@ -132,7 +133,7 @@ def tokens() -> TokenService:
         entra=entra,
         validator=_validator(),
         clouds=cloud,
-        save_after=timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS),
+        save_after=min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after()),
     )
 
 

@@ -21,7 +21,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from consent import alarms
+from consent import alarms, health
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import (
     GENERATION_TAG,
@@ -36,6 +36,7 @@ from consent.vault.base import (
     new_secret_name,
 )
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
+from portal.microsoft.diagnosis import FailureClass, Owner
 from portal.microsoft.errors import NotFound, RemoteError, UnexpectedResponse, Unreachable
 from portal.microsoft.identifiers import CorrelationId, ObjectId
 from portal.microsoft.secret import Secret
@@ -104,7 +105,7 @@ class Custody:
             problem = f"The partner is {consent.partner.get_state_display().lower()}; enable it first."
         elif consent.state == PartnerConsent.State.STOPPED:
             problem = "The partner was stopped: a token belonged to another account or tenant. Look at the audit trail."
-        elif consent.state == PartnerConsent.State.DISCONNECTED:
+        elif consent.state in {PartnerConsent.State.DISCONNECTED, PartnerConsent.State.REVOKED}:
             problem = "The partner is disconnected; it must consent again."
         elif consent.generation == 0:
             problem = "The partner has not consented yet."
@@ -146,8 +147,14 @@ class Custody:
         """Stop the partner at once: a swapped record or secret is the worst failure of a vault of many tenants."""
         with transaction.atomic():
             PartnerConsent.objects.filter(pk=consent.pk).update(
-                state=PartnerConsent.State.STOPPED, last_problem="identity_mismatch", last_code=why
+                state=PartnerConsent.State.STOPPED,
+                last_problem="identity_mismatch",
+                last_code=why,
+                last_class="identity_mismatch",
+                last_owner=Owner.US.value,
+                next_try_at=None,
             )
+            health.refresh([consent.pk])
             PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=PartnerTenant.State.ATTENTION)
             record(
                 "token.identity_mismatch",
@@ -226,6 +233,10 @@ class Custody:
                     last_code="",
                     last_message="",
                     first_denied_at=None,
+                    last_class=FailureClass.OK.value if connected else FailureClass.NEEDS_INTERACTION.value,
+                    last_owner="" if connected else Owner.PARTNER.value,
+                    failures=0,
+                    next_try_at=health.try_after_success(consent, now),
                     checks=new.checks,
                 )
                 # R-12, S-53: a partner disabled meanwhile is not revived by an answer that was on its way.
@@ -235,6 +246,10 @@ class Custody:
                 )
                 if won:
                     in_same_transaction(consent)
+                    health.refresh([consent.pk])
+                    alarms.works_again(consent)
+                    if not connected:
+                        alarms.mfa_missing(consent)
                     record(
                         "token.stored",
                         actor=actor,
@@ -283,6 +298,7 @@ class Custody:
             # R-12: for a partner disabled in the meantime the pointer stays and the new version is switched off.
             won = won and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
             if won:
+                health.refresh([consent.pk])
                 record(
                     "token.stored",
                     actor=SYSTEM,
@@ -374,6 +390,7 @@ class Custody:
                 stored_at=newest.created_at,
             )
             if adopted:
+                health.refresh([consent.pk])
                 record(
                     "token.rolled_forward",
                     actor=SYSTEM,

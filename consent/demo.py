@@ -20,8 +20,9 @@ from cryptography.x509.oid import NameOID
 from django.conf import settings
 
 from consent import clients, links
-from consent.checks import CONFIRM_AFTER, check_token
+from consent.checks import check_token
 from consent.customers import PushRefused, push
+from consent.health import CONFIRM_AFTER
 from consent.models import ApplicationGrant, ApplicationRegistration, PartnerConsent
 from consent.partners import disable
 from consent.registrations import store_credential

@@ -98,7 +98,7 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         """Consents with a stored token of a partner that is active."""
         return (
             self.filter(generation__gt=0)
-            .exclude(state="disconnected")
+            .exclude(state__in=["disconnected", "revoked"])
             .exclude(partner__state__in=["disabled", "offboarded"])
         )
 
@@ -111,6 +111,10 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         from tenants.models import PartnerTenant
 
         return self.filter(Exists(PartnerTenant.objects.active().filter(pk=OuterRef("partner_id"))))
+
+    def due(self, now: datetime) -> PartnerConsentQuerySet:
+        """Usable consents whose next try has come."""
+        return self.usable().filter(next_try_at__lte=now)
 
     def oldest_check_first(self) -> PartnerConsentQuerySet:
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")

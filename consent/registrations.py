@@ -7,6 +7,7 @@ from datetime import datetime
 from django.db import transaction
 
 from consent.credentials import read_credential
+from consent.health import refresh_registration
 from consent.models import ApplicationRegistration
 from consent.vault.base import RECORD_TAG, Vault, new_secret_name
 from portal.audit.trail import Actor, record
@@ -42,6 +43,7 @@ def store_credential(
         registration.save(
             update_fields=["credential_kind", "credential_name", "credential_version", "credential_expires_at"]
         )
+        refresh_registration(registration)
         record(
             "registration.credential_stored",
             actor=actor,

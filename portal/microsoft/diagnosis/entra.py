@@ -284,6 +284,23 @@ def _rows_for(number: int) -> Iterator[Row]:
     yield from SUBERRORS.values()
 
 
+_TOO_OLD = 70043
+_LIFETIME = re.compile(r"maximum allowed lifetime for this request is ([0-9]{1,9})(?![0-9])")
+_SHORTEST_LIFETIME, _LONGEST_LIFETIME = 3600, 90 * 86_400
+
+
+def named_token_lifetime(error_codes: Sequence[int], error_description: str) -> int | None:
+    """Return the seconds that AADSTS70043 names as the lifetime of a sign-in, within 1 hour and 90 days.
+
+    The text counts only together with its code, because texts change; without a number there is no lifetime.
+    Source: Microsoft Entra error codes, AADSTS70043 (sign-in frequency of Conditional Access).
+    """
+    if _TOO_OLD not in error_codes:
+        return None
+    match = _LIFETIME.search(error_description[:2000])
+    return min(max(int(match[1]), _SHORTEST_LIFETIME), _LONGEST_LIFETIME) if match else None
+
+
 _CALLBACK_CODE = re.compile(r"AADSTS([0-9]{4,8})\b")
 
 
