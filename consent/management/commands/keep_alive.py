@@ -3,7 +3,7 @@ from typing import Any
 from consent import health
 from consent.commands import BulkCommand
 from consent.selection import scope_of
-from consent.token_checks import TOKEN_CHECK
+from consent.token_checks import TOKEN_CHECK, units
 from portal.runs.console import EXIT_CODES
 
 
@@ -18,6 +18,9 @@ class Command(BulkCommand):
     def work(self, options: dict[str, Any]) -> int:
         scope = scope_of(options) | {"due": True}
         try:
+            if not units(scope, after=0, limit=1):
+                self.say("Nothing is due.") if not options["json"] else self.say_json({"due": 0})
+                return 0
             return self.run_it(scope, options)
         finally:
             if not options["dry_run"]:
