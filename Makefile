@@ -24,6 +24,10 @@ run: .venv/installed ## Run the portal with the settings of .env
 	@$(BIN)/python manage.py collectstatic --no-input --verbosity 0
 	@$(BIN)/python -m gunicorn --no-control-socket --worker-class gthread --threads 8 --bind 127.0.0.1:8000 portal.wsgi
 
+.PHONY: worker
+worker: .venv/installed ## Work runs and the schedule in the background; start as many as you like
+	@$(BIN)/python manage.py worker
+
 .PHONY: test
 test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, on PostgreSQL
 	@$(PYTEST) -n $(WORKERS) --dist loadfile

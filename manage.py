@@ -21,7 +21,8 @@ def main() -> None:
     except ImproperlyConfigured as error:
         sys.exit(f"Configuration: {error}")
     except OperationalError as error:
-        sys.exit(f"The database does not answer, check DATABASE_URL: {error}".splitlines()[0])
+        sys.stderr.write(f"The database does not answer, check DATABASE_URL: {error}".splitlines()[0] + "\n")
+        sys.exit(3)
 
 
 if __name__ == "__main__":

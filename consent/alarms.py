@@ -138,3 +138,39 @@ def works_again(consent: PartnerConsent) -> None:
     """Settle what was told about a token that works and is proven by MFA."""
     settle("token_needs_consent", about=f"consent:{consent.pk}")
     settle("mfa_missing", about=f"consent:{consent.pk}")
+
+
+def interrupted_while_saving(consent: PartnerConsent) -> None:
+    """A strictly rotating sign-in service gave a token that was lost before it was in the vault (R-01)."""
+    report(
+        "interrupted_while_saving",
+        about=f"consent:{consent.pk}",
+        owner=Owner.PARTNER,
+        words=(
+            "The renewal of this partner's token was interrupted while saving, and the old token is no longer accepted. "
+            "Send the partner a new consent link; find out what stopped the process or the vault at that moment."
+        ),
+        subject={"consent": consent.pk, "partner": consent.partner_id},
+    )
+
+
+def consented_again(consent: PartnerConsent) -> None:
+    """Settle the report of a lost token: there is one again."""
+    settle("interrupted_while_saving", about=f"consent:{consent.pk}")
+
+
+def not_saved() -> None:
+    """Renewed tokens cannot be saved: one report however many partners it concerns (R-06)."""
+    report(
+        "renewed_but_not_saved",
+        owner=Owner.US,
+        words=(
+            "The vault takes no new tokens. Those stored before stay good for now, unless the sign-in service rotates "
+            "strictly. See why the vault refuses writes: rights, space, network; the next renewals then save again."
+        ),
+    )
+
+
+def saved_again() -> None:
+    """Settle the report that the vault takes no new tokens."""
+    settle("renewed_but_not_saved")

@@ -18,11 +18,13 @@ class ConsentConfig(AppConfig):
 
     def _add_kinds_of_runs(self) -> None:
         from consent.customer_sync import CUSTOMER_SYNC
+        from consent.schedule import register_jobs
         from consent.token_checks import TOKEN_CHECK
         from portal.runs.kinds import register
 
         for kind in (TOKEN_CHECK, CUSTOMER_SYNC):
             register(kind)
+        register_jobs()
 
     def _add_incident_pages(self) -> None:
         from portal.incidents.desk import PAGES

@@ -27,7 +27,7 @@ from tenants.partner_center import OrganizationProfile, PartnerCenterClient
 # These differ within a batch by moments that mean nothing; without them healthy partners are all alike.
 _MOMENTS = {"last_success_at", "last_try_at", "mfa_checked_at", "next_try_at"}
 State = PartnerConsent.State
-_SETTLED = (State.STOPPED, State.DISCONNECTED, State.REVOKED)  # no check changes these
+_SETTLED = (State.STOPPED, *PartnerConsent.LEFT_STATES)  # no check changes these
 Mfa = PartnerConsent.Mfa
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -23,7 +24,8 @@ from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.proof import ConsentTools
 from consent.tokens import Audience, TokenService
-from consent.vault.base import SecretName, SecretVersion, Vault
+from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
+from consent.vault.pace import Pace
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.http import GuardedSession, RetryPolicy
 from portal.microsoft.identifiers import CorrelationId
@@ -31,6 +33,10 @@ from portal.microsoft.secret import Secret
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
+
+if TYPE_CHECKING:
+    from consent.vault.azure import AzureKeyVault
+    from consent.vault.local import LocalVault
 
 
 def cloud(key: str) -> NationalCloud:
@@ -72,28 +78,50 @@ def session() -> requests.Session:
 
 @cache
 def vault() -> Vault:
-    """Return the vault that VAULT_URL names.
+    """Return the vault that VAULT_URL names, with the portal's own identity: Get and Set.
 
     Raises:
         VaultConfigurationError: it cannot be opened; says which path or variable and what to do.
     """
-    if settings.VAULT_URL.startswith("https://"):
-        from consent.vault.azure import open_azure_vault, vault_credential
+    return _open_vault("")
 
-        own_cloud = cloud(settings.VAULT_CLOUD)
-        credential = vault_credential(
-            settings.VAULT_IDENTITY,
-            authority=own_cloud.authority,
-            tenant_id=settings.VAULT_TENANT_ID,
-            client_id=settings.VAULT_CLIENT_ID,
-            credential_file=settings.VAULT_CREDENTIAL_FILE,
-            session=session(),
-        )
-        return open_azure_vault(settings.VAULT_URL, credential, session=session())
-    from consent.vault.local import LocalVault
 
-    directory = Path(settings.VAULT_URL)
-    return LocalVault.open(directory, Path(settings.VAULT_KEY_FILE))
+@cache
+def inventory() -> Inventory:
+    """Return the same vault with the identity that may List; only for the reconcile command. Raises as vault()."""
+    return _open_vault(settings.VAULT_RECONCILE_IDENTITY)
+
+
+@cache
+def eraser() -> Eraser:
+    """Return the same vault with the identity that may Delete and Purge; only to erase. Raises as vault()."""
+    return _open_vault(settings.VAULT_ERASE_IDENTITY)
+
+
+def _open_vault(identity: str) -> AzureKeyVault | LocalVault:
+    """Open the vault. ``identity`` is empty for the portal's own, or ``client id`` or ``client id,credential file``."""
+    if not settings.VAULT_URL.startswith("https://"):
+        from consent.vault.local import LocalVault
+
+        return LocalVault.open(Path(settings.VAULT_URL), Path(settings.VAULT_KEY_FILE))
+
+    from consent.vault.azure import open_azure_vault, vault_credential
+
+    client_id, _, credential_file = (part.strip() for part in identity.partition(","))
+    credential = vault_credential(
+        settings.VAULT_IDENTITY,
+        authority=cloud(settings.VAULT_CLOUD).authority,
+        tenant_id=settings.VAULT_TENANT_ID,
+        client_id=client_id or settings.VAULT_CLIENT_ID,
+        credential_file=credential_file if client_id else settings.VAULT_CREDENTIAL_FILE,
+        session=session(),
+    )
+    return open_azure_vault(settings.VAULT_URL, credential, session=session(), pace=_pace())
+
+
+@cache
+def _pace() -> Pace:
+    return Pace()
 
 
 @cache
@@ -217,5 +245,5 @@ def customer_clients(
 
 def reset() -> None:
     """Forget everything that was built from settings; for tests and after a fork."""
-    for factory in (session, vault, _metadata, _validator, _credential, tokens):
+    for factory in (session, vault, inventory, eraser, _pace, _metadata, _validator, _credential, tokens):
         factory.cache_clear()

@@ -11,14 +11,14 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent import alarms, health
@@ -37,7 +37,16 @@ from consent.vault.base import (
 )
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.diagnosis import FailureClass, Owner
-from portal.microsoft.errors import NotFound, RemoteError, UnexpectedResponse, Unreachable
+from portal.microsoft.errors import (
+    ConsentRequired,
+    InteractionRequired,
+    MfaRequired,
+    NotFound,
+    RemoteError,
+    UnexpectedResponse,
+    Unreachable,
+)
+from portal.microsoft.http import budget_left, time_budget
 from portal.microsoft.identifiers import CorrelationId, ObjectId
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
@@ -45,10 +54,22 @@ from tenants.models import PartnerTenant
 log = logging.getLogger(__name__)
 
 REFRESH_TOKEN_LIFETIME = timedelta(days=90)  # Entra; each redemption starts a new token's 90 days
-LEASE = timedelta(seconds=150)  # longer than all calls of one renewal together
+LEASE = timedelta(seconds=150)
+_LEASED_SECONDS = 120.0  # for all calls under one lease together, so that it outlasts them (R-03)
 _POLL_SECONDS = 0.1
-_WRITE_TRIES = 3
+_PUT_AWAY_SECONDS = 15.0  # wait of a late writer for whoever was faster
+_WRITE_SECONDS = 60.0  # R-06
+_WRITE_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
+_LONGEST_WAIT = 15.0
+# Answers about the newest version that say for certain that nothing newer waits there to be adopted.
+NEWEST_IS_NONE = (NotFound, VaultDamaged, SecretDisabled)
 BUSY = "This partner's token is being renewed right now; try again in a minute."
+INTERRUPTED = "interrupted_while_saving"  # the row's ``last_code`` after a token was lost (R-01)
+FASTER = "another renewal was faster"
+LOST = (
+    "A renewal was interrupted while saving the new token, and the sign-in service no longer accepts the old one. The "
+    "partner must consent again."
+)
 
 
 class TokenUnavailable(Exception):
@@ -105,7 +126,9 @@ class Custody:
             problem = f"The partner is {consent.partner.get_state_display().lower()}; enable it first."
         elif consent.state == PartnerConsent.State.STOPPED:
             problem = "The partner was stopped: a token belonged to another account or tenant. Look at the audit trail."
-        elif consent.state in {PartnerConsent.State.DISCONNECTED, PartnerConsent.State.REVOKED}:
+        elif consent.last_code == INTERRUPTED:
+            problem = LOST
+        elif consent.state in PartnerConsent.LEFT_STATES:
             problem = "The partner is disconnected; it must consent again."
         elif consent.generation == 0:
             problem = "The partner has not consented yet."
@@ -117,28 +140,37 @@ class Custody:
     def read(self, consent: PartnerConsent) -> Secret:
         """Read the pointer's version and make sure that it is this record's token (S-51)."""
         try:
-            return self.fetch(consent)
+            return self.look_up(consent).value
         except IdentityMismatch as mismatch:
             self.stop(consent, mismatch.why, CorrelationId(""))
             raise
 
-    def fetch(self, consent: PartnerConsent) -> Secret:
-        """Do what ``read`` does without the database: whoever calls stops the partner when the token is another's."""
+    def look_up(self, consent: PartnerConsent) -> StoredSecret:
+        """Read the pointer's version as :meth:`read` does, without the database.
+
+        Raises:
+            IdentityMismatch: it is not the token that this record stored; whoever calls stops the partner.
+            RemoteError: as :meth:`consent.vault.base.Vault.read`.
+        """
         name = SecretName(consent.secret_name)
+        stored: StoredSecret | None
         try:
             stored = self._vault.read(name, SecretVersion(consent.secret_version))
         except NotFound:
             # A name that was swapped with another record's holds none of our versions, but that record's tag.
-            stored = self._vault.read_newest(name)
-            if stored.tags.get(RECORD_TAG) == _record_id(consent):
+            try:
+                stored = self._vault.read_newest(name)
+            except SecretDisabled:
+                stored = None
+            if stored is None or stored.tags.get(RECORD_TAG) == record_id(consent):
                 raise
         self.check_record(consent, stored)
-        return stored.value
+        return stored
 
     @staticmethod
     def check_record(consent: PartnerConsent, stored: StoredSecret) -> None:
         """Raise IdentityMismatch when this is not the token that the row knows."""
-        if stored.tags.get(RECORD_TAG) != _record_id(consent) or not hmac.compare_digest(
+        if stored.tags.get(RECORD_TAG) != record_id(consent) or not hmac.compare_digest(
             token_fingerprint(stored.value), consent.fingerprint
         ):
             raise IdentityMismatch("the vault's token is not the one that this partner stored", "fingerprint")
@@ -238,6 +270,8 @@ class Custody:
                     failures=0,
                     next_try_at=health.try_after_success(consent, now),
                     checks=new.checks,
+                    replaced_version="" if stopped else consent.secret_version,
+                    renewal_started_at=None,
                 )
                 # R-12, S-53: a partner disabled meanwhile is not revived by an answer that was on its way.
                 active = PartnerTenant.objects.active().filter(pk=partner.pk)
@@ -262,31 +296,98 @@ class Custody:
             if not won:
                 self._disable(name, version)
                 raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was stored.")
+            alarms.consented_again(consent)
             if consent.generation and not stopped:
-                self._disable(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+                self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
         consent.refresh_from_db()
         return consent
+
+    def begin(self, consent: PartnerConsent, owner: str) -> None:
+        """Note that the stored token is about to be redeemed for a new one: the intent row of R-02.
+
+        The note stays until it is known how that ended. ``consent`` keeps the older note, if there is one.
+
+        Raises:
+            TokenUnavailable: the lease is another's by now.
+        """
+        mine = PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner)
+        if not mine.update(renewal_started_at=Coalesce("renewal_started_at", Now())):
+            raise TokenUnavailable(BUSY)
+
+    def nothing_spent(self, consents: Iterable[PartnerConsent], owner: str) -> None:
+        """Take back the notes of renewals that left the stored token as it was."""
+        keys = [consent.pk for consent in consents]
+        if keys:
+            PartnerConsent.objects.filter(pk__in=keys, lease_owner=owner).update(renewal_started_at=None)
+
+    def interrupted(self, consent: PartnerConsent, correlation_id: CorrelationId) -> None:
+        """Mark a partner whose token was lost between redemption and vault, and tell staff (R-01)."""
+        with transaction.atomic():
+            live = PartnerConsent.objects.filter(pk=consent.pk, generation=consent.generation).exclude(
+                state__in=PartnerConsent.LEFT_STATES
+            )
+            marked = live.update(
+                state=PartnerConsent.State.NEEDS_CONSENT,
+                last_class=FailureClass.NEEDS_CONSENT.value,
+                last_owner=Owner.PARTNER.value,
+                next_try_at=None,
+                renewal_started_at=None,
+                last_try_at=timezone.now(),
+                last_problem=FailureClass.NEEDS_CONSENT.value,
+                last_code=INTERRUPTED,
+                last_message=LOST,
+            )
+            if not marked:
+                return
+            PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=PartnerTenant.State.ATTENTION)
+            health.refresh([consent.pk])
+            record(
+                "token.lost",
+                actor=SYSTEM,
+                outcome=Outcome.FAILED,
+                subject={"partner": consent.partner_id, "consent": consent.pk},
+                details={"why": INTERRUPTED, "generation": consent.generation + 1},
+                correlation_id=correlation_id,
+            )
+            alarms.interrupted_while_saving(consent)
+
+    def discarded(self, consent: PartnerConsent, why: str, correlation_id: CorrelationId) -> None:
+        """Record that an answer of the sign-in service was not used (R-12)."""
+        record(
+            "token.discarded",
+            actor=SYSTEM,
+            outcome=Outcome.REFUSED,
+            subject={"partner": consent.partner_id, "consent": consent.pk},
+            details={"why": why},
+            correlation_id=correlation_id,
+        )
 
     def save_rotated(
         self, consent: PartnerConsent, refresh_token: Secret, owner: str, correlation_id: CorrelationId
     ) -> None:
         """Save a rotated token. A failure loses nothing at Entra: the stored one stays good (R-06)."""
         generation = consent.generation + 1
+        subject = {"partner": consent.partner_id, "consent": consent.pk}
         try:
             name, version = self._write(consent, refresh_token, generation)
+        except SecretDisabled:  # before it was read back, another renewal had adopted and replaced it
+            self.discarded(consent, FASTER, correlation_id)
+            return
         except RemoteError as error:
             log.warning("renewed but not saved: %s", error, extra={"partner": consent.partner_id})
-            record(
-                "token.stored",
-                actor=SYSTEM,
-                outcome=Outcome.FAILED,
-                subject={"partner": consent.partner_id, "consent": consent.pk},
-                details={"generation": generation, "code": error.code},
-                correlation_id=correlation_id,
-            )
+            with transaction.atomic():
+                record(
+                    "token.stored",
+                    actor=SYSTEM,
+                    outcome=Outcome.FAILED,
+                    subject=subject,
+                    details={"generation": generation, "code": error.code},
+                    correlation_id=correlation_id,
+                )
+                alarms.not_saved()
             return
         with transaction.atomic():
-            won = self._point_to(
+            moved = self._point_to(
                 consent,
                 owner,
                 generation=generation,
@@ -294,24 +395,49 @@ class Custody:
                 secret_version=version,
                 fingerprint=token_fingerprint(refresh_token),
                 stored_at=timezone.now(),
+                replaced_version=consent.secret_version,
+                renewal_started_at=None,
             )
             # R-12: for a partner disabled in the meantime the pointer stays and the new version is switched off.
-            won = won and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
-            if won:
+            saved = moved and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
+            if saved:
                 health.refresh([consent.pk])
-                record(
-                    "token.stored",
-                    actor=SYSTEM,
-                    subject={"partner": consent.partner_id, "consent": consent.pk},
-                    details={"generation": generation},
-                    correlation_id=correlation_id,
-                )
+                details = {"generation": generation}
+                record("token.stored", actor=SYSTEM, subject=subject, details=details, correlation_id=correlation_id)
+                alarms.saved_again()
             else:
                 transaction.set_rollback(True)
-        if won:
-            self._disable(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
-        else:
+        if saved:
+            self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
+        elif moved:
             self._disable(name, version)
+            self.discarded(consent, "partner disabled", correlation_id)
+        else:
+            self._put_away(consent, owner, name, version, correlation_id)
+
+    def _put_away(
+        self,
+        consent: PartnerConsent,
+        owner: str,
+        name: SecretName,
+        version: SecretVersion,
+        correlation_id: CorrelationId,
+    ) -> None:
+        """Decide under a lease about a version that came too late: adopt it if nobody was faster, else switch it off.
+
+        Without the lease it could be switched off in the moment in which another renewal adopts it (R-03).
+        """
+        self._release(consent, owner)
+        with self.lease(consent, wait_seconds=_PUT_AWAY_SECONDS) as new_owner:
+            if new_owner is None:
+                log.warning("a late version of a secret is left to the next renewal", extra={"consent": consent.pk})
+                return
+            row = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            if row.partner.is_active:
+                row = self.roll_forward(row, new_owner)
+            if row.secret_version != version:
+                self._disable(name, version)
+                self.discarded(consent, FASTER, correlation_id)
 
     def _write(self, consent: PartnerConsent, token: Secret, generation: int) -> tuple[SecretName, SecretVersion]:
         """Write a version and read it back. Returns where it is.
@@ -319,23 +445,27 @@ class Custody:
         After an unclear outcome it looks before it writes again (R-09).
         """
         name = SecretName(consent.secret_name)
-        for attempt in range(1, _WRITE_TRIES + 1):
+        until = time.monotonic() + min(_WRITE_SECONDS, budget_left())
+        for attempt, wait in enumerate((*_WRITE_WAITS, None)):
             try:
-                if attempt > 1 and (found := self._find_written(name, token)):
+                if attempt and (found := self._find_written(name, token)):
                     return name, found
                 version = self._vault.write(
                     name,
                     token,
-                    tags={RECORD_TAG: _record_id(consent), GENERATION_TAG: str(generation)},
+                    tags={RECORD_TAG: record_id(consent), GENERATION_TAG: str(generation)},
                     expires_at=timezone.now() + REFRESH_TOKEN_LIFETIME,
                 )
                 break
             except NameBlocked:
                 name = new_secret_name()  # R-10
             except RemoteError as error:
-                if not error.retryable or attempt == _WRITE_TRIES:
+                if not error.retryable or wait is None:
                     raise
-                time.sleep(min(error.retry_after or 0.5 * attempt, 5.0))
+                wait = min(max(wait, error.retry_after or 0.0), _LONGEST_WAIT)
+                if time.monotonic() + wait >= until:
+                    raise
+                time.sleep(wait)
         else:
             raise Unreachable("vault", "write token", detail="the vault did not take the token")
         written = self._vault.read(name, version)
@@ -361,33 +491,64 @@ class Custody:
     def roll_forward(self, consent: PartnerConsent, owner: str) -> PartnerConsent:
         """Adopt a version that was written before a crash, or switch off a leftover (R-02).
 
-        A vault that cannot say is no reason to fail: the pointer's version is still there.
+        A vault that cannot say is no reason to fail, the pointer's version is still there; unless a renewal was cut
+        off: then the newer token may be in the vault, and the older one is worth nothing if the service rotates
+        strictly.
+
+        Raises:
+            RemoteError: a renewal was cut off, and the vault does not say whether it wrote.
         """
+        if consent.replaced_version:
+            self._switch_off_replaced(consent, SecretVersion(consent.replaced_version))
         try:
             newest = self._vault.read_newest(SecretName(consent.secret_name))
-        except (NotFound, VaultDamaged):
+        except NEWEST_IS_NONE:
             return consent
         except RemoteError as error:
+            if consent.renewal_started_at is not None:
+                raise
             log.info("newest version not readable: %s", error)
             return consent
-        return self.adopt(consent, owner, newest)
+        return self.adopt_or_disable(consent, newest, owner)
 
-    def adopt(self, consent: PartnerConsent, owner: str, newest: StoredSecret) -> PartnerConsent:
+    def adopt_or_disable(self, consent: PartnerConsent, newest: StoredSecret, owner: str) -> PartnerConsent:
         """Adopt or switch off the newest version of a secret where the row does not know it."""
-        if newest.version == consent.secret_version or newest.tags.get(RECORD_TAG) != _record_id(consent):
+        if newest.version == consent.secret_version or newest.tags.get(RECORD_TAG) != record_id(consent):
             return consent
-        # A first consent that was cut off (generation 0) is not adopted: the partner is consenting anew.
-        if consent.generation == 0 or _generation(newest) <= consent.generation:
+        # A first consent that was cut off (generation 0) is not adopted: the partner is consenting anew. Nor is what
+        # comes too late for a partner that was disconnected (R-12).
+        left = consent.state in PartnerConsent.LEFT_STATES
+        if left or consent.generation == 0 or _generation(newest) <= consent.generation:
             self._disable(newest.name, newest.version)
             return consent
+        return self.adopt(consent, newest, owner)
+
+    def adopt(self, consent: PartnerConsent, newer: StoredSecret, owner: str) -> PartnerConsent:
+        """Point to a version of a higher generation, and switch the older one off.
+
+        Returns the row as it is then: unchanged for whoever lost the lease meanwhile.
+        """
+        columns: dict[str, object] = {}
+        if consent.last_code == INTERRUPTED:  # it was not lost, only late
+            proven = consent.mfa == PartnerConsent.Mfa.PROVEN
+            columns = {
+                "state": PartnerConsent.State.CONNECTED if proven else PartnerConsent.State.MFA_MISSING,
+                "last_problem": "",
+                "last_code": "",
+                "last_message": "",
+                "next_try_at": timezone.now(),
+            }
         with transaction.atomic():
             adopted = self._point_to(
                 consent,
                 owner,
-                generation=_generation(newest),
-                secret_version=newest.version,
-                fingerprint=token_fingerprint(newest.value),
-                stored_at=newest.created_at,
+                generation=_generation(newer),
+                secret_version=newer.version,
+                fingerprint=token_fingerprint(newer.value),
+                stored_at=newer.created_at,
+                replaced_version=consent.secret_version,
+                renewal_started_at=None,
+                **columns,
             )
             if adopted:
                 health.refresh([consent.pk])
@@ -395,19 +556,30 @@ class Custody:
                     "token.rolled_forward",
                     actor=SYSTEM,
                     subject={"partner": consent.partner_id, "consent": consent.pk},
-                    details={"from": consent.generation, "to": _generation(newest)},
+                    details={"from": consent.generation, "to": _generation(newer)},
                 )
+                if columns:
+                    alarms.consented_again(consent)
         if adopted:
-            self._disable(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+            self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
             return PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
         return consent
 
-    def _disable(self, name: SecretName, version: SecretVersion) -> None:
-        """Switch an old version off. A failure is repaired by the next renewal; the token in use is not affected."""
+    def _switch_off_replaced(self, consent: PartnerConsent, version: SecretVersion) -> None:
+        """Switch off the version that the pointer left; until that is done the row remembers it (S-42)."""
+        if self._disable(SecretName(consent.secret_name), version):
+            PartnerConsent.objects.filter(pk=consent.pk, replaced_version=version).update(replaced_version="")
+
+    def _disable(self, name: SecretName, version: SecretVersion) -> bool:
+        """Switch a version off and tell whether it is. A failure does not affect the token in use."""
         try:
             self._vault.disable(name, version)
+        except NotFound:
+            return True
         except RemoteError as error:
             log.warning("an old version of a secret is still enabled: %s", error)
+            return False
+        return True
 
     @contextmanager
     def lease(self, consent: PartnerConsent, *, wait_seconds: float = 0.0) -> Iterator[str | None]:
@@ -421,12 +593,32 @@ class Custody:
                 return
             time.sleep(_POLL_SECONDS)
         try:
-            yield owner
+            with time_budget(_LEASED_SECONDS):
+                yield owner
         finally:
-            PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner).update(lease_owner="", lease_until=None)
+            self._release(consent, owner)
+
+    def _release(self, consent: PartnerConsent, owner: str) -> None:
+        PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner).update(lease_owner="", lease_until=None)
 
 
-def _record_id(consent: PartnerConsent) -> str:
+def is_cut_off(consent: PartnerConsent, error: RemoteError) -> bool:
+    """Tell whether a refusal means that an older, cut-off renewal spent the stored token of a strict service."""
+    return (
+        consent.renewal_started_at is not None
+        and isinstance(error, ConsentRequired)
+        and not isinstance(error, InteractionRequired | MfaRequired)
+    )
+
+
+def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
+    """Tell whether the stored token is as good as before: refused or never sent, and no older renewal is open."""
+    refused = error.status is not None and 400 <= error.status < 500
+    return consent.renewal_started_at is None and (refused or error.service != "entra")
+
+
+def record_id(consent: PartnerConsent) -> str:
+    """Return the vault's tag that says whose token it is."""
     return f"consent-{consent.pk}"
 
 

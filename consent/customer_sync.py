@@ -81,12 +81,13 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
 
 def _token(sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId) -> Secret:
     """Return an access token of this partner, once for the whole list. The rotated one is dropped: checks renew."""
-    custody = Renewals(clients.vault())
+    custody, service = Renewals(clients.vault()), clients.tokens()
+    if service.saves_each:  # then each redemption is a renewal, with all that belongs to it
+        return service.access_token(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id)
     custody.check_usable(consent)
     try:
-        stored = custody.fetch(consent)
+        stored = custody.look_up(consent).value
         tenant = consent.partner.tenant
-        service = clients.tokens()
         return service.exchange(consent, Audience.PARTNER_CENTER, tenant, stored, correlation_id).access_token
     except IdentityMismatch as mismatch:
         sync.mismatch = mismatch.why

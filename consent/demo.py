@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,12 +18,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from django.conf import settings
+from django.core.mail import EmailMessage
+from django.core.mail.backends.base import BaseEmailBackend
 
-from consent import clients, links
+from consent import campaigns, clients, links
 from consent.checks import check_token
 from consent.customers import PushRefused, push
 from consent.health import CONFIRM_AFTER
-from consent.models import ApplicationGrant, ApplicationRegistration, PartnerConsent
+from consent.models import ApplicationGrant, ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
 from consent.registrations import store_credential
 from portal.audit.trail import Actor
@@ -35,6 +37,7 @@ from tenants.models import CustomerTenant, PartnerTenant
 from tenants.sync import sync_customers
 
 _ACTOR = Actor.command("demo")
+_LINK = re.compile(r"https?://\S+/consent/[\w-]{43}/")
 _CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 _SECONDS = 30
 
@@ -58,6 +61,19 @@ STORIES = (
     Story(key="meadow", note="the service account lost the AdminAgents group", afterwards="role"),
     Story(key="fabric", note="disabled by staff", afterwards="disable"),
 )
+
+
+class Post(BaseEmailBackend):
+    """Keeps the link of each mail by its recipient, instead of sending the mail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: dict[str, str] = {}
+
+    def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
+        for message in email_messages:
+            self.links |= {address: _LINK.findall(str(message.body))[0] for address in message.to}
+        return len(email_messages)
 
 
 class Control:
@@ -97,9 +113,15 @@ def build(say: Callable[[str], None]) -> str:
             contact_name="Partner administration",
             contact_email=f"admin@{told['domain']}",
         )
+    post = Post()
+    invited = _invite("First round", registration, Campaign.Reason.FIRST_INVITATION)
+    for mailing in campaigns.send(invited, mailer=post, actor=_ACTOR):
+        say(f"{mailing.partner}: invited.")
+    open_link = post.links[partners["southridge"].contact_email]
     for story in STORIES:
         if story.consents:
-            _consent(control, partners[story.key], registration, f"service@{story.key}.example.com", mfa=story.mfa)
+            address = post.links[partners[story.key].contact_email]
+            _consent(control, address, f"service@{story.key}.example.com", mfa=story.mfa)
             say(f"{partners[story.key]}: signed in and consented.")
     for story in STORIES:
         if story.consents and story.mfa:
@@ -112,8 +134,34 @@ def build(say: Callable[[str], None]) -> str:
     for story in STORIES:
         _afterwards(control, story, partners[story.key])
     _check_all(say)
-    _, address = links.issue(partners["southridge"], registration, actor=_ACTOR)
-    return address.reveal()
+    _invite_again(control, partners, registration, post)
+    return open_link
+
+
+def _invite(name: str, registration: ApplicationRegistration, reason: Campaign.Reason) -> Campaign:
+    return campaigns.create(
+        name=name,
+        registration=registration,
+        reason=reason,
+        partners=PartnerTenant.objects.active(),
+        link_days=14,
+        actor=_ACTOR,
+    ).campaign
+
+
+def _invite_again(
+    control: Control, partners: dict[str, PartnerTenant], registration: ApplicationRegistration, post: Post
+) -> None:
+    """Show a campaign half done: one declined, one is at Microsoft, one has no address, one is not mailed yet."""
+    campaign = _invite("New permissions", registration, Campaign.Reason.NEW_SCOPE)
+    PartnerTenant.objects.filter(pk=partners["lakeview"].pk).update(contact_email="")
+    now = campaign.partners.exclude(partner=partners["northwind"]).values_list("pk", flat=True)
+    for _ in campaigns.send(campaign, mailer=post, actor=_ACTOR, only=list(now)):
+        pass
+    _consent(control, post.links[partners["harbour"].contact_email], "service@harbour.example.com", accept=False)
+    _press_continue(post.links[partners["meadow"].contact_email])
+    link, _ = links.issue(partners["northwind"], registration, actor=_ACTOR, kind=ConsentLink.Kind.ADMIN_CONSENT)
+    links.revoke(link, actor=_ACTOR)
 
 
 def _registration(control: Control, world: Any) -> ApplicationRegistration:
@@ -172,27 +220,10 @@ def _certificate() -> tuple[Secret, bytes]:
     return Secret(pem.decode()), certificate.public_bytes(serialization.Encoding.DER)
 
 
-def _consent(
-    control: Control, partner: PartnerTenant, registration: ApplicationRegistration, user: str, *, mfa: bool
-) -> None:
+def _consent(control: Control, address: str, user: str, *, mfa: bool = True, accept: bool = True) -> None:
     """Go through the partner's pages over HTTP, as the partner's browser would."""
-    _, address = links.issue(partner, registration, actor=_ACTOR)
-    browser = requests.Session()
-    browser.trust_env = False
-    page = browser.get(address.reveal(), timeout=_SECONDS)
-    token = _CSRF.search(page.text)
-    if token is None:
-        raise RuntimeError(f"the landing page answered {page.status_code}")
-    # The cookies are marked Secure. A browser sends them to localhost over http all the same; requests does not.
-    cookies = _cookies(page)
-    started = browser.post(
-        f"{address.reveal()}start",
-        data={"csrfmiddlewaretoken": token[1]},
-        headers={"Cookie": cookies, "Origin": settings.PUBLIC_BASE_URL},
-        allow_redirects=False,
-        timeout=_SECONDS,
-    )
-    answer = control.post("/authorize", url=started.headers["Location"], user=user, mfa=mfa)
+    browser, started = _press_continue(address)
+    answer = control.post("/authorize", url=started.headers["Location"], user=user, mfa=mfa, accept=accept)
     sign_in = urlsplit(started.headers["Location"])
     back = browser.post(
         answer["url"],
@@ -203,6 +234,25 @@ def _consent(
     )
     if back.status_code != 303:
         raise RuntimeError(f"the callback answered {back.status_code}")
+
+
+def _press_continue(address: str) -> tuple[requests.Session, requests.Response]:
+    """Open the landing page and go to Microsoft. The cookies are in the answer."""
+    browser = requests.Session()
+    browser.trust_env = False
+    page = browser.get(address, timeout=_SECONDS)
+    token = _CSRF.search(page.text)
+    if token is None:
+        raise RuntimeError(f"the landing page answered {page.status_code}")
+    # The cookies are marked Secure. A browser sends them to localhost over http all the same; requests does not.
+    started = browser.post(
+        f"{address}start",
+        data={"csrfmiddlewaretoken": token[1]},
+        headers={"Cookie": _cookies(page), "Origin": settings.PUBLIC_BASE_URL},
+        allow_redirects=False,
+        timeout=_SECONDS,
+    )
+    return browser, started
 
 
 def _cookies(response: requests.Response) -> str:

@@ -177,7 +177,7 @@ def token_age(consent: PartnerConsent, now: datetime) -> timedelta | None:
 def _alert(row: PartnerConsent, now: datetime) -> None:
     """Tell staff once at 60, 75 and 85 days without renewal, and say at 90 that it is over (R-11)."""
     age = token_age(row, now)
-    if age is None or row.state in {State.STOPPED, State.DISCONNECTED, State.REVOKED}:
+    if age is None or row.state in {State.STOPPED, *PartnerConsent.LEFT_STATES}:
         step = 0
     else:
         step = max((days for days in (*ALERT_DAYS, EXPIRED_DAYS) if age >= timedelta(days=days)), default=0)

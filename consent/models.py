@@ -329,6 +329,8 @@ class PartnerConsent(models.Model):
         DISCONNECTED = "disconnected", "Disconnected (token may still be valid at Microsoft)"
         REVOKED = "revoked", "Disconnected, and the token is dead"
 
+    LEFT_STATES = (State.DISCONNECTED, State.REVOKED)
+
     class ForecastCause(models.TextChoices):
         """Why a token ends, when nobody does anything."""
 
@@ -358,6 +360,12 @@ class PartnerConsent(models.Model):
     stored_at = models.DateTimeField(null=True)
     lease_owner = models.CharField(max_length=36, blank=True)
     lease_until = models.DateTimeField(null=True)
+    renewal_started_at = models.DateTimeField(
+        null=True, help_text="A redemption began whose end is not known; written before it (R-02)"
+    )
+    replaced_version = models.CharField(
+        max_length=32, blank=True, help_text="The version before, until it is switched off (S-42)"
+    )
 
     # Health: only what a real redemption and a real Partner Center answer showed (R-45).
     mfa = models.CharField("MFA", max_length=8, choices=Mfa, default=Mfa.UNPROVEN)

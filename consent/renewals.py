@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db.models import Case, F, Value, When
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from consent.custody import LEASE, Custody, token_fingerprint
+from consent.custody import LEASE, NEWEST_IS_NONE, Custody, token_fingerprint
 from consent.models import PartnerConsent
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.trail import Actor, Entry, Outcome, record_all
@@ -45,7 +45,13 @@ class Renewals(Custody):
         if not keys:
             return owner
         taken = (
-            PartnerConsent.objects.lease_free().filter(pk__in=keys).update(lease_owner=owner, lease_until=Now() + LEASE)
+            PartnerConsent.objects.lease_free()
+            .filter(pk__in=keys)
+            .update(
+                lease_owner=owner,
+                lease_until=Now() + LEASE,
+                renewal_started_at=Coalesce("renewal_started_at", Now()),  # the intent row (R-02)
+            )
         )
         mine = set(keys)
         if taken != len(keys):
@@ -66,15 +72,19 @@ class Renewals(Custody):
 
         Runs no query unless there is something left behind. Returns the row, changed if a version was adopted.
         """
+        if consent.replaced_version:  # a crash came before it was switched off
+            self._disable(SecretName(consent.secret_name), SecretVersion(consent.replaced_version))
         try:
             newest = self._vault.read_newest(SecretName(consent.secret_name))
-        except RemoteError:
-            return consent, self.fetch(consent)  # which says what is wrong, if it concerns the version in use
+        except RemoteError as error:
+            if consent.renewal_started_at is not None and not isinstance(error, NEWEST_IS_NONE):
+                raise
+            return consent, self.look_up(consent).value  # which says what is wrong, if it concerns the version in use
         if newest.version == consent.secret_version:
             self.check_record(consent, newest)
             return consent, newest.value
-        consent = self.adopt(consent, owner, newest)
-        return consent, self.fetch(consent)
+        consent = self.adopt_or_disable(consent, newest, owner)
+        return consent, self.look_up(consent).value
 
     def keep(self, consent: PartnerConsent, token: Secret, owner: str, correlation_id: CorrelationId) -> Pointer:
         """Write a rotated token into the vault and read it back. Runs no query. Raises RemoteError."""
@@ -108,7 +118,13 @@ class Renewals(Custody):
             pk__in=keys,
             lease_owner__in={pointer.owner for pointer in pointers},
             generation__in={pointer.consent.generation for pointer in pointers},
-        ).update(generation=F("generation") + 1, stored_at=now, **moved)
+        ).update(
+            generation=F("generation") + 1,
+            stored_at=now,
+            replaced_version=F("secret_version"),
+            renewal_started_at=None,
+            **moved,
+        )
         written = dict(PartnerConsent.objects.filter(pk__in=keys, stored_at=now).values_list("pk", "secret_version"))
         won = {pointer.consent.pk for pointer in pointers if written.get(pointer.consent.pk) == pointer.version}
         record_all(

@@ -6,6 +6,7 @@
 ``cloud``    partners of this cloud
 ``state``    partners in any of these states
 ``age``      partners whose last check is older than so many hours, or never was
+``hour``     partners that have this hour of the day as theirs, a twenty-fourth of all
 ==========  ===================================================================
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 from django.db.models import Exists, OuterRef
-from django.db.models.functions import Now
+from django.db.models.functions import Mod, Now
 
 from consent.models import PartnerConsent
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
@@ -78,6 +79,8 @@ def partners_in(scope: Mapping[str, Any]) -> PartnerTenantQuerySet:
             partner=OuterRef("pk"), last_try_at__gte=Now() - timedelta(hours=scope["age"])
         )
         partners = partners.filter(~Exists(tried))
+    if scope.get("hour") is not None:
+        partners = partners.annotate(own_hour=Mod("pk", 24)).filter(own_hour=scope["hour"])
     return partners
 
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from consent import clients
 from consent.checks import Verdict, judge, write_verdicts
-from consent.custody import IdentityMismatch
+from consent.custody import BUSY, LOST, IdentityMismatch, TokenUnavailable, is_cut_off, spends_nothing
 from consent.models import PartnerConsent
 from consent.renewals import Pointer, Renewals
 from consent.selection import partners_in
@@ -42,6 +42,8 @@ class Check:
     mismatch: str = ""
     not_saved: str | None = None
     won: bool = False
+    lost: bool = False
+    nothing_spent: bool = False
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
@@ -113,15 +115,23 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
     service, custody = clients.tokens(), Renewals(clients.vault())
     consent = check.consent
     custody.check_usable(consent)
+    if service.saves_each and not check.owner:  # this redemption would spend a token that another is renewing
+        raise TokenUnavailable(BUSY)
     try:
         if check.owner:
             consent, stored = custody.fetch_to_renew(consent, check.owner)
             check.consent = consent
         else:
-            stored = custody.fetch(consent)
+            stored = custody.look_up(consent).value
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
     except IdentityMismatch as mismatch:
         check.mismatch = mismatch.why
+        raise
+    except RemoteError as error:
+        if check.owner and service.saves_each and is_cut_off(consent, error):
+            check.lost = True
+            raise TokenUnavailable(LOST) from error
+        check.nothing_spent = spends_nothing(consent, error)
         raise
     if check.owner and answer.refresh_token is not None and check.pointer is None:
         try:
@@ -143,6 +153,8 @@ def write(done: Sequence[Done], context: Context) -> None:
         check.won = check.consent.pk in won
         if check.mismatch:
             custody.stop(check.consent, check.mismatch, CorrelationId(context.correlation_id(check.consent.pk)))
+        if check.lost:
+            custody.interrupted(check.consent, CorrelationId(context.correlation_id(check.consent.pk)))
     write_verdicts(verdicts, actor=context.actor)
     record_all(
         [
@@ -173,6 +185,9 @@ def release(checks: Sequence[Check], context: Context) -> None:
     """Give the leases back. A version that was kept already is adopted by the next renewal."""
     custody = Renewals(clients.vault())
     for owner in {check.owner for check in checks if check.owner}:
+        custody.nothing_spent(
+            [check.consent for check in checks if check.owner == owner and check.nothing_spent], owner
+        )
         custody.release_all([check.consent for check in checks if check.owner == owner], owner)
 
 

@@ -14,14 +14,23 @@ from enum import StrEnum
 
 from django.utils import timezone
 
-from consent.custody import BUSY, Custody, IdentityMismatch, NewConsent, TokenUnavailable
+from consent.custody import (
+    BUSY,
+    LOST,
+    Custody,
+    IdentityMismatch,
+    NewConsent,
+    TokenUnavailable,
+    is_cut_off,
+    spends_nothing,
+)
 from consent.entra import EntraClient, TokenResponse
 from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import SecretDisabled, Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
-from portal.microsoft.errors import UnexpectedResponse
+from portal.microsoft.errors import RemoteError, UnexpectedResponse
 from portal.microsoft.identifiers import CorrelationId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant, PartnerTenant
@@ -172,8 +181,20 @@ class TokenService:
             if owner is None:  # somebody else renews right now; Entra honours the stored token meanwhile
                 return self._redeem_stored(consent, audience, tenant, correlation_id)
             consent = self._custody.roll_forward(self._usable(consent.pk), owner)
-            answer = self._redeem_stored(consent, audience, tenant, correlation_id)
-            if answer.refresh_token is not None:
+            self._custody.begin(consent, owner)
+            try:
+                answer = self._redeem_stored(consent, audience, tenant, correlation_id)
+            except RemoteError as error:
+                if strict and not is_customer and is_cut_off(consent, error):
+                    self.forget(consent.pk)
+                    self._custody.interrupted(consent, correlation_id)
+                    raise TokenUnavailable(LOST) from error
+                if spends_nothing(consent, error):
+                    self._custody.nothing_spent([consent], owner)
+                raise
+            if answer.refresh_token is None:
+                self._custody.nothing_spent([consent], owner)
+            else:
                 self._custody.save_rotated(consent, answer.refresh_token, owner, correlation_id)
             return answer
 
@@ -202,7 +223,11 @@ class TokenService:
             self._stop(consent, mismatch.why, correlation_id)
             raise
         # a partner disabled while the answer was on its way gets nothing out of it.
-        self._usable(consent.pk)
+        try:
+            self._usable(consent.pk)
+        except TokenUnavailable:
+            self._custody.discarded(consent, "partner disabled", correlation_id)
+            raise
         return answer
 
     def exchange(

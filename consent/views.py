@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from typing import Any, Concatenate
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
@@ -38,6 +40,7 @@ from portal.site.policy import landing_policy
 # The name contains "token" because Django hides cookies by name in error reports (S-33).
 COOKIE = "__Host-cpv-flow-token"
 MAX_CALLBACK_BYTES = 64 * 1024
+_LONGEST_CHECK = timedelta(minutes=2)  # a request is over long before; whoever still waits then waits for nobody
 
 _probe = flow.WriteProbe()
 
@@ -208,18 +211,17 @@ def _redeem_once(request: HttpRequest, found: ConsentFlow, binder: str, posted: 
         return problem_page(request, Problem.STORAGE_UNAVAILABLE, reference=found.reference)
     if flow.claim(found):
         code = posted.get("code")
-        flow.finish(
-            found,
-            flow.CallbackAnswer(
-                code=Secret(code) if code else None,
-                error=posted.get("error", ""),
-                error_description=posted.get("error_description", "")[:2000],
-                error_subcode=posted.get("error_subcode", ""),
-            ),
-            binder=binder,
-            tools=clients.consent_tools(),
-            actor=Actor.link(found.link_id, client_address(request)),
+        answer = flow.CallbackAnswer(
+            code=Secret(code) if code else None,
+            error=posted.get("error", ""),
+            error_description=posted.get("error_description", "")[:2000],
+            error_subcode=posted.get("error_subcode", ""),
         )
+        actor = Actor.link(found.link_id, client_address(request))
+        try:
+            flow.finish(found, answer, binder=binder, tools=clients.consent_tools(), actor=actor)
+        except DatabaseError:  # the code is spent: sending it again would not help
+            return problem_page(request, Problem.INTERRUPTED, reference=found.reference)
         return _to_result(found)
     return _to_earlier_result(request, found)
 
@@ -269,6 +271,8 @@ def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
     if found.outcome == ConsentFlow.Outcome.REFUSED:
         return problem_page(request, Problem(found.problem), reference=found.reference)
     if found.outcome in {ConsentFlow.Outcome.OPEN, ConsentFlow.Outcome.WORKING}:
+        if found.claimed_at is not None and timezone.now() - found.claimed_at > _LONGEST_CHECK:
+            return problem_page(request, Problem.INTERRUPTED, reference=found.reference)
         # A second post of the same answer arrives while the first is still being checked.
         return problem_page(request, Problem.STILL_WORKING, reference=found.reference, retry_url=request.path)
     context: dict[str, Any] = {
@@ -276,6 +280,7 @@ def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
         "partner_name": found.link.partner.name,
         "tenant_id": found.link.partner.tenant_id,
         "checks": [{**CHECK_WORDS[check["check"]][check["state"]], "state": check["state"]} for check in found.checks],
+        "failed": any(check["state"] == "failed" for check in found.checks),
         "reference": found.reference,
         "connected_at": found.finished_at,
         **_vendor(),

@@ -49,4 +49,12 @@ def deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[c
                 id="portal.W001",
             )
         )
+    if settings.SECURE_PROXY_SSL_HEADER and not settings.TRUSTED_PROXIES:
+        found.append(
+            checks.Error(
+                "A proxy stands in front, but no proxy is trusted to name the caller: all callers share one address.",
+                hint=f"Set TRUSTED_PROXIES to the number of proxies between the internet and the portal. {_ANCHOR}",
+                id="portal.E004",
+            )
+        )
     return found

@@ -133,6 +133,9 @@ VAULT_CLOUD = env.text("VAULT_CLOUD", "global")
 VAULT_TENANT_ID = env.text("VAULT_TENANT_ID", "")
 VAULT_CLIENT_ID = env.text("VAULT_CLIENT_ID", "")
 VAULT_CREDENTIAL_FILE = env.text("VAULT_CREDENTIAL_FILE", "")
+# Other identities for what needs more than Get and Set: "client id" or "client id,credential file" (S-40).
+VAULT_RECONCILE_IDENTITY = env.text("VAULT_RECONCILE_IDENTITY", "")
+VAULT_ERASE_IDENTITY = env.text("VAULT_ERASE_IDENTITY", "")
 
 # --- Django -------------------------------------------------------------------------------------------------------
 
@@ -150,6 +153,7 @@ INSTALLED_APPS = [
     "portal.audit",
     "portal.incidents",
     "portal.runs",
+    "portal.runs.queue.QueueConfig",
     "tenants",
     "consent",
 ]
@@ -198,6 +202,24 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Background work. Another back end of django.tasks needs its own workers, and then `worker --schedule-only`.
+TASKS = {
+    "default": {
+        "BACKEND": env.text("TASKS_BACKEND", "dj_queue.backend.DjQueueBackend"),
+        "OPTIONS": {
+            "mode": "async",
+            "workers": [{"threads": 2, "polling_interval": 1.0}],
+            "dispatchers": [{"polling_interval": 5.0}],
+            "process_heartbeat_interval": 10,
+            "process_alive_threshold": 60,
+            "shutdown_timeout": 35,  # longer than a polite stop takes
+            "preserve_finished_jobs": False,
+            "listen_notify": False,
+        }
+        if not env.text("TASKS_BACKEND", "")
+        else {},
+    }
+}
 # Shared by all processes and kept over a restart: forms that work once are remembered here.
 CACHES = {
     "default": {

@@ -22,9 +22,18 @@ os.environ.update(
         "REQUEST_LIMIT_FACTOR": "1000",  # all tests share one address; those of the limits themselves set 1
         "LOG_FORMAT": "console",
         "LOG_LEVEL": "DEBUG",
+        "TASKS_BACKEND": "",
     }
 )
-for _name in ("ADMIN_HOST", "TEST_ENDPOINTS", "TEST_CA_FILE", "DEBUG", "TRUSTED_PROXIES", "OUTGOING_PROXY"):
+for _name in (
+    "ADMIN_HOST",
+    "TEST_ENDPOINTS",
+    "TEST_CA_FILE",
+    "DEBUG",
+    "TRUSTED_PROXIES",
+    "OUTGOING_PROXY",
+    "TASKS_BACKEND",
+):
     os.environ[_name] = ""
 
 from portal.settings import *  # noqa: E402, F403

@@ -22,6 +22,7 @@ IMPORTED_AS = {
     "azure-core": "azure.core",
     "azure-identity": "azure.identity",
     "azure-keyvault-secrets": "azure.keyvault.secrets",
+    "dj-queue": "dj_queue",
     "django-environ": "environ",
     "django-unfold": "unfold",
     "pyjwt": "jwt",

@@ -293,6 +293,10 @@ FLIPPED: dict[str, tuple[dict[str, Any], str]] = {
     "http base URL": ({"PUBLIC_BASE_URL": "http://portal.localhost"}, "portal.E002"),
     "short audit key": ({"INTEGRITY_KEY": "short"}, "portal.E003"),
     "audit key that is the secret key": ({"INTEGRITY_KEY": SECRET, "SECRET_KEY": SECRET}, "portal.E003"),
+    "a proxy that is not trusted": (
+        {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https"), "TRUSTED_PROXIES": 0},
+        "portal.E004",
+    ),
     "embedded vault": ({"VAULT_URL": "/var/lib/portal/vault"}, "portal.W001"),
     "DEBUG": ({"DEBUG": True}, "security.W018"),
     "weak secret key": ({"SECRET_KEY": "short"}, "security.W009"),

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 
 from consent.models import CampaignPartner, ConsentFlow, ConsentLink
-from consent.words import PROBLEMS, Problem
+from consent.words import PROBLEMS, Problem, Who
 from portal.site.admin import PortalModelAdmin
 from portal.site.display import EMPTY, Tone
 
@@ -39,13 +39,25 @@ PARTNER_TONES = {
     _Partner.WAITING: Tone.WARN,
     _Partner.CONNECTED: Tone.GOOD,
 }
+_WHO = {
+    Who.US: "we do",
+    Who.YOU: "the partner",
+    Who.YOUR_ADMINISTRATOR: "an administrator of the partner",
+    Who.MICROSOFT: "Microsoft; waiting is enough",
+    Who.NOBODY: "nobody; waiting is enough",
+}
 
 
 def why(outcome: str | None, problem: str) -> str:
-    """Say how the latest attempt ended, in the words that the partner read."""
+    """Say how the latest attempt ended; of a refusal, quote the heading that the partner read."""
     if not outcome:
         return EMPTY
-    return str(PROBLEMS[Problem(problem)].heading if problem else ConsentFlow.Outcome(outcome).label)
+    return f"“{PROBLEMS[Problem(problem)].heading}”" if problem else ConsentFlow.Outcome(outcome).label
+
+
+def who_acts(problem: str) -> str:
+    """Say to staff who must act; the page behind the link said it to the partner."""
+    return _WHO[PROBLEMS[Problem(problem)].who]
 
 
 class ProgressFilter(admin.SimpleListFilter):

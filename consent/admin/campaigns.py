@@ -23,10 +23,9 @@ from unfold.widgets import (
 )
 
 from consent import campaigns
-from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, why
+from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, who_acts, why
 from consent.links import MAX_LIFETIME
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner
-from consent.words import PROBLEMS, Problem
 from portal.fields import validate_name
 from portal.mail import MailUnavailable, can_send, open_mailer
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
@@ -398,7 +397,7 @@ def _panel(campaign: Campaign) -> Panel:
         rows=[
             Row(
                 label=f"{number} × {why(outcome, problem)}",
-                detail=f"Who acts: {PROBLEMS[Problem(problem)].who_words}" if problem else "",
+                detail=f"Who acts: {who_acts(problem)}" if problem else "",
                 link=f"{address}&progress={Progress.FAILED.value}",
                 tone=Tone.BAD,
             )

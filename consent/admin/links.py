@@ -201,9 +201,20 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
             invitations.announce(link, actor=actor_of(request))
         request.issued = (link, address, wanted)  # type: ignore[attr-defined]
 
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        active = list(ApplicationRegistration.objects.filter(state="active").values_list("pk", flat=True)[:2])
+        only = {"registration": active[0]} if len(active) == 1 else {}
+        return {**only, **super().get_changeform_initial_data(request)}
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        # Whichever button is pressed, what comes next is the address.
+        one_button = {"show_save_and_add_another": False, "show_save_and_continue": False}
         try:
-            response: HttpResponse = super().changeform_view(request, *args, **kwargs)
+            response: HttpResponse = super().changeform_view(
+                request, object_id, form_url, {**one_button, **(extra_context or {})}
+            )
         except links.LinkRefused as refused:
             self.message_user(request, str(refused), messages.ERROR)
             return self.response_post_save_add(request, ConsentLink())

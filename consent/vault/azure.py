@@ -1,8 +1,12 @@
-"""Azure Key Vault with exactly Get and Set (S-40), through Microsoft's SDK over our guarded session.
+"""Azure Key Vault with exactly Get and Set for the portal's work (S-40), through Microsoft's SDK over our session.
 
 The SDK does what is easily done wrong (challenge, token, claims challenge, wire format). What it raises is turned
 into the ``RemoteError`` family by status and inner code, never by text, and is not chained: its texts carry addresses
-and AADSTS sentences. It never repeats a call by itself, because only the caller knows how much of its time is left.
+and AADSTS sentences. It never repeats a call by itself, because only the caller knows how much of its time is left; but
+it spreads calls out, and after a 429 it holds all of them back for as long as the vault asked (R-08).
+
+What each method needs is decided by the identity that opens the vault: ``names``, ``versions`` and ``is_deleted`` List,
+``erase`` Delete and, to be complete, Purge.
 
 Source: Key Vault REST ``setSecret``, ``getSecret``, ``updateSecret``, api-version 7.4; error table of the page
 "Azure Key Vault REST API error codes".
@@ -11,7 +15,7 @@ Source: Key Vault REST ``setSecret``, ``getSecret``, ``updateSecret``, api-versi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -25,10 +29,11 @@ from azure.core.exceptions import (
 )
 from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import CertificateCredential, ClientSecretCredential, ManagedIdentityCredential
-from azure.keyvault.secrets import KeyVaultSecret, SecretClient
+from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
 from msal.exceptions import MsalServiceError
 
 from consent.vault.base import (
+    OUR_NAME,
     PROBE_NAME,
     SECRET_VERSION,
     SERVICE,
@@ -38,14 +43,17 @@ from consent.vault.base import (
     SecretVersion,
     StoredSecret,
     VaultConfigurationError,
+    VersionInfo,
     check_name,
     check_new_version,
     check_version,
 )
+from consent.vault.pace import Pace
 from consent.vault.private_files import read_private_file
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
+    Conflict,
     InvalidRequest,
     NotFound,
     RemoteError,
@@ -54,7 +62,14 @@ from portal.microsoft.errors import (
     UnexpectedResponse,
     Unreachable,
 )
-from portal.microsoft.http import CONNECT_SECONDS, READ_SECONDS, DestinationRefused, retry_after_seconds, time_budget
+from portal.microsoft.http import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
+    DestinationRefused,
+    budget_left,
+    retry_after_seconds,
+    time_budget,
+)
 from portal.microsoft.secret import Secret
 
 API_VERSION: Final = "7.4"  # pinned, so that an update of the SDK does not change the wire
@@ -84,10 +99,12 @@ class AzureKeyVault:
 
     Args:
         client: as :func:`open_azure_vault` builds it.
+        pace: the budget of all calls of this process, whichever identity makes them.
     """
 
-    def __init__(self, client: SecretClient) -> None:
+    def __init__(self, client: SecretClient, pace: Pace) -> None:
         self._client = client
+        self._pace = pace
 
     def write(
         self, name: SecretName, value: Secret, *, tags: Mapping[str, str], expires_at: datetime | None
@@ -107,14 +124,14 @@ class AzureKeyVault:
             )
             return _version(stored)
 
-        return _call(operation, write)
+        return self._call(operation, write)
 
     def read(self, name: SecretName, version: SecretVersion) -> StoredSecret:
         """See :meth:`consent.vault.base.Vault.read`."""
         operation = f"read {name}"
         check_name(name, operation)
         check_version(version, operation)
-        stored = _call(operation, lambda: _stored(name, self._client.get_secret(name, version)))
+        stored = self._call(operation, lambda: _stored(name, self._client.get_secret(name, version)))
         if stored.version != version:
             raise UnexpectedResponse(SERVICE, operation, detail="The vault answered with another version")
         return stored
@@ -123,14 +140,14 @@ class AzureKeyVault:
         """See :meth:`consent.vault.base.Vault.read_newest`."""
         operation = f"read {name}"
         check_name(name, operation)
-        return _call(operation, lambda: _stored(name, self._client.get_secret(name)))
+        return self._call(operation, lambda: _stored(name, self._client.get_secret(name)))
 
     def disable(self, name: SecretName, version: SecretVersion) -> None:
         """See :meth:`consent.vault.base.Vault.disable`."""
         operation = f"disable {name}"
         check_name(name, operation)
         check_version(version, operation)
-        _call(operation, lambda: self._client.update_secret_properties(name, version, enabled=False))
+        self._call(operation, lambda: self._client.update_secret_properties(name, version, enabled=False))
 
     def check_writable(self) -> None:
         """Update an attribute of one reserved secret, which makes no version (R-07); make the secret if need be.
@@ -140,18 +157,92 @@ class AzureKeyVault:
         """
         operation = f"check that {PROBE_NAME} can be written"
         try:
-            _call(operation, lambda: self._client.update_secret_properties(PROBE_NAME, enabled=True))
+            self._call(operation, lambda: self._client.update_secret_properties(PROBE_NAME, enabled=True))
         except NotFound:
-            _call(operation, lambda: self._client.set_secret(PROBE_NAME, "probe", content_type="text/plain"))
+            self._call(operation, lambda: self._client.set_secret(PROBE_NAME, "probe", content_type="text/plain"))
+
+    # --- what needs more than Get and Set -------------------------------------------------------------------------
+
+    def names(self) -> Iterator[SecretName]:
+        """See :meth:`consent.vault.base.Inventory.names`; entries of other shapes are somebody else's."""
+        for item in self._items("list the vault", self._client.list_properties_of_secrets().by_page()):
+            if item.name is not None and OUR_NAME.fullmatch(item.name):
+                yield SecretName(item.name)
+
+    def versions(self, name: SecretName) -> list[VersionInfo]:
+        """See :meth:`consent.vault.base.Inventory.versions`."""
+        operation = f"list {name}"
+        check_name(name, operation)
+        pages = self._client.list_properties_of_secret_versions(name).by_page()
+        try:
+            found = [_info(name, item, operation) for item in self._items(operation, pages)]
+        except NotFound:
+            return []
+        return sorted(found, key=lambda each: (each.created_at, each.generation))
+
+    def is_deleted(self, name: SecretName) -> bool:
+        """See :meth:`consent.vault.base.Inventory.is_deleted`; an identity without Get is told no."""
+        operation = f"look for {name} among the deleted"
+        check_name(name, operation)
+        try:
+            self._call(operation, lambda: self._client.get_deleted_secret(name))
+        except (NotFound, AccessDenied):
+            return False
+        return True
+
+    def erase(self, name: SecretName) -> bool:
+        """See :meth:`consent.vault.base.Eraser.erase`. A deletion that still runs is purged by the next call."""
+        operation = f"erase {name}"
+        check_name(name, operation)
+        begun = True
+        try:
+            self._call(operation, lambda: self._client.begin_delete_secret(name))
+        except NotFound:
+            begun = False  # deleted before, or never there
+        try:
+            self._call(operation, lambda: self._client.purge_deleted_secret(name))
+        except NotFound:
+            return not begun
+        except (AccessDenied, Conflict, ServerFault):
+            return False
+        return True
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    def _items(self, operation: str, pages: Iterator[Iterator[SecretProperties]]) -> Iterator[SecretProperties]:
+        """Yield all items; each page is a call of its own, with its own time and its own turn."""
+        while page := self._call(operation, lambda: list(next(pages, ()))):
+            yield from page
+
+    def _call[T](self, operation: str, function: Callable[[], T]) -> T:
+        failure: Exception
+        try:
+            with time_budget(_OPERATION_SECONDS):
+                wait = self._pace.take(budget_left())
+                if not wait:
+                    return function()
+            failure = Throttled(SERVICE, operation, retry_after=wait, detail="The vault asked for a pause")
+        except AzureError as error:
+            failure = _failure(operation, error)
+            if isinstance(failure, Throttled) and failure.retry_after is not None:
+                self._pace.pause(failure.retry_after)
+        except (ValueError, TypeError, AttributeError):
+            # What the SDK raises for a challenge that names another resource, and for JSON of another shape.
+            failure = UnexpectedResponse(SERVICE, operation)
+        # Outside the except blocks, so that not even __context__ leads to the SDK's texts.
+        raise failure
 
 
-def open_azure_vault(vault_url: str, credential: TokenCredential, *, session: requests.Session) -> AzureKeyVault:
+def open_azure_vault(
+    vault_url: str, credential: TokenCredential, *, session: requests.Session, pace: Pace | None = None
+) -> AzureKeyVault:
     """Return the vault at this address; nothing is called yet.
 
     Args:
         vault_url: ``https://<name>.vault.azure.net`` or its like in another cloud.
         credential: of the vault's own identity, from :func:`vault_credential`; never the CPV application's.
         session: a :class:`portal.microsoft.http.GuardedSession`: time limits, allowed hosts, verified TLS.
+        pace: shared by all identities of this process.
 
     Raises:
         VaultConfigurationError: the address is not one of a vault.
@@ -166,7 +257,7 @@ def open_azure_vault(vault_url: str, credential: TokenCredential, *, session: re
         retry_total=0,
         logging_enable=False,  # True would print bodies, that is refresh tokens, at DEBUG (S-32)
     )
-    return AzureKeyVault(client)
+    return AzureKeyVault(client, pace or Pace())
 
 
 def vault_credential(
@@ -249,21 +340,19 @@ def _stored(name: SecretName, secret: KeyVaultSecret) -> StoredSecret:
     )
 
 
+def _info(name: SecretName, item: SecretProperties, operation: str) -> VersionInfo:
+    if item.version is None or not SECRET_VERSION.fullmatch(item.version) or item.created_on is None:
+        raise UnexpectedResponse(SERVICE, operation, detail="The vault listed something that is no version")
+    return VersionInfo(
+        name=name,
+        version=SecretVersion(item.version),
+        enabled=item.enabled is not False,
+        tags=item.tags or {},
+        created_at=item.created_on,
+    )
+
+
 # --- errors -------------------------------------------------------------------------------------------------------
-
-
-def _call[T](operation: str, function: Callable[[], T]) -> T:
-    failure: Exception
-    try:
-        with time_budget(_OPERATION_SECONDS):
-            return function()
-    except AzureError as error:
-        failure = _failure(operation, error)
-    except (ValueError, TypeError, AttributeError):
-        # What the SDK raises for a challenge that names another resource, and for JSON of another shape.
-        failure = UnexpectedResponse(SERVICE, operation)
-    # Outside the except blocks, so that not even __context__ leads to the SDK's texts.
-    raise failure
 
 
 def _failure(operation: str, error: AzureError) -> Exception:

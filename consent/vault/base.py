@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType, Protocol
@@ -29,6 +29,7 @@ SecretVersion = NewType("SecretVersion", str)
 
 MAX_SECRET_BYTES = 25_000  # Key Vault's limit; the embedded vault keeps the same, so that one can move to the other
 SECRET_NAME = re.compile(r"[0-9a-z-]{1,127}")
+OUR_NAME = re.compile(r"rt-[0-9a-f]{32}")  # what new_secret_name() makes; other entries of a vault are somebody else's
 SECRET_VERSION = re.compile(r"[0-9a-f]{32}")
 PROBE_NAME = SecretName("portal-write-probe")
 
@@ -77,6 +78,60 @@ class StoredSecret:
     tags: Mapping[str, str]
     created_at: datetime
     expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionInfo:
+    """One version as a list shows it: everything but the value.
+
+    ``damage`` is empty, or one sentence about why nobody can read this version; the attributes are then not known.
+    """
+
+    name: SecretName
+    version: SecretVersion
+    enabled: bool
+    tags: Mapping[str, str]
+    created_at: datetime
+    damage: str = ""
+
+    @property
+    def record(self) -> str:
+        """Return whose token it is, as the tag says: ``consent-41``; empty without tag."""
+        return self.tags.get(RECORD_TAG, "")
+
+    @property
+    def generation(self) -> int:
+        """Return the generation of the tag; 0 without one."""
+        text = self.tags.get(GENERATION_TAG, "")
+        return int(text) if text.isdecimal() else 0
+
+
+class Inventory(Protocol):
+    """What the reconcile command's identity may do: exactly List (S-40). Never returns a value."""
+
+    def names(self) -> Iterator[SecretName]:
+        """Yield the names of all entries that the portal can have made. Raises AccessDenied without the right."""
+
+    def versions(self, name: SecretName) -> list[VersionInfo]:
+        """Return all versions of this entry, oldest first; none when there is no such entry."""
+
+    def is_deleted(self, name: SecretName) -> bool:
+        """Whether somebody deleted this entry and it can still be recovered."""
+
+
+class Eraser(Protocol):
+    """What the erasure's identity may do: Delete and Purge (S-40)."""
+
+    def erase(self, name: SecretName) -> bool:
+        """Delete the entry with all its versions for good; doing it twice is harmless.
+
+        Returns:
+            False when it is deleted but the vault keeps it recoverable for its retention time (no right to purge, or
+            purge protection).
+
+        Raises:
+            AccessDenied: the identity may not even delete; nothing happened.
+        """
 
 
 class Vault(Protocol):

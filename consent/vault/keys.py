@@ -83,6 +83,39 @@ class KeyRing:
             raise VaultConfigurationError(f"{_WHAT}, {path}, is not a key file") from None
         return cls.parse(text, source=f"{_WHAT}, {path},")
 
+    @property
+    def ids(self) -> list[bytes]:
+        """Return the ids of all keys, the writing one first."""
+        return list(self._keys)
+
+    def save(self, path: Path, *, with_new_key: bool = False, primary_only: bool = False) -> KeyRing:
+        """Put the key file's next state in place of the present one, whole or not at all, and return it.
+
+        Args:
+            with_new_key: put a new random key on top, which writes from now on.
+            primary_only: leave out all keys but the writing one.
+
+        Raises:
+            VaultConfigurationError: the file cannot be written; it is unchanged.
+        """
+        lines = [key.reveal() for key in self._keys.values()]
+        if primary_only:
+            lines = lines[:1]
+        if with_new_key:
+            lines.insert(0, base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode())
+        try:
+            for leftover in path.parent.glob(f".{path.name}.{'[0-9a-f]' * 16}"):
+                leftover.unlink()  # of a process that was killed here; it holds keys
+            temporary = _write_temporary(path, lines)
+            temporary.replace(path)
+            fsync_directory(path.parent)
+        except OSError as error:
+            raise VaultConfigurationError(
+                f"{_WHAT}, {path}, cannot be replaced: {error.strerror}; it is unchanged. Run this where the file can "
+                "be written, as the user who owns it"
+            ) from None
+        return KeyRing.open(path)
+
     def cipher(self, key_id: bytes) -> AESGCM:
         """Return the cipher of this key. Raises KeyError when the ring does not hold it."""
         return AESGCM(base64.b64decode(self._keys[key_id].reveal()))
@@ -116,25 +149,33 @@ def _key_id(key: bytes) -> bytes:
 
 def _create(path: Path) -> None:
     """Make a key file that is complete from its first moment; of several processes at first start one wins."""
-    key = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        temporary = _write_temporary(path, [base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()])
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(f"{_HEADER}{key}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)  # fails when the file exists: somebody else was first, theirs is the key
-            except FileExistsError:
-                return
+            os.link(temporary, path)  # fails when the file exists: somebody else was first, theirs is the key
+        except FileExistsError:
+            return
         finally:
             temporary.unlink(missing_ok=True)
         fsync_directory(path.parent)
     except OSError as error:
         raise VaultConfigurationError(f"{_WHAT}, {path}, cannot be made: {error.strerror}") from None
+
+
+def _write_temporary(path: Path, keys: Sequence[str]) -> Path:
+    """Write a whole key file beside the real one and return where. Raises OSError, leaving nothing behind."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(_HEADER + "".join(f"{key}\n" for key in keys))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
 
 
 def fsync_directory(directory: Path) -> None:

@@ -22,8 +22,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import secrets
+import shutil
 import stat
 import struct
 import time
@@ -39,6 +41,7 @@ from cryptography.exceptions import InvalidTag
 from consent.vault.base import (
     MAX_SECRET_BYTES,
     PROBE_NAME,
+    SECRET_NAME,
     SECRET_VERSION,
     SERVICE,
     SecretDisabled,
@@ -47,6 +50,7 @@ from consent.vault.base import (
     StoredSecret,
     VaultConfigurationError,
     VaultDamaged,
+    VersionInfo,
     check_name,
     check_new_version,
     check_version,
@@ -54,6 +58,8 @@ from consent.vault.base import (
 from consent.vault.keys import KEY_ID_BYTES, KeyRing, fsync_directory
 from portal.microsoft.errors import AccessDenied, NotFound, RemoteError, ServerFault
 from portal.microsoft.secret import Secret
+
+log = logging.getLogger(__name__)
 
 _FORMAT = b"CPV-S\x01"  # the last byte is the format's number
 _HEAD = struct.Struct(f">{len(_FORMAT)}s{KEY_ID_BYTES}sH")
@@ -85,9 +91,11 @@ class LocalVault:
         VaultConfigurationError: the directory cannot be used, or its data needs a key that ``keys`` does not hold.
     """
 
-    def __init__(self, directory: Path, keys: KeyRing) -> None:
+    def __init__(self, directory: Path, keys: KeyRing, *, key_file: Path | None = None) -> None:
         self._directory = directory
         self._keys = keys
+        self._key_file = key_file
+        self._key_file_seen: tuple[int, int, int] | None = None
         with _configuration_errors(directory):
             _make_private(directory)
             self._check_key()
@@ -107,7 +115,7 @@ class LocalVault:
                     f"The vault in {directory} holds secrets, but its key file, {key_file}, is missing; "
                     "restore the key file from its backup"
                 )
-        return cls(directory, KeyRing.open(key_file, create=True))
+        return cls(directory, KeyRing.open(key_file, create=True), key_file=key_file)
 
     # --- the protocol ---------------------------------------------------------------------------------------------
 
@@ -175,6 +183,107 @@ class LocalVault:
         with _os_errors_mapped(operation), self._locked(PROBE_NAME, operation, create=True) as folder:
             _replace(folder / "probe", bytes(_MAX_ENVELOPE_BYTES))
 
+    # --- what is there, and with which key ------------------------------------------------------------------------
+
+    def names(self) -> Iterator[SecretName]:
+        """See :meth:`consent.vault.base.Inventory.names`."""
+        with _os_errors_mapped("list"):
+            found = sorted(path.name for path in self._directory.iterdir() if path.is_dir())
+        yield from (SecretName(name) for name in found if SECRET_NAME.fullmatch(name) and name != PROBE_NAME)
+
+    def versions(self, name: SecretName) -> list[VersionInfo]:
+        """See :meth:`consent.vault.base.Inventory.versions`; each version is decrypted to see whether it is whole."""
+        operation = f"list {name}"
+        check_name(name, operation)
+        found = []
+        with _os_errors_mapped(operation):
+            for version in sorted(_versions(self._directory / name)):
+                with suppress(NotFound):  # erased since it was listed
+                    found.append(self.inspect(name, version))
+        return found
+
+    def is_deleted(self, name: SecretName) -> bool:
+        """See :meth:`consent.vault.base.Inventory.is_deleted`: what is deleted here is gone."""
+        check_name(name, f"look for {name}")
+        return False
+
+    def items(self) -> list[tuple[SecretName, SecretVersion]]:
+        """Return all versions of all secrets, without opening any."""
+        return [(name, version) for name in self.names() for version in sorted(_versions(self._directory / name))]
+
+    def erase(self, name: SecretName) -> bool:
+        """See :meth:`consent.vault.base.Eraser.erase`."""
+        operation = f"erase {name}"
+        check_name(name, operation)
+        with _os_errors_mapped(operation):
+            try:
+                with self._locked(name, operation) as folder:
+                    shutil.rmtree(folder)
+                    fsync_directory(self._directory)
+            except NotFound:
+                return True
+        return True
+
+    def key_id(self, name: SecretName, version: SecretVersion) -> bytes:
+        """Return the id of the key that this version needs; empty when its head cannot be read. Raises NotFound."""
+        operation = f"look at {name}"
+        with _os_errors_mapped(operation):
+            try:
+                with (self._directory / name / version).open("rb") as file:
+                    head = file.read(_HEAD.size)
+            except FileNotFoundError:
+                raise self._not_found(operation) from None
+        return _key_id(head)
+
+    def reseal(self, name: SecretName, version: SecretVersion) -> None:
+        """Encrypt this version with the writing key, and prove that it reads before and after it is in place.
+
+        Name, version and attributes stay. Raises as :meth:`read`; what was stored before is then untouched.
+        """
+        operation = f"encrypt {name} anew"
+        with _os_errors_mapped(operation), self._locked(name, operation) as folder:
+            opened = self._load(name, version, operation)
+            envelope = self._seal(name, version, opened)
+            if not _same(self._unseal(envelope, name, version, operation), opened):
+                raise VaultDamaged(SERVICE, operation, detail="The new form does not decrypt to the old value")
+            _replace(folder / version, envelope)
+            if not _same(self._load(name, version, operation), opened):
+                raise VaultDamaged(SERVICE, operation, detail="The disk returned something else than was written")
+
+    def inspect(self, name: SecretName, version: SecretVersion) -> VersionInfo:
+        """Decrypt this version and say what it is, or why nobody can read it. Raises NotFound."""
+        operation = f"look at {name}"
+        try:
+            opened = self._load(name, version, operation)
+        except VaultDamaged as error:
+            place = self._true_place(name, version)
+            damage = f"The file is the one of {place}: it was moved or swapped" if place else error.detail
+            return VersionInfo(
+                name=name,
+                version=version,
+                enabled=False,
+                tags={},
+                created_at=datetime.fromtimestamp(0, UTC),
+                damage=damage or VaultDamaged.summary,
+            )
+        return VersionInfo(
+            name=name,
+            version=version,
+            enabled=opened.enabled,
+            tags=opened.tags,
+            created_at=datetime.fromtimestamp(opened.created, UTC),
+        )
+
+    def _true_place(self, name: SecretName, version: SecretVersion) -> str:
+        """Return the name and version under which this file decrypts; empty when nowhere, so it is not whole."""
+        envelope = (self._directory / name / version).read_bytes()
+        for other in self.names():
+            for place in _versions(self._directory / other):
+                with suppress(VaultDamaged):
+                    self._unseal(envelope, other, place, "")
+                    return f"{other}/{place}"
+        return ""
+
     # --- envelopes ------------------------------------------------------------------------------------------------
 
     def _seal(self, name: SecretName, version: SecretVersion, opened: _Opened) -> bytes:
@@ -187,9 +296,10 @@ class LocalVault:
             },
             separators=(",", ":"),
         ).encode()
-        head = _HEAD.pack(_FORMAT, self._keys.primary, len(attributes)) + attributes
+        keys = self._current_keys()
+        head = _HEAD.pack(_FORMAT, keys.primary, len(attributes)) + attributes
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        cipher = self._keys.cipher(self._keys.primary)
+        cipher = keys.cipher(keys.primary)
         sealed = cipher.encrypt(nonce, opened.value.reveal().encode(), _associated(head, name, version))
         return head + nonce + sealed
 
@@ -199,6 +309,9 @@ class LocalVault:
                 envelope = file.read(_MAX_ENVELOPE_BYTES + 1)
         except FileNotFoundError:
             raise self._not_found(operation) from None
+        return self._unseal(envelope, name, version, operation)
+
+    def _unseal(self, envelope: bytes, name: SecretName, version: SecretVersion, operation: str) -> _Opened:
         # Nothing in the envelope is believed before the tag is right; until then it is lengths and a key's id.
         if not _HEAD.size <= len(envelope) <= _MAX_ENVELOPE_BYTES:
             raise VaultDamaged(SERVICE, operation, detail="The stored secret is cut or too large")
@@ -206,16 +319,36 @@ class LocalVault:
         end = _HEAD.size + length
         if form != _FORMAT or len(envelope) <= end + _NONCE_BYTES + _TAG_BYTES:
             raise VaultDamaged(SERVICE, operation, detail="The stored secret is damaged")
-        if key_id not in self._keys:
+        keys = self._keys if key_id in self._keys else self._current_keys()
+        if key_id not in keys:
             needed = f"The stored secret needs the key {key_id.hex()}, which is not in the key file"
             raise VaultDamaged(SERVICE, operation, detail=needed)
         nonce, sealed = envelope[end : end + _NONCE_BYTES], envelope[end + _NONCE_BYTES :]
         try:
-            value = self._keys.cipher(key_id).decrypt(nonce, sealed, _associated(envelope[:end], name, version))
+            value = keys.cipher(key_id).decrypt(nonce, sealed, _associated(envelope[:end], name, version))
         except InvalidTag:
             raise VaultDamaged(SERVICE, operation) from None
         attributes = json.loads(envelope[_HEAD.size : end])
         return _Opened(value=Secret(value.decode()), **attributes)
+
+    def _current_keys(self) -> KeyRing:
+        """Return the keys, read again when the file changed: a rotation needs no restart of any process (S-44)."""
+        if self._key_file is None:
+            return self._keys
+        seen = _seen(self._key_file)
+        if seen is None or seen == self._key_file_seen:
+            return self._keys
+        try:
+            found = KeyRing.open(self._key_file)
+        except VaultConfigurationError as error:
+            log.warning("the key file changed and is not used: %s", error)
+        else:
+            if found.primary in self._keys or self._keys.primary in found:
+                self._keys = found
+            else:
+                log.error("the vault's key file holds other keys than before; the ones in memory are used on")
+        self._key_file_seen = seen
+        return self._keys
 
     def _not_found(self, operation: str) -> RemoteError:
         if not self._directory.is_dir():
@@ -250,10 +383,8 @@ class LocalVault:
             return
         with first.open("rb") as file:
             head = file.read(_HEAD.size)
-        if len(head) < _HEAD.size or not head.startswith(_FORMAT):
-            return  # reading that secret will say so; the others may be well
-        key_id = _HEAD.unpack(head)[1]
-        if key_id not in self._keys:
+        key_id = _key_id(head)
+        if key_id and key_id not in self._keys:  # without one, reading that secret will say so
             raise VaultConfigurationError(
                 f"The vault in {self._directory} was encrypted with the key {key_id.hex()}, which is not in its key "
                 "file; restore the right key file from its backup"
@@ -264,6 +395,27 @@ class LocalVault:
             # On a disk that cannot be written reading goes on (R-38); the next writer of this secret cleans up.
             with suppress(OSError, NotFound), self._locked(SecretName(path.parent.name), "clean up"):
                 pass
+
+
+def _key_id(head: bytes) -> bytes:
+    """Return the id of the key that this envelope needs; empty when its head is not one of ours."""
+    if len(head) < _HEAD.size or not head.startswith(_FORMAT):
+        return b""
+    key_id: bytes = _HEAD.unpack(head)[1]
+    return key_id
+
+
+def _same(one: _Opened, other: _Opened) -> bool:
+    return one.value.same_as(other.value) and replace(one, value=other.value) == other
+
+
+def _seen(key_file: Path) -> tuple[int, int, int] | None:
+    """Tell one state of the key file from the next; None when it cannot be seen."""
+    try:
+        status = key_file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _associated(head: bytes, name: SecretName, version: SecretVersion) -> bytes:

@@ -50,6 +50,7 @@ class Problem(StrEnum):
     BLOCKED_BY_POLICY = "blocked_by_policy"
     TRY_AGAIN = "try_again"
     STORAGE_UNAVAILABLE = "storage_unavailable"
+    INTERRUPTED = "interrupted"
     OUR_FAULT = "our_fault"
     CLOCK = "clock"
     MALFORMED = "malformed"
@@ -314,6 +315,21 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
                     "agree."
                 ),
                 _("If more than ten minutes have passed, open the link in your invitation again instead."),
+            ),
+            start_again=True,
+        ),
+        Problem.INTERRUPTED: ProblemWords(
+            status=503,
+            heading=_("We were interrupted"),
+            what=_(
+                "Your sign-in arrived, but something failed on our side while we checked it. We cannot say yet whether "
+                "you are connected. Trying once more is harmless."
+            ),
+            who=Who.YOU,
+            steps=(
+                _("Wait one minute, then open the link in your invitation again and continue to Microsoft."),
+                _("If it says that the link cannot be used, you are connected and nothing is left to do."),
+                _TELL_US,
             ),
             start_again=True,
         ),

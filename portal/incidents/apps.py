@@ -4,7 +4,7 @@ from django.apps import AppConfig
 class IncidentsConfig(AppConfig):
     name = "portal.incidents"
     label = "incidents"
-    verbose_name = "Incidents"
+    verbose_name = "Attention"
     navigation_order = 5
 
     def ready(self) -> None:

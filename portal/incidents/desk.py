@@ -138,11 +138,10 @@ def _mail(incidents: IncidentQuerySet) -> int:
 
 def _message(incident: Incident) -> EmailMessage:
     page = settings.PUBLIC_BASE_URL + reverse("admin:incidents_incident_change", args=[incident.pk])
-    times = "once" if incident.times == 1 else f"{incident.times} times"
     body = (
         f"{incident.words}\n\n"
         f"Who must act: {incident.get_owner_display()}\n"
-        f"Seen: {times}, first at {incident.first_seen_at:%Y-%m-%d %H:%M} UTC\n"
+        f"Seen: {incident.seen_words}, first at {incident.first_seen_at:%Y-%m-%d %H:%M} UTC\n"
         f"{page}\n"
     )
     return EmailMessage(

@@ -54,3 +54,7 @@ class Incident(models.Model):
 
     def __str__(self) -> str:
         return f"{self.cause} {self.about}".strip()
+
+    @property
+    def seen_words(self) -> str:
+        return "once" if self.times == 1 else f"{self.times} times"

@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 from django.apps import AppConfig
 
 
@@ -8,3 +10,19 @@ class RunsConfig(AppConfig):
     label = "runs"
     verbose_name = "Runs"
     navigation_order = 30
+
+    def ready(self) -> None:
+        from portal.incidents.desk import PAGES, mail_due
+        from portal.runs import schedule, service
+        from portal.runs.schedule import Job
+
+        PAGES["run"] = "admin:runs_run_change"
+        minute, day = timedelta(minutes=1), timedelta(days=1)
+        for job in (
+            Job(name="sweep", label="Search for abandoned runs", every=minute, work=schedule.sweep),
+            Job(name="alerts", label="Mails about incidents", every=10 * minute, work=lambda: f"{mail_due()} sent"),
+            Job(
+                name="old_runs", label="Removal of old runs", every=day, work=lambda: f"{service.remove_old()} removed"
+            ),
+        ):
+            schedule.register(job)

@@ -50,8 +50,10 @@ class _Limit:
     name: str
     nominal: float
     times: deque[float] = field(default_factory=deque)
-    asked: int = 0
+    asked: int = 0  # calls since times were last fetched
     waiting: int = 0
+    unused: int = 0  # times that passed since then without a call
+    size: int = 1  # times fetched at once: twice as many when all were used, half as many when some were not
     held_until: float = 0.0
     complaints: deque[tuple[float, int]] = field(default_factory=deque)
     answers: int = 0
@@ -202,6 +204,7 @@ class Pacer:
                     now = time.monotonic()
                     while limit.times and limit.times[0] < now - _STALE_SECONDS:
                         limit.times.popleft()
+                        limit.unused += 1
                     if limit.times:
                         pause = limit.times.popleft() - now
                         break
@@ -250,11 +253,12 @@ class Pacer:
                 if limit.held_until > now:
                     continue
                 ahead = sum(1 for each in limit.times if each >= now)
-                wanted = max(limit.waiting, limit.asked)
-                if not wanted or ahead >= max(wanted / 2, 1):
+                if not (limit.asked or limit.waiting) or ahead >= max(limit.size / 2, limit.waiting, 1):
                     continue
-                limit.asked = 0
-            calls = max(1, min(wanted, int(limit.nominal * HORIZON_SECONDS)))
+                size = max(limit.size // 2, 1) if limit.unused else limit.size * 2
+                most = max(int(limit.nominal * HORIZON_SECONDS), 1)
+                calls = limit.size = min(max(size, limit.waiting), most)
+                limit.asked = limit.unused = 0
             grant = buckets.take(limit.name, limit.nominal, calls)
             first = time.monotonic() + grant.delay
             with self._changed:

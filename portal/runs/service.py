@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, F, Max, Q
+from django.db.models import Count, F
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -28,6 +28,7 @@ from portal.runs.models import Executor, Run, RunItem
 State = Run.State
 STOPPED = "run_stopped"  # cause of the incident
 DEADLINE = "The deadline was reached."
+KEPT_FOR = timedelta(days=90)
 _CHUNK = 1000  # units listed in one transaction
 _SKIP_AFTER = 3  # runs in which a unit failed in an unexpected way (R-30)
 _BROKEN = (UNEXPECTED, CRASHED)
@@ -338,9 +339,9 @@ def summary(run: Run) -> Summary:
     )
 
 
-def remove_old(days: int) -> int:
-    """Remove finished runs that are older; return how many. Their units' outcomes stand in the audit trail."""
-    old = Run.objects.filter(finished_at__lt=Now() - timedelta(days=days))
+def remove_old() -> int:
+    """Remove runs that were finished three months ago; return how many. What their units did is in the audit trail."""
+    old = Run.objects.filter(finished_at__lt=Now() - KEPT_FOR)
     number = old.count()
     old.delete()
     return number
@@ -352,9 +353,3 @@ def label_of(run: Run) -> str:
         return kind_named(run.kind).label
     except LookupError:
         return run.kind
-
-
-def last_result(kind: str) -> datetime | None:
-    """Return when a run of this kind was last finished with all units worked."""
-    newest: datetime | None = Run.objects.filter(Q(kind=kind, state=State.DONE)).aggregate(at=Max("finished_at"))["at"]
-    return newest

@@ -13,6 +13,13 @@ from portal.runs.executor import Ending, Executor
 from portal.runs.models import Run
 
 SLICE_SECONDS = 900.0  # then a worker gives other runs their turn
+_working: set[Executor] = set()
+
+
+def stop_all() -> None:
+    """Let all runs of this process stop politely: the process was asked to end (R-28)."""
+    for executor in list(_working):
+        executor.stop()
 
 
 def enqueue(run: Run) -> None:
@@ -27,7 +34,12 @@ def advance(run_id: int) -> str:
     run = Run.objects.open().filter(pk=run_id).first()
     if run is None:
         return "nothing to do"
-    ending = Executor(run, seconds=SLICE_SECONDS).work()
+    executor = Executor(run, seconds=SLICE_SECONDS)
+    _working.add(executor)
+    try:
+        ending = executor.work()
+    finally:
+        _working.discard(executor)
     if ending is Ending.INTERRUPTED:
         enqueue(run)
     return ending.value

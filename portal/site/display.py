@@ -95,7 +95,7 @@ def links(targets: Sequence[tuple[str, str]]) -> SafeString:
     """Return texts that lead to addresses of our own, one a line; an empty address leads nowhere."""
     return format_html_join(
         "",
-        "<div>{}</div>",
+        '<div class="links">{}</div>',
         ((format_html('<a href="{}">{}</a>', address, text) if address else text,) for text, address in targets),
     )
 

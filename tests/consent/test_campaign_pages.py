@@ -150,7 +150,8 @@ def test_sending_asks_first_and_the_funnel_follows(staff: Staff, registration: A
     attempt(link_of(items(campaign)[0]), "refused", "wrong_tenant")
     text = staff.get(page_of(campaign)).content.decode()
     assert "3 of 3 mailed, 0 connected" in text
-    assert "1 × " in text
+    assert "1 × “This account belongs to another tenant”" in text
+    assert "Who acts: the partner" in text
     assert f"{INVITED}?campaign__id__exact={campaign.pk}&amp;progress=failed" in text
     assert "already done" in told(staff.confirm(asked))
     assert "All were sent." in told(staff.get(f"{LIST}{campaign.pk}/send/", follow=True))

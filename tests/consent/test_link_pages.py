@@ -104,7 +104,7 @@ def test_the_qr_code_holds_exactly_the_address(
     assert image
     code = segno.make_qr(address_on(page), error="m")
     assert image[1].replace("&#x27;", "'") == code.svg_data_uri(border=4, light="#fff", omitsize=True)
-    other = segno.make_qr(address_on(page)[:-2] + "A/", error="m")
+    other = segno.make_qr(f"{address_on(page)}?", error="m")
     assert other.matrix != code.matrix, "another address would be another picture"
 
 

@@ -1,4 +1,7 @@
-"""One executor in a process of its own: ``python -m tests.runs.process RUN BOOK SECONDS NUMBER CONCURRENCY``."""
+"""One executor, or one worker, in a process of its own.
+
+``python -m tests.runs.process RUN BOOK SECONDS NUMBER CONCURRENCY``, with ``worker`` for the last to start a worker.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,11 @@ def main(run: str, book: str, seconds: str, number: str, concurrency: str) -> in
     from tests.runs.work import Filed
 
     Filed(int(number), Path(book), float(seconds)).kind()
+    if concurrency == "worker":
+        from django.core.management import call_command
+
+        call_command("worker", "--no-schedule")
+        return 0
     found = Run.objects.get(pk=int(run))
     return foreground(
         found, out=io.StringIO(), err=sys.stderr, as_json=False, words=words_of, concurrency=int(concurrency)

@@ -15,7 +15,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from portal.runs import service
+from portal.runs import schedule, service, tasks
 from portal.runs.models import Executor, Run, RunItem
 from tenants.models import PartnerTag
 from tests import builders
@@ -47,7 +47,7 @@ class Bench:
         self.run, _ = service.start(kind, scope={}, actor=builders.ACTOR)
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, concurrency: int = 4) -> subprocess.Popen[bytes]:
+    def start(self, concurrency: int | str = 4) -> subprocess.Popen[bytes]:
         arguments = [self.run.pk, self._book, self._seconds, self.number, concurrency]
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.runs.process", *map(str, arguments)],
@@ -207,3 +207,36 @@ def test_whoever_died_on_this_machine_is_not_waited_for(bench: Callable[..., Ben
     assert Executor.objects.living().count() == 1
     assert service.bury_the_dead(work.run.pk) > 0
     assert Executor.objects.living().count() == 0
+
+
+@pytest.mark.req("R-32")
+def test_a_worker_that_was_killed_is_replaced_by_the_sweeper(bench: Callable[..., Bench]) -> None:
+    work = bench(number=200)
+    Run.objects.update(concurrency=4)
+    tasks.enqueue(work.run)
+    killed = work.start("worker")
+    work.wait_for_calls(40)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(10)
+    service.bury_the_dead(work.run.pk)
+
+    assert schedule.sweep() == "1 runs handed to the workers"
+    schedule.sweep()  # delivered twice: one effect
+    second = work.start("worker")
+    work.wait_for(lambda: Run.objects.get().state == "done", 60)
+    assert_all_once(work)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(40) == 0
+
+
+@pytest.mark.req("R-28")
+def test_a_worker_stops_politely_in_the_middle_of_a_run(bench: Callable[..., Bench]) -> None:
+    work = bench(number=2000)
+    Run.objects.update(concurrency=4)
+    tasks.enqueue(work.run)
+    worker = work.start("worker")
+    work.wait_for_calls(40)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert RunItem.objects.filter(state="working").count() == 0
+    assert RunItem.objects.filter(state="done").count() == len(work.calls()) < 2000

@@ -1,0 +1,408 @@
+"""Compare database and vault; repair what is safe: roll forward, switch off; never back, never delete (R-02, R-41).
+
+Everything is looked at before anything is changed. Each repair takes the row's lease, looks again, and does only what
+is still right then; so a run may be killed, repeated, or run beside a working portal.
+"""
+
+from __future__ import annotations
+
+import hmac
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from django.apps import apps
+from django.utils import timezone
+
+from consent.custody import Custody, IdentityMismatch, record_id, token_fingerprint
+from consent.differences import REPAIRED, Difference, Kind, ReconcileReport
+from consent.models import PartnerConsent, WaitingToken
+from consent.vault.base import (
+    OUR_NAME,
+    Inventory,
+    SecretDisabled,
+    SecretName,
+    SecretVersion,
+    StoredSecret,
+    Vault,
+    VaultDamaged,
+    VersionInfo,
+)
+from portal.audit.trail import Actor, record
+from portal.incidents.desk import report as report_incident
+from portal.incidents.desk import settle
+from portal.incidents.models import Incident
+from portal.microsoft.errors import AccessDenied, AuthenticationFailed, NotFound, RemoteError
+from portal.microsoft.identifiers import CorrelationId
+
+INCIDENT = "vault_difference"
+ORPHAN_AGE = timedelta(days=1)  # a row is written before its entry, so an orphan of seconds cannot be; a day is plenty
+_DEAD_AFTER = timedelta(days=100)  # a decided token is dead at Entra by then, so its entry is no secret any more
+_FEW = 10  # changes that need no question, whatever their share
+_TRIES = 5
+_LONGEST_WAIT = 300.0  # R-08
+_BETWEEN_STEPS = timedelta(hours=1)  # a waiting row without version is in the middle of its write, or was cut off
+_REFRESH_TOKEN_OF_OURS = re.compile(r"(consent|waiting)-[0-9]+")
+State = PartnerConsent.State
+
+
+class TooManyChanges(Exception):
+    """The run would change, or report, more than its share; nothing was changed. Says the numbers and what to do."""
+
+
+class Reconciler:
+    """One run over all rows and, where the identity may list, all entries of the vault.
+
+    Args:
+        vault: with the portal's own identity, Get and Set.
+        inventory: with the identity that may List; without the right the run says what it could not see.
+        disable_orphans: switch off entries that no row names, if they carry our tag and are a day old.
+        max_share: percent of what was looked at that may be changed without a question.
+        progress: called now and then with how many rows were looked at.
+    """
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        inventory: Inventory,
+        actor: Actor,
+        dry_run: bool = False,
+        disable_orphans: bool = False,
+        max_share: int = 20,
+        progress: Callable[[int], None] = lambda done: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._vault = vault
+        self._custody = Custody(vault)
+        self._inventory: Inventory | None = inventory
+        self._actor = actor
+        self._disable_orphans = disable_orphans
+        self._max_share = max_share
+        self._progress = progress
+        self._sleep = sleep
+        self._names: set[SecretName] = set()
+        self._report = ReconcileReport(dry_run=dry_run)
+
+    def run(self) -> ReconcileReport:
+        """Look at everything, then repair what is safe.
+
+        Raises:
+            TooManyChanges: nothing was changed.
+            RemoteError: the vault does not answer, or does not let the identity in.
+        """
+        self._list_names()
+        for consent in PartnerConsent.objects.order_by("pk").iterator():
+            self._add(self._consent(consent))
+        since = timezone.now() - _DEAD_AFTER
+        waiting_tokens = WaitingToken.objects.exclude(decided_at__lt=since).select_related("consent").order_by("pk")
+        for waiting in waiting_tokens.iterator():
+            self._add(self._waiting(waiting))
+        for difference in self._orphans():
+            self._add([difference])
+        self._refuse_too_many()
+        if not self._report.dry_run:
+            self._repair()
+            self._tell_staff()
+            record(
+                "vault.reconciled",
+                actor=self._actor,
+                subject={},
+                details={"differences": self._report.counts, "open": self._report.open},
+            )
+        return self._report
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def _list_names(self) -> None:
+        """Take the names before the rows: whatever is written meanwhile has its row first, so it is no orphan."""
+        inventory = self._inventory
+        if inventory is None:
+            return
+        try:
+            self._names = set(self._ask(lambda: list(inventory.names())))
+        except AccessDenied:
+            self._inventory = None
+            self._report.not_looked_at.append(
+                "The identity may not List: entries that no row names, and old versions behind the newest one, were "
+                "not looked at. Give the right List to the identity of VAULT_RECONCILE_IDENTITY to see them."
+            )
+
+    def _add(self, found: Sequence[Difference]) -> None:
+        self._report.differences += found
+        self._report.looked_at += 1
+        if self._report.looked_at % 500 == 0:
+            self._progress(self._report.looked_at)
+
+    def _versions(self, name: str) -> list[VersionInfo]:
+        """Return what is known about the versions of this entry: all with the right to List, else the newest."""
+        inventory, known = self._inventory, SecretName(name)
+        if inventory is not None:
+            return self._ask(lambda: inventory.versions(known)) if known in self._names else []
+        try:
+            newest = self._ask(lambda: self._vault.read_newest(known))
+        except (NotFound, SecretDisabled, VaultDamaged):
+            return []
+        return [
+            VersionInfo(
+                name=known, version=newest.version, enabled=True, tags=newest.tags, created_at=newest.created_at
+            )
+        ]
+
+    def _consent(self, consent: PartnerConsent) -> list[Difference]:
+        """Compare one row, again if it was renewed meanwhile."""
+        while True:
+            found = self._compare(consent)
+            if not found:
+                return []
+            again = PartnerConsent.objects.filter(pk=consent.pk).first()
+            if again is None:
+                return []
+            if again.lease_until is not None and again.lease_until > timezone.now():
+                self._report.busy += 1
+                return []
+            if _pointer(again) == _pointer(consent):
+                return found
+            consent = again
+
+    def _compare(self, consent: PartnerConsent) -> list[Difference]:
+        if consent.state == State.STOPPED:
+            self._report.stopped += 1
+            return []
+
+        def differs(kind: Kind, version: str = "", note: str = "") -> Difference:
+            subject = {"partner": consent.partner_id, "consent": consent.pk}
+            return Difference(kind=kind, subject=subject, name=consent.secret_name, version=version, note=note)
+
+        try:
+            versions = self._versions(consent.secret_name)
+        except RemoteError as error:
+            _raise_systemic(error)
+            return [differs(Kind.UNREADABLE, note=f"[{error}]")]
+        enabled = [each for each in versions if each.enabled and not each.damage]
+        ours = [each for each in enabled if each.record == record_id(consent)]
+        others = [each for each in ours if each.version != consent.secret_version]
+        if consent.generation == 0:
+            return [differs(Kind.CUT_OFF, each.version) for each in ours]
+        if consent.state == State.DISCONNECTED:
+            return [differs(Kind.DISCONNECTED, each.version) for each in ours]
+        odd = [differs(Kind.FOREIGN, each.version) for each in enabled if each not in ours]
+        odd += [
+            differs(Kind.OTHER_DAMAGED, each.version, each.damage)
+            for each in versions
+            if each.damage and each.version != consent.secret_version
+        ]
+        newest = max(others, key=lambda each: (each.generation, each.created_at), default=None)
+        if newest is not None and newest.generation > consent.generation:
+            old = [each for each in others if each is not newest]
+            return [differs(Kind.NEWER, newest.version), *(differs(Kind.LEFTOVER, each.version) for each in old), *odd]
+        pointer = self._compare_pointer(consent, versions)
+        if pointer is None:
+            return [*(differs(Kind.LEFTOVER, each.version) for each in others), *odd]
+        kind, note = pointer
+        if kind is Kind.MISMATCH:
+            return [differs(kind, consent.secret_version)]
+        if others:  # never back: it stays for a person to decide
+            note = f"{note} {len(others)} older enabled version(s) are left as they are.".strip()
+        return [differs(kind, consent.secret_version, note), *odd]
+
+    def _compare_pointer(self, consent: PartnerConsent, versions: list[VersionInfo]) -> tuple[Kind, str] | None:
+        """Read the version that the database names. Returns what is wrong with it, or None."""
+        seen = next((each for each in versions if each.version == consent.secret_version), None)
+        if seen is not None and not seen.damage and not seen.enabled:
+            return Kind.DISABLED, ""
+        try:
+            self._ask(lambda: self._custody.look_up(consent))
+        except IdentityMismatch:
+            return Kind.MISMATCH, ""
+        except NotFound:
+            return (Kind.DELETED, "") if self._is_deleted(consent.secret_name) else (Kind.MISSING, "")
+        except SecretDisabled:
+            return Kind.DISABLED, ""
+        except VaultDamaged as error:
+            return Kind.DAMAGED, seen.damage if seen is not None else error.detail
+        except RemoteError as error:
+            _raise_systemic(error)
+            return Kind.UNREADABLE, f"[{error}]"
+        return None
+
+    def _is_deleted(self, name: str) -> bool:
+        inventory = self._inventory
+        try:
+            return inventory is not None and self._ask(lambda: inventory.is_deleted(SecretName(name)))
+        except RemoteError as error:
+            _raise_systemic(error)
+            return False
+
+    def _waiting(self, waiting: WaitingToken) -> list[Difference]:
+        now = timezone.now()
+        undecided = waiting.decision == WaitingToken.Decision.WAITING
+
+        def differs(kind: Kind, version: str = "", note: str = "") -> Difference:
+            subject = {"partner": waiting.consent.partner_id, "waiting": waiting.pk}
+            return Difference(kind=kind, subject=subject, name=waiting.secret_name, version=version, note=note)
+
+        if undecided and not waiting.secret_version and waiting.created_at > now - _BETWEEN_STEPS:
+            return []
+        try:
+            if not undecided or waiting.expires_at <= now or not waiting.secret_version:
+                return [
+                    differs(Kind.WAITING_OVER, each.version)
+                    for each in self._versions(waiting.secret_name)
+                    if each.enabled and not each.damage
+                ]
+            stored = self._read(waiting.secret_name, waiting.secret_version)
+        except RemoteError as error:
+            _raise_systemic(error)
+            return [differs(Kind.WAITING_LOST, waiting.secret_version, f"[{error}]")]
+        if not hmac.compare_digest(token_fingerprint(stored.value), waiting.fingerprint):
+            return [differs(Kind.WAITING_LOST, waiting.secret_version, "It is not the one that was stored.")]
+        return []
+
+    def _orphans(self) -> Iterator[Difference]:
+        inventory = self._inventory
+        if inventory is None:
+            return
+        known = _names_of_rows()
+        for name in sorted(self._names - known):
+            if not OUR_NAME.fullmatch(name):
+                continue
+            for each in self._ask(lambda name=name: inventory.versions(name)):  # type: ignore[misc]
+                if each.enabled or each.damage:
+                    kind = Kind.OLD_CREDENTIAL if each.record.startswith("registration-") else Kind.ORPHAN
+                    note = each.damage or (f"Its tag says {each.record}." if each.record else "It carries no tag.")
+                    yield Difference(kind=kind, subject={}, name=name, version=each.version, note=note)
+
+    # --- repairing ------------------------------------------------------------------------------------------------
+
+    def _refuse_too_many(self) -> None:
+        """Stop before the first change when this looks like the wrong vault or the wrong database."""
+        report = self._report
+        wrong = {(each.name, each.about) for each in report.differences if each.meaning.repair or each.meaning.loud}
+        allowed = max(_FEW, report.looked_at * self._max_share // 100)
+        if not report.dry_run and len(wrong) > allowed:
+            raise TooManyChanges(
+                f"{len(wrong)} of {report.looked_at} rows and entries differ, more than {self._max_share} percent; "
+                "nothing was changed. Make sure that VAULT_URL and DATABASE_URL belong together and that no older copy "
+                "was restored by mistake; see what differs with --dry-run, then allow it with --max-share 100"
+            )
+
+    def _repair(self) -> None:
+        for difference in self._report.differences:
+            try:
+                if difference.kind is Kind.ORPHAN:
+                    if self._disable_orphans:
+                        difference.outcome = self._disable_orphan(difference)
+                elif difference.meaning.repair:
+                    difference.outcome = self._repair_one(difference)
+            except RemoteError as error:
+                difference.outcome = f"failed: {error}"
+
+    def _repair_one(self, difference: Difference) -> str:
+        if difference.kind is Kind.WAITING_OVER:
+            self._switch_off(difference)
+            return REPAIRED
+        consent = PartnerConsent.objects.get(pk=difference.subject["consent"])
+        with self._custody.lease(consent) as owner:
+            if owner is None:
+                return "busy: its token is being renewed; run this again"
+            consent = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            if difference.kind is Kind.MISMATCH:
+                pointer = self._compare_pointer(consent, [])
+                if pointer is not None and pointer[0] is Kind.MISMATCH:
+                    self._custody.stop(consent, "reconcile", CorrelationId(""))
+                return "partner stopped"
+            if not any(
+                (now.kind, now.version) == (difference.kind, difference.version) for now in self._compare(consent)
+            ):
+                return REPAIRED  # by an earlier step of this run, or by the portal meanwhile
+            if difference.kind is Kind.NEWER:
+                newer = self._read(difference.name, difference.version)
+                self._custody.adopt(consent, newer, owner)
+                consent.refresh_from_db()
+                return REPAIRED if consent.secret_version == difference.version else "busy: run this again"
+            self._switch_off(difference)
+        return REPAIRED
+
+    def _disable_orphan(self, difference: Difference) -> str:
+        inventory = self._inventory
+        if inventory is None or difference.name in _names_of_rows():
+            return "a row names it by now"
+        infos = self._ask(lambda: inventory.versions(SecretName(difference.name)))
+        info = next((each for each in infos if each.version == difference.version), None)
+        if info is None or not info.enabled:
+            return "not repaired: nobody can read it" if info is not None and info.damage else REPAIRED
+        if not _REFRESH_TOKEN_OF_OURS.fullmatch(info.record):
+            return "not repaired: it does not carry our tag"
+        if info.created_at > timezone.now() - ORPHAN_AGE:
+            return "not repaired: it is less than a day old"
+        self._switch_off(difference)
+        return REPAIRED
+
+    def _switch_off(self, difference: Difference) -> None:
+        self._ask(lambda: self._vault.disable(SecretName(difference.name), SecretVersion(difference.version)))
+        record(
+            "vault.version_disabled",
+            actor=self._actor,
+            subject=difference.subject,
+            details={"why": difference.kind.value, "name": difference.name, "version": difference.version},
+        )
+
+    def _tell_staff(self) -> None:
+        """Open an incident for what only a person can decide, and settle those that are over."""
+        loud = {
+            each.about: each
+            for each in self._report.differences
+            if each.meaning.loud and each.kind is not Kind.MISMATCH
+        }  # stopping a partner reports by itself
+        for about in Incident.objects.open().filter(cause=INCIDENT).values_list("about", flat=True):
+            if about not in loud:
+                settle(INCIDENT, about=about)
+        for about, difference in loud.items():
+            meaning = difference.meaning
+            report_incident(
+                INCIDENT,
+                about=about,
+                owner=meaning.owner,
+                words=f"{meaning.what} {meaning.remedy}",
+                subject=difference.subject,
+            )
+
+    # --- the vault ------------------------------------------------------------------------------------------------
+
+    def _read(self, name: str, version: str) -> StoredSecret:
+        return self._ask(lambda: self._vault.read(SecretName(name), SecretVersion(version)))
+
+    def _ask[T](self, call: Callable[[], T]) -> T:
+        """Ask the vault patiently: what may be retried is, after the time it names (R-08)."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return call()
+            except RemoteError as error:
+                if not error.retryable or attempt == _TRIES:
+                    raise
+                wait = error.retry_after if error.retry_after is not None else 2.0**attempt
+                self._sleep(min(wait, _LONGEST_WAIT) + random.uniform(0, 1))  # noqa: S311
+        raise AssertionError("unreachable")
+
+
+def _raise_systemic(error: RemoteError) -> None:
+    """Let through what concerns the whole vault; anything else is about this entry and must not stop the run (R-30)."""
+    if error.retryable or isinstance(error, AuthenticationFailed):
+        raise error
+
+
+def _pointer(consent: PartnerConsent) -> tuple[int, str, str, str, datetime | None]:
+    return consent.generation, consent.secret_name, consent.secret_version, consent.state, consent.stored_at
+
+
+def _names_of_rows() -> set[SecretName]:
+    """Return the names that any row points to: tokens, waiting tokens, credentials; found by the columns' names."""
+    found: set[SecretName] = set()
+    for model in apps.get_app_config("consent").get_models():
+        for column in model._meta.concrete_fields:
+            if column.name in {"secret_name", "credential_name"}:
+                found.update(model._default_manager.values_list(column.name, flat=True))
+    return found

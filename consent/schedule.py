@@ -1,0 +1,58 @@
+"""The jobs of the schedule that concern consents: what starts by itself, and how often."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from consent import clients
+from consent.customer_sync import CUSTOMER_SYNC
+from consent.token_checks import TOKEN_CHECK
+from consent.upkeep import clean_up
+from portal.audit.trail import SYSTEM
+from portal.incidents.watch import watch_audit_trail
+from portal.runs import service, tasks
+from portal.runs.kinds import Kind
+from portal.runs.schedule import Job, register
+
+_HOURS = 24
+_CONCURRENCY = 16  # by day and by night, beside people who wait for a page
+
+
+def _hourly(kind: Kind) -> str:
+    """Start the run of this hour: each partner has its hour, so that the work of a day is spread over the day."""
+    now = timezone.now()
+    run, new = service.start(
+        kind,
+        scope={"hour": now.hour},
+        actor=SYSTEM,
+        concurrency=_CONCURRENCY,
+        deadline=now + timedelta(hours=3),
+    )
+    if run.state == run.State.PAUSED and run.reason == service.DEADLINE:
+        service.resume(run, actor=SYSTEM, deadline=now + timedelta(hours=3))
+    tasks.enqueue(run)
+    return f"run {run.pk} {'started' if new else 'goes on'}"
+
+
+def _clean_up() -> str:
+    report = clean_up(vault=clients.vault(), actor=SYSTEM)
+    return f"{report.expired_flows} flows, {report.old_attempts} attempts, {report.expired_accounts} accounts"
+
+
+def _watch_trail() -> str:
+    broken = watch_audit_trail()
+    return "whole" if broken is None else f"broken at {broken}"
+
+
+def register_jobs() -> None:
+    """Put the jobs of this app on the schedule."""
+    hour, day = timedelta(hours=1), timedelta(days=1)
+    for job in (
+        Job(name="token_check", label="Token check", every=hour, work=lambda: _hourly(TOKEN_CHECK)),
+        Job(name="customer_sync", label="Customer sync", every=hour, work=lambda: _hourly(CUSTOMER_SYNC)),
+        Job(name="clean_up", label="Clean-up", every=day, work=_clean_up),
+        Job(name="audit_trail", label="Check of the audit trail", every=day, work=_watch_trail),
+    ):
+        register(job)

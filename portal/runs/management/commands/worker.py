@@ -1,0 +1,48 @@
+import threading
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from dj_queue.hooks import on_worker_stop
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+from django.db import Error, close_old_connections, connection
+
+from portal.runs import schedule, tasks
+
+TICK_SECONDS = 5.0
+
+
+class Command(BaseCommand):
+    help = (
+        "Work what was left to the workers, and hand out what the schedule says. Start as many as you like, on as many "
+        "machines as you like; SIGTERM stops politely. Exit codes: 0 stopped, 1 the queue failed."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--no-schedule", action="store_true", help="only work, and leave the schedule to others")
+        parser.add_argument(
+            "--schedule-only", action="store_true", help="only hand out, where another queue has workers of its own"
+        )
+        parser.add_argument("--once", action="store_true", help="hand out what is due now and return")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["once"]:
+            self.stdout.write(", ".join(schedule.tick()) or "Nothing is due.")
+            return
+        if options["schedule_only"]:
+            self._hand_out()
+        if not options["no_schedule"]:
+            threading.Thread(target=self._hand_out, name="schedule", daemon=True).start()
+        on_worker_stop(lambda process: tasks.stop_all())
+        call_command("dj_queue", mode="async", skip_recurring=True)
+
+    def _hand_out(self) -> None:
+        while True:
+            close_old_connections()
+            try:
+                schedule.tick()
+            except Error as error:
+                self.stderr.write(f"The schedule waits for the database ({type(error).__name__}).")
+                connection.close()
+            time.sleep(TICK_SECONDS)

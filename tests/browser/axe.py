@@ -1,0 +1,81 @@
+"""Run axe on an open page, under the page's own policy, in both colour schemes, on a phone and on a desktop.
+
+The script enters through the devtools protocol, which no Content-Security-Policy stops: the policy under which the page
+is judged is the one it is served with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from playwright.sync_api import Page
+
+WIDTHS = (1280, 390)  # CSS pixels
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+_SEVERE = ("serious", "critical")
+_RUN = """async () => {
+  const wider = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  for (let turn = 0; turn < 40 && wider() > 0; turn++) await new Promise((done) => setTimeout(done, 50));
+  const wide = wider(); // what slides out of view when the window narrows was given two seconds
+  const answer = await axe.run(document, {resultTypes: ["violations"]});
+  return {
+    wide,
+    rules: answer.passes.length + answer.violations.length,
+    found: answer.violations.flatMap((rule) => rule.nodes.map((node) => ({
+      rule: rule.id, impact: node.impact, where: node.target.flat(Infinity).join(" "), what: node.failureSummary,
+    }))),
+  };
+}"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A place on a page of which axe says that it keeps people out."""
+
+    page: str
+    view: str
+    rule: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.page} ({self.view}): {self.rule} at {self.where}: {' '.join(self.what.split())}"
+
+
+@cache
+def _script() -> str:
+    return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+
+
+def judge(page: Page, name: str) -> list[Finding]:
+    """Return the serious and critical findings on the page that is open, and a page wider than its window.
+
+    Args:
+        name: what the page is called in a finding.
+    """
+    findings: list[Finding] = []
+    page.evaluate(_script())
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            answer = page.evaluate(_RUN)
+            assert answer["rules"] > 5, f"axe looked at nothing on {name}"
+            view = f"{scheme}, {width} px"
+            if answer["wide"] > 0:
+                what = f"{answer['wide']} px wider than the window"
+                findings.append(Finding(page=name, view=view, rule="overflow", where="html", what=what))
+            findings += [
+                Finding(page=name, view=view, rule=one["rule"], where=one["where"], what=one["what"])
+                for one in answer["found"]
+                if one["impact"] in _SEVERE
+            ]
+    return findings
+
+
+def assert_none(findings: list[Finding]) -> None:
+    """Fail with one line for each finding."""
+    assert not findings, "\n" + "\n".join(str(finding) for finding in findings)

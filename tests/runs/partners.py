@@ -1,0 +1,60 @@
+"""Many connected partners, in the portal and in the sandbox, without walking each through a sign-in."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from django.utils import timezone
+
+from consent import clients
+from consent.custody import token_fingerprint
+from consent.models import PartnerConsent
+from consent.vault.base import new_secret_name
+from portal.microsoft.secret import Secret
+from portal.sandbox.scenarios import add_partner
+from portal.sandbox.world import PARTNER_CENTER, RefreshToken
+from tenants.models import PartnerTenant
+from tests import builders
+from tests.portal import Portal
+
+
+def connect(portal: Portal, number: int, *, due: bool = False) -> list[PartnerConsent]:
+    """Add connected partners whose tokens are in the vault and good at the sandbox; ``due`` ones are to be renewed."""
+    world = portal.sandbox.world
+    stored_at = timezone.now() - timedelta(hours=30 if due else 1)
+    consents = []
+    for index in range(number):
+        tenant = add_partner(world, f"many{index}", f"Partner {index}")
+        account = next(user for user in tenant.users.values() if user.upn.startswith("service@"))
+        world.token_numbers += 1
+        token = Secret("1.A" + secrets.token_urlsafe(600))
+        world.refresh_tokens[token.reveal()] = RefreshToken(
+            number=world.token_numbers,
+            family=world.token_numbers,
+            client_id=portal.registration.application_id,
+            home_tenant=tenant.tenant_id,
+            oid=account.oid,
+            amr=["pwd", "mfa"],
+            signed_in=world.now(),
+            issued=world.now(),
+            last_used=world.now(),
+        )
+        tenant.add_principal(portal.registration.application_id, "Example Control Panel")
+        tenant.grant(portal.registration.application_id, PARTNER_CENTER, {"user_impersonation"})
+        partner = builders.partner(name=tenant.name, tenant_id=tenant.tenant_id, state=PartnerTenant.State.CONNECTED)
+        consent = builders.consent(partner, portal.registration)
+        name = new_secret_name()
+        version = clients.vault().write(
+            name, token, tags={"record": f"consent-{consent.pk}", "generation": "1"}, expires_at=None
+        )
+        PartnerConsent.objects.filter(pk=consent.pk).update(
+            secret_name=name,
+            secret_version=version,
+            fingerprint=token_fingerprint(token),
+            generation=1,
+            pinned_oid=account.oid,
+            stored_at=stored_at,
+        )
+        consents.append(consent)
+    return consents

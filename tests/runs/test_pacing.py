@@ -1,0 +1,225 @@
+"""Limits: shared by all processes, obeyed without a query per call, lowered by a 429 and raised again (R-22, R-31)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import responses
+from django.db import connection
+
+from portal.microsoft.errors import Throttled
+from portal.microsoft.http import GuardedSession, time_budget
+from portal.runs import buckets, limits
+from portal.runs.models import RateBucket
+from portal.runs.pacing import Halted, Pacer, Place
+
+HOST = "api.partnercenter.microsoft.com"
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+def test_a_second_process_gets_the_times_after_those_of_the_first() -> None:
+    first = buckets.take("consents", 50, 25)
+    second = buckets.take("consents", 50, 10)
+    third = buckets.take("consents", 50, 1)
+    assert first.delay < 0.05
+    assert second.delay == pytest.approx(0.5, abs=0.05)
+    assert third.delay == pytest.approx(0.7, abs=0.05)
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+def test_a_limit_that_nobody_used_for_a_while_gives_no_burst() -> None:
+    buckets.take("consents", 50, 1)
+    RateBucket.objects.update(next_free=0.0)
+    grant = buckets.take("consents", 50, 25)
+    assert grant.delay < 0.05
+    assert buckets.take("consents", 50, 1).delay == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db(transaction=True)
+def test_eight_processes_at_once_never_get_the_same_time() -> None:
+    """Threads with connections of their own stand for processes; the row is what they share."""
+    starts: list[float] = []
+
+    def ask() -> None:
+        try:
+            for _ in range(10):
+                before = time.time()
+                grant = buckets.take("shared", 200, 5)
+                starts.append(before + grant.delay)
+        finally:
+            connection.close()
+
+    began = time.time()
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # 80 grants of 25 ms each: the last one begins two seconds after the first, whoever asked.
+    assert max(starts) - began == pytest.approx(79 * 0.025, abs=0.6)
+    assert len({round(start / 0.025) for start in starts}) > 60
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+def test_a_complaint_lowers_the_rate_for_everybody_and_it_comes_back_step_by_step() -> None:
+    buckets.take("graph", 100, 1)
+    buckets.complain("graph", 3.0)
+    buckets.complain("graph", 3.0)  # of the same moment: one complaint
+    held = buckets.take("graph", 100, 1)
+    assert held.rate == pytest.approx(70)
+    assert held.delay == pytest.approx(3.0, abs=0.2)
+
+    for expected in (80, 90, 100, 100):
+        RateBucket.objects.update(lowered_at=0.0)
+        assert buckets.take("graph", 100, 1).rate == pytest.approx(expected)
+    for _ in range(20):
+        RateBucket.objects.update(lowered_at=0.0)
+        buckets.complain("graph", 0.0)
+    assert RateBucket.objects.get().rate == pytest.approx(10)
+
+
+@pytest.mark.django_db
+def test_a_changed_setting_counts_at_once() -> None:
+    buckets.take("sign_in", 200, 1)
+    assert buckets.take("sign_in", 50, 1).rate == pytest.approx(50)
+
+
+# --- the pacer ----------------------------------------------------------------------------------------------------
+
+
+def pacer(rate: float = 100.0, *, per_group: float = 1000.0, alive: Callable[[], bool] = lambda: True) -> Pacer:
+    return Pacer(
+        service_of=lambda netloc, path: (netloc, rate, False),
+        per_group=per_group,
+        run_limit=None,
+        alive=alive,
+        thirsty=lambda: None,
+        inline=True,
+    )
+
+
+def calls(one: Pacer, number: int, group: int = 1, service: str = "graph") -> float:
+    """Make so many calls and return how many seconds they had to take."""
+    began = time.monotonic()
+    with one.unit(Place("app", "global", group)):
+        for _ in range(number):
+            one.wait(service, "/")
+    return time.monotonic() - began
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+def test_calls_leave_at_the_rate_of_the_limit_and_cost_few_queries(django_assert_max_num_queries: Any) -> None:
+    one = pacer(rate=200.0)
+    with django_assert_max_num_queries(20):
+        seconds = calls(one, 100)
+    assert seconds >= 0.4
+
+
+@pytest.mark.req("R-31")
+@pytest.mark.django_db
+def test_one_partner_does_not_take_the_whole_limit() -> None:
+    one = pacer(rate=10_000.0, per_group=20.0)
+    assert calls(one, 20, group=1) < 0.2  # a second's worth at once
+    assert calls(one, 5, group=1) >= 0.2
+    assert calls(one, 5, group=2) < 0.2
+
+
+@pytest.mark.req("R-31")
+@pytest.mark.django_db
+def test_two_executors_share_what_one_partner_may() -> None:
+    one = pacer(rate=10_000.0, per_group=20.0)
+    one.executors = 2
+    calls(one, 20)
+    assert calls(one, 4) >= 0.35
+
+
+@pytest.mark.django_db
+def test_a_429_holds_the_partner_and_not_the_others() -> None:
+    one = pacer(rate=10_000.0)
+    for group in range(50, 60):
+        with one.unit(Place("app", "global", group)):
+            one.wait("graph", "/")
+            one.answered("graph", "/", 200, None, 0.1)
+    with one.unit(Place("app", "global", 1)):
+        one.answered("graph", "/", 429, 20.0, 0.1)
+        with time_budget(10.0), pytest.raises(Throttled) as refused:
+            one.wait("graph", "/")
+    assert refused.value.retry_after == pytest.approx(20, abs=1)
+    assert one.held_for(1) > 19
+    assert one.held_for(2) <= 0
+    assert not one.all_held()
+    assert calls(one, 3, group=2) < 0.5
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+def test_429s_of_several_partners_hold_the_application_and_lower_the_rate_for_all() -> None:
+    one = pacer(rate=100.0)
+    calls(one, 1)
+    for group in (1, 2, 3):
+        with one.unit(Place("app", "global", group)):
+            one.answered("graph", "/", 429, 1.0, 0.1)
+    assert one.all_held()
+    one.replenish()
+    assert RateBucket.objects.get(name="graph").rate == pytest.approx(70)
+
+
+@pytest.mark.req("R-27")
+@pytest.mark.django_db
+def test_nothing_is_sent_once_the_lease_is_gone() -> None:
+    one = pacer(alive=lambda: False)
+    with one.unit(Place("app", "global", 1)), pytest.raises(Halted):
+        one.wait("graph", "/")
+
+
+@pytest.mark.django_db
+def test_the_session_asks_before_each_request_and_tells_what_was_answered() -> None:
+    session = GuardedSession(is_allowed=lambda netloc: netloc == HOST)
+    one = Pacer(
+        service_of=limits.service_of,
+        per_group=5,
+        run_limit=("run:1", 1000.0),
+        alive=lambda: True,
+        thirsty=lambda: None,
+        inline=True,
+    )
+    with responses.RequestsMock() as mock, one.unit(Place("app", "global", 7)):
+        mock.get(f"https://{HOST}/v1/customers", json={}, status=200)
+        mock.post(
+            f"https://{HOST}/v1/customers/x/applicationconsents", json={}, status=429, headers={"Retry-After": "9"}
+        )
+        assert session.get(f"https://{HOST}/v1/customers").status_code == 200
+        assert session.post(f"https://{HOST}/v1/customers/x/applicationconsents").status_code == 429
+    assert set(RateBucket.objects.values_list("name", "nominal")) == {
+        ("run:1", 1000.0),
+        ("partner_center:global:app", 200.0),
+        ("consents:global:app", 45.0),
+    }
+    assert one.held_for(7) == pytest.approx(9, abs=1)
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.parametrize(
+    ("url", "limit"),
+    [
+        (f"https://{HOST}/v1/profiles/organization", ("partner_center", 200, True)),
+        (f"https://{HOST}/v1/customers/1/applicationconsents", ("consents", 45, True)),
+        ("https://login.microsoftonline.com/x/oauth2/v2.0/token", ("sign_in", 200, True)),
+        ("https://graph.microsoft.com/v1.0/organization", ("graph", 200, True)),
+        ("https://cpv.vault.azure.net/secrets/x", ("vault:cpv.vault.azure.net", 300, False)),
+    ],
+)
+def test_every_request_counts_for_its_limit(settings: Any, url: str, limit: tuple[str, float, bool]) -> None:
+    settings.VAULT_URL = "https://cpv.vault.azure.net"
+    parts = urlsplit(url)
+    assert limits.service_of(parts.netloc, parts.path) == limit

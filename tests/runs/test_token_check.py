@@ -1,0 +1,206 @@
+"""The token check in bulk: real redemptions by many threads, renewals on the way, and nobody blamed for a limit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from consent import clients
+from consent.models import PartnerConsent
+from consent.token_checks import TOKEN_CHECK
+from consent.vault.base import SecretName, SecretVersion
+from portal.audit.models import AuditEvent
+from portal.audit.trail import first_broken_sequence
+from portal.incidents.models import Incident
+from portal.microsoft.errors import Unreachable
+from portal.runs import kinds, service
+from portal.runs.executor import Ending, Executor, Listener
+from portal.runs.kinds import Outcome
+from portal.runs.models import Run, RunItem
+from portal.sandbox.world import Fault, Refusal
+from tenants.models import PartnerTenant
+from tests import builders
+from tests.consent.custody import all_versions, enabled_versions, redemptions
+from tests.portal import Portal
+from tests.runs.partners import connect
+from tests.runs.work import classes
+
+STATE = ("pk", "state", "mfa", "last_problem", "first_denied_at", "partner__state")
+
+
+def check(concurrency: int = 16, listener: Listener | None = None) -> tuple[Run, Ending]:
+    run, _ = service.start(TOKEN_CHECK, scope={}, actor=builders.ACTOR, concurrency=concurrency)
+    ending = Executor(run, listener=listener).work()
+    run.refresh_from_db()
+    return run, ending
+
+
+def states() -> list[Any]:
+    return list(PartnerConsent.objects.order_by("pk").values_list(*STATE))
+
+
+@pytest.mark.req("R-45")
+@pytest.mark.req("R-29")
+def test_a_healthy_partner_costs_one_redemption_one_call_and_hardly_a_query(portal: Portal) -> None:
+    connect(portal, 60)
+    calls = len(portal.sandbox.world.ledger)
+
+    with CaptureQueriesContext(connection) as queries:
+        run, ending = check()
+
+    assert (ending, classes(run)) == (Ending.DONE, {"ok": 60})
+    services = Counter((line["service"], line["operation"]) for line in list(portal.sandbox.world.ledger)[calls:])
+    assert sum(number for (name, _), number in services.items() if name == "partner_center") == 60
+    assert len(redemptions(portal)) == 60
+    assert len(queries) <= 120  # a first batch and few more, not sixty times anything
+    assert AuditEvent.objects.filter(action="token.checked").count() == 60
+    assert first_broken_sequence() is None
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.req("R-11")
+def test_tokens_that_are_due_are_renewed_on_the_way(portal: Portal) -> None:
+    consents = connect(portal, 20, due=True)
+
+    run, _ = check()
+
+    assert classes(run) == {"ok": 20}
+    for consent in consents:
+        older = consent.secret_version
+        consent.refresh_from_db()
+        assert (consent.generation, consent.lease_owner, consent.lease_until) == (2, "", None)
+        assert enabled_versions(portal, consent) == [consent.secret_version] != [older]
+        clients.tokens()._custody.read(consent)
+    assert AuditEvent.objects.filter(action="token.stored").count() == 20
+    assert first_broken_sequence() is None
+
+
+@pytest.mark.req("R-12")
+def test_a_partner_disabled_meanwhile_keeps_its_pointer_and_the_new_version_is_off(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [consent] = connect(portal, 1, due=True)
+    before = PartnerConsent.objects.get(pk=consent.pk)
+    write = TOKEN_CHECK.write
+
+    def disabled_first(*arguments: Any) -> None:
+        PartnerTenant.objects.update(state="disabled")
+        write(*arguments)
+
+    monkeypatch.setitem(kinds._kinds, "token_check", replace(TOKEN_CHECK, write=disabled_first))
+    check()
+
+    consent.refresh_from_db()
+    assert (consent.generation, consent.secret_version, consent.lease_owner) == (1, before.secret_version, "")
+    assert len(all_versions(portal, consent.secret_name)) == 2
+    assert enabled_versions(portal, consent) == [before.secret_version]
+    assert PartnerTenant.objects.get(pk=consent.partner_id).state == "disabled"
+
+
+@pytest.mark.req("R-03")
+def test_a_renewal_that_somebody_else_holds_is_left_to_them(portal: Portal) -> None:
+    [consent] = connect(portal, 1, due=True)
+    with clients.tokens()._custody.lease(consent):
+        run, _ = check()
+    consent.refresh_from_db()
+    assert classes(run) == {"ok": 1}
+    assert consent.generation == 1
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.django_db(transaction=True)
+def test_what_a_crash_left_in_the_vault_is_adopted(portal: Portal) -> None:
+    [consent] = connect(portal, 1, due=True)
+    row = PartnerConsent.objects.get(pk=consent.pk)
+    stored = clients.vault().read(SecretName(row.secret_name), SecretVersion(row.secret_version))
+    tags = {"record": f"consent-{row.pk}", "generation": "2"}
+    clients.vault().write(SecretName(row.secret_name), stored.value, tags=tags, expires_at=None)
+
+    run, _ = check()
+
+    consent.refresh_from_db()
+    assert (classes(run), consent.generation, consent.lease_owner) == ({"ok": 1}, 3, "")
+    assert enabled_versions(portal, consent) == [consent.secret_version]
+    assert AuditEvent.objects.filter(action="token.rolled_forward").count() == 1
+
+
+@pytest.mark.req("S-51")
+def test_a_swapped_token_stops_its_partner_and_nobody_else(portal: Portal) -> None:
+    first, *_ = connect(portal, 5)
+    PartnerConsent.objects.filter(pk=first.pk).update(fingerprint="0" * 16)
+    run, _ = check()
+    first.refresh_from_db()
+    assert (first.state, classes(run)) == ("stopped", {"ok": 4, "identity_mismatch": 1})
+    assert AuditEvent.objects.filter(action="token.identity_mismatch").count() == 1
+
+
+@pytest.mark.req("R-14")
+def test_our_expired_secret_stops_within_five_partners_and_makes_one_incident(portal: Portal) -> None:
+    connect(portal, 80)
+    portal.sandbox.world.refusals.append(Refusal(code=7000222, times=10_000))
+    before, calls = states(), len(redemptions(portal))
+
+    run, ending = check(concurrency=64)
+
+    assert (ending, run.state) == (Ending.STOPPED, "stopped")
+    assert len(redemptions(portal)) - calls == 5
+    assert states() == before
+    incident = Incident.objects.get()
+    assert (incident.cause, incident.about, incident.times) == ("run_stopped", "token_check", 1)
+    assert f"resume run {run.pk}" in incident.words
+
+    portal.sandbox.world.refusals.clear()
+    service.resume(run, actor=builders.ACTOR)
+    assert Executor(run).work() is Ending.DONE
+    assert classes(run) == {"ok": 80}
+    assert Incident.objects.get().settled_at is not None
+
+
+@pytest.mark.req("R-14")
+def test_a_vault_that_is_down_stops_the_run_and_nobody_is_asked(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(portal, 12)
+    before = states()
+
+    def down(*arguments: Any) -> None:
+        raise Unreachable("vault", "read token")
+
+    monkeypatch.setattr(type(clients.vault()), "read", down)
+    _, ending = check()
+    assert ending is Ending.STOPPED
+    assert redemptions(portal) == []
+    assert states() == before
+
+
+@pytest.mark.req("R-16")
+@pytest.mark.req("R-22")
+def test_throttled_partners_come_again_and_none_is_marked_broken(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """429 from Partner Center for some calls, and 50196 from the sign-in service for one partner."""
+    monkeypatch.setattr("consent.entra.DEFAULT_RETRY_AFTER_SECONDS", 2.0)  # a minute, in real life
+    consents = connect(portal, 40)
+    world = portal.sandbox.world
+    world.faults.append(Fault(service="partner_center", status=429, headers={"Retry-After": "1"}, times=4, skip=5))
+    looping = PartnerTenant.objects.get(pk=consents[7].partner_id)
+    world.refusals.append(Refusal(code=50196, tenant_id=looping.tenant_id, times=1))
+
+    shown: list[str] = []
+
+    class Hears(Listener):
+        def finished(self, item: RunItem, outcome: Outcome) -> None:
+            shown.append(outcome.failure_class)
+
+    run, ending = check(listener=Hears())
+
+    assert ending is Ending.DONE
+    assert set(shown) <= {"ok", "throttled"}
+    assert classes(run).get("ok", 0) >= 39
+    assert set(PartnerConsent.objects.values_list("state", flat=True)) == {"connected"}
+    assert set(PartnerTenant.objects.filter(consents__isnull=False).values_list("state", flat=True)) <= {"connected"}
