@@ -174,3 +174,22 @@ def not_saved() -> None:
 def saved_again() -> None:
     """Settle the report that the vault takes no new tokens."""
     settle("renewed_but_not_saved")
+
+
+def disconnect_unfinished(consent: PartnerConsent) -> None:
+    """The vault did not switch off the token of a disconnected partner (S-67)."""
+    report(
+        "disconnect_unfinished",
+        about=f"consent:{consent.pk}",
+        owner=Owner.US,
+        words=(
+            "A partner was disconnected and nothing is done with its token any more, but the vault did not switch all "
+            "versions off. See why the vault refuses, then choose Disconnect for this consent once more."
+        ),
+        subject={"consent": consent.pk, "partner": consent.partner_id},
+    )
+
+
+def vault_is_silent(consent: PartnerConsent) -> None:
+    """Settle the report that a disconnected partner's token is still on in the vault."""
+    settle("disconnect_unfinished", about=f"consent:{consent.pk}")

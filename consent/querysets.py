@@ -112,6 +112,15 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
 
         return self.filter(Exists(PartnerTenant.objects.active().filter(pk=OuterRef("partner_id"))))
 
+    def wanting_action(self) -> PartnerConsentQuerySet:
+        """Consents of active partners of which somebody must do something, beyond waiting for the next try."""
+        return (
+            self.filter(generation__gt=0)
+            .exclude(partner__state__in=["disabled", "offboarded"])
+            .filter(Q(last_owner__in=["us", "partner", "customer", "microsoft"]) | ~Q(last_problem=""))
+            .exclude(state="revoked")
+        )
+
     def due(self, now: datetime) -> PartnerConsentQuerySet:
         """Usable consents whose next try has come."""
         return self.usable().filter(next_try_at__lte=now)

@@ -250,6 +250,13 @@ def _is_plausible(refined: Row, generic: Row, error: str) -> bool:
     return generic is not _UNREADABLE and refined.failure_class in _MAY_BECOME[generic.failure_class]
 
 
+def never_heals(code: str) -> bool:
+    """Tell whether a code that a row kept (``AADSTS700082``) means that the stored token is dead for good."""
+    digits = code.removeprefix("AADSTS")
+    known = NUMBERS.get(int(digits)) if digits.isdecimal() and digits.isascii() else None
+    return known is not None and known.fatal_for_token
+
+
 def read_raised(error: RemoteError) -> Diagnosis:
     """Find the row from which an error of Entra was raised; the nearest generic one when it came from none.
 
