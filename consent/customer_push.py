@@ -48,7 +48,7 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Push]:
         consent.partner_id: consent
         for consent in PartnerConsent.objects.usable()
         .filter(partner__in={customer.partner_id for customer in customers})
-        .select_related("partner", "registration")
+        .select_related("partner", "registration__credential")
         .order_by("consented_at")
     }
     return {

@@ -295,8 +295,8 @@ class Reconciler:
                 owner=Owner.US,
                 words=(
                     f"Database and vault differ in {len(wrong)} of {report.looked_at} rows and entries; nothing was "
-                    "changed. Make sure that both belong together and that no older copy was restored by mistake; "
-                    "then run vault_reconcile --dry-run."
+                    "changed. Make sure that both belong together and that no older copy was restored by mistake; then "
+                    "run vault_reconcile --dry-run."
                 ),
             )
             raise TooManyChanges(
