@@ -7,7 +7,7 @@ class ConsentConfig(AppConfig):
     navigation_order = 20
 
     def ready(self) -> None:
-        from consent import panels
+        from consent import deployment, panels  # noqa: F401  # deployment registers its check
         from portal.site.dashboard import register_panel
 
         for panel in (panels.attention_panel, panels.credentials_panel, panels.customers_panel, panels.flows_panel):

@@ -152,6 +152,12 @@ def managed_identity(client_id: str | None) -> ManagedIdentityCredential:
     return ManagedIdentityCredential(client_id=client_id, transport=local, retry_total=1)
 
 
+def sha1_thumbprint(public_pem: str) -> str:
+    """Return the thumbprint as the Entra admin center shows it, for people to compare; it identifies nothing here."""
+    certificate = x509.load_pem_x509_certificate(public_pem.encode())
+    return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # theirs, not our choice
+
+
 def read_credential(kind: str, value: Secret, *, sends_chain: bool = False) -> ClientSecret | Certificate:
     """Turn the vault's text into a credential.
 

@@ -42,6 +42,7 @@ from portal.microsoft.errors import (
     InteractionRequired,
     MfaRequired,
     NotFound,
+    NotSent,
     RemoteError,
     UnexpectedResponse,
     Unreachable,
@@ -228,7 +229,7 @@ class Custody:
             if owner is None:
                 raise TokenUnavailable(BUSY)
             consent = self.roll_forward(
-                PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk), owner
+                PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk), owner
             )
             stopped = consent.state == PartnerConsent.State.STOPPED
             if stopped:  # its name may be another record's; nothing under it is touched
@@ -417,7 +418,7 @@ class Custody:
             if new_owner is None:
                 log.warning("a late version of a secret is left to the next renewal", extra={"consent": consent.pk})
                 return
-            row = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            row = PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
             if row.partner.is_active:
                 row = self.roll_forward(row, new_owner)
             if row.secret_version != version:
@@ -543,7 +544,7 @@ class Custody:
                     alarms.consented_again(consent)
         if adopted:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
-            return PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
         return consent
 
     def _switch_off_replaced(self, consent: PartnerConsent, version: SecretVersion) -> None:
@@ -595,7 +596,8 @@ def is_cut_off(consent: PartnerConsent, error: RemoteError) -> bool:
 def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
     """Tell whether the stored token is as good as before: refused or never sent, and no older renewal is open."""
     refused = error.status is not None and 400 <= error.status < 500
-    return consent.renewal_started_at is None and (refused or error.service != "entra")
+    never_sent = error.service != "entra" or isinstance(error, NotSent)
+    return consent.renewal_started_at is None and (refused or never_sent)
 
 
 def record_id(consent: PartnerConsent) -> str:

@@ -253,7 +253,7 @@ def _cookies(response: requests.Response) -> str:
 
 
 def _consent_of(partner: PartnerTenant) -> PartnerConsent:
-    return PartnerConsent.objects.select_related("partner", "registration").get(partner=partner)
+    return PartnerConsent.objects.select_related("partner", "registration__credential").get(partner=partner)
 
 
 def _push_some(partner: PartnerTenant, registration: ApplicationRegistration, say: Callable[[str], None]) -> None:
@@ -288,7 +288,7 @@ def _afterwards(control: Control, story: Story, partner: PartnerTenant) -> None:
 
 def _check_all(say: Callable[[str], None]) -> None:
     """Check every token; a denial counts only when it is seen again ten minutes later, so the demo dates it back."""
-    for consent in PartnerConsent.objects.usable().select_related("partner", "registration"):
+    for consent in PartnerConsent.objects.usable().select_related("partner", "registration__credential"):
         for _ in range(2):
             client = clients.partner_center_of(consent, new_correlation_id(), fresh=True)
             result = check_token(consent, client, actor=_ACTOR)

@@ -72,8 +72,7 @@ class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
                 When(expires_at__lte=Now(), then=Value(is_.EXPIRED)),
                 When(~Q(registration__state="active"), then=Value(is_.OFF)),
                 When(partner__state__in=["disabled", "offboarded"], then=Value(is_.OFF)),
-                *_attempt_cases(),
-                default=Value(is_.OPEN),
+                default=Coalesce(_progress_of_attempts(latest), Value(is_.OPEN)),
                 output_field=models.CharField(),
             )
         )
@@ -90,14 +89,19 @@ def _latest_attempt(attempts: ConsentFlowQuerySet) -> dict[str, models.expressio
     }
 
 
-def _attempt_cases() -> list[When]:
-    """Return what the latest attempt says where nothing stronger does; the words are those of both ``Progress``."""
-    return [
+def _progress_of_attempts(attempts: ConsentFlowQuerySet) -> Subquery:
+    """Return what the latest attempt says, NULL without one; the words are those of both ``Progress``.
+
+    One subquery, not a comparison with ``last_outcome`` for each word: PostgreSQL would plan each of them anew.
+    """
+    word = Case(
         # Without MFA the connection is no good, and the same link serves for the next attempt.
-        When(last_outcome__in=["refused", "connected_mfa_missing"], then=Value("failed")),
-        When(last_outcome="waiting_approval", then=Value("waiting")),
-        When(last_outcome__isnull=False, then=Value("started")),
-    ]
+        When(outcome__in=["refused", "connected_mfa_missing"], then=Value("failed")),
+        When(outcome="waiting_approval", then=Value("waiting")),
+        default=Value("started"),
+        output_field=models.CharField(),
+    )
+    return Subquery(attempts.annotate(word=word).values("word")[:1])
 
 
 class ConsentFlowQuerySet(models.QuerySet["consent.models.ConsentFlow"]):
@@ -204,20 +208,23 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
             state="connected",
             consented_at__gte=OuterRef("campaign__created_at"),
         )
+        mailed = Case(
+            When(~Q(last_send_problem=""), then=Value(is_.SEND_FAILED)),
+            When(sent_at__isnull=False, then=Value(is_.SENT)),
+            When(link__isnull=False, then=Value(is_.INTERRUPTED)),
+            default=Value(is_.INVITED),
+            output_field=models.CharField(),
+        )
         return self.annotate(**_latest_attempt(attempts)).annotate(
             progress=Case(
                 When(Q(link__closed_at__isnull=False) | Exists(connected), then=Value(is_.CONNECTED)),
-                *_attempt_cases(),
-                When(~Q(last_send_problem=""), then=Value(is_.SEND_FAILED)),
-                When(sent_at__isnull=False, then=Value(is_.SENT)),
-                When(link__isnull=False, then=Value(is_.INTERRUPTED)),
-                default=Value(is_.INVITED),
+                default=Coalesce(_progress_of_attempts(attempts), mailed),
                 output_field=models.CharField(),
             )
         )
 
     def to_send(self) -> CampaignPartnerQuerySet:
-        """Invitations that certainly did not leave, and partners who are not connected without one."""
+        """Partners who are not connected, and whose invitation was not made or certainly did not leave."""
         unsent = self.filter(Q(link__isnull=True) | ~Q(last_send_problem=""))
         # What failed before comes last, so that it never keeps the others waiting.
         return unsent.with_progress().exclude(Q(progress="connected")).order_by("last_send_problem", "pk")

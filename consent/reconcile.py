@@ -295,8 +295,8 @@ class Reconciler:
                 owner=Owner.US,
                 words=(
                     f"Database and vault differ in {len(wrong)} of {report.looked_at} rows and entries; nothing was "
-                    "changed. Make sure that both belong together and that no older copy was restored by mistake; "
-                    "then run vault_reconcile --dry-run."
+                    "changed. Make sure that both belong together and that no older copy was restored by mistake; then "
+                    "run vault_reconcile --dry-run."
                 ),
             )
             raise TooManyChanges(
@@ -324,7 +324,7 @@ class Reconciler:
         with self._custody.lease(consent) as owner:
             if owner is None:
                 return "busy: its token is being renewed; run this again"
-            consent = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            consent = PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
             if difference.kind is Kind.MISMATCH:
                 pointer = self._compare_pointer(consent, [])
                 if pointer is not None and pointer[0] is Kind.MISMATCH:

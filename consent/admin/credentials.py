@@ -10,6 +10,7 @@ from django.urls import path, reverse
 from consent import clients, rotation
 from consent.commands import explain
 from consent.credential_models import ApplicationCredential
+from consent.credentials import sha1_thumbprint
 from consent.panels import expiry_tone
 from consent.vault.base import VaultConfigurationError
 from portal.microsoft.errors import RemoteError
@@ -30,7 +31,8 @@ _AT_MICROSOFT = {
     Kind.CERTIFICATE: (
         "Download the public part above. In the Entra admin center of the registration's home tenant: App "
         "registrations, the application, Certificates & secrets, Certificates, Upload certificate. Compare the "
-        "thumbprint. It takes some minutes to spread; promoting it before is refused and changes nothing."
+        "thumbprint that is shown there. It takes some minutes to spread; promoting it before is refused and changes "
+        "nothing."
     ),
     Kind.SECRET: (
         "Entra admin center, App registrations, the application, Certificates & secrets, Client secrets: the secret "
@@ -94,8 +96,8 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     search_fields = ["=key_id", "registration__name__istartswith"]
     fieldsets = [
         (None, {"fields": ["registration", "kind", "shown_state", "shown_key_id", "refused_code"]}),
-        ("Validity", {"fields": ["starts_at", "ends", "proven", "promoted", "retired_at"]}),
-        ("At Microsoft", {"fields": ["public_part", "sends_chain", "set_up"]}),
+        ("Validity", {"fields": ["starts_at", "ends", "proven", "proven_at", "promoted", "retired_at"]}),
+        ("At Microsoft", {"fields": ["public_part", "weak_thumbprint", "chain", "set_up"]}),
     ]
     actions = ["promote", "retire"]
 
@@ -140,6 +142,16 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
             return EMPTY
         address = reverse("admin:consent_applicationcredential_public", args=[credential.pk])
         return links([("Download the certificate", address)])
+
+    @admin.display(description="Thumbprint there")
+    def weak_thumbprint(self, credential: ApplicationCredential) -> str:
+        if not credential.public_certificate:
+            return EMPTY
+        return guid(sha1_thumbprint(credential.public_certificate), label="thumbprint")
+
+    @admin.display(description="Chain (x5c)")
+    def chain(self, credential: ApplicationCredential) -> str:
+        return "sent with each assertion" if credential.sends_chain else "not sent"
 
     @admin.display(description="Set-up")
     def set_up(self, credential: ApplicationCredential) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from bisect import bisect_left
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings as django_settings
@@ -22,6 +27,7 @@ from portal.incidents.models import Incident
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from portal.sandbox import scenarios
+from portal.sandbox import world as sandbox_world
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Fault, known_id
 from tests import builders
@@ -34,6 +40,7 @@ from tests.portal import Portal
 
 SECOND = "second@northwind.example.com"
 LISTER = "Reconcile"
+PARTNERS = int(os.environ.get("RECONCILE_PARTNERS", "60"))  # 1000 for the full demonstration of R-08
 AT_AZURE = pytest.mark.parametrize("portal", ["azure"], indirect=True)
 
 
@@ -441,6 +448,48 @@ def test_a_vault_that_asks_for_time_gets_it(
     )
     assert found(vault_desk.reconcile(sleep=advance)) == []
     assert 200 <= now < 210
+
+
+@AT_AZURE
+@pytest.mark.req("R-08")
+def test_a_vault_with_a_low_limit_is_approached_and_a_whole_run_completes(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred requests in ten seconds, counted with a clock that only our own waiting moves."""
+    for _ in range(PARTNERS):
+        late = builders.consent(builders.partner(), portal.registration)
+        custody.write_version(late, Secret("newer"), 2)
+    now, lock = 0.0, threading.Lock()
+
+    def advance(seconds: float) -> None:
+        nonlocal now
+        with lock:
+            now += seconds
+
+    asked: list[tuple[float, bool]] = []
+    over_limit = portal.sandbox.world.over_limit
+
+    def count(key: str, limit: int, seconds: float) -> bool:
+        refused = over_limit(key, limit, seconds)
+        if key.startswith("vault"):
+            asked.append((now, refused))
+        return refused
+
+    monkeypatch.setattr(sandbox_world, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
+    monkeypatch.setattr(portal.sandbox.world, "over_limit", count)
+    pace = Pace(clock=lambda: now, sleep=advance, jitter=lambda: 0.5)
+    monkeypatch.setattr(clients, "_pace", cache(lambda: pace))
+    clients.vault.cache_clear()
+    portal.sandbox.world.switches["vault_limit"] = 100
+
+    report = vault_desk.reconcile(sleep=advance, max_share=100)
+
+    assert set(found(report)) == {("newer_version", "repaired")}
+    assert PartnerConsent.objects.filter(generation=2, state="connected").count() == PARTNERS
+    moments = [moment for moment, _ in asked]
+    busiest = max(index + 1 - bisect_left(moments, moment - 10 + 1e-9) for index, moment in enumerate(moments))
+    assert busiest <= 120
+    assert sum(refused for _, refused in asked) < len(asked) / 50
 
 
 @pytest.mark.req("R-41")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from django.core.checks import run_checks
 from django.core.management import call_command
+from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 
@@ -26,9 +31,11 @@ from portal.microsoft.errors import AuthenticationFailed
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from portal.sandbox.managed_identity import trust
+from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Application, Fault, Refusal
 from tenants.models import PartnerTenant
 from tests import builders
+from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.consent.certificates import pem
 from tests.portal import Portal
 
@@ -105,6 +112,8 @@ def redeem(portal: Portal) -> Secret:
 
 
 def test_a_candidate_is_proven_with_a_partners_token_before_it_takes_over(connected: Portal) -> None:
+    # Due: by the ordinary door a redemption would save the rotated token now.
+    PartnerConsent.objects.update(stored_at=timezone.now() - timedelta(days=2))
     first, before = current(connected), everything_about(connected)
     candidate = add_secret(connected, "the-second-secret")
     assert current(connected) == first
@@ -273,6 +282,48 @@ def test_of_two_who_promote_at_once_one_wins(connected: Portal) -> None:
     assert states(connected)[mine.pk] == State.CANDIDATE
 
 
+@pytest.mark.django_db(transaction=True)
+def test_of_many_who_promote_at_once_the_last_winner_is_current_and_the_others_change_nothing(
+    connected: Portal,
+) -> None:
+    candidates = [add_secret(connected, f"the-secret-{number}") for number in range(4)]
+    barrier = threading.Barrier(len(candidates))
+
+    def run(candidate: ApplicationCredential) -> bool:
+        barrier.wait()
+        try:
+            promote(candidate)
+        except rotation.RotationRefused:
+            return False
+        finally:
+            connections.close_all()
+        return True
+
+    with ThreadPoolExecutor(len(candidates)) as pool:
+        won = list(pool.map(run, candidates))
+    winners = [candidate.pk for candidate, one in zip(candidates, won, strict=True) if one]
+    assert current(connected).pk in winners
+    found = states(connected)
+    assert [found[candidate.pk] for candidate in candidates].count(State.CURRENT) == 1
+    assert {found[candidate.pk] for candidate in candidates if candidate.pk not in winners} <= {State.CANDIDATE}
+
+
+@pytest.mark.parametrize("rights", [{"get", "set"}, {"get", "set", "update"}], ids=["get and set", "update as well"])
+def test_a_rotation_works_with_a_key_vault_of_exactly_get_and_set(
+    db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path, rights: set[str]
+) -> None:
+    use_sandbox(settings, sandbox)
+    use_azure_vault(settings, sandbox, tmp_path)
+    portal = make_portal(sandbox)
+    sandbox.world.vault_rights[settings.VAULT_CLIENT_ID] = rights
+    portal.onboard()
+    first = current(portal)
+    promote(add_certificate(portal))
+    redeem(portal)
+    rotation.retire(first, vault=clients.vault(), actor=builders.ACTOR)
+    assert states(portal)[first.pk] == State.RETIRED
+
+
 # --- in use -----------------------------------------------------------------------------------------------------------
 
 
@@ -392,3 +443,17 @@ def test_the_daily_upkeep_warns_and_a_promotion_settles_it(connected: Portal) ->
     assert not Incident.objects.open().exists()
     call_command("clean_up", verbosity=0)
     assert not Incident.objects.open().exists()
+
+
+# --- deploy check -----------------------------------------------------------------------------------------------------
+
+
+def test_the_deploy_check_warns_of_a_client_secret_and_of_nothing_better(connected: Portal) -> None:
+    def found() -> list[str]:
+        messages = run_checks(tags=["database"], include_deployment_checks=True, databases=["default"])
+        return [str(message.id) for message in messages if str(message.id).startswith("consent.")]
+
+    assert found() == ["consent.W001"]
+    promote(add_certificate(connected))
+    assert found() == []
+    assert run_checks(tags=["database"], include_deployment_checks=True) == []

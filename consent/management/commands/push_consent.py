@@ -3,7 +3,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.commands import BulkCommand, consent_of
+from consent.access_tokens import consent_of
+from consent.commands import BulkCommand
 from consent.customer_push import CUSTOMER_PUSH
 from consent.models import CustomerConsent
 from consent.selection import one_tenant_id

@@ -65,7 +65,21 @@ def test_a_pause_holds_every_call_back_and_afterwards_they_come_one_by_one() -> 
         assert pace.take(60) == 0
         moments.append(time.now)
     assert moments[0] == pytest.approx(1_031.5)
-    assert moments[-1] - moments[0] == pytest.approx(4.9)
+    assert moments[1] - moments[0] == pytest.approx(0.2)  # half the speed of before
+    assert 4.9 < moments[-1] - moments[0] < 9.8
+
+
+def test_the_speed_recovers_when_the_vault_refuses_nothing_more() -> None:
+    time = Time()
+    pace = time.pace()
+    for _ in range(10):
+        pace.pause(0)
+    for _ in range(1_000):
+        pace.take(60)
+    start = time.now
+    for _ in range(100):
+        pace.take(60)
+    assert time.now - start == pytest.approx(10)
 
 
 def test_who_cannot_wait_so_long_is_told_when_to_come_back_and_takes_no_place() -> None:
