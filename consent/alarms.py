@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from consent.models import ConsentFlow, PartnerConsent, WaitingToken
+from consent.credential_models import ApplicationCredential
+from consent.models import ApplicationRegistration, ConsentFlow, PartnerConsent, WaitingToken
 from portal.incidents.desk import report, settle
-from portal.microsoft.diagnosis import Owner
+from portal.microsoft.diagnosis import Owner, diagnose
+from portal.microsoft.errors import RemoteError
 
 REFUSALS_THAT_ALARM = 10
 
@@ -147,7 +149,7 @@ def interrupted_while_saving(consent: PartnerConsent) -> None:
         about=f"consent:{consent.pk}",
         owner=Owner.PARTNER,
         words=(
-            "The renewal of this partner's token was interrupted while saving, and the old token is no longer accepted. "
+            "The renewal of this partner's token was interrupted while saving, and its old token is worth nothing now. "
             "Send the partner a new consent link; find out what stopped the process or the vault at that moment."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},
@@ -174,6 +176,46 @@ def not_saved() -> None:
 def saved_again() -> None:
     """Settle the report that the vault takes no new tokens."""
     settle("renewed_but_not_saved")
+
+
+def credential_refused(registration: ApplicationRegistration, error: RemoteError) -> None:
+    """Microsoft refuses our application's own credential; no partner is to blame (R-14)."""
+    diagnosis = diagnose(error)
+    report(
+        "credential_refused",
+        about=f"registration:{registration.pk}",
+        owner=Owner.US,
+        words=(
+            f"{diagnosis.cause} {diagnosis.remedy} Nothing works for any partner of this application until then, and "
+            "no partner's state was changed. Roll back, or add another credential and promote it."
+        ),
+        subject={"registration": registration.pk, "credential": registration.credential_id or 0},
+    )
+
+
+def credential_works(registration_id: int) -> None:
+    """Settle the report of a refused credential."""
+    settle("credential_refused", about=f"registration:{registration_id}")
+
+
+def credential_expires(credential: ApplicationCredential, days: int) -> None:
+    """The credential in use ends in at most so many days (S-39)."""
+    report(
+        "credential_expires",
+        about=f"credential:{credential.pk}",
+        owner=Owner.US,
+        words=(
+            f"The {credential.get_kind_display().lower()} of {credential.registration.name} ends on "
+            f"{credential.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one at Microsoft and here "
+            "(manage.py add_credential), then promote it; the partners' tokens stay valid."
+        ),
+        subject={"registration": credential.registration_id, "credential": credential.pk},
+    )
+
+
+def credential_replaced(credential_id: int) -> None:
+    """Settle the warning about a credential that is not in use any more."""
+    settle("credential_expires", about=f"credential:{credential_id}")
 
 
 def disconnect_unfinished(consent: PartnerConsent) -> None:

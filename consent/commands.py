@@ -13,7 +13,6 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from consent.custody import IdentityMismatch, TokenUnavailable
-from consent.models import PartnerConsent
 from consent.selection import add_partner_selection, scope_of
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
@@ -23,7 +22,6 @@ from portal.runs import tasks
 from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
 from portal.runs.kinds import Kind, Outcome
 from portal.runs.models import RunItem
-from tenants.models import PartnerTenant
 
 EXIT_SOME_FAILED = 1
 EXIT_SYSTEMIC = 3
@@ -80,28 +78,6 @@ class ConsentCommand(BaseCommand):
     def say_json(self, record: dict[str, Any]) -> None:
         """Print one JSON line for a program."""
         self.stdout.write(json.dumps(record, ensure_ascii=False, sort_keys=True))
-
-
-def consent_of(partner: PartnerTenant) -> PartnerConsent:
-    """Return the partner's consent that has a token; the newest when there are several.
-
-    Raises:
-        CommandError: the partner has not consented, or is disabled.
-    """
-    if not partner.is_active:
-        raise CommandError(f"{partner.name} is {partner.get_state_display().lower()}; nothing is done for it.")
-    consent = (
-        PartnerConsent.objects.usable()
-        .for_partner(partner)
-        .select_related("partner", "registration")
-        .order_by("-consented_at")
-        .first()
-    )
-    if consent is None:
-        raise CommandError(
-            f"{partner.name} has not consented yet; send it a link (manage.py issue_consent_link).", returncode=1
-        )
-    return consent
 
 
 class BulkCommand(ConsentCommand):

@@ -42,6 +42,7 @@ from portal.microsoft.errors import (
     InteractionRequired,
     MfaRequired,
     NotFound,
+    NotSent,
     RemoteError,
     UnexpectedResponse,
     Unreachable,
@@ -112,7 +113,9 @@ class Custody:
 
     def usable(self, consent_id: int) -> PartnerConsent:
         """Read the row again, immediately before use (S-51, S-53)."""
-        consent = PartnerConsent.objects.select_related("partner", "registration").filter(pk=consent_id).first()
+        consent = (
+            PartnerConsent.objects.select_related("partner", "registration__credential").filter(pk=consent_id).first()
+        )
         if consent is None:
             raise TokenUnavailable("There is no such consent.")
         self.check_usable(consent)
@@ -126,8 +129,6 @@ class Custody:
             problem = f"The partner is {consent.partner.get_state_display().lower()}; enable it first."
         elif consent.state == PartnerConsent.State.STOPPED:
             problem = "The partner was stopped: a token belonged to another account or tenant. Look at the audit trail."
-        elif consent.last_code == INTERRUPTED:
-            problem = LOST
         elif consent.state in PartnerConsent.LEFT_STATES:
             problem = "The partner is disconnected; it must consent again."
         elif consent.generation == 0:
@@ -234,7 +235,7 @@ class Custody:
             if owner is None:
                 raise TokenUnavailable(BUSY)
             consent = self.roll_forward(
-                PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk), owner
+                PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk), owner
             )
             stopped = consent.state == PartnerConsent.State.STOPPED
             if stopped:  # its name may be another record's; nothing under it is touched
@@ -308,11 +309,18 @@ class Custody:
         The note stays until it is known how that ended. ``consent`` keeps the older note, if there is one.
 
         Raises:
-            TokenUnavailable: the lease is another's by now.
+            TokenUnavailable: the token was lost before, so that asking again is in vain; or the lease is another's.
         """
+        self.check_not_lost(consent)
         mine = PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner)
         if not mine.update(renewal_started_at=Coalesce("renewal_started_at", Now())):
             raise TokenUnavailable(BUSY)
+
+    @staticmethod
+    def check_not_lost(consent: PartnerConsent) -> None:
+        """Raise TokenUnavailable when an interrupted renewal lost this row's token, and it was not found since."""
+        if consent.last_code == INTERRUPTED:
+            raise TokenUnavailable(LOST)
 
     def nothing_spent(self, consents: Iterable[PartnerConsent], owner: str) -> None:
         """Take back the notes of renewals that left the stored token as it was."""
@@ -394,7 +402,7 @@ class Custody:
                 secret_name=name,
                 secret_version=version,
                 fingerprint=token_fingerprint(refresh_token),
-                stored_at=timezone.now(),
+                stored_at=Now(),
                 replaced_version=consent.secret_version,
                 renewal_started_at=None,
             )
@@ -432,7 +440,7 @@ class Custody:
             if new_owner is None:
                 log.warning("a late version of a secret is left to the next renewal", extra={"consent": consent.pk})
                 return
-            row = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            row = PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
             if row.partner.is_active:
                 row = self.roll_forward(row, new_owner)
             if row.secret_version != version:
@@ -462,10 +470,10 @@ class Custody:
             except RemoteError as error:
                 if not error.retryable or wait is None:
                     raise
-                wait = min(max(wait, error.retry_after or 0.0), _LONGEST_WAIT)
-                if time.monotonic() + wait >= until:
+                seconds = min(max(wait, error.retry_after or 0.0), _LONGEST_WAIT)
+                if time.monotonic() + seconds >= until:
                     raise
-                time.sleep(wait)
+                time.sleep(seconds)
         else:
             raise Unreachable("vault", "write token", detail="the vault did not take the token")
         written = self._vault.read(name, version)
@@ -562,7 +570,7 @@ class Custody:
                     alarms.consented_again(consent)
         if adopted:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
-            return PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
         return consent
 
     def _switch_off_replaced(self, consent: PartnerConsent, version: SecretVersion) -> None:
@@ -614,7 +622,8 @@ def is_cut_off(consent: PartnerConsent, error: RemoteError) -> bool:
 def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
     """Tell whether the stored token is as good as before: refused or never sent, and no older renewal is open."""
     refused = error.status is not None and 400 <= error.status < 500
-    return consent.renewal_started_at is None and (refused or error.service != "entra")
+    never_sent = error.service != "entra" or isinstance(error, NotSent)
+    return consent.renewal_started_at is None and (refused or never_sent)
 
 
 def record_id(consent: PartnerConsent) -> str:

@@ -97,7 +97,7 @@ def outlived(consent: PartnerConsent, now: datetime) -> bool:
 
 def credential_end(registration: ApplicationRegistration) -> datetime | None:
     """Return when the application's credential ends, None when nobody said so."""
-    return registration.credential_expires_at
+    return None if registration.credential is None else registration.credential.expires_at
 
 
 def gdap_ends(partners: Iterable[int], now: datetime) -> Mapping[int, datetime]:
@@ -130,7 +130,7 @@ def refresh(keys: Iterable[int]) -> None:
     """Work out forecast and alerts of these consents anew, and write what changed. Four queries for any number of rows
     that end alike; call it in the transaction that changed an input, or after it.
     """
-    rows = list(PartnerConsent.objects.filter(pk__in=list(keys)).select_related("registration"))
+    rows = list(PartnerConsent.objects.filter(pk__in=list(keys)).select_related("registration__credential"))
     now = timezone.now()
     ends = gdap_ends((row.partner_id for row in rows), now) if rows else {}
     changed: dict[Forecast, list[int]] = {}
@@ -144,9 +144,9 @@ def refresh(keys: Iterable[int]) -> None:
         _alert(row, now)
 
 
-def refresh_registration(registration: ApplicationRegistration) -> None:
+def refresh_registration(registration_id: int) -> None:
     """Work the consents of an application out anew: its credential is another one."""
-    _in_batches(list(PartnerConsent.objects.filter(registration=registration).values_list("pk", flat=True)))
+    _in_batches(list(PartnerConsent.objects.filter(registration=registration_id).values_list("pk", flat=True)))
 
 
 def refresh_partner(partner: PartnerTenant) -> None:

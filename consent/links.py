@@ -165,5 +165,5 @@ def replace(
             lifetime=lifetime,
             kind=ConsentLink.Kind(link.kind),
         )
-        CampaignPartner.objects.filter(link=link.pk).update(link=new)
+        CampaignPartner.objects.filter(link=link.pk).update(link=new, last_send_problem="")
     return new, address

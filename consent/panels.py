@@ -9,8 +9,10 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from consent.credential_models import ApplicationCredential
 from consent.models import OWNER_CHOICES, ConsentFlow, CustomerConsent, PartnerConsent
 from consent.next_steps import ENDS, SOON, next_step
+from consent.rotation import WARN_DAYS
 from portal.microsoft.diagnosis import Owner
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, distance
@@ -110,6 +112,45 @@ def ends_panel(request: HttpRequest) -> Panel | None:
             )
             for consent in consents
         ],
+    )
+
+
+def expiry_tone(credential: ApplicationCredential) -> Tone:
+    """Say how near its end a credential is: good above 60 days, a warning above 14, bad below."""
+    if credential.expires_at is None:
+        return Tone.QUIET
+    left = credential.expires_at - timezone.now()
+    if left <= timedelta(days=WARN_DAYS[2]):
+        return Tone.BAD
+    return Tone.WARN if left <= timedelta(days=WARN_DAYS[0]) else Tone.GOOD
+
+
+def credentials_panel(request: HttpRequest) -> Panel | None:
+    """Credentials in use that end within 60 days, the first to end first; nothing while all last. One query."""
+    if not request.user.has_perm("consent.view_applicationcredential"):
+        return None
+    ending = (
+        ApplicationCredential.objects.current()
+        .filter(expires_at__lte=timezone.now() + timedelta(days=WARN_DAYS[0]))
+        .select_related("registration")
+        .order_by("expires_at", "pk")[:_SHOWN]
+    )
+    rows = [
+        Row(
+            label=f"{credential.registration.name}: {credential.get_kind_display().lower()}",
+            detail=f"Ends {distance((credential.expires_at or timezone.now()) - timezone.now())}",
+            link=reverse("admin:consent_applicationcredential_change", args=[credential.pk]),
+            tone=expiry_tone(credential),
+        )
+        for credential in ending
+    ]
+    if not rows:
+        return None
+    return Panel(
+        title="Application credentials that end soon",
+        order=10,
+        link=reverse("admin:consent_applicationcredential_changelist"),
+        rows=rows,
     )
 
 

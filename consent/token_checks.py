@@ -66,7 +66,7 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 
 def load(keys: Sequence[int], context: Context) -> dict[int, Check]:
     """Read the rows again, immediately before use (S-51, S-53), and take the leases of those to renew."""
-    consents = PartnerConsent.objects.filter(pk__in=keys).select_related("partner", "registration")
+    consents = PartnerConsent.objects.filter(pk__in=keys).with_all_for_calls()
     checks = {consent.pk: Check(consent) for consent in consents}
     service = clients.tokens()
     due = [check.consent for check in checks.values() if service.is_due(check.consent)]
@@ -121,6 +121,7 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
         if check.owner:
             consent, stored = custody.fetch_to_renew(consent, check.owner)
             check.consent = consent
+            custody.check_not_lost(consent)
         else:
             stored = custody.look_up(consent).value
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)

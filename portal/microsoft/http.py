@@ -31,6 +31,7 @@ from requests import PreparedRequest, Response
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
+from portal.microsoft.breakers import AWAY, Breakers
 from portal.microsoft.diagnosis import diagnose_api_error
 from portal.microsoft.errors import (
     RemoteError,
@@ -212,6 +213,7 @@ class GuardedSession(requests.Session):
         # One jar would carry what one tenant's answer set into the requests of all others (S-38).
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.proxies = dict(proxies or {})
+        self.breakers = Breakers()
         self._is_allowed = is_allowed
         self._loopback = loopback
         self.adapters.clear()
@@ -236,9 +238,21 @@ class GuardedSession(requests.Session):
         with time_budget(TOTAL_SECONDS):
             if _remaining_seconds() <= 0:
                 raise requests.exceptions.ConnectTimeout("total time limit reached")
+            if not self.breakers.may_send(parts.netloc):
+                raise requests.exceptions.ConnectionError("this host gave no answer lately and is left alone")
             _clock.received = 0
-            response = super().send(request, **kwargs)
-            _read_body(response)
+            try:
+                response = super().send(request, **kwargs)
+                _read_body(response)
+            except requests.exceptions.ContentDecodingError:
+                raise
+            except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
+                self.breakers.failed(parts.netloc)
+                raise
+            if response.status_code in AWAY:
+                self.breakers.failed(parts.netloc)
+            else:
+                self.breakers.answered(parts.netloc)
         if pace is not None:
             retry_after = retry_after_seconds(response.headers.get("Retry-After"))
             seconds = time.monotonic() - began

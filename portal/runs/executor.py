@@ -19,7 +19,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -372,6 +372,9 @@ class Executor:
                 message=f"The portal stumbled over this record ({type(error).__name__}); the log says where.",
                 owner="us",
             )
+        finally:
+            if self.kind.uses_database and self._size > 1:
+                close_old_connections()  # of this thread, as after a request (R-36)
 
     def _do_chore(self, chore: Callable[[], None], held: Held) -> None:
         """Do what follows a committed result, in a thread; nothing depends on it."""

@@ -10,12 +10,11 @@ import pytest
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, health
+from consent import clients, health, rotation
 from consent.checks import CheckResult, check_token
+from consent.custody import TokenUnavailable
 from consent.disconnect import confirm_revoked, disconnect
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent, WaitingToken
-from consent.registrations import store_credential
-from consent.tokens import TokenUnavailable
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
@@ -314,14 +313,14 @@ def test_the_earliest_of_all_ends_is_the_forecast(connected: Portal) -> None:
     health.refresh_partner(connected.partner)
     assert ends(connected) == (now + timedelta(days=40), "gdap")
 
-    store_credential(
+    ending = rotation.add_secret(
         connected.registration,
         Secret(connected.client_secret),
-        kind="secret",
         expires_at=now + timedelta(days=20),
         vault=clients.vault(),
         actor=builders.ACTOR,
     )
+    rotation.promote(ending, door=clients.tokens_with, actor=builders.ACTOR)
     assert ends(connected) == (now + timedelta(days=20), "credential")
 
     PartnerConsent.objects.update(sign_in_lifetime=86_400 * 7, consented_at=now)

@@ -240,3 +240,20 @@ def test_a_worker_stops_politely_in_the_middle_of_a_run(bench: Callable[..., Ben
     assert worker.wait(30) == 0
     assert RunItem.objects.filter(state="working").count() == 0
     assert RunItem.objects.filter(state="done").count() == len(work.calls()) < 2000
+
+
+@pytest.mark.req("R-36")
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no connection to lose")
+def test_a_run_survives_the_loss_of_its_database_connection(bench: Callable[..., Bench]) -> None:
+    work = bench(number=400)
+    child = work.start()
+    for part in (60, 160):
+        work.wait_for_calls(part)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+    assert child.wait(60) == 0
+    assert_all_once(work)
+    assert len(work.calls()) == work.number

@@ -7,14 +7,11 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent import clients
-from consent.commands import ConsentCommand, consent_of
+from consent.access_tokens import UnknownTenant, get_access_token
+from consent.commands import ConsentCommand
 from consent.selection import one_tenant_id
 from consent.tokens import Audience
-from portal.audit.trail import record
-from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
-from tenants.models import CustomerTenant, PartnerTenant
 
 
 class Command(ConsentCommand):
@@ -34,30 +31,21 @@ class Command(ConsentCommand):
         parser.add_argument("--show", action="store_true", help="print to a terminal all the same")
 
     def work(self, options: dict[str, Any]) -> int:
-        partner = PartnerTenant.objects.filter(tenant_id=one_tenant_id(options["partner"])).first()
-        if partner is None:
-            raise CommandError("No partner with this tenant id.", returncode=2)
         output: Path | None = options["output"]
         if output is None and sys.stdout.isatty() and not options["show"]:
             raise CommandError("This is a terminal. Use --output FILE, a pipe, or --show if you mean it.", returncode=2)
         if output is not None and output.exists():
             raise CommandError(f"{output} exists already; name a new file.", returncode=2)
-        customer = self._customer(partner, options["customer"])
-        audience = Audience(options["audience"])
-        correlation_id = new_correlation_id()
-        consent = consent_of(partner)
         try:
-            token = clients.tokens().access_token(consent, audience, customer=customer, correlation_id=correlation_id)
-        except ValueError as error:
+            token = get_access_token(
+                one_tenant_id(options["partner"]),
+                options["audience"],
+                customer=one_tenant_id(options["customer"]) if options["customer"] is not None else "",
+                actor=self.actor,
+                to="file" if output else "standard output",
+            )
+        except (UnknownTenant, ValueError) as error:
             raise CommandError(str(error), returncode=2) from None
-        # The trail comes before the token leaves: no record, no token (S-58).
-        record(
-            "token.handed_out",
-            actor=self.actor,
-            subject={"partner": partner.pk, "consent": consent.pk, "customer": customer.pk if customer else 0},
-            details={"audience": audience.value, "to": "file" if output else "standard output"},
-            correlation_id=correlation_id,
-        )
         if output is None:
             self.say(token.reveal())
         else:
@@ -67,14 +55,6 @@ class Command(ConsentCommand):
                 raise CommandError(f"{output} cannot be written: {error.strerror}", returncode=2) from None
             self.stderr.write(f"Written to {output} (0600). It ends within the hour; delete the file after use.")
         return 0
-
-    def _customer(self, partner: PartnerTenant, text: str | None) -> CustomerTenant | None:
-        if text is None:
-            return None
-        customer = CustomerTenant.objects.for_partner(partner).filter(tenant_id=one_tenant_id(text)).first()
-        if customer is None:
-            raise CommandError(f"{partner.name} has no such customer; run sync_customers first.", returncode=2)
-        return customer
 
 
 def _write_private(path: Path, token: Secret) -> None:

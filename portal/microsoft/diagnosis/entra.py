@@ -184,6 +184,16 @@ _UNREADABLE = row(
     error=UnexpectedResponse,
 )
 
+# No answer of Entra: we could not even ask. Which row it is, the cause in the raised error says.
+NO_MANAGED_IDENTITY = row(
+    FailureClass.OUR_CREDENTIAL,
+    Words(
+        Owner.US,
+        "This host got no token of the managed identity.",
+        "Assign the identity to every host on which the portal runs, and check its client id.",
+    ),
+)
+
 _COMPANIONS = frozenset({70002})  # stands beside the number that says more
 _LOST = frozenset({FailureClass.NEEDS_CONSENT, FailureClass.NEEDS_INTERACTION})
 _HEALS = frozenset({FailureClass.THROTTLED, FailureClass.TEMPORARY})
@@ -289,6 +299,7 @@ def _rows_for(number: int) -> Iterator[Row]:
     yield from (_UNREADABLE, _NEW_ERROR, _BUSY, _NO_TENANT, ERRORS["server_error"])
     yield from ERRORS.values()
     yield from SUBERRORS.values()
+    yield NO_MANAGED_IDENTITY
 
 
 _TOO_OLD = 70043

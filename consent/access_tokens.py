@@ -1,0 +1,88 @@
+"""The door for the control panel vendor's own programs: one function that gives one access token.
+
+docs/access-tokens.md has worked examples, and what each failure means. Refresh tokens never pass this door.
+"""
+
+from __future__ import annotations
+
+from consent import clients
+from consent.custody import TokenUnavailable
+from consent.models import PartnerConsent
+from consent.tokens import Audience
+from portal.audit.trail import Actor, record
+from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
+from portal.microsoft.secret import Secret
+from tenants.models import CustomerTenant, PartnerTenant
+
+PROGRAM = "python"
+
+
+class UnknownTenant(LookupError):
+    """The portal knows no such partner, or no such customer of this partner; nothing was sent."""
+
+
+def get_access_token(
+    partner: str,
+    audience: Audience | str,
+    *,
+    customer: str = "",
+    fresh: bool = False,
+    actor: Actor | None = None,
+    to: str = "a program",
+) -> Secret:
+    """Return an access token for one partner that is good for five minutes at least.
+
+    Each use is audited, before the token leaves (S-58). Ask again before each piece of work: this process keeps a token
+    until shortly before its end, so asking costs nothing, and a partner that was disabled meanwhile is refused.
+
+    Args:
+        partner: the partner's tenant id, a GUID.
+        audience: an :class:`~consent.tokens.Audience` or its value, such as ``"graph"``.
+        customer: a customer's tenant id: the token is then for the customer's tenant.
+        fresh: redeem even if this process has a good one, because an API refused that one.
+        actor: who asks, for the audit trail; by default the user of the operating system.
+        to: where it goes, for the audit trail.
+
+    Raises:
+        ValueError: no tenant id, no audience, or one that this cloud does not have.
+        UnknownTenant: no such partner or customer.
+        TokenUnavailable: the partner may not be used; says why and what to do. Nothing was sent, or nothing is left.
+        IdentityMismatch: a token of somebody else; the partner was stopped.
+        RemoteError: what the vault or the sign-in service answered; its class says who acts.
+    """
+    wanted = Audience(audience)
+    owner = PartnerTenant.objects.filter(tenant_id=parse_tenant_id(partner)).first()
+    if owner is None:
+        raise UnknownTenant("No partner with this tenant id.")
+    managed = None
+    if customer:
+        tenant_id = parse_tenant_id(customer)
+        managed = CustomerTenant.objects.for_partner(owner).filter(tenant_id=tenant_id).first()
+        if managed is None:
+            raise UnknownTenant(f"{owner.name} has no such customer; run sync_customers first.")
+    consent = consent_of(owner)
+    correlation_id = new_correlation_id()
+    token = clients.tokens().access_token(consent, wanted, customer=managed, fresh=fresh, correlation_id=correlation_id)
+    record(
+        "token.handed_out",
+        actor=actor or Actor.command(PROGRAM),
+        subject={"partner": owner.pk, "consent": consent.pk, "customer": managed.pk if managed else 0},
+        details={"audience": wanted.value, "to": to},
+        correlation_id=correlation_id,
+    )
+    return token
+
+
+def consent_of(partner: PartnerTenant) -> PartnerConsent:
+    """Return the partner's consent that has a token; the newest when there are several.
+
+    Raises:
+        TokenUnavailable: the partner has not consented, or is disabled.
+    """
+    if not partner.is_active:
+        raise TokenUnavailable(f"{partner.name} is {partner.get_state_display().lower()}; enable it first.")
+    usable = PartnerConsent.objects.usable().for_partner(partner).select_related("partner", "registration__credential")
+    consent = usable.order_by("-consented_at").first()
+    if consent is None:
+        raise TokenUnavailable(f"{partner.name} has not consented yet; send it a link (manage.py issue_consent_link).")
+    return consent
