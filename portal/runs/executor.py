@@ -254,6 +254,9 @@ class Executor:
             self._collect(0.2)
             self._report()
         if ending is Ending.STOPPED or not self._watch.proven:
+            for held, outcome in self._finished:
+                if outcome.systemic:  # so that what it holds, such as a lease, is free for others at once
+                    self._give_back(held, 0.0)
             self._finished = [(held, outcome) for held, outcome in self._finished if not outcome.systemic]
         self._flush(now=True)
         while self._chores and time.monotonic() < until:
