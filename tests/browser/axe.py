@@ -56,8 +56,9 @@ def _script() -> str:
     return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
-def show(page: Page, scheme: Literal["light", "dark"], *, reload: bool) -> None:
-    """Let the open page take this colour scheme."""
+def show(page: Page, scheme: Literal["light", "dark"], width: int, *, reload: bool) -> None:
+    """Let the open page take this colour scheme and this width."""
+    page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     if reload:
         page.reload()
@@ -68,14 +69,13 @@ def judge(page: Page, name: str, *, reload: bool) -> list[Finding]:
 
     Args:
         name: what the page is called in a finding.
-        reload: the page reads the wanted colour scheme only while it loads, as the admin does.
+        reload: the page reads the wanted colour scheme and its width only while it loads, as the admin does.
     """
     findings: list[Finding] = []
     for scheme in SCHEMES:
-        show(page, scheme, reload=reload)
-        page.evaluate(_script())
         for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 900})
+            show(page, scheme, width, reload=reload)
+            page.evaluate(_script())
             answer = page.evaluate(_RUN)
             assert answer["rules"] > 5, f"axe looked at nothing on {name}"
             assert answer["dark"] == (scheme == "dark"), f"{name} is not {scheme}"
