@@ -129,7 +129,7 @@ def judge(
         "last_try_at": now,
         "last_problem": "" if healthy else "mfa",
         "last_code": "",
-        "last_message": "" if healthy else "Partner Center does not confirm multifactor authentication.",
+        "last_message": "" if healthy else f"{result.cause} {result.remedy}",
         "first_denied_at": None,
         "last_class": result.failure_class,
         "last_owner": result.owner,

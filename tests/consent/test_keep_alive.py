@@ -15,6 +15,7 @@ from pytest_django.fixtures import Settings
 from consent import clients
 from consent.models import PartnerConsent
 from portal.incidents.models import Incident
+from portal.runs.models import Run
 from portal.sandbox.world import Refusal
 from tenants.models import PartnerTenant
 from tests.consent import custody
@@ -83,11 +84,15 @@ def test_over_120_days_a_healthy_token_is_never_older_than_31_days(
 
 @pytest.mark.req("R-11")
 @pytest.mark.req("R-15")
-@pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
 @pytest.mark.parametrize(
-    ("code", "state_before"),
-    [(7000222, "connected"), (50057, "needs_consent"), (700082, "needs_consent")],
-    ids=["our credential", "heals perhaps", "never heals"],
+    ("code", "state_before", "strict"),
+    [
+        (7000222, "connected", False),
+        (7000222, "connected", True),
+        (50057, "needs_consent", False),
+        (700082, "needs_consent", False),
+        (700082, "needs_consent", True),
+    ],
 )
 def test_a_partner_that_fails_from_day_1_alerts_on_days_60_75_and_85_and_is_expired_on_day_90(
     portal: Portal, settings: Settings, code: int, state_before: str, strict: bool
@@ -141,3 +146,26 @@ def test_48_renewals_over_24_hours_write_few_versions_unless_each_must_be_saved(
 
     written = portal.consent().generation - first
     assert written == most if strict else 1 <= written <= most
+
+
+@pytest.mark.req("R-14")
+def test_a_run_that_stops_for_our_cause_leaves_no_lease_behind(portal: Portal) -> None:
+    portal.onboard()
+    portal.sandbox.world.refusals.append(Refusal(code=7000222, tenant_id=portal.partner.tenant_id, times=10))
+    codes: list[int] = []
+    with time_machine.travel(timezone.now() + timedelta(days=2), tick=True):
+        codes.append(keep_alive())
+    assert codes == [3]
+    assert (portal.consent().lease_owner, portal.consent().state) == ("", "connected")
+    portal.sandbox.world.refusals.clear()
+    portal.onboard()
+    assert portal.consent().generation == 2
+
+
+def test_when_nothing_is_due_nothing_is_asked_and_no_run_is_made(portal: Portal) -> None:
+    portal.onboard()
+    calls = len(custody.redemptions(portal))
+    assert keep_alive() == 0
+    assert keep_alive("--json") == 0
+    assert len(custody.redemptions(portal)) == calls
+    assert not Run.objects.exists()
