@@ -10,7 +10,13 @@ class ConsentConfig(AppConfig):
         from consent import deployment, panels  # noqa: F401  # deployment registers its check
         from portal.site.dashboard import register_panel
 
-        for panel in (panels.attention_panel, panels.credentials_panel, panels.customers_panel, panels.flows_panel):
+        for panel in (
+            panels.attention_panel,
+            panels.credentials_panel,
+            panels.ends_panel,
+            panels.customers_panel,
+            panels.flows_panel,
+        ):
             register_panel(panel)
         self._add_partner_pages()
         self._add_incident_pages()

@@ -22,6 +22,7 @@ from consent.custody import TokenUnavailable
 from consent.customers import CustomerClients
 from consent.directory import DirectoryClient
 from consent.entra import EntraClient, MetadataCache
+from consent.health import renew_after
 from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.proof import ConsentTools
@@ -204,7 +205,7 @@ def tokens() -> TokenService:
         entra=entra,
         validator=_validator(),
         clouds=cloud,
-        save_after=timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS),
+        save_after=min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after()),
         credential_refused=alarms.credential_refused,
     )
 

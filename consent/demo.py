@@ -22,8 +22,9 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
 from consent import campaigns, clients, links, rotation
-from consent.checks import CONFIRM_AFTER, check_token
+from consent.checks import check_token
 from consent.customers import PushRefused, push
+from consent.health import CONFIRM_AFTER
 from consent.models import ApplicationGrant, ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
 from portal.audit.trail import Actor

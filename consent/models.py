@@ -24,8 +24,17 @@ from consent.querysets import (
 )
 from portal.fields import ApplicationIdField, NameField, ObjectIdField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
+from portal.microsoft.diagnosis import Owner
 from portal.microsoft.identifiers import ApplicationId
 from tenants.models import CustomerTenant, PartnerTenant
+
+OWNER_CHOICES = [
+    (Owner.US.value, "Us"),
+    (Owner.PARTNER.value, "The partner"),
+    (Owner.CUSTOMER.value, "The customer"),
+    (Owner.MICROSOFT.value, "Microsoft"),
+    (Owner.NOBODY.value, "Nobody: we try again"),
+]
 
 
 class ApplicationRegistration(models.Model):
@@ -302,8 +311,20 @@ class PartnerConsent(models.Model):
         CONNECTED = "connected", "Connected"
         MFA_MISSING = "mfa_missing", "Connected, MFA missing"
         NEEDS_CONSENT = "needs_consent", "Needs consent again"
+        EXPIRED = "expired", "Expired"
         STOPPED = "stopped", "Stopped: identity mismatch"
-        DISCONNECTED = "disconnected", "Disconnected"
+        DISCONNECTED = "disconnected", "Disconnected (token may still be valid at Microsoft)"
+        REVOKED = "revoked", "Disconnected, and the token is dead"
+
+    LEFT_STATES = (State.DISCONNECTED, State.REVOKED)
+
+    class ForecastCause(models.TextChoices):
+        """Why a token ends, when nobody does anything."""
+
+        IDLE = "idle", "90 days without renewal"
+        SIGN_IN = "sign_in", "Sign-in frequency policy"
+        CREDENTIAL = "credential", "Application credential"
+        GDAP = "gdap", "GDAP relationship"
 
     class Mfa(models.TextChoices):
         PROVEN = "proven", "Proven"
@@ -342,13 +363,26 @@ class PartnerConsent(models.Model):
     last_code = models.CharField(max_length=60, blank=True)
     last_message = models.CharField(max_length=300, blank=True)
     first_denied_at = models.DateTimeField(null=True, help_text="First of consecutive invalid_grant answers (R-15)")
+    last_class = models.CharField("class of the last try", max_length=24, blank=True)
+    last_owner = models.CharField("who must act", max_length=9, choices=OWNER_CHOICES, blank=True)
+    failures = models.PositiveSmallIntegerField(default=0, help_text="Failed tries one after the other")
+    next_try_at = models.DateTimeField("next try", null=True, db_index=True)
     checks = models.JSONField(default=list, help_text="What was proven at the sign-in")
+
+    # When it ends, written by ``consent.health.refresh`` only.
+    sign_in_lifetime = models.PositiveIntegerField(
+        null=True, help_text="Seconds after the sign-in that AADSTS70043 named (sign-in frequency)"
+    )
+    forecast_at = models.DateTimeField("ends", null=True, db_index=True)
+    forecast_cause = models.CharField("ends because of", max_length=10, choices=ForecastCause, blank=True)
+    alerted_days = models.PositiveSmallIntegerField(default=0, help_text="Token age of the last alert (R-11)")
 
     objects = PartnerConsentQuerySet.as_manager()
 
     class Meta:
         ordering = ["partner__name", "pk"]
         verbose_name = "partner consent"
+        permissions = [("disconnect_partnerconsent", "Can disconnect a partner")]
         constraints = [
             models.UniqueConstraint(fields=["partner", "registration"], name="consent_once_per_registration"),
             models.CheckConstraint(
@@ -359,6 +393,11 @@ class PartnerConsent(models.Model):
                 condition=~Q(state="connected") | Q(generation__gt=0), name="consent_connected_has_token"
             ),
             models.CheckConstraint(condition=~Q(state="connected") | Q(mfa="proven"), name="consent_connected_has_mfa"),
+            models.CheckConstraint(
+                condition=Q(forecast_at__isnull=True, forecast_cause="")
+                | (Q(forecast_at__isnull=False) & ~Q(forecast_cause="")),
+                name="consent_forecast_has_cause",
+            ),
         ]
 
     def __str__(self) -> str:

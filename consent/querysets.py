@@ -131,7 +131,7 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         """Consents with a stored token of a partner that is active."""
         return (
             self.filter(generation__gt=0)
-            .exclude(state="disconnected")
+            .exclude(state__in=["disconnected", "revoked"])
             .exclude(partner__state__in=["disabled", "offboarded"])
         )
 
@@ -148,6 +148,19 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
     def with_all_for_calls(self) -> PartnerConsentQuerySet:
         """Rows with everything that a redemption reads of them; a forgotten relation is an error, not a query."""
         return self.select_related("partner", "registration__credential").fetch_mode(models.FETCH_RAISE)
+
+    def wanting_action(self) -> PartnerConsentQuerySet:
+        """Consents of active partners of which somebody must do something, beyond waiting for the next try."""
+        return (
+            self.filter(generation__gt=0)
+            .exclude(partner__state__in=["disabled", "offboarded"])
+            .filter(Q(last_owner__in=["us", "partner", "customer", "microsoft"]) | ~Q(last_problem=""))
+            .exclude(state="revoked")
+        )
+
+    def due(self, now: datetime) -> PartnerConsentQuerySet:
+        """Usable consents whose next try has come."""
+        return self.usable().filter(next_try_at__lte=now)
 
     def oldest_check_first(self) -> PartnerConsentQuerySet:
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")

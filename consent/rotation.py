@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from consent import alarms
+from consent import alarms, health
 from consent.credential_models import ApplicationCredential
 from consent.credentials import Certificate, read_credential
 from consent.custody import TokenUnavailable
@@ -368,7 +368,10 @@ def _switch(credential: ApplicationCredential, older: int | None, partner: Partn
 def _point(registration_id: int, before: int | None, after: int) -> bool:
     """Move the pointer if it still is where it was seen: of two who promote at once, one wins."""
     seen = Q(credential__isnull=True) if before is None else Q(credential=before)
-    return bool(ApplicationRegistration.objects.filter(seen, pk=registration_id).update(credential=after))
+    moved = bool(ApplicationRegistration.objects.filter(seen, pk=registration_id).update(credential=after))
+    if moved:
+        health.refresh_registration(registration_id)  # the tokens may end with the credential
+    return moved
 
 
 def _undo(credential: ApplicationCredential, older: int) -> None:

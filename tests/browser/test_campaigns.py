@@ -24,8 +24,7 @@ builders.partner(name="Northwind Cloud", tenant_id="{known_id("tenant", "northwi
                  contact_email="admin@northwind.example.com")
 builders.partner(name="Southridge IT", tenant_id="{known_id("tenant", "southridge")}", contact_email="")
 builders.registration(application_id="{scenarios.application_id()}", home_tenant_id="{scenarios.vendor_tenant()}",
-                      permission_set="extended", state="draft", credential_kind="none", credential_name="",
-                      credential_version="")
+                      permission_set="extended", state="draft", credential=None)
 """
 
 

@@ -109,19 +109,30 @@ def test_the_sweeper_finds_runs_that_nobody_works_and_no_others() -> None:
     assert schedule.sweep() == "1 runs handed to the workers"
 
 
-def test_every_partner_is_checked_once_a_day_in_its_own_hour(portal: Portal) -> None:
-    from consent.schedule import _hourly
-    from consent.token_checks import TOKEN_CHECK, units
+def test_every_partners_customers_are_listed_once_a_day_in_its_own_hour(portal: Portal) -> None:
+    from consent.schedule import _sync
+    from consent.token_checks import units
 
     connect(portal, 50)
     listed = [unit.key for hour in range(24) for unit in units({"hour": hour}, 0, 1000)]
     assert sorted(listed) == sorted(PartnerConsent.objects.values_list("pk", flat=True))
 
-    said = _hourly(TOKEN_CHECK)
+    said = _sync()
     started = Run.objects.get()
     assert said == f"run {started.pk} started"
     assert started.scope == {"hour": timezone.now().hour}
-    assert _hourly(TOKEN_CHECK) == f"run {started.pk} goes on"
+    assert _sync() == f"run {started.pk} goes on"
+
+
+@pytest.mark.req("R-11")
+def test_tokens_are_checked_when_their_next_try_has_come(portal: Portal) -> None:
+    from consent.schedule import _keep_alive
+
+    connect(portal, 3)
+    PartnerConsent.objects.update(next_try_at=timezone.now() + HOUR)
+    assert _keep_alive() == "nothing due"
+    PartnerConsent.objects.update(next_try_at=timezone.now() - HOUR)
+    assert _keep_alive() == f"run {Run.objects.get().pk} started"
 
 
 def test_the_worker_command_hands_out_what_is_due(calls: list[str]) -> None:
