@@ -81,7 +81,7 @@ def consent_of(partner: PartnerTenant) -> PartnerConsent:
     """
     if not partner.is_active:
         raise TokenUnavailable(f"{partner.name} is {partner.get_state_display().lower()}; enable it first.")
-    usable = PartnerConsent.objects.usable().for_partner(partner).select_related("partner", "registration")
+    usable = PartnerConsent.objects.usable().for_partner(partner).select_related("partner", "registration__credential")
     consent = usable.order_by("-consented_at").first()
     if consent is None:
         raise TokenUnavailable(f"{partner.name} has not consented yet; send it a link (manage.py issue_consent_link).")

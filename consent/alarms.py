@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from consent.models import ConsentFlow, PartnerConsent, WaitingToken
+from consent.credential_models import ApplicationCredential
+from consent.models import ApplicationRegistration, ConsentFlow, PartnerConsent, WaitingToken
 from portal.incidents.desk import report, settle
-from portal.microsoft.diagnosis import Owner
+from portal.microsoft.diagnosis import Owner, diagnose
+from portal.microsoft.errors import RemoteError
 
 REFUSALS_THAT_ALARM = 10
 
@@ -71,6 +73,75 @@ def identity_mismatch(consent: PartnerConsent) -> None:
     )
 
 
+def token_grows_old(consent: PartnerConsent, days: int, left: int) -> None:
+    """The stored token was not renewed for 60, 75 or 85 days (R-11)."""
+    report(
+        f"token_not_renewed_{days}_days",
+        about=f"consent:{consent.pk}",
+        owner=Owner.US,
+        words=(
+            f"A partner's token was not renewed for {days} days; in {left} days it is dead. The consent's page says "
+            "what fails: repair that, or send the partner a new link; see that keep_alive runs every hour."
+        ),
+        subject={"consent": consent.pk, "partner": consent.partner_id},
+    )
+
+
+def token_expired(consent: PartnerConsent) -> None:
+    """The stored token is 90 days old: Entra accepts it no longer (R-11)."""
+    report(
+        "token_expired",
+        about=f"consent:{consent.pk}",
+        owner=Owner.PARTNER,
+        words=(
+            "A partner's token was not renewed for 90 days and is dead. Send the partner a new consent link, and see "
+            "why keep_alive could not renew it in time."
+        ),
+        subject={"consent": consent.pk, "partner": consent.partner_id},
+    )
+
+
+def token_renewed(consent: PartnerConsent) -> None:
+    """Settle what was told about the age of a token."""
+    for cause in ("token_not_renewed_60_days", "token_not_renewed_75_days", "token_not_renewed_85_days"):
+        settle(cause, about=f"consent:{consent.pk}")
+    settle("token_expired", about=f"consent:{consent.pk}")
+
+
+def needs_consent(consent: PartnerConsent, cause: str) -> None:
+    """Microsoft refused the token twice; before, it worked (S-60)."""
+    report(
+        "token_needs_consent",
+        about=f"consent:{consent.pk}",
+        owner=Owner.PARTNER,
+        words=(
+            f"Microsoft refused a partner's token twice, at least ten minutes apart: {cause} Ask the partner whether "
+            "somebody withdrew the consent or the account on purpose, then send a new consent link."
+        ),
+        subject={"consent": consent.pk, "partner": consent.partner_id},
+    )
+
+
+def mfa_missing(consent: PartnerConsent) -> None:
+    """Partner Center does not confirm multifactor authentication for the account (S-18)."""
+    report(
+        "mfa_missing",
+        about=f"consent:{consent.pk}",
+        owner=Owner.PARTNER,
+        words=(
+            "Partner Center does not confirm multifactor authentication for a partner's service account, and refuses "
+            "its calls for it. Let the partner enforce MFA for the account, and sign in through a new consent link."
+        ),
+        subject={"consent": consent.pk, "partner": consent.partner_id},
+    )
+
+
+def works_again(consent: PartnerConsent) -> None:
+    """Settle what was told about a token that works and is proven by MFA."""
+    settle("token_needs_consent", about=f"consent:{consent.pk}")
+    settle("mfa_missing", about=f"consent:{consent.pk}")
+
+
 def interrupted_while_saving(consent: PartnerConsent) -> None:
     """A strictly rotating sign-in service gave a token that was lost before it was in the vault (R-01)."""
     report(
@@ -105,3 +176,62 @@ def not_saved() -> None:
 def saved_again() -> None:
     """Settle the report that the vault takes no new tokens."""
     settle("renewed_but_not_saved")
+
+
+def credential_refused(registration: ApplicationRegistration, error: RemoteError) -> None:
+    """Microsoft refuses our application's own credential; no partner is to blame (R-14)."""
+    diagnosis = diagnose(error)
+    report(
+        "credential_refused",
+        about=f"registration:{registration.pk}",
+        owner=Owner.US,
+        words=(
+            f"{diagnosis.cause} {diagnosis.remedy} Nothing works for any partner of this application until then, and "
+            "no partner's state was changed. Roll back, or add another credential and promote it."
+        ),
+        subject={"registration": registration.pk, "credential": registration.credential_id or 0},
+    )
+
+
+def credential_works(registration_id: int) -> None:
+    """Settle the report of a refused credential."""
+    settle("credential_refused", about=f"registration:{registration_id}")
+
+
+def credential_expires(credential: ApplicationCredential, days: int) -> None:
+    """The credential in use ends in at most so many days (S-39)."""
+    report(
+        "credential_expires",
+        about=f"credential:{credential.pk}",
+        owner=Owner.US,
+        words=(
+            f"The {credential.get_kind_display().lower()} of {credential.registration.name} ends on "
+            f"{credential.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one at Microsoft and here "
+            "(manage.py add_credential), then promote it; the partners' tokens stay valid."
+        ),
+        subject={"registration": credential.registration_id, "credential": credential.pk},
+    )
+
+
+def credential_replaced(credential_id: int) -> None:
+    """Settle the warning about a credential that is not in use any more."""
+    settle("credential_expires", about=f"credential:{credential_id}")
+
+
+def disconnect_unfinished(consent: PartnerConsent) -> None:
+    """The vault did not switch off the token of a disconnected partner (S-67)."""
+    report(
+        "disconnect_unfinished",
+        about=f"consent:{consent.pk}",
+        owner=Owner.US,
+        words=(
+            "A partner was disconnected and nothing is done with its token any more, but the vault did not switch all "
+            "versions off. See why the vault refuses, then choose Disconnect for this consent once more."
+        ),
+        subject={"consent": consent.pk, "partner": consent.partner_id},
+    )
+
+
+def vault_is_silent(consent: PartnerConsent) -> None:
+    """Settle the report that a disconnected partner's token is still on in the vault."""
+    settle("disconnect_unfinished", about=f"consent:{consent.pk}")

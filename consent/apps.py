@@ -7,22 +7,29 @@ class ConsentConfig(AppConfig):
     navigation_order = 20
 
     def ready(self) -> None:
-        from consent import panels
+        from consent import deployment, panels  # noqa: F401  # deployment registers its check
         from portal.site.dashboard import register_panel
 
-        for panel in (panels.attention_panel, panels.customers_panel, panels.flows_panel):
+        for panel in (
+            panels.attention_panel,
+            panels.credentials_panel,
+            panels.ends_panel,
+            panels.customers_panel,
+            panels.flows_panel,
+        ):
             register_panel(panel)
         self._add_partner_pages()
         self._add_incident_pages()
         self._add_kinds_of_runs()
 
     def _add_kinds_of_runs(self) -> None:
+        from consent.customer_push import CUSTOMER_PUSH
         from consent.customer_sync import CUSTOMER_SYNC
         from consent.schedule import register_jobs
         from consent.token_checks import TOKEN_CHECK
         from portal.runs.kinds import register
 
-        for kind in (TOKEN_CHECK, CUSTOMER_SYNC):
+        for kind in (TOKEN_CHECK, CUSTOMER_SYNC, CUSTOMER_PUSH):
             register(kind)
         register_jobs()
 
@@ -35,6 +42,7 @@ class ConsentConfig(AppConfig):
             consent="admin:consent_partnerconsent_change",
             waiting="admin:consent_waitingtoken_change",
             registration="admin:consent_applicationregistration_change",
+            credential="admin:consent_applicationcredential_change",
         )
 
     def _add_partner_pages(self) -> None:

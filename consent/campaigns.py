@@ -1,12 +1,13 @@
 """Invite many partners for one reason: choose, send, watch, remind, close.
 
 Everything can be run again: what was sent is not sent twice, who is connected gets no mail, and a campaign is closed
-once. Mails leave one by one outside any transaction; before each of them its attempt is written.
+once. Mails leave one by one outside any transaction; before each of them its link is written, after it the outcome.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import transaction
-from django.db.models import Count, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from consent import invitations, links
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from consent.querysets import CampaignPartnerQuerySet
 from portal.audit.trail import Actor, record
-from portal.mail import MailLost, MailRefused, MailUnavailable
+from portal.mail import MailRefused
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTag, PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
@@ -221,19 +222,12 @@ def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> 
             reason=Campaign.Reason(item.campaign.reason),
         )
     except MailRefused:
-        return _not_sent(item, SendProblem.REFUSED)
-    except MailLost:
-        raise  # an attempt without outcome: it may have left, so only a reminder repeats it
-    except MailUnavailable:
-        _not_sent(item, SendProblem.UNAVAILABLE)
-        raise
-    when = "reminded_at" if item.sent_at else "sent_at"
-    CampaignPartner.objects.filter(pk=item.pk).update(**{when: timezone.now()})
+        return Mailing(partner=item.partner.name, problem=SendProblem.REFUSED)
     return Mailing(partner=item.partner.name, problem=None)
 
 
 def _claim(item: CampaignPartner, actor: Actor) -> tuple[ConsentLink, Secret] | None:
-    """Write the attempt and make its link, in one transaction. None: somebody was faster.
+    """Make the link, which is the attempt, in one transaction. None: somebody was faster.
 
     Rows are written in the order campaign, partner, link, audit trail everywhere, so that nobody waits in a circle.
     """
@@ -243,8 +237,7 @@ def _claim(item: CampaignPartner, actor: Actor) -> tuple[ConsentLink, Secret] | 
         if not Campaign.objects.filter(pk=campaign.pk, closed_at__isnull=True).update(closed_at=None):
             return None
         # Every claim changes the link, and so does who replaces it by hand.
-        as_read = CampaignPartner.objects.filter(pk=item.pk, link=item.link_id)
-        if not as_read.update(attempted_at=timezone.now(), last_send_problem=""):
+        if not CampaignPartner.objects.filter(pk=item.pk, link=item.link_id).update(last_send_problem=""):
             return None
         lifetime = timedelta(days=campaign.link_days)
         if item.link is None:
@@ -286,22 +279,13 @@ def close(campaign: Campaign, *, actor: Actor) -> int | None:
 def funnel(campaign: Campaign) -> Funnel:
     """Count where the partners stand, in one query."""
     partners: Any = CampaignPartner.objects.filter(campaign=campaign).with_progress()  # the stubs know no annotation
-    rows = (
-        partners.order_by()
-        .values_list("progress", "last_outcome", "last_problem")
-        .annotate(number=Count("pk"), mailed=Count("sent_at"))
-    )
-    by_progress = dict.fromkeys(Progress, 0)
-    by_problem = []
-    invited = sent = 0
-    for progress, outcome, problem, number, mailed in rows:
-        by_progress[Progress(progress)] += number
-        invited, sent = invited + number, sent + mailed
-        if progress == Progress.FAILED:
-            by_problem.append((outcome, problem, number))
+    # Counted here: grouped by what is annotated, PostgreSQL asks for the latest attempt of each partner many times.
+    rows = list(partners.order_by().values_list("progress", "last_outcome", "last_problem", "sent_at"))
+    by_progress = Counter(Progress(progress) for progress, *_ in rows)
+    by_problem = Counter((outcome, problem) for progress, outcome, problem, _ in rows if progress == Progress.FAILED)
     return Funnel(
-        invited=invited,
-        sent=sent,
-        by_progress=by_progress,
-        by_problem=sorted(by_problem, key=lambda row: (-row[2], row[1])),
+        invited=len(rows),
+        sent=sum(sent_at is not None for *_, sent_at in rows),
+        by_progress={progress: by_progress[progress] for progress in Progress},
+        by_problem=[(*kind, number) for kind, number in by_problem.most_common()],
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
+from consent import alarms, health
 from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.health import CONFIRM_AFTER
 from consent.models import PartnerConsent
 from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
@@ -23,10 +24,10 @@ from portal.microsoft.identifiers import CorrelationId
 from tenants.models import PartnerTenant
 from tenants.partner_center import OrganizationProfile, PartnerCenterClient
 
-CONFIRM_AFTER = timedelta(minutes=10)  # R-15
 # These differ within a batch by moments that mean nothing; without them healthy partners are all alike.
-_MOMENTS = {"last_success_at", "last_try_at", "mfa_checked_at"}
+_MOMENTS = {"last_success_at", "last_try_at", "mfa_checked_at", "next_try_at"}
 State = PartnerConsent.State
+_SETTLED = (State.STOPPED, *PartnerConsent.LEFT_STATES)  # no check changes these
 Mfa = PartnerConsent.Mfa
 
 
@@ -56,6 +57,7 @@ class Verdict:
     Attributes:
         columns: of the consent's row, None when nothing was seen that belongs there.
         retry_after: seconds after which the check should be repeated, None when it need not be.
+        is_dead: Microsoft said that the stored token never works again.
     """
 
     consent: PartnerConsent
@@ -64,6 +66,7 @@ class Verdict:
     partner_state: PartnerTenant.State | None = None
     outcome: Outcome = Outcome.DONE
     retry_after: float | None = None
+    is_dead: bool = False
 
 
 def check_token(consent: PartnerConsent, client: PartnerCenterClient, *, actor: Actor) -> CheckResult:
@@ -126,9 +129,15 @@ def judge(
         "last_try_at": now,
         "last_problem": "" if healthy else "mfa",
         "last_code": "",
-        "last_message": "" if healthy else "Partner Center does not confirm multifactor authentication.",
+        "last_message": "" if healthy else f"{result.cause} {result.remedy}",
         "first_denied_at": None,
+        "last_class": result.failure_class,
+        "last_owner": result.owner,
+        "failures": 0,
+        "next_try_at": health.try_after_success(consent, now),
     }
+    if health.outlived(consent, now):
+        columns["sign_in_lifetime"] = None  # the policy that named it holds no longer
     return Verdict(
         consent=consent,
         result=result,
@@ -140,8 +149,14 @@ def judge(
 def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: CorrelationId) -> Verdict:
     diagnosis = diagnose(error)
     now = timezone.now()
-    columns: dict[str, Any] = {"last_try_at": now}
+    columns: dict[str, Any] = {
+        "last_try_at": now,
+        "last_class": diagnosis.failure_class.value,
+        "last_owner": diagnosis.owner.value,
+        "failures": consent.failures + 1,
+    }
     partner_state: PartnerTenant.State | None = None
+    confirmed = False
     if not diagnosis.failure_class.systemic:
         columns |= {
             "last_problem": diagnosis.failure_class.value,
@@ -152,12 +167,18 @@ def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: Correla
         if isinstance(error, ConsentRequired) and type(error) is not InteractionRequired:
             denied_since = consent.first_denied_at or now
             columns["first_denied_at"] = denied_since
-            if now - denied_since >= CONFIRM_AFTER:
+            confirmed = now - denied_since >= CONFIRM_AFTER
+            if confirmed and consent.state != State.EXPIRED:
                 columns["state"] = State.MFA_MISSING if isinstance(error, MfaRequired) else State.NEEDS_CONSENT
-                if isinstance(error, MfaRequired):
-                    columns["mfa"] = Mfa.MISSING
+            if confirmed and isinstance(error, MfaRequired):
+                columns["mfa"] = Mfa.MISSING
         if isinstance(error, ConsentRequired | AccessDenied):
             partner_state = PartnerTenant.State.ATTENTION
+    if error.token_lifetime is not None:
+        columns["sign_in_lifetime"] = error.token_lifetime
+    columns["next_try_at"] = health.try_after_failure(
+        consent, diagnosis, error.retry_after, confirmed=confirmed, now=now
+    )
     result = _result(
         consent,
         diagnosis.failure_class,
@@ -174,6 +195,7 @@ def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: Correla
         partner_state=partner_state,
         outcome=Outcome.FAILED,
         retry_after=(error.retry_after or 0.0) if error.retryable else None,
+        is_dead=diagnosis.fatal_for_token,
     )
 
 
@@ -193,6 +215,9 @@ def _foreign_profile(consent: PartnerConsent, correlation_id: CorrelationId) -> 
         "last_try_at": timezone.now(),
         "last_problem": "identity_mismatch",
         "last_code": "profile_tenant",
+        "last_class": "identity_mismatch",
+        "last_owner": Owner.US.value,
+        "next_try_at": None,
     }
     return Verdict(
         consent=consent,
@@ -211,7 +236,9 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
     alike: dict[tuple[Any, ...], list[Verdict]] = {}
     for verdict in seen:
         columns = verdict.columns or {}
-        key = tuple((name, value) for name, value in columns.items() if name not in _MOMENTS)
+        # Each failure has its own wait; those of healthy partners differ enough from batch to batch.
+        own = _MOMENTS - {"next_try_at"} if verdict.outcome is not Outcome.DONE else _MOMENTS
+        key = tuple((name, value) for name, value in columns.items() if name not in own)
         alike.setdefault((verdict.partner_state, key), []).append(verdict)
     with transaction.atomic():
         for (partner_state, *_), group in alike.items():
@@ -221,7 +248,7 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
             current = PartnerConsent.objects.filter(
                 pk__in=[consent.pk for consent in consents],
                 consented_at__in={consent.consented_at for consent in consents},
-            ).exclude(state__in=[State.STOPPED, State.DISCONNECTED])
+            ).exclude(state__in=_SETTLED)
             written = current.update(**(group[-1].columns or {}))
             if partner_state is not None and written:
                 partners = [consent.partner_id for consent in consents]
@@ -230,6 +257,9 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
                 PartnerTenant.objects.active().filter(pk__in=partners).exclude(state=partner_state).update(
                     state=partner_state
                 )
+        for verdict in seen:
+            _tell(verdict)
+        health.refresh(verdict.consent.pk for verdict in seen)
         record_all(
             [
                 Entry(
@@ -247,6 +277,23 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
                 for verdict in seen
             ]
         )
+
+
+def _tell(verdict: Verdict) -> None:
+    """Report a partner that changed for the worse or the better; no query for all others."""
+    before, after = verdict.consent.state, (verdict.columns or {}).get("state", verdict.consent.state)
+    if verdict.is_dead:
+        PartnerConsent.objects.filter(pk=verdict.consent.pk, state=State.DISCONNECTED).update(state=State.REVOKED)
+    if before == after or not PartnerConsent.objects.filter(pk=verdict.consent.pk, state=after).exists():
+        return
+    if after in {State.CONNECTED, State.MFA_MISSING}:
+        alarms.works_again(verdict.consent)
+    if after == State.MFA_MISSING:
+        alarms.mfa_missing(verdict.consent)
+    elif after == State.NEEDS_CONSENT:
+        alarms.needs_consent(verdict.consent, verdict.result.cause)
+    elif after == State.STOPPED:
+        alarms.identity_mismatch(verdict.consent)
 
 
 def _still_theirs(consents: Sequence[PartnerConsent], verdict: Verdict) -> Iterable[int]:

@@ -13,12 +13,16 @@ import requests
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from consent import alarms
 from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
-from consent.credentials import ClientCredential, read_credential
+from consent.credential_models import ApplicationCredential
+from consent.credentials import ClientCredential, FederatedCredential, read_credential
+from consent.custody import TokenUnavailable
 from consent.customers import CustomerClients
 from consent.directory import DirectoryClient
 from consent.entra import EntraClient, MetadataCache
+from consent.health import renew_after
 from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.proof import ConsentTools
@@ -120,7 +124,7 @@ def _open_vault(identity: str) -> AzureKeyVault | LocalVault:
 
 @cache
 def _pace() -> Pace:
-    return Pace()
+    return Pace(calls=10 * settings.VAULT_RATE)
 
 
 @cache
@@ -134,21 +138,62 @@ def _validator() -> IdTokenValidator:
 
 
 @cache
-def _credential(kind: str, name: str, version: str) -> ClientCredential:
-    """Read the application's credential from the vault once; a new version is another key of this cache."""
-    return read_credential(kind, vault().read(SecretName(name), SecretVersion(version)).value)
+def _credential(kind: str, name: str, version: str, sends_chain: bool) -> ClientCredential:
+    """Read the application's credential from the vault once; another version is another key of this cache."""
+    return read_credential(kind, vault().read(SecretName(name), SecretVersion(version)).value, sends_chain=sends_chain)
+
+
+@cache
+def _managed_identity(client_id: str, audience: str) -> ClientCredential:
+    return FederatedCredential(client_id, audience)
+
+
+def client_credential(credential: ApplicationCredential, own_cloud: NationalCloud) -> ClientCredential:
+    """Return what the row points to, ready for use; parsed once in a process."""
+    if credential.kind == ApplicationCredential.Kind.FEDERATED:
+        return _managed_identity(credential.key_id, own_cloud.federation_audience)
+    return _credential(credential.kind, credential.secret_name, credential.secret_version, credential.sends_chain)
 
 
 def entra(registration: ApplicationRegistration, correlation_id: CorrelationId) -> EntraClient:
-    """Return the sign-in client of this registration for one unit of work."""
+    """Return the sign-in client of this registration for one unit of work, with the credential that is current.
+
+    Note: this reads ``registration.credential``; where it is not loaded, that is a query.
+
+    Raises:
+        TokenUnavailable: the registration has no credential yet.
+    """
+    if registration.credential is None:
+        raise TokenUnavailable(f"{registration} has no credential yet; promote one (manage.py promote_credential).")
+    return _entra_with(registration, registration.credential, correlation_id)
+
+
+def _entra_with(
+    registration: ApplicationRegistration, credential: ApplicationCredential, correlation_id: CorrelationId
+) -> EntraClient:
+    own_cloud = cloud(registration.cloud)
     return EntraClient(
-        cloud=cloud(registration.cloud),
+        cloud=own_cloud,
         application_id=registration.client_id,
-        credential=_credential(
-            registration.credential_kind, registration.credential_name, registration.credential_version
-        ),
+        credential=client_credential(credential, own_cloud),
         session=session(),
         correlation_id=correlation_id,
+    )
+
+
+def tokens_with(credential: ApplicationCredential) -> TokenService:
+    """Return the door to tokens with this credential instead of the current one, to prove it.
+
+    It has caches of its own, saves nothing that Entra does not force it to save (a service that rotates strictly has
+    spent the stored token), and reports no refusal: a candidate's refusal is no incident.
+    """
+    strict = not settings.TOKEN_SAVE_AFTER_HOURS
+    return TokenService(
+        vault=vault(),
+        entra=lambda registration, correlation_id: _entra_with(registration, credential, correlation_id),
+        validator=_validator(),
+        clouds=cloud,
+        save_after=timedelta() if strict else timedelta.max,
     )
 
 
@@ -160,7 +205,8 @@ def tokens() -> TokenService:
         entra=entra,
         validator=_validator(),
         clouds=cloud,
-        save_after=timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS),
+        save_after=min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after()),
+        credential_refused=alarms.credential_refused,
     )
 
 
@@ -244,5 +290,16 @@ def customer_clients(
 
 def reset() -> None:
     """Forget everything that was built from settings; for tests and after a fork."""
-    for factory in (session, vault, inventory, eraser, _pace, _metadata, _validator, _credential, tokens):
+    for factory in (
+        session,
+        vault,
+        inventory,
+        eraser,
+        _pace,
+        _metadata,
+        _validator,
+        _credential,
+        _managed_identity,
+        tokens,
+    ):
         factory.cache_clear()

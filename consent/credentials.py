@@ -1,19 +1,28 @@
-"""The application's own credential: a client secret or a certificate, parsed once and kept in memory only."""
+"""The application's own credential: certificate, managed identity or client secret; parsed once, in memory only."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import jwt
+from azure.core.exceptions import AzureError
+from azure.core.pipeline.transport import RequestsTransport
+from azure.identity import ManagedIdentityCredential
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import pkcs12
 
+from portal.microsoft.diagnosis.entra import NO_MANAGED_IDENTITY
+from portal.microsoft.errors import AuthenticationFailed
+from portal.microsoft.http import CONNECT_SECONDS, READ_SECONDS
 from portal.microsoft.identifiers import ApplicationId
 from portal.microsoft.secret import Secret
 
@@ -25,7 +34,11 @@ class ClientCredential(Protocol):
     """Something by which our application proves itself at a token endpoint."""
 
     def for_msal(self, application_id: ApplicationId, token_endpoint: str) -> str | dict[str, object]:
-        """Return what MSAL takes as ``client_credential``."""
+        """Return what MSAL takes as ``client_credential``.
+
+        Raises:
+            AuthenticationFailed: we could not even make it; nothing was sent to Entra.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +52,32 @@ class ClientSecret:
 class Certificate:
     """A private key with its certificate. Signs PS256 assertions named by ``x5t#S256``.
 
+    Args:
+        chain: further certificates, the issuer first; sent only with ``sends_chain``.
+        sends_chain: put the chain into ``x5c``, for applications that trust a subject and issuer.
+
     Source: Microsoft identity platform, "Certificate credentials".
     """
 
-    def __init__(self, key: RSAPrivateKey, certificate: x509.Certificate) -> None:
+    def __init__(
+        self,
+        key: RSAPrivateKey,
+        certificate: x509.Certificate,
+        chain: Sequence[x509.Certificate] = (),
+        *,
+        sends_chain: bool = False,
+    ) -> None:
         self._key = key
         digest = certificate.fingerprint(hashes.SHA256())
         self.thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        self.not_before = certificate.not_valid_before_utc
         self.not_after = certificate.not_valid_after_utc
+        self.public_pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+        self._header: dict[str, object] = {"x5t#S256": self.thumbprint}
+        if sends_chain:
+            self._header["x5c"] = [
+                base64.b64encode(one.public_bytes(serialization.Encoding.DER)).decode() for one in (certificate, *chain)
+            ]
         self._cache: dict[tuple[str, str], tuple[float, Secret]] = {}
         self._lock = threading.Lock()
 
@@ -75,7 +106,7 @@ class Certificate:
                     },
                     self._key,
                     algorithm="PS256",
-                    headers={"x5t#S256": self.thumbprint},
+                    headers=self._header,
                 )
             )
             if len(self._cache) > 1000:  # one entry per tenant endpoint; far more are only old ones
@@ -84,11 +115,55 @@ class Certificate:
             return assertion
 
 
-def read_credential(kind: str, value: Secret) -> ClientCredential:
+class FederatedCredential:
+    """The token of a user-assigned managed identity, which serves as the application's assertion.
+
+    Nothing is stored and nothing has to be rotated. The SDK keeps the token in memory until shortly before its end.
+
+    Args:
+        client_id: of the managed identity, not of the application.
+        audience: the cloud's ``federation_audience``.
+
+    Source: Microsoft Entra, "Configure an application to trust a managed identity".
+    """
+
+    def __init__(self, client_id: str, audience: str) -> None:
+        self._scope = f"{audience}/.default"
+        self._identity = managed_identity(client_id)
+
+    def for_msal(self, application_id: ApplicationId, token_endpoint: str) -> str | dict[str, object]:
+        try:
+            assertion = Secret(self._identity.get_token(self._scope).token)
+        except AzureError:
+            # Its text may repeat an answer of the host's endpoint, so it stays behind.
+            raise AuthenticationFailed(
+                "entra",
+                "get the managed identity's token",
+                code="no_managed_identity",
+                detail=NO_MANAGED_IDENTITY.words.cause,
+            ) from None
+        return {"client_assertion": assertion.reveal}
+
+
+def managed_identity(client_id: str | None) -> ManagedIdentityCredential:
+    """Return the identity that Azure gives to this host; None means the system-assigned one. Nothing is called yet."""
+    # Its address is local to the host and plain http, which the guarded session refuses for good reasons.
+    local = RequestsTransport(connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, use_env_settings=False)
+    return ManagedIdentityCredential(client_id=client_id, transport=local, retry_total=1)
+
+
+def sha1_thumbprint(public_pem: str) -> str:
+    """Return the thumbprint as the Entra admin center shows it, for people to compare; it identifies nothing here."""
+    certificate = x509.load_pem_x509_certificate(public_pem.encode())
+    return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  # theirs, not our choice
+
+
+def read_credential(kind: str, value: Secret, *, sends_chain: bool = False) -> ClientSecret | Certificate:
     """Turn the vault's text into a credential.
 
     Args:
-        kind: ``secret`` or ``certificate`` (PEM with one RSA private key and its certificate).
+        kind: ``secret`` or ``certificate``: PEM with one RSA private key, its certificate and optionally its chain,
+            or PKCS12 in base64, as Key Vault hands certificates out; neither with a passphrase.
 
     Raises:
         ValueError: not a credential of this kind. The message repeats nothing of it.
@@ -98,15 +173,26 @@ def read_credential(kind: str, value: Secret) -> ClientCredential:
             raise ValueError("A client secret is one word; Microsoft shows it once, in the column Value")
         return ClientSecret(value)
     if kind != "certificate":
-        raise ValueError("A credential is a secret or a certificate")
-    pem = value.reveal().encode()
+        raise ValueError("What the vault keeps is a secret or a certificate")
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
-        certificate = x509.load_pem_x509_certificate(pem)
-    except (ValueError, TypeError):
-        raise ValueError("The file must hold a PEM private key without passphrase and its PEM certificate") from None
+        key, certificates = _parse(value)
+    except (ValueError, TypeError, binascii.Error):
+        raise ValueError(
+            "The file must hold an RSA private key and its certificate, as PEM or PKCS12 without passphrase"
+        ) from None
     if not isinstance(key, RSAPrivateKey) or key.key_size < 2048:
         raise ValueError("The key must be RSA with at least 2048 bits")
-    if key.public_key() != certificate.public_key():
+    certificate = next((one for one in certificates if one.public_key() == key.public_key()), None)
+    if certificate is None:
         raise ValueError("The certificate does not belong to the private key")
-    return Certificate(key, certificate)
+    chain = [one for one in certificates if one is not certificate]
+    return Certificate(key, certificate, chain, sends_chain=sends_chain)
+
+
+def _parse(value: Secret) -> tuple[object, Sequence[x509.Certificate]]:
+    text = value.reveal()
+    if "-----BEGIN" in text:
+        content = text.encode()
+        return serialization.load_pem_private_key(content, password=None), x509.load_pem_x509_certificates(content)
+    key, certificate, others = pkcs12.load_key_and_certificates(base64.b64decode(text, validate=True), None)
+    return key, [one for one in (certificate, *others) if one is not None]

@@ -21,7 +21,7 @@ from django.db import transaction
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from consent import alarms
+from consent import alarms, health
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import (
     GENERATION_TAG,
@@ -36,7 +36,7 @@ from consent.vault.base import (
     new_secret_name,
 )
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
-from portal.microsoft.diagnosis import FailureClass
+from portal.microsoft.diagnosis import FailureClass, Owner
 from portal.microsoft.errors import (
     ConsentRequired,
     InteractionRequired,
@@ -113,7 +113,9 @@ class Custody:
 
     def usable(self, consent_id: int) -> PartnerConsent:
         """Read the row again, immediately before use (S-51, S-53)."""
-        consent = PartnerConsent.objects.select_related("partner", "registration").filter(pk=consent_id).first()
+        consent = (
+            PartnerConsent.objects.select_related("partner", "registration__credential").filter(pk=consent_id).first()
+        )
         if consent is None:
             raise TokenUnavailable("There is no such consent.")
         self.check_usable(consent)
@@ -127,7 +129,7 @@ class Custody:
             problem = f"The partner is {consent.partner.get_state_display().lower()}; enable it first."
         elif consent.state == PartnerConsent.State.STOPPED:
             problem = "The partner was stopped: a token belonged to another account or tenant. Look at the audit trail."
-        elif consent.state == PartnerConsent.State.DISCONNECTED:
+        elif consent.state in PartnerConsent.LEFT_STATES:
             problem = "The partner is disconnected; it must consent again."
         elif consent.generation == 0:
             problem = "The partner has not consented yet."
@@ -178,8 +180,14 @@ class Custody:
         """Stop the partner at once: a swapped record or secret is the worst failure of a vault of many tenants."""
         with transaction.atomic():
             PartnerConsent.objects.filter(pk=consent.pk).update(
-                state=PartnerConsent.State.STOPPED, last_problem="identity_mismatch", last_code=why
+                state=PartnerConsent.State.STOPPED,
+                last_problem="identity_mismatch",
+                last_code=why,
+                last_class="identity_mismatch",
+                last_owner=Owner.US.value,
+                next_try_at=None,
             )
+            health.refresh([consent.pk])
             PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=PartnerTenant.State.ATTENTION)
             record(
                 "token.identity_mismatch",
@@ -227,7 +235,7 @@ class Custody:
             if owner is None:
                 raise TokenUnavailable(BUSY)
             consent = self.roll_forward(
-                PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk), owner
+                PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk), owner
             )
             stopped = consent.state == PartnerConsent.State.STOPPED
             if stopped:  # its name may be another record's; nothing under it is touched
@@ -258,6 +266,10 @@ class Custody:
                     last_code="",
                     last_message="",
                     first_denied_at=None,
+                    last_class=FailureClass.OK.value if connected else FailureClass.NEEDS_INTERACTION.value,
+                    last_owner="" if connected else Owner.PARTNER.value,
+                    failures=0,
+                    next_try_at=health.try_after_success(consent, now),
                     checks=new.checks,
                     replaced_version="" if stopped else consent.secret_version,
                     renewal_started_at=None,
@@ -269,6 +281,10 @@ class Custody:
                 )
                 if won:
                     in_same_transaction(consent)
+                    health.refresh([consent.pk])
+                    alarms.works_again(consent)
+                    if not connected:
+                        alarms.mfa_missing(consent)
                     record(
                         "token.stored",
                         actor=actor,
@@ -315,8 +331,14 @@ class Custody:
     def interrupted(self, consent: PartnerConsent, correlation_id: CorrelationId) -> None:
         """Mark a partner whose token was lost between redemption and vault, and tell staff (R-01)."""
         with transaction.atomic():
-            marked = PartnerConsent.objects.filter(pk=consent.pk, generation=consent.generation).update(
+            live = PartnerConsent.objects.filter(pk=consent.pk, generation=consent.generation).exclude(
+                state__in=PartnerConsent.LEFT_STATES
+            )
+            marked = live.update(
                 state=PartnerConsent.State.NEEDS_CONSENT,
+                last_class=FailureClass.NEEDS_CONSENT.value,
+                last_owner=Owner.PARTNER.value,
+                next_try_at=None,
                 renewal_started_at=None,
                 last_try_at=timezone.now(),
                 last_problem=FailureClass.NEEDS_CONSENT.value,
@@ -326,6 +348,7 @@ class Custody:
             if not marked:
                 return
             PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=PartnerTenant.State.ATTENTION)
+            health.refresh([consent.pk])
             record(
                 "token.lost",
                 actor=SYSTEM,
@@ -386,6 +409,7 @@ class Custody:
             # R-12: for a partner disabled in the meantime the pointer stays and the new version is switched off.
             saved = moved and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
             if saved:
+                health.refresh([consent.pk])
                 details = {"generation": generation}
                 record("token.stored", actor=SYSTEM, subject=subject, details=details, correlation_id=correlation_id)
                 alarms.saved_again()
@@ -416,7 +440,7 @@ class Custody:
             if new_owner is None:
                 log.warning("a late version of a secret is left to the next renewal", extra={"consent": consent.pk})
                 return
-            row = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            row = PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
             if row.partner.is_active:
                 row = self.roll_forward(row, new_owner)
             if row.secret_version != version:
@@ -499,8 +523,10 @@ class Custody:
         """Adopt or switch off the newest version of a secret where the row does not know it."""
         if newest.version == consent.secret_version or newest.tags.get(RECORD_TAG) != record_id(consent):
             return consent
-        # A first consent that was cut off (generation 0) is not adopted: the partner is consenting anew.
-        if consent.generation == 0 or _generation(newest) <= consent.generation:
+        # A first consent that was cut off (generation 0) is not adopted: the partner is consenting anew. Nor is what
+        # comes too late for a partner that was disconnected (R-12).
+        left = consent.state in PartnerConsent.LEFT_STATES
+        if left or consent.generation == 0 or _generation(newest) <= consent.generation:
             self._disable(newest.name, newest.version)
             return consent
         return self.adopt(consent, newest, owner)
@@ -518,6 +544,7 @@ class Custody:
                 "last_problem": "",
                 "last_code": "",
                 "last_message": "",
+                "next_try_at": timezone.now(),
             }
         with transaction.atomic():
             adopted = self._point_to(
@@ -532,6 +559,7 @@ class Custody:
                 **columns,
             )
             if adopted:
+                health.refresh([consent.pk])
                 record(
                     "token.rolled_forward",
                     actor=SYSTEM,
@@ -542,7 +570,7 @@ class Custody:
                     alarms.consented_again(consent)
         if adopted:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
-            return PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
         return consent
 
     def _switch_off_replaced(self, consent: PartnerConsent, version: SecretVersion) -> None:

@@ -47,7 +47,7 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Sync]:
     """Read partners and consents again, immediately before use."""
     consents: dict[int, PartnerConsent] = {}
     newest_last = PartnerConsent.objects.usable().filter(partner__in=keys).order_by("consented_at")
-    for consent in newest_last.select_related("partner", "registration"):
+    for consent in newest_last.with_all_for_calls():
         consents[consent.partner_id] = consent
     return {
         partner.pk: Sync(partner, consents.get(partner.pk))

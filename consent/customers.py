@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from consent.application_consents import ApplicationConsentClient
 from consent.directory import DirectoryClient, Presence
+from consent.health import refresh_partner
 from consent.models import ApplicationRegistration, ConsentObservation, CustomerConsent
 from consent.permissions import outside_allow_list
 from portal.audit.trail import Actor, Outcome, record
@@ -26,7 +27,7 @@ from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
-from tenants.readiness import Readiness, judge
+from tenants.readiness import Readiness, gdap_end, judge
 
 State = CustomerConsent.State
 _REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
@@ -196,7 +197,13 @@ def _readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
         (relationship, clients.gdap.access_assignments(relationship))
         for relationship in clients.gdap.relationships(customer=customer.tenant)
     ]
-    return judge(relationships, now=timezone.now())
+    now = timezone.now()
+    end = gdap_end((relationship for relationship, _ in relationships), now=now)
+    if end != customer.gdap_ends_at:
+        with transaction.atomic():
+            CustomerTenant.objects.filter(pk=customer.pk).update(gdap_ends_at=end)
+            refresh_partner(customer.partner)
+    return judge(relationships, now=now)
 
 
 def _write_intent(

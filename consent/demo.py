@@ -21,12 +21,12 @@ from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
-from consent import campaigns, clients, links
-from consent.checks import CONFIRM_AFTER, check_token
+from consent import campaigns, clients, links, rotation
+from consent.checks import check_token
 from consent.customers import PushRefused, push
+from consent.health import CONFIRM_AFTER
 from consent.models import ApplicationGrant, ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
-from consent.registrations import store_credential
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.errors import RemoteError
@@ -185,14 +185,9 @@ def _registration(control: Control, world: Any) -> ApplicationRegistration:
         resource_application_id=GRAPH_APPLICATION_ID,
         scopes=["Directory.Read.All", "User.Read.All"],
     )
-    store_credential(
-        registration,
-        pem,
-        kind="certificate",
-        expires_at=datetime.now(UTC) + timedelta(days=90),
-        vault=clients.vault(),
-        actor=_ACTOR,
-    )
+    credential = rotation.add_certificate(registration, pem, vault=clients.vault(), actor=_ACTOR)
+    rotation.promote(credential, door=clients.tokens_with, actor=_ACTOR, allow_unproven=True)
+    registration.refresh_from_db()
     registration.state = ApplicationRegistration.State.ACTIVE
     registration.save(update_fields=["state"])
     return registration
@@ -259,7 +254,7 @@ def _cookies(response: requests.Response) -> str:
 
 
 def _consent_of(partner: PartnerTenant) -> PartnerConsent:
-    return PartnerConsent.objects.select_related("partner", "registration").get(partner=partner)
+    return PartnerConsent.objects.select_related("partner", "registration__credential").get(partner=partner)
 
 
 def _push_some(partner: PartnerTenant, registration: ApplicationRegistration, say: Callable[[str], None]) -> None:
@@ -294,7 +289,7 @@ def _afterwards(control: Control, story: Story, partner: PartnerTenant) -> None:
 
 def _check_all(say: Callable[[str], None]) -> None:
     """Check every token; a denial counts only when it is seen again ten minutes later, so the demo dates it back."""
-    for consent in PartnerConsent.objects.usable().select_related("partner", "registration"):
+    for consent in PartnerConsent.objects.usable().select_related("partner", "registration__credential"):
         for _ in range(2):
             client = clients.partner_center_of(consent, new_correlation_id(), fresh=True)
             result = check_token(consent, client, actor=_ACTOR)

@@ -23,7 +23,7 @@ import urllib3
 
 from consent.credentials import ClientCredential
 from portal.microsoft.clouds import NationalCloud
-from portal.microsoft.diagnosis import diagnose_token_error
+from portal.microsoft.diagnosis import diagnose_token_error, named_token_lifetime
 from portal.microsoft.errors import NotFound, NotSent, RemoteError, Throttled, UnexpectedResponse, Unreachable
 from portal.microsoft.http import DEFAULT_RETRY_AFTER_SECONDS, nothing_was_sent, parse_json, retry_after_seconds
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_domain, parse_tenant_id
@@ -270,7 +270,7 @@ class EntraClient:
         retry_after = retry_after_seconds(response.headers.get("Retry-After"))
         if retry_after is None and diagnosis.error is Throttled:
             retry_after = DEFAULT_RETRY_AFTER_SECONDS
-        return diagnosis.error(
+        raised = diagnosis.error(
             SERVICE,
             operation,
             status=response.status_code,
@@ -280,6 +280,9 @@ class EntraClient:
             retry_after=retry_after,
             detail=diagnosis.cause,
         )
+        if not customer_tenant:
+            raised.token_lifetime = named_token_lifetime(numbers, str(answer.get("error_description", "")))
+        return raised
 
     def _read(self, answer: Mapping[str, Any], operation: str) -> TokenResponse:
         def text(key: str) -> Secret | None:

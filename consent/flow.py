@@ -285,6 +285,8 @@ def _redeem_and_store(
         raise Refused(Problem.OUR_FAULT, code=f"id_token_{refused.flaw}") from None
     except RemoteError as error:
         log.warning("consent flow refused: %s", error, extra={"flow": flow.reference})
+        if isinstance(error, AuthenticationFailed) and error.service == "entra":
+            alarms.credential_refused(link.registration, error)
         raise Refused(_problem_for(error), code=error.code) from None
     except TokenUnavailable:
         raise Refused(Problem.TRY_AGAIN) from None

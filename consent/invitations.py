@@ -6,6 +6,7 @@ after the transaction that made the link: an entry "about to do" precedes it, an
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from django.core.mail import EmailMultiAlternatives
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import transaction
 from django.template.loader import render_to_string
+from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from consent import links
-from consent.models import Campaign, ConsentLink
+from consent.models import Campaign, CampaignPartner, ConsentLink
 from portal.audit.trail import Actor, Outcome, record
-from portal.mail import MailFailed, MailRefused, one_address, open_mailer, send
+from portal.mail import MailFailed, MailLost, MailRefused, one_address, open_mailer, send
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.secret import Secret
 from portal.site.logs import one_line
@@ -89,18 +91,29 @@ def deliver_alone(link: ConsentLink, address: Secret, *, actor: Actor) -> None:
 
 @contextmanager
 def _outcome(link: ConsentLink, actor: Actor) -> Iterator[None]:
+    """Write what became of the mail: in the trail, and in the campaign whose invitation the link is."""
+    invitation = CampaignPartner.objects.filter(link=link)
     try:
         yield
     except MailFailed as failed:
-        record(
-            "link.sent",
-            actor=actor,
-            outcome=Outcome.FAILED,
-            subject=_subject(link),
-            details={"failure": type(failed).__name__},
-        )
+        with transaction.atomic():
+            if isinstance(failed, MailRefused):
+                invitation.update(last_send_problem=CampaignPartner.SendProblem.REFUSED)
+            elif not isinstance(failed, MailLost):  # which may have left: it stays without an outcome
+                invitation.update(last_send_problem=CampaignPartner.SendProblem.UNAVAILABLE)
+            record(
+                "link.sent",
+                actor=actor,
+                outcome=Outcome.FAILED,
+                subject=_subject(link),
+                details={"failure": type(failed).__name__},
+            )
         raise
-    record("link.sent", actor=actor, subject=_subject(link))
+    now = timezone.now()
+    with transaction.atomic():
+        if not invitation.filter(sent_at__isnull=True).update(sent_at=now):
+            invitation.update(reminded_at=now)
+        record("link.sent", actor=actor, subject=_subject(link))
 
 
 def send_again(
@@ -147,6 +160,8 @@ def compose(
             "opening": words.opening,
             "facts": words.facts,
             "address": words.address.reveal(),
+            # A mail has no style sheet that would break a long address on a phone.
+            "pieces": textwrap.wrap(words.address.reveal(), 20),
             "closing": words.closing,
         },
     )

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 
+from consent.credential_models import ApplicationCredential
 from consent.permissions import outside_allow_list, parse_scopes
 from consent.querysets import (
     CampaignPartnerQuerySet,
@@ -23,24 +24,28 @@ from consent.querysets import (
 )
 from portal.fields import ApplicationIdField, NameField, ObjectIdField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
+from portal.microsoft.diagnosis import Owner
 from portal.microsoft.identifiers import ApplicationId
 from tenants.models import CustomerTenant, PartnerTenant
+
+OWNER_CHOICES = [
+    (Owner.US.value, "Us"),
+    (Owner.PARTNER.value, "The partner"),
+    (Owner.CUSTOMER.value, "The customer"),
+    (Owner.MICROSOFT.value, "Microsoft"),
+    (Owner.NOBODY.value, "Nobody: we try again"),
+]
 
 
 class ApplicationRegistration(models.Model):
     """Our application as registered in Entra, one row per cloud and application id.
 
-    The credential itself lies in the vault under ``credential_name``; ``manage.py store_credential`` puts it there.
+    ``credential`` points to the one in use; ``consent.rotation`` is its only writer.
     """
 
     class Kind(models.TextChoices):
         CPV = "cpv", "CPV: one application for all partners"
         CSP = "csp", "CSP: one partner's own application"
-
-    class CredentialKind(models.TextChoices):
-        NONE = "none", "Not stored yet"
-        SECRET = "secret", "Client secret"
-        CERTIFICATE = "certificate", "Certificate"
 
     class PermissionSet(models.TextChoices):
         STRICT = "strict", "Strict: exactly what the Secure Application Model asks for"
@@ -58,12 +63,9 @@ class ApplicationRegistration(models.Model):
     home_tenant_id = TenantIdField("home tenant id", help_text="The tenant in which the application is registered.")
     permission_set = models.CharField(max_length=8, choices=PermissionSet, default=PermissionSet.STRICT)
     permission_set_version = models.PositiveIntegerField(default=1, editable=False)
-    credential_kind = models.CharField(
-        max_length=11, choices=CredentialKind, default=CredentialKind.NONE, editable=False
+    credential = models.OneToOneField(
+        ApplicationCredential, on_delete=models.PROTECT, null=True, editable=False, related_name="current_for"
     )
-    credential_name = models.CharField(max_length=127, blank=True, editable=False)
-    credential_version = models.CharField(max_length=32, blank=True, editable=False)
-    credential_expires_at = models.DateTimeField(null=True, editable=False)
     state = models.CharField(max_length=8, choices=State, default=State.DRAFT)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -73,10 +75,9 @@ class ApplicationRegistration(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["cloud", "application_id"], name="registration_once_per_cloud"),
             models.CheckConstraint(
-                condition=Q(state="draft")
-                | (~Q(credential_kind="none") & ~Q(credential_name="") & ~Q(credential_version="")),
+                condition=Q(state="draft") | Q(credential__isnull=False),
                 name="registration_active_has_credential",
-                violation_error_message="Store a credential (manage.py store_credential) before activating it.",
+                violation_error_message="Add and promote a credential (manage.py add_credential) before activating it.",
             ),
         ]
 
@@ -250,9 +251,9 @@ class Campaign(models.Model):
 
 
 class CampaignPartner(models.Model):
-    """One invited partner. ``attempted_at`` is written before a mail leaves, the outcome after it.
+    """One invited partner. ``link`` is written before a mail leaves, what became of the mail after it.
 
-    An attempt without outcome was interrupted: nobody knows whether the mail left, so only a reminder repeats it.
+    A link without outcome was interrupted: nobody knows whether the mail left, so only a reminder repeats it.
     """
 
     class Progress(models.TextChoices):
@@ -276,7 +277,6 @@ class CampaignPartner(models.Model):
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="partners")
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="campaigns")
     link = models.OneToOneField(ConsentLink, on_delete=models.PROTECT, null=True, related_name="invitation")
-    attempted_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
     reminded_at = models.DateTimeField(null=True)
     last_send_problem = models.CharField("problem with the mail", max_length=11, choices=SendProblem, blank=True)
@@ -288,10 +288,6 @@ class CampaignPartner(models.Model):
         verbose_name = "invited partner"
         constraints = [
             models.UniqueConstraint(fields=["campaign", "partner"], name="campaign_partner_once"),
-            models.CheckConstraint(
-                condition=Q(attempted_at__isnull=False) | Q(link__isnull=True, sent_at__isnull=True),
-                name="campaign_attempt_comes_first",
-            ),
             models.CheckConstraint(
                 condition=Q(sent_at__isnull=True) | Q(link__isnull=False), name="campaign_sent_has_link"
             ),
@@ -315,8 +311,20 @@ class PartnerConsent(models.Model):
         CONNECTED = "connected", "Connected"
         MFA_MISSING = "mfa_missing", "Connected, MFA missing"
         NEEDS_CONSENT = "needs_consent", "Needs consent again"
+        EXPIRED = "expired", "Expired"
         STOPPED = "stopped", "Stopped: identity mismatch"
-        DISCONNECTED = "disconnected", "Disconnected"
+        DISCONNECTED = "disconnected", "Disconnected (token may still be valid at Microsoft)"
+        REVOKED = "revoked", "Disconnected, and the token is dead"
+
+    LEFT_STATES = (State.DISCONNECTED, State.REVOKED)
+
+    class ForecastCause(models.TextChoices):
+        """Why a token ends, when nobody does anything."""
+
+        IDLE = "idle", "90 days without renewal"
+        SIGN_IN = "sign_in", "Sign-in frequency policy"
+        CREDENTIAL = "credential", "Application credential"
+        GDAP = "gdap", "GDAP relationship"
 
     class Mfa(models.TextChoices):
         PROVEN = "proven", "Proven"
@@ -355,13 +363,26 @@ class PartnerConsent(models.Model):
     last_code = models.CharField(max_length=60, blank=True)
     last_message = models.CharField(max_length=300, blank=True)
     first_denied_at = models.DateTimeField(null=True, help_text="First of consecutive invalid_grant answers (R-15)")
+    last_class = models.CharField("class of the last try", max_length=24, blank=True)
+    last_owner = models.CharField("who must act", max_length=9, choices=OWNER_CHOICES, blank=True)
+    failures = models.PositiveSmallIntegerField(default=0, help_text="Failed tries one after the other")
+    next_try_at = models.DateTimeField("next try", null=True, db_index=True)
     checks = models.JSONField(default=list, help_text="What was proven at the sign-in")
+
+    # When it ends, written by ``consent.health.refresh`` only.
+    sign_in_lifetime = models.PositiveIntegerField(
+        null=True, help_text="Seconds after the sign-in that AADSTS70043 named (sign-in frequency)"
+    )
+    forecast_at = models.DateTimeField("ends", null=True, db_index=True)
+    forecast_cause = models.CharField("ends because of", max_length=10, choices=ForecastCause, blank=True)
+    alerted_days = models.PositiveSmallIntegerField(default=0, help_text="Token age of the last alert (R-11)")
 
     objects = PartnerConsentQuerySet.as_manager()
 
     class Meta:
         ordering = ["partner__name", "pk"]
         verbose_name = "partner consent"
+        permissions = [("disconnect_partnerconsent", "Can disconnect a partner")]
         constraints = [
             models.UniqueConstraint(fields=["partner", "registration"], name="consent_once_per_registration"),
             models.CheckConstraint(
@@ -372,6 +393,11 @@ class PartnerConsent(models.Model):
                 condition=~Q(state="connected") | Q(generation__gt=0), name="consent_connected_has_token"
             ),
             models.CheckConstraint(condition=~Q(state="connected") | Q(mfa="proven"), name="consent_connected_has_mfa"),
+            models.CheckConstraint(
+                condition=Q(forecast_at__isnull=True, forecast_cause="")
+                | (Q(forecast_at__isnull=False) & ~Q(forecast_cause="")),
+                name="consent_forecast_has_cause",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from django.db.models import Count
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 
-from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
+from consent.credential_models import ApplicationCredential
+from consent.models import OWNER_CHOICES, ConsentFlow, CustomerConsent, PartnerConsent
+from consent.next_steps import ENDS, SOON, next_step
+from consent.rotation import WARN_DAYS
+from portal.microsoft.diagnosis import Owner
 from portal.site.dashboard import Figure, Panel, Row
-from portal.site.display import Tone
+from portal.site.display import Tone, distance
 
 _SHOWN = 8
 CONSENT_TONES = {
     PartnerConsent.State.CONNECTED: Tone.GOOD,
     PartnerConsent.State.MFA_MISSING: Tone.WARN,
     PartnerConsent.State.NEEDS_CONSENT: Tone.BAD,
+    PartnerConsent.State.EXPIRED: Tone.BAD,
     PartnerConsent.State.STOPPED: Tone.BAD,
-    PartnerConsent.State.DISCONNECTED: Tone.QUIET,
+    PartnerConsent.State.DISCONNECTED: Tone.WARN,
+    PartnerConsent.State.REVOKED: Tone.QUIET,
+}
+OWNER_TONES = {
+    Owner.US.value: Tone.BAD,
+    Owner.PARTNER.value: Tone.WARN,
+    Owner.CUSTOMER.value: Tone.WARN,
+    Owner.MICROSOFT.value: Tone.BUSY,
+    Owner.NOBODY.value: Tone.BUSY,
 }
 CUSTOMER_TONES = {
     CustomerConsent.State.GRANTED: Tone.GOOD,
@@ -40,30 +56,108 @@ FLOW_TONES = {
 
 
 def attention_panel(request: HttpRequest) -> Panel | None:
-    """Tokens with a problem, the longest without success first; one query."""
+    """Who must act: figures by owner, and the tokens with a problem, the longest without success first. Two queries."""
     if not request.user.has_perm("consent.view_partnerconsent"):
         return None
-    consents = (
-        PartnerConsent.objects.usable()
-        .exclude(last_problem="")
-        .select_related("partner")
-        .order_by("last_success_at", "pk")[:_SHOWN]
-    )
+    wanting = PartnerConsent.objects.wanting_action()
+    counts = dict(wanting.order_by().values_list("last_owner").annotate(Count("pk")))
+    address = reverse("admin:consent_partnerconsent_changelist")
+    now = timezone.now()
     return Panel(
-        title="Needs a look",
+        title="Who must act",
         order=20,
-        link=reverse("admin:consent_partnerconsent_changelist"),
+        link=address,
         empty="Every token that was checked works.",
+        figures=[
+            Figure(
+                label=label, value=counts[owner], tone=OWNER_TONES[owner], link=f"{address}?last_owner__exact={owner}"
+            )
+            for owner, label in OWNER_CHOICES
+            if counts.get(owner)
+        ],
         rows=[
             Row(
                 label=consent.partner.name,
-                detail=consent.last_message or consent.get_state_display(),
+                detail=next_step(consent, now).text,
                 link=reverse("admin:consent_partnerconsent_change", args=[consent.pk]),
                 tone=CONSENT_TONES[PartnerConsent.State(consent.state)] if consent.state != "connected" else Tone.WARN,
+            )
+            for consent in wanting.select_related("partner").order_by("last_success_at", "pk")[:_SHOWN]
+        ],
+    )
+
+
+def ends_panel(request: HttpRequest) -> Panel | None:
+    """What ends next, and why; one query."""
+    if not request.user.has_perm("consent.view_partnerconsent"):
+        return None
+    now = timezone.now()
+    consents = (
+        PartnerConsent.objects.usable()
+        .filter(forecast_at__lt=now + SOON)
+        .select_related("partner")
+        .order_by("forecast_at", "pk")[:_SHOWN]
+    )
+    return Panel(
+        title="What ends next",
+        order=25,
+        link=reverse("admin:consent_partnerconsent_changelist") + "?ends=30",
+        empty=f"Nothing ends within {SOON.days} days.",
+        rows=[
+            Row(
+                label=f"{consent.partner.name}: {consent.get_forecast_cause_display()}",
+                detail=f"{_when(consent, now)} {ENDS[consent.forecast_cause].text}",
+                link=reverse("admin:consent_partnerconsent_change", args=[consent.pk]),
+                tone=Tone.BAD if consent.forecast_at and consent.forecast_at < now + timedelta(days=7) else Tone.WARN,
             )
             for consent in consents
         ],
     )
+
+
+def expiry_tone(credential: ApplicationCredential) -> Tone:
+    """Say how near its end a credential is: good above 60 days, a warning above 14, bad below."""
+    if credential.expires_at is None:
+        return Tone.QUIET
+    left = credential.expires_at - timezone.now()
+    if left <= timedelta(days=WARN_DAYS[2]):
+        return Tone.BAD
+    return Tone.WARN if left <= timedelta(days=WARN_DAYS[0]) else Tone.GOOD
+
+
+def credentials_panel(request: HttpRequest) -> Panel | None:
+    """Credentials in use that end within 60 days, the first to end first; nothing while all last. One query."""
+    if not request.user.has_perm("consent.view_applicationcredential"):
+        return None
+    ending = (
+        ApplicationCredential.objects.current()
+        .filter(expires_at__lte=timezone.now() + timedelta(days=WARN_DAYS[0]))
+        .select_related("registration")
+        .order_by("expires_at", "pk")[:_SHOWN]
+    )
+    rows = [
+        Row(
+            label=f"{credential.registration.name}: {credential.get_kind_display().lower()}",
+            detail=f"Ends {distance((credential.expires_at or timezone.now()) - timezone.now())}",
+            link=reverse("admin:consent_applicationcredential_change", args=[credential.pk]),
+            tone=expiry_tone(credential),
+        )
+        for credential in ending
+    ]
+    if not rows:
+        return None
+    return Panel(
+        title="Application credentials that end soon",
+        order=10,
+        link=reverse("admin:consent_applicationcredential_changelist"),
+        rows=rows,
+    )
+
+
+def _when(consent: PartnerConsent, now: datetime) -> str:
+    if consent.forecast_at is None:
+        return ""
+    return f"{consent.forecast_at:%Y-%m-%d} ({distance(consent.forecast_at - now)})."
 
 
 def customers_panel(request: HttpRequest) -> Panel | None:

@@ -30,7 +30,12 @@ def disable(partner: PartnerTenant, *, actor: Actor) -> bool:
 
 def enable(partner: PartnerTenant, *, actor: Actor) -> bool:
     """Let work go on, in the state that the partner's consents say. Returns False if it was not disabled."""
-    states = set(PartnerConsent.objects.for_partner(partner).filter(generation__gt=0).values_list("state", flat=True))
+    states = set(
+        PartnerConsent.objects.for_partner(partner)
+        .filter(generation__gt=0)
+        .exclude(state="revoked")
+        .values_list("state", flat=True)
+    )
     state = State.INVITED
     if states:
         state = State.CONNECTED if states == {PartnerConsent.State.CONNECTED} else State.ATTENTION

@@ -10,8 +10,37 @@ from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, Value, 
 from django.db.models.functions import Coalesce, Now
 
 if TYPE_CHECKING:
+    import consent.credential_models
     import consent.models  # noqa: F401  # named in the bases below
     from tenants.models import PartnerTenant
+
+
+class ApplicationCredentialQuerySet(models.QuerySet["consent.credential_models.ApplicationCredential"]):
+    def current(self) -> ApplicationCredentialQuerySet:
+        """Credentials in use by a registration that is not retired."""
+        return self.filter(current_for__isnull=False).exclude(current_for__state="retired")
+
+    def for_roll_back(self) -> ApplicationCredentialQuerySet:
+        """Credentials that were in use before, the latest first."""
+        return self.filter(
+            current_for__isnull=True, promoted_at__isnull=False, refused_at__isnull=True, retired_at__isnull=True
+        ).order_by("-promoted_at", "-pk")
+
+    def with_state(self) -> ApplicationCredentialQuerySet:
+        """Annotate ``state`` (``ApplicationCredential.State``)."""
+        from consent.credential_models import ApplicationCredential
+
+        is_ = ApplicationCredential.State
+        return self.annotate(
+            state=Case(
+                When(current_for__isnull=False, then=Value(is_.CURRENT)),
+                When(retired_at__isnull=False, then=Value(is_.RETIRED)),
+                When(refused_at__isnull=False, then=Value(is_.REFUSED)),
+                When(promoted_at__isnull=False, then=Value(is_.PREVIOUS)),
+                default=Value(is_.CANDIDATE),
+                output_field=models.CharField(),
+            )
+        )
 
 
 class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
@@ -43,8 +72,7 @@ class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
                 When(expires_at__lte=Now(), then=Value(is_.EXPIRED)),
                 When(~Q(registration__state="active"), then=Value(is_.OFF)),
                 When(partner__state__in=["disabled", "offboarded"], then=Value(is_.OFF)),
-                *_attempt_cases(),
-                default=Value(is_.OPEN),
+                default=Coalesce(_progress_of_attempts(latest), Value(is_.OPEN)),
                 output_field=models.CharField(),
             )
         )
@@ -61,14 +89,19 @@ def _latest_attempt(attempts: ConsentFlowQuerySet) -> dict[str, models.expressio
     }
 
 
-def _attempt_cases() -> list[When]:
-    """Return what the latest attempt says where nothing stronger does; the words are those of both ``Progress``."""
-    return [
+def _progress_of_attempts(attempts: ConsentFlowQuerySet) -> Subquery:
+    """Return what the latest attempt says, NULL without one; the words are those of both ``Progress``.
+
+    One subquery, not a comparison with ``last_outcome`` for each word: PostgreSQL would plan each of them anew.
+    """
+    word = Case(
         # Without MFA the connection is no good, and the same link serves for the next attempt.
-        When(last_outcome__in=["refused", "connected_mfa_missing"], then=Value("failed")),
-        When(last_outcome="waiting_approval", then=Value("waiting")),
-        When(last_outcome__isnull=False, then=Value("started")),
-    ]
+        When(outcome__in=["refused", "connected_mfa_missing"], then=Value("failed")),
+        When(outcome="waiting_approval", then=Value("waiting")),
+        default=Value("started"),
+        output_field=models.CharField(),
+    )
+    return Subquery(attempts.annotate(word=word).values("word")[:1])
 
 
 class ConsentFlowQuerySet(models.QuerySet["consent.models.ConsentFlow"]):
@@ -98,7 +131,7 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         """Consents with a stored token of a partner that is active."""
         return (
             self.filter(generation__gt=0)
-            .exclude(state="disconnected")
+            .exclude(state__in=["disconnected", "revoked"])
             .exclude(partner__state__in=["disabled", "offboarded"])
         )
 
@@ -111,6 +144,23 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         from tenants.models import PartnerTenant
 
         return self.filter(Exists(PartnerTenant.objects.active().filter(pk=OuterRef("partner_id"))))
+
+    def with_all_for_calls(self) -> PartnerConsentQuerySet:
+        """Rows with everything that a redemption reads of them; a forgotten relation is an error, not a query."""
+        return self.select_related("partner", "registration__credential").fetch_mode(models.FETCH_RAISE)
+
+    def wanting_action(self) -> PartnerConsentQuerySet:
+        """Consents of active partners of which somebody must do something, beyond waiting for the next try."""
+        return (
+            self.filter(generation__gt=0)
+            .exclude(partner__state__in=["disabled", "offboarded"])
+            .filter(Q(last_owner__in=["us", "partner", "customer", "microsoft"]) | ~Q(last_problem=""))
+            .exclude(state="revoked")
+        )
+
+    def due(self, now: datetime) -> PartnerConsentQuerySet:
+        """Usable consents whose next try has come."""
+        return self.usable().filter(next_try_at__lte=now)
 
     def oldest_check_first(self) -> PartnerConsentQuerySet:
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")
@@ -171,27 +221,33 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
             state="connected",
             consented_at__gte=OuterRef("campaign__created_at"),
         )
+        mailed = Case(
+            When(~Q(last_send_problem=""), then=Value(is_.SEND_FAILED)),
+            When(sent_at__isnull=False, then=Value(is_.SENT)),
+            When(link__isnull=False, then=Value(is_.INTERRUPTED)),
+            default=Value(is_.INVITED),
+            output_field=models.CharField(),
+        )
         return self.annotate(**_latest_attempt(attempts)).annotate(
             progress=Case(
                 When(Q(link__closed_at__isnull=False) | Exists(connected), then=Value(is_.CONNECTED)),
-                *_attempt_cases(),
-                When(~Q(last_send_problem=""), then=Value(is_.SEND_FAILED)),
-                When(sent_at__isnull=False, then=Value(is_.SENT)),
-                When(attempted_at__isnull=False, then=Value(is_.INTERRUPTED)),
-                default=Value(is_.INVITED),
+                default=Coalesce(_progress_of_attempts(attempts), mailed),
                 output_field=models.CharField(),
             )
         )
 
     def to_send(self) -> CampaignPartnerQuerySet:
-        """Invitations that certainly did not leave, and partners who are not connected without one."""
-        unsent = self.filter(Q(attempted_at__isnull=True) | ~Q(last_send_problem=""))
+        """Partners who are not connected, and whose invitation was not made or certainly did not leave."""
+        unsent = self.filter(Q(link__isnull=True) | ~Q(last_send_problem=""))
         # What failed before comes last, so that it never keeps the others waiting.
         return unsent.with_progress().exclude(Q(progress="connected")).order_by("last_send_problem", "pk")
 
     def to_remind(self, before: datetime) -> CampaignPartnerQuerySet:
-        """Partners who are not connected, and whose latest mail left, or may have left, before that moment."""
-        mailed = self.filter(attempted_at__lt=before, last_send_problem="")
+        """Partners who are not connected, and whose latest mail left, or may have left, before that moment.
+
+        Each mail has a link of its own, whoever sent it, so the link's age is the mail's.
+        """
+        mailed = self.filter(link__created_at__lt=before, last_send_problem="")
         return mailed.with_progress().exclude(Q(progress__in=["connected", "waiting"])).order_by("pk")
 
     def with_open_link(self) -> CampaignPartnerQuerySet:

@@ -34,10 +34,12 @@ from portal.audit.trail import Actor, record
 from portal.incidents.desk import report as report_incident
 from portal.incidents.desk import settle
 from portal.incidents.models import Incident
+from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AccessDenied, AuthenticationFailed, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 
 INCIDENT = "vault_difference"
+MANY = "vault_many_differences"
 ORPHAN_AGE = timedelta(days=1)  # a row is written before its entry, so an orphan of seconds cannot be; a day is plenty
 _DEAD_AFTER = timedelta(days=100)  # a decided token is dead at Entra by then, so its entry is no secret any more
 _FEW = 10  # changes that need no question, whatever their share
@@ -84,6 +86,7 @@ class Reconciler:
         self._progress = progress
         self._sleep = sleep
         self._names: set[SecretName] = set()
+        self._deleted: set[SecretName] | None = None
         self._report = ReconcileReport(dry_run=dry_run)
 
     def run(self) -> ReconcileReport:
@@ -230,11 +233,11 @@ class Reconciler:
 
     def _is_deleted(self, name: str) -> bool:
         inventory = self._inventory
-        try:
-            return inventory is not None and self._ask(lambda: inventory.is_deleted(SecretName(name)))
-        except RemoteError as error:
-            _raise_systemic(error)
+        if inventory is None:
             return False
+        if self._deleted is None:
+            self._deleted = set(self._ask(lambda: list(inventory.deleted_names())))
+        return SecretName(name) in self._deleted
 
     def _waiting(self, waiting: WaitingToken) -> list[Difference]:
         now = timezone.now()
@@ -282,7 +285,20 @@ class Reconciler:
         report = self._report
         wrong = {(each.name, each.about) for each in report.differences if each.meaning.repair or each.meaning.loud}
         allowed = max(_FEW, report.looked_at * self._max_share // 100)
-        if not report.dry_run and len(wrong) > allowed:
+        if report.dry_run:
+            return
+        if len(wrong) <= allowed:
+            settle(MANY)
+        else:
+            report_incident(
+                MANY,
+                owner=Owner.US,
+                words=(
+                    f"Database and vault differ in {len(wrong)} of {report.looked_at} rows and entries; nothing was "
+                    "changed. Make sure that both belong together and that no older copy was restored by mistake; then "
+                    "run vault_reconcile --dry-run."
+                ),
+            )
             raise TooManyChanges(
                 f"{len(wrong)} of {report.looked_at} rows and entries differ, more than {self._max_share} percent; "
                 "nothing was changed. Make sure that VAULT_URL and DATABASE_URL belong together and that no older copy "
@@ -308,7 +324,7 @@ class Reconciler:
         with self._custody.lease(consent) as owner:
             if owner is None:
                 return "busy: its token is being renewed; run this again"
-            consent = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
+            consent = PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
             if difference.kind is Kind.MISMATCH:
                 pointer = self._compare_pointer(consent, [])
                 if pointer is not None and pointer[0] is Kind.MISMATCH:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
-from consent import clients
+from consent import clients, health
 from consent.customer_sync import CUSTOMER_SYNC
-from consent.token_checks import TOKEN_CHECK
+from consent.reconcile import Reconciler
+from consent.token_checks import TOKEN_CHECK, units
 from consent.upkeep import clean_up
 from portal.audit.trail import SYSTEM
-from portal.incidents.watch import watch_audit_trail
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.runs.schedule import Job, register
@@ -20,12 +21,25 @@ _HOURS = 24
 _CONCURRENCY = 16  # by day and by night, beside people who wait for a page
 
 
-def _hourly(kind: Kind) -> str:
-    """Start the run of this hour: each partner has its hour, so that the work of a day is spread over the day."""
+def _keep_alive() -> str:
+    """Check the tokens whose next try has come; their times are spread by jitter. Then tell staff which grow old."""
+    try:
+        due: dict[str, Any] = {"due": True}
+        return _start(TOKEN_CHECK, due) if units(due, after=0, limit=1) else "nothing due"
+    finally:
+        health.watch()
+
+
+def _sync() -> str:
+    """Start the lists of this hour: each partner has its hour, so that the work of a day is spread over the day."""
+    return _start(CUSTOMER_SYNC, {"hour": timezone.now().hour})
+
+
+def _start(kind: Kind, scope: dict[str, Any]) -> str:
     now = timezone.now()
     run, new = service.start(
         kind,
-        scope={"hour": now.hour},
+        scope=scope,
         actor=SYSTEM,
         concurrency=_CONCURRENCY,
         deadline=now + timedelta(hours=3),
@@ -41,18 +55,18 @@ def _clean_up() -> str:
     return f"{report.expired_flows} flows, {report.old_attempts} attempts, {report.expired_accounts} accounts"
 
 
-def _watch_trail() -> str:
-    broken = watch_audit_trail()
-    return "whole" if broken is None else f"broken at {broken}"
+def _reconcile() -> str:
+    report = Reconciler(vault=clients.vault(), inventory=clients.inventory(), actor=SYSTEM).run()
+    return f"{report.looked_at} looked at, {len(report.differences)} differences, {report.open} left"
 
 
 def register_jobs() -> None:
     """Put the jobs of this app on the schedule."""
     hour, day = timedelta(hours=1), timedelta(days=1)
     for job in (
-        Job(name="token_check", label="Token check", every=hour, work=lambda: _hourly(TOKEN_CHECK)),
-        Job(name="customer_sync", label="Customer sync", every=hour, work=lambda: _hourly(CUSTOMER_SYNC)),
+        Job(name="keep_alive", label="Checking and renewing tokens", every=hour, work=_keep_alive),
+        Job(name="customer_sync", label="Customer sync", every=hour, work=_sync),
         Job(name="clean_up", label="Clean-up", every=day, work=_clean_up),
-        Job(name="audit_trail", label="Check of the audit trail", every=day, work=_watch_trail),
+        Job(name="vault_reconcile", label="Comparison of vault and database", every=day, work=_reconcile),
     ):
         register(job)

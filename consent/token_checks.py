@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils import timezone
+
 from consent import clients
 from consent.checks import Verdict, judge, write_verdicts
 from consent.custody import BUSY, LOST, IdentityMismatch, TokenUnavailable, is_cut_off, spends_nothing
@@ -40,27 +42,32 @@ class Check:
     mismatch: str = ""
     not_saved: str | None = None
     won: bool = False
+    switched_off: bool = False
     lost: bool = False
     nothing_spent: bool = False
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
-    """List the consents of the chosen partners, those checked longest ago first."""
+    """List the consents of the chosen partners, those checked longest ago first.
+
+    With ``due`` in the scope only those whose next try has come, and those renewed longest ago first (R-11).
+    """
+    due = bool(scope.get("due"))
+    consents = PartnerConsent.objects.due(timezone.now()) if due else PartnerConsent.objects.usable()
     rows = (
-        PartnerConsent.objects.usable()
-        .filter(partner__in=partners_in(scope), pk__gt=after)
+        consents.filter(partner__in=partners_in(scope), pk__gt=after)
         .order_by("pk")
-        .values_list("pk", "partner_id", "partner__name", "last_try_at")[:limit]
+        .values_list("pk", "partner_id", "partner__name", "stored_at" if due else "last_try_at")[:limit]
     )
     return [
-        Unit(key=key, group=partner, label=name, rank=int(tried.timestamp()) if tried else 0)
-        for key, partner, name, tried in rows
+        Unit(key=key, group=partner, label=name, rank=int(moment.timestamp()) if moment else 0)
+        for key, partner, name, moment in rows
     ]
 
 
 def load(keys: Sequence[int], context: Context) -> dict[int, Check]:
     """Read the rows again, immediately before use (S-51, S-53), and take the leases of those to renew."""
-    consents = PartnerConsent.objects.filter(pk__in=keys).select_related("partner", "registration")
+    consents = PartnerConsent.objects.filter(pk__in=keys).with_all_for_calls()
     checks = {consent.pk: Check(consent) for consent in consents}
     service = clients.tokens()
     due = [check.consent for check in checks.values() if service.is_due(check.consent)]
@@ -173,7 +180,17 @@ def after(check: Check, context: Context) -> Callable[[], None] | None:
     pointer, won = check.pointer, check.won
     if pointer is None:
         return None
-    return lambda: Renewals(clients.vault()).switch_off(pointer, won=won)
+
+    def switch_off() -> None:
+        check.switched_off = Renewals(clients.vault()).switch_off(pointer, won=won)
+
+    return switch_off
+
+
+def settle(checks: Sequence[Check], context: Context) -> None:
+    """Note which older versions are off, so that nobody has to look again."""
+    off = [check.pointer for check in checks if check.won and check.switched_off and check.pointer is not None]
+    Renewals(clients.vault()).forget_replaced(off)
 
 
 def release(checks: Sequence[Check], context: Context) -> None:
@@ -198,6 +215,7 @@ TOKEN_CHECK = Kind(
     work=work,
     write=write,
     after=after,
+    settle=settle,
     release=release,
     place=place,
 )

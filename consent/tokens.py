@@ -24,13 +24,13 @@ from consent.custody import (
     is_cut_off,
     spends_nothing,
 )
-from consent.entra import EntraClient, TokenResponse
+from consent.entra import SERVICE, EntraClient, TokenResponse
 from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.vault.base import SecretDisabled, Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
-from portal.microsoft.errors import RemoteError, UnexpectedResponse
+from portal.microsoft.errors import AuthenticationFailed, RemoteError, UnexpectedResponse
 from portal.microsoft.identifiers import CorrelationId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant, PartnerTenant
@@ -79,6 +79,7 @@ class TokenService:
     Args:
         entra: makes the sign-in client of a registration for one unit of work.
         save_after: a rotated refresh token is saved when the stored one is older; zero saves each (R-11).
+        credential_refused: told when Entra refuses the registration's own credential (R-14).
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class TokenService:
         validator: IdTokenValidator,
         clouds: Callable[[str], NationalCloud] = get_cloud,
         save_after: timedelta = timedelta(hours=24),
+        credential_refused: Callable[[ApplicationRegistration, RemoteError], None] = lambda registration, error: None,
     ) -> None:
         self._custody = Custody(vault)
         self._entra = entra
         self._validator = validator
         self._clouds = clouds
         self._save_after = save_after
+        self._credential_refused = credential_refused
         self._cache: dict[tuple[int, Audience, str], _Cached] = {}
         self._locks: dict[tuple[int, Audience, str], threading.Lock] = {}
         self._guard = threading.Lock()
@@ -131,7 +134,12 @@ class TokenService:
             cached = self._cache.get(place)
             if cached is not None and not fresh and time.monotonic() < cached.until:
                 return cached.token
-            answer = self._redeem(current, audience, tenant, correlation_id)
+            try:
+                answer = self._redeem(current, audience, tenant, correlation_id)
+            except AuthenticationFailed as error:
+                if error.service == SERVICE:
+                    self._credential_refused(current.registration, error)
+                raise
             until = answer.received_at + answer.expires_in - _EARLY_SECONDS
             self._cache[place] = _Cached(answer.access_token, until)
             return answer.access_token

@@ -1,4 +1,6 @@
-"""What is removed by schedule: flows that nobody finished, old attempts, accounts that nobody approved."""
+"""What is done by schedule: removing flows that nobody finished, old attempts and accounts that nobody approved, and
+warning of credentials that end.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from consent import approvals
+from consent import approvals, rotation
 from consent.models import ConsentFlow
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record
@@ -44,6 +46,7 @@ def clean_up(*, vault: Vault, actor: Actor) -> UpkeepReport:
             "expired_accounts": report.expired_accounts,
         },
     )
+    rotation.warn_of_expiry()
     watch_audit_trail()
     mail_due()
     return report

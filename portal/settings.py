@@ -119,6 +119,9 @@ CONSENT_RATE = env.number("CONSENT_RATE", 45, minimum=1, maximum=50)
 CALL_RATE = env.number("CALL_RATE", 200, minimum=1, maximum=10_000)
 PARTNER_RATE = env.number("PARTNER_RATE", 5, minimum=1, maximum=1000)
 VAULT_RATE = env.number("VAULT_RATE", 300, minimum=1, maximum=400)
+# Tokens are checked so often, and renewed and saved before they are so many days old.
+TOKEN_CHECK_HOURS = env.number("TOKEN_CHECK_HOURS", 24, minimum=1, maximum=720)
+TOKEN_RENEW_DAYS = env.number("TOKEN_RENEW_DAYS", 30, minimum=2, maximum=59)
 
 # --- vault --------------------------------------------------------------------------------------------------------
 

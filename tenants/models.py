@@ -110,6 +110,7 @@ class CustomerTenant(models.Model):
     relationship = models.CharField(max_length=40, blank=True, help_text="relationshipToPartner, verbatim")
     last_seen_at = models.DateTimeField()
     missing_since = models.DateTimeField(null=True, blank=True)
+    gdap_ends_at = models.DateTimeField(null=True, blank=True, help_text="Last end of a live relationship, as read")
 
     # Owned by the portal.
     first_seen_at = models.DateTimeField()

@@ -33,6 +33,13 @@ class Readiness:
 READY = Readiness(ready=True)
 
 
+def gdap_end(relationships: Iterable[Relationship], *, now: datetime) -> datetime | None:
+    """Return when the last live relationship ends, None when none is live or one has no end."""
+    ends = [one.ends_at for one in relationships if one.status in _LIVE and (one.ends_at is None or one.ends_at > now)]
+    known = [end for end in ends if end is not None]
+    return max(known) if known and len(known) == len(ends) else None
+
+
 def judge(relationships: Iterable[tuple[Relationship, Iterable[AccessAssignment]]], *, now: datetime) -> Readiness:
     """Judge from the relationships with one customer, each with its assignments."""
     known = list(relationships)

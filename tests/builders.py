@@ -9,6 +9,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationGrant, ApplicationRegistration, PartnerConsent
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
@@ -33,12 +34,25 @@ def registration(**columns: Any) -> ApplicationRegistration:
         "name": "Example Control Panel",
         "application_id": guid(),
         "home_tenant_id": guid(),
-        "credential_kind": "secret",
-        "credential_name": f"rt-{uuid.uuid4().hex}",
-        "credential_version": uuid.uuid4().hex,
-        "state": "active",
     }
-    return ApplicationRegistration.objects.create(**defaults | columns)
+    state, wanted = columns.pop("state", "active"), columns.pop("credential", {})
+    made = ApplicationRegistration.objects.create(**defaults | columns)
+    if wanted is not None:
+        made.credential = credential(made, **wanted)
+    made.state = state
+    made.save()
+    return made
+
+
+def credential(of: ApplicationRegistration, **columns: Any) -> ApplicationCredential:
+    defaults: dict[str, Any] = {
+        "registration": of,
+        "kind": "secret",
+        "secret_name": f"rt-{uuid.uuid4().hex}",
+        "secret_version": uuid.uuid4().hex,
+        "starts_at": timezone.now() - timedelta(days=1),
+    }
+    return ApplicationCredential.objects.create(**defaults | columns)
 
 
 def grant(of: ApplicationRegistration, *scopes: str) -> ApplicationGrant:

@@ -10,9 +10,8 @@ import requests
 from django.db.backends.base.operations import BaseDatabaseOperations
 from pytest_django.fixtures import Settings
 
-from consent import clients
+from consent import clients, rotation
 from consent.models import ApplicationRegistration
-from consent.registrations import store_credential
 from portal.audit import triggers
 from portal.microsoft.secret import Secret
 from portal.sandbox import scenarios
@@ -128,14 +127,13 @@ def make_portal(sandbox: Sandbox) -> Portal:
         home_tenant_id=scenarios.vendor_tenant(),
         permission_set="extended",
         state="draft",
-        credential_kind="none",
-        credential_name="",
-        credential_version="",
+        credential=None,
     )
     builders.grant(registration, "User.Read.All", "Directory.Read.All")
-    store_credential(
-        registration, Secret(secret), kind="secret", expires_at=None, vault=clients.vault(), actor=builders.ACTOR
+    credential = rotation.add_secret(
+        registration, Secret(secret), expires_at=None, vault=clients.vault(), actor=builders.ACTOR
     )
+    rotation.promote(credential, door=clients.tokens_with, actor=builders.ACTOR, allow_unproven=True)
     ApplicationRegistration.objects.filter(pk=registration.pk).update(state="active")
     registration.refresh_from_db()
     northwind = next(one for one in sandbox.world.tenants.values() if one.domain == "northwind.example.com")

@@ -10,6 +10,7 @@ from urllib.parse import urlencode, urlsplit
 from django.test import Client
 
 from consent import links
+from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationRegistration, PartnerConsent
 from portal.sandbox.entra import Answer
 from portal.sandbox.server import Sandbox
@@ -23,7 +24,9 @@ _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 def sign_in_addresses_without_a_tenant(addresses: list[str]) -> list[str]:
     """Return those that ask for a token or lead to a sign-in, and name no tenant by its GUID (S-13)."""
-    sign_in = [address for address in addresses if re.search("/oauth2/|/adminconsent", urlsplit(address).path)]
+    paths = {address: urlsplit(address).path for address in addresses}
+    at_entra = {address: path for address, path in paths.items() if not path.startswith("/metadata/identity/")}
+    sign_in = [address for address, path in at_entra.items() if re.search("/oauth2/|/adminconsent", path)]
     return [address for address in sign_in if not _TENANT_ADDRESS.match(address)]
 
 
@@ -47,6 +50,11 @@ class Portal:
     client_secret: str
     seen: list[str] = field(default_factory=list)
     """Secrets that passed through the browser, for searching them afterwards."""
+
+    @property
+    def credential_name(self) -> str:
+        """The vault's name of the application's credential."""
+        return ApplicationCredential.objects.get(current_for=self.registration.pk).secret_name
 
     def link(self, partner: PartnerTenant | None = None) -> str:
         """Make a link as staff would and return its path."""

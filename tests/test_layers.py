@@ -37,7 +37,13 @@ CLIENTS = [
     "consent/directory.py",
     "consent/credentials.py",
 ]
-TABLES = ["tenants/models.py", "tenants/querysets.py", "consent/models.py", "consent/querysets.py"]
+TABLES = [
+    "tenants/models.py",
+    "tenants/querysets.py",
+    "consent/models.py",
+    "consent/credential_models.py",
+    "consent/querysets.py",
+]
 
 
 def modules() -> list[Path]:

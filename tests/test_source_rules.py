@@ -27,7 +27,6 @@ MAY_REVEAL = {
     "consent.vault.keys": "the vault's own keys, for the cipher",
     "consent.management.commands.issue_consent_link": "a link's address, printed once",
     "consent.management.commands.get_access_token": "the token that an operator asked for, to a file or a pipe",
-    "consent.demo": "example data against the sandbox only",
 }
 # Where requests are made without the guarded session: against the local imitation, never against Microsoft.
 MAY_CALL_OUT = {"consent.demo"}

@@ -7,13 +7,12 @@ from django.http import HttpRequest, HttpResponseBase
 from consent import approvals, clients
 from consent.commands import explain
 from consent.custody import TokenUnavailable
-from consent.models import ConsentFlow, ConsentObservation, CustomerConsent, PartnerConsent, WaitingToken
-from consent.panels import CONSENT_TONES, CUSTOMER_TONES, FLOW_TONES
-from consent.words import CHECK_WORDS
+from consent.models import ConsentFlow, ConsentObservation, CustomerConsent, WaitingToken
+from consent.panels import CUSTOMER_TONES, FLOW_TONES
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
-from portal.site.display import badge, guid, moment, words
+from portal.site.display import badge, guid, moment
 
 
 @admin.register(ConsentFlow)
@@ -55,56 +54,6 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     @admin.display(ordering="created_at", description="Started")
     def started(self, flow: ConsentFlow) -> str:
         return moment(flow.created_at)
-
-
-@admin.register(PartnerConsent)
-class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
-    """What we know about each partner's token; nothing here can be typed (S-35)."""
-
-    icon = "key"
-    export_fields = [
-        "partner__name",
-        "partner__tenant_id",
-        "state",
-        "mfa",
-        "last_success_at",
-        "last_try_at",
-        "last_problem",
-    ]
-    list_display = ["partner", "shown_state", "mfa", "last_success", "last_try", "last_message"]
-    list_filter = ["state", "mfa", "last_problem", "registration"]
-    list_select_related = ["partner", "registration"]
-    search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
-    fieldsets = [
-        (None, {"fields": ["partner", "registration", "shown_state", "last_message", "last_code"]}),
-        ("Sign-in", {"fields": ["consented_at", "pinned_oid", "permissions", "mfa", "mfa_checked_at", "shown_checks"]}),
-        ("Token", {"fields": ["generation", "stored_at", "short_fingerprint"]}),
-        ("Checks", {"fields": ["last_success_at", "last_try_at", "last_problem", "first_denied_at"]}),
-    ]
-
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, consent: PartnerConsent) -> str:
-        return badge(consent.get_state_display(), CONSENT_TONES[PartnerConsent.State(consent.state)])
-
-    @admin.display(ordering="last_success_at", description="Last success")
-    def last_success(self, consent: PartnerConsent) -> str:
-        return moment(consent.last_success_at, empty="never")
-
-    @admin.display(ordering="last_try_at", description="Last try")
-    def last_try(self, consent: PartnerConsent) -> str:
-        return moment(consent.last_try_at, empty="never")
-
-    @admin.display(description="Proven at the sign-in")
-    def shown_checks(self, consent: PartnerConsent) -> str:
-        return words([f"{CHECK_WORDS[one['check']][one['state']]['label']}: {one['state']}" for one in consent.checks])
-
-    @admin.display(description="Granted permissions")
-    def permissions(self, consent: PartnerConsent) -> str:
-        return words(consent.granted_scopes)
-
-    @admin.display(description="Fingerprint")
-    def short_fingerprint(self, consent: PartnerConsent) -> str:
-        return consent.fingerprint[:8]
 
 
 @admin.register(WaitingToken)

@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.admin import TabularInline
 
+from consent.admin.credentials import end_badge, state_badge
+from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationGrant, ApplicationRegistration
 from consent.permissions import parse_scopes
 from portal.audit.trail import record
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.display import guid
 
 
@@ -53,21 +56,39 @@ class ApplicationGrantInline(TabularInline):  # type: ignore[misc]  # unfold has
     extra = 0
 
 
+class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistration]):
+    """All credentials of the registration, the newest first."""
+
+    model = ApplicationCredential
+    fields = ["kind", "key_id", "shown_state", "ends"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApplicationCredential]:
+        return ApplicationCredential.objects.with_state().order_by("-created_at", "-pk")
+
+    @admin.display(description="State")
+    def shown_state(self, credential: Any) -> str:
+        return state_badge(credential)
+
+    @admin.display(description="Valid until")
+    def ends(self, credential: ApplicationCredential) -> str:
+        return end_badge(credential)
+
+
 @admin.register(ApplicationRegistration)
 class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
-    """Our registrations. The credential is stored by ``manage.py store_credential``, never here (S-39)."""
+    """Our registrations. Credentials come in by ``manage.py add_credential``, never here (S-39)."""
 
     icon = "app_registration"
-    list_display = ["name", "kind", "cloud", "shown_application_id", "permission_set", "credential_kind", "state"]
+    list_display = ["name", "kind", "cloud", "shown_application_id", "permission_set", "credential", "state"]
     list_filter = ["state", "cloud", "kind"]
     search_fields = ["name__istartswith", "=application_id"]
-    readonly_fields = ["credential_kind", "credential_expires_at", "permission_set_version", "created_at"]
+    readonly_fields = ["credential", "permission_set_version", "created_at"]
     fieldsets = [
         (None, {"fields": ["name", "kind", "cloud", "application_id", "home_tenant_id", "state"]}),
         ("Permissions in the partner's tenant", {"fields": ["permission_set", "permission_set_version"]}),
-        ("Credential", {"fields": ["credential_kind", "credential_expires_at", "created_at"]}),
+        ("Credential", {"fields": ["credential", "created_at"]}),
     ]
-    inlines = [ApplicationGrantInline]
+    inlines = [ApplicationGrantInline, CredentialInline]
 
     @admin.display(ordering="application_id", description="Application (client) id")
     def shown_application_id(self, registration: ApplicationRegistration) -> str:

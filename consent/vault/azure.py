@@ -5,8 +5,8 @@ into the ``RemoteError`` family by status and inner code, never by text, and is 
 and AADSTS sentences. It never repeats a call by itself, because only the caller knows how much of its time is left; but
 it spreads calls out, and after a 429 it holds all of them back for as long as the vault asked (R-08).
 
-What each method needs is decided by the identity that opens the vault: ``names``, ``versions`` and ``is_deleted`` List,
-``erase`` Delete and, to be complete, Purge.
+What each method needs is decided by the identity that opens the vault: ``names``, ``versions`` and ``deleted_names``
+List, ``erase`` Delete and, to be complete, Purge.
 
 Source: Key Vault REST ``setSecret``, ``getSecret``, ``updateSecret``, api-version 7.4; error table of the page
 "Azure Key Vault REST API error codes".
@@ -28,10 +28,11 @@ from azure.core.exceptions import (
     HttpResponseError,
 )
 from azure.core.pipeline.transport import RequestsTransport
-from azure.identity import CertificateCredential, ClientSecretCredential, ManagedIdentityCredential
+from azure.identity import CertificateCredential, ClientSecretCredential
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
 from msal.exceptions import MsalServiceError
 
+from consent.credentials import managed_identity
 from consent.vault.base import (
     OUR_NAME,
     PROBE_NAME,
@@ -180,15 +181,11 @@ class AzureKeyVault:
             return []
         return sorted(found, key=lambda each: (each.created_at, each.generation))
 
-    def is_deleted(self, name: SecretName) -> bool:
-        """See :meth:`consent.vault.base.Inventory.is_deleted`; an identity without Get is told no."""
-        operation = f"look for {name} among the deleted"
-        check_name(name, operation)
-        try:
-            self._call(operation, lambda: self._client.get_deleted_secret(name))
-        except (NotFound, AccessDenied):
-            return False
-        return True
+    def deleted_names(self) -> Iterator[SecretName]:
+        """See :meth:`consent.vault.base.Inventory.deleted_names`."""
+        for item in self._items("list what was deleted", self._client.list_deleted_secrets().by_page()):
+            if item.name is not None and OUR_NAME.fullmatch(item.name):
+                yield SecretName(item.name)
 
     def erase(self, name: SecretName) -> bool:
         """See :meth:`consent.vault.base.Eraser.erase`. A deletion that still runs is purged by the next call."""
@@ -209,7 +206,7 @@ class AzureKeyVault:
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
-    def _items(self, operation: str, pages: Iterator[Iterator[SecretProperties]]) -> Iterator[SecretProperties]:
+    def _items[T](self, operation: str, pages: Iterator[Iterator[T]]) -> Iterator[T]:
         """Yield all items; each page is a call of its own, with its own time and its own turn."""
         while page := self._call(operation, lambda: list(next(pages, ()))):
             yield from page
@@ -281,9 +278,7 @@ def vault_credential(
         VaultConfigurationError: what is missing or unusable.
     """
     if kind == "managed-identity":
-        # Its address is local to the host and plain http, which the guarded session refuses for good reasons.
-        local = RequestsTransport(connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, use_env_settings=False)
-        return ManagedIdentityCredential(client_id=client_id or None, transport=local, retry_total=1)
+        return managed_identity(client_id or None)
     if kind not in {"client-secret", "certificate"}:
         raise VaultConfigurationError("VAULT_IDENTITY must be managed-identity, client-secret or certificate")
     if not tenant_id or not client_id or not credential_file:

@@ -115,8 +115,8 @@ class Inventory(Protocol):
     def versions(self, name: SecretName) -> list[VersionInfo]:
         """Return all versions of this entry, oldest first; none when there is no such entry."""
 
-    def is_deleted(self, name: SecretName) -> bool:
-        """Whether somebody deleted this entry and it can still be recovered."""
+    def deleted_names(self) -> Iterator[SecretName]:
+        """Yield the names of our entries that somebody deleted and that can still be recovered."""
 
 
 class Eraser(Protocol):

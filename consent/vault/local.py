@@ -202,10 +202,9 @@ class LocalVault:
                     found.append(self.inspect(name, version))
         return found
 
-    def is_deleted(self, name: SecretName) -> bool:
-        """See :meth:`consent.vault.base.Inventory.is_deleted`: what is deleted here is gone."""
-        check_name(name, f"look for {name}")
-        return False
+    def deleted_names(self) -> Iterator[SecretName]:
+        """See :meth:`consent.vault.base.Inventory.deleted_names`: what is deleted here is gone."""
+        yield from ()
 
     def items(self) -> list[tuple[SecretName, SecretVersion]]:
         """Return all versions of all secrets, without opening any."""
@@ -343,10 +342,11 @@ class LocalVault:
         except VaultConfigurationError as error:
             log.warning("the key file changed and is not used: %s", error)
         else:
-            if found.primary in self._keys or self._keys.primary in found:
+            # A process that slept through a whole rotation shares no key with the file; the data then tells.
+            if found.primary in self._keys or self._keys.primary in found or self._needed_key() in found:
                 self._keys = found
             else:
-                log.error("the vault's key file holds other keys than before; the ones in memory are used on")
+                log.error("the key file holds other keys than the vault needs; the ones in memory are used on")
         self._key_file_seen = seen
         return self._keys
 
@@ -378,17 +378,20 @@ class LocalVault:
             os.close(descriptor)
 
     def _check_key(self) -> None:
-        first = _first_envelope(self._directory)
-        if first is None:
-            return
-        with first.open("rb") as file:
-            head = file.read(_HEAD.size)
-        key_id = _key_id(head)
-        if key_id and key_id not in self._keys:  # without one, reading that secret will say so
+        key_id = self._needed_key()
+        if key_id and key_id not in self._keys:
             raise VaultConfigurationError(
                 f"The vault in {self._directory} was encrypted with the key {key_id.hex()}, which is not in its key "
                 "file; restore the right key file from its backup"
             )
+
+    def _needed_key(self) -> bytes:
+        """Return the id of the key that some stored version needs; empty without data, or if that one is damaged."""
+        first = _first_envelope(self._directory)
+        if first is None:
+            return b""
+        with first.open("rb") as file:
+            return _key_id(file.read(_HEAD.size))
 
     def _remove_leftovers(self) -> None:
         for path in list(self._directory.glob(f"*/*{_TEMPORARY}")):

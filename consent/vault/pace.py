@@ -10,12 +10,15 @@ from typing import Final
 
 CALLS: Final = 500  # of one process; Key Vault counts 4,000 per ten seconds for a vault, whoever asks
 SECONDS: Final = 10.0
+_SLOWEST = 0.5  # seconds between two calls, after many refusals
+_RECOVERY = 0.995  # per call: after some 140 calls without a refusal the speed is what it was before the last one
 
 
 class Pace:
     """Admits calls evenly, with a little burst, in all threads of this process together.
 
-    In any window of ``seconds`` at most ``1.1 * calls`` begin.
+    In any window of ``seconds`` at most ``1.1 * calls`` begin. Each refusal halves the speed, which then recovers, so a
+    vault with a lower limit, or shared with others, is approached and not stormed.
 
     Args:
         calls: how many in ``seconds``.
@@ -31,7 +34,7 @@ class Pace:
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = lambda: random.uniform(0, 2),  # noqa: S311
     ) -> None:
-        self._interval = seconds / calls
+        self._fastest = self._interval = seconds / calls
         self._burst = seconds / 10
         self._clock = clock
         self._sleep = sleep
@@ -55,11 +58,13 @@ class Pace:
             if wait > longest:
                 return wait
             self._next = turn + self._interval
+            self._interval = max(self._fastest, self._interval * _RECOVERY)
         if wait:
             self._sleep(wait)
         return 0.0
 
     def pause(self, seconds: float) -> None:
-        """Hold all calls back for so long: the vault asked for it."""
+        """Hold all calls back for so long, as the vault asked, and go slower afterwards."""
         with self._lock:
+            self._interval = min(self._interval * 2, _SLOWEST)
             self._next = max(self._next, self._clock() + seconds + self._jitter())

@@ -43,6 +43,8 @@ class RemoteError(Exception):
 
     retryable: ClassVar[bool] = False
     summary: ClassVar[str] = "The service answered with an error"
+    token_lifetime: int | None = None
+    """Seconds that a token lives after its sign-in, where the service named them; set by the client that read it."""
 
     def __init__(
         self,

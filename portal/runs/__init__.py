@@ -10,6 +10,7 @@ A *kind* of work is registered once, in an app's ``ready()``, and everything els
         work=work,      # (key, subject, context) -> Outcome; in a thread, over the network, without the database
         write=write,    # (done, context); one transaction around it; few queries for all of them
         after=after,    # (subject, context), optional: a call over the network for once the result is committed
+        settle=settle,  # (subjects, context), optional: write what came of those calls; few queries for all of them
         release=release,  # (subjects, context), optional: give back what load took, for units without a result
     ))
 
@@ -23,7 +24,7 @@ What a kind must keep:
 * ``work`` is safe to run again (R-02, R-20), takes its time limit from the engine and reaches the network only through
   the guarded session, where the engine paces every call (``pacing``). It never raises for a failure that it knows; what
   it raises all the same becomes the outcome ``unexpected_error`` of this unit (R-30).
-* ``work`` runs no query, unless the kind says ``uses_database``: then its connection is closed after each unit.
+* ``work`` runs no query, unless the kind says ``uses_database``: then its thread has a connection of its own.
 * ``write`` gets only units that this executor still holds; whoever lost its lease writes nothing (R-03, R-27).
 * An outcome with ``retry_after`` is put back and comes again, at most five times (R-16); ``write`` sees the last one.
 * An outcome with ``systemic`` says that the cause is on our side. Five at the start, or more than a fifth of the last

@@ -23,7 +23,6 @@ from portal.microsoft.http import budget_left, paced
 from portal.runs import buckets
 
 HORIZON_SECONDS = 0.5  # so far ahead an executor takes times; what it does not use is lost to others
-_STALE_SECONDS = 0.1  # a time that was not used by then is dropped: saved times would add up to a burst
 _REMEMBERED_GROUPS = 2_000
 _COMPLAINT_SECONDS = 5.0
 _COMPLAINING_GROUPS = 3  # so many partners refused within that time: it is not the partner, it is the application
@@ -43,12 +42,32 @@ class Place:
     group: int
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which limit a request counts for.
+
+    Attributes:
+        rate: calls a second of all processes.
+        per_application: counts for each application and cloud, and otherwise for all calls of this name.
+        saved_seconds: a time that was not used may be used so much later; what is saved so can add up to a burst.
+    """
+
+    name: str
+    rate: float
+    per_application: bool = True
+    saved_seconds: float = 1.0
+
+    def limit(self, place: Place) -> str:
+        return f"{self.name}:{place.cloud}:{place.application}" if self.per_application else self.name
+
+
 @dataclass(slots=True)
 class _Limit:
     """One shared limit as this process sees it."""
 
     name: str
     nominal: float
+    saved_seconds: float
     times: deque[float] = field(default_factory=deque)
     asked: int = 0  # calls since times were last fetched
     waiting: int = 0
@@ -82,9 +101,9 @@ class Pacer:
     """Paces all calls of one executor.
 
     Args:
-        service_of: names the limit of a request by host and path: (name, calls a second, counts per application).
+        rule_of: names the limit of a request by host and path.
         per_group: calls a second of one partner.
-        run_limit: name and rate of the run's own limit.
+        run_rule: the run's own limit.
         alive: tells whether the executor still holds its lease and wants to go on.
         thirsty: called from any thread when times ran out; wakes the thread that replenishes.
     """
@@ -92,16 +111,16 @@ class Pacer:
     def __init__(
         self,
         *,
-        service_of: Callable[[str, str], tuple[str, float, bool]],
+        rule_of: Callable[[str, str], Rule],
         per_group: float,
-        run_limit: tuple[str, float] | None,
+        run_rule: Rule | None,
         alive: Callable[[], bool],
         thirsty: Callable[[], None],
         inline: bool = False,
     ) -> None:
-        self._service_of = service_of
+        self._rule_of = rule_of
         self._per_group = per_group
-        self._run_limit = run_limit
+        self._run_rule = run_rule
         self._alive = alive
         self._thirsty = thirsty
         self._inline = inline
@@ -130,31 +149,29 @@ class Pacer:
             Throttled: it would take longer than the unit has; nothing was sent.
         """
         place: Place = self._local.place
-        service, nominal, per_application = self._service_of(netloc, path)
-        name = f"{service}:{place.cloud}:{place.application}" if per_application else service
-        self._wait_share(place.group, service)
-        if self._run_limit is not None:
-            self._wait_limit(*self._run_limit)
-        self._wait_limit(name, nominal)
+        rule = self._rule_of(netloc, path)
+        self._wait_share(place.group, rule.name)
+        if self._run_rule is not None:
+            self._wait_limit(self._run_rule, place)
+        self._wait_limit(rule, place)
         self.calls += 1
 
     def answered(self, netloc: str, path: str, status: int, retry_after: float | None, seconds: float) -> None:
         """Learn from an answer; a 429 holds the partner, and when several partners get one, the application."""
         place: Place = self._local.place
-        service, nominal, per_application = self._service_of(netloc, path)
-        name = f"{service}:{place.cloud}:{place.application}" if per_application else service
+        rule = self._rule_of(netloc, path)
         with self._changed:
-            latency = self.latency.setdefault(service, Latency())
+            latency = self.latency.setdefault(rule.name, Latency())
             latency.calls += 1
             latency.seconds += seconds
-            limit = self._limits.setdefault(name, _Limit(name, nominal))
+            limit = self._limit(rule, place)
             limit.answers += 1
             if status != 429:
                 return
             latency.throttled += 1
             now = time.monotonic()
             hold = retry_after if retry_after is not None else 10.0
-            self._share(place.group, service, now).held_until = now + hold
+            self._share(place.group, rule.name, now).held_until = now + hold
             limit.complaints.append((now, place.group))
             while limit.complaints and limit.complaints[0][0] < now - _COMPLAINT_SECONDS:
                 limit.complaints.popleft()
@@ -192,9 +209,15 @@ class Pacer:
             self._shares.move_to_end(key)
         return share
 
-    def _wait_limit(self, name: str, nominal: float) -> None:
+    def _limit(self, rule: Rule, place: Place) -> _Limit:
+        name = rule.limit(place)
+        if name not in self._limits:
+            self._limits[name] = _Limit(name, rule.rate, rule.saved_seconds)
+        return self._limits[name]
+
+    def _wait_limit(self, rule: Rule, place: Place) -> None:
         with self._changed:
-            limit = self._limits.setdefault(name, _Limit(name, nominal))
+            limit = self._limit(rule, place)
             limit.asked += 1
             limit.waiting += 1
         try:
@@ -202,7 +225,7 @@ class Pacer:
                 self._check()
                 with self._changed:
                     now = time.monotonic()
-                    while limit.times and limit.times[0] < now - _STALE_SECONDS:
+                    while limit.times and limit.times[0] < now - limit.saved_seconds:
                         limit.times.popleft()
                         limit.unused += 1
                     if limit.times:
@@ -210,7 +233,7 @@ class Pacer:
                         break
                     held = limit.held_until - now
                 if held > 0:
-                    self._sleep(held, name)
+                    self._sleep(held, limit.name)
                 elif self._inline:
                     self.replenish()
                 else:
@@ -222,7 +245,7 @@ class Pacer:
             with self._changed:
                 limit.waiting -= 1
         if pause > 0:
-            self._sleep(pause, name)
+            self._sleep(pause, limit.name)
 
     def _sleep(self, seconds: float, about: str) -> None:
         """Wait in slices, so that a stop is noticed. Raises Throttled when the unit has not so much time."""
@@ -252,10 +275,10 @@ class Pacer:
             with self._changed:
                 if limit.held_until > now:
                     continue
-                ahead = sum(1 for each in limit.times if each >= now)
+                ahead = sum(1 for each in limit.times if each >= now - limit.saved_seconds)
                 if not (limit.asked or limit.waiting) or ahead >= max(limit.size / 2, limit.waiting, 1):
                     continue
-                size = max(limit.size // 2, 1) if limit.unused else limit.size * 2
+                size = max(limit.size // 2, 1) if limit.unused > limit.size / 2 else limit.size * 2
                 most = max(int(limit.nominal * HORIZON_SECONDS), 1)
                 calls = limit.size = min(max(size, limit.waiting), most)
                 limit.asked = limit.unused = 0

@@ -1,6 +1,8 @@
-"""How an application proves itself at the token endpoint: a client secret, or an assertion signed by its certificate.
+"""How an application proves itself at the token endpoint: a client secret, an assertion signed by its certificate, or
+the token of a managed identity that it trusts.
 
-Source: Microsoft identity platform, "Application authentication certificate credentials".
+Source: Microsoft identity platform, "Application authentication certificate credentials" and "Configure an application
+to trust a managed identity".
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from portal.microsoft.clouds import NationalCloud
 from portal.sandbox.refusals import Refused
-from portal.sandbox.tokens import b64, unb64
+from portal.sandbox.tokens import b64, signing_key, unb64, verified_claims
 from portal.sandbox.world import Application, World
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -34,7 +36,8 @@ def authenticate(
 
     Raises:
         Refused: 7000218 nothing sent, 7000215 wrong secret, 7000222 expired secret, 700027 certificate or signature,
-            700024 time, 50013 form or audience of the assertion.
+            700024 time, 50013 form or audience of the assertion; 700211, 700212, 700213 issuer, audience, subject and
+            700229 kind of a managed identity's token.
     """
     if form.get("client_assertion"):
         if form.get("client_assertion_type") != _ASSERTION_TYPE:
@@ -56,6 +59,9 @@ def _check_assertion(
     world: World, cloud: NationalCloud, tenant_text: str, application: Application, assertion: str
 ) -> None:
     head, body, signature, header, claims = _parse(assertion)
+    if header.get("kid") == signing_key(cloud.key).kid:
+        _check_federated(world, cloud, application, assertion)
+        return
     certificate = _certificate_of(application, header)
     public = certificate.public_key()
     if not isinstance(public, rsa.RSAPublicKey):
@@ -79,6 +85,18 @@ def _check_assertion(
         raise Refused(50013, "The assertion's audience is wrong.")
     if claims.get("iss") != application.app_id or claims.get("sub") != application.app_id or not claims.get("jti"):
         raise Refused(700027, "The assertion's issuer, subject or identifier is not right.")
+    _check_times(claims, world.now())
+
+
+def _check_federated(world: World, cloud: NationalCloud, application: Application, assertion: str) -> None:
+    claims = verified_claims(cloud.key, assertion)
+    if claims is None:
+        raise Refused(50013, "The assertion's signature is not valid.")
+    for place, (name, code) in enumerate([("iss", 700211), ("sub", 700213), ("aud", 700212)]):
+        if claims.get(name) not in {trusted[place] for trusted in application.federated}:
+            raise Refused(code, f"No matching federated identity record found for the assertion's {name}.")
+    if claims.get("idtyp") != "app":
+        raise Refused(700229, "Only app tokens can be used as federated credentials.")
     _check_times(claims, world.now())
 
 

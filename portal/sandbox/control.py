@@ -18,6 +18,7 @@ from aiohttp import web
 
 from portal.sandbox import scenarios
 from portal.sandbox.entra import Shown
+from portal.sandbox.managed_identity import trust
 from portal.sandbox.world import Fault, Refusal, Tamper
 
 if TYPE_CHECKING:
@@ -118,13 +119,18 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         raise web.HTTPNotFound(text="no such relationship")
 
     async def credential(request: web.Request) -> web.Response:
-        """Register a certificate (``certificate``: base64 DER) or a secret with the application, as its owner would."""
+        """Register a credential with the application, as its owner would.
+
+        ``certificate``: base64 DER; ``secret``; or ``managed_identity``: a client id, which the host gets as well.
+        """
         body = await read(request)
         application = world.applications.get(request.match_info["app_id"])
         if application is None:
             raise web.HTTPNotFound(text="no such application")
         if "certificate" in body:
             application.certificates.append(base64.b64decode(body["certificate"]))
+        if "managed_identity" in body:
+            trust(world, sandbox.clouds[body.get("cloud", "global")], application, body["managed_identity"])
         if "secret" in body:
             application.secrets[body["secret"]] = world.now() + float(body.get("seconds", 86_400 * 365))
         if "redirect_uri" in body:

@@ -20,7 +20,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud, local_clouds
-from portal.sandbox import certificates, control, entra, graph, key_vault, partner_center, scenarios
+from portal.sandbox import certificates, control, entra, graph, key_vault, managed_identity, partner_center, scenarios
 from portal.sandbox.faults import Faults
 from portal.sandbox.notes import CLOUD, CLOUDS, CORRELATION, VAULT
 from portal.sandbox.world import World
@@ -103,6 +103,7 @@ class Sandbox:
             "partnercenter": partner_center.routes,
             "graph": graph.routes,
             "vault": key_vault.routes,
+            "identity": managed_identity.routes,
         }
         application = web.Application(client_max_size=MAX_REQUEST_BYTES)
         routers: dict[str, web.UrlDispatcher] = {}
@@ -130,6 +131,8 @@ class Sandbox:
 
     def _place(self, request: web.Request) -> tuple[str, NationalCloud, str] | None:
         """Return service, cloud and vault name for the request's host."""
+        if request.path == managed_identity.PATH and not request.secure:
+            return "identity", self.clouds["global"], ""
         labels = request.host.partition(":")[0].lower().split(".")
         if labels == ["control", "localhost"]:
             return "control", self.clouds["global"], ""

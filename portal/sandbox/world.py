@@ -63,7 +63,18 @@ class Application:
     """Secret value: end, epoch seconds."""
     certificates: list[bytes] = field(default_factory=list)
     """DER."""
+    federated: list[tuple[str, str, str]] = field(default_factory=list)
+    """Issuer, subject and audience of tokens that serve as its credential."""
     enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagedIdentity:
+    """A user-assigned identity of the host on which the portal runs."""
+
+    client_id: str
+    principal_id: str
+    tenant_id: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -309,6 +320,8 @@ class World:
         self.offset = 0.0
         self.tenants: dict[str, Tenant] = {}
         self.applications: dict[str, Application] = {}
+        self.identities: dict[str, ManagedIdentity] = {}
+        """By client id."""
         self.customers: dict[str, dict[str, str]] = {}
         """Partner tenant id: customer tenant id: relationshipToPartner."""
         self.relationships: list[Relationship] = []

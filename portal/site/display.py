@@ -108,6 +108,16 @@ def words(values: Sequence[str]) -> SafeString:
     return format_html('<ul class="chips">{}</ul>', chips)
 
 
+def steps(texts: Sequence[str]) -> SafeString:
+    """Return sentences as a numbered list of what to do."""
+    return format_html('<ol class="steps">{}</ol>', format_html_join("", "<li>{}</li>", ((text,) for text in texts)))
+
+
+def described(head: Any, text: str) -> SafeString:
+    """Return something short with a quieter explanation under it."""
+    return format_html('<div class="described">{}<small>{}</small></div>', head, text)
+
+
 def json_text(value: Any, encoder: type[json.JSONEncoder] | None = None) -> SafeString:
     """Return the value of a JSONField as indented text."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, cls=encoder)

@@ -19,8 +19,9 @@ from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import BrowserContext, Cookie, Page, Request, expect
 
+from consent.vault.base import PROBE_NAME
 from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import known_id
@@ -33,7 +34,7 @@ FLOW_COOKIE = "__Host-cpv-flow-token"
 
 _SEED = """
 import json, sys
-from consent import clients, links, registrations
+from consent import clients, links, rotation
 from portal.microsoft.secret import Secret
 from portal.sandbox import scenarios
 from portal.sandbox.world import known_id
@@ -42,11 +43,13 @@ from tests import builders
 given = json.loads(sys.stdin.read())
 registration = builders.registration(
     application_id=scenarios.application_id(), home_tenant_id=scenarios.vendor_tenant(), permission_set="extended",
-    state="draft", credential_kind="none", credential_name="", credential_version="",
+    state="draft", credential=None,
 )
-registrations.store_credential(
-    registration, Secret(given["secret"]), kind="secret", expires_at=None, vault=clients.vault(), actor=builders.ACTOR
+credential = rotation.add_secret(
+    registration, Secret(given["secret"]), expires_at=None, vault=clients.vault(), actor=builders.ACTOR
 )
+rotation.promote(credential, door=clients.tokens_with, actor=builders.ACTOR, allow_unproven=True)
+registration.refresh_from_db()
 registration.state = "active"
 registration.save()
 seeded = []
@@ -93,13 +96,16 @@ class BusyPortal:
         """The origin of the sign-in pages: another site for the browser."""
         return self.sandbox.clouds["global"].authority
 
+    @property
+    def _database(self) -> Path:
+        return Path(self.running.environment["DATABASE_URL"].removeprefix("sqlite:///"))
+
     def invite(self) -> Invitation:
         return self.invitations.pop()
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Read the portal's database."""
-        database = self.running.environment["DATABASE_URL"].removeprefix("sqlite:///")
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as connection:
             return connection.execute(sql, values).fetchall()
 
     def outcomes(self, invitation: Invitation) -> list[str]:
@@ -120,6 +126,49 @@ class BusyPortal:
         )
         return [generation for (generation,) in rows]
 
+    def audit(self, invitation: Invitation) -> list[str]:
+        """Return what the audit trail says about this partner, oldest first."""
+        rows = self.query(
+            "SELECT a.action FROM audit_auditevent a JOIN tenants_partnertenant p "
+            "ON json_extract(a.subject, '$.partner') = p.id WHERE p.tenant_id = ? ORDER BY a.sequence",
+            invitation.tenant_id,
+        )
+        return [action for (action,) in rows]
+
+    def vault(self) -> dict[Path, bytes]:
+        """Return every file of the embedded vault but those that prove it can be written."""
+        folder = Path(self.running.environment["VAULT_URL"])
+        return {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.parent.name != PROBE_NAME
+        }
+
+    @contextmanager
+    def without_database(self) -> Iterator[None]:
+        """Take the database away from the running portal: where the file was, nothing can be opened."""
+        path = self._database
+        parts = [part for part in path.parent.iterdir() if part.name.startswith(path.name)]
+        for part in parts:
+            part.rename(part.with_name(f"away-{part.name}"))
+        path.mkdir()
+        try:
+            yield
+        finally:
+            path.rmdir()
+            for part in parts:
+                part.with_name(f"away-{part.name}").rename(part)
+
+    def let_minutes_pass(self, invitation: Invitation, minutes: int) -> None:
+        """Move this partner's flows back, as if they had been started earlier."""
+        with closing(sqlite3.connect(self._database)) as connection, connection:
+            connection.execute(
+                "UPDATE consent_consentflow SET expires_at = strftime('%Y-%m-%d %H:%M:%f', expires_at, ?) "
+                "WHERE link_id IN (SELECT l.id FROM consent_consentlink l JOIN tenants_partnertenant p "
+                "ON l.partner_id = p.id WHERE p.tenant_id = ?)",
+                (f"-{minutes} minutes", invitation.tenant_id),
+            )
+
     def redemptions(self, invitation: Invitation) -> int:
         """Count the codes of this tenant that were brought to the token endpoint, accepted or not."""
         return sum(
@@ -135,6 +184,7 @@ class BusyPortal:
         assert self.outcomes(invitation).count("connected") == 1
         assert self.redemptions(invitation) == 1
         assert self.stored_generations(invitation) == [1]
+        assert self.audit(invitation).count("token.stored") == 1
 
     def assert_untouched(self, invitation: Invitation) -> None:
         """No code was spent and nothing was stored."""
@@ -246,3 +296,17 @@ def post_answer(page: Page, portal: BusyPortal, fields: dict[str, str], *, into:
         }""",
         [portal.base + CALLBACK, fields, into],
     )
+
+
+def cookies(context: BrowserContext) -> dict[str, Cookie]:
+    return {cookie["name"]: cookie for cookie in context.cookies()}
+
+
+def open_foreign_site(page: Page, portal: BusyPortal) -> None:
+    """Open a page of a site that belongs to nobody in the flow; it has no policy of its own."""
+    page.goto(f"https://foreign.localhost:{portal.sandbox.port}/")
+
+
+def open_sign_in_site(page: Page, portal: BusyPortal) -> None:
+    """Open a page on the origin of the sign-in pages, without their policy."""
+    page.goto(f"{portal.sign_in}/")

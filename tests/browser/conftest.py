@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -9,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,6 +158,36 @@ def _page(chromium: Browser) -> Iterator[Page]:
     page = context.new_page()
     yield page
     context.close()
+
+
+# Values of Chromium's preference ``profile.cookie_controls_mode``. Contexts like those of the other tests are incognito
+# and block third-party cookies anyway; only a profile of its own can allow them.
+ALLOW_THIRD_PARTY, BLOCK_THIRD_PARTY = 0, 1
+PersonWith = Callable[[int], AbstractContextManager[Page]]
+
+
+@pytest.fixture
+def person_with(chromium: Browser, tmp_path: Path) -> PersonWith:
+    """Start a browser with a profile on disk, in which third-party cookies are allowed or blocked.
+
+    Started again, it finds the profile as it was left.
+    """
+
+    @contextmanager
+    def start(cookie_controls: int) -> Iterator[Page]:
+        profile = tmp_path / "profile"
+        if not profile.exists():
+            (profile / "Default").mkdir(parents=True)
+            preferences = {"profile": {"cookie_controls_mode": cookie_controls}}
+            (profile / "Default" / "Preferences").write_text(json.dumps(preferences))
+        context = chromium.browser_type.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=CHROMIUM_FLAGS, ignore_https_errors=True
+        )
+        context.set_default_timeout(15_000)
+        yield context.new_page()
+        context.close()
+
+    return start
 
 
 def photograph(page: Page, name: str) -> None:

@@ -63,10 +63,11 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 
 def look(page: Page, name: str) -> list[Finding]:
-    findings = axe.judge(page, name)
+    admin = name.startswith("admin")
+    findings = axe.judge(page, name, reload=admin)
     if os.environ.get("KEEP_SCREENSHOTS") == "1":
         for scheme in axe.SCHEMES:
-            page.emulate_media(color_scheme=scheme)
+            axe.show(page, scheme, reload=admin)
             for width in axe.WIDTHS:
                 page.set_viewport_size({"width": width, "height": 900})
                 photograph(page, f"{name}-{scheme}-{width}")

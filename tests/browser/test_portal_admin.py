@@ -11,8 +11,8 @@ from django.utils import timezone
 from playwright.sync_api import Browser
 from pytest_django.live_server_helper import LiveServer
 
-from consent import links
-from consent.models import ConsentFlow, ConsentObservation, CustomerConsent
+from consent import campaigns, links
+from consent.models import ApplicationRegistration, Campaign, ConsentFlow, ConsentObservation, CustomerConsent
 from tenants.models import PartnerTag, PartnerTenant
 from tests import builders
 from tests.browser.conftest import photograph
@@ -34,6 +34,7 @@ def _database_beside_playwright() -> Iterator[None]:
 @pytest.fixture
 def base(transactional_db: None, settings: Any) -> Iterator[str]:
     settings.SECURE_SSL_REDIRECT = False
+    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
     server = LiveServer("localhost")  # not the fixture: that one starts before these settings
     yield server.url
     server.stop()
@@ -74,6 +75,14 @@ def fill() -> None:
         ConsentObservation.objects.create(
             consent=consent, observed_at=now, state="granted", grants=[HOSTILE], correlation_id=builders.guid()
         )
+    campaigns.create(
+        name=HOSTILE,
+        registration=registration,
+        reason=Campaign.Reason.NEW_SCOPE,
+        partners=PartnerTenant.objects.all(),
+        link_days=14,
+        actor=builders.ACTOR,
+    )
 
 
 @pytest.mark.req("S-65")
@@ -88,6 +97,9 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     sign_in(page, base, username="anna", password=PASSWORD)
     paths = admin_paths()
     assert any("/consent/customerconsent/" in path and path.endswith("/change/") for path in paths)
+    campaign = Campaign.objects.get().pk
+    paths += [f"/admin/consent/campaign/{campaign}/{name}/" for name in ("send", "remind", "close")]
+    paths += [f"/admin/consent/campaign/add/?registration={ApplicationRegistration.objects.get().pk}"]
     for path in paths:
         open_pages(page, watch, base, [path])
         assert page.locator("img[onerror]").count() == 0, path

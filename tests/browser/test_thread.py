@@ -52,7 +52,8 @@ def test_the_whole_thread(running_portal: RunningPortal, staff: Page, partner: P
     photograph(staff, "02-registration")
     save(staff)
     expect(staff.locator("body")).to_contain_text("was added successfully")
-    portal.manage("store_credential", "1", "secret", "--activate", given=secret)
+    portal.manage("add_credential", "1", "secret", given=secret)
+    portal.manage("promote_credential", "1", "--unproven", "--activate")
 
     staff.goto(f"{portal.base}/admin/tenants/partnertenant/add/")
     staff.fill("[name=name]", "Northwind Cloud")

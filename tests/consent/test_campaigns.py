@@ -18,6 +18,7 @@ import pytest
 from django.conf import settings as portal_settings
 from django.core.mail.backends.locmem import EmailBackend
 from django.db import connection
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
@@ -97,9 +98,8 @@ def remind(campaign: Campaign, **limits: Any) -> list[campaigns.Mailing]:
 
 
 def let_time_pass(by: timedelta = QUIET_OVER) -> None:
-    for item in CampaignPartner.objects.all():
-        item.attempted_at = item.attempted_at and item.attempted_at - by
-        item.save()
+    """Let all links, and with them their mails, grow older."""
+    ConsentLink.objects.update(created_at=F("created_at") - by)
 
 
 def progress(campaign: Campaign) -> list[str]:
@@ -694,6 +694,27 @@ def test_who_is_not_done_is_reminded_and_who_waits_for_us_is_not(
     attempt(link_of(items(campaign)[0]), outcome, problem)
     let_time_pass()
     assert bool(remind(campaign)) is reminded
+
+
+def test_a_link_that_staff_send_again_counts_as_the_campaigns_mail(
+    registration: ApplicationRegistration, mail_server: MailServer
+) -> None:
+    campaign = make(registration, partners(2))
+    first, second = items(campaign)
+    mail_server.refuse.add(second.partner.contact_email)
+    send(campaign)
+    let_time_pass()
+    mail_server.refuse.clear()
+    for item in (first, second):
+        with open_mailer() as mailer:
+            invitations.send_again(link_of(item), mailer=mailer, actor=builders.ACTOR)
+
+    assert (send(campaign), remind(campaign)) == ([], []), "both were mailed a moment ago"
+    assert progress(campaign) == [Progress.SENT] * 2
+    first, second = items(campaign)
+    assert (first.reminded_at is None, second.reminded_at is None) == (False, True)
+    let_time_pass()
+    assert len(remind(campaign)) == 2
 
 
 # --- finishing --------------------------------------------------------------------------------------------------------

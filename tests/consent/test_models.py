@@ -9,6 +9,7 @@ import pytest
 from django.db import IntegrityError, models, transaction
 from django.utils import timezone
 
+from consent.credential_models import ApplicationCredential
 from consent.models import (
     ApplicationGrant,
     ApplicationRegistration,
@@ -64,11 +65,35 @@ def test_a_customer_is_once_per_partner_and_may_have_two_partners() -> None:
     assert CustomerTenant.objects.for_partner(first).count() == 1
 
 
-@pytest.mark.parametrize("missing", ["credential_name", "credential_version"])
-def test_a_registration_without_a_credential_stays_a_draft(missing: str) -> None:
+def test_a_registration_without_a_credential_stays_a_draft() -> None:
     builders.registration()
-    assert refuses(ApplicationRegistration.objects.all(), **{missing: ""})
-    assert not refuses(ApplicationRegistration.objects.all(), **{missing: "", "state": "draft"})
+    assert refuses(ApplicationRegistration.objects.all(), credential=None)
+    assert not refuses(ApplicationRegistration.objects.all(), credential=None, state="draft")
+
+
+@pytest.mark.req("S-39")
+def test_a_registration_has_one_current_credential_and_no_other_has_it() -> None:
+    first, second = builders.registration(), builders.registration()
+    assert refuses(ApplicationRegistration.objects.filter(pk=second.pk), credential=first.credential)
+
+
+@pytest.mark.req("S-39")
+def test_a_row_points_to_its_credential_and_says_what_it_is() -> None:
+    kinds = {
+        kind: ApplicationCredential.objects.filter(pk=builders.credential(builders.registration(), **columns).pk)
+        for kind, columns in {
+            "secret": {},
+            "certificate": {"kind": "certificate", "key_id": "x", "public_certificate": "PEM"},
+            "federated": {"kind": "federated", "key_id": "x", "secret_name": "", "secret_version": ""},
+        }.items()
+    }
+    assert refuses(kinds["secret"], secret_version="")
+    assert refuses(kinds["certificate"], public_certificate="")
+    assert refuses(kinds["federated"], key_id="")
+    assert refuses(kinds["federated"], secret_name="rt-1", secret_version="2")
+    assert refuses(kinds["secret"], expires_at=NOW - timedelta(days=365))
+    assert refuses(kinds["secret"], proven_at=NOW)
+    assert refuses(kinds["secret"], refused_code="AADSTS7000215")
 
 
 def test_a_registration_is_once_per_cloud_and_a_grant_once_per_resource() -> None:

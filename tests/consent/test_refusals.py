@@ -36,7 +36,7 @@ def token_calls(portal: Portal) -> int:
 def stored_tokens(portal: Portal) -> int:
     """Count secrets beside the application's credential and the write probe."""
     names = {path.name for path in Path(settings.VAULT_URL).iterdir() if path.is_dir()}
-    return len(names - {PROBE_NAME, portal.registration.credential_name})
+    return len(names - {PROBE_NAME, portal.credential_name})
 
 
 def assert_refused(portal: Portal, problem: str) -> None:

@@ -524,7 +524,12 @@ def test_a_late_writers_token_is_adopted_when_nobody_was_faster(
     watched = watch_vault(monkeypatch)
     custody.stop_time(monkeypatch, time.monotonic)
     consent = either.consent()
-    watched.after = lambda operation: operation == "write" and lend_to_another(consent, seconds=0.5)  # type: ignore[func-returns-value]
+
+    def lend(operation: str) -> None:
+        if operation == "write":
+            lend_to_another(consent, seconds=0.5)
+
+    watched.after = lend
 
     ask(consent, fresh=True)
 
@@ -543,7 +548,12 @@ def test_a_late_version_that_nobody_can_decide_about_is_left_to_the_next_renewal
     before = either.consent()
     passed = 0.0
     slept = custody.stop_time(monkeypatch, lambda: passed + sum(slept))
-    watched.after = lambda operation: operation == "write" and lend_to_another(before)  # type: ignore[func-returns-value]
+
+    def lend(operation: str) -> None:
+        if operation == "write":
+            lend_to_another(before)
+
+    watched.after = lend
     make_due(before)
 
     ask(before, fresh=True)

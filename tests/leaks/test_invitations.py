@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core import mail
 from django.urls import reverse
-from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import campaigns
-from consent.models import Campaign, CampaignPartner, ConsentLink
+from consent.models import Campaign, ConsentLink
 from tenants.models import PartnerTenant
 from tests import builders
+from tests.consent.test_campaigns import let_time_pass
 from tests.leaks.conftest import Gate
 from tests.leaks.test_thread import crawl_admin
 from tests.smtp import serving
@@ -76,7 +75,7 @@ def campaign_of_staff(gate: Gate, staff: Watched) -> None:
     campaign = Campaign.objects.get()
     staff.confirm(staff.get(f"/admin/consent/campaign/{campaign.pk}/send/"))
     open_the_mail(gate)
-    CampaignPartner.objects.update(attempted_at=timezone.now() - timedelta(days=4))
+    let_time_pass()
     staff.confirm(staff.get(f"/admin/consent/campaign/{campaign.pk}/remind/"))
     open_the_mail(gate)
     staff.confirm(staff.get(f"/admin/consent/campaign/{campaign.pk}/close/"))
@@ -86,7 +85,7 @@ def campaign_of_an_operator(gate: Gate, staff: Watched) -> None:
     campaign = _campaign(gate)
     gate.command("send_campaign", str(campaign.pk))
     open_the_mail(gate)
-    CampaignPartner.objects.update(attempted_at=timezone.now() - timedelta(days=4))
+    let_time_pass()
     gate.command("send_campaign", str(campaign.pk), "--remind")
     open_the_mail(gate)
 

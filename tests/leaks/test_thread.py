@@ -19,11 +19,10 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import approvals, clients, demo, flow, links, views
+from consent import approvals, clients, demo, flow, links, rotation, views
 from consent.entra import EntraClient
 from consent.id_tokens import IdTokenValidator
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, WaitingToken
-from consent.registrations import store_credential
 from consent.tokens import TokenService
 from consent.vault.local import LocalVault
 from portal.microsoft.identifiers import new_correlation_id
@@ -121,14 +120,8 @@ def test_a_certificate_leaves_neither_its_key_nor_an_assertion_anywhere(gate: Ga
     gate.canaries.add("private key", *(line for line in private.splitlines() if len(line) == 64))
     registration = gate.portal.registration
     gate.portal.sandbox.world.applications[registration.application_id].certificates.append(der)
-    store_credential(
-        registration,
-        secret,
-        kind="certificate",
-        expires_at=timezone.now() + timedelta(days=30),
-        vault=clients.vault(),
-        actor=builders.ACTOR,
-    )
+    credential = rotation.add_certificate(registration, secret, vault=clients.vault(), actor=builders.ACTOR)
+    rotation.promote(credential, door=clients.tokens_with, actor=builders.ACTOR, allow_unproven=True)
     run_thread(gate)
     assert_clean(gate, *REDEEMED, "private key", "client assertion")
 
@@ -209,11 +202,7 @@ def vault_breaks_after_the_code_was_spent(gate: Gate) -> None:
     who = gate.browser()
     answer = gate.portal.at_microsoft(gate.portal.press_continue(who, gate.portal.link()))
     assert views._probe(clients.vault())
-    clients._credential(
-        gate.portal.registration.credential_kind,
-        gate.portal.registration.credential_name,
-        gate.portal.registration.credential_version,
-    )
+    clients.entra(gate.portal.registration, new_correlation_id())  # parsed, as after the first use
     folder = Path(configured.VAULT_URL)
     folder.rename(folder.with_name("away"))
     gate.portal.come_back(who, answer)
@@ -395,5 +384,5 @@ def test_a_bug_in_any_step_mails_and_shows_no_secret(
 def test_a_registration_never_shows_its_credential(gate: Gate) -> None:
     crawl_admin(gate)
     gate.canaries.add("link", "A" * 43)
-    assert ApplicationRegistration.objects.get().credential_name
+    assert ApplicationRegistration.objects.get().credential is not None
     assert_clean(gate, "client secret")

@@ -16,7 +16,7 @@ from portal.microsoft.errors import Throttled
 from portal.microsoft.http import GuardedSession, time_budget
 from portal.runs import buckets, limits
 from portal.runs.models import RateBucket
-from portal.runs.pacing import Halted, Pacer, Place
+from portal.runs.pacing import Halted, Pacer, Place, Rule
 
 HOST = "api.partnercenter.microsoft.com"
 
@@ -98,9 +98,9 @@ def test_a_changed_setting_counts_at_once() -> None:
 
 def pacer(rate: float = 100.0, *, per_group: float = 1000.0, alive: Callable[[], bool] = lambda: True) -> Pacer:
     return Pacer(
-        service_of=lambda netloc, path: (netloc, rate, False),
+        rule_of=lambda netloc, path: Rule(netloc, rate, per_application=False, saved_seconds=0.1),
         per_group=per_group,
-        run_limit=None,
+        run_rule=None,
         alive=alive,
         thirsty=lambda: None,
         inline=True,
@@ -186,9 +186,9 @@ def test_nothing_is_sent_once_the_lease_is_gone() -> None:
 def test_the_session_asks_before_each_request_and_tells_what_was_answered() -> None:
     session = GuardedSession(is_allowed=lambda netloc: netloc == HOST)
     one = Pacer(
-        service_of=limits.service_of,
+        rule_of=limits.rule_of,
         per_group=5,
-        run_limit=("run:1", 1000.0),
+        run_rule=Rule("run:1", 1000.0, per_application=False),
         alive=lambda: True,
         thirsty=lambda: None,
         inline=True,
@@ -222,4 +222,5 @@ def test_the_session_asks_before_each_request_and_tells_what_was_answered() -> N
 def test_every_request_counts_for_its_limit(settings: Any, url: str, limit: tuple[str, float, bool]) -> None:
     settings.VAULT_URL = "https://cpv.vault.azure.net"
     parts = urlsplit(url)
-    assert limits.service_of(parts.netloc, parts.path) == limit
+    rule = limits.rule_of(parts.netloc, parts.path)
+    assert (rule.name, rule.rate, rule.per_application) == limit

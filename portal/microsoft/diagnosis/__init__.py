@@ -10,7 +10,12 @@ The rows stand in ``entra_accounts``, ``entra_ours`` and ``services``; this modu
 from __future__ import annotations
 
 from portal.microsoft.diagnosis import entra, services
-from portal.microsoft.diagnosis.entra import callback_error_codes, diagnose_token_error
+from portal.microsoft.diagnosis.entra import (
+    callback_error_codes,
+    diagnose_token_error,
+    named_token_lifetime,
+    never_heals,
+)
 from portal.microsoft.diagnosis.rows import Diagnosis, FailureClass, Owner
 from portal.microsoft.diagnosis.services import diagnose_api_error
 from portal.microsoft.errors import RemoteError, Unreachable
@@ -23,6 +28,8 @@ __all__ = [
     "diagnose",
     "diagnose_api_error",
     "diagnose_token_error",
+    "named_token_lifetime",
+    "never_heals",
 ]
 
 

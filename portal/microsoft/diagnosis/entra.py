@@ -184,6 +184,16 @@ _UNREADABLE = row(
     error=UnexpectedResponse,
 )
 
+# No answer of Entra: we could not even ask. Which row it is, the cause in the raised error says.
+NO_MANAGED_IDENTITY = row(
+    FailureClass.OUR_CREDENTIAL,
+    Words(
+        Owner.US,
+        "This host got no token of the managed identity.",
+        "Assign the identity to every host on which the portal runs, and check its client id.",
+    ),
+)
+
 _COMPANIONS = frozenset({70002})  # stands beside the number that says more
 _LOST = frozenset({FailureClass.NEEDS_CONSENT, FailureClass.NEEDS_INTERACTION})
 _HEALS = frozenset({FailureClass.THROTTLED, FailureClass.TEMPORARY})
@@ -250,6 +260,13 @@ def _is_plausible(refined: Row, generic: Row, error: str) -> bool:
     return generic is not _UNREADABLE and refined.failure_class in _MAY_BECOME[generic.failure_class]
 
 
+def never_heals(code: str) -> bool:
+    """Tell whether a code that a row kept (``AADSTS700082``) means that the stored token is dead for good."""
+    digits = code.removeprefix("AADSTS")
+    known = NUMBERS.get(int(digits)) if digits.isdecimal() and digits.isascii() else None
+    return known is not None and known.fatal_for_token
+
+
 def read_raised(error: RemoteError) -> Diagnosis:
     """Find the row from which an error of Entra was raised; the nearest generic one when it came from none.
 
@@ -282,6 +299,24 @@ def _rows_for(number: int) -> Iterator[Row]:
     yield from (_UNREADABLE, _NEW_ERROR, _BUSY, _NO_TENANT, ERRORS["server_error"])
     yield from ERRORS.values()
     yield from SUBERRORS.values()
+    yield NO_MANAGED_IDENTITY
+
+
+_TOO_OLD = 70043
+_LIFETIME = re.compile(r"maximum allowed lifetime for this request is ([0-9]{1,9})(?![0-9])")
+_SHORTEST_LIFETIME, _LONGEST_LIFETIME = 3600, 90 * 86_400
+
+
+def named_token_lifetime(error_codes: Sequence[int], error_description: str) -> int | None:
+    """Return the seconds that AADSTS70043 names as the lifetime of a sign-in, within 1 hour and 90 days.
+
+    The text counts only together with its code, because texts change; without a number there is no lifetime.
+    Source: Microsoft Entra error codes, AADSTS70043 (sign-in frequency of Conditional Access).
+    """
+    if _TOO_OLD not in error_codes:
+        return None
+    match = _LIFETIME.search(error_description[:2000])
+    return min(max(int(match[1]), _SHORTEST_LIFETIME), _LONGEST_LIFETIME) if match else None
 
 
 _CALLBACK_CODE = re.compile(r"AADSTS([0-9]{4,8})\b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from azure.core.credentials import TokenCredential
 
 from consent.vault.azure import AzureKeyVault, open_azure_vault
 from consent.vault.base import NameBlocked, SecretDisabled, SecretName, SecretVersion, new_secret_name
+from consent.vault.pace import Pace
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -286,3 +288,158 @@ def test_no_value_and_no_token_of_the_vault_is_logged_at_debug(
     assert caplog.records
     assert CANARY not in caplog.text
     assert "eyJ" not in caplog.text
+
+
+# --- more rights than Get and Set, each with its own identity --------------------------------------------------------
+
+
+@pytest.mark.req("S-40")
+def test_listing_needs_exactly_list_and_shows_our_entries_without_values(
+    azure_vault: AzureKeyVault, sandbox: Sandbox
+) -> None:
+    names = sorted(new_secret_name() for _ in range(30))  # more than a page
+    versions = {each: [write(azure_vault, each), write(azure_vault, each)] for each in names}
+    azure_vault.disable(names[0], versions[names[0]][0])
+    write(azure_vault, SecretName("somebody-elses"))
+    azure_vault.check_writable()
+    sandbox.world.vault_rights[scenarios.vault_application_id()] = {"list"}
+
+    assert sorted(azure_vault.names()) == names
+    infos = azure_vault.versions(names[0])
+    assert {each.version: each.enabled for each in infos} == dict(zip(versions[names[0]], [False, True], strict=True))
+    assert [(each.record, each.generation) for each in infos] == [("41", 7)] * 2
+    assert azure_vault.versions(new_secret_name()) == []
+    with pytest.raises(AccessDenied):
+        azure_vault.read(names[0], versions[names[0]][1])
+
+
+@pytest.mark.req("S-40")
+def test_the_web_identity_may_neither_list_nor_delete(
+    azure_vault: AzureKeyVault, sandbox: Sandbox, name: SecretName
+) -> None:
+    version = write(azure_vault, name)
+    for call in (
+        lambda: list(azure_vault.names()),
+        lambda: azure_vault.versions(name),
+        lambda: list(azure_vault.deleted_names()),
+        lambda: azure_vault.erase(name),
+    ):
+        with pytest.raises(AccessDenied) as caught:
+            call()
+        assert "appid" not in str(caught.value)
+    assert azure_vault.read(name, version).value.reveal() == CANARY
+
+
+@pytest.mark.req("S-40")
+@pytest.mark.req("S-41")
+def test_erasing_deletes_and_purges_and_says_when_the_vault_keeps_it_recoverable(
+    azure_vault: AzureKeyVault, sandbox: Sandbox, sandbox_vault_name: str, name: SecretName
+) -> None:
+    write(azure_vault, name)
+    other = new_secret_name()
+    write(azure_vault, other)
+    rights = sandbox.world.vault_rights
+    rights[scenarios.vault_application_id()] = {"delete", "purge"}
+    assert azure_vault.erase(name) is True
+    assert name not in state(sandbox, sandbox_vault_name).secrets
+    assert azure_vault.erase(name) is True
+
+    rights[scenarios.vault_application_id()] = {"delete"}
+    assert azure_vault.erase(other) is False
+    rights[scenarios.vault_application_id()] = {"list"}
+    assert list(azure_vault.deleted_names()) == [other]
+    rights[scenarios.vault_application_id()] = {"delete", "purge"}
+    sandbox.world.switches["vault_purge_protection"] = True
+    assert azure_vault.erase(other) is False
+    sandbox.world.switches["vault_purge_protection"] = False
+    assert azure_vault.erase(other) is True
+
+
+@pytest.mark.req("S-40")
+def test_a_deletion_that_still_runs_is_purged_by_the_next_call(
+    azure_vault: AzureKeyVault, sandbox: Sandbox, sandbox_vault_name: str, name: SecretName
+) -> None:
+    write(azure_vault, name)
+    sandbox.world.vault_rights[scenarios.vault_application_id()] = {"delete", "purge"}
+    sandbox.world.switches["vault_delete_seconds"] = 60.0
+    assert azure_vault.erase(name) is False
+    sandbox.world.advance(61)
+    assert azure_vault.erase(name) is True
+    assert name not in state(sandbox, sandbox_vault_name).secrets
+
+
+# --- the budget -------------------------------------------------------------------------------------------------------
+
+
+def paced(
+    sandbox: Sandbox, session: GuardedSession, credential: TokenCredential, vault_name: str
+) -> tuple[AzureKeyVault, list[float]]:
+    """Open the vault with a budget of 80 calls in ten seconds, on a clock that only sleeping moves."""
+    now = [1_000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    pace = Pace(80, clock=lambda: now[0], sleep=sleep, jitter=lambda: 0.0)
+    address = f"https://{vault_name}{sandbox.clouds['global'].vault_suffix}"
+    return open_azure_vault(address, credential, session=session, pace=pace), now
+
+
+@pytest.mark.req("R-08")
+@pytest.mark.parametrize("date", [False, True], ids=["seconds", "HTTP date"])
+def test_after_a_429_no_call_leaves_until_the_time_that_the_vault_named(
+    sandbox: Sandbox,
+    sandbox_session: GuardedSession,
+    sandbox_credential: TokenCredential,
+    sandbox_vault_name: str,
+    name: SecretName,
+    date: bool,
+) -> None:
+    vault, now = paced(sandbox, sandbox_session, sandbox_credential, sandbox_vault_name)
+    version = write(vault, name)
+    wait = formatdate(time.time() + 120.5, usegmt=True) if date else "120"
+    sandbox.world.faults.append(Fault(service="vault", status=429, body="{}", headers={"Retry-After": wait}))
+    with pytest.raises(Throttled) as first:
+        vault.read(name, version)
+    assert first.value.retry_after == pytest.approx(120, abs=2)
+    calls = len(sandbox.world.ledger)
+    with pytest.raises(Throttled) as held:
+        vault.read(name, version)
+    assert held.value.retry_after == pytest.approx(120, abs=2)
+    assert len(sandbox.world.ledger) == calls
+    now[0] += 110
+    assert vault.read(name, version).value.reveal() == CANARY
+    assert now[0] == pytest.approx(1_120, abs=2)
+
+
+@pytest.mark.req("R-08")
+def test_a_time_beyond_five_minutes_is_cut_to_five_minutes(
+    sandbox: Sandbox,
+    sandbox_session: GuardedSession,
+    sandbox_credential: TokenCredential,
+    sandbox_vault_name: str,
+    name: SecretName,
+) -> None:
+    vault, now = paced(sandbox, sandbox_session, sandbox_credential, sandbox_vault_name)
+    version = write(vault, name)
+    sandbox.world.faults.append(Fault(service="vault", status=429, body="{}", headers={"Retry-After": "86400"}))
+    with pytest.raises(Throttled) as caught:
+        vault.read(name, version)
+    assert caught.value.retry_after == 300
+    now[0] += 300
+    vault.read(name, version)
+
+
+@pytest.mark.req("R-08")
+def test_many_calls_are_spread_over_their_windows(
+    sandbox: Sandbox,
+    sandbox_session: GuardedSession,
+    sandbox_credential: TokenCredential,
+    sandbox_vault_name: str,
+    name: SecretName,
+) -> None:
+    vault, now = paced(sandbox, sandbox_session, sandbox_credential, sandbox_vault_name)
+    version = write(vault, name)
+    for _ in range(159):
+        vault.read(name, version)
+    assert now[0] - 1_000 == pytest.approx(20 - 1, abs=0.3)

@@ -7,15 +7,12 @@ import os
 import random
 import resource
 import shutil
-import signal
 import stat
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,6 +26,7 @@ from portal.microsoft.errors import AccessDenied, NotFound, RemoteError, ServerF
 from portal.microsoft.secret import Secret
 from tests.consent.vault.conftest import FIRST_KEY, SECOND_KEY
 from tests.consent.vault.key_vault_answers import CANARY
+from tests.consent.vault.killing import forking_process, kill
 from tests.consent.vault.writers import NAME as KILLED_NAME
 from tests.consent.vault.writers import value_of
 
@@ -316,48 +314,13 @@ def test_a_leftover_of_a_killed_writer_is_ciphertext_and_is_cleaned(
     assert vault.read_newest(NAME).version == version
 
 
-@contextmanager
-def forking_process(directory: Path, key_file: Path) -> Iterator[Callable[[], int]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.consent.vault.writers", str(directory), str(key_file)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    stdin, stdout = process.stdin, process.stdout
-
-    def fork() -> int:
-        stdin.write("\n")
-        stdin.flush()
-        return int(stdout.readline())
-
-    try:
-        yield fork
-    finally:
-        stdin.close()
-        stdout.close()
-        process.wait(10)
-
-
-def kill(process: int) -> None:
-    """Kill and wait until the system has really ended it."""
-    deadline = time.monotonic() + 10
-    with suppress(ProcessLookupError):
-        while time.monotonic() < deadline:
-            os.kill(process, signal.SIGKILL)
-            time.sleep(0.001)
-        pytest.fail("the writer does not die")
-
-
 @pytest.mark.req("R-39")
 def test_readers_see_whole_versions_whenever_two_writers_are_killed(tmp_path: Path, directory: Path) -> None:
     key_file = tmp_path / "key"
     vault = LocalVault.open(directory, key_file)
     moments = random.Random(39)
     reads = 0
-    with forking_process(directory, key_file) as fork:
+    with forking_process("writers", directory, key_file) as fork:
         for _ in range(KILL_ROUNDS):
             writers = [fork(), fork()]
             until = time.monotonic() + moments.uniform(0.005, 0.08)

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponseBase
+from django.utils import timezone
+
+from consent import clients
+from consent.disconnect import confirm_revoked, disconnect
+from consent.health import ALERT_DAYS, token_age
+from consent.models import PartnerConsent
+from consent.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
+from consent.panels import CONSENT_TONES
+from consent.words import CHECK_WORDS
+from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.display import EMPTY, Tone, badge, described, guid, moment, steps, words
+
+State = PartnerConsent.State
+_OWNERS = {"us": "Us", "partner": "The partner", "customer": "The customer", "microsoft": "Microsoft"}
+_MFA_SOURCES = {
+    PartnerConsent.Mfa.PROVEN: "Partner Center answered isMfaCompliant: true.",
+    PartnerConsent.Mfa.MISSING: "Partner Center answered isMfaCompliant: false, or refused a call for want of MFA.",
+    PartnerConsent.Mfa.UNPROVEN: "Partner Center gave no verdict, and no verdict is not a proof.",
+}
+
+
+class EndsFilter(admin.SimpleListFilter):
+    """How soon a token ends."""
+
+    title = "ends"
+    parameter_name = "ends"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [
+            ("7", "Within 7 days"),
+            ("30", "Within 30 days"),
+            ("60", "Within 60 days"),
+            ("later", "Later"),
+            ("over", "Over already"),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> QuerySet[PartnerConsent]:
+        value, now = self.value(), timezone.now()
+        if value == "over":
+            return queryset.filter(Q(forecast_at__isnull=True) | Q(forecast_at__lt=now))
+        if value == "later":
+            return queryset.filter(forecast_at__gte=now + timedelta(days=60))
+        if value in {"7", "30", "60"}:
+            return queryset.filter(forecast_at__lt=now + timedelta(days=int(value)))
+        return queryset
+
+
+class AgeFilter(admin.SimpleListFilter):
+    """How long ago the stored token was renewed."""
+
+    title = "token age"
+    parameter_name = "age"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("0", "Under 30 days"), ("30", "30 days and more")] + [
+            (str(days), f"{days} days and more") for days in ALERT_DAYS
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> QuerySet[PartnerConsent]:
+        value, now = self.value(), timezone.now()
+        if value == "0":
+            return queryset.filter(stored_at__gt=now - timedelta(days=30))
+        if value in {"30", *map(str, ALERT_DAYS)}:
+            return queryset.filter(stored_at__lte=now - timedelta(days=int(value)))
+        return queryset
+
+
+@admin.register(PartnerConsent)
+class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
+    """What we know about each partner's token; nothing here can be typed (S-35)."""
+
+    icon = "key"
+    export_fields = [
+        "partner__name",
+        "partner__tenant_id",
+        "registration__name",
+        "state",
+        "last_class",
+        "last_owner",
+        "last_code",
+        "last_message",
+        "stored_at",
+        "forecast_at",
+        "forecast_cause",
+        "last_success_at",
+        "last_try_at",
+        "next_try_at",
+        "mfa",
+        "mfa_checked_at",
+    ]
+    list_display = ["partner", "shown_state", "what_next", "ends", "age", "last_success", "mfa"]
+    list_filter = ["state", "last_owner", EndsFilter, "forecast_cause", "last_class", AgeFilter, "mfa", "registration"]
+    list_select_related = ["partner", "registration"]
+    search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
+    actions = ["disconnect_partners", "confirm_revocation"]
+    fieldsets = [
+        (None, {"fields": ["partner", "registration", "shown_state", "what_next", "ends", "age", "next_try"]}),
+        ("Checks", {"fields": ["last_success", "last_try", "last_class", "last_owner", "last_code", "last_message"]}),
+        ("Sign-in", {"fields": ["consented", "account", "permissions", "shown_mfa", "shown_checks"]}),
+        ("Token", {"fields": ["generation", "stored", "short_fingerprint", "policy"]}),
+    ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: PartnerConsent | None = None) -> Any:
+        sets = super().get_fieldsets(request, obj)
+        if obj is not None and obj.state == State.DISCONNECTED:
+            return [*sets, ("Until the token is dead", {"fields": ["truth", "duties"]})]
+        return sets
+
+    def has_disconnect_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.disconnect_partnerconsent")
+
+    # --- state and what to do ---
+
+    @admin.display(ordering="state", description="State")
+    def shown_state(self, consent: PartnerConsent) -> str:
+        tone = CONSENT_TONES[State(consent.state)]
+        if is_stale(consent, timezone.now()):
+            since = "ever" if consent.last_success_at is None else f"since {consent.last_success_at:%Y-%m-%d %H:%M} UTC"
+            return described(badge(consent.get_state_display(), Tone.WARN), f"Not checked {since}.")
+        return badge(consent.get_state_display(), tone)
+
+    @admin.display(ordering="last_owner", description="What to do next")
+    def what_next(self, consent: PartnerConsent) -> str:
+        owner, text = next_step(consent, timezone.now())
+        if owner is None:
+            return text
+        return described(_OWNERS.get(owner.value, "Nobody"), text)
+
+    @admin.display(ordering="forecast_at", description="Ends")
+    def ends(self, consent: PartnerConsent) -> str:
+        if consent.forecast_at is None:
+            return EMPTY
+        now = timezone.now()
+        text = str(consent.get_forecast_cause_display())
+        if consent.forecast_at - now < SOON:
+            text = f"{text}. {ENDS[consent.forecast_cause].text}"
+        return described(moment(consent.forecast_at), text)
+
+    @admin.display(ordering="-stored_at", description="Token age")
+    def age(self, consent: PartnerConsent) -> str:
+        age = token_age(consent, timezone.now())
+        return EMPTY if age is None else f"{age.days} day{'' if age.days == 1 else 's'}"
+
+    @admin.display(ordering="last_success_at", description="Last success")
+    def last_success(self, consent: PartnerConsent) -> str:
+        return moment(consent.last_success_at, empty="never")
+
+    @admin.display(ordering="last_try_at", description="Last try")
+    def last_try(self, consent: PartnerConsent) -> str:
+        return moment(consent.last_try_at, empty="never")
+
+    @admin.display(ordering="next_try_at", description="Next try")
+    def next_try(self, consent: PartnerConsent) -> str:
+        return moment(consent.next_try_at, empty="none: only a new consent helps")
+
+    # --- sign-in and token ---
+
+    @admin.display(description="Consented")
+    def consented(self, consent: PartnerConsent) -> str:
+        return moment(consent.consented_at)
+
+    @admin.display(description="Account")
+    def account(self, consent: PartnerConsent) -> str:
+        return guid(consent.pinned_oid, label="object id")
+
+    @admin.display(description="MFA")
+    def shown_mfa(self, consent: PartnerConsent) -> str:
+        tones = {PartnerConsent.Mfa.PROVEN: Tone.GOOD, PartnerConsent.Mfa.MISSING: Tone.BAD}
+        head = badge(consent.get_mfa_display(), tones.get(PartnerConsent.Mfa(consent.mfa), Tone.WARN))
+        seen = f" Seen {consent.mfa_checked_at:%Y-%m-%d %H:%M} UTC." if consent.mfa_checked_at else ""
+        return described(head, _MFA_SOURCES[PartnerConsent.Mfa(consent.mfa)] + seen)
+
+    @admin.display(description="Proven at the sign-in")
+    def shown_checks(self, consent: PartnerConsent) -> str:
+        return words([f"{CHECK_WORDS[one['check']][one['state']]['label']}: {one['state']}" for one in consent.checks])
+
+    @admin.display(description="Granted permissions")
+    def permissions(self, consent: PartnerConsent) -> str:
+        return words(consent.granted_scopes)
+
+    @admin.display(description="Stored")
+    def stored(self, consent: PartnerConsent) -> str:
+        return moment(consent.stored_at, empty="never")
+
+    @admin.display(description="Fingerprint")
+    def short_fingerprint(self, consent: PartnerConsent) -> str:
+        return consent.fingerprint[:8]
+
+    @admin.display(description="Sign-in frequency policy")
+    def policy(self, consent: PartnerConsent) -> str:
+        if consent.sign_in_lifetime is None:
+            return "None seen"
+        return f"Microsoft named {consent.sign_in_lifetime / 3600:g} hours (AADSTS70043)"
+
+    # --- disconnecting (S-67) ---
+
+    @admin.display(description="The truth")
+    def truth(self, consent: PartnerConsent) -> str:
+        return TRUTH
+
+    @admin.display(description="What the partner's administrator does")
+    def duties(self, consent: PartnerConsent) -> str:
+        return steps(partners_duties(consent.registration.name, consent.registration.application_id))
+
+    @admin.action(description="Disconnect the partner", permissions=["disconnect"])
+    def disconnect_partners(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="disconnect_partners",
+            title="Disconnect partners",
+            explanation=(
+                "All use of these tokens stops at once, open links are revoked, and every version in the vault is "
+                f"switched off. {TRUTH} "
+                + " ".join(partners_duties("of this portal", "its id is on the page of the registration"))
+            ),
+            button="Disconnect",
+            dangerous=True,
+        ):
+            return answer
+        for consent in queryset.select_related("partner"):
+            if disconnect(consent, vault=clients.vault(), actor=actor_of(request)):
+                self.message_user(request, f"{consent.partner}: disconnected. Now the partner acts: see its page.")
+            else:
+                self.message_user(
+                    request,
+                    f"{consent.partner}: disconnected, but the vault did not switch every version off. See why it "
+                    "refuses, and choose this action again.",
+                    messages.ERROR,
+                )
+        return None
+
+    @admin.action(description="Note that the partner revoked the token", permissions=["disconnect"])
+    def confirm_revocation(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="confirm_revocation",
+            title="Note that the token is dead",
+            explanation=(
+                "Only when the partner's administrator told you that the account's sessions are revoked and the "
+                "enterprise application is removed. The portal cannot see it."
+            ),
+            button="Note it",
+        ):
+            return answer
+        done = sum(confirm_revoked(consent, actor=actor_of(request)) for consent in queryset)
+        self.message_user(request, f"{done} noted as dead.")
+        return None

@@ -1,0 +1,138 @@
+"""Pushing our consent into chosen customers as a kind of bulk work.
+
+A push writes what it is about to do before it does it (R-20), so its threads use the database; see ``customers.push``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from consent import clients
+from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.customers import PushRefused, push
+from consent.models import CustomerConsent, PartnerConsent
+from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
+from portal.microsoft.errors import RemoteError
+from portal.microsoft.identifiers import CorrelationId
+from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
+from tenants.models import CustomerTenant
+
+State = CustomerConsent.State
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One customer, and the partner's newest consent that has a token."""
+
+    customer: CustomerTenant
+    consent: PartnerConsent
+
+
+def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
+    """List the chosen customers; ``scope`` names their rows."""
+    rows = (
+        CustomerTenant.objects.filter(pk__in=scope["customers"], pk__gt=after)
+        .order_by("pk")
+        .values_list("pk", "partner_id", "company_name", "tenant_id")[:limit]
+    )
+    return [Unit(key=key, group=partner, label=name or tenant) for key, partner, name, tenant in rows]
+
+
+def load(keys: Sequence[int], context: Context) -> dict[int, Push]:
+    """Read customers and consents again, immediately before use."""
+    customers = CustomerTenant.objects.filter(pk__in=keys).select_related("partner")
+    consents = {
+        consent.partner_id: consent
+        for consent in PartnerConsent.objects.usable()
+        .filter(partner__in={customer.partner_id for customer in customers})
+        .select_related("partner", "registration__credential")
+        .order_by("consented_at")
+    }
+    return {
+        customer.pk: Push(customer, consents[customer.partner_id])
+        for customer in customers
+        if customer.partner_id in consents
+    }
+
+
+def work(key: int, subject: Push, context: Context) -> Outcome:
+    """Push, wait for Microsoft's directories, and read back what is true."""
+    correlation_id = CorrelationId(context.correlation_id(key))
+    tools = clients.customer_clients(subject.consent, subject.customer, correlation_id)
+
+    def sleep(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not context.halted():
+            time.sleep(min(left, 0.5))
+
+    try:
+        consent = push(
+            subject.customer,
+            subject.consent.registration,
+            tools,
+            actor=context.actor,
+            wait_seconds=float(context.options.get("wait", 60.0)),
+            sleep=sleep,
+        )
+    except PushRefused as refused:
+        return _failed(subject, "refused", f"Nothing was sent: {refused}", Owner.US)
+    except (TokenUnavailable, IdentityMismatch) as error:
+        return _failed(subject, "skipped", str(error), Owner.US)
+    except RemoteError as error:
+        diagnosis = diagnose(error)
+        known = diagnosis.failure_class
+        return Outcome(
+            failure_class=known,
+            message=f"{diagnosis.cause} {diagnosis.remedy}",
+            owner=diagnosis.owner.value,
+            code=error.code,
+            systemic=known.systemic,
+            retry_after=(error.retry_after or 0.0) if error.retryable else None,
+            throttled=known is FailureClass.THROTTLED,
+            fields={"customer": subject.customer.tenant_id, "state": "", "reason": diagnosis.cause},
+        )
+    return Outcome(
+        failure_class="ok" if consent.state == State.GRANTED else consent.state,
+        message=consent.reason,
+        owner=consent.owner,
+        fields={
+            "customer": subject.customer.tenant_id,
+            "state": consent.state,
+            "reason": consent.reason,
+            "owner": consent.owner,
+            "service_principal_id": consent.service_principal_id,
+            "grants": consent.actual_grants,
+            "correlation_id": correlation_id,
+        },
+        result=consent,
+    )
+
+
+def _failed(subject: Push, failure_class: str, words: str, owner: Owner) -> Outcome:
+    return Outcome(
+        failure_class=failure_class,
+        message=words,
+        owner=owner.value,
+        fields={"customer": subject.customer.tenant_id, "state": "", "reason": words, "owner": owner.value},
+    )
+
+
+def write(done: Sequence[Done], context: Context) -> None:
+    """Nothing is left to write: ``push`` did, step by step."""
+
+
+CUSTOMER_PUSH = Kind(
+    name="customer_push",
+    label="Push of consent",
+    units=units,
+    load=load,
+    work=work,
+    write=write,
+    place=lambda subject: (subject.consent.registration.application_id, subject.customer.partner.cloud),
+    seconds=600.0,
+    per_group=8,
+    uses_database=True,
+)

@@ -1,0 +1,86 @@
+"""Erase a partner's tokens for good, with an identity that may delete; say plainly where the vault does not allow it.
+
+The order makes it safe to kill: first the rows forbid every use, then the vault's entries go, and only then the rows
+forget their names. A name is never used again, because a deleted one stays blocked (S-41).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from consent import approvals
+from consent.custody import BUSY, Custody, TokenUnavailable
+from consent.models import PartnerConsent, WaitingToken
+from consent.vault.base import Eraser, SecretName, SecretVersion, Vault, new_secret_name
+from portal.audit.trail import Actor, record
+from portal.microsoft.errors import AccessDenied, NotFound
+from tenants.models import PartnerTenant
+
+
+@dataclass(slots=True, kw_only=True)
+class ErasureReport:
+    """How many entries went how far."""
+
+    erased: int = 0
+    recoverable: int = 0
+    """Deleted; the vault keeps them recoverable for its retention time."""
+    disabled: int = 0
+    """Only switched off, because the identity may not delete."""
+
+
+class StillActive(Exception):
+    """The partner is active; disabling it comes first."""
+
+
+def erase_tokens(
+    partner: PartnerTenant, *, custody: Custody, vault: Vault, eraser: Eraser, actor: Actor
+) -> ErasureReport:
+    """Erase every token of a partner that was disabled. Running it again goes on with what is not gone yet.
+
+    Raises:
+        StillActive: nothing was done.
+        TokenUnavailable: a token is being renewed right now; run it again.
+        RemoteError: the vault failed; nothing can be used any more, run it again.
+    """
+    if partner.is_active:
+        raise StillActive(f"{partner.name} is active. Disable it in the admin first; then its tokens can be erased.")
+    report = ErasureReport()
+    for consent in PartnerConsent.objects.for_partner(partner).order_by("pk"):
+        with custody.lease(consent) as owner:
+            if owner is None:
+                raise TokenUnavailable(BUSY)
+            PartnerConsent.objects.filter(pk=consent.pk).update(state=PartnerConsent.State.DISCONNECTED)
+            consent.refresh_from_db()
+            for waiting in WaitingToken.objects.filter(consent=consent).exclude(secret_version=""):
+                if waiting.decision == WaitingToken.Decision.WAITING:
+                    approvals.reject(waiting, vault=vault, actor=actor)
+                if _erase(waiting.secret_name, waiting.secret_version, vault, eraser, report):
+                    WaitingToken.objects.filter(pk=waiting.pk).update(secret_version="", fingerprint="")
+            if consent.generation and _erase(consent.secret_name, consent.secret_version, vault, eraser, report):
+                PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner).update(
+                    generation=0, secret_name=new_secret_name(), secret_version="", replaced_version="", fingerprint=""
+                )
+    record(
+        "partner.tokens_erased",
+        actor=actor,
+        subject={"partner": partner.pk},
+        details={"erased": report.erased, "recoverable": report.recoverable, "disabled": report.disabled},
+    )
+    return report
+
+
+def _erase(name: str, version: str, vault: Vault, eraser: Eraser, report: ErasureReport) -> bool:
+    """Erase one entry as far as the identity may. Returns whether it is gone for good."""
+    try:
+        gone = eraser.erase(SecretName(name))
+    except AccessDenied:
+        with suppress(NotFound):  # deleted by somebody else
+            vault.disable(SecretName(name), SecretVersion(version))
+        report.disabled += 1
+        return False
+    if gone:
+        report.erased += 1
+    else:
+        report.recoverable += 1
+    return gone

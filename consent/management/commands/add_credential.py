@@ -1,0 +1,100 @@
+import base64
+import stat
+import sys
+from argparse import ArgumentParser
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from consent import clients, rotation
+from consent.commands import ConsentCommand
+from consent.credential_models import ApplicationCredential
+from consent.models import ApplicationRegistration
+from portal.microsoft.secret import Secret
+
+Kind = ApplicationCredential.Kind
+
+
+class Command(ConsentCommand):
+    name = "add_credential"
+    help = (
+        "Add a credential to an application registration as a candidate; promote_credential proves it and puts it to "
+        "use. A client secret or a certificate (PEM or PKCS12 with key and certificate) is read from standard input "
+        "or from a file with mode 0600, never from an argument, and lies in the vault afterwards. Exit codes: 0 added, "
+        "1 the vault did not take it, 2 usage, 3 the cause is on our side."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("registration", type=int, help="id of the application registration")
+        parser.add_argument("kind", choices=Kind.values, help="what the application proves itself by")
+        parser.add_argument("--file", type=Path, help="read from this file instead of standard input")
+        parser.add_argument("--vault-name", metavar="NAME", help="a certificate that is in the vault already")
+        parser.add_argument("--vault-version", metavar="VERSION", help="its version")
+        parser.add_argument("--send-chain", action="store_true", help="send the certificate chain (x5c) as well")
+        parser.add_argument("--expires", metavar="DATE", help="end of a client secret, as 2027-05-31")
+        parser.add_argument("--key-id", metavar="ID", default="", help="id of the client secret at Microsoft")
+        parser.add_argument("--client-id", metavar="ID", help="client id of the user-assigned managed identity")
+
+    def work(self, options: dict[str, Any]) -> int:
+        registration = ApplicationRegistration.objects.filter(pk=options["registration"]).first()
+        if registration is None:
+            raise CommandError("No such registration; create it in the admin first.", returncode=2)
+        try:
+            credential = self._add(registration, options)
+        except ValueError as error:
+            raise CommandError(str(error), returncode=2) from None
+        self.say(f"Added to {registration.name} as candidate {credential.pk}: {credential}.")
+        self.say(f"Next: make it known at Microsoft, then manage.py promote_credential {registration.pk}.")
+        return 0
+
+    def _add(self, registration: ApplicationRegistration, options: dict[str, Any]) -> ApplicationCredential:
+        if options["kind"] == Kind.FEDERATED:
+            if not options["client_id"]:
+                raise CommandError("Name the managed identity: --client-id.", returncode=2)
+            return rotation.add_managed_identity(registration, options["client_id"], actor=self.actor)
+        if options["kind"] == Kind.SECRET:
+            expires = options["expires"]
+            return rotation.add_secret(
+                registration,
+                _read(options["file"]),
+                key_id=options["key_id"],
+                expires_at=datetime.fromisoformat(expires).replace(tzinfo=UTC) if expires else None,
+                vault=clients.vault(),
+                actor=self.actor,
+            )
+        if options["vault_name"] or options["vault_version"]:
+            return rotation.add_certificate_of_vault(
+                registration,
+                options["vault_name"] or "",
+                options["vault_version"] or "",
+                sends_chain=options["send_chain"],
+                vault=clients.vault(),
+                actor=self.actor,
+            )
+        return rotation.add_certificate(
+            registration,
+            _read(options["file"]),
+            sends_chain=options["send_chain"],
+            vault=clients.vault(),
+            actor=self.actor,
+        )
+
+
+def _read(path: Path | None) -> Secret:
+    """Return the text, or the base64 of a file that is none: PKCS12."""
+    if path is None:
+        if sys.stdin.isatty():
+            raise CommandError("Pipe the credential into this command, or use --file.", returncode=2)
+        return Secret(sys.stdin.read().strip())
+    try:
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise CommandError(f"{path} is readable by others; run chmod 600 on it first.", returncode=2)
+        content = path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}", returncode=2) from None
+    try:
+        return Secret(content.decode().strip())
+    except UnicodeDecodeError:
+        return Secret(base64.b64encode(content).decode())

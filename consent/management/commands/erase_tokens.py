@@ -1,0 +1,45 @@
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from consent import clients
+from consent.commands import EXIT_SOME_FAILED, ConsentCommand
+from consent.custody import Custody
+from consent.erasure import StillActive, erase_tokens
+from consent.selection import one_tenant_id
+from tenants.models import PartnerTenant
+
+
+class Command(ConsentCommand):
+    name = "erase_tokens"
+    help = (
+        "Delete and purge every token of one disabled partner from the vault, with the identity of "
+        "VAULT_ERASE_IDENTITY. Nothing brings them back: the partner must consent anew. Exit codes: 0 gone, or deleted "
+        "and recoverable by the vault's administrator until its retention ends; 1 only switched off, because the "
+        "identity may not delete, or the vault failed; 2 usage; 3 the vault cannot be opened."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
+
+    def work(self, options: dict[str, Any]) -> int:
+        partner = PartnerTenant.objects.filter(tenant_id=one_tenant_id(options["partner"])).first()
+        if partner is None:
+            raise CommandError("No partner with this tenant id.", returncode=2)
+        vault = clients.vault()
+        try:
+            report = erase_tokens(
+                partner, custody=Custody(vault), vault=vault, eraser=clients.eraser(), actor=self.actor
+            )
+        except StillActive as active:
+            raise CommandError(str(active), returncode=2) from None
+        self.say(f"{report.erased} erased, {report.recoverable} recoverable, {report.disabled} switched off.")
+        if report.recoverable:
+            self.say("Recoverable ones are purged by running this again, or by the vault when its retention ends.")
+        if report.disabled:
+            self.say(
+                "Not permitted: the identity lacks the right Delete. Set VAULT_ERASE_IDENTITY to one that has Delete "
+                "and Purge, and run this again."
+            )
+        return EXIT_SOME_FAILED if report.disabled else 0

@@ -1,0 +1,27 @@
+from typing import Any
+
+from consent import health
+from consent.commands import BulkCommand
+from consent.selection import scope_of
+from consent.token_checks import TOKEN_CHECK, units
+from portal.runs.console import EXIT_CODES
+
+
+class Command(BulkCommand):
+    name = "keep_alive"
+    kind = TOKEN_CHECK
+    help = (
+        "Check and renew the tokens whose next try has come, those renewed longest ago first, and tell staff which "
+        f"ones grow old (60, 75 and 85 days) or expired (90). Run it every hour. {EXIT_CODES}"
+    )
+
+    def work(self, options: dict[str, Any]) -> int:
+        scope = scope_of(options) | {"due": True}
+        try:
+            if not units(scope, after=0, limit=1):
+                self.say("Nothing is due.") if not options["json"] else self.say_json({"due": 0})
+                return 0
+            return self.run_it(scope, options)
+        finally:
+            if not options["dry_run"]:
+                health.watch()  # also when the cause of a stop is ours: tokens grow old all the same

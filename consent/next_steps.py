@@ -1,0 +1,92 @@
+"""What staff read about a partner's token: who acts, what to do next, and why it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.conf import settings
+
+from consent.models import PartnerConsent
+from portal.microsoft.diagnosis import FailureClass, Owner
+
+SOON = timedelta(days=30)  # ends that are nearer want somebody to act
+State = PartnerConsent.State
+Cause = PartnerConsent.ForecastCause
+
+
+class Step(NamedTuple):
+    """The next thing to do; ``owner`` is None where nothing is to be done."""
+
+    owner: Owner | None
+    text: str
+
+
+NOTHING = Step(None, "Nothing to do.")
+NEW_LINK = "Send the partner a new consent link."
+_BY_STATE: Mapping[str, Step] = {
+    State.EXPIRED: Step(Owner.PARTNER, f"{NEW_LINK} Find out why the token was not renewed for 90 days."),
+    State.STOPPED: Step(Owner.US, "Look at the audit trail before anything else; then send the partner a new link."),
+    State.DISCONNECTED: Step(
+        Owner.PARTNER,
+        "The partner revokes the account's sessions and removes the enterprise application; confirm it here then.",
+    ),
+    State.REVOKED: Step(None, "Nothing to do. A new consent link brings the partner back."),
+}
+_BY_CLASS: Mapping[str, Step] = {
+    FailureClass.OUR_CREDENTIAL: Step(Owner.US, "Check the application's credential, and store a valid one."),
+    FailureClass.TEMPORARY: Step(Owner.NOBODY, "Nothing to do: the portal tries again."),
+    FailureClass.THROTTLED: Step(Owner.NOBODY, "Nothing to do: the portal waits and tries again."),
+    FailureClass.PROTOCOL_ERROR: Step(Owner.US, "Look up the audit trail's correlation id, and report what it says."),
+    FailureClass.UNKNOWN: Step(Owner.US, "Look at the code and the correlation id before anything is changed."),
+}
+ENDS: Mapping[str, Step] = {
+    Cause.IDLE: Step(Owner.US, "The token is 90 days old then: see that keep_alive runs, and what its check says."),
+    Cause.SIGN_IN: Step(
+        Owner.PARTNER,
+        "A policy ends each sign-in: the partner excludes the service account from sign-in frequency, then consents.",
+    ),
+    Cause.CREDENTIAL: Step(Owner.US, "The application's credential ends: store a new one before that."),
+    Cause.GDAP: Step(Owner.PARTNER, "A GDAP relationship with a customer ends: the partner renews it."),
+}
+
+TRUTH = (
+    "Microsoft offers no call that revokes one refresh token, and a new password of the service account does not "
+    "revoke the tokens of an application like ours. The portal stops at once and switches its copies off; whoever "
+    "stole a copy before could still use it, until the partner's administrator has done the following."
+)
+
+
+def partners_duties(application: str, application_id: str) -> list[str]:
+    """Return what the partner's administrator must do for the token to be dead (S-67)."""
+    return [
+        "Revoke the sessions of the service account: Entra admin center, Users, the account, Revoke sessions.",
+        f"Remove the enterprise application {application} ({application_id}): Enterprise applications, Delete.",
+        "Tell us when both are done, so that we note it here.",
+    ]
+
+
+def is_stale(consent: PartnerConsent, now: datetime) -> bool:
+    """Tell whether the last proof is older than checks are meant to be: then nobody knows how it stands (R-45)."""
+    if consent.state not in {State.CONNECTED, State.MFA_MISSING}:
+        return False
+    return consent.last_success_at is None or now - consent.last_success_at > timedelta(
+        hours=settings.TOKEN_CHECK_HOURS
+    )
+
+
+def next_step(consent: PartnerConsent, now: datetime) -> Step:
+    """Say who acts and what to do, in the order of what matters most."""
+    if step := _BY_STATE.get(consent.state):
+        return step
+    if consent.last_problem:
+        owner = Owner(consent.last_owner) if consent.last_owner else Owner.PARTNER
+        return Step(owner, consent.last_message or NEW_LINK)
+    if step := _BY_CLASS.get(consent.last_class):
+        return step
+    if consent.forecast_at is not None and consent.forecast_at - now < SOON:
+        return ENDS[consent.forecast_cause]
+    if is_stale(consent, now):
+        return Step(Owner.US, "See that keep_alive runs every hour: this token was not checked for too long.")
+    return NOTHING

@@ -1,0 +1,388 @@
+"""Runs for people: how far, how fast, what failed and what to do about it; pause, resume, cancel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+
+from portal.microsoft.diagnosis import FailureClass
+from portal.runs import service, tasks
+from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED, all_kinds
+from portal.runs.models import Executor, Run, RunItem, ScheduledJob
+from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.dashboard import Figure, Row
+from portal.site.display import EMPTY, Tone, badge, moment
+
+State = Run.State
+TONES = {
+    State.OPEN: Tone.BUSY,
+    State.PAUSED: Tone.WARN,
+    State.DONE: Tone.GOOD,
+    State.STOPPED: Tone.BAD,
+    State.CANCELLED: Tone.QUIET,
+}
+ITEM_TONES = {
+    RunItem.State.WAITING: Tone.QUIET,
+    RunItem.State.WORKING: Tone.BUSY,
+    RunItem.State.DONE: Tone.GOOD,
+}
+_RATE_OVER = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPanel:
+    """What stands above a run and renews itself while the run is open."""
+
+    title: str
+    done: int
+    total: int
+    live: bool
+    address: str
+    facts: list[str]
+    figures: list[Figure]
+    rows: list[Row]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def run_panel(run: Run) -> RunPanel:
+    """Return progress, rate, counts and the most frequent failures; six queries at most, whatever the size."""
+    numbers = service.summary(run)
+    address = f"{reverse('admin:runs_runitem_changelist')}?run__id__exact={run.pk}"
+    running = run.items.filter(state="working").count()
+    waiting = max(numbers.total - numbers.done - running, 0)
+    living = [str(one) for one in Executor.objects.living().filter(run=run)]
+    facts = [f"{numbers.done:,} of {numbers.total:,}", f"{timedelta(seconds=round(numbers.seconds))} so far"]
+    if run.state == State.OPEN:
+        recent = run.items.filter(finished_at__gte=timezone.now() - _RATE_OVER).count()
+        rate = recent / min(_RATE_OVER.total_seconds(), max(numbers.seconds, 1.0))
+        facts.append(f"{rate:.1f} a second")
+        if rate and waiting + running:
+            facts.append(f"about {timedelta(seconds=round((waiting + running) / rate))} left")
+        facts.append(f"worked by {', '.join(living)}" if living else "nobody works it just now")
+    figures = [
+        Figure(
+            label=_words(name),
+            value=f"{number:,}",
+            tone=Tone.GOOD if name == OK else Tone.BAD,
+            link=f"{address}&result={name}",
+        )
+        for name, number in sorted(numbers.classes.items(), key=lambda one: one[0] != OK)
+    ]
+    if running:
+        figures.append(Figure(label="At work", value=running, tone=Tone.BUSY, link=f"{address}&state__exact=working"))
+    if waiting:
+        link = f"{address}&state__exact=waiting"
+        figures.append(Figure(label="Waiting", value=f"{waiting:,}", tone=Tone.QUIET, link=link))
+    causes = (
+        run.items.unsuccessful()
+        .order_by()
+        .values("failure_class", "message", "owner")
+        .annotate(number=Count("pk"))
+        .order_by("-number")[:8]
+    )
+    rows = [
+        Row(
+            label=f"{cause['number']:,} × {cause['message'] or _words(cause['failure_class'])}",
+            detail=f"Who must act: {cause['owner']}" if cause["owner"] else "",
+            link=f"{address}&result={cause['failure_class']}",
+            tone=Tone.BAD,
+        )
+        for cause in causes
+    ]
+    title = f"{service.label_of(run)}: {run.get_state_display().lower()}"
+    return RunPanel(
+        title=f"{title}. {run.reason}" if run.reason else title,
+        done=numbers.done,
+        total=numbers.total,
+        live=run.state == State.OPEN,
+        address=reverse("admin:runs_run_progress", args=[run.pk]),
+        facts=facts,
+        figures=figures,
+        rows=rows,
+    )
+
+
+class KindFilter(admin.SimpleListFilter):
+    title = "kind"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(kind.name, kind.label) for kind in all_kinds()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
+        return queryset.filter(kind=self.value()) if self.value() else queryset
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnlyAdmin[Run]):
+    """Bulk work, the latest first."""
+
+    icon = "playlist_play"
+    export_fields = ["id", "kind", "state", "total", "actor", "created_at", "started_at", "finished_at", "reason"]
+    list_display = ["number", "shown_kind", "shown_state", "progress", "failed", "actor", "created", "finished"]
+    list_display_links = ["number", "shown_kind"]
+    list_filter = [KindFilter, "state", "created_at"]
+    search_fields = ["=id", "actor__istartswith"]
+    fields = [
+        "number",
+        "shown_kind",
+        "shown_state",
+        "reason",
+        "scope",
+        "options",
+        "actor",
+        "concurrency",
+        "rate",
+        "deadline",
+        "created",
+        "started",
+        "finished",
+    ]
+    actions_detail = ["pause_run", "resume_run", "cancel_run"]
+    change_form_outer_before_template = "admin/runs/progress.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
+        items = RunItem.objects.filter(run=OuterRef("pk"), state="done").order_by().values("run")
+
+        def number(of: QuerySet[RunItem, Any]) -> Coalesce:
+            return Coalesce(Subquery(of.annotate(number=Count("pk")).values("number")), 0)
+
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(done_count=number(items), failed_count=number(items.filter(~Q(failure_class=OK))))
+        )
+
+    # Methods, not permissions by name in the decorators: for those a system check reads the database.
+    def has_steer_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("runs.steer_run")
+
+    @admin.display(ordering="pk", description="Run")
+    def number(self, run: Run) -> str:
+        return str(run.pk)
+
+    @admin.display(ordering="kind", description="Kind")
+    def shown_kind(self, run: Run) -> str:
+        return service.label_of(run)
+
+    @admin.display(ordering="state", description="State")
+    def shown_state(self, run: Run) -> str:
+        return badge(run.get_state_display(), TONES[State(run.state)])
+
+    @admin.display(description="Done")
+    def progress(self, run: Any) -> str:
+        share = f" ({run.done_count / run.total:.0%})" if run.total else ""
+        return f"{run.done_count:,} of {run.total:,}{share}"
+
+    @admin.display(ordering="failed_count", description="Not good")
+    def failed(self, run: Any) -> str:
+        return f"{run.failed_count:,}" if run.failed_count else EMPTY
+
+    @admin.display(ordering="created_at", description="Asked for")
+    def created(self, run: Run) -> str:
+        return moment(run.created_at)
+
+    @admin.display(ordering="started_at", description="Began")
+    def started(self, run: Run) -> str:
+        return moment(run.started_at)
+
+    @admin.display(ordering="finished_at", description="Finished")
+    def finished(self, run: Run) -> str:
+        return moment(run.finished_at)
+
+    # --- one run ---
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path("<int:run_id>/progress/", self.admin_site.admin_view(self.progress_view), name="runs_run_progress")
+        return [own, *super().get_urls()]
+
+    def progress_view(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        """Return the panel alone; the page asks for it every few seconds while the run is open."""
+        run = self._run(request, str(run_id))
+        if not self.has_view_permission(request, run):
+            raise Http404
+        return TemplateResponse(request, "admin/runs/progress.html", {"run_panel": run_panel(run)})
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        run = self.get_object(request, object_id) if self.has_view_permission(request) else None
+        shown = {} if run is None else {"run_panel": run_panel(run)}
+        return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
+
+    def _run(self, request: HttpRequest, object_id: str) -> Run:
+        run = self.get_object(request, object_id)
+        if run is None:
+            raise Http404
+        return run
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Pause", icon="pause", url_path="pause", permissions=["view", "steer"]
+    )
+    def pause_run(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        run = self._run(request, object_id)
+        return self._steer(
+            request,
+            run,
+            action="pause_run",
+            title="Pause the run",
+            explanation="Whoever works it stops within seconds, after the units that were begun. It can go on later.",
+            button="Pause",
+            done=lambda: service.pause(run, actor=actor_of(request)),
+        )
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Resume", icon="play_arrow", url_path="resume", permissions=["view", "steer"]
+    )
+    def resume_run(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        run = self._run(request, object_id)
+
+        def resume() -> bool:
+            if run.state != State.OPEN and not service.resume(run, actor=actor_of(request)):
+                return False
+            tasks.enqueue(run)
+            return True
+
+        return self._steer(
+            request,
+            run,
+            action="resume_run",
+            title="Resume the run",
+            explanation=(
+                "The workers go on with what is left. What failed for a cause on our side is tried again; repair the "
+                "cause first."
+            ),
+            button="Resume",
+            done=resume,
+        )
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Cancel",
+        icon="cancel",
+        url_path="cancel",
+        permissions=["view", "steer"],
+        variant=ActionVariant.DANGER,
+    )
+    def cancel_run(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        run = self._run(request, object_id)
+        return self._steer(
+            request,
+            run,
+            action="cancel_run",
+            title="Cancel the run",
+            explanation="Units that were not begun are not worked, now or later. What was done stays done.",
+            button="Cancel the run",
+            dangerous=True,
+            done=lambda: service.cancel(run, actor=actor_of(request)),
+        )
+
+    def _steer(self, request: HttpRequest, run: Run, *, done: Any, action: str, **words: Any) -> HttpResponseBase:
+        if answer := self.confirm(request, Run.objects.filter(pk=run.pk), action=action, **words):
+            return answer
+        if done():
+            self.message_user(request, f"The run is {run.get_state_display().lower()}.")
+        else:
+            state = run.get_state_display().lower()
+            self.message_user(request, f"Nothing was changed: the run is {state}.", messages.WARNING)
+        return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
+
+
+class ResultFilter(admin.SimpleListFilter):
+    """The words of all kinds; whatever else a kind says is found by search."""
+
+    title = "result"
+    parameter_name = "result"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        known = [*(str(one) for one in FailureClass), UNEXPECTED, CRASHED, GONE, SKIPPED]
+        chosen = request.GET.get(self.parameter_name)
+        if chosen and chosen != "not_ok" and chosen not in known:
+            known.append(chosen[:24])
+        return [("not_ok", "Not good"), *((name, _words(name)) for name in known)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[RunItem]) -> QuerySet[RunItem]:
+        if self.value() == "not_ok":
+            return queryset.filter(state="done").exclude(failure_class=OK)
+        return queryset.filter(failure_class=self.value()) if self.value() else queryset
+
+
+@admin.register(RunItem)
+class RunItemAdmin(ReadOnlyAdmin[RunItem]):
+    """The units of runs, with what came of each and what to do."""
+
+    icon = "checklist"
+    export_fields = [
+        "run_id",
+        "label",
+        "state",
+        "failure_class",
+        "message",
+        "owner",
+        "code",
+        "attempts",
+        "correlation_id",
+        "finished_at",
+    ]
+    link_lookups = ["run__id__exact"]
+    list_display = ["label", "run", "result", "message", "owner", "code", "attempts", "finished"]
+    list_filter = ["state", ResultFilter, "owner"]
+    list_select_related = ["run", "executor"]
+    search_fields = ["label__istartswith", "=correlation_id", "=code"]
+    fields = [
+        "run",
+        "label",
+        "result",
+        "message",
+        "owner",
+        "code",
+        "correlation_id",
+        "attempts",
+        "executor",
+        "not_before",
+        "finished",
+    ]
+
+    @admin.display(ordering="failure_class", description="Result")
+    def result(self, item: RunItem) -> str:
+        state = RunItem.State(item.state)
+        if state is not RunItem.State.DONE:
+            return badge(state.label, ITEM_TONES[state])
+        return badge(_words(item.failure_class), Tone.GOOD if item.failure_class == OK else Tone.BAD)
+
+    @admin.display(ordering="finished_at", description="Finished")
+    def finished(self, item: RunItem) -> str:
+        return moment(item.finished_at)
+
+
+@admin.register(ScheduledJob)
+class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
+    """What happens by itself, when it did last, and when it is due next."""
+
+    icon = "event_repeat"
+    export_fields = ["name", "due_at", "last_started_at", "last_result"]
+    list_display = ["name", "due", "last_started", "last_result"]
+    list_filter = ["due_at"]
+    search_fields = ["name__istartswith"]
+    fields = ["name", "due", "last_started", "last_result"]
+
+    @admin.display(ordering="due_at", description="Due")
+    def due(self, job: ScheduledJob) -> str:
+        return moment(job.due_at)
+
+    @admin.display(ordering="last_started_at", description="Last started")
+    def last_started(self, job: ScheduledJob) -> str:
+        return moment(job.last_started_at)

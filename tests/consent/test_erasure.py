@@ -1,0 +1,133 @@
+"""Erased is erased: with the right identity; told plainly without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from consent import clients, partners
+from consent.models import PartnerConsent, WaitingToken
+from portal.audit.models import AuditEvent
+from portal.sandbox import scenarios
+from portal.sandbox.server import Sandbox
+from portal.sandbox.world import known_id
+from tenants.models import PartnerTenant
+from tests import builders
+from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
+from tests.consent import custody, vault_desk
+from tests.consent.test_commands import run
+from tests.portal import Portal
+
+SECOND = "second@northwind.example.com"
+ERASER = "Erase"
+AT_AZURE = pytest.mark.parametrize("portal", ["azure"], indirect=True)
+
+
+@pytest.fixture(params=["local", "azure"])
+def portal(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Portal:
+    """A disabled partner with a token and another account's waiting token, once with each vault."""
+    use_sandbox(settings, sandbox)
+    if request.param == "local":
+        use_local_vault(settings, tmp_path)
+    else:
+        use_azure_vault(settings, sandbox, tmp_path)
+        sandbox.world.vault_rights[scenarios.vault_application_id()] = {"get", "set"}
+        settings.VAULT_RECONCILE_IDENTITY = vault_desk.add_identity(sandbox, "Reconcile", {"list"}, tmp_path)
+        settings.VAULT_ERASE_IDENTITY = vault_desk.add_identity(sandbox, ERASER, {"delete", "purge"}, tmp_path)
+    portal = make_portal(sandbox)
+    portal.onboard()
+    portal.onboard(user=SECOND)
+    partners.disable(portal.partner, actor=builders.ACTOR)
+    return portal
+
+
+def come_back(portal: Portal) -> PartnerConsent:
+    """Enable the partner again and let it consent."""
+    partners.enable(PartnerTenant.objects.get(pk=portal.partner.pk), actor=builders.ACTOR)
+    assert portal.onboard().status_code == 200
+    return portal.consent()
+
+
+def erase(portal: Portal) -> tuple[int, str]:
+    ran = run("erase_tokens", portal.partner.tenant_id)
+    return ran.code, ran.out + ran.err
+
+
+@pytest.mark.req("S-40")
+@pytest.mark.req("S-41")
+def test_a_disabled_partners_tokens_are_gone_and_a_new_consent_has_a_new_name(portal: Portal) -> None:
+    consent, waiting = portal.consent(), WaitingToken.objects.get()
+    code, out = erase(portal)
+    assert (code, out) == (0, "2 erased, 0 recoverable, 0 switched off.\n")
+    for name in (consent.secret_name, waiting.secret_name):
+        assert custody.all_versions(portal, name) == []
+    after = portal.consent()
+    assert (after.state, after.generation, after.secret_version) == ("disconnected", 0, "")
+    assert AuditEvent.objects.get(action="partner.tokens_erased").details["erased"] == 2
+    assert vault_desk.found(vault_desk.reconcile()) == []
+    assert erase(portal) == (0, "0 erased, 0 recoverable, 0 switched off.\n")
+
+    again = come_back(portal)
+    assert (again.state, again.generation) == ("connected", 1)
+    assert again.secret_name != consent.secret_name
+    custody.ask(again)
+    if vault_desk.is_azure():
+        assert vault_desk.calls_by(portal, known_id("application", ERASER)) == {"delete", "purge"}
+        assert vault_desk.calls_by(portal, scenarios.vault_application_id()) <= {"get", "set", "update"}
+
+
+def test_an_active_partner_keeps_its_tokens(portal: Portal) -> None:
+    PartnerTenant.objects.update(state="connected")
+    before = vault_desk.content(portal)
+    code, out = erase(portal)
+    assert code == 2
+    assert "Disable it in the admin first" in out
+    assert vault_desk.content(portal) == before
+
+
+def test_a_token_that_is_being_renewed_is_not_erased_under_the_renewal(portal: Portal) -> None:
+    before = vault_desk.content(portal)
+    with clients.tokens()._custody.lease(portal.consent()):
+        code, _ = erase(portal)
+    assert code == 1
+    assert vault_desk.content(portal) == before
+
+
+@AT_AZURE
+@pytest.mark.req("S-40")
+def test_without_the_right_to_delete_the_tokens_are_switched_off_and_the_missing_right_is_named(
+    portal: Portal, settings: Settings
+) -> None:
+    identity, settings.VAULT_ERASE_IDENTITY = settings.VAULT_ERASE_IDENTITY, ""
+    consent = portal.consent()
+    code, out = erase(portal)
+    assert code == 1
+    assert "2 switched off" in out
+    assert "Not permitted: the identity lacks the right Delete" in out
+    assert custody.enabled_versions(portal, consent) == []
+    assert portal.consent().state == "disconnected"
+
+    settings.VAULT_ERASE_IDENTITY = identity
+    clients.reset()
+    assert erase(portal)[0] == 0
+    assert custody.all_versions(portal, consent.secret_name) == []
+
+
+@AT_AZURE
+@pytest.mark.req("S-41")
+@pytest.mark.req("R-10")
+def test_a_vault_that_keeps_deleted_entries_is_told_and_a_new_consent_succeeds_meanwhile(portal: Portal) -> None:
+    portal.sandbox.world.switches["vault_purge_protection"] = True
+    old = portal.consent()
+    code, out = erase(portal)
+    assert code == 0
+    assert "2 recoverable" in out
+    again = come_back(portal)
+    assert (again.state, again.secret_name != old.secret_name) == ("connected", True)
+    custody.ask(again)
+
+
+def test_an_unknown_tenant_is_a_usage_error(db: None) -> None:
+    assert run("erase_tokens", builders.guid()).code == 2

@@ -1,0 +1,192 @@
+"""What staff see of tokens: list, page, filters, export, panels, and the two actions of a disconnect."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from consent import health, panels
+from consent.models import PartnerConsent
+from tests import builders
+from tests.consent import custody
+from tests.portal import Portal
+from tests.staff import Staff, told
+
+LIST = "consent_partnerconsent"
+
+
+def page_of(staff: Staff, query: str = "") -> str:
+    page = staff.get(reverse(f"admin:{LIST}_changelist") + query)
+    assert page.status_code == 200
+    return str(page.content.decode())
+
+
+def detail_of(staff: Staff, consent: PartnerConsent) -> str:
+    page = staff.get(reverse(f"admin:{LIST}_change", args=[consent.pk]))
+    assert page.status_code == 200
+    return str(page.content.decode())
+
+
+def tokens() -> dict[str, PartnerConsent]:
+    """Make one token of each kind that the pages tell apart."""
+    now = timezone.now()
+    registration = builders.registration()
+    columns: dict[str, dict[str, Any]] = {
+        "Alder": {"last_success_at": now, "last_class": "ok"},
+        "Birch": {"last_success_at": now - timedelta(hours=25), "last_class": "ok"},
+        "Cedar": {"state": "needs_consent", "last_problem": "needs_consent", "last_owner": "partner",
+                  "last_class": "needs_consent", "last_message": "Somebody revoked it. Send a new link."},
+        "Dogwood": {"last_success_at": now, "last_class": "our_credential", "last_owner": "us"},
+        "Elm": {"last_success_at": now, "last_class": "ok", "stored_at": now - timedelta(days=70)},
+        "Fir": {"last_success_at": now, "last_class": "ok", "sign_in_lifetime": 86_400 * 3},
+        "Gorse": {"state": "stopped", "last_problem": "identity_mismatch", "last_owner": "us"},
+    }  # fmt: skip
+    rows = {
+        name: builders.consent(builders.partner(name=f"{name} Partners"), registration, **values)
+        for name, values in columns.items()
+    }
+    health.watch()
+    return rows
+
+
+@pytest.mark.req("R-45")
+def test_the_list_says_of_each_token_who_acts_what_to_do_and_when_it_ends_and_why(db: None) -> None:
+    rows = tokens()
+    text = page_of(Staff())
+    for words in (
+        "Nothing to do.",
+        "Not checked since",
+        "See that keep_alive runs every hour",
+        "Somebody revoked it. Send a new link.",
+        "Check the application&#x27;s credential, and store a valid one.",
+        "90 days without renewal",
+        "Sign-in frequency policy. A policy ends each sign-in",
+        "Stopped: identity mismatch",
+        "70 days",
+    ):
+        assert words in text, words
+    assert len(rows) == 7
+
+
+@pytest.mark.req("R-45")
+def test_old_evidence_is_shown_as_old_for_every_healthy_token_after_a_day(db: None, settings: Settings) -> None:
+    tokens()
+    PartnerConsent.objects.update(last_success_at=timezone.now() - timedelta(hours=24, minutes=1))
+    assert page_of(Staff()).count("Not checked since") == 5
+    settings.TOKEN_CHECK_HOURS = 48
+    assert page_of(Staff()).count("Not checked since") == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("?state__exact=needs_consent", {"Cedar"}),
+        ("?last_owner__exact=us", {"Dogwood", "Gorse"}),
+        ("?last_class=our_credential", {"Dogwood"}),
+        ("?forecast_cause__exact=sign_in", {"Fir"}),
+        ("?ends=7", {"Fir"}),
+        ("?ends=30", {"Fir", "Elm"}),
+        ("?ends=later", {"Alder", "Birch", "Dogwood"}),
+        ("?ends=over", {"Cedar", "Gorse"}),
+        ("?age=60", {"Elm"}),
+        ("?age=75", set()),
+        ("?mfa__exact=missing", set()),
+        ("?q=Elm", {"Elm"}),
+    ],
+)
+def test_staff_filter_by_state_owner_end_cause_class_and_age(db: None, query: str, shown: set[str]) -> None:
+    rows = tokens()
+    text = page_of(Staff(), query)
+    assert {name for name in rows if f"{name} Partners" in text} == shown
+
+
+def test_the_list_costs_the_same_for_any_number_of_tokens_and_exports_the_forecast(
+    db: None, django_assert_num_queries: Any
+) -> None:
+    staff = Staff()
+    tokens()
+    page_of(staff)
+    with CaptureQueriesContext(connection) as few:
+        page_of(staff)
+    tokens()
+    with django_assert_num_queries(len(few)):
+        page_of(staff)
+    keys = PartnerConsent.objects.values_list("pk", flat=True)
+    export = b"".join(staff.choose(LIST, "export_csv", *keys).streaming_content).decode()
+    assert "forecast_at,forecast_cause" in export
+    assert "sign_in" in export
+
+
+def test_the_page_of_a_token_says_where_the_mfa_verdict_comes_from(db: None) -> None:
+    rows = tokens()
+    staff = Staff()
+    assert "Partner Center answered isMfaCompliant: true." in detail_of(staff, rows["Alder"])
+    PartnerConsent.objects.update(mfa="unproven", state="mfa_missing")
+    assert "no verdict is not a proof" in detail_of(staff, rows["Alder"])
+
+
+def test_the_first_page_shows_who_must_act_and_what_ends_next(db: None, django_assert_num_queries: Any) -> None:
+    tokens()
+    request = RequestFactory().get("/")
+    request.user = Staff().user
+    request.user.has_perm("consent.view_partnerconsent")
+    with django_assert_num_queries(2):
+        act = panels.attention_panel(request)
+    with django_assert_num_queries(1):
+        ends = panels.ends_panel(request)
+    assert act is not None
+    assert ends is not None
+    assert [(one.label, one.value) for one in act.figures] == [("Us", 2), ("The partner", 1)]
+    assert {row.label for row in act.rows} == {"Cedar Partners", "Dogwood Partners", "Gorse Partners"}
+    assert [row.label for row in ends.rows] == [
+        "Fir Partners: Sign-in frequency policy",
+        "Elm Partners: 90 days without renewal",
+    ]
+    request.user = Staff("tenants.view_partnertenant").user
+    assert panels.attention_panel(request) is None
+    assert panels.ends_panel(request) is None
+
+
+@pytest.mark.req("S-67")
+def test_the_screens_of_a_disconnect_tell_the_truth_and_what_the_partner_does(portal: Portal) -> None:
+    portal.onboard()
+    staff, consent = Staff(), portal.consent()
+    question = staff.choose(LIST, "disconnect_partners", consent.pk)
+    assert "Microsoft offers no call that revokes one refresh token" in question.content.decode()
+
+    answer = staff.confirm(question)
+
+    assert "disconnected" in told(answer)
+    text = detail_of(staff, consent)
+    for words in (
+        "Disconnected (token may still be valid at Microsoft)",
+        "a new password of the service account does not revoke",
+        "Revoke the sessions of the service account",
+        f"Remove the enterprise application {portal.registration.name} ({portal.registration.application_id})",
+    ):
+        assert words in text, words
+    assert custody.enabled_versions(portal, portal.consent()) == []
+
+    told_dead = staff.confirm(staff.choose(LIST, "confirm_revocation", consent.pk))
+    assert "1 noted as dead." in told(told_dead)
+    assert "Until the token is dead" not in detail_of(staff, consent)
+
+
+@pytest.mark.req("S-67")
+def test_only_whoever_may_disconnect_is_offered_it(portal: Portal) -> None:
+    portal.onboard()
+    viewer = Staff("consent.view_partnerconsent")
+    assert "Disconnect the partner" not in page_of(viewer)
+    viewer.choose(LIST, "disconnect_partners", portal.consent().pk)
+    assert portal.consent().state == "connected"
+    assert "Disconnect the partner" in page_of(
+        Staff("consent.view_partnerconsent", "consent.disconnect_partnerconsent")
+    )

@@ -1,0 +1,598 @@
+"""Database and vault agree, or a run says where not, repairs what is safe, and leaves the rest to a person."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from bisect import bisect_left
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from django.conf import settings as django_settings
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from consent import approvals, clients, reconcile, schedule
+from consent.custody import Custody
+from consent.models import PartnerConsent, WaitingToken
+from consent.reconcile import TooManyChanges
+from consent.tokens import Audience
+from consent.vault.base import SecretName, SecretVersion
+from consent.vault.pace import Pace
+from portal.audit.models import AuditEvent
+from portal.incidents.models import Incident
+from portal.microsoft.identifiers import new_correlation_id
+from portal.microsoft.secret import Secret
+from portal.sandbox import scenarios
+from portal.sandbox import world as sandbox_world
+from portal.sandbox.server import Sandbox
+from portal.sandbox.world import Fault, known_id
+from tests import builders
+from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
+from tests.consent import custody, vault_desk
+from tests.consent.test_commands import run
+from tests.consent.test_tokens import two_partners
+from tests.consent.vault_desk import found
+from tests.portal import Portal
+
+SECOND = "second@northwind.example.com"
+LISTER = "Reconcile"
+PARTNERS = int(os.environ.get("RECONCILE_PARTNERS", "60"))  # 1000 for the full demonstration of R-08
+AT_AZURE = pytest.mark.parametrize("portal", ["azure"], indirect=True)
+
+
+@pytest.fixture(params=["local", "azure"])
+def portal(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Portal:
+    """A connected partner, once with each vault; at Azure the web identity may Get and Set, another one List."""
+    use_sandbox(settings, sandbox)
+    if request.param == "local":
+        use_local_vault(settings, tmp_path)
+    else:
+        use_azure_vault(settings, sandbox, tmp_path)
+        sandbox.world.vault_rights[scenarios.vault_application_id()] = {"get", "set"}
+        settings.VAULT_RECONCILE_IDENTITY = vault_desk.add_identity(sandbox, LISTER, {"list"}, tmp_path)
+    portal = make_portal(sandbox)
+    portal.onboard()
+    return portal
+
+
+@pytest.fixture
+def consent(portal: Portal) -> PartnerConsent:
+    return portal.consent()
+
+
+def assert_nothing_more(portal: Portal) -> None:
+    assert found(vault_desk.reconcile()) == []
+    before = vault_desk.content(portal)
+    assert found(vault_desk.reconcile()) == []
+    assert vault_desk.content(portal) == before
+
+
+def rotate(portal: Portal) -> None:
+    custody.make_due(portal.consent())
+    custody.ask(portal.consent(), fresh=True)
+
+
+def test_a_portal_that_works_differs_in_nothing(portal: Portal, consent: PartnerConsent) -> None:
+    for _ in range(3):
+        rotate(portal)
+    assert portal.consent().generation == 4
+    portal.onboard(user=SECOND)
+    report = vault_desk.reconcile()
+    assert found(report) == []
+    assert report.looked_at == 2
+    assert report.not_looked_at == []
+
+
+# --- repaired -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.req("S-42")
+def test_a_version_that_was_written_before_a_crash_is_used_and_the_older_one_switched_off(
+    portal: Portal, consent: PartnerConsent
+) -> None:
+    token = custody.rotated_token(portal, consent)
+    version = custody.write_version(consent, token, 2)
+
+    assert found(vault_desk.reconcile()) == [("newer_version", "repaired")]
+
+    after = portal.consent()
+    assert (after.generation, after.secret_version) == (2, version)
+    assert custody.enabled_versions(portal, after) == [version]
+    custody.ask(after, fresh=True)
+    assert_nothing_more(portal)
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.parametrize("generation", [0, 1], ids=["lower", "equal"])
+def test_a_late_writers_version_is_switched_off(portal: Portal, consent: PartnerConsent, generation: int) -> None:
+    custody.write_version(consent, Secret("late"), generation)
+    assert found(vault_desk.reconcile()) == [("old_version_enabled", "repaired")]
+    assert custody.enabled_versions(portal, portal.consent()) == [consent.secret_version]
+    assert vault_desk.row(consent)["secret_version"] == consent.secret_version
+    assert_nothing_more(portal)
+
+
+@pytest.mark.req("R-02")
+def test_of_several_newer_versions_the_highest_is_used_even_if_a_disabled_one_is_the_latest(
+    portal: Portal, consent: PartnerConsent
+) -> None:
+    custody.write_version(consent, Secret("two"), 2)
+    third = custody.write_version(consent, custody.rotated_token(portal, consent), 3)
+    latest = custody.write_version(consent, Secret("late"), 2)
+    clients.vault().disable(SecretName(consent.secret_name), latest)
+
+    assert found(vault_desk.reconcile()) == [("newer_version", "repaired"), ("old_version_enabled", "repaired")]
+
+    assert portal.consent().generation == 3
+    assert custody.enabled_versions(portal, portal.consent()) == [third]
+    assert_nothing_more(portal)
+
+
+@pytest.mark.req("R-02")
+def test_what_a_first_consent_left_behind_is_switched_off(portal: Portal) -> None:
+    partner = builders.partner()
+    cut_off = builders.consent(
+        partner, portal.registration, state="needs_consent", generation=0, secret_version="", fingerprint=""
+    )
+    version = custody.write_version(cut_off, Secret("first"), 1)
+    assert found(vault_desk.reconcile()) == [("first_consent_cut_off", "repaired")]
+    assert not vault_desk.is_enabled(portal, cut_off.secret_name, version)
+    assert vault_desk.row(cut_off)["generation"] == 0
+    assert_nothing_more(portal)
+
+
+def test_a_disconnected_partners_token_is_switched_off(portal: Portal, consent: PartnerConsent) -> None:
+    PartnerConsent.objects.update(state="disconnected")
+    assert found(vault_desk.reconcile()) == [("disconnected_still_enabled", "repaired")]
+    assert custody.enabled_versions(portal, consent) == []
+    assert_nothing_more(portal)
+
+
+@pytest.mark.req("S-15")
+@pytest.mark.parametrize("why", ["rejected", "too late", "never finished"])
+def test_the_token_of_an_account_that_waits_no_longer_is_switched_off(
+    portal: Portal, consent: PartnerConsent, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal.onboard(user=SECOND)
+    waiting = WaitingToken.objects.get()
+    if why == "rejected":
+        with monkeypatch.context() as patch:
+            patch.setattr(approvals, "_switch_off", lambda waiting, vault: None)  # the process died just before it
+            approvals.reject(waiting, vault=clients.vault(), actor=builders.ACTOR)
+    elif why == "too late":
+        WaitingToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    else:
+        WaitingToken.objects.update(secret_version="", created_at=timezone.now() - timedelta(hours=2))
+
+    assert found(vault_desk.reconcile()) == [("waiting_token_over", "repaired")]
+
+    assert not vault_desk.is_enabled(portal, waiting.secret_name, waiting.secret_version)
+    assert custody.enabled_versions(portal, consent) == [consent.secret_version]
+    assert_nothing_more(portal)
+
+
+def test_a_sign_in_that_is_being_stored_at_this_moment_is_left_alone(portal: Portal, consent: PartnerConsent) -> None:
+    portal.onboard(user=SECOND)
+    WaitingToken.objects.update(secret_version="")
+    custody.write_version(consent, Secret("new"), 2)
+    with clients.tokens()._custody.lease(consent):
+        report = vault_desk.reconcile()
+        assert (found(report), report.busy) == ([], 1)
+    assert portal.consent().generation == 1
+
+
+# --- orphans ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R-41")
+def test_an_orphan_is_listed_and_switched_off_only_when_asked_tagged_and_old(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, untagged = vault_desk.write_orphan(), vault_desk.write_orphan(record="")
+    old_credential = vault_desk.write_orphan(record="registration-1")
+    expected = sorted([ours[0], untagged[0], old_credential[0]])
+
+    listed = vault_desk.reconcile()
+    assert sorted(each.name for each in listed.differences) == expected
+    assert {each.outcome for each in listed.differences} == {""}
+    young = vault_desk.reconcile(disable_orphans=True)
+    assert [each.outcome for each in young.differences if each.name == ours[0]] == [
+        "not repaired: it is less than a day old"
+    ]
+
+    monkeypatch.setattr(reconcile, "ORPHAN_AGE", timedelta(seconds=-2))
+    report = vault_desk.reconcile(disable_orphans=True)
+    assert {each.name: each.outcome for each in report.differences} == {
+        ours[0]: "repaired",
+        untagged[0]: "not repaired: it does not carry our tag",
+        old_credential[0]: "",
+    }
+    assert not vault_desk.is_enabled(portal, *ours)
+    assert vault_desk.is_enabled(portal, *untagged)
+    assert vault_desk.is_enabled(portal, *old_credential)
+    assert ours[0] not in {each.name for each in vault_desk.reconcile(disable_orphans=True).differences}
+
+
+def test_entries_of_other_programs_in_the_same_vault_are_not_even_listed(portal: Portal) -> None:
+    clients.vault().write(SecretName("somebody-elses"), Secret("x"), tags={}, expires_at=None)
+    report = vault_desk.reconcile(disable_orphans=True)
+    assert [each.name for each in report.differences if each.name == "somebody-elses"] == []
+
+
+# --- for a person -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["deleted", "disabled", "gone"])
+def test_a_pointer_to_nothing_is_loud_until_it_is_over_and_nothing_is_changed(
+    portal: Portal, consent: PartnerConsent, how: str
+) -> None:
+    older = custody.write_version(consent, Secret("older"), 0)
+    restore = vault_desk.snapshot(portal)
+    if how == "deleted":
+        vault_desk.delete_entry(portal, consent.secret_name)
+    elif how == "disabled":
+        vault_desk.disable(consent)
+    else:
+        PartnerConsent.objects.update(secret_version="f" * 32)
+    before, row = vault_desk.content(portal), vault_desk.row(consent)
+
+    report = vault_desk.reconcile()
+
+    kind = {"disabled": "token_disabled", "gone": "token_missing"}.get(how) or (
+        "token_deleted" if vault_desk.is_azure() else "token_missing"
+    )
+    assert found(report) == [(kind, "")]
+    if how != "deleted":
+        left = 1 if how == "disabled" else 2
+        assert f"{left} older enabled version(s) are left as they are" in report.differences[0].words
+        assert vault_desk.is_enabled(portal, consent.secret_name, older)
+    assert vault_desk.content(portal) == before
+    assert vault_desk.row(consent) == row
+    incident = Incident.objects.get(cause="vault_difference")
+    assert (incident.about, incident.owner) == (f"consent:{consent.pk}", "us")
+    assert "link" in incident.words
+    vault_desk.reconcile()
+    incident.refresh_from_db()
+    assert incident.times == 2
+
+    restore()
+    PartnerConsent.objects.update(secret_version=consent.secret_version)
+    vault_desk.reconcile()
+    assert not Incident.objects.open().exists()
+    assert_nothing_more(portal)
+
+
+@pytest.mark.req("S-51")
+def test_swapped_rows_stop_both_partners_and_their_tokens_are_not_touched(portal: Portal) -> None:
+    first, second = two_partners(portal)
+    PartnerConsent.objects.filter(pk=first.pk).update(secret_name="aside")
+    for target, source in ((second, first), (first, second)):
+        PartnerConsent.objects.filter(pk=target.pk).update(
+            secret_name=source.secret_name, secret_version=source.secret_version
+        )
+    before = vault_desk.content(portal)
+
+    assert {each.kind.value for each in vault_desk.reconcile(dry_run=True).differences} >= {"identity_mismatch"}
+    assert set(PartnerConsent.objects.values_list("state", flat=True)) == {"connected"}
+    report = vault_desk.reconcile()
+
+    assert found(report) == [("identity_mismatch", "partner stopped")] * 2
+    assert set(PartnerConsent.objects.values_list("state", flat=True)) == {"stopped"}
+    assert Incident.objects.open().filter(cause="identity_mismatch").count() == 2
+    assert vault_desk.content(portal) == before
+    again = vault_desk.reconcile()
+    assert (found(again), again.stopped) == ([], 2)
+
+
+@pytest.mark.req("S-51")
+def test_a_changed_fingerprint_stops_the_partner(portal: Portal, consent: PartnerConsent) -> None:
+    PartnerConsent.objects.update(fingerprint="0" * 16)
+    assert found(vault_desk.reconcile()) == [("identity_mismatch", "partner stopped")]
+    assert portal.consent().state == "stopped"
+    assert custody.enabled_versions(portal, consent) == [consent.secret_version]
+
+
+@pytest.mark.req("S-51")
+def test_another_records_token_under_a_partners_name_is_never_used(portal: Portal, consent: PartnerConsent) -> None:
+    custody.write_version(consent, Secret("foreign"), 9, record="consent-4711")
+    assert found(vault_desk.reconcile()) == [("foreign_version", "")]
+    assert portal.consent().generation == 1
+    assert Incident.objects.open().filter(cause="vault_difference").count() == 1
+
+
+def test_a_waiting_token_that_was_exchanged_is_told(portal: Portal) -> None:
+    portal.onboard(user=SECOND)
+    waiting = WaitingToken.objects.get()
+    WaitingToken.objects.update(fingerprint="0" * 16)
+    assert found(vault_desk.reconcile()) == [("waiting_token_lost", "")]
+    assert Incident.objects.open().get(cause="vault_difference").about == f"waiting:{waiting.pk}"
+
+
+# --- restores -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R-41")
+@pytest.mark.req("S-69")
+@pytest.mark.parametrize("older", ["database", "vault"])
+@pytest.mark.parametrize("event", ["rotated", "disabled", "erased"])
+def test_after_a_restore_of_an_older_copy_the_run_goes_forward_only(
+    portal: Portal, consent: PartnerConsent, older: str, event: str
+) -> None:
+    restore_vault, old_row = vault_desk.snapshot(portal), vault_desk.row(consent)
+    if event == "rotated":
+        rotate(portal)
+        assert portal.consent().generation == 2
+    elif event == "disabled":
+        vault_desk.disable(consent)
+        PartnerConsent.objects.update(state="disconnected")
+    else:
+        vault_desk.delete_entry(portal, consent.secret_name)
+        PartnerConsent.objects.all().delete()
+    new_version = PartnerConsent.objects.filter(pk=consent.pk).values_list("secret_version", flat=True).first()
+    if older == "vault":
+        restore_vault()
+    elif event == "erased":
+        PartnerConsent.objects.create(**old_row)
+    else:
+        vault_desk.put_back(old_row)
+
+    report = vault_desk.reconcile()
+
+    gone = "token_deleted" if vault_desk.is_azure() else "token_missing"
+    assert (
+        found(report)
+        == {
+            ("database", "rotated"): [("newer_version", "repaired")],
+            ("database", "disabled"): [("token_disabled", "")],
+            ("database", "erased"): [(gone, "")],
+            ("vault", "rotated"): [("token_missing", "")],
+            ("vault", "disabled"): [("disconnected_still_enabled", "repaired")],
+            ("vault", "erased"): [("orphan", "")],
+        }[older, event]
+    )
+    if event == "rotated":
+        assert portal.consent().generation == 2
+    if (older, event) == ("database", "rotated"):
+        assert portal.consent().secret_version == new_version
+        clients.tokens().access_token(portal.consent(), Audience.GRAPH, correlation_id=new_correlation_id())
+    if (older, event) == ("vault", "disabled"):
+        assert custody.enabled_versions(portal, consent) == []
+    second = vault_desk.reconcile()
+    assert [kind for kind, _ in found(second)] == [kind for kind, outcome in found(report) if outcome != "repaired"]
+
+
+# --- how a run behaves --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R-41")
+def test_a_dry_run_lists_the_same_and_changes_nothing(portal: Portal, consent: PartnerConsent) -> None:
+    custody.write_version(consent, Secret("late"), 1)
+    vault_desk.write_orphan()
+    before, row, events = vault_desk.content(portal), vault_desk.row(consent), AuditEvent.objects.count()
+    report = vault_desk.reconcile(dry_run=True, disable_orphans=True)
+    assert found(report) == [("old_version_enabled", ""), ("orphan", "")]
+    assert (vault_desk.content(portal), vault_desk.row(consent)) == (before, row)
+    assert AuditEvent.objects.count() == events
+
+
+@pytest.mark.req("S-40")
+def test_listing_is_done_by_its_own_identity_and_the_portals_does_nothing_else_than_get_and_set(
+    portal: Portal, consent: PartnerConsent
+) -> None:
+    custody.write_version(consent, Secret("late"), 1)
+    assert found(vault_desk.reconcile()) == [("old_version_enabled", "repaired")]
+    if vault_desk.is_azure():
+        assert vault_desk.calls_by(portal, known_id("application", LISTER)) <= {"list", "list_versions"}
+        assert vault_desk.calls_by(portal, scenarios.vault_application_id()) <= {"get", "set", "update"}
+
+
+@pytest.mark.req("S-40")
+@AT_AZURE
+def test_without_the_right_to_list_the_rest_is_done_and_the_run_says_what_it_could_not_see(
+    portal: Portal, consent: PartnerConsent, settings: Settings
+) -> None:
+    settings.VAULT_RECONCILE_IDENTITY = ""
+    clients.reset()
+    version = custody.write_version(consent, custody.rotated_token(portal, consent), 2)
+    vault_desk.write_orphan()
+    ran = run("vault_reconcile")
+    assert ran.code == 0
+    assert "not looked at: The identity may not List" in ran.out
+    assert portal.consent().secret_version == version
+    assert found(vault_desk.reconcile()) == []
+
+
+@pytest.mark.req("R-30")
+def test_a_row_that_cannot_be_looked_at_does_not_stop_the_run(portal: Portal, consent: PartnerConsent) -> None:
+    partner = builders.partner()
+    builders.consent(partner, portal.registration, id=0, secret_name="../../etc", secret_version="x")
+    custody.write_version(consent, Secret("late"), 1)
+    assert found(vault_desk.reconcile()) == [("token_not_readable", ""), ("old_version_enabled", "repaired")]
+
+
+@pytest.mark.req("R-02")
+@AT_AZURE
+def test_a_repair_that_fails_is_told_the_others_are_done_and_the_next_run_finishes(portal: Portal) -> None:
+    first, second = two_partners(portal)
+    for consent in (first, second):
+        custody.write_version(consent, Secret("late"), 1)
+    portal.sandbox.world.faults.append(Fault(service="vault", method="PATCH", status=400, body="{}"))
+    outcomes = [outcome for _, outcome in found(vault_desk.reconcile())]
+    assert outcomes[0].startswith("failed: ")
+    assert outcomes[1] == "repaired"
+    assert found(vault_desk.reconcile()) == [("old_version_enabled", "repaired")]
+    assert_nothing_more(portal)
+
+
+@pytest.mark.req("R-08")
+@AT_AZURE
+def test_a_vault_that_asks_for_time_gets_it(
+    portal: Portal, consent: PartnerConsent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def advance(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    pace = Pace(clock=lambda: now, sleep=advance, jitter=lambda: 0.0)
+    monkeypatch.setattr(clients, "_pace", cache(lambda: pace))
+    clients.vault.cache_clear()
+    portal.sandbox.world.faults.append(
+        Fault(service="vault", method="GET", status=429, body="{}", headers={"Retry-After": "200"}, times=1)
+    )
+    assert found(vault_desk.reconcile(sleep=advance)) == []
+    assert 200 <= now < 210
+
+
+@AT_AZURE
+@pytest.mark.req("R-08")
+def test_a_vault_with_a_low_limit_is_approached_and_a_whole_run_completes(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred requests in ten seconds, counted with a clock that only our own waiting moves."""
+    for _ in range(PARTNERS):
+        late = builders.consent(builders.partner(), portal.registration)
+        custody.write_version(late, Secret("newer"), 2)
+    now, lock = 0.0, threading.Lock()
+
+    def advance(seconds: float) -> None:
+        nonlocal now
+        with lock:
+            now += seconds
+
+    asked: list[tuple[float, bool]] = []
+    over_limit = portal.sandbox.world.over_limit
+
+    def count(key: str, limit: int, seconds: float) -> bool:
+        refused = over_limit(key, limit, seconds)
+        if key.startswith("vault"):
+            asked.append((now, refused))
+        return refused
+
+    monkeypatch.setattr(sandbox_world, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
+    monkeypatch.setattr(portal.sandbox.world, "over_limit", count)
+    pace = Pace(clock=lambda: now, sleep=advance, jitter=lambda: 0.5)
+    monkeypatch.setattr(clients, "_pace", cache(lambda: pace))
+    clients.vault.cache_clear()
+    portal.sandbox.world.switches["vault_limit"] = 100
+
+    report = vault_desk.reconcile(sleep=advance, max_share=100)
+
+    assert set(found(report)) == {("newer_version", "repaired")}
+    assert PartnerConsent.objects.filter(generation=2, state="connected").count() == PARTNERS
+    moments = [moment for moment, _ in asked]
+    busiest = max(index + 1 - bisect_left(moments, moment - 10 + 1e-9) for index, moment in enumerate(moments))
+    assert busiest <= 120
+    assert sum(refused for _, refused in asked) < len(asked) / 50
+
+
+@pytest.mark.req("R-41")
+def test_a_run_that_would_change_too_much_changes_nothing_and_asks(portal: Portal) -> None:
+    for _ in range(15):
+        lost = builders.consent(builders.partner(), portal.registration)
+        custody.write_version(lost, Secret("newer"), 2)
+    with pytest.raises(TooManyChanges, match="15 of 16"):
+        vault_desk.reconcile()
+    ran = run("vault_reconcile")
+    assert ran.code == 3
+    assert "--max-share 100" in ran.err
+    assert not AuditEvent.objects.filter(action="vault.reconciled").exists()
+    assert [one.cause for one in Incident.objects.open()] == ["vault_many_differences"]
+    assert schedule._reconcile() == "too many differences; nothing was changed"
+    assert run("vault_reconcile", "--max-share", "100").code == 0
+    assert PartnerConsent.objects.filter(generation=2).count() == 15
+    assert not Incident.objects.open().exists()
+
+
+def test_the_schedule_reconciles_daily(portal: Portal, consent: PartnerConsent) -> None:
+    custody.write_version(consent, Secret("late"), 1)
+    assert schedule._reconcile() == "1 differences, 0 left"
+    assert schedule._reconcile() == "0 differences, 0 left"
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_run_that_died_in_the_middle_is_finished_by_the_next_one_once_its_lease_is_over(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    first, second = two_partners(portal)
+    token = custody.rotated_token(portal, first)
+    custody.write_version(first, token, 2)
+    custody.write_version(second, Secret("late"), 1)
+    watched = custody.watch_vault(monkeypatch)
+    done = 0
+
+    def die(operation: str) -> None:
+        nonlocal done
+        done += operation == "disable"
+        if done == moment:
+            raise KilledError
+
+    watched.before = die
+    released = Custody._release
+    monkeypatch.setattr(Custody, "_release", lambda *arguments: None if done == moment else released(*arguments))
+    with pytest.raises(KilledError):
+        vault_desk.reconcile()
+    done = 9
+    assert vault_desk.reconcile().busy == 1
+    PartnerConsent.objects.exclude(lease_owner="").update(lease_until=timezone.now() - timedelta(seconds=1))
+    vault_desk.reconcile()
+    for consent in (first, second):
+        consent.refresh_from_db()
+        assert custody.enabled_versions(portal, consent) == [consent.secret_version]
+    assert first.generation == 2
+    assert_nothing_more(portal)
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_tells_each_difference_its_owner_and_the_next_step(portal: Portal, consent: PartnerConsent) -> None:
+    custody.write_version(consent, Secret("CANARY-late"), 1)
+    PartnerConsent.objects.update(secret_version="f" * 32)
+    dry = run("vault_reconcile", "--dry-run")
+    assert dry.code == 1
+    assert "token_missing" in dry.out
+    assert "Who must act: you. Restore the vault's backup, or send the partner a new link." in dry.out
+    machine = run("vault_reconcile", "--json")
+    assert machine.code == 1
+    assert '"kind": "token_missing"' in machine.out
+    PartnerConsent.objects.update(secret_version=consent.secret_version)
+    good = run("vault_reconcile")
+    assert good.code == 0
+    assert "    repaired." in good.out
+    assert "1 differences, 0 left" in good.out
+    token = clients.vault().read(SecretName(consent.secret_name), SecretVersion(consent.secret_version)).value.reveal()
+    for ran in (dry, machine, good):
+        assert "CANARY" not in ran.out + ran.err
+        assert token not in ran.out + ran.err
+    assert run("vault_reconcile", "--max-share", "101").code == 2
+
+
+@pytest.mark.req("R-05")
+def test_a_vault_that_does_not_answer_is_systemic_and_changes_no_state(
+    portal: Portal, consent: PartnerConsent, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "_TRIES", 1)
+    row = vault_desk.row(consent)
+    if vault_desk.is_azure():
+        portal.sandbox.world.faults.append(Fault(service="vault", status=503, body="{}"))
+    else:
+        folder = Path(django_settings.VAULT_URL)
+        clients.vault()
+        clients.inventory()
+        folder.rename(folder.with_name("unmounted"))
+    ran = run("vault_reconcile")
+    assert ran.code == 3
+    assert vault_desk.row(consent) == row
+    assert not Incident.objects.exists()

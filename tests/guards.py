@@ -1,0 +1,377 @@
+"""Take each of the most important guards out of a copy of the tree and see its test fail (S-75).
+
+    python -m tests.guards              all guards, two at a time; minutes, not seconds
+    python -m tests.guards nonce iss    these only
+
+Exit codes: 0 each test passes with the guard and fails without it, 1 some does not, 2 no such guard, 3 the tests fail
+with all guards in place, so nothing is shown.
+
+A guard is a text of the source that stands there exactly once, and what stands there when it is gone. The suite checks
+that each text is still found (tests/test_guards.py), so that this list cannot rot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_AT_ONCE = 2
+_SECONDS = 240  # for the tests of one guard; without a guard a browser may wait for what never comes
+_NOT_SOURCE = ("__pycache__", "screenshots", "static-collected", "node_modules")
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::\S+?)(?:\[| - |$)", re.MULTILINE)  # an error is a fixture that failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """A line that refuses something, and who notices when it is gone.
+
+    Attributes:
+        text: what stands in the file exactly once.
+        tests: each of them must fail; a name without parameters stands for all of them, of which one must fail.
+        also: a second line that stops the same thing, and what stands there without it.
+    """
+
+    name: str
+    shows: str
+    file: str
+    text: str
+    without: str
+    tests: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()
+
+
+class NotFound(Exception):
+    """The text of a guard is not in the source exactly once: the list must follow the code."""
+
+
+_REFUSALS = "tests/consent/test_refusals.py::"
+_AWAY = f"{_REFUSALS}test_what_ends_while_the_person_is_at_microsoft_is_not_redeemed"
+_BENT = "tests/consent/test_id_tokens.py::test_a_bent_id_token_is_refused_with_its_own_word"
+_BENT_FLOW = "tests/consent/test_id_tokens_in_flows.py::test_a_bent_id_token_ends_the_flow_with_nothing_stored"
+_LATE = "tests/consent/test_tokens.py::test_a_late_writer_cannot_overwrite_and_switches_its_version_off"
+_APPROVALS = "tests/consent/test_approvals.py::"
+_DATABASE = "tests/consent/test_database_down.py::"
+_SITES = "tests/browser/test_other_sites.py::"
+
+GUARDS = (
+    Guard(
+        name="cookie-compare",
+        shows="S-07",
+        file="consent/flow.py",
+        text="if flow is None or not hmac.compare_digest(flow.binder_hash, sha256(binder)):",
+        without="if flow is None:",
+        tests=(
+            f"{_REFUSALS}test_another_browser_cannot_finish_a_flow_and_does_not_burn_it",
+            f"{_SITES}test_another_browser_cannot_finish_and_does_not_spoil_it",
+        ),
+    ),
+    Guard(
+        name="claim-condition",
+        shows="S-09",
+        file="consent/querysets.py",
+        text="            claimed_at__isnull=True,\n            expires_at__gt=Now(),\n",
+        without="            expires_at__gt=Now(),\n",
+        tests=(
+            "tests/consent/test_parallel_posts.py::test_a_claim_has_exactly_one_winner",
+            "tests/browser/test_flows.py::test_reloading_result_and_callback_changes_nothing",
+        ),
+    ),
+    Guard(
+        name="expiry",
+        shows="S-10",
+        file="consent/querysets.py",
+        text="            claimed_at__isnull=True,\n            expires_at__gt=Now(),\n",
+        without="            claimed_at__isnull=True,\n",
+        tests=(f"{_AWAY}[flow expired]",),
+    ),
+    Guard(
+        name="link-active",
+        shows="S-10",
+        file="consent/querysets.py",
+        text="            revoked_at__isnull=True,\n            expires_at__gt=Now(),\n            registration",
+        without="            expires_at__gt=Now(),\n            registration",
+        tests=(f"{_AWAY}[link revoked]",),
+    ),
+    Guard(
+        name="partner-active",
+        shows="S-10",
+        file="consent/querysets.py",
+        text='="active",\n        ).exclude(partner__state__in=["disabled", "offboarded"])',
+        without='="active",\n        )',
+        tests=(f"{_AWAY}[partner disabled]",),
+    ),
+    Guard(
+        name="pkce-verifier",
+        shows="S-11",
+        file="consent/entra.py",
+        text='            "code_challenge": code_challenge,\n            "code_challenge_method": "S256",\n',
+        without="",
+        tests=(f"{_REFUSALS}test_state_verifier_nonce_and_cookie_are_in_no_table",),
+    ),
+    Guard(
+        name="nonce",
+        shows="S-12",
+        file="consent/id_tokens.py",
+        text="        if nonce is not None:\n",
+        without="        if False:\n",
+        tests=(f"{_BENT_FLOW}[nonce of nobody]", f"{_BENT}[nonce of another flow]"),
+    ),
+    Guard(
+        name="signature",
+        shows="S-14",
+        file="consent/id_tokens.py",
+        text='jwt.PyJWS().decode(text, key, algorithms=["RS256"])',
+        without='jwt.PyJWS().decode(text, options={"verify_signature": False})',
+        tests=(f"{_BENT_FLOW}[bad signature]", f"{_BENT}[a stranger's signature under our kid]"),
+    ),
+    Guard(
+        name="iss",
+        shows="S-14",
+        file="consent/id_tokens.py",
+        text='if issuer != issuer_template.replace("{tenantid}", tenant_id):',
+        without="if False:",
+        tests=(f"{_BENT}[issuer of another tenant]",),
+    ),
+    Guard(
+        name="aud",
+        shows="S-14",
+        file="consent/id_tokens.py",
+        text='if claims.get("aud") != application_id:',
+        without="if False:",
+        tests=(f"{_BENT_FLOW}[audience]", f"{_BENT}[audience missing]"),
+    ),
+    Guard(
+        name="tid",
+        shows="S-14",
+        file="consent/id_tokens.py",
+        text="    if tid != tenant_id:\n",
+        without="    if False:\n",
+        tests=(f"{_BENT}[tid of another tenant under our issuer]", f"{_BENT_FLOW}[tid missing]"),
+    ),
+    Guard(
+        name="oid-pin",
+        shows="S-15",
+        file="consent/flow.py",
+        text="if current is not None and current.pinned_oid != identity.object_id:",
+        without="if False and current is not None:",
+        tests=(f"{_APPROVALS}test_another_account_waits_under_its_own_name_and_the_working_token_stays",),
+    ),
+    Guard(
+        name="guid-pattern",
+        shows="S-26",
+        file="portal/microsoft/identifiers.py",
+        text="if not _CANONICAL.fullmatch(candidate) or candidate == NIL_GUID:",
+        without="if candidate == NIL_GUID:",
+        tests=("tests/consent/test_tenant_lookup.py::test_what_is_no_tenant_id_is_refused_by_the_form",),
+    ),
+    Guard(
+        name="redirect-following",
+        shows="S-26",
+        file="portal/microsoft/http.py",
+        text='kwargs["allow_redirects"] = False',
+        without='kwargs["allow_redirects"] = True',
+        tests=("tests/microsoft/test_http.py::test_a_redirect_is_not_followed_and_the_token_stays_here",),
+        also=(("    def get_redirect_target(self", "    def without_get_redirect_target(self"),),
+    ),
+    Guard(
+        name="customer-list",
+        shows="S-52",
+        file="consent/customers.py",
+        text="if customer.missing_since is not None:",
+        without="if False:",
+        tests=(
+            "tests/consent/test_customers.py::test_a_push_outside_the_lines_is_refused_before_any_call_and_audited",
+        ),
+    ),
+    Guard(
+        name="lookup-allowed",
+        shows="S-35",
+        file="portal/site/admin.py",
+        text="        return any(lookup in self._lookups_of(name) for name in names)",
+        without="        return True",
+        tests=("tests/site/test_admin.py::test_a_lookup_that_no_filter_declares_is_refused",),
+    ),
+    Guard(
+        name="audit-trigger",
+        shows="S-56",
+        file="portal/audit/triggers.py",
+        text="    for statement in _CREATE[schema_editor.connection.vendor]:",
+        without="    for statement in ():",
+        tests=("tests/portal_ground/test_audit.py::test_the_database_itself_refuses_raw_sql",),
+    ),
+    Guard(
+        name="lease-owner",
+        shows="R-03",
+        file="consent/custody.py",
+        text="generation=consent.generation, lease_owner=owner).update(",
+        without="generation=consent.generation).update(",
+        tests=(f"{_LATE}[local-lease]",),
+    ),
+    Guard(
+        name="generation-compare",
+        shows="R-03",
+        file="consent/custody.py",
+        text="generation=consent.generation, lease_owner=owner).update(",
+        without="lease_owner=owner).update(",
+        tests=(f"{_LATE}[local-generation]",),
+    ),
+    Guard(
+        name="redaction-type",
+        shows="S-31",
+        file="portal/microsoft/secret.py",
+        text="        return _MASK\n\n    __str__ = __repr__",
+        without="        return self.reveal()\n\n    __str__ = __repr__",
+        tests=("tests/microsoft/test_secret.py::test_what_gives_a_text_shows_the_mask_at_most",),
+    ),
+    # Beyond the twenty of S-75: what only a browser can show.
+    Guard(
+        name="same-site-none",
+        shows="S-07",
+        file="consent/views.py",
+        text='samesite="None"',
+        without='samesite="Lax"',
+        tests=("tests/browser/test_flows.py::test_a_partner_connects_and_the_browser_holds_one_bound_cookie",),
+    ),
+    Guard(
+        name="host-prefix",
+        shows="S-62",
+        file="consent/views.py",
+        text='COOKIE = "__Host-cpv-flow-token"',
+        without='COOKIE = "cpv-flow-token"',
+        tests=("tests/consent/test_hostile_answers.py::test_the_flow_cookie_has_the_promised_shape",),
+    ),
+    Guard(
+        name="frame-ancestors",
+        shows="S-61",
+        file="portal/site/policy.py",
+        text="PUBLIC_POLICY: Policy = _policy(frame_ancestors=CSP.NONE)",
+        without="PUBLIC_POLICY: Policy = _policy()",
+        tests=(f"{_SITES}test_no_site_can_frame_the_landing_page[with our headers]",),
+    ),
+    Guard(
+        name="fetch-destination",
+        shows="S-20",
+        file="consent/views.py",
+        text='if request.headers.get("Sec-Fetch-Dest", "document") != "document":',
+        without="if False:",
+        tests=(f"{_SITES}test_an_answer_posted_into_a_frame_is_refused_although_the_cookie_arrives",),
+    ),
+    Guard(
+        name="origin",
+        shows="S-20",
+        file="consent/views.py",
+        text='if request.headers.get("Origin", "null") not in own_origins:',
+        without="if False:",
+        tests=(f"{_SITES}test_an_answer_posted_by_a_foreign_site_is_refused",),
+    ),
+    Guard(
+        name="code-not-spent",
+        shows="R-37",
+        file="consent/views.py",
+        text="        except DatabaseError:  # the code is spent: sending it again would not help",
+        without="        except ZeroDivisionError:",
+        tests=(
+            "tests/consent/test_database_down.py::test_a_database_lost_between_code_and_record_is_not_called_harmless",
+        ),
+    ),
+)
+
+
+def removed(guard: Guard, root: Path = ROOT) -> str:
+    """Return the source of the guard's file as it is without the guard.
+
+    Raises:
+        NotFound: the text is not there, or more than once.
+    """
+    source = (root / guard.file).read_text(encoding="utf-8")
+    for text, without in ((guard.text, guard.without), *guard.also):
+        if (count := source.count(text)) != 1:
+            raise NotFound(f"{guard.name}: {guard.file} holds the guard's text {count} times instead of once")
+        source = source.replace(text, without)
+    return source
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.guards", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="guard", help="only these; all without a name")
+    names = parser.parse_args(arguments).names
+    chosen = [guard for guard in GUARDS if not names or guard.name in names]
+    if unknown := sorted(set(names) - {guard.name for guard in GUARDS}):
+        print(f"No such guard: {', '.join(unknown)}.", file=sys.stderr)  # noqa: T201
+        return 2
+    with tempfile.TemporaryDirectory(prefix="guards-") as folder:
+        whole = _copy(Path(folder) / "whole")
+        failed = _failures(whole, sorted({test for guard in chosen for test in guard.tests}))
+        if failed:
+            print("With all guards in place these fail, so nothing is shown:\n" + "\n".join(failed))  # noqa: T201
+            return 3
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            results = pool.map(lambda guard: (guard, _silent(guard, Path(folder) / guard.name)), chosen)
+            return int(_report(results))
+
+
+def _copy(target: Path) -> Path:
+    """Copy what belongs to the project; what is hidden or built stays behind."""
+
+    def passed_over(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if name in _NOT_SOURCE or (name.startswith(".") and Path(folder) == ROOT)]
+
+    shutil.copytree(ROOT, target, ignore=passed_over)
+    return target
+
+
+def _silent(guard: Guard, folder: Path) -> tuple[list[str], float]:
+    """Take the guard out of a copy; return the tests that did not notice, and the seconds that it took."""
+    began = time.monotonic()
+    _copy(folder)
+    (folder / guard.file).write_text(removed(guard), encoding="utf-8")
+    noticed = _failures(folder, guard.tests)
+    shutil.rmtree(folder, ignore_errors=True)
+    return [test for test in guard.tests if test.partition("[")[0] not in noticed], time.monotonic() - began
+
+
+def _failures(folder: Path, tests: Iterable[str]) -> list[str]:
+    """Run tests in a copy of the tree; return the names of those that failed."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", *tests],
+        cwd=folder,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "1000"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as run:
+        try:
+            output, _ = run.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            output, _ = run.communicate()
+            return [f"no end after {_SECONDS} seconds"]
+    failed = sorted(set(_FAILED.findall(output)))
+    return failed if failed or run.returncode == 0 else [f"pytest ended with {run.returncode}", output[-2000:]]
+
+
+def _report(results: Iterable[tuple[Guard, tuple[list[str], float]]]) -> bool:
+    """Print one line a test; return whether a test did not notice."""
+    wrong = False
+    print(f"{'guard':20} {'rule':5} {'without the guard':20} {'s':>4} test")  # noqa: T201
+    for guard, (silent, seconds) in results:
+        for test in guard.tests:
+            verdict = "STILL PASSES" if test in silent else "failed as it must"
+            print(f"{guard.name:20} {guard.shows:5} {verdict:20} {seconds:4.0f} {test}", flush=True)  # noqa: T201
+        wrong = wrong or bool(silent)
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The pages of runs: what people see, who may steer, and that lists stay cheap."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from portal.audit.models import AuditEvent
+from portal.runs import schedule, service
+from portal.runs.models import Run
+from tests import builders
+from tests.runs.work import GOOD, THEIRS, Work
+from tests.staff import Staff, told
+
+pytestmark = pytest.mark.django_db
+ADDRESS = "/admin/runs/run/"
+
+
+@pytest.fixture
+def staff() -> Staff:
+    return Staff()
+
+
+def finished_run(number: int = 12) -> Run:
+    run, _ = Work(number=number, answer=lambda key, attempt: THEIRS if key % 4 == 0 else GOOD).do()
+    return run
+
+
+def test_the_list_shows_progress_and_costs_the_same_for_many_runs(staff: Staff) -> None:
+    staff.get(ADDRESS)
+    counts = []
+    for _ in range(2):
+        for _ in range(3):
+            finished_run(4)
+        with CaptureQueriesContext(connection) as queries:
+            page = staff.get(ADDRESS).content.decode()
+        counts.append(len(queries))
+    assert "4 of 4 (100%)" in page
+    assert counts[0] == counts[1]
+
+
+def test_a_run_shows_counts_causes_and_who_must_act(staff: Staff) -> None:
+    run = finished_run()
+    page = staff.get(f"{ADDRESS}{run.pk}/change/").content.decode()
+    assert "12 of 12" in page
+    assert "3 × The partner must consent." in page
+    assert "Who must act: partner" in page
+    assert f"{run.pk}/progress/" not in page  # a finished run does not change any more
+
+
+def test_an_open_run_renews_its_progress_without_scripts_of_its_own(staff: Staff) -> None:
+    run = Work().start()
+    page = staff.get(f"{ADDRESS}{run.pk}/change/").content.decode()
+    assert f'hx-get="{ADDRESS}{run.pk}/progress/"' in page
+    part = staff.get(f"{ADDRESS}{run.pk}/progress/")
+    assert part.status_code == 200
+    assert part.content.decode().lstrip().startswith('<section class="panel')
+    assert "nobody works it just now" in part.content.decode()
+    assert staff.get(f"{ADDRESS}999999/progress/").status_code == 404
+
+
+def test_the_page_of_a_large_run_costs_as_many_queries_as_that_of_a_small_one(staff: Staff) -> None:
+    staff.get(ADDRESS)
+    counts = []
+    for number in (4, 400):
+        run = finished_run(number)
+        with CaptureQueriesContext(connection) as queries:
+            staff.get(f"{ADDRESS}{run.pk}/progress/")
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "action"),
+    [("pause", "paused", "run.paused"), ("cancel", "cancelled", "run.cancelled")],
+)
+def test_steering_asks_first_and_is_written_down(staff: Staff, name: str, state: str, action: str) -> None:
+    run = Work().start()
+    address = f"{ADDRESS}{run.pk}/{name}/"
+    page = staff.get(address)
+    assert page.status_code == 200
+    run.refresh_from_db()
+    assert run.state == "open"
+
+    assert f"The run is {state}." in told(staff.confirm(page))
+    run.refresh_from_db()
+    assert run.state == state
+    assert AuditEvent.objects.get(action=action).actor == staff.user.username
+    assert "Nothing was changed" in told(staff.confirm(staff.get(address)))
+
+
+def test_a_paused_run_is_resumed_and_handed_to_the_workers(staff: Staff) -> None:
+    run = Work().start()
+    service.pause(run, actor=builders.ACTOR)
+    address = f"{ADDRESS}{run.pk}/resume/"
+    staff.confirm(staff.get(address))
+    run.refresh_from_db()
+    assert run.state == "open"
+
+
+def test_who_may_only_look_may_not_steer() -> None:
+    reader, stranger = Staff("runs.view_run", "runs.view_runitem"), Staff("runs.view_executor")
+    run = Work().start()
+    assert reader.get(f"{ADDRESS}{run.pk}/change/").status_code == 200
+    assert reader.get(f"{ADDRESS}{run.pk}/cancel/").status_code == 403
+    assert stranger.get(f"{ADDRESS}{run.pk}/progress/").status_code in {403, 404}
+
+
+@pytest.mark.parametrize("query", ["", "?result=not_ok", "?result=needs_consent", "?state__exact=done", "?q=unit"])
+def test_units_are_filtered_searched_and_exported(staff: Staff, query: str) -> None:
+    run = finished_run()
+    page = staff.get(f"/admin/runs/runitem/{query}")
+    assert page.status_code == 200
+    assert "The partner must consent." in page.content.decode()
+    assert staff.get(f"/admin/runs/runitem/?run__id__exact={run.pk}").status_code == 200
+
+
+def test_the_schedule_is_listed(staff: Staff) -> None:
+    schedule.tick()
+    page = staff.get("/admin/runs/scheduledjob/").content.decode()
+    assert "token_check" in page
+    assert "sweep" in page
