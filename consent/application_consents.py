@@ -11,6 +11,7 @@ from typing import Any
 
 from requests import Response
 
+from portal.microsoft.diagnosis import diagnose_quoted
 from portal.microsoft.errors import AccessDenied, AlreadyExists, NotFound, RemoteError
 from portal.microsoft.identifiers import ApplicationId, RequestId, TenantId, parse_application_id, parse_tenant_id
 from tenants.partner_center import PartnerCenterApi
@@ -43,6 +44,16 @@ class ApplicationConsentClient(PartnerCenterApi):
                     correlation_id=self.correlation_id,
                     request_id=error.request_id,
                 )
+        if (quoted := diagnose_quoted(description)) is not None:
+            return quoted.error(
+                self.service,
+                operation,
+                status=response.status_code,
+                code=quoted.key,
+                correlation_id=self.correlation_id,
+                request_id=error.request_id,
+                detail=quoted.cause,
+            )
         return error
 
     def create(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from requests import Response
+
 from portal.microsoft.http import ApiClient, JsonResponse
+
+_CHALLENGE = re.compile(r'\berror\s*=\s*"insufficient_claims"', re.IGNORECASE)
 
 
 class GraphApi(ApiClient):
@@ -14,6 +19,13 @@ class GraphApi(ApiClient):
     service = "graph"
     correlation_id_header = "client-request-id"
     request_id_response_header = "request-id"
+
+    def error_code(self, body: Any, response: Response) -> str:
+        """Return Graph's code; a claims challenge stands in the header only (RFC 6750 section 3)."""
+        challenge = response.headers.get("WWW-Authenticate", "")[:4000]
+        if response.status_code == 401 and _CHALLENGE.search(challenge):
+            return "insufficient_claims"
+        return super().error_code(body, response)
 
     def collection(self, path: str, *, operation: str, params: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """Yield the items of all pages; finishes or raises.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
@@ -23,6 +24,7 @@ from tests.portal import Portal
 
 START = timezone.now()
 AGES = ["token_not_renewed_60_days", "token_not_renewed_75_days", "token_not_renewed_85_days", "token_expired"]
+LONG = pytest.mark.skipif(os.environ.get("RUN_SLOW") != "1", reason="120 runs; set RUN_SLOW=1")
 # Engine and tests share one database connection only without a transaction around the test.
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -59,7 +61,10 @@ def day_by_day(portal: Portal, days: int, look: Callable[[int, PartnerConsent], 
 
 
 @pytest.mark.req("R-11")
-@pytest.mark.parametrize("check_hours", [24, 720], ids=["checked daily", "checked as seldom as possible"])
+@pytest.mark.parametrize(
+    "check_hours",
+    [pytest.param(24, marks=LONG, id="checked daily"), pytest.param(720, id="checked as seldom as possible")],
+)
 @pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
 def test_over_120_days_a_healthy_token_is_never_older_than_31_days(
     portal: Portal, settings: Settings, strict: bool, check_hours: int
@@ -88,8 +93,8 @@ def test_over_120_days_a_healthy_token_is_never_older_than_31_days(
     ("code", "state_before", "strict"),
     [
         (7000222, "connected", False),
-        (7000222, "connected", True),
-        (50057, "needs_consent", False),
+        pytest.param(7000222, "connected", True, marks=LONG),
+        pytest.param(50057, "needs_consent", False, marks=LONG),
         (700082, "needs_consent", False),
         (700082, "needs_consent", True),
     ],

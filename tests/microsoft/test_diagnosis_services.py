@@ -106,6 +106,7 @@ GRAPH: list[tuple[str, int, type[RemoteError], str, str]] = [
     ("Request_UnsupportedQuery", 400, errors.InvalidRequest, "protocol_error", "us"),
     ("Directory_ExpiredPageToken", 400, errors.InvalidRequest, "protocol_error", "us"),
     ("InvalidAuthenticationToken", 401, errors.AuthenticationFailed, "our_credential", "us"),
+    ("insufficient_claims", 401, errors.InteractionRequired, "needs_interaction", "partner"),
     ("Authorization_IdentityNotFound", 403, errors.AuthenticationFailed, "our_credential", "us"),
     ("Authorization_RequestDenied", 403, errors.AccessDenied, "not_permitted", "partner"),
     ("accessDenied", 403, errors.AccessDenied, "not_permitted", "partner"),
@@ -187,6 +188,32 @@ def test_each_text_of_the_application_consent_api_has_its_sentence(
     check_service_answer(caught.value, f"partner_center:{code}", kind, expected, owner)
 
 
+@pytest.mark.parametrize("number", sorted(set(entra.NUMBERS) - {70002}))
+def test_a_code_of_the_sign_in_service_that_partner_center_passes_on_is_read_for_the_customer(
+    wire: responses.RequestsMock, session: GuardedSession, number: int
+) -> None:
+    wire.post(
+        f"{GLOBAL.partner_center}/v1/customers/{TENANT}/applicationconsents",
+        json={"code": "3000", "description": f"AADSTS70002: {PRIVATE} AADSTS{number}: {PRIVATE} Trace ID: {TENANT}"},
+        status=400,
+    )
+    with pytest.raises(RemoteError) as caught:
+        ApplicationConsentClient(**client_arguments(session, GLOBAL.partner_center)).create(
+            customer=TENANT,
+            application_id=APPLICATION,
+            display_name="Example",
+            resource=APPLICATION,
+            scopes=["User.Read.All"],
+            request_id=RequestId("f6d0b1a4-8d1c-4c53-9a5e-0e6c1d2b3a49"),
+        )
+    wanted = entra.NUMBERS[number].read(f"AADSTS{number}", customer_tenant=True)
+    diagnosis = diagnose(caught.value)
+    assert (diagnosis.key, diagnosis.cause, diagnosis.owner) == (wanted.key, wanted.cause, wanted.owner)
+    assert diagnosis.failure_class is wanted.failure_class
+    assert not diagnosis.fatal_for_token
+    assert PRIVATE not in f"{caught.value!s}{caught.value.__dict__}{diagnosis}"
+
+
 @pytest.mark.parametrize(("code", "status", "kind", "expected", "owner"), GRAPH)
 def test_each_code_of_graph_has_its_sentence(
     wire: responses.RequestsMock,
@@ -198,11 +225,13 @@ def test_each_code_of_graph_has_its_sentence(
     owner: str,
 ) -> None:
     body = json.dumps({"error": {"code": code, "message": PRIVATE, "innerError": {"date": "2026-05-01T10:00:00"}}})
+    challenge = f'Bearer realm="", authorization_uri="https://x.example", error="{code}", claims="eyJhIjoxfQ=="'
     wire.get(
         re.compile(re.escape(f"{GLOBAL.graph}/v1.0/servicePrincipals")),
-        body=body,
+        body=body.replace("insufficient_claims", "InvalidAuthenticationToken"),
         status=status,
         content_type="application/json",
+        headers={"WWW-Authenticate": challenge} if status == 401 else {},
     )
     with pytest.raises(RemoteError) as caught:
         DirectoryClient(**client_arguments(session, GLOBAL.graph)).presence(APPLICATION)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from portal.microsoft.diagnosis import entra, services
 from portal.microsoft.diagnosis.entra import (
     callback_error_codes,
+    diagnose_quoted,
     diagnose_token_error,
     named_token_lifetime,
     never_heals,
@@ -27,6 +28,7 @@ __all__ = [
     "callback_error_codes",
     "diagnose",
     "diagnose_api_error",
+    "diagnose_quoted",
     "diagnose_token_error",
     "named_token_lifetime",
     "never_heals",
@@ -35,6 +37,7 @@ __all__ = [
 
 def diagnose(error: RemoteError) -> Diagnosis:
     """Read an error that was raised already; total: every error has an answer."""
-    if error.service == entra.SERVICE and not isinstance(error, Unreachable):
+    quoted = error.code.startswith("AADSTS")  # which another service passed on
+    if (error.service == entra.SERVICE or quoted) and not isinstance(error, Unreachable):
         return entra.read_raised(error)
     return services.read_raised(error)

@@ -302,6 +302,21 @@ def _rows_for(number: int) -> Iterator[Row]:
     yield NO_MANAGED_IDENTITY
 
 
+_QUOTED = re.compile(r"\bAADSTS([0-9]{4,8})\b", re.IGNORECASE)
+
+
+def diagnose_quoted(text: str) -> Diagnosis | None:
+    """Read a refusal of a customer's sign-in service that another service passes on in its own text (S-23).
+
+    Only the number of a code that we know is taken from it; None when there is none.
+    """
+    for match in _QUOTED.finditer(text[:2000]):
+        number = int(match[1])
+        if number in NUMBERS and number not in _COMPANIONS:
+            return NUMBERS[number].read(f"AADSTS{number}", customer_tenant=True)
+    return None
+
+
 _TOO_OLD = 70043
 _LIFETIME = re.compile(r"maximum allowed lifetime for this request is ([0-9]{1,9})(?![0-9])")
 _SHORTEST_LIFETIME, _LONGEST_LIFETIME = 3600, 90 * 86_400

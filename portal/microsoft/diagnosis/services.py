@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from portal.microsoft.diagnosis.rows import (
+    AGAIN,
     LATER,
     LOOK,
     MFA_AGAIN,
@@ -196,6 +197,11 @@ GRAPH: Mapping[str, Row] = merged(
                 "Check the tenant id, the application id and the cloud.",
             ),
         },
+    ),
+    rows(
+        FailureClass.NEEDS_INTERACTION,
+        Owner.PARTNER,
+        {"insufficient_claims": ("Microsoft wants a newer sign-in than the one behind this token.", AGAIN)},
     ),
     rows(
         FailureClass.NOT_PERMITTED,
