@@ -56,11 +56,12 @@ def _clean_up() -> str:
 
 
 def _reconcile() -> str:
+    """Never more than is safe and little; what needs a person is an incident (R-02, R-41)."""
     try:
         report = Reconciler(vault=clients.vault(), inventory=clients.inventory(), actor=SYSTEM).run()
     except TooManyChanges:
         return "too many differences; nothing was changed"
-    return f"{len(report.differences)} differences, {report.open} left"
+    return f"{report.looked_at} looked at, {len(report.differences)} differences, {report.open} left"
 
 
 def register_jobs() -> None:
