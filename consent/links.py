@@ -35,6 +35,22 @@ def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def check(partner: PartnerTenant, registration: ApplicationRegistration) -> None:
+    """Raise LinkRefused unless this partner may be invited with this registration."""
+    try:
+        tenant_id = parse_tenant_id(partner.tenant_id or "")
+    except InvalidIdentifier:
+        raise LinkRefused("Fix the partner's tenant id before inviting it: a link is bound to one tenant.") from None
+    if partner.pk is None or not partner.is_active:
+        raise LinkRefused("The partner is disabled or offboarded; enable it before inviting it.")
+    if registration.state != ApplicationRegistration.State.ACTIVE:
+        raise LinkRefused("The application registration is not active; store its credential and activate it first.")
+    if registration.cloud != partner.cloud:
+        raise LinkRefused("Partner and application registration belong to different clouds.")
+    if registration.kind == ApplicationRegistration.Kind.CSP and registration.home_tenant_id != tenant_id:
+        raise LinkRefused("A CSP registration serves exactly the tenant in which it is registered.")
+
+
 def issue(
     partner: PartnerTenant,
     registration: ApplicationRegistration,
@@ -56,18 +72,7 @@ def issue(
     lifetime = timedelta(days=settings.LINK_LIFETIME_DAYS) if lifetime is None else lifetime
     if not timedelta(0) < lifetime <= MAX_LIFETIME:
         raise LinkRefused("A link lives at least a moment and at most 90 days.")
-    try:
-        tenant_id = parse_tenant_id(partner.tenant_id or "")
-    except InvalidIdentifier:
-        raise LinkRefused("Fix the partner's tenant id before inviting it: a link is bound to one tenant.") from None
-    if partner.pk is None or not partner.is_active:
-        raise LinkRefused("The partner is disabled or offboarded; enable it before inviting it.")
-    if registration.state != ApplicationRegistration.State.ACTIVE:
-        raise LinkRefused("The application registration is not active; store its credential and activate it first.")
-    if registration.cloud != partner.cloud:
-        raise LinkRefused("Partner and application registration belong to different clouds.")
-    if registration.kind == ApplicationRegistration.Kind.CSP and registration.home_tenant_id != tenant_id:
-        raise LinkRefused("A CSP registration serves exactly the tenant in which it is registered.")
+    check(partner, registration)
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
         link = ConsentLink.objects.create(

@@ -143,12 +143,21 @@ class Renewals(Custody):
         )
         return won
 
-    def switch_off(self, pointer: Pointer, *, won: bool) -> None:
-        """Switch off what is not in use any more: the older version, or the newer one that nobody wanted. No query."""
+    def switch_off(self, pointer: Pointer, *, won: bool) -> bool:
+        """Switch off what is not in use any more, and tell whether it is: the older version, or the unwanted newer one.
+
+        No query.
+        """
         if won:
-            self._disable(SecretName(pointer.consent.secret_name), SecretVersion(pointer.consent.secret_version))
-        else:
-            self._disable(pointer.name, pointer.version)
+            return self._disable(SecretName(pointer.consent.secret_name), SecretVersion(pointer.consent.secret_version))
+        return self._disable(pointer.name, pointer.version)
+
+    def forget_replaced(self, pointers: Sequence[Pointer]) -> None:
+        """Note that the older versions of these rows are off (S-42); one statement."""
+        PartnerConsent.objects.filter(
+            pk__in=[pointer.consent.pk for pointer in pointers],
+            replaced_version__in={pointer.consent.secret_version for pointer in pointers},
+        ).update(replaced_version="")
 
 
 def _by_row(values: Mapping[int, str]) -> Case:

@@ -42,6 +42,7 @@ class Check:
     mismatch: str = ""
     not_saved: str | None = None
     won: bool = False
+    switched_off: bool = False
     lost: bool = False
     nothing_spent: bool = False
 
@@ -179,7 +180,17 @@ def after(check: Check, context: Context) -> Callable[[], None] | None:
     pointer, won = check.pointer, check.won
     if pointer is None:
         return None
-    return lambda: Renewals(clients.vault()).switch_off(pointer, won=won)
+
+    def switch_off() -> None:
+        check.switched_off = Renewals(clients.vault()).switch_off(pointer, won=won)
+
+    return switch_off
+
+
+def settle(checks: Sequence[Check], context: Context) -> None:
+    """Note which older versions are off, so that nobody has to look again."""
+    off = [check.pointer for check in checks if check.won and check.switched_off and check.pointer is not None]
+    Renewals(clients.vault()).forget_replaced(off)
 
 
 def release(checks: Sequence[Check], context: Context) -> None:
@@ -204,6 +215,7 @@ TOKEN_CHECK = Kind(
     work=work,
     write=write,
     after=after,
+    settle=settle,
     release=release,
     place=place,
 )

@@ -60,6 +60,15 @@ class ConsentLinkForm(_LinkForm):
             choices["partner"].queryset = PartnerTenant.objects.active()
             choices["registration"].queryset = ApplicationRegistration.objects.filter(state="active")
 
+    def clean(self) -> None:
+        super().clean()
+        partner, registration = (self.cleaned_data.get(name) for name in ("partner", "registration"))
+        if partner and registration:
+            try:
+                links.check(partner, registration)
+            except links.LinkRefused as refused:
+                self.add_error(None, str(refused))
+
 
 class ExtendForm(forms.Form):
     days = _days_field(help_text="The links work so many days from now, at most 90.")

@@ -10,6 +10,7 @@ A *kind* of work is registered once, in an app's ``ready()``, and everything els
         work=work,      # (key, subject, context) -> Outcome; in a thread, over the network, without the database
         write=write,    # (done, context); one transaction around it; few queries for all of them
         after=after,    # (subject, context), optional: a call over the network for once the result is committed
+        settle=settle,  # (subjects, context), optional: write what came of those calls; few queries for all of them
         release=release,  # (subjects, context), optional: give back what load took, for units without a result
     ))
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from django.core.management.base import CommandError
 from django.utils import timezone
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
 from portal.audit.trail import Actor
 from portal.runs import service
@@ -88,28 +88,30 @@ class Bar(Listener):
 
     def finished(self, item: RunItem, outcome: Outcome) -> None:
         if not outcome.ok:
-            self._live.console.print(f"{outcome.failure_class}  {item.label}: {outcome.message}", markup=False)
+            self._live.console.print(
+                f"{outcome.failure_class}  {item.label}: {outcome.message}", markup=False, highlight=False
+            )
 
-    def _picture(self, progress: Progress) -> Table:
-        width, share = 30, progress.done / progress.total if progress.total else 0.0
+    def _picture(self, progress: Progress) -> Group:
+        width, share = 24, progress.done / progress.total if progress.total else 0.0
         filled = round(width * share)
-        left = "" if progress.seconds_left is None else f"about {timedelta(seconds=round(progress.seconds_left))} left"
-        table = Table.grid(padding=(0, 2))
-        table.add_row(
-            self._label,
+        facts = [
             f"{'━' * filled}{'╌' * (width - filled)} {share:.0%}",
             f"{progress.done:,}/{progress.total:,}",
             f"{progress.rate:.0f}/s",
-            left,
-        )
-        classes = ", ".join(f"{number:,} {name}" for name, number in progress.classes.most_common())
-        slow = ", ".join(
+        ]
+        if progress.seconds_left is not None:
+            facts.append(f"about {timedelta(seconds=round(progress.seconds_left))} left")
+        classes = [f"{number:,} {name}" for name, number in progress.classes.most_common()]
+        calls = [f"{progress.running} at work"]
+        calls += [
             f"{name.partition(':')[0]} {seconds * 1000:.0f} ms"
             for name, seconds in sorted(progress.slowest.items(), key=lambda one: -one[1])
-        )
-        limited = f"{progress.throttled:,} times told to slow down" if progress.throttled else ""
-        table.add_row("", classes, limited, f"{progress.running} at work", slow)
-        return table
+        ]
+        if progress.throttled:
+            calls.append(f"{progress.throttled:,} times told to slow down")
+        lines = (f"{self._label}  {'  '.join(facts)}", f"  {', '.join(classes)}", f"  {', '.join(calls)}")
+        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
 
 
 def begin(

@@ -122,7 +122,7 @@ class Executor:
         self._listener = listener or Listener()
         self._until = None if seconds is None else time.monotonic() + seconds
         self._row: ExecutorRow
-        self._pool: Pool[tuple[Held, Outcome | None] | None]
+        self._pool: Pool[tuple[Held, Outcome | None] | Held]
         self._waiting: deque[Held] = deque()
         self._running: dict[int, Held] = {}
         self._groups: Counter[int] = Counter()
@@ -130,6 +130,7 @@ class Executor:
         self._returned: list[tuple[Held, float]] = []  # not worked, with the seconds until it may be tried
         self._oldest_result: float | None = None
         self._startable = self._chores = 0
+        self._settled: list[Any] = []
         self._drained = False  # whether the last look for items found none
         self._unsure = False  # whether a commit may have happened whose answer was lost
         self._classes: Counter[str] = Counter()
@@ -212,6 +213,7 @@ class Executor:
             if self._watch.cause is not None:
                 return self._end(Ending.STOPPED)
             self._flush()
+            self._settle_chores()
             self._report()
             if self._is_idle():
                 if self._watch.all_bad():
@@ -259,6 +261,7 @@ class Executor:
         self._flush(now=True)
         while self._chores and time.monotonic() < until:
             self._collect(0.2)
+        self._settle_chores()
         return ending
 
     def _settle(self, ending: Ending) -> None:
@@ -379,7 +382,7 @@ class Executor:
             if self.kind.uses_database and self._size > 1:
                 close_old_connections()  # of this thread, as after a request (R-36)
 
-    def _do_chore(self, chore: Callable[[], None], held: Held) -> None:
+    def _do_chore(self, chore: Callable[[], None], held: Held) -> Held:
         """Do what follows a committed result, in a thread; nothing depends on it."""
         try:
             place = Place(*self.kind.place(held.subject), held.item.group)
@@ -389,13 +392,21 @@ class Executor:
             log.info("left for the next time", extra={"key": held.item.key})
         except Exception:
             log.exception("what follows a unit of %s failed", self.kind.name, extra={"key": held.item.key})
+        return held
+
+    def _settle_chores(self) -> None:
+        """Write what the chores did, all at once or as many as the pool has threads."""
+        if self._settled and (not self._chores or len(self._settled) >= self._size):
+            done, self._settled = self._settled, []
+            self._steadily(lambda: self.kind.settle(done, self._context))
 
     # --- collecting and writing -----------------------------------------------------------------------------------
 
     def _collect(self, seconds: float) -> None:
         for result in self._pool.collect(seconds):
-            if result is None:
+            if isinstance(result, Held):
                 self._chores -= 1
+                self._settled.append(result.subject)
                 continue
             held, outcome = result
             self._running.pop(held.item.pk, None)

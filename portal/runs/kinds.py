@@ -111,6 +111,7 @@ class Kind:
     work: Callable[[int, Any, Context], Outcome]
     write: Callable[[Sequence[Done], Context], None]
     after: Callable[[Any, Context], Callable[[], None] | None] = lambda subject, context: None
+    settle: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
     release: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
     place: Callable[[Any], tuple[str, str]] = lambda subject: ("", "")
     seconds: float = 120.0

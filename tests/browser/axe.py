@@ -21,8 +21,14 @@ _RUN = """async () => {
   for (let turn = 0; turn < 40 && wider() > 0; turn++) await new Promise((done) => setTimeout(done, 50));
   const wide = wider(); // what slides out of view when the window narrows was given two seconds
   const answer = await axe.run(document, {resultTypes: ["violations"]});
+  const grounds = [document.body, document.documentElement].map((one) => getComputedStyle(one).backgroundColor);
+  const canvas = document.createElement("canvas").getContext("2d"); // turns every notation into red, green and blue
+  canvas.fillStyle = grounds.find((colour) => !/, 0\\)$/.test(colour)) ?? "white";
+  canvas.fillRect(0, 0, 1, 1);
+  const [red, green, blue] = canvas.getImageData(0, 0, 1, 1).data;
   return {
     wide,
+    dark: red + green + blue < 384,
     rules: answer.passes.length + answer.violations.length,
     found: answer.violations.flatMap((rule) => rule.nodes.map((node) => ({
       rule: rule.id, impact: node.impact, where: node.target.flat(Infinity).join(" "), what: node.failureSummary,
@@ -50,20 +56,29 @@ def _script() -> str:
     return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
-def judge(page: Page, name: str) -> list[Finding]:
+def show(page: Page, scheme: Literal["light", "dark"], width: int, *, reload: bool) -> None:
+    """Let the open page take this colour scheme and this width."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    if reload:
+        page.reload()
+
+
+def judge(page: Page, name: str, *, reload: bool) -> list[Finding]:
     """Return the serious and critical findings on the page that is open, and a page wider than its window.
 
     Args:
         name: what the page is called in a finding.
+        reload: the page reads the wanted colour scheme and its width only while it loads, as the admin does.
     """
     findings: list[Finding] = []
-    page.evaluate(_script())
     for scheme in SCHEMES:
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 900})
+            show(page, scheme, width, reload=reload)
+            page.evaluate(_script())
             answer = page.evaluate(_RUN)
             assert answer["rules"] > 5, f"axe looked at nothing on {name}"
+            assert answer["dark"] == (scheme == "dark"), f"{name} is not {scheme}"
             view = f"{scheme}, {width} px"
             if answer["wide"] > 0:
                 what = f"{answer['wide']} px wider than the window"

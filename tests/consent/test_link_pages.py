@@ -131,9 +131,24 @@ def test_a_bad_form_makes_no_link(
 
 def test_a_link_that_must_not_be_made_is_refused_in_words(staff: Staff, partner: PartnerTenant) -> None:
     china = builders.registration(cloud="china")
-    page = make(staff, partner, china)
-    assert page.status_code == 302
-    assert "different clouds" in told(staff.get(page["Location"]))
+    page = make(staff, partner, china, days=33)
+    assert "different clouds" in page.content.decode()
+    assert 'value="33"' in page.content.decode(), "what was typed is still there"
+    assert not ConsentLink.objects.exists()
+
+
+def test_a_partner_disabled_in_the_same_moment_gets_no_link(
+    staff: Staff, partner: PartnerTenant, registration: ApplicationRegistration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = links.issue
+
+    def meanwhile(partner: PartnerTenant, *args: Any, **kwargs: Any) -> Any:
+        partner.state = "disabled"
+        return really(partner, *args, **kwargs)
+
+    monkeypatch.setattr(links, "issue", meanwhile)
+    page = make(staff, partner, registration)
+    assert "disabled or offboarded" in told(staff.get(page["Location"]))
     assert not ConsentLink.objects.exists()
 
 

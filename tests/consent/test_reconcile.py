@@ -17,6 +17,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import approvals, clients, reconcile, schedule
+from consent.custody import Custody
 from consent.models import PartnerConsent, WaitingToken
 from consent.reconcile import TooManyChanges
 from consent.tokens import Audience
@@ -514,6 +515,43 @@ def test_the_schedule_reconciles_daily(portal: Portal, consent: PartnerConsent) 
     custody.write_version(consent, Secret("late"), 1)
     assert schedule._reconcile() == "1 differences, 0 left"
     assert schedule._reconcile() == "0 differences, 0 left"
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_run_that_died_in_the_middle_is_finished_by_the_next_one_once_its_lease_is_over(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    first, second = two_partners(portal)
+    token = custody.rotated_token(portal, first)
+    custody.write_version(first, token, 2)
+    custody.write_version(second, Secret("late"), 1)
+    watched = custody.watch_vault(monkeypatch)
+    done = 0
+
+    def die(operation: str) -> None:
+        nonlocal done
+        done += operation == "disable"
+        if done == moment:
+            raise KilledError
+
+    watched.before = die
+    released = Custody._release
+    monkeypatch.setattr(Custody, "_release", lambda *arguments: None if done == moment else released(*arguments))
+    with pytest.raises(KilledError):
+        vault_desk.reconcile()
+    done = 9
+    assert vault_desk.reconcile().busy == 1
+    PartnerConsent.objects.exclude(lease_owner="").update(lease_until=timezone.now() - timedelta(seconds=1))
+    vault_desk.reconcile()
+    for consent in (first, second):
+        consent.refresh_from_db()
+        assert custody.enabled_versions(portal, consent) == [consent.secret_version]
+    assert first.generation == 2
+    assert_nothing_more(portal)
 
 
 # --- the command --------------------------------------------------------------------------------------------------

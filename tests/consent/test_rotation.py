@@ -19,7 +19,7 @@ from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 
-from consent import checks, clients, rotation
+from consent import checks, clients, health, rotation
 from consent.credential_models import ApplicationCredential
 from consent.models import PartnerConsent
 from consent.tokens import Audience
@@ -114,6 +114,7 @@ def redeem(portal: Portal) -> Secret:
 def test_a_candidate_is_proven_with_a_partners_token_before_it_takes_over(connected: Portal) -> None:
     # Due: by the ordinary door a redemption would save the rotated token now.
     PartnerConsent.objects.update(stored_at=timezone.now() - timedelta(days=2))
+    health.refresh_registration(connected.registration.pk)
     first, before = current(connected), everything_about(connected)
     candidate = add_secret(connected, "the-second-secret")
     assert current(connected) == first

@@ -33,6 +33,8 @@ def test_the_status_of_a_problem_fits_who_acts(problem: Problem) -> None:
     words = PROBLEMS[problem]
     if words.who is Who.MICROSOFT:
         assert words.status == 503
+    elif problem is Problem.INTERRUPTED:
+        assert words.status == 503, "it was our fault, although the person goes on"
     elif words.who in {Who.YOU, Who.YOUR_ADMINISTRATOR}:
         assert words.status < 500
 

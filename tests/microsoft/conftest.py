@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import responses
 
+from portal.microsoft.breakers import Breakers
 from portal.microsoft.clouds import GLOBAL
 from portal.microsoft.http import ApiClient, GuardedSession, RetryPolicy
 from portal.microsoft.secret import Secret
@@ -17,6 +18,12 @@ from tests.microsoft.calls import BASE, CORRELATION, TOKEN, Waits
 def session() -> Iterator[GuardedSession]:
     with GuardedSession(is_allowed=lambda host: host in GLOBAL.hosts() or GLOBAL.is_vault_host(host)) as session:
         yield session
+
+
+@pytest.fixture(autouse=True)
+def _closed_breakers(session: GuardedSession) -> None:
+    """The session is shared by a module's tests; what one makes of a host is nothing to the next (R-19)."""
+    session.breakers = Breakers()
 
 
 @pytest.fixture

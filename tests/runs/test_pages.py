@@ -119,5 +119,5 @@ def test_units_are_filtered_searched_and_exported(staff: Staff, query: str) -> N
 def test_the_schedule_is_listed(staff: Staff) -> None:
     schedule.tick()
     page = staff.get("/admin/runs/scheduledjob/").content.decode()
-    assert "token_check" in page
+    assert "keep_alive" in page
     assert "sweep" in page

@@ -184,33 +184,31 @@ def test_an_error_without_the_documented_body_is_mapped_by_its_status(
             vault.read(NAME, VERSION)
 
 
-def http_date(**offset: float) -> str:
-    return format_datetime(datetime.now(UTC) + timedelta(**offset), usegmt=True)
-
-
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
         (None, 10),
         ("17", 17),
         ("86400", 300),
-        (http_date(seconds=200), 200),
-        (http_date(days=2), 300),
-        (http_date(days=-2), 0),
+        (timedelta(seconds=200), 200),
+        (timedelta(days=2), 300),
+        (timedelta(days=-2), 0),
         ("soon", 10),
     ],
     ids=["absent", "seconds", "too long", "date", "far date", "past date", "rubbish"],
 )
 @pytest.mark.req("R-08")
 def test_a_throttled_call_returns_at_once_and_says_how_long_to_wait(
-    vault: AzureKeyVault, service: Answering, header: str | None, seconds: int
+    vault: AzureKeyVault, service: Answering, header: str | timedelta | None, seconds: int
 ) -> None:
+    if isinstance(header, timedelta):  # from now on, not from when the tests were collected
+        header = format_datetime(datetime.now(UTC) + header, usegmt=True)
     service.refuse(429, "Throttled", headers={} if header is None else {"Retry-After": header})
     started = time.monotonic()
     with pytest.raises(Throttled) as caught:
         write(vault)
     assert time.monotonic() - started < 2
-    assert caught.value.retry_after == pytest.approx(seconds, abs=90 if seconds == 200 else 0)
+    assert caught.value.retry_after == pytest.approx(seconds, abs=5 if seconds == 200 else 0)
 
 
 @pytest.mark.parametrize(
