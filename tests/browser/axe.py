@@ -6,6 +6,7 @@ is judged is the one it is served with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,7 +14,8 @@ from typing import Literal
 
 from playwright.sync_api import Page
 
-WIDTHS = (1280, 390)  # CSS pixels
+# CSS pixels. The admin folds its navigation away below some 1,300.
+PUBLIC_WIDTHS, ADMIN_WIDTHS = (1280, 390), (1440, 1280, 390)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 _SEVERE = ("serious", "critical")
 _RUN = """async () => {
@@ -64,7 +66,7 @@ def show(page: Page, scheme: Literal["light", "dark"], width: int, *, reload: bo
         page.reload()
 
 
-def judge(page: Page, name: str, *, reload: bool) -> list[Finding]:
+def judge(page: Page, name: str, *, widths: Sequence[int], reload: bool) -> list[Finding]:
     """Return the serious and critical findings on the page that is open, and a page wider than its window.
 
     Args:
@@ -73,7 +75,7 @@ def judge(page: Page, name: str, *, reload: bool) -> list[Finding]:
     """
     findings: list[Finding] = []
     for scheme in SCHEMES:
-        for width in WIDTHS:
+        for width in widths:
             show(page, scheme, width, reload=reload)
             page.evaluate(_script())
             answer = page.evaluate(_RUN)

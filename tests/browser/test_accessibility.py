@@ -64,10 +64,11 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 def look(page: Page, name: str) -> list[Finding]:
     admin = name.startswith("admin")
-    findings = axe.judge(page, name, reload=admin)
+    widths = axe.ADMIN_WIDTHS if admin else axe.PUBLIC_WIDTHS
+    findings = axe.judge(page, name, widths=widths, reload=admin)
     if os.environ.get("KEEP_SCREENSHOTS") == "1":
         for scheme in axe.SCHEMES:
-            for width in axe.WIDTHS:
+            for width in widths:
                 axe.show(page, scheme, width, reload=admin)
                 photograph(page, f"{name}-{scheme}-{width}")
     return findings
