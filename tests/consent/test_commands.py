@@ -568,7 +568,7 @@ def test_without_a_record_no_token_leaves(connected: Portal, tmp_path: Path, mon
     def full(*args: object, **kwargs: object) -> None:
         raise DatabaseError("no space")
 
-    monkeypatch.setattr("consent.management.commands.get_access_token.record", full)
+    monkeypatch.setattr("consent.access_tokens.record", full)
     ran = run("get_access_token", connected.partner.tenant_id, "graph", "--output", tmp_path / "token")
     assert ran.code == 3
     assert not (tmp_path / "token").exists()

@@ -26,6 +26,7 @@ from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, Wa
 from consent.tokens import TokenService
 from consent.vault.local import LocalVault
 from portal.microsoft.identifiers import new_correlation_id
+from portal.runs.models import RunItem
 from portal.sandbox.entra import Answer
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Fault, Tamper
@@ -361,8 +362,8 @@ def test_a_bug_in_any_step_mails_and_shows_no_secret(
     path = gate.portal.link()
     if name == "read":
         clients.reset()
-        with pytest.raises(RuntimeError):
-            gate.command("check_tokens")
+        gate.command("check_tokens")  # a bug in one unit of work ends that unit only
+        assert RunItem.objects.get().failure_class not in {"", "ok"}
     elif name == "start":
         token = who.get(path).content.decode().partition('csrfmiddlewaretoken" value="')[2][:64]
         who.post(
