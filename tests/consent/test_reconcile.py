@@ -27,6 +27,7 @@ from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
+from portal.runs.schedule import jobs
 from portal.sandbox import scenarios
 from portal.sandbox import world as sandbox_world
 from portal.sandbox.server import Sandbox
@@ -512,9 +513,10 @@ def test_a_run_that_would_change_too_much_changes_nothing_and_asks(portal: Porta
 
 
 def test_the_schedule_reconciles_daily(portal: Portal, consent: PartnerConsent) -> None:
+    assert jobs()["vault_reconcile"].every == timedelta(days=1)
     custody.write_version(consent, Secret("late"), 1)
-    assert schedule._reconcile() == "1 differences, 0 left"
-    assert schedule._reconcile() == "0 differences, 0 left"
+    assert schedule._reconcile() == "1 looked at, 1 differences, 0 left"
+    assert schedule._reconcile() == "1 looked at, 0 differences, 0 left"
 
 
 @pytest.mark.req("R-02")

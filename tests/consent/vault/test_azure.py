@@ -23,6 +23,7 @@ from urllib3.exceptions import ProtocolError
 from consent.vault import azure
 from consent.vault.azure import AzureKeyVault, open_azure_vault
 from consent.vault.base import PROBE_NAME, NameBlocked, SecretDisabled, VaultConfigurationError
+from consent.vault.pace import Pace
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -55,7 +56,9 @@ ALL_OPERATIONS = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=O
 
 @pytest.fixture
 def vault(vault_url: str, session: GuardedSession) -> AzureKeyVault:
-    return open_azure_vault(vault_url, FixedCredential(), session=session)
+    """A vault whose pauses are not slept through: what a pause does is shown in test_azure_sandbox.py."""
+    pace = Pace(sleep=lambda seconds: None)
+    return open_azure_vault(vault_url, FixedCredential(), session=session, pace=pace)
 
 
 def sent(request: requests.PreparedRequest) -> tuple[str, str, Any]:
