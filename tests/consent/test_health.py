@@ -13,6 +13,7 @@ from pytest_django.fixtures import Settings
 from consent import clients, health, rotation
 from consent.checks import CheckResult, check_token
 from consent.custody import TokenUnavailable
+from consent.customers import push
 from consent.disconnect import confirm_revoked, disconnect
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent, WaitingToken
 from consent.vault.base import SecretName, SecretVersion
@@ -489,3 +490,19 @@ def test_an_account_that_waits_for_approval_is_rejected_by_a_disconnect(connecte
 
     assert WaitingToken.objects.get().decision == "rejected"
     assert ApplicationRegistration.objects.get().state == "active"
+
+
+def test_a_push_notes_when_the_relationship_ends_and_the_forecast_knows_it(connected: Portal) -> None:
+    customer = custody.first_customer(connected)
+    push(
+        customer,
+        connected.registration,
+        clients.customer_clients(connected.consent(), customer, new_correlation_id()),
+        actor=builders.ACTOR,
+        wait_seconds=0.0,
+    )
+    customer.refresh_from_db()
+    assert customer.gdap_ends_at is not None
+    PartnerConsent.objects.update(stored_at=customer.gdap_ends_at)
+    health.watch()
+    assert ends(connected) == (customer.gdap_ends_at, "gdap")
