@@ -341,6 +341,32 @@ def test_a_version_that_reads_back_differently_is_not_pointed_to(
     assert AuditEvent.objects.get(action="token.stored", outcome="failed").details["generation"] == 2
 
 
+@pytest.mark.req("R-43")
+@pytest.mark.parametrize("size", [1, 1_024, 8_192, 24_999, 25_000, 25_001, 900_000])
+def test_a_rotated_token_is_kept_exactly_and_one_that_is_too_large_leaves_the_old_one(
+    either: Portal, size: int
+) -> None:
+    before = either.consent()
+    make_due(before)
+    token = Secret("t" * size)
+    either.sandbox.world.tampers.append(Tamper(grant_type="refresh_token", members={"refresh_token": token.reveal()}))
+
+    assert ask(before, fresh=True)  # the access token is good, whatever becomes of the other
+
+    after = either.consent()
+    stored = clients.vault().read(SecretName(after.secret_name), SecretVersion(after.secret_version))
+    if size <= 25_000:
+        assert (after.generation, after.fingerprint) == (2, token_fingerprint(token))
+        assert stored.value.same_as(token)
+    else:
+        assert (after.generation, after.secret_version) == (1, before.secret_version)
+        assert AuditEvent.objects.get(action="token.stored", outcome="failed").details["generation"] == 2
+        assert Incident.objects.open().get().cause == "renewed_but_not_saved"
+        assert ask(after, fresh=True)
+    last = either.consent()
+    assert enabled_versions(either, last) == [last.secret_version]
+
+
 # --- crashes ------------------------------------------------------------------------------------------------------
 
 
