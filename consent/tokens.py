@@ -188,7 +188,10 @@ class TokenService:
                 raise TokenUnavailable(BUSY)
             if owner is None:  # somebody else renews right now; Entra honours the stored token meanwhile
                 return self._redeem_stored(consent, audience, tenant, correlation_id)
-            consent = self._custody.roll_forward(self._usable(consent.pk), owner)
+            consent = self._usable(consent.pk)
+            if not strict and not self.is_due(consent):  # renewed by whoever had the lease before
+                return self._redeem_stored(consent, audience, tenant, correlation_id)
+            consent = self._custody.roll_forward(consent, owner)
             self._custody.begin(consent, owner)
             try:
                 answer = self._redeem_stored(consent, audience, tenant, correlation_id)
