@@ -46,6 +46,15 @@ class AccountClient(GraphApi):
             is_global_administrator=_has(memberships, "directoryRole", "roleTemplateId", GLOBAL_ADMINISTRATOR),
         )
 
+    def groups(self) -> frozenset[str]:
+        """Return the object ids of the groups and roles that the account is directly in; ids need no extra permission.
+
+        Raises:
+            RemoteError: Graph refused or did not answer.
+        """
+        listed = self.collection("/v1.0/me/memberOf", operation="list memberships", params={"$top": "999"})
+        return frozenset(str(one.get("id") or "").lower() for one in listed)
+
 
 def _has(memberships: Iterable[Mapping[str, Any]], kind: str, key: str, wanted: str) -> bool | None:
     """Tell whether one membership of this kind has the wanted value; None when values were hidden from us."""

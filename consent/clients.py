@@ -263,14 +263,13 @@ def customer_clients(
     own_cloud = cloud(consent.partner.cloud)
     service = tokens()
     partner_token = service.source(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id)
+    graph_token = service.source(consent, Audience.GRAPH, correlation_id=correlation_id)
     return CustomerClients(
         partner_center=partner_center(own_cloud, partner_token, correlation_id),
         gdap=GdapClient(
-            base_url=own_cloud.graph,
-            session=session(),
-            token_source=service.source(consent, Audience.GRAPH, correlation_id=correlation_id),
-            correlation_id=correlation_id,
+            base_url=own_cloud.graph, session=session(), token_source=graph_token, correlation_id=correlation_id
         ),
+        account=account(own_cloud, graph_token, correlation_id),
         consents=ApplicationConsentClient(
             base_url=own_cloud.partner_center,
             session=session(),

@@ -1,4 +1,4 @@
-"""Mirroring partners' customers as a kind of bulk work: lists are read in threads and stored in order."""
+"""Mirroring partners' customers as a kind of bulk work: each page of a list is stored as it comes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from consent.models import PartnerConsent
 from consent.renewals import Renewals
 from consent.selection import partners_in
 from consent.tokens import Audience
+from portal.incidents import desk
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
 from tenants.models import PartnerTenant
-from tenants.sync import Listing, read_customers, store_customers
+from tenants.sync import TooManyMissing, sync_customers
 
 NOT_CONSENTED = "not_consented"
+TOO_MANY = "customers_missing"  # cause of the incident
 
 
 @dataclass(slots=True)
@@ -56,27 +58,30 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Sync]:
 
 
 def work(key: int, sync: Sync, context: Context) -> Outcome:
-    """Read the partner's list of customers, as far as it can be read. No query."""
+    """Mirror the partner's customers, as far as they can be read; see ``tenants.sync``."""
     consent = sync.consent
-    fields = {"partner": sync.partner.name, "tenant_id": sync.partner.tenant_id}
+    correlation_id = CorrelationId(context.correlation_id(key))
+    fields = {"partner": sync.partner.name, "tenant_id": sync.partner.tenant_id, "correlation_id": correlation_id}
     if consent is None:
         words = f"{sync.partner.name} has not consented yet; send it a link (manage.py issue_consent_link)."
-        return _failed(NOT_CONSENTED, words, Owner.US, fields, listing=None)
-    correlation_id = CorrelationId(context.correlation_id(key))
+        return _failed(NOT_CONSENTED, words, Owner.US, fields)
+    about, force = f"partner:{sync.partner.pk}", bool(context.options.get("force"))
     try:
         token = _token(sync, consent, correlation_id)
-    except (TokenUnavailable, IdentityMismatch) as error:
-        return _failed("skipped", str(error), Owner.US, fields, listing=None)
-    except RemoteError as error:
-        listing = Listing(correlation_id=correlation_id, error=error)
-    else:
         client = clients.partner_center(clients.cloud(sync.partner.cloud), lambda: token, correlation_id)
-        listing = read_customers(client)
-    if listing.error is None:
-        return Outcome(fields=fields | {"ok": True, "listed": len(listing.customers)}, result=listing)
-    diagnosis = diagnose(listing.error)
-    words = f"{diagnosis.cause} {diagnosis.remedy}"
-    return _failed(diagnosis.failure_class, words, diagnosis.owner, fields, listing=listing, error=listing.error)
+        report = sync_customers(sync.partner, client, actor=context.actor, force=force)
+    except (TokenUnavailable, IdentityMismatch) as error:
+        return _failed("skipped", str(error), Owner.US, fields)
+    except TooManyMissing as error:
+        desk.report(TOO_MANY, about=about, owner=Owner.US, words=str(error), subject={"partner": sync.partner.pk})
+        return _failed("held_back", str(error), Owner.US, fields)
+    except RemoteError as error:
+        diagnosis = diagnose(error)
+        words = f"{diagnosis.cause} {diagnosis.remedy}"
+        return _failed(diagnosis.failure_class, words, diagnosis.owner, fields, error=error)
+    desk.settle(TOO_MANY, about=about)
+    counts = {"listed": report.listed, "new": report.created, "missing": report.missing}
+    return Outcome(fields=fields | {"ok": True} | counts)
 
 
 def _token(sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId) -> Secret:
@@ -100,7 +105,6 @@ def _failed(
     owner: Owner,
     fields: Mapping[str, Any],
     *,
-    listing: Listing | None,
     error: RemoteError | None = None,
 ) -> Outcome:
     known = failure_class if isinstance(failure_class, FailureClass) else None
@@ -118,23 +122,17 @@ def _failed(
             "class": str(failure_class),
             "error": words,
             "owner": owner.value,
-            "correlation_id": "" if listing is None else listing.correlation_id,
         },
-        result=listing,
     )
 
 
 def write(done: Sequence[Done], context: Context) -> None:
-    """Store what was listed; only a list that was read to its end marks customers missing."""
+    """Stop whom another identity was found for; the customers were stored page by page."""
     custody = Renewals(clients.vault())
     for each in done:
         sync: Sync = each.subject
         if sync.mismatch and sync.consent is not None:
             custody.stop(sync.consent, sync.mismatch, CorrelationId(context.correlation_id(each.key)))
-        if isinstance(each.outcome.result, Listing):
-            report = store_customers(sync.partner, each.outcome.result, actor=context.actor)
-            if each.outcome.ok:
-                each.outcome.fields.update(new=report.created, missing=report.missing)
 
 
 def place(sync: Sync) -> tuple[str, str]:
@@ -150,4 +148,5 @@ CUSTOMER_SYNC = Kind(
     write=write,
     place=place,
     seconds=900.0,  # a list of 1,000 pages
+    uses_database=True,
 )

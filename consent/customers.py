@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.utils import timezone
 
+from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
 from consent.directory import DirectoryClient, Presence
 from consent.health import refresh_partner
@@ -22,7 +23,7 @@ from consent.models import ApplicationRegistration, ConsentObservation, Customer
 from consent.permissions import outside_allow_list
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import Owner, diagnose
-from portal.microsoft.errors import AlreadyExists, ConsentRequired, RemoteError, Throttled
+from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
@@ -48,6 +49,7 @@ class CustomerClients:
     gdap: GdapClient
     consents: ApplicationConsentClient
     directory: DirectoryClient
+    account: AccountClient
     forget_customer_tokens: Callable[[], None]
     """Tokens issued before a grant do not gain it."""
     correlation_id: CorrelationId
@@ -164,7 +166,7 @@ def push(
     if isinstance(failure, Throttled):
         raise failure
     if failure is not None and not isinstance(failure, AlreadyExists) and not failure.retryable:
-        return _fail(consent, failure, actor, clients.correlation_id)
+        return _fail(consent, failure, actor, clients.correlation_id, note=readiness.unverified)
     clients.forget_customer_tokens()
     waiting = _ACCEPTED if failure is None else "" if isinstance(failure, AlreadyExists) else _UNCLEAR
     return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting)
@@ -203,7 +205,11 @@ def _readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
         with transaction.atomic():
             CustomerTenant.objects.filter(pk=customer.pk).update(gdap_ends_at=end)
             refresh_partner(customer.partner)
-    return judge(relationships, now=now)
+    try:
+        own_groups = clients.account.groups()
+    except AccessDenied:
+        own_groups = None  # said as "could not be verified"
+    return judge(relationships, now=now, own_groups=own_groups)
 
 
 def _write_intent(
@@ -344,9 +350,11 @@ def _block(
     return _settle(consent, State.BLOCKED, readiness.reason, owner, Outcome.REFUSED, actor, correlation_id)
 
 
-def _fail(consent: CustomerConsent, error: RemoteError, actor: Actor, correlation_id: CorrelationId) -> CustomerConsent:
+def _fail(
+    consent: CustomerConsent, error: RemoteError, actor: Actor, correlation_id: CorrelationId, *, note: str = ""
+) -> CustomerConsent:
     diagnosis = diagnose(error)
-    reason = f"{diagnosis.cause} {diagnosis.remedy}"
+    reason = " ".join(part for part in (diagnosis.cause, diagnosis.remedy, note) if part)
     return _settle(consent, State.FAILED, reason, diagnosis.owner, Outcome.FAILED, actor, correlation_id)
 
 

@@ -6,9 +6,9 @@ relationship, an active assignment of a group that contains the service account,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from portal.microsoft.diagnosis import Owner
 from tenants.gdap import AccessAssignment, Relationship
@@ -19,18 +19,26 @@ CONSENT_ROLES: Mapping[str, str] = {
     "158c047a-c907-4556-b7ef-446551a6b5f7": "Cloud Application Administrator",
 }
 _LIVE = {"active", "expiring"}
+_SETTLING = timedelta(minutes=15)  # a new assignment needs this long until Partner Center obeys it (GDAP FAQ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """The verdict on one customer; ``reason`` and ``owner`` are empty when ready."""
+    """The verdict on one customer; ``reason`` and ``owner`` are empty when ready.
+
+    ``unverified`` says what could not be looked at, and which permission would show it.
+    """
 
     ready: bool
     reason: str = ""
     owner: Owner | None = None
+    unverified: str = ""
 
 
 READY = Readiness(ready=True)
+_GROUPS_UNREAD = (
+    "Whether the service account is in the assigned group could not be verified: Directory.Read.All shows it."
+)
 
 
 def gdap_end(relationships: Iterable[Relationship], *, now: datetime) -> datetime | None:
@@ -40,8 +48,19 @@ def gdap_end(relationships: Iterable[Relationship], *, now: datetime) -> datetim
     return max(known) if known and len(known) == len(ends) else None
 
 
-def judge(relationships: Iterable[tuple[Relationship, Iterable[AccessAssignment]]], *, now: datetime) -> Readiness:
-    """Judge from the relationships with one customer, each with its assignments."""
+def judge(
+    relationships: Iterable[tuple[Relationship, Iterable[AccessAssignment]]],
+    *,
+    now: datetime,
+    own_groups: frozenset[str] | None = None,
+    accepted: Collection[str] = tuple(CONSENT_ROLES),
+) -> Readiness:
+    """Judge from the relationships with one customer, each with its assignments.
+
+    Args:
+        own_groups: object ids of the groups that the service account is in; None when they cannot be read.
+        accepted: role template ids that may consent.
+    """
     known = list(relationships)
     live = [
         (relationship, list(assignments))
@@ -63,12 +82,30 @@ def judge(relationships: Iterable[tuple[Relationship, Iterable[AccessAssignment]
             reason="The GDAP relationship is active, but no security group is assigned to it yet.",
             owner=Owner.PARTNER,
         )
-    if not any(assignment.roles & CONSENT_ROLES.keys() for assignment in active):
+    roles = {role.lower() for role in accepted}
+    able = [assignment for assignment in active if assignment.roles & roles]
+    if not able:
         return Readiness(
             ready=False,
             reason="No assigned group holds one of the roles that may consent: "
-            + ", ".join(sorted(CONSENT_ROLES.values()))
+            + ", ".join(sorted(CONSENT_ROLES.get(role, role) for role in roles))
             + ".",
             owner=Owner.PARTNER,
         )
+    if own_groups is not None:
+        able = [assignment for assignment in able if assignment.group_id.lower() in own_groups]
+        if not able:
+            return Readiness(
+                ready=False,
+                reason="The service account is in none of the groups that hold a role that may consent.",
+                owner=Owner.PARTNER,
+            )
+    if all(each.created_at is not None and each.created_at > now - _SETTLING for each in able):
+        return Readiness(
+            ready=False,
+            reason="The access assignment is younger than 15 minutes; Microsoft does not obey it everywhere yet.",
+            owner=Owner.NOBODY,
+        )
+    if own_groups is None:
+        return Readiness(ready=True, unverified=_GROUPS_UNREAD)
     return READY

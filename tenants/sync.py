@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import batched
 
@@ -11,12 +11,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from portal.audit.trail import Actor, record
-from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.partner_center import Customer, PartnerCenterClient
 
 _CHUNK = 500  # customers of one statement
+_MISSING_SHARE = 0.2  # more than this of a partner's customers do not leave between two syncs
+_FEW = 10  # so many may always go
 
 
 @dataclass(slots=True)
@@ -28,67 +29,58 @@ class SyncReport:
     missing: int = 0
 
 
-@dataclass(slots=True)
-class Listing:
-    """A partner's customers as far as they could be read; ``error`` says why the list is not complete.
-
-    Attributes:
-        at: when the reading began; whoever was seen later than that is listed.
-    """
-
-    correlation_id: CorrelationId
-    at: datetime = field(default_factory=timezone.now)
-    customers: list[Customer] = field(default_factory=list)
-    error: RemoteError | None = None
+class TooManyMissing(Exception):
+    """A complete list lacks more customers than is believable; nobody was marked missing. The text says how many."""
 
 
-def sync_customers(partner: PartnerTenant, client: PartnerCenterClient, *, actor: Actor) -> SyncReport:
-    """Bring the partner's customers in line with Partner Center.
+def sync_customers(
+    partner: PartnerTenant, client: PartnerCenterClient, *, actor: Actor, force: bool = False
+) -> SyncReport:
+    """Bring the partner's customers in line with Partner Center, page by page, so that memory stays flat.
+
+    Args:
+        force: believe a list that lacks unusually many customers; a person's decision.
 
     Raises:
         RemoteError: the list could not be read to its end; what was seen is kept, nothing is marked missing.
+        TooManyMissing: more than a fifth of the partner's customers, and more than ten, would be marked missing.
     """
-    listing = read_customers(client)
-    report = store_customers(partner, listing, actor=actor)
-    if listing.error is not None:
-        raise listing.error
+    began, report = timezone.now(), SyncReport()
+    for page in client.customers():
+        report.listed += len(page)
+        for chunk in batched(page, _CHUNK):
+            report.created += _store_page(partner, chunk, began)
+    _mark_missing(partner, report, began, actor=actor, correlation_id=client.correlation_id, force=force)
     return report
 
 
-def read_customers(client: PartnerCenterClient) -> Listing:
-    """Read all pages, or as many as can be read. No query."""
-    listing = Listing(correlation_id=client.correlation_id)
-    try:
-        for page in client.customers():
-            listing.customers += page
-    except RemoteError as error:
-        listing.error = error
-    return listing
-
-
-def store_customers(partner: PartnerTenant, listing: Listing, *, actor: Actor) -> SyncReport:
-    """Write a listing. Only a complete one marks customers missing (S-51)."""
-    report = SyncReport(listed=len(listing.customers))
-    for chunk in batched(listing.customers, _CHUNK):
-        report.created += _store_page(partner, chunk, listing.at)
-    if listing.error is not None:
-        return report
+def _mark_missing(
+    partner: PartnerTenant,
+    report: SyncReport,
+    began: datetime,
+    *,
+    actor: Actor,
+    correlation_id: CorrelationId,
+    force: bool,
+) -> None:
     with transaction.atomic():
-        report.missing = (
-            CustomerTenant.objects.for_partner(partner)
-            .listed()
-            .filter(last_seen_at__lt=listing.at)
-            .update(missing_since=listing.at)
-        )
-        PartnerTenant.objects.filter(pk=partner.pk).update(customers_synced_at=listing.at)
+        listed = CustomerTenant.objects.for_partner(partner).listed()
+        gone, all_of_them = listed.filter(last_seen_at__lt=began), listed.count()
+        lacking = gone.count()
+        if not force and lacking > max(_FEW, _MISSING_SHARE * all_of_them):
+            raise TooManyMissing(
+                f"Partner Center lists {report.listed:,} customers and lacks {lacking:,} of the {all_of_them:,} that "
+                "were known. Nobody was marked missing. Ask the partner; if it is true, run sync_customers --force."
+            )
+        report.missing = gone.update(missing_since=began)
+        PartnerTenant.objects.filter(pk=partner.pk).update(customers_synced_at=began)
         record(
             "partner.customers_synced",
             actor=actor,
             subject={"partner": partner.pk},
             details={"listed": report.listed, "created": report.created, "missing": report.missing},
-            correlation_id=listing.correlation_id,
+            correlation_id=correlation_id,
         )
-    return report
 
 
 def _store_page(partner: PartnerTenant, page: Sequence[Customer], seen_at: datetime) -> int:

@@ -23,6 +23,7 @@ from consent.checks import CheckResult, Verdict
 from consent.models import ConsentLink, CustomerConsent, PartnerConsent
 from consent.vault.base import SecretName, SecretVersion, VaultConfigurationError
 from portal.audit.models import AuditEvent
+from portal.incidents.models import Incident
 from portal.sandbox.world import Fault, Refusal
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 from tests import builders
@@ -199,6 +200,7 @@ def test_issue_consent_link_wants_the_registration_named_when_several_fit(portal
 # --- sync_customers -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it
 def test_sync_customers_mirrors_every_chosen_partner_and_names_those_that_failed(connected: Portal) -> None:
     never = builders.partner(name="Never Consented")
 
@@ -213,6 +215,7 @@ def test_sync_customers_mirrors_every_chosen_partner_and_names_those_that_failed
     assert run("sync_customers").code == 0
 
 
+@pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it
 @pytest.mark.parametrize("choice", ["partner", "tag", "cloud"])
 def test_sync_customers_prints_json_lines_for_programs(connected: Portal, choice: str) -> None:
     builders.partner(name="Other", cloud="china")
@@ -224,6 +227,7 @@ def test_sync_customers_prints_json_lines_for_programs(connected: Portal, choice
     assert ran.code == 0
     line, summary = map(json.loads, ran.out.splitlines())
     assert summary["summary"]["classes"] == {"ok": 1}
+    assert len(line.pop("correlation_id")) == 36
     assert line == {
         "partner": "Northwind Cloud",
         "tenant_id": connected.partner.tenant_id,
@@ -234,6 +238,23 @@ def test_sync_customers_prints_json_lines_for_programs(connected: Portal, choice
     }
 
 
+@pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it
+def test_a_list_that_lacks_too_many_customers_marks_nobody_until_somebody_says_so(connected: Portal) -> None:
+    for number in range(20):
+        builders.customer(connected.partner, company_name=f"Gone {number}")
+
+    ran = run("sync_customers")
+    assert ran.code == 1
+    assert "--force" in ran.out
+    assert not CustomerTenant.objects.missing().exists()
+    assert Incident.objects.open().get().cause == "customers_missing"
+
+    assert run("sync_customers", "--force").code == 0
+    assert CustomerTenant.objects.missing().count() == 20
+    assert not Incident.objects.open().exists()
+
+
+@pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it
 def test_sync_customers_says_who_must_act(connected: Portal) -> None:
     custody.service_account(connected).groups.clear()
     ran = run("sync_customers", "--json")

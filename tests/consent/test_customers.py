@@ -367,7 +367,7 @@ def test_a_customer_that_is_not_ready_is_blocked_with_the_reason_and_nothing_is_
 
 
 @pytest.mark.req("R-24")
-def test_an_account_outside_the_assigned_group_fails_with_a_remedy_for_this_customer(
+def test_an_account_outside_the_assigned_group_is_blocked_with_a_remedy_for_this_customer(
     connected: Portal, customer: CustomerTenant
 ) -> None:
     for assignment in relationship(connected, customer).assignments:
@@ -375,9 +375,9 @@ def test_an_account_outside_the_assigned_group_fails_with_a_remedy_for_this_cust
 
     result = send(connected, customer)
 
-    assert result.state == "failed"
+    assert result.state == "blocked"
     assert result.owner == "partner"
-    assert result.reason
+    assert "in none of the groups" in result.reason
     assert posts(connected) == 0
 
 

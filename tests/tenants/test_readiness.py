@@ -35,7 +35,7 @@ def assignment(*roles: str, status: str = "active") -> AccessAssignment:
 @pytest.mark.parametrize("role", [GLOBAL, APPLICATION, CLOUD_APPLICATION])
 @pytest.mark.parametrize("status", ["active", "expiring"])
 def test_an_active_assignment_of_an_accepted_role_is_ready(role: str, status: str) -> None:
-    assert judge([(relationship(status), [assignment(role)])], now=NOW) == READY
+    assert judge([(relationship(status), [assignment(role)])], now=NOW, own_groups=frozenset({"g"})) == READY
 
 
 def test_a_relationship_without_an_end_is_ready() -> None:
@@ -74,9 +74,42 @@ def test_one_good_relationship_among_dead_ones_is_enough() -> None:
         (relationship(), [assignment(READERS), assignment(CLOUD_APPLICATION)]),
         (relationship("approvalPending"), []),
     ]
-    assert judge(known, now=NOW) == READY
+    assert judge(known, now=NOW, own_groups=frozenset({"g"})) == READY
 
 
 def test_an_assignment_of_a_dead_relationship_does_not_help_a_live_one() -> None:
     known = [(relationship("terminated"), [assignment(GLOBAL)]), (relationship(), [assignment(READERS)])]
     assert not judge(known, now=NOW).ready
+
+
+def test_a_service_account_outside_the_group_and_a_fresh_assignment_are_told_apart() -> None:
+    fresh = AccessAssignment(
+        assignment_id="a",
+        status="active",
+        group_id="g",
+        roles=frozenset([GLOBAL]),
+        created_at=NOW - timedelta(minutes=14),
+    )
+
+    outside = judge([(relationship(), [assignment(GLOBAL)])], now=NOW, own_groups=frozenset({"other"}))
+    young = judge([(relationship(), [fresh])], now=NOW, own_groups=frozenset({"g"}))
+
+    assert (outside.ready, outside.owner) == (False, "partner")
+    assert "service account is in none" in outside.reason
+    assert (young.ready, young.owner) == (False, "nobody")
+    assert "15 minutes" in young.reason
+
+
+def test_groups_that_cannot_be_read_are_said_to_be_unverified_with_the_permission_that_would_show_them() -> None:
+    verdict = judge([(relationship(), [assignment(GLOBAL)])], now=NOW)
+
+    assert verdict.ready
+    assert "could not be verified" in verdict.unverified
+    assert "Directory.Read.All" in verdict.unverified
+
+
+def test_the_accepted_roles_are_a_choice_of_the_deployment() -> None:
+    known = [(relationship(), [assignment(APPLICATION)])]
+
+    assert not judge(known, now=NOW, accepted=[CLOUD_APPLICATION]).ready
+    assert judge(known, now=NOW, accepted=[APPLICATION]).ready

@@ -15,7 +15,7 @@ from portal.microsoft.errors import ServerFault
 from portal.microsoft.identifiers import CorrelationId, TenantId
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.partner_center import Customer
-from tenants.sync import SyncReport, sync_customers
+from tenants.sync import SyncReport, TooManyMissing, sync_customers
 from tests import builders
 
 pytestmark = pytest.mark.django_db
@@ -49,8 +49,8 @@ def listed(*tenants: str, name: str = "Listed") -> list[Customer]:
     ]
 
 
-def sync(partner: PartnerTenant, *pages: list[Customer] | Exception) -> SyncReport:
-    return sync_customers(partner, Pages(*pages), actor=builders.ACTOR)  # type: ignore[arg-type]
+def sync(partner: PartnerTenant, *pages: list[Customer] | Exception, force: bool = False) -> SyncReport:
+    return sync_customers(partner, Pages(*pages), actor=builders.ACTOR, force=force)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_page_costs_the_same_queries_however_long_it_is(partner: PartnerTenant
         with CaptureQueriesContext(
             connection,
         ) as queries:
-            sync(partner, *[listed(*page) for page in pages])
+            sync(partner, *[listed(*page) for page in pages], force=True)
         counts.append(len(queries))
 
     assert counts[0] == counts[1]
@@ -179,3 +179,15 @@ def test_names_in_any_script_survive_unchanged(partner: PartnerTenant) -> None:
     name = "Ünïcødé 株式会社 شركة 🚀 O'Brien & <b>"
     sync(partner, listed(builders.guid(), name=name))
     assert CustomerTenant.objects.get().company_name == name
+
+
+def test_a_list_that_lacks_unusually_many_marks_nobody_until_a_person_says_so(partner: PartnerTenant) -> None:
+    ids = guids(60)
+    sync(partner, listed(*ids))
+
+    with pytest.raises(TooManyMissing, match="lacks 30 of the 60"):
+        sync(partner, listed(*ids[:30]))
+
+    assert not CustomerTenant.objects.missing().exists()
+    assert sync(partner, listed(*ids[:30]), force=True).missing == 30
+    assert sync(partner, listed(*ids[:24])).missing == 6

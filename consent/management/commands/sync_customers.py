@@ -1,5 +1,9 @@
+from argparse import ArgumentParser
+from typing import Any
+
 from consent.commands import BulkCommand
 from consent.customer_sync import CUSTOMER_SYNC
+from consent.selection import scope_of
 from portal.runs.console import EXIT_CODES
 from portal.runs.kinds import Outcome
 from portal.runs.models import RunItem
@@ -13,6 +17,13 @@ class Command(BulkCommand):
         "Mirror the customers of the chosen partners. Only a list that was read to its end marks customers missing. "
         f"{EXIT_CODES}"
     )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--force", action="store_true", help="believe a list that lacks unusually many customers")
+
+    def work(self, options: dict[str, Any]) -> int:
+        return self.run_it(scope_of(options), options, {"force": True} if options["force"] else {})
 
     def words(self, item: RunItem, outcome: Outcome) -> str:
         if not outcome.ok:
