@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from portal.sandbox import benchmark, scenarios
 from portal.sandbox.server import Sandbox
@@ -85,7 +86,11 @@ def test_the_benchmark_measures_checked_calls(sandbox: Sandbox, vendor: Vendor) 
     target = benchmark.Target(port=sandbox.port, ca_file=str(sandbox.ca_file), token=vendor.access_token())
     url = f"{vendor.cloud.partner_center}/v1/profiles/organization"
 
-    rate, slow = asyncio.run(benchmark.measure(target, url, seconds=0.2, connections=2))
+    def measured() -> tuple[float, float]:
+        return asyncio.run(benchmark.measure(target, url, seconds=0.2, connections=2))
+
+    with ThreadPoolExecutor(1) as pool:  # a browser test before this one may have left a loop running in this thread
+        rate, slow = pool.submit(measured).result()
 
     assert rate > 0
     assert slow > 0

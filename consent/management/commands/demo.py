@@ -31,8 +31,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         started = time.monotonic()
         children: list[subprocess.Popen[bytes]] = []
-        # SIGTERM ends the demo like Ctrl-C, so that no child survives either of them.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # SIGTERM ends the demo like Ctrl-C, so that no child survives either of them. A shell that starts something in
+        # the background tells it to ignore SIGINT; here it counts all the same.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
         try:
             password = self._start(children)
             address = demo.build(lambda line: self.stdout.write(f"  {line}"))
