@@ -219,8 +219,8 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
             action="disconnect_partners",
             title="Disconnect partners",
             explanation=(
-                f"{names}: all use of the token stops at once, open links are revoked, and every version in the vault is "
-                f"switched off. {TRUTH} "
+                f"{names}: all use of the token stops at once, open links are revoked, and every version in the vault "
+                f"is switched off. {TRUTH} "
                 + " ".join(partners_duties("of this portal", "its id is on the page of the registration"))
             ),
             button="Disconnect",
