@@ -212,14 +212,15 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     @admin.action(description="Disconnect the partner", permissions=["disconnect"])
     def disconnect_partners(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> HttpResponseBase | None:
+        names = ", ".join(queryset.values_list("partner__name", flat=True)[:20])
         if answer := self.confirm(
             request,
             queryset,
             action="disconnect_partners",
             title="Disconnect partners",
             explanation=(
-                "All use of these tokens stops at once, open links are revoked, and every version in the vault is "
-                f"switched off. {TRUTH} "
+                f"{names}: all use of the token stops at once, open links are revoked, and every version in the vault "
+                f"is switched off. {TRUTH} "
                 + " ".join(partners_duties("of this portal", "its id is on the page of the registration"))
             ),
             button="Disconnect",

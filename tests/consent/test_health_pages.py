@@ -161,6 +161,7 @@ def test_the_screens_of_a_disconnect_tell_the_truth_and_what_the_partner_does(po
     staff, consent = Staff(), portal.consent()
     question = staff.choose(LIST, "disconnect_partners", consent.pk)
     assert "Microsoft offers no call that revokes one refresh token" in question.content.decode()
+    assert f"{portal.partner.name}: all use of the token stops at once" in question.content.decode()
 
     answer = staff.confirm(question)
 
