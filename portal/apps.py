@@ -9,4 +9,6 @@ class PortalConfig(AppConfig):
     verbose_name = "Portal"
 
     def ready(self) -> None:
-        from portal import checks  # noqa: F401  # registers itself
+        from portal.checks import refuse_error_reporters  # which registers the deploy checks
+
+        refuse_error_reporters()

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 
 _ANCHOR = "See docs/operations.md."
 _SHORTEST_KEY = 32
+
+
+# Each of these sends local variables, request bodies or headers of a failure to another company unless told otherwise,
+# and their filters by name know no refresh_token, code or client_assertion.
+_ERROR_REPORTERS = ("sentry_sdk", "rollbar", "bugsnag", "raygun4py", "honeybadger", "elasticapm", "newrelic", "ddtrace")
+
+
+def refuse_error_reporters() -> None:
+    """Stop the start of a process into which a known error-reporting client was loaded (S-34).
+
+    Raises:
+        ImproperlyConfigured: one was.
+    """
+    loaded = [name for name in _ERROR_REPORTERS if name in sys.modules]
+    if loaded:
+        raise ImproperlyConfigured(
+            f"An error-reporting client is loaded ({', '.join(loaded)}): it could send tokens to another company. "
+            "Remove it; failures are in the log, in incidents and in the mails to ALERT_EMAIL, without secrets."
+        )
 
 
 @checks.register(deploy=True)

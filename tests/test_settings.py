@@ -337,3 +337,31 @@ def deploy_ids(settings: Settings, changes: dict[str, Any]) -> set[str]:
 def test_each_opened_setting_has_its_own_deploy_check(settings: Settings, changes: dict[str, Any], told: str) -> None:
     assert deploy_ids(settings, {}) == set()
     assert told in deploy_ids(settings, changes)
+
+
+# --- error-reporting clients ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("S-34")
+@pytest.mark.parametrize("client", ["sentry_sdk", "rollbar", "ddtrace"])
+def test_a_process_with_an_error_reporting_client_does_not_start(client: str) -> None:
+    start = f"import sys, types; sys.modules[{client!r}] = types.ModuleType({client!r}); import django; django.setup()"
+    refused = subprocess.run(
+        [sys.executable, "-c", start],
+        cwd=ROOT,
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("django.core.exceptions.ImproperlyConfigured: An error-reporting")
+    assert client in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.req("S-34")
+def test_no_package_that_we_install_is_an_error_reporting_client() -> None:
+    from portal.checks import _ERROR_REPORTERS
+
+    pinned = (ROOT / "requirements.txt").read_text()
+    assert [name for name in _ERROR_REPORTERS if f"\n{name.replace('_', '-')}==" in pinned] == []
