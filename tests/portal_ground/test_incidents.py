@@ -96,6 +96,14 @@ def test_what_goes_on_is_told_once_a_day_with_its_count(
 
 
 @pytest.mark.django_db
+def test_whoever_began_earlier_and_comes_later_does_not_move_time_back() -> None:
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        first = happened().last_seen_at
+        clock.shift(timedelta(hours=-1))
+        assert happened().last_seen_at == first
+
+
+@pytest.mark.django_db
 def test_a_mail_that_could_not_leave_leaves_later(
     django_capture_on_commit_callbacks: Capture, mailoutbox: list[EmailMessage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
