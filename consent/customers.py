@@ -31,10 +31,10 @@ from tenants.partner_center import PartnerCenterClient
 from tenants.readiness import Readiness, gdap_end, judge
 
 State = CustomerConsent.State
-_REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
+REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
 
 _ACCEPTED = "Microsoft accepted the request but does not show the grants yet."
-_UNCLEAR = "The request got no clear answer and shows no grants yet; the next push looks again and repeats it."
+UNCLEAR = "The request got no clear answer and shows no grants yet; the next push looks again and repeats it."
 
 
 class PushRefused(ValueError):
@@ -98,6 +98,16 @@ def check_lines(customer: CustomerTenant, registration: ApplicationRegistration)
     Raises:
         PushRefused: it does not.
     """
+    check_customer(customer, registration)
+    wanted = wanted_grants(registration)
+    if not wanted:
+        raise PushRefused("The registration has no wanted grants yet; add them in the admin.")
+    check_grants(wanted)
+    return wanted
+
+
+def check_customer(customer: CustomerTenant, registration: ApplicationRegistration) -> None:
+    """Raise PushRefused when nothing at all may be changed in this tenant."""
     if not customer.partner.is_active:
         raise PushRefused("The partner is disabled or offboarded.")
     if registration.cloud != customer.partner.cloud or registration.state != ApplicationRegistration.State.ACTIVE:
@@ -106,13 +116,13 @@ def check_lines(customer: CustomerTenant, registration: ApplicationRegistration)
         raise PushRefused("This is the partner's or our own tenant, not a customer.")
     if customer.missing_since is not None:
         raise PushRefused("Partner Center no longer lists this customer; run sync_customers.")
-    wanted = wanted_grants(registration)
-    if not wanted:
-        raise PushRefused("The registration has no wanted grants yet; add them in the admin.")
-    for resource, scopes in wanted.items():
+
+
+def check_grants(grants: Mapping[str, list[str]]) -> None:
+    """Raise PushRefused when one of the grants is not allowed in this deployment."""
+    for resource, scopes in grants.items():
         if extra := outside_allow_list(resource, scopes):
             raise PushRefused(f"Not on CONSENT_GRANT_ALLOW_LIST: {', '.join(extra)}")
-    return wanted
 
 
 def push(
@@ -151,24 +161,24 @@ def push(
     consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
     locked_out: ConsentRequired | None = None
     try:
-        before = _look(clients, registration)
+        before = look(clients, registration)
     except ConsentRequired as error:
         before, locked_out = None, error  # most often a missing relationship, which readiness says better
     if before is not None and before.grants:
         return observe(consent, before, wanted, actor=actor, correlation_id=clients.correlation_id)
-    readiness = _readiness(customer, clients)
-    if not readiness.ready:
-        return _block(consent, readiness, actor, clients.correlation_id)
+    verdict = readiness(customer, clients)
+    if not verdict.ready:
+        return block(consent, verdict, actor, clients.correlation_id)
     if locked_out is not None:
-        return _fail(consent, locked_out, actor, clients.correlation_id)
-    request_id = _write_intent(consent, wanted, actor, clients.correlation_id)
-    failure = _post(customer, registration, clients, wanted, request_id)
+        return fail(consent, locked_out, actor, clients.correlation_id)
+    request_id = write_intent(consent, wanted, actor, clients.correlation_id)
+    failure = post_grants(customer, registration, clients, wanted, request_id)
     if isinstance(failure, Throttled):
         raise failure
     if failure is not None and not isinstance(failure, AlreadyExists) and not failure.retryable:
-        return _fail(consent, failure, actor, clients.correlation_id, note=readiness.unverified)
+        return fail(consent, failure, actor, clients.correlation_id, note=verdict.unverified)
     clients.forget_customer_tokens()
-    waiting = _ACCEPTED if failure is None else "" if isinstance(failure, AlreadyExists) else _UNCLEAR
+    waiting = _ACCEPTED if failure is None else "" if isinstance(failure, AlreadyExists) else UNCLEAR
     return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting)
 
 
@@ -178,13 +188,11 @@ def verify(
     """Read what the customer tenant holds and record it. Sends no change."""
     consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
     clients.forget_customer_tokens()  # a token from before a removal would be answered with "unknown application"
-    presence = _look(clients, registration)
-    if presence is None:
-        presence = Presence(service_principal_id=None)
+    presence = look(clients, registration) or Presence(service_principal_id=None)
     return observe(consent, presence, wanted_grants(registration), actor=actor, correlation_id=clients.correlation_id)
 
 
-def _look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
+def look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
     """Read the tenant; None when it issues no token to our application for want of consent, and for that only."""
     try:
         return clients.directory.presence(registration.client_id)
@@ -194,7 +202,8 @@ def _look(clients: CustomerClients, registration: ApplicationRegistration) -> Pr
         return None
 
 
-def _readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
+def readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
+    """Read the delegated relationships with this customer, and judge them."""
     relationships = [
         (relationship, clients.gdap.access_assignments(relationship))
         for relationship in clients.gdap.relationships(customer=customer.tenant)
@@ -212,7 +221,7 @@ def _readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
     return judge(relationships, now=now, own_groups=own_groups)
 
 
-def _write_intent(
+def write_intent(
     consent: CustomerConsent, wanted: Mapping[str, list[str]], actor: Actor, correlation_id: CorrelationId
 ) -> RequestId:
     """Store what is about to be sent, with the request id that every repeat reuses (R-20)."""
@@ -228,14 +237,14 @@ def _write_intent(
             "customer_consent.create",
             actor=actor,
             outcome=Outcome.INTENT,
-            subject=_subject(consent),
+            subject=subject(consent),
             details={"request_id": current.request_id, "grants": dict(wanted)},
             correlation_id=correlation_id,
         )
     return RequestId(current.request_id)
 
 
-def _post(
+def post_grants(
     customer: CustomerTenant,
     registration: ApplicationRegistration,
     clients: CustomerClients,
@@ -252,7 +261,7 @@ def _post(
                 display_name=registration.name,
                 resource=ApplicationId(resource),
                 scopes=scopes,
-                request_id=RequestId(str(uuid.uuid5(_REQUEST_SPACE, f"{request_id}/{resource}"))),
+                request_id=RequestId(str(uuid.uuid5(REQUEST_SPACE, f"{request_id}/{resource}"))),
             )
         except RemoteError as error:
             if failure is None or failure.retryable or isinstance(failure, AlreadyExists):
@@ -273,7 +282,7 @@ def _read_back(
     """Look until the grants show or the time is over; see :func:`observe` for what is said then."""
     waited, pause = 0.0, 1.0
     while True:
-        presence = _look(clients, registration)
+        presence = look(clients, registration)
         if presence is not None and compare(wanted, presence)[0] in {State.GRANTED, State.DIFFERS}:
             return observe(consent, presence, wanted, actor=actor, correlation_id=clients.correlation_id)
         if waited >= wait_seconds:
@@ -335,7 +344,7 @@ def observe(
         record(
             "customer_consent.observed",
             actor=actor,
-            subject=_subject(consent),
+            subject=subject(consent),
             details={"state": state.value, "service_principal": presence.service_principal_id or ""},
             correlation_id=correlation_id,
         )
@@ -343,16 +352,16 @@ def observe(
     return consent
 
 
-def _block(
-    consent: CustomerConsent, readiness: Readiness, actor: Actor, correlation_id: CorrelationId
-) -> CustomerConsent:
-    owner = readiness.owner or Owner.US
-    return _settle(consent, State.BLOCKED, readiness.reason, owner, Outcome.REFUSED, actor, correlation_id)
+def block(consent: CustomerConsent, verdict: Readiness, actor: Actor, correlation_id: CorrelationId) -> CustomerConsent:
+    """Write why this customer cannot be consented for now, and who must act."""
+    owner = verdict.owner or Owner.US
+    return _settle(consent, State.BLOCKED, verdict.reason, owner, Outcome.REFUSED, actor, correlation_id)
 
 
-def _fail(
+def fail(
     consent: CustomerConsent, error: RemoteError, actor: Actor, correlation_id: CorrelationId, *, note: str = ""
 ) -> CustomerConsent:
+    """Write what Microsoft refused, and who must act."""
     diagnosis = diagnose(error)
     reason = " ".join(part for part in (diagnosis.cause, diagnosis.remedy, note) if part)
     return _settle(consent, State.FAILED, reason, diagnosis.owner, Outcome.FAILED, actor, correlation_id)
@@ -373,7 +382,7 @@ def _settle(
             "customer_consent.create",
             actor=actor,
             outcome=outcome,
-            subject=_subject(consent),
+            subject=subject(consent),
             details={"state": state.value, "reason": reason},
             correlation_id=correlation_id,
         )
@@ -381,5 +390,6 @@ def _settle(
     return consent
 
 
-def _subject(consent: CustomerConsent) -> dict[str, str | int]:
+def subject(consent: CustomerConsent) -> dict[str, str | int]:
+    """Return what the audit trail calls this consent."""
     return {"customer_consent": consent.pk, "customer": consent.customer_id, "registration": consent.registration_id}

@@ -13,6 +13,8 @@ from django.db.models import F, Q
 
 from consent.credential_models import ApplicationCredential
 from consent.permissions import outside_allow_list, parse_scopes
+from consent.plan_models import ConsentPlan as ConsentPlan
+from consent.plan_models import ConsentPlanItem as ConsentPlanItem
 from consent.querysets import (
     CampaignPartnerQuerySet,
     CampaignQuerySet,

@@ -11,7 +11,8 @@ from django.db.models.functions import Coalesce, Now
 
 if TYPE_CHECKING:
     import consent.credential_models
-    import consent.models  # noqa: F401  # named in the bases below
+    import consent.models  # named in the bases below
+    import consent.plan_models  # noqa: F401
     from tenants.models import PartnerTenant
 
 
@@ -252,3 +253,12 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
 
     def with_open_link(self) -> CampaignPartnerQuerySet:
         return self.filter(link__isnull=False, link__closed_at__isnull=True, link__revoked_at__isnull=True)
+
+
+class ConsentPlanItemQuerySet(models.QuerySet["consent.plan_models.ConsentPlanItem"]):
+    def to_do(self) -> ConsentPlanItemQuerySet:
+        """Items that change something and have no result yet, or one that another try may better."""
+        return self.exclude(action__in=["nothing", "blocked"]).filter(result__in=["", "waiting", "broken"])
+
+    def unsuccessful(self) -> ConsentPlanItemQuerySet:
+        return self.filter(result__in=["failed", "restored", "broken"])
