@@ -15,6 +15,7 @@ from consent.credential_models import ApplicationCredential
 from consent.permissions import outside_allow_list, parse_scopes
 from consent.plan_models import ConsentPlan as ConsentPlan
 from consent.plan_models import ConsentPlanItem as ConsentPlanItem
+from consent.plan_models import WantedGrants as WantedGrants
 from consent.querysets import (
     CampaignPartnerQuerySet,
     CampaignQuerySet,

@@ -9,6 +9,33 @@ from consent.querysets import ConsentPlanItemQuerySet
 from tenants.models import CustomerTenant
 
 
+class WantedGrants(models.Model):
+    """What a registration wanted in customer tenants from this version on. Append only, by ``consent.wanted``.
+
+    The rows of ``ApplicationGrant`` are the set of the latest version.
+    """
+
+    registration = models.ForeignKey(
+        "consent.ApplicationRegistration", on_delete=models.CASCADE, related_name="wanted_versions"
+    )
+    number = models.PositiveIntegerField("version")
+    grants = models.JSONField(help_text="Resource application id: scopes")
+    grants_hash = models.CharField(max_length=64)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=150)
+
+    class Meta:
+        ordering = ["-number"]
+        verbose_name = "version of the wanted grants"
+        verbose_name_plural = "versions of the wanted grants"
+        constraints = [
+            models.UniqueConstraint(fields=["registration", "number"], name="wanted_once_per_number"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Version {self.number}"
+
+
 class ConsentPlan(models.Model):
     """What to change in the tenants of a selection. Written by ``consent.plans`` only."""
 
@@ -25,6 +52,9 @@ class ConsentPlan(models.Model):
 
     registration = models.ForeignKey("consent.ApplicationRegistration", on_delete=models.PROTECT, related_name="plans")
     purpose = models.CharField(max_length=6, choices=Purpose, default=Purpose.APPLY)
+    wanted = models.ForeignKey(
+        WantedGrants, on_delete=models.PROTECT, null=True, related_name="plans", verbose_name="wanted grants"
+    )
     scope = models.JSONField(default=dict, help_text="What was chosen")
     state = models.CharField(max_length=8, choices=State, default=State.SHOWN)
     reset = models.BooleanField(default=False, help_text="Whether DELETE followed by POST was chosen when applying")
@@ -43,6 +73,9 @@ class ConsentPlan(models.Model):
             models.CheckConstraint(
                 condition=Q(state="shown", applied_at__isnull=True) | (~Q(state="shown") & Q(applied_at__isnull=False)),
                 name="plan_applied_has_time",
+            ),
+            models.CheckConstraint(
+                condition=~Q(purpose="apply") | Q(wanted__isnull=False), name="plan_to_apply_names_its_version"
             ),
         ]
         permissions = [("apply_consentplan", "Can apply a consent plan")]
@@ -85,6 +118,7 @@ class ConsentPlanItem(models.Model):
     action = models.CharField(max_length=7, choices=Action)
     before = models.JSONField(default=dict, help_text="Resource application id: scopes, as last read")
     target = models.JSONField(default=dict, help_text="Resource application id: scopes; empty means no consent")
+    read_at = models.DateTimeField(null=True, help_text="When the tenant was last read; empty means never")
     needs_reset = models.BooleanField(default=False, help_text="Only DELETE followed by POST can do this")
     reason = models.CharField(max_length=300, blank=True)
     owner = models.CharField("who must act", max_length=10, blank=True)
@@ -104,7 +138,7 @@ class ConsentPlanItem(models.Model):
             models.UniqueConstraint(fields=["plan", "customer"], name="plan_item_once_per_customer"),
             models.CheckConstraint(condition=Q(phase="") | Q(snapshot__isnull=False), name="plan_item_has_snapshot"),
         ]
-        indexes = [models.Index(fields=["plan", "wave", "result"])]
+        indexes = [models.Index(fields=["plan", "wave", "result"]), models.Index(fields=["plan", "action"])]
 
     def __str__(self) -> str:
         return f"Plan item {self.pk}"

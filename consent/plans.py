@@ -6,47 +6,49 @@ Nothing here calls Microsoft: a plan compares the wanted grants with what was la
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import batched, islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Count
 from django.utils import timezone
 
-from consent.customers import PushRefused, check_customer, check_grants, wanted_grants
-from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent, PartnerConsent
+from consent.customers import PushRefused, check_grants
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
+from consent.plan_judging import CHUNK, Grants, in_chunks, judged
+from consent.plan_judging import differences as differences
 from consent.selection import partners_in
+from consent.wanted import current
 from portal.audit.trail import Actor, record
 from portal.incidents.desk import report, settle
 from portal.microsoft.diagnosis import Owner
 from tenants.models import CustomerTenant
+from tenants.querysets import CustomerTenantQuerySet
 
 Action, Result = ConsentPlanItem.Action, ConsentPlanItem.Result
-Grants = Mapping[str, Sequence[str]]
 
 WAVES = (1, 5, 25)
 STOP_SHARE = 0.2
 PLAN_STOPPED = "plan_stopped"  # cause of the incident
-_CHUNK = 1000  # customers of one statement
 
 
 class PlanRefused(ValueError):
     """This plan cannot be made or applied; the text says why and what to do."""
 
 
-def differences(wanted: Grants, actual: Grants) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return what is missing and what is extra, by resource; permission names do not differ by case."""
+def customers_in(registration: ApplicationRegistration, scope: Mapping[str, Any]) -> CustomerTenantQuerySet:
+    """Return the customers of a selection: of its partners (``consent.selection``) in the registration's cloud.
 
-    def without(these: Grants, those: Grants) -> dict[str, list[str]]:
-        known = {resource: {scope.lower() for scope in scopes} for resource, scopes in those.items()}
-        left = {
-            resource: [scope for scope in scopes if scope.lower() not in known.get(resource, set())]
-            for resource, scopes in these.items()
-        }
-        return {resource: scopes for resource, scopes in left.items() if scopes}
-
-    return without(wanted, actual), without(actual, wanted)
+    ``customer`` names customers by tenant id and ``customers`` by row, then also those that are not listed any more;
+    without either it is all that are listed.
+    """
+    customers = CustomerTenant.objects.filter(partner__in=partners_in(scope).in_cloud(registration.cloud))
+    if "customer" not in scope and "customers" not in scope:
+        return customers.listed()
+    if "customer" in scope:
+        customers = customers.filter(tenant_id__in=scope["customer"])
+    return customers.filter(pk__in=scope["customers"]) if "customers" in scope else customers
 
 
 def make_plan(
@@ -56,29 +58,24 @@ def make_plan(
     actor: Actor,
     purpose: ConsentPlan.Purpose = ConsentPlan.Purpose.APPLY,
 ) -> ConsentPlan:
-    """Store a plan for the customers of a selection; see ``consent.selection``, and ``customer`` for tenant ids.
+    """Store a plan for the customers of a selection (:func:`customers_in`). Memory is flat; four statements a thousand.
 
     Raises:
-        PlanRefused: the registration wants nothing, or more than this deployment allows.
+        PlanRefused: the registration wants nothing, or more than this deployment allows, or nobody is chosen.
     """
-    target = {} if purpose == ConsentPlan.Purpose.REMOVE else wanted_grants(registration)
-    if purpose == ConsentPlan.Purpose.APPLY and not target:
-        raise PlanRefused("The registration has no wanted grants yet; add them in the admin.")
-    try:
-        check_grants(target)
-    except PushRefused as refused:
-        raise PlanRefused(str(refused)) from None
-    customers = CustomerTenant.objects.filter(partner__in=partners_in(scope).in_cloud(registration.cloud))
-    customers = customers.filter(tenant_id__in=scope["customer"]) if scope.get("customer") else customers.listed()
-    with transaction.atomic():
-        plan = ConsentPlan.objects.create(
-            registration=registration, purpose=purpose, scope=dict(scope), created_by=actor.name[:150]
-        )
-        chosen = customers.select_related("partner").order_by("pk").iterator(chunk_size=_CHUNK)
-        for chunk in batched(chosen, _CHUNK):
-            ConsentPlanItem.objects.bulk_create(_items(plan, chunk, target))
-        _planned(plan, actor)
-    return plan
+    wanted: WantedGrants | None = None
+    if purpose == ConsentPlan.Purpose.APPLY:
+        wanted = current(registration, actor=actor)
+        if not wanted.grants:
+            raise PlanRefused("The registration has no wanted grants yet; add them in the admin.")
+        try:
+            check_grants(wanted.grants)
+        except PushRefused as refused:
+            raise PlanRefused(str(refused)) from None
+    target = wanted.grants if wanted else {}
+    chosen = ([(customer, target) for customer in chunk] for chunk in in_chunks(customers_in(registration, scope)))
+    plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=dict(scope))
+    return _store(plan, chosen, actor, empty="No customer is chosen by this; run sync_customers, or choose others.")
 
 
 def make_undo(plan: ConsentPlan, *, actor: Actor) -> ConsentPlan:
@@ -87,107 +84,37 @@ def make_undo(plan: ConsentPlan, *, actor: Actor) -> ConsentPlan:
     Raises:
         PlanRefused: the plan changed nothing.
     """
-    changed = {item.customer_id: item for item in plan.items.filter(snapshot__isnull=False)}
-    if not changed:
-        raise PlanRefused("This plan changed nothing that could be undone.")
+
+    def chosen() -> Iterator[list[tuple[CustomerTenant, Grants]]]:
+        after = 0
+        changed = plan.items.filter(snapshot__isnull=False).select_related("customer__partner").order_by("pk")
+        while chunk := list(changed.filter(pk__gt=after)[:CHUNK]):
+            after = chunk[-1].pk
+            yield [(item.customer, item.snapshot or {}) for item in chunk]
+
+    undo = ConsentPlan(registration=plan.registration, purpose=ConsentPlan.Purpose.UNDO, scope={"undo": plan.pk})
+    return _store(undo, chosen(), actor, empty="This plan changed nothing that could be undone.")
+
+
+def _store(
+    plan: ConsentPlan, chosen: Iterable[Sequence[tuple[CustomerTenant, Grants]]], actor: Actor, *, empty: str
+) -> ConsentPlan:
+    """Save the plan with one item for each customer, whole or not at all."""
+    plan.created_by = actor.name[:150]
+    number = 0
     with transaction.atomic():
-        undo = ConsentPlan.objects.create(
-            registration=plan.registration,
-            purpose=ConsentPlan.Purpose.UNDO,
-            scope={"undo": plan.pk},
-            created_by=actor.name[:150],
+        plan.save()
+        for chunk in chosen:
+            number += len(ConsentPlanItem.objects.bulk_create(judged(plan, chunk)))
+        if not number:
+            raise PlanRefused(empty)
+        record(
+            "consent_plan.made",
+            actor=actor,
+            subject={"plan": plan.pk, "registration": plan.registration_id},
+            details={"purpose": str(plan.purpose), "scope": plan.scope, "counts": counts(plan)},
         )
-        for keys in batched(sorted(changed), _CHUNK):
-            customers = CustomerTenant.objects.filter(pk__in=keys).select_related("partner").order_by("pk")
-            items = [
-                _items(undo, [customer], changed[customer.pk].snapshot or {}, rows=rows, connected=connected)[0]
-                for rows, connected in [_known(undo, list(customers))]
-                for customer in customers
-            ]
-            ConsentPlanItem.objects.bulk_create(items)
-        _planned(undo, actor)
-    return undo
-
-
-def _planned(plan: ConsentPlan, actor: Actor) -> None:
-    record(
-        "consent_plan.made",
-        actor=actor,
-        subject={"plan": plan.pk, "registration": plan.registration_id},
-        details={"purpose": str(plan.purpose), "counts": counts(plan)},
-    )
-
-
-def _known(plan: ConsentPlan, customers: Sequence[CustomerTenant]) -> tuple[dict[int, CustomerConsent], set[int]]:
-    rows = {
-        row.customer_id: row
-        for row in CustomerConsent.objects.filter(registration=plan.registration_id, customer__in=customers)
-    }
-    connected = set(
-        PartnerConsent.objects.usable()
-        .filter(registration=plan.registration_id, partner__in={customer.partner_id for customer in customers})
-        .values_list("partner_id", flat=True)
-    )
-    return rows, connected
-
-
-def _items(
-    plan: ConsentPlan,
-    customers: Sequence[CustomerTenant],
-    target: Grants,
-    *,
-    rows: Mapping[int, CustomerConsent] | None = None,
-    connected: set[int] | None = None,
-) -> list[ConsentPlanItem]:
-    if rows is None or connected is None:
-        rows, connected = _known(plan, customers)
-    return [_item(plan, each, target, rows.get(each.pk), each.partner_id in connected) for each in customers]
-
-
-def _item(
-    plan: ConsentPlan, customer: CustomerTenant, target: Grants, row: CustomerConsent | None, connected: bool
-) -> ConsentPlanItem:
-    item = ConsentPlanItem(plan=plan, customer=customer, target=dict(target), before=row.actual_grants if row else {})
-    item.action, item.needs_reset, item.reason, item.owner = _judge(item, row, connected)
-    return item
-
-
-def _judge(
-    item: ConsentPlanItem, row: CustomerConsent | None, connected: bool
-) -> tuple[ConsentPlanItem.Action, bool, str, str]:
-    """Return action, whether only DELETE and POST can do it, reason and owner."""
-    try:
-        check_customer(item.customer, item.plan.registration)
-    except PushRefused as refused:
-        return Action.BLOCKED, False, str(refused), Owner.US
-    if not connected:
-        return Action.BLOCKED, False, "The partner's consent has no usable token; send it a link.", Owner.PARTNER
-    missing, extra = differences(item.target, item.before)
-    read = row is not None and row.verified_at is not None
-    if not item.target:
-        if read and not item.before and row is not None and not row.service_principal_id:
-            return Action.NOTHING, False, "", ""
-        return Action.REMOVE, False, _words({}, extra), ""
-    if row is not None and row.state == CustomerConsent.State.BLOCKED:
-        return Action.BLOCKED, False, row.reason, row.owner
-    if not missing and not extra:
-        return Action.NOTHING, False, "", ""
-    if not item.before:
-        unread = "" if read else "Never read: the tenant is looked at before anything is sent. "
-        return Action.CREATE, False, (unread + _words(missing, {}))[:300], ""
-    if extra:
-        return Action.NARROW, True, _words(missing, extra), Owner.US
-    # A second POST for a resource that has a grant is answered with "already exists" and adds nothing.
-    return Action.WIDEN, bool(missing.keys() & item.before.keys()), _words(missing, {}), ""
-
-
-def _words(missing: Grants, extra: Grants) -> str:
-    parts = [
-        f"{word} {', '.join(scope for scopes in grants.values() for scope in scopes)}."
-        for word, grants in (("Adds", missing), ("Takes away", extra))
-        if grants
-    ]
-    return " ".join(parts)[:300]
+    return plan
 
 
 def counts(plan: ConsentPlan) -> dict[str, int]:
@@ -206,7 +133,7 @@ def results(plan: ConsentPlan) -> dict[str, int]:
 
 def lines(plan: ConsentPlan) -> Iterator[dict[str, Any]]:
     """Yield the plan for export, one record a customer."""
-    for item in plan.items.select_related("customer__partner").iterator(chunk_size=_CHUNK):
+    for item in plan.items.select_related("customer__partner").iterator(chunk_size=CHUNK):
         yield {
             "partner": item.customer.partner.name,
             "customer": item.customer.company_name,

@@ -1,0 +1,162 @@
+"""What a registration wants in customer tenants: its versions, what a change of them will mean, and the change.
+
+``ApplicationGrant`` rows are the present set; each set that ever was is a version, which plans name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db import models, transaction
+
+from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
+from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
+from consent.permissions import outside_allow_list, parse_scopes
+from consent.plan_judging import differences, in_chunks, judged
+from portal.audit.trail import Actor, Outcome, record
+from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
+from tenants.models import CustomerTenant, PartnerTenant
+
+Grants = Mapping[str, list[str]]
+
+
+class WantedRefused(ValueError):
+    """These grants cannot be wanted; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a new set will mean. Grants are scopes by resource application id."""
+
+    grants: dict[str, list[str]]
+    added: dict[str, list[str]]
+    removed: dict[str, list[str]]
+    outside: dict[str, list[str]]
+    """What this deployment does not allow; with any of these the set is refused (S-52)."""
+    counts: dict[str, int]
+    """Customers by the action that a plan would show for them; ``needs_reset``: only DELETE and POST can do it."""
+
+
+def current(registration: ApplicationRegistration, *, actor: Actor) -> WantedGrants:
+    """Return the version of the present set; a set that has none yet gets one."""
+    with transaction.atomic():
+        ApplicationRegistration.objects.select_for_update().get(pk=registration.pk)
+        return _version(registration, wanted_grants(registration), actor)
+
+
+def tidy(grants: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return canonical resource ids with sorted scopes.
+
+    Raises:
+        WantedRefused: an id or a name is none, a resource stands twice, or nothing is left.
+    """
+    clean: dict[str, list[str]] = {}
+    for resource, scopes in grants.items():
+        try:
+            known, names = parse_application_id(resource), parse_scopes(scopes)
+        except (InvalidIdentifier, ValueError) as error:
+            raise WantedRefused(str(error)) from None
+        if known in clean:
+            raise WantedRefused(f"The resource {known} stands twice; put its permissions together.")
+        clean[known] = names
+    if not clean:
+        raise WantedRefused(
+            "Want at least one permission. To take the consent away from customers, plan its removal instead."
+        )
+    return clean
+
+
+def preview(registration: ApplicationRegistration, grants: Mapping[str, object]) -> Preview:
+    """Say what it will mean to want these grants: nothing is saved and nothing is sent.
+
+    Counts all listed customers of the registration's active partners; memory stays flat, two queries a thousand.
+
+    Raises:
+        WantedRefused: see :func:`tidy`.
+    """
+    wanted, before = tidy(grants), wanted_grants(registration)
+    added, removed = differences(wanted, before)
+    outside = {resource: outside_allow_list(resource, scopes) for resource, scopes in wanted.items()}
+    counts = Counter({action.value: 0 for action in ConsentPlanItem.Action} | {"needs_reset": 0})
+    plan = ConsentPlan(registration=registration)
+    partners = PartnerTenant.objects.active().in_cloud(registration.cloud)
+    for chunk in in_chunks(CustomerTenant.objects.listed().filter(partner__in=partners)):
+        for item in judged(plan, [(customer, wanted) for customer in chunk]):
+            counts[item.action] += 1
+            counts["needs_reset"] += item.needs_reset
+    return Preview(
+        grants=wanted,
+        added=added,
+        removed=removed,
+        outside={resource: scopes for resource, scopes in outside.items() if scopes},
+        counts=dict(counts),
+    )
+
+
+def change(
+    registration: ApplicationRegistration, grants: Mapping[str, object], *, actor: Actor, shown_hash: str
+) -> WantedGrants:
+    """Want these grants from now on; nothing is sent to any customer. Returns the new version.
+
+    Args:
+        shown_hash: ``grants_hash`` of the set that the person saw and changed.
+
+    Raises:
+        WantedRefused: outside the allow list (S-52), the same set as before, changed by somebody else meanwhile, or see
+            :func:`tidy`.
+    """
+    wanted = tidy(grants)
+    subject: dict[str, str | int] = {"registration": registration.pk, "application_id": registration.application_id}
+    try:
+        check_grants(wanted)
+    except PushRefused as refused:
+        record(
+            "wanted_grants.changed",
+            actor=actor,
+            outcome=Outcome.REFUSED,
+            subject=subject,
+            details={"reason": str(refused)},
+        )
+        raise WantedRefused(str(refused)) from None
+    with transaction.atomic():
+        ApplicationRegistration.objects.select_for_update().get(pk=registration.pk)
+        before = {grant.resource_application_id: grant.scopes for grant in _rows(registration)}
+        if grants_hash(before) != shown_hash:
+            raise WantedRefused("Somebody else changed the wanted grants meanwhile; look at them first.")
+        if grants_hash(before) == grants_hash(wanted):
+            raise WantedRefused("These are the grants that are wanted already.")
+        if before:
+            _version(registration, before, actor)
+        _rows(registration).delete()
+        ApplicationGrant.objects.bulk_create(
+            ApplicationGrant(registration=registration, resource_application_id=resource, scopes=scopes)
+            for resource, scopes in wanted.items()
+        )
+        version = _version(registration, wanted, actor)
+        added, removed = differences(wanted, before)
+        record(
+            "wanted_grants.changed",
+            actor=actor,
+            subject=subject,
+            details={"version": version.number, "added": added, "removed": removed},
+        )
+    return version
+
+
+def _rows(registration: ApplicationRegistration) -> models.QuerySet[ApplicationGrant]:
+    return ApplicationGrant.objects.filter(registration=registration)
+
+
+def _version(registration: ApplicationRegistration, grants: Grants, actor: Actor) -> WantedGrants:
+    latest = WantedGrants.objects.filter(registration=registration).first()
+    if latest is not None and latest.grants_hash == grants_hash(grants):
+        return latest
+    return WantedGrants.objects.create(
+        registration=registration,
+        number=latest.number + 1 if latest else 1,
+        grants={resource: sorted(scopes) for resource, scopes in grants.items()},
+        grants_hash=grants_hash(grants),
+        created_by=actor.name[:150],
+    )
