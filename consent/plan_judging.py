@@ -66,17 +66,16 @@ def _item(
     item = ConsentPlanItem(plan=plan, customer=customer, target=dict(target))
     if row is not None:
         item.before, item.read_at = row.actual_grants, row.verified_at
-    reason, owner = _blocked(item, row, connected)
-    if reason:
-        item.action = Action.BLOCKED
+    if blocked := _blocked(item, row, connected):
+        item.action, (reason, item.owner) = Action.BLOCKED, blocked
     else:
         item.action, item.needs_reset, reason = _change(item, row)
-    item.reason, item.owner = reason[:300], owner
+    item.reason = reason[:300]
     return item
 
 
-def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, connected: bool) -> tuple[str, str]:
-    """Return why nothing may or can be changed, and who must act; empty when nothing stands in the way."""
+def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, connected: bool) -> tuple[str, str] | None:
+    """Return why nothing may or can be changed, and who must act; None when nothing stands in the way."""
     try:
         check_customer(item.customer, item.plan.registration)
         check_grants(item.target)
@@ -86,7 +85,7 @@ def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, connected: bool
         return "The partner's consent has no usable token; send it a link.", Owner.PARTNER
     if item.target and row is not None and row.state == CustomerConsent.State.BLOCKED:
         return row.reason, row.owner
-    return "", ""
+    return None
 
 
 def _change(item: ConsentPlanItem, row: CustomerConsent | None) -> tuple[ConsentPlanItem.Action, bool, str]:

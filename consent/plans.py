@@ -14,8 +14,8 @@ from django.db import transaction
 from django.db.models import Count
 from django.utils import timezone
 
-from consent.customers import PushRefused, check_grants
-from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
+from consent.customers import PushRefused, check_grants, wanted_grants
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.plan_judging import CHUNK, Grants, in_chunks, judged
 from consent.plan_judging import differences as differences
 from consent.selection import partners_in
@@ -63,16 +63,15 @@ def make_plan(
     Raises:
         PlanRefused: the registration wants nothing, or more than this deployment allows, or nobody is chosen.
     """
-    wanted: WantedGrants | None = None
+    target = wanted_grants(registration) if purpose == ConsentPlan.Purpose.APPLY else {}
     if purpose == ConsentPlan.Purpose.APPLY:
-        wanted = current(registration, actor=actor)
-        if not wanted.grants:
+        if not target:
             raise PlanRefused("The registration has no wanted grants yet; add them in the admin.")
         try:
-            check_grants(wanted.grants)
+            check_grants(target)
         except PushRefused as refused:
             raise PlanRefused(str(refused)) from None
-    target = wanted.grants if wanted else {}
+    wanted = current(registration, actor=actor) if target else None
     chosen = ([(customer, target) for customer in chunk] for chunk in in_chunks(customers_in(registration, scope)))
     plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=dict(scope))
     return _store(plan, chosen, actor, empty="No customer is chosen by this; run sync_customers, or choose others.")

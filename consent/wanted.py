@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db import models, transaction
+from django.db import transaction
 
 from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
@@ -20,6 +20,8 @@ from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
 from tenants.models import CustomerTenant, PartnerTenant
 
 Grants = Mapping[str, list[str]]
+
+_OVERTAKEN = "Somebody else changed the wanted grants meanwhile; look at them first."
 
 
 class WantedRefused(ValueError):
@@ -41,9 +43,8 @@ class Preview:
 
 def current(registration: ApplicationRegistration, *, actor: Actor) -> WantedGrants:
     """Return the version of the present set; a set that has none yet gets one."""
-    with transaction.atomic():
-        ApplicationRegistration.objects.select_for_update().get(pk=registration.pk)
-        return _version(registration, wanted_grants(registration), actor)
+    latest = _latest(registration)
+    return _version_of(registration, latest, wanted_grants(registration), actor)
 
 
 def tidy(grants: Mapping[str, object]) -> dict[str, list[str]]:
@@ -121,20 +122,23 @@ def change(
         )
         raise WantedRefused(str(refused)) from None
     with transaction.atomic():
-        ApplicationRegistration.objects.select_for_update().get(pk=registration.pk)
-        before = {grant.resource_application_id: grant.scopes for grant in _rows(registration)}
+        latest = _latest(registration)  # before the rows: whoever is second finds its number taken
+        rows = ApplicationGrant.objects.filter(registration=registration)
+        before = {row.resource_application_id: row.scopes for row in rows}
         if grants_hash(before) != shown_hash:
-            raise WantedRefused("Somebody else changed the wanted grants meanwhile; look at them first.")
+            raise WantedRefused(_OVERTAKEN)
         if grants_hash(before) == grants_hash(wanted):
             raise WantedRefused("These are the grants that are wanted already.")
         if before:
-            _version(registration, before, actor)
-        _rows(registration).delete()
+            latest = _version_of(registration, latest, before, actor)
+        version, first = _add_version(registration, latest, wanted, actor)
+        if not first:
+            raise WantedRefused(_OVERTAKEN)
+        rows.delete()
         ApplicationGrant.objects.bulk_create(
             ApplicationGrant(registration=registration, resource_application_id=resource, scopes=scopes)
             for resource, scopes in wanted.items()
         )
-        version = _version(registration, wanted, actor)
         added, removed = differences(wanted, before)
         record(
             "wanted_grants.changed",
@@ -145,18 +149,28 @@ def change(
     return version
 
 
-def _rows(registration: ApplicationRegistration) -> models.QuerySet[ApplicationGrant]:
-    return ApplicationGrant.objects.filter(registration=registration)
+def _latest(registration: ApplicationRegistration) -> WantedGrants | None:
+    return WantedGrants.objects.filter(registration=registration).first()
 
 
-def _version(registration: ApplicationRegistration, grants: Grants, actor: Actor) -> WantedGrants:
-    latest = WantedGrants.objects.filter(registration=registration).first()
+def _version_of(
+    registration: ApplicationRegistration, latest: WantedGrants | None, grants: Grants, actor: Actor
+) -> WantedGrants:
     if latest is not None and latest.grants_hash == grants_hash(grants):
         return latest
-    return WantedGrants.objects.create(
+    return _add_version(registration, latest, grants, actor)[0]
+
+
+def _add_version(
+    registration: ApplicationRegistration, latest: WantedGrants | None, grants: Grants, actor: Actor
+) -> tuple[WantedGrants, bool]:
+    """Return the version after the latest, and whether it is ours: its number is given once, by the database."""
+    return WantedGrants.objects.get_or_create(
         registration=registration,
         number=latest.number + 1 if latest else 1,
-        grants={resource: sorted(scopes) for resource, scopes in grants.items()},
-        grants_hash=grants_hash(grants),
-        created_by=actor.name[:150],
+        defaults={
+            "grants": {resource: sorted(scopes) for resource, scopes in grants.items()},
+            "grants_hash": grants_hash(grants),
+            "created_by": actor.name[:150],
+        },
     )
