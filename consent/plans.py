@@ -130,24 +130,6 @@ def results(plan: ConsentPlan) -> dict[str, int]:
     return {name or "open": number for name, number in items.order_by().values_list("result").annotate(Count("pk"))}
 
 
-def lines(plan: ConsentPlan) -> Iterator[dict[str, Any]]:
-    """Yield the plan for export, one record a customer."""
-    for item in plan.items.select_related("customer__partner").iterator(chunk_size=CHUNK):
-        yield {
-            "partner": item.customer.partner.name,
-            "customer": item.customer.company_name,
-            "tenant_id": item.customer.tenant_id,
-            "action": item.action,
-            "needs_reset": item.needs_reset,
-            "reason": item.reason,
-            "owner": item.owner,
-            "before": item.before,
-            "target": item.target,
-            "result": item.result,
-            "message": item.message,
-        }
-
-
 # --- applying ------------------------------------------------------------------------------------------------------
 
 

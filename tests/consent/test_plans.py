@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 from tests import builders
+from tests.consent.test_commands import run
 
 pytestmark = pytest.mark.django_db
 
@@ -280,3 +284,77 @@ def test_a_plan_asks_the_database_as_often_a_chunk_whatever_the_chunk_holds(
     monkeypatch.setattr(plan_judging, "CHUNK", 20)
     assert queries() == few + 2 * 4, "customers, consents, partners, items: four a chunk"
     assert plans.results(plan_of(registration)) == {"open": 60}
+
+
+# --- plan_consents -----------------------------------------------------------------------------------------------
+
+
+def three(partner: PartnerTenant, registration: ApplicationRegistration) -> list[CustomerTenant]:
+    """One to create, one to narrow, one that is blocked."""
+    new, more, blocked = (builders.customer(partner, company_name=name) for name in ("=New", "More", "Blocked"))
+    builders.customer_consent(more, registration, "User.Read.All", "Directory.Read.All", "Group.Read.All")
+    builders.customer_consent(
+        blocked, registration, state="blocked", reason="No accepted role.", owner="partner", verified_at=None
+    )
+    return [new, more, blocked]
+
+
+def test_plan_consents_prints_the_counts_and_then_the_customers(
+    partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    three(partner, registration)
+    ran = run("plan_consents")
+    assert ran.code == 1, "somebody is blocked"
+    first, numbers, reset, header, *rows = ran.out.splitlines()
+    assert first.endswith("Example Control Panel: bring the wanted grants, version 1 of the wanted grants.")
+    assert numbers == "  1 create, 0 widen, 1 narrow, 0 remove, 0 nothing, 1 blocked"
+    assert reset == "  1 of them need DELETE and POST, and are left alone unless that is chosen"
+    assert header.split() == ["ACTION", "RESULT", "CUSTOMER", "PARTNER", "WHAT", "AND", "WHY"]
+    assert rows[1].startswith("narrow*")
+    assert "Takes away Group.Read.All." in rows[1]
+    assert rows[2].endswith("No accepted role. Who must act: partner.")
+    plan = ConsentPlan.objects.get()
+    assert rows[-1] == (
+        f"Nothing was sent. See it again with plan_consents --show {plan.pk}; apply it with apply_plan {plan.pk}."
+    )
+    assert run("plan_consents", "--show", plan.pk).out == ran.out
+    assert ConsentPlan.objects.count() == 1
+    assert run("plan_consents", "--customer", plan.items.filter(action="create").get().customer.tenant_id).code == 0
+
+
+def test_plan_consents_prints_json_and_csv(partner: PartnerTenant, registration: ApplicationRegistration) -> None:
+    new, more, blocked = three(partner, registration)
+    ran = run("plan_consents", "--format", "json", "--partner", partner.tenant_id)
+    document = json.loads(ran.out)
+    assert (ran.code, document["scope"]) == (1, {"partner": [partner.tenant_id]})
+    assert (document["counts"]["narrow"], document["counts"]["needs_reset"]) == (1, 1)
+    assert [item["tenant_id"] for item in document["items"]] == [new.tenant_id, more.tenant_id, blocked.tenant_id]
+    assert document["items"][0]["adds"] == {GRAPH_APPLICATION_ID: ["Directory.Read.All", "User.Read.All"]}
+    assert document["items"][1]["takes_away"] == {GRAPH_APPLICATION_ID: ["Group.Read.All"]}
+
+    table = list(csv.DictReader(io.StringIO(run("plan_consents", "--show", document["plan"], "--format", "csv").out)))
+    assert [row["action"] for row in table] == ["create", "narrow", "blocked"]
+    assert table[0]["customer"] == "'=New", "a spreadsheet does not run it (S-64)"
+    assert table[1]["takes_away"] == f"{GRAPH_APPLICATION_ID}: Group.Read.All"
+
+
+def test_plan_consents_says_what_is_wrong_with_its_arguments(
+    partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    assert "No customer is chosen" in run("plan_consents").err
+    unknown = builders.guid()
+    for arguments, words in (
+        (("--show", 4711), "There is no plan 4711"),
+        (("--customer", unknown), f"have no customer {unknown}"),
+        (("--customer", "contoso"), "GUID"),
+        (("--registration", unknown), "No such application registration"),
+        (("--registration", "contoso"), "GUID"),
+    ):
+        ran = run("plan_consents", *arguments)
+        assert (ran.code, words in ran.err) == (2, True), ran.err
+    second = builders.registration(name="Second")
+    ran = run("plan_consents")
+    assert ran.code == 2
+    assert second.application_id in ran.err
+    builders.customer(partner)
+    assert run("plan_consents", "--registration", registration.application_id).code == 0
