@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from django.db.models import QuerySet
@@ -58,6 +59,18 @@ def judged(plan: ConsentPlan, chosen: Sequence[tuple[CustomerTenant, Grants]]) -
         _item(plan, customer, target, rows.get(customer.pk), customer.partner_id in connected)
         for customer, target in chosen
     ]
+
+
+def new_tally() -> Counter[str]:
+    """Return the counts of a plan without items: one for each action, and ``needs_reset``."""
+    return Counter({action.value: 0 for action in Action} | {"needs_reset": 0})
+
+
+def add_to(tally: Counter[str], items: Sequence[ConsentPlanItem]) -> None:
+    """Count these items as well."""
+    for item in items:
+        tally[item.action] += 1
+        tally["needs_reset"] += item.needs_reset
 
 
 def _item(

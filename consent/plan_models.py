@@ -56,6 +56,7 @@ class ConsentPlan(models.Model):
         WantedGrants, on_delete=models.PROTECT, null=True, related_name="plans", verbose_name="wanted grants"
     )
     scope = models.JSONField(default=dict, help_text="What was chosen")
+    planned = models.JSONField(default=dict, help_text="Customers by action; and how many only a reset can do")
     state = models.CharField(max_length=8, choices=State, default=State.SHOWN)
     reset = models.BooleanField(default=False, help_text="Whether DELETE followed by POST was chosen when applying")
     wave = models.PositiveSmallIntegerField(default=0, help_text="The wave that is worked, counted from 0")

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from consent.customers import PushRefused, check_grants, wanted_grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
-from consent.plan_judging import CHUNK, Grants, in_chunks, judged
+from consent.plan_judging import CHUNK, Grants, add_to, in_chunks, judged, new_tally
 from consent.plan_judging import differences as differences
 from consent.selection import partners_in
 from consent.wanted import current
@@ -100,13 +100,15 @@ def _store(
 ) -> ConsentPlan:
     """Save the plan with one item for each customer, whole or not at all."""
     plan.created_by = actor.name[:150]
-    number = 0
+    tally = new_tally()
     with transaction.atomic():
         plan.save()
         for chunk in chosen:
-            number += len(ConsentPlanItem.objects.bulk_create(judged(plan, chunk)))
-        if not number:
+            add_to(tally, ConsentPlanItem.objects.bulk_create(judged(plan, chunk)))
+        if not any(tally.values()):
             raise PlanRefused(empty)
+        plan.planned = dict(tally)
+        plan.save(update_fields=["planned"])
         record(
             "consent_plan.made",
             actor=actor,
@@ -117,11 +119,11 @@ def _store(
 
 
 def counts(plan: ConsentPlan) -> dict[str, int]:
-    """Return how many items each action has, and under ``needs_reset`` how many only DELETE and POST can do."""
-    numbers = dict(plan.items.order_by().values_list("action").annotate(Count("pk")))
-    return {action.value: numbers.get(action.value, 0) for action in Action} | {
-        "needs_reset": plan.items.filter(needs_reset=True).count()
-    }
+    """Return how many items each action has, and under ``needs_reset`` how many only DELETE and POST can do.
+
+    They are those of the day it was made: an item never changes its action.
+    """
+    return dict(plan.planned)
 
 
 def results(plan: ConsentPlan) -> dict[str, int]:

@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.db import transaction
 
 from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
-from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
+from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, WantedGrants
 from consent.permissions import outside_allow_list, parse_scopes
-from consent.plan_judging import differences, in_chunks, judged
+from consent.plan_judging import add_to, differences, in_chunks, judged, new_tally
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
 from tenants.models import CustomerTenant, PartnerTenant
@@ -80,19 +79,17 @@ def preview(registration: ApplicationRegistration, grants: Mapping[str, object])
     wanted, before = tidy(grants), wanted_grants(registration)
     added, removed = differences(wanted, before)
     outside = {resource: outside_allow_list(resource, scopes) for resource, scopes in wanted.items()}
-    counts = Counter({action.value: 0 for action in ConsentPlanItem.Action} | {"needs_reset": 0})
+    tally = new_tally()
     plan = ConsentPlan(registration=registration)
     partners = PartnerTenant.objects.active().in_cloud(registration.cloud)
     for chunk in in_chunks(CustomerTenant.objects.listed().filter(partner__in=partners)):
-        for item in judged(plan, [(customer, wanted) for customer in chunk]):
-            counts[item.action] += 1
-            counts["needs_reset"] += item.needs_reset
+        add_to(tally, judged(plan, [(customer, wanted) for customer in chunk]))
     return Preview(
         grants=wanted,
         added=added,
         removed=removed,
         outside={resource: scopes for resource, scopes in outside.items() if scopes},
-        counts=dict(counts),
+        counts=dict(tally),
     )
 
 
