@@ -46,6 +46,28 @@ def current(registration: ApplicationRegistration, *, actor: Actor) -> WantedGra
     return _version_of(registration, latest, wanted_grants(registration), actor)
 
 
+def parse(text: str) -> dict[str, list[str]]:
+    """Return the grants of a text with one resource a line: its application id, a colon, its permissions.
+
+    Raises:
+        WantedRefused: see :func:`tidy`; names the line.
+    """
+    found: dict[str, object] = {}
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        resource, colon, scopes = line.partition(":")
+        if not colon:
+            raise WantedRefused(f"A colon stands between resource and permissions; this line has none: {line[:60]}")
+        if resource.strip() in found:
+            raise WantedRefused(f"The resource {resource.strip()} stands twice; put its permissions together.")
+        found[resource.strip()] = scopes
+    return tidy(found)
+
+
+def as_text(grants: Grants) -> str:
+    """Return grants as :func:`parse` reads them."""
+    return "\n".join(f"{resource}: {', '.join(scopes)}" for resource, scopes in grants.items())
+
+
 def tidy(grants: Mapping[str, object]) -> dict[str, list[str]]:
     """Return canonical resource ids with sorted scopes.
 

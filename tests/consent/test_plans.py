@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import sys
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -13,9 +17,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import plan_judging, plans
+from consent import plan_export, plan_judging, plans
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
 from consent.plans import PlanRefused, counts, make_plan, make_undo
+from consent.wanted import preview
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
@@ -284,6 +289,38 @@ def test_a_plan_asks_the_database_as_often_a_chunk_whatever_the_chunk_holds(
     monkeypatch.setattr(plan_judging, "CHUNK", 20)
     assert queries() == few + 2 * 4, "customers, consents, partners, items: four a chunk"
     assert plans.results(plan_of(registration)) == {"open": 60}
+
+
+def test_a_plan_for_many_customers_holds_a_chunk_in_memory_and_no_more(
+    partner: PartnerTenant, registration: ApplicationRegistration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The long form, 100,000 customers with the real chunk: ``PLAN_CUSTOMERS=100000``."""
+    number = int(os.environ.get("PLAN_CUSTOMERS", "4000"))
+    if number < 100_000:
+        monkeypatch.setattr(plan_judging, "CHUNK", 200)
+    many(partner, number)
+
+    def exported() -> int:
+        return sum(len(piece) for piece in plan_export.json_document(plan))
+
+    peaks, seconds = {}, {}
+    plan = ConsentPlan()
+    for what in ("plan", "preview", "export"):
+        tracemalloc.start()
+        began = time.monotonic()
+        if what == "plan":
+            plan = plan_of(registration)
+            assert counts(plan)["create"] == number
+        elif what == "preview":
+            assert preview(registration, {GRAPH_APPLICATION_ID: ["User.Read.All"]}).counts["create"] == number
+        else:
+            assert exported() > number * 200
+        seconds[what] = round(time.monotonic() - began, 1)
+        peaks[what] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    sys.stdout.write(f"{number} customers: {peaks} bytes at most, {seconds} s\n")
+    assert max(peaks.values()) < 20_000_000 if number >= 100_000 else max(peaks.values()) < 4_000_000
 
 
 # --- plan_consents -----------------------------------------------------------------------------------------------

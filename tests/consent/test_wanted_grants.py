@@ -18,6 +18,7 @@ from consent.wanted import WantedRefused, change, current, preview
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH
 from tests import builders
+from tests.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
 
@@ -185,3 +186,97 @@ def test_of_two_changes_at_once_one_is_saved(registration: ApplicationRegistrati
     (saved,) = [word for word in said if word.endswith(".All")]
     assert wanted_grants(registration) == {GRAPH: [saved]}
     assert [version.number for version in registration.wanted_versions.all()] == [2, 1]
+
+
+# --- in the admin ------------------------------------------------------------------------------------------------
+
+
+def address(registration: ApplicationRegistration) -> str:
+    return f"/admin/consent/applicationregistration/{registration.pk}/wanted/"
+
+
+def test_the_page_says_what_it_will_mean_before_it_saves(registration: ApplicationRegistration) -> None:
+    staff, partner = Staff(), builders.partner()
+    builders.consent(partner, registration)
+    builders.customer_consent(builders.customer(partner), registration, "User.Read.All", "Directory.Read.All")
+    assert "Change wanted grants" in staff.get(address(registration).replace("wanted", "change")).content.decode()
+    edit = staff.get(address(registration)).content.decode()
+    assert f"{GRAPH}: Directory.Read.All, User.Read.All" in edit
+    assert f"{OTHER}/Mail.Read" in edit, "the page names what is allowed"
+
+    shown = staff.post(
+        address(registration), {"grants": f"{GRAPH}: User.Read.All Group.Read.All\n\n {OTHER} : Mail.Read"}
+    )
+
+    text = shown.content.decode()
+    assert "What this change will mean" in text
+    assert f"Adds on {GRAPH}" in text
+    assert f"Adds on {OTHER}" in text
+    assert f"Takes away on {GRAPH}" in text
+    assert {figure.label: figure.value for figure in shown.context["figures"]} == {
+        "Create": "0",
+        "Widen": "0",
+        "Narrow": "1",
+        "Nothing to do": "0",
+        "Blocked": "0",
+        "Only by DELETE and POST": "1",
+    }
+    assert wanted_grants(registration) == {GRAPH: ["Directory.Read.All", "User.Read.All"]}, "nothing is saved yet"
+
+    done = staff.confirm(shown)
+
+    assert "Version 2 is what we want from now on." in told(done)
+    assert wanted_grants(registration) == {OTHER: ["Mail.Read"], GRAPH: ["Group.Read.All", "User.Read.All"]}
+    assert AuditEvent.objects.get(action="wanted_grants.changed").actor == staff.user.get_username()
+    assert "already done" in told(staff.confirm(shown)), "the button works once"
+    assert registration.wanted_versions.count() == 2
+
+
+@pytest.mark.req("S-52")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{GRAPH}: Directory.ReadWrite.All", "Not on CONSENT_GRANT_ALLOW_LIST"),
+        ("User.Read.All", "this line has none"),
+        (f"{GRAPH}: User.Read.All\n{GRAPH}: Group.Read.All", "stands twice"),
+        ("graph: User.Read.All", "GUID"),
+        (f"{GRAPH}: directory.read.all, user.read.all", "wanted already"),
+        ("", "required"),
+    ],
+)
+def test_the_page_asks_again_for_what_cannot_be_wanted(
+    registration: ApplicationRegistration, text: str, words: str
+) -> None:
+    page = Staff().post(address(registration), {"grants": text})
+    assert words in page.content.decode()
+    assert "_once" not in page.content.decode()
+
+
+def test_the_page_saves_only_what_it_showed_to_this_registration(registration: ApplicationRegistration) -> None:
+    staff, other = Staff(), builders.registration(name="Other")
+    before = wanted_grants(registration)
+    shown = staff.post(address(registration), {"grants": f"{GRAPH}: User.Read.All"})
+    foreign = staff.post(address(other), {"grants": f"{GRAPH}: Group.Read.All"})
+    proposed = foreign.context["proposed"]
+    assert "changed on the way" in told(staff.confirm(shown, proposed=proposed))
+    assert wanted_grants(registration) == before
+
+    shown = staff.post(address(registration), {"grants": f"{GRAPH}: User.Read.All"})
+    save(registration, {GRAPH: ["Group.Read.All"]})
+    assert "Somebody else" in told(staff.confirm(shown))
+    assert wanted_grants(registration) == {GRAPH: ["Group.Read.All"]}
+
+
+def test_who_may_only_look_at_registrations_cannot_change_what_they_want(
+    registration: ApplicationRegistration,
+) -> None:
+    looking = Staff("consent.view_applicationregistration", "consent.view_applicationgrant")
+    assert looking.get(address(registration)).status_code == 403
+    page = looking.get(address(registration).replace("wanted", "change"))
+    assert "User.Read.All" in page.content.decode()
+    assert "Change wanted grants" not in page.content.decode()
+
+
+def test_grants_cannot_be_typed_past_the_preview(registration: ApplicationRegistration) -> None:
+    page = Staff().get(address(registration).replace("wanted", "change")).content.decode()
+    assert 'name="grants-0-scopes"' not in page
