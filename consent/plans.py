@@ -123,7 +123,7 @@ def counts(plan: ConsentPlan) -> dict[str, int]:
 
     They are those of the day it was made: an item never changes its action.
     """
-    return dict(plan.planned)
+    return {name: plan.planned.get(name, 0) for name in new_tally()}
 
 
 def results(plan: ConsentPlan) -> dict[str, int]:
