@@ -142,7 +142,7 @@ def moved(plan: ConsentPlan) -> list[str]:
     )
     pairs = read_since.order_by().values_list("before", "customer__consents__actual_grants").iterator(chunk_size=CHUNK)
     if number := sum(any(differences(before, now)) for before, now in pairs):
-        said.append(f"{number:,} customers were read since and hold other grants: they would be held back.")
+        said.append(f"{number:,} × the tenant was read since, and holds other grants: it would be held back.")
     return said
 
 

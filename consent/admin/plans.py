@@ -367,22 +367,8 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     link_lookups = ["plan__id__exact"]
     search_fields = ["customer__company_name__istartswith", "=customer__tenant_id", "customer__domain__startswith"]
     fieldsets = [
-        (
-            None,
-            {
-                "fields": [
-                    "plan",
-                    "customer",
-                    "partner",
-                    "shown_action",
-                    "adds",
-                    "takes_away",
-                    "reason",
-                    "owner",
-                    "read",
-                ]
-            },
-        ),
+        (None, {"fields": ["plan", "customer", "partner", "shown_action", "adds", "takes_away", "reason", "owner"]}),
+        ("Compared with", {"fields": ["read", "held"]}),
         ("What came of it", {"fields": ["shown_result", "finished", "phase", "shown_snapshot"]}),
     ]
 

@@ -208,7 +208,7 @@ def test_the_page_says_what_moved_since_the_plan_was_made(
     CustomerConsent.objects.filter(customer=customers[1]).update(verified_at=timezone.now())
     assert said() == [], "read again, and as it was"
     CustomerConsent.objects.filter(customer=customers[1]).update(actual_grants={})
-    assert said() == ["1 customers were read since and hold other grants: they would be held back."]
+    assert said() == ["1 × the tenant was read since, and holds other grants: it would be held back."]
     ApplicationGrant.objects.update(scopes=["User.Read.All"])
     assert said()[0] == "Version 1 of the wanted grants is not what we want any more: all of it would be held back."
 
