@@ -137,7 +137,7 @@ def moved(plan: ConsentPlan) -> list[str]:
     said = []
     if plan.wanted is not None and plan.wanted.grants_hash != grants_hash(wanted_grants(plan.registration)):
         said.append(f"{plan.wanted} of the wanted grants is not what we want any more: all of it would be held back.")
-    read_since = plan.items.to_do().filter(
+    read_since = plan.items.exclude(action__in=[Action.NOTHING, Action.BLOCKED]).filter(
         customer__consents__registration=plan.registration_id, customer__consents__verified_at__gt=plan.created_at
     )
     pairs = read_since.order_by().values_list("before", "customer__consents__actual_grants").iterator(chunk_size=CHUNK)

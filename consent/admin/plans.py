@@ -211,7 +211,7 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
             {"fields": ["number", "purpose", "shown_state", "registration", "wanted", "chosen", "made", "created_by"]},
         ),
     ]
-    _applying = ("Applying", {"fields": ["applied", "applied_by", "shown_waves", "stop", "reset"]})
+    _applying = ("Applying", {"fields": ["applied", "applied_by", "reset"]})
     actions_detail = ["undo_plan", "download_json", "download_csv"]
     change_form_outer_before_template = "admin/consent/panels.html"
 
@@ -254,14 +254,6 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
     @admin.display(description="Applied")
     def applied(self, plan: ConsentPlan) -> str:
         return moment(plan.applied_at)
-
-    @admin.display(description="Waves")
-    def shown_waves(self, plan: ConsentPlan) -> str:
-        return ", ".join([*map(str, plan.waves), "the rest"])
-
-    @admin.display(description="Stops after")
-    def stop(self, plan: ConsentPlan) -> str:
-        return f"a wave in which more than {plan.stop_share:.0%} fail"
 
     # --- one plan ---
 
