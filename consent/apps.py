@@ -27,9 +27,10 @@ class ConsentConfig(AppConfig):
         from consent.customer_sync import CUSTOMER_SYNC
         from consent.schedule import register_jobs
         from consent.token_checks import TOKEN_CHECK
+        from consent.verifying import CONSENT_VERIFY
         from portal.runs.kinds import register
 
-        for kind in (TOKEN_CHECK, CUSTOMER_SYNC, CUSTOMER_PUSH):
+        for kind in (TOKEN_CHECK, CUSTOMER_SYNC, CUSTOMER_PUSH, CONSENT_VERIFY):
             register(kind)
         register_jobs()
 
