@@ -78,6 +78,11 @@ class CustomerConsent(models.Model):
     def __str__(self) -> str:
         return f"Customer consent {self.pk}"
 
+    @property
+    def was_removed(self) -> bool:
+        """Whether our last request was a removal; ``querysets`` says the same in SQL."""
+        return self.requested_at is not None and not self.requested_hash
+
 
 class ConsentObservation(models.Model):
     """What one read in a customer tenant showed, and what that changed. Written by ``consent.observations`` only."""

@@ -215,9 +215,7 @@ def note_unreadable(failures: Iterable[Unreadable]) -> None:
 def _watch_drift(written: Sequence[tuple[CustomerConsent, ConsentObservation]]) -> None:
     """Keep one incident for a partner while customers of it are otherwise than wanted, and not by our doing."""
     new = Counter(
-        row.customer.partner_id
-        for row, observation in written
-        if observation.changed_by == ChangedBy.OUTSIDE and row.state in {State.ABSENT, State.PARTIAL, State.DIFFERS}
+        row.customer.partner_id for row, observation in written if observation.changed_by == ChangedBy.OUTSIDE
     )
     partners = {row.customer.partner_id for row, _ in written}
     told = {
@@ -236,7 +234,7 @@ def _watch_drift(written: Sequence[tuple[CustomerConsent, ConsentObservation]]) 
         .values_list("customer__partner")
         .annotate(Count("pk"), Max("customer__partner__name"))
     }
-    for key in new:
+    for key in new.keys() & drifted.keys():
         number, name = drifted[key]
         report(
             DRIFT,

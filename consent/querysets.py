@@ -168,7 +168,10 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")
 
 
-_DRIFTED = Q(changed_by="outside", state__in=["absent", "partial", "differs"])
+_REMOVED = Q(requested_at__isnull=False, requested_hash="")
+_DRIFTED = Q(changed_by="outside") & (
+    Q(state__in=["partial", "differs"]) | Q(state="absent") & ~_REMOVED | Q(state="granted") & _REMOVED
+)
 
 
 class CustomerConsentQuerySet(models.QuerySet["consent.customer_models.CustomerConsent"]):
@@ -176,15 +179,17 @@ class CustomerConsentQuerySet(models.QuerySet["consent.customer_models.CustomerC
         return self.filter(customer__partner=partner)
 
     def drifted(self) -> CustomerConsentQuerySet:
-        """Consents that somebody outside changed, and that are not as wanted since."""
+        """Consents that somebody outside changed, and that are not as we left them since."""
         return self.filter(_DRIFTED)
 
     def findings(self) -> CustomerConsentQuerySet:
         """Everything about consents of active partners that somebody should look at."""
         not_there = Q(state="absent") & ~Q(requested_hash="")
-        return self.filter(
-            _DRIFTED | Q(state__in=["differs", "partial"]) | not_there | Q(unread_since__isnull=False)
-        ).exclude(customer__partner__state__in=["disabled", "offboarded"])
+        not_gone = _REMOVED & ~Q(state="absent")
+        other = Q(state__in=["differs", "partial"])
+        return self.filter(_DRIFTED | other | not_there | not_gone | Q(unread_since__isnull=False)).exclude(
+            customer__partner__state__in=["disabled", "offboarded"]
+        )
 
 
 class ConsentObservationQuerySet(models.QuerySet["consent.customer_models.ConsentObservation"]):

@@ -14,9 +14,10 @@ from django.utils import timezone
 
 from consent import clients
 from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.customer_models import ChangedBy, CustomerConsent
 from consent.customer_selection import consents_in
 from consent.customers import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
-from consent.models import CustomerConsent, PartnerConsent
+from consent.models import PartnerConsent
 from consent.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
 from consent.observations import write as write_readings
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
@@ -25,7 +26,6 @@ from portal.microsoft.identifiers import CorrelationId
 from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
 
 UNREADABLE = "unreadable"
-_GOOD = {State.GRANTED, State.WAITING}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,11 @@ NO_DOOR = "The partner has no usable token of this application; send it a link (
 
 
 def _outcome(subject: Subject, found: Reading, changed: Change) -> Outcome:
-    expected = found.state in _GOOD or (found.state == State.ABSENT and not subject.consent.requested_hash)
+    expected = {
+        State.WAITING: True,
+        State.GRANTED: not subject.consent.was_removed,
+        State.ABSENT: not subject.consent.requested_hash and changed.by != ChangedBy.OUTSIDE,
+    }.get(found.state, False)
     words = [found.reason, f"Since the last read: {changed.words()}." if changed.removed or changed.added else ""]
     return Outcome(
         failure_class="ok" if expected else found.state.value,
@@ -142,7 +146,7 @@ def not_read(subject: Subject, error: RemoteError, tools: CustomerClients) -> Ou
     known = diagnosis.failure_class
     cause, owner = f"{diagnosis.cause} {diagnosis.remedy}", diagnosis.owner
     theirs = isinstance(error, ConsentRequired | AccessDenied | NotFound) and not known.systemic
-    if theirs and (better := _why_locked_out(subject, tools)) is not None:
+    if theirs and (better := why_locked_out(subject, tools)) is not None:
         return unreadable(subject, *better, tools.correlation_id, code=error.code)
     return unreadable(
         subject,
@@ -157,7 +161,7 @@ def not_read(subject: Subject, error: RemoteError, tools: CustomerClients) -> Ou
     )
 
 
-def _why_locked_out(subject: Subject, tools: CustomerClients) -> tuple[str, Owner] | None:
+def why_locked_out(subject: Subject, tools: CustomerClients) -> tuple[str, Owner] | None:
     """Return what the relationships with this customer say, when they say why it does not let us in."""
     if subject.consent.customer.missing_since is not None:
         return "Partner Center no longer lists this customer.", Owner.PARTNER
