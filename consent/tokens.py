@@ -168,10 +168,10 @@ class TokenService:
 
         return token
 
-    def forget(self, consent_id: int) -> None:
-        """Drop cached access tokens of this consent in this process (S-38, S-53)."""
+    def forget(self, consent_id: int, tenant: TenantId | None = None) -> None:
+        """Drop cached access tokens of this consent in this process, or those of one tenant only (S-38, S-53)."""
         with self._guard:
-            for place in [place for place in self._cache if place[0] == consent_id]:
+            for place in [place for place in self._cache if place[0] == consent_id and tenant in {None, place[2]}]:
                 del self._cache[place]
 
     def _redeem(
