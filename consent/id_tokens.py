@@ -6,6 +6,7 @@ No library does this for us: MSAL for Python 1.38 and later checks neither signa
 from __future__ import annotations
 
 import hmac
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ LEEWAY_SECONDS = 300
 MAX_TOKEN_BYTES = 16_384
 _KEYS_SECONDS = 24 * 3600
 _REFETCH_SECONDS = 60  # an unknown kid causes at most one fetch a minute (R-49)
+_METHOD = re.compile(r"[a-zA-Z0-9]{1,20}")
+_MOST_METHODS = 10
 _HEADER_WITH_KEYS = ("jku", "jwk", "x5u", "x5c", "crit", "b64")
 
 
@@ -251,3 +254,14 @@ def unverified_claims(access_token: Secret) -> Mapping[str, Any]:
     except (jwt.PyJWTError, ValueError, RecursionError):
         return {}
     return claims
+
+
+def sign_in_methods(access_token: Secret) -> tuple[str, ...]:
+    """Return how the account signed in, as the token's ``amr`` says; empty when it says nothing. Only to be shown.
+
+    Source: Microsoft identity platform, access token claims (RFC 8176 values and Entra's own). The verdict on MFA is
+    Partner Center's (S-18).
+    """
+    named = unverified_claims(access_token).get("amr")
+    methods = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+    return tuple(one for one in methods if _METHOD.fullmatch(one))[:_MOST_METHODS]

@@ -279,6 +279,7 @@ class Migration(migrations.Migration):
                 ('replaced_version', models.CharField(blank=True, help_text='The version before, until it is switched off (S-42)', max_length=32)),
                 ('mfa', models.CharField(choices=[('proven', 'Proven'), ('missing', 'Missing'), ('unproven', 'Not proven')], default='unproven', max_length=8, verbose_name='MFA')),
                 ('mfa_checked_at', models.DateTimeField(null=True, verbose_name='MFA checked at')),
+                ('amr', models.JSONField(default=list, help_text='Sign-in methods that the access token names')),
                 ('last_success_at', models.DateTimeField(null=True)),
                 ('last_try_at', models.DateTimeField(db_index=True, null=True)),
                 ('last_problem', models.CharField(blank=True, help_text='Class of the last failure; else empty', max_length=60)),
