@@ -36,7 +36,8 @@ State = CustomerConsent.State
 REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
 
 ACCEPTED = "Microsoft accepted the request but does not show the grants yet."
-UNCLEAR = "The request got no clear answer and shows no grants yet; the next push looks again and repeats it."
+UNCLEAR = "The request got no clear answer and shows no grants yet; the next try looks again and repeats it."
+_SENT = "A request was sent, and its result was not read yet."
 
 
 class PushRefused(ValueError):
@@ -184,8 +185,9 @@ def push(
     if failure is not None and not isinstance(failure, AlreadyExists) and not failure.retryable:
         return fail(consent, failure, actor, clients.correlation_id, note=verdict.unverified)
     clients.forget_customer_tokens()
-    waiting = ACCEPTED if failure is None else "" if isinstance(failure, AlreadyExists) else UNCLEAR
-    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting)
+    exists = isinstance(failure, AlreadyExists)
+    waiting = ACCEPTED if failure is None or exists else UNCLEAR
+    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting, exists)
 
 
 def verify(
@@ -256,7 +258,11 @@ def _write_intent(
             current.request_id = str(uuid.uuid4())
         current.requested_hash, current.requested_by = wanted_hash, actor.name
         current.requested_at, current.request_open = timezone.now(), True
-        current.save(update_fields=["request_id", "requested_hash", "requested_at", "requested_by", "request_open"])
+        columns = ["request_id", "requested_hash", "requested_at", "requested_by", "request_open"]
+        if verb == "create":  # nobody knows what is there from now on, until a read says it
+            current.state, current.reason, current.owner = State.UNKNOWN, _SENT, Owner.NOBODY.value
+            columns += ["state", "reason", "owner"]
+        current.save(update_fields=columns)
         record(
             f"customer_consent.{verb}",
             actor=actor,
@@ -302,14 +308,14 @@ def _read_back(
     wait_seconds: float,
     sleep: Callable[[float], None],
     waiting: str,
+    exists: bool,
 ) -> CustomerConsent:
     """Look until the grants show or the time is over; see :func:`observe` for what is said then."""
     waited, pause = 0.0, 1.0
     while True:
         presence = look(clients, registration)
-        if presence is not None and compare(wanted, presence)[0] in {State.GRANTED, State.DIFFERS}:
-            return observe(consent, presence, wanted, actor=actor, correlation_id=clients.correlation_id)
-        if waited >= wait_seconds:
+        found = State.ABSENT if presence is None else compare(wanted, presence)[0]
+        if found in {State.GRANTED, State.DIFFERS} or (exists and found == State.PARTIAL) or waited >= wait_seconds:
             break
         pause = min(pause * 2, wait_seconds - waited)
         sleep(pause)
@@ -322,6 +328,7 @@ def _read_back(
         actor=actor,
         correlation_id=clients.correlation_id,
         waiting=waiting,
+        exists=exists,
     )
 
 
@@ -333,14 +340,17 @@ def observe(
     actor: Actor,
     correlation_id: CorrelationId,
     waiting: str = "",
+    exists: bool = False,
 ) -> CustomerConsent:
     """Write what a read showed: one observation, and the state that follows from it.
 
     Args:
         presence: as :func:`look` returned it.
         waiting: why grants that are missing may still come; without it missing is missing.
+        exists: Partner Center said that a consent exists, so fewer grants than wanted will not become more (R-21).
     """
-    write([reading(consent, presence, wanted, correlation_id=correlation_id, waiting=waiting)], actor=actor)
+    found = reading(consent, presence, wanted, correlation_id=correlation_id, waiting=waiting, exists=exists)
+    write([found], actor=actor)
     consent.refresh_from_db()
     return consent
 
@@ -352,9 +362,12 @@ def reading(
     *,
     correlation_id: str,
     waiting: str = "",
+    exists: bool = False,
 ) -> Reading:
-    """Return a read that was made just now, with the state that follows from it."""
+    """Return a read that was made just now, with the state that follows from it; arguments as of :func:`observe`."""
     state, reason = compare(wanted, presence or Presence(service_principal_id=None))
+    if exists and state == State.PARTIAL:
+        state, reason = State.DIFFERS, f"A consent exists already and nothing was added to it. {reason}"
     if waiting and state in {State.ABSENT, State.PARTIAL}:
         state, reason = State.WAITING, waiting
     owner = {State.GRANTED: "", State.WAITING: Owner.NOBODY.value}.get(state, Owner.US.value)

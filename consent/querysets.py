@@ -288,9 +288,10 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
 
 
 class ConsentPlanItemQuerySet(models.QuerySet["consent.plan_models.ConsentPlanItem"]):
-    def to_do(self) -> ConsentPlanItemQuerySet:
-        """Items that change something and have no result yet, or one that another try may better."""
-        return self.exclude(action__in=["nothing", "blocked"]).filter(result__in=["", "waiting", "broken"])
+    def to_do(self, *, reset: bool) -> ConsentPlanItemQuerySet:
+        """Items that applying would work: not done, and what only DELETE and POST can do if that is chosen."""
+        unfinished = self.exclude(action__in=["nothing", "blocked"]).filter(result__in=["", "waiting", "broken"])
+        return unfinished if reset else unfinished.filter(needs_reset=False)
 
     def unsuccessful(self) -> ConsentPlanItemQuerySet:
         return self.filter(result__in=["failed", "restored", "broken"])

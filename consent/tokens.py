@@ -171,7 +171,11 @@ class TokenService:
     def forget(self, consent_id: int, tenant: TenantId | None = None) -> None:
         """Drop cached access tokens of this consent in this process, or those of one tenant only (S-38, S-53)."""
         with self._guard:
-            for place in [place for place in self._cache if place[0] == consent_id and tenant in {None, place[2]}]:
+            if tenant is not None:
+                for audience in Audience:
+                    self._cache.pop((consent_id, audience, tenant), None)
+                return
+            for place in [place for place in self._cache if place[0] == consent_id]:
                 del self._cache[place]
 
     def _redeem(
