@@ -11,7 +11,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count
 
-from consent.customers import PushRefused, check_grants, wanted_grants
+from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.plan_judging import CHUNK, Grants, add_to, in_chunks, judged, new_tally
 from consent.plan_judging import differences as differences
@@ -114,10 +114,24 @@ def counts(plan: ConsentPlan) -> dict[str, int]:
 
     They are those of the day it was made: an item never changes its action.
     """
-    return dict(plan.planned)
+    return {name: plan.planned.get(name, 0) for name in new_tally()}
 
 
 def results(plan: ConsentPlan) -> dict[str, int]:
     """Return how many items came to each result."""
     items = plan.items.exclude(action__in=[Action.NOTHING, Action.BLOCKED])
     return {name or "open": number for name, number in items.order_by().values_list("result").annotate(Count("pk"))}
+
+
+def moved(plan: ConsentPlan) -> list[str]:
+    """Say what changed since the plan was made, as far as we know; such customers are held back when it is applied."""
+    said = []
+    if plan.wanted is not None and plan.wanted.grants_hash != grants_hash(wanted_grants(plan.registration)):
+        said.append(f"{plan.wanted} of the wanted grants is not what we want any more: all of it would be held back.")
+    read_since = plan.items.exclude(action__in=[Action.NOTHING, Action.BLOCKED]).filter(
+        customer__consents__registration=plan.registration_id, customer__consents__verified_at__gt=plan.created_at
+    )
+    pairs = read_since.order_by().values_list("before", "customer__consents__actual_grants").iterator(chunk_size=CHUNK)
+    if number := sum(any(differences(before, now)) for before, now in pairs):
+        said.append(f"{number:,} × the tenant was read since, and holds other grants: it would be held back.")
+    return said

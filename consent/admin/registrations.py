@@ -22,6 +22,7 @@ class ApplicationGrantInline(ReadOnlyInline[ApplicationGrant, ApplicationRegistr
     model = ApplicationGrant
     fields = ["resource", "shown_scopes"]
     show_change_link = False
+    show_title = False
 
     @admin.display(description="Resource application id")
     def resource(self, grant: ApplicationGrant) -> str:
@@ -38,6 +39,7 @@ class WantedGrantsInline(ReadOnlyInline[WantedGrants, ApplicationRegistration]):
     model = WantedGrants
     fields = ["number", "shown_grants", "made", "created_by"]
     show_change_link = False
+    show_title = False
 
     @admin.display(description="Grants")
     def shown_grants(self, version: WantedGrants) -> str:

@@ -166,6 +166,26 @@ def test_a_change_on_top_of_somebody_elses_is_refused(registration: ApplicationR
     assert wanted_grants(registration) == {GRAPH: ["User.Read.All"]}
 
 
+def test_whoever_is_given_the_number_second_changes_nothing(registration: ApplicationRegistration) -> None:
+    """Somebody else's change is committed between our look at the versions and our own version."""
+    shown, first = grants_hash(wanted_grants(registration)), current(registration, actor=builders.ACTOR)
+    done: list[bool] = []
+
+    def overtaken(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "consent_applicationgrant" in sql and not done:
+            done.append(True)
+            WantedGrants.objects.create(
+                registration=registration, number=first.number + 1, grants={}, grants_hash="x", created_by="anna"
+            )
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(overtaken), pytest.raises(WantedRefused, match="Somebody else"):
+        change(registration, {GRAPH: ["User.Read.All"]}, actor=builders.ACTOR, shown_hash=shown)
+
+    assert done
+    assert wanted_grants(registration) == first.grants
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_two_changes_at_once_one_is_saved(registration: ApplicationRegistration) -> None:
     shown, together = grants_hash(wanted_grants(registration)), Barrier(2)
