@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -19,7 +20,8 @@ from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
 from consent.directory import DirectoryClient, Presence
 from consent.health import refresh_partner
-from consent.models import ApplicationRegistration, ConsentObservation, CustomerConsent
+from consent.models import ApplicationRegistration, CustomerConsent
+from consent.observations import Reading, write
 from consent.permissions import outside_allow_list
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import Owner, diagnose
@@ -33,8 +35,9 @@ from tenants.readiness import Readiness, gdap_end, judge
 State = CustomerConsent.State
 REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
 
-_ACCEPTED = "Microsoft accepted the request but does not show the grants yet."
-UNCLEAR = "The request got no clear answer and shows no grants yet; the next push looks again and repeats it."
+ACCEPTED = "Microsoft accepted the request but does not show the grants yet."
+UNCLEAR = "The request got no clear answer and shows no grants yet; the next try looks again and repeats it."
+_SENT = "A request was sent, and its result was not read yet."
 
 
 class PushRefused(ValueError):
@@ -160,12 +163,16 @@ def push(
     clients.partner_center.customer(customer.tenant)  # S-52: it is in what this partner's own token may see
     consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
     locked_out: ConsentRequired | None = None
+    clients.forget_customer_tokens()  # a token from before a removal would be answered with "unknown application"
     try:
         before = look(clients, registration)
     except ConsentRequired as error:
         before, locked_out = None, error  # most often a missing relationship, which readiness says better
-    if before is not None and before.grants:
-        return observe(consent, before, wanted, actor=actor, correlation_id=clients.correlation_id)
+    there_already = before is not None and bool(before.grants)
+    if there_already or (locked_out is None and consent.actual_grants):  # what somebody took away is noted first
+        consent = observe(consent, before, wanted, actor=actor, correlation_id=clients.correlation_id)
+    if there_already:
+        return consent
     verdict = readiness(customer, clients)
     if not verdict.ready:
         return block(consent, verdict, actor, clients.correlation_id)
@@ -178,8 +185,9 @@ def push(
     if failure is not None and not isinstance(failure, AlreadyExists) and not failure.retryable:
         return fail(consent, failure, actor, clients.correlation_id, note=verdict.unverified)
     clients.forget_customer_tokens()
-    waiting = _ACCEPTED if failure is None else "" if isinstance(failure, AlreadyExists) else UNCLEAR
-    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting)
+    exists = isinstance(failure, AlreadyExists)
+    waiting = ACCEPTED if failure is None or exists else UNCLEAR
+    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting, exists)
 
 
 def verify(
@@ -187,8 +195,8 @@ def verify(
 ) -> CustomerConsent:
     """Read what the customer tenant holds and record it. Sends no change."""
     consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
-    clients.forget_customer_tokens()  # a token from before a removal would be answered with "unknown application"
-    presence = look(clients, registration) or Presence(service_principal_id=None)
+    clients.forget_customer_tokens()  # as in ``push``
+    presence = look(clients, registration)
     return observe(consent, presence, wanted_grants(registration), actor=actor, correlation_id=clients.correlation_id)
 
 
@@ -225,20 +233,42 @@ def write_intent(
     consent: CustomerConsent, wanted: Mapping[str, list[str]], actor: Actor, correlation_id: CorrelationId
 ) -> RequestId:
     """Store what is about to be sent, with the request id that every repeat reuses (R-20)."""
-    wanted_hash = grants_hash(wanted)
+    return _write_intent(consent, "create", grants_hash(wanted), {"grants": dict(wanted)}, actor, correlation_id)
+
+
+def write_removal_intent(
+    consent: CustomerConsent, before: Mapping[str, list[str]], actor: Actor, correlation_id: CorrelationId
+) -> RequestId:
+    """Store that the consent is about to be removed; as :func:`write_intent`, with what was there before."""
+    return _write_intent(consent, "remove", "", {"before": dict(before)}, actor, correlation_id)
+
+
+def _write_intent(
+    consent: CustomerConsent,
+    verb: str,
+    wanted_hash: str,
+    details: Mapping[str, Any],
+    actor: Actor,
+    correlation_id: CorrelationId,
+) -> RequestId:
     with transaction.atomic():
         current = CustomerConsent.objects.get(pk=consent.pk)
-        if current.requested_hash != wanted_hash or not current.request_id:
+        # A request whose result was seen is over: the same one later is another request, not a repeat.
+        if current.requested_hash != wanted_hash or not current.request_open:
             current.request_id = str(uuid.uuid4())
-        current.requested_hash = wanted_hash
-        current.requested_at = timezone.now()
-        current.save(update_fields=["request_id", "requested_hash", "requested_at"])
+        current.requested_hash, current.requested_by = wanted_hash, actor.name
+        current.requested_at, current.request_open = timezone.now(), True
+        columns = ["request_id", "requested_hash", "requested_at", "requested_by", "request_open"]
+        if verb == "create":  # nobody knows what is there from now on, until a read says it
+            current.state, current.reason, current.owner = State.UNKNOWN, _SENT, Owner.NOBODY.value
+            columns += ["state", "reason", "owner"]
+        current.save(update_fields=columns)
         record(
-            "customer_consent.create",
+            f"customer_consent.{verb}",
             actor=actor,
             outcome=Outcome.INTENT,
             subject=subject(consent),
-            details={"request_id": current.request_id, "grants": dict(wanted)},
+            details={"request_id": current.request_id, **details},
             correlation_id=correlation_id,
         )
     return RequestId(current.request_id)
@@ -278,14 +308,14 @@ def _read_back(
     wait_seconds: float,
     sleep: Callable[[float], None],
     waiting: str,
+    exists: bool,
 ) -> CustomerConsent:
     """Look until the grants show or the time is over; see :func:`observe` for what is said then."""
     waited, pause = 0.0, 1.0
     while True:
         presence = look(clients, registration)
-        if presence is not None and compare(wanted, presence)[0] in {State.GRANTED, State.DIFFERS}:
-            return observe(consent, presence, wanted, actor=actor, correlation_id=clients.correlation_id)
-        if waited >= wait_seconds:
+        found = State.ABSENT if presence is None else compare(wanted, presence)[0]
+        if found in {State.GRANTED, State.DIFFERS} or (exists and found == State.PARTIAL) or waited >= wait_seconds:
             break
         pause = min(pause * 2, wait_seconds - waited)
         sleep(pause)
@@ -293,63 +323,64 @@ def _read_back(
         clients.forget_customer_tokens()
     return observe(
         consent,
-        presence or Presence(service_principal_id=None),
+        presence,
         wanted,
         actor=actor,
         correlation_id=clients.correlation_id,
         waiting=waiting,
+        exists=exists,
     )
 
 
 def observe(
     consent: CustomerConsent,
-    presence: Presence,
+    presence: Presence | None,
     wanted: Mapping[str, list[str]],
     *,
     actor: Actor,
     correlation_id: CorrelationId,
     waiting: str = "",
+    exists: bool = False,
 ) -> CustomerConsent:
     """Write what a read showed: one observation, and the state that follows from it.
 
     Args:
+        presence: as :func:`look` returned it.
         waiting: why grants that are missing may still come; without it missing is missing.
+        exists: Partner Center said that a consent exists, so fewer grants than wanted will not become more (R-21).
     """
-    state, reason = compare(wanted, presence)
-    if waiting and state in {State.ABSENT, State.PARTIAL}:
-        state, reason = State.WAITING, waiting
-    owner = {State.GRANTED: "", State.WAITING: Owner.NOBODY, State.DIFFERS: Owner.US}.get(state, Owner.US)
-    now = timezone.now()
-    with transaction.atomic():
-        ConsentObservation.objects.create(
-            consent=consent,
-            observed_at=now,
-            state=state,
-            service_principal_id=presence.service_principal_id or "",
-            grants=[
-                {"id": grant.grant_id, "resource": grant.resource, "scopes": sorted(grant.scopes)}
-                for grant in presence.grants
-            ],
-            correlation_id=correlation_id,
-        )
-        CustomerConsent.objects.filter(pk=consent.pk).update(
-            state=state,
-            wanted_hash=grants_hash(wanted),
-            actual_grants=presence.scopes_by_resource(),
-            service_principal_id=presence.service_principal_id or "",
-            verified_at=now,
-            reason=reason[:300],
-            owner=owner,
-        )
-        record(
-            "customer_consent.observed",
-            actor=actor,
-            subject=subject(consent),
-            details={"state": state.value, "service_principal": presence.service_principal_id or ""},
-            correlation_id=correlation_id,
-        )
+    found = reading(consent, presence, wanted, correlation_id=correlation_id, waiting=waiting, exists=exists)
+    write([found], actor=actor)
     consent.refresh_from_db()
     return consent
+
+
+def reading(
+    consent: CustomerConsent,
+    presence: Presence | None,
+    wanted: Mapping[str, list[str]],
+    *,
+    correlation_id: str,
+    waiting: str = "",
+    exists: bool = False,
+) -> Reading:
+    """Return a read that was made just now, with the state that follows from it; arguments as of :func:`observe`."""
+    state, reason = compare(wanted, presence or Presence(service_principal_id=None))
+    if exists and state == State.PARTIAL:
+        state, reason = State.DIFFERS, f"A consent exists already and nothing was added to it. {reason}"
+    if waiting and state in {State.ABSENT, State.PARTIAL}:
+        state, reason = State.WAITING, waiting
+    owner = {State.GRANTED: "", State.WAITING: Owner.NOBODY.value}.get(state, Owner.US.value)
+    return Reading(
+        consent_id=consent.pk,
+        presence=presence,
+        state=state,
+        reason=reason,
+        owner=owner,
+        wanted_hash=grants_hash(wanted),
+        read_at=timezone.now(),
+        correlation_id=correlation_id,
+    )
 
 
 def block(consent: CustomerConsent, verdict: Readiness, actor: Actor, correlation_id: CorrelationId) -> CustomerConsent:

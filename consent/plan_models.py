@@ -47,7 +47,7 @@ class ConsentPlan(models.Model):
     class State(models.TextChoices):
         SHOWN = "shown", "Shown, not applied"
         APPLYING = "applying", "Being applied"
-        STOPPED = "stopped", "Stopped: too many failed"
+        STOPPED = "stopped", "Stopped, with something left to do"
         DONE = "done", "Applied"
 
     registration = models.ForeignKey("consent.ApplicationRegistration", on_delete=models.PROTECT, related_name="plans")
@@ -59,9 +59,9 @@ class ConsentPlan(models.Model):
     planned = models.JSONField(default=dict, help_text="Customers by action; and how many only a reset can do")
     state = models.CharField(max_length=8, choices=State, default=State.SHOWN)
     reset = models.BooleanField(default=False, help_text="Whether DELETE followed by POST was chosen when applying")
-    wave = models.PositiveSmallIntegerField(default=0, help_text="The wave that is worked, counted from 0")
-    waves = models.JSONField(default=list, help_text="Customers of the first waves; the rest is the last one")
-    stop_share = models.FloatField(default=0.2, help_text="A wave in which more than this share fails is the last")
+    run = models.ForeignKey(
+        "runs.Run", on_delete=models.SET_NULL, null=True, related_name="+", help_text="The latest one that applied it"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.CharField(max_length=150)
     applied_at = models.DateTimeField(null=True)
@@ -104,12 +104,13 @@ class ConsentPlanItem(models.Model):
         POSTING = "posting", "Being created"
         REMOVING = "removing", "Being removed"
         REMOVED = "removed", "Removed, to be created again"
+        RESTORING = "restoring", "Removed, to be put back as it was"
 
     class Result(models.TextChoices):
         OPEN = "", "Open"
         DONE = "done", "Done"
         WAITING = "waiting", "Waiting for Microsoft"
-        HELD = "held", "Held back: changed since the plan"
+        HELD = "held", "Held back"
         FAILED = "failed", "Failed"
         RESTORED = "restored", "Failed, as it was before"
         BROKEN = "broken", "Removed and not put back"
@@ -124,8 +125,9 @@ class ConsentPlanItem(models.Model):
     reason = models.CharField(max_length=300, blank=True)
     owner = models.CharField("who must act", max_length=10, blank=True)
     wave = models.PositiveSmallIntegerField(default=0)
-    phase = models.CharField(max_length=8, choices=Phase, blank=True, default=Phase.NONE)
+    phase = models.CharField(max_length=9, choices=Phase, blank=True, default=Phase.NONE)
     snapshot = models.JSONField(null=True, help_text="What was read immediately before the first change")
+    accepted_at = models.DateTimeField(null=True, help_text="When Microsoft accepted what is not shown yet")
     result = models.CharField(max_length=8, choices=Result, blank=True, default=Result.OPEN)
     message = models.CharField(max_length=300, blank=True)
     finished_at = models.DateTimeField(null=True)

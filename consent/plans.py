@@ -1,18 +1,15 @@
-"""Plans for customer tenants: say what would change, keep it as shown, and lead it through its waves.
+"""Plans for customer tenants: say what would change, and keep it as shown (``plan_runs`` applies it).
 
 Nothing here calls Microsoft: a plan compares the wanted grants with what was last read in each tenant.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Count
-from django.utils import timezone
 
 from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
@@ -21,16 +18,10 @@ from consent.plan_judging import differences as differences
 from consent.selection import partners_in
 from consent.wanted import current
 from portal.audit.trail import Actor, record
-from portal.incidents.desk import report, settle
-from portal.microsoft.diagnosis import Owner
 from tenants.models import CustomerTenant
 from tenants.querysets import CustomerTenantQuerySet
 
 Action, Result = ConsentPlanItem.Action, ConsentPlanItem.Result
-
-WAVES = (1, 5, 25)
-STOP_SHARE = 0.2
-PLAN_STOPPED = "plan_stopped"  # cause of the incident
 
 
 class PlanRefused(ValueError):
@@ -144,72 +135,3 @@ def moved(plan: ConsentPlan) -> list[str]:
     if number := sum(any(differences(before, now)) for before, now in pairs):
         said.append(f"{number:,} × the tenant was read since, and holds other grants: it would be held back.")
     return said
-
-
-# --- applying ------------------------------------------------------------------------------------------------------
-
-
-def begin(
-    plan: ConsentPlan, *, actor: Actor, reset: bool, waves: Sequence[int] = WAVES, stop_share: float = STOP_SHARE
-) -> None:
-    """Let a plan be applied, or go on after a stop; a plan that is being applied stays as it is.
-
-    Args:
-        reset: whether items that only DELETE followed by POST can do may be done so.
-
-    Raises:
-        PlanRefused: it was applied to its end.
-    """
-    with transaction.atomic():
-        plan.refresh_from_db()
-        if plan.state == ConsentPlan.State.APPLYING:
-            return
-        todo = plan.items.to_do()
-        if plan.state == ConsentPlan.State.DONE or not todo.exists():
-            raise PlanRefused("Nothing is left to apply in this plan; make a new one.")
-        todo.update(wave=len(waves))
-        first = iter(list(todo.order_by("pk").values_list("pk", flat=True)[: sum(waves)]))
-        for number, size in enumerate(waves):
-            plan.items.filter(pk__in=list(islice(first, size))).update(wave=number)
-        plan.state, plan.wave, plan.waves = ConsentPlan.State.APPLYING, 0, list(waves)
-        plan.reset, plan.stop_share = reset, stop_share
-        plan.applied_at, plan.applied_by = timezone.now(), actor.name[:150]
-        plan.save()
-        record(
-            "consent_plan.applied",
-            actor=actor,
-            subject={"plan": plan.pk, "registration": plan.registration_id},
-            details={"reset": reset, "waves": list(waves), "counts": counts(plan)},
-        )
-    settle(PLAN_STOPPED, about=f"plan:{plan.pk}")
-
-
-def advance(plan: ConsentPlan) -> ConsentPlan.State:
-    """Judge the wave that ended: the next one, the end, or a stop when too many failed. Returns the plan's state."""
-    plan.refresh_from_db()
-    if plan.state != ConsentPlan.State.APPLYING:
-        return ConsentPlan.State(plan.state)
-    worked = plan.items.filter(wave=plan.wave).exclude(action__in=[Action.NOTHING, Action.BLOCKED])
-    tally = Counter(worked.values_list("result", flat=True))
-    failed = sum(tally[name] for name in (Result.FAILED, Result.RESTORED, Result.BROKEN))
-    last = plan.wave >= len(plan.waves)
-    if tally[Result.BROKEN] or failed > plan.stop_share * tally.total():
-        plan.state = ConsentPlan.State.STOPPED
-    elif last:
-        # What was not reached stays to be done: the plan is open until nothing is.
-        plan.state = ConsentPlan.State.STOPPED if tally[Result.OPEN] else ConsentPlan.State.DONE
-    else:
-        plan.wave += 1
-    plan.save(update_fields=["state", "wave"])
-    if plan.state == ConsentPlan.State.STOPPED:
-        report(
-            PLAN_STOPPED,
-            about=f"plan:{plan.pk}",
-            owner=Owner.US,
-            words=(
-                f"Plan {plan.pk} stopped in wave {plan.wave + 1}: {failed} of {tally.total()} customers failed, "
-                f"{tally[Result.BROKEN]} of them without the grants they had. See its items; then apply it again."
-            ),
-            subject={"plan": plan.pk},
-        )
-    return ConsentPlan.State(plan.state)

@@ -25,7 +25,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from portal.microsoft.http import time_budget
-from portal.runs import service
+from portal.runs import service, waves
 from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome, kind_named
 from portal.runs.limits import pacer_for
 from portal.runs.models import Executor as ExecutorRow
@@ -41,7 +41,8 @@ MOST_TRIES = 5  # R-16, R-32
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds, R-16
 _RETRIES_ALLOWED = 0.1  # of what was worked, R-16; and always:
 _RETRIES_FREE = 10
-_FLUSH_SECONDS = 0.1  # so long a result may lie in memory: what a kill there costs is worked twice
+_FLUSH_SECONDS = 0.25  # so long a result may lie in memory: what a kill there costs is worked twice
+_READY = 0.5  # units that lie ready for each thread, so that none waits while this one writes
 _IDLE_SECONDS = 0.5
 _STOP_SECONDS = 30.0  # R-28
 _RECONNECT_SECONDS = 90.0  # R-36
@@ -138,7 +139,7 @@ class Executor:
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._tries = self._retries = 0
         self._lease_until = self._next_beat = self._next_claim = self._next_report = 0.0
-        self._stopping = False
+        self._stopping = self._ending = False
         self._context = Context(
             run_id=run.pk,
             actor=service.actor_of_run(run),
@@ -161,7 +162,7 @@ class Executor:
         return Progress(
             total=self.run.total,
             done=self._done_before + sum(self._classes.values()),
-            running=len(self._running),
+            running=min(len(self._running), self._size),
             classes=self._classes,
             rate=(last[1] - first[1]) / passed if passed > 0 else 0.0,
             slowest=self._pacer.slowest(),
@@ -176,7 +177,7 @@ class Executor:
         """
         self._row = service.enter(self.run, LEASE)
         self._pool = Pool(self._size)
-        self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, inline=self._size == 1)
+        self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, threads=self._size)
         try:
             self._beat()
             seen = self.run.items.filter(state="done").exclude(systemic=True)
@@ -218,6 +219,9 @@ class Executor:
             if self._is_idle():
                 if self._watch.all_bad():
                     return self._end(Ending.STOPPED)
+                if self._steadily(lambda: waves.judge(self.run, self.kind)):
+                    self._next_claim = 0.0
+                    continue
                 if self._steadily(lambda: service.finish_if_complete(self.run)):
                     return self._ending_of_run() or Ending.DONE
 
@@ -240,6 +244,7 @@ class Executor:
 
     def _end(self, ending: Ending) -> Ending:
         """Take nothing new, give the units that were begun their time, and write what they brought."""
+        self._ending = True
         for held in self._waiting:
             self._give_back(held, 0.0)
         self._waiting.clear()
@@ -307,7 +312,7 @@ class Executor:
                 self._waiting.append(Held(item, subjects[item.key]))
 
     def _take(self, number: int) -> list[RunItem]:
-        items = list(self.run.items.ready().in_order()[:number])
+        items = list(self.run.items.ready().filter(wave__lte=self.run.wave).in_order()[:number])
         for item in items:
             self._correlation[item.key] = item.correlation_id
             item.attempts += 1
@@ -340,7 +345,7 @@ class Executor:
         share = max(math.ceil(self._size / max(groups, 1)), 1)
         if self.kind.per_group:
             share = min(share, self.kind.per_group)
-        room = self._watch.room(self._size) - len(self._running)
+        room = self._watch.room(self._size, ready=int(self._size * _READY)) - len(self._running)
         passed: list[Held] = []
         while room > 0 and self._waiting:
             held = self._waiting.popleft()
@@ -364,6 +369,8 @@ class Executor:
 
     def _work_one(self, held: Held) -> tuple[Held, Outcome | None]:
         """Work one unit, in a thread of the pool; None when nothing more may be sent."""
+        if self._ending or not self._may_call():  # it lay ready, and must not be begun any more (R-27)
+            return held, None
         try:
             place = Place(*self.kind.place(held.subject), held.item.group)
             with time_budget(self.kind.seconds), self._pacer.unit(place):
@@ -444,9 +451,11 @@ class Executor:
             return
         waits = [self._wait_before(held, outcome) for held, outcome in ready]
         final = [each for each, wait in zip(ready, waits, strict=True) if wait is None]
-        back = [(each[0], wait) for each, wait in zip(ready, waits, strict=True) if wait is not None]
+        again = [(*each, wait) for each, wait in zip(ready, waits, strict=True) if wait is not None]
+        pending = [(held, wait) for held, outcome, wait in again if outcome.pending]
+        back = [(held, wait) for held, outcome, wait in again if not outcome.pending]
         returned = self._returned
-        fresh = self._steadily(lambda: self._write(final, back, returned))
+        fresh = self._steadily(lambda: self._write(final, pending, back, returned))
         written = [held for held, _ in final if held.item.pk in fresh]
         kept = {id(each) for each in ready}
         self._finished = [each for each in self._finished if id(each) not in kept]
@@ -456,6 +465,8 @@ class Executor:
         for held, outcome in final:
             self._classes[outcome.failure_class] += 1
             self._listener.finished(held.item, outcome)
+        if any(outcome.failure_class not in self.kind.harmless for _, outcome in final):
+            self._steadily(lambda: waves.judge(self.run, self.kind))
         for each in written:
             if (chore := self.kind.after(each.subject, self._context)) is not None:
                 self._chores += 1
@@ -463,6 +474,8 @@ class Executor:
 
     def _wait_before(self, held: Held, outcome: Outcome) -> float | None:
         """Return the seconds before this unit comes again, or None when its result is final (R-16)."""
+        if outcome.pending and outcome.retry_after is not None:
+            return outcome.retry_after
         if outcome.retry_after is None or held.item.attempts >= MOST_TRIES:
             return None
         if not outcome.throttled:
@@ -477,6 +490,7 @@ class Executor:
     def _write(
         self,
         final: Sequence[tuple[Held, Outcome]],
+        pending: Sequence[tuple[Held, float]],
         back: Sequence[tuple[Held, float]],
         returned: Sequence[tuple[Held, float]],
     ) -> set[int]:
@@ -496,9 +510,10 @@ class Executor:
             if worked:
                 self.kind.write(worked, self._context)
             self._write_items(final)
+            self._put_back(pending, attempts=0)
             self._put_back(back)
             self._put_back(returned, attempts=F("attempts") - 1)
-            if without := [held.subject for held, _ in (*back, *returned) if held.subject is not None]:
+            if without := [held.subject for held, _ in (*pending, *back, *returned) if held.subject is not None]:
                 self.kind.release(without, self._context)
         self._unsure = False
         self._lease_held()
