@@ -102,15 +102,14 @@ def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: 
 def _first_words(plan: ConsentPlan) -> str:
     counts = plans.counts(plan)
     changes = [f"{counts[name]:,} {name}" for name in ("create", "widen", "narrow", "remove") if counts[name]]
-    left = (
-        " Those that need DELETE and POST are left alone unless you choose them here." if counts["needs_reset"] else ""
-    )
-    moved = " ".join(("", *plans.moved(plan)))
-    return (
-        f"Sends requests to Microsoft for {plan.registration}: {', '.join(changes) or 'nothing'}. Each tenant is looked "
-        "at first; where it is not as the plan shows, nothing is sent and the customer is held back. Afterwards each "
-        f"is read again, and only that read counts.{left}{moved}"
-    )
+    said = [
+        f"Sends requests to Microsoft for {plan.registration}: {', '.join(changes) or 'nothing'}.",
+        "Each tenant is looked at first; where it is not as the plan shows, the customer is held back.",
+        "Afterwards each is read again, and only that read counts.",
+    ]
+    if counts["needs_reset"]:
+        said.append("Those that need DELETE and POST are left alone unless you choose them here.")
+    return " ".join([*said, *plans.moved(plan)])
 
 
 def _second_question(plan: ConsentPlan, *, reset: bool) -> dict[str, str]:
