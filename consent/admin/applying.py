@@ -14,6 +14,7 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWi
 
 from consent import plans
 from consent.admin.asking import ask
+from consent.admin.wanted import figures_of, items_address
 from consent.models import ConsentPlan
 from consent.plan_runs import STOP_SHARE, WAVES, start_apply
 from portal.runs import tasks
@@ -78,7 +79,7 @@ def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: 
         form: ApplyForm | HttpResponseBase = ask(
             page, request, own, SureForm, None, action=_SURE, dangerous=True, **_second_question(plan, reset=True)
         )
-        return _start(page, request, plan, form) if isinstance(form, ApplyForm) else form
+        return _start(page, request, plan, form) if isinstance(form, ApplyForm) else _with_customers(form, plan)
     needs_reset = bool(plans.counts(plan)["needs_reset"])
     form = ask(
         page,
@@ -92,7 +93,7 @@ def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: 
         button="Apply",
     )
     if not isinstance(form, ApplyForm):
-        return form
+        return _with_customers(form, plan)
     reset = bool(form.cleaned_data.get("reset"))
     if not reset and not plans.counts(plan)["remove"]:
         return _start(page, request, plan, form)
@@ -143,8 +144,19 @@ def _ask_again(
         **_second_question(plan, reset=reset),
     )
     assert isinstance(answer, TemplateResponse)  # noqa: S101  # nothing was confirmed yet: it is the page
-    answer.template_name = "admin/consent/confirm_form.html"
     answer.context_data = {**(answer.context_data or {}), "form": SureForm(initial=chosen)}
+    return _with_customers(answer, plan)
+
+
+def _with_customers(answer: HttpResponseBase, plan: ConsentPlan) -> HttpResponseBase:
+    """Let a page that asks count the customers it is about, and lead to them, instead of naming the plan."""
+    if isinstance(answer, TemplateResponse):
+        answer.template_name = "admin/consent/apply_plan.html"
+        answer.context_data = {
+            **(answer.context_data or {}),
+            "figures": figures_of(plans.counts(plan), items_address(plan)),
+            "list_address": reverse("admin:consent_consentplan_change", args=[plan.pk]),
+        }
     return answer
 
 

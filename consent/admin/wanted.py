@@ -17,7 +17,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from consent import wanted
 from consent.customers import grants_hash, wanted_grants
-from consent.models import ApplicationRegistration, ConsentPlanItem
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, words
@@ -56,6 +56,11 @@ class WantedForm(forms.Form):
             return wanted.parse(self.cleaned_data["grants"])
         except wanted.WantedRefused as refused:
             raise ValidationError(str(refused)) from None
+
+
+def items_address(plan: ConsentPlan) -> str:
+    """Return the list of a plan's items."""
+    return f"{reverse('admin:consent_consentplanitem_changelist')}?plan__id__exact={plan.pk}"
 
 
 def figures_of(counts: Mapping[str, int], address: str = "") -> list[Figure]:

@@ -313,6 +313,8 @@ def test_applying_says_in_plain_words_what_will_happen_and_starts_a_run_once(sta
     asked = staff.get(page_of(plan, "apply"))
     assert "Sends requests to Microsoft for Example Control Panel: 1 create, 1 narrow." in text_of(asked)
     assert "Those that need DELETE and POST are left alone unless you choose them here." in text_of(asked)
+    narrow = next(figure for figure in asked.context["figures"] if figure.label == "Narrow")
+    assert shown(staff.get(narrow.link)) == [plan.items.get(action="narrow").customer_id], "it leads to whom it touches"
     assert not Run.objects.exists()
 
     page = staff.confirm(asked, **choices(waves="2 10"))
