@@ -282,7 +282,7 @@ def customer_clients(
             token_source=service.source(consent, Audience.GRAPH, correlation_id=correlation_id, customer=customer),
             correlation_id=correlation_id,
         ),
-        forget_customer_tokens=lambda: service.forget(consent.pk),
+        forget_customer_tokens=lambda: service.forget(consent.pk, customer.tenant),
         correlation_id=correlation_id,
     )
 

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -19,7 +20,8 @@ from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
 from consent.directory import DirectoryClient, Presence
 from consent.health import refresh_partner
-from consent.models import ApplicationRegistration, ConsentObservation, CustomerConsent
+from consent.models import ApplicationRegistration, CustomerConsent
+from consent.observations import Reading, write
 from consent.permissions import outside_allow_list
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import Owner, diagnose
@@ -31,10 +33,11 @@ from tenants.partner_center import PartnerCenterClient
 from tenants.readiness import Readiness, gdap_end, judge
 
 State = CustomerConsent.State
-_REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
+REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
 
-_ACCEPTED = "Microsoft accepted the request but does not show the grants yet."
-_UNCLEAR = "The request got no clear answer and shows no grants yet; the next push looks again and repeats it."
+ACCEPTED = "Microsoft accepted the request but does not show the grants yet."
+UNCLEAR = "The request got no clear answer and shows no grants yet; the next try looks again and repeats it."
+_SENT = "A request was sent, and its result was not read yet."
 
 
 class PushRefused(ValueError):
@@ -98,6 +101,16 @@ def check_lines(customer: CustomerTenant, registration: ApplicationRegistration)
     Raises:
         PushRefused: it does not.
     """
+    check_customer(customer, registration)
+    wanted = wanted_grants(registration)
+    if not wanted:
+        raise PushRefused("The registration has no wanted grants yet; add them in the admin.")
+    check_grants(wanted)
+    return wanted
+
+
+def check_customer(customer: CustomerTenant, registration: ApplicationRegistration) -> None:
+    """Raise PushRefused when nothing at all may be changed in this tenant."""
     if not customer.partner.is_active:
         raise PushRefused("The partner is disabled or offboarded.")
     if registration.cloud != customer.partner.cloud or registration.state != ApplicationRegistration.State.ACTIVE:
@@ -106,13 +119,13 @@ def check_lines(customer: CustomerTenant, registration: ApplicationRegistration)
         raise PushRefused("This is the partner's or our own tenant, not a customer.")
     if customer.missing_since is not None:
         raise PushRefused("Partner Center no longer lists this customer; run sync_customers.")
-    wanted = wanted_grants(registration)
-    if not wanted:
-        raise PushRefused("The registration has no wanted grants yet; add them in the admin.")
-    for resource, scopes in wanted.items():
+
+
+def check_grants(grants: Mapping[str, list[str]]) -> None:
+    """Raise PushRefused when one of the grants is not allowed in this deployment."""
+    for resource, scopes in grants.items():
         if extra := outside_allow_list(resource, scopes):
             raise PushRefused(f"Not on CONSENT_GRANT_ALLOW_LIST: {', '.join(extra)}")
-    return wanted
 
 
 def push(
@@ -150,26 +163,31 @@ def push(
     clients.partner_center.customer(customer.tenant)  # S-52: it is in what this partner's own token may see
     consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
     locked_out: ConsentRequired | None = None
+    clients.forget_customer_tokens()  # a token from before a removal would be answered with "unknown application"
     try:
-        before = _look(clients, registration)
+        before = look(clients, registration)
     except ConsentRequired as error:
         before, locked_out = None, error  # most often a missing relationship, which readiness says better
-    if before is not None and before.grants:
-        return observe(consent, before, wanted, actor=actor, correlation_id=clients.correlation_id)
-    readiness = _readiness(customer, clients)
-    if not readiness.ready:
-        return _block(consent, readiness, actor, clients.correlation_id)
+    there_already = before is not None and bool(before.grants)
+    if there_already or (locked_out is None and consent.actual_grants):  # what somebody took away is noted first
+        consent = observe(consent, before, wanted, actor=actor, correlation_id=clients.correlation_id)
+    if there_already:
+        return consent
+    verdict = readiness(customer, clients)
+    if not verdict.ready:
+        return block(consent, verdict, actor, clients.correlation_id)
     if locked_out is not None:
-        return _fail(consent, locked_out, actor, clients.correlation_id)
-    request_id = _write_intent(consent, wanted, actor, clients.correlation_id)
-    failure = _post(customer, registration, clients, wanted, request_id)
+        return fail(consent, locked_out, actor, clients.correlation_id)
+    request_id = write_intent(consent, wanted, actor, clients.correlation_id)
+    failure = post_grants(customer, registration, clients, wanted, request_id)
     if isinstance(failure, Throttled):
         raise failure
     if failure is not None and not isinstance(failure, AlreadyExists) and not failure.retryable:
-        return _fail(consent, failure, actor, clients.correlation_id, note=readiness.unverified)
+        return fail(consent, failure, actor, clients.correlation_id, note=verdict.unverified)
     clients.forget_customer_tokens()
-    waiting = _ACCEPTED if failure is None else "" if isinstance(failure, AlreadyExists) else _UNCLEAR
-    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting)
+    exists = isinstance(failure, AlreadyExists)
+    waiting = ACCEPTED if failure is None or exists else UNCLEAR
+    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting, exists)
 
 
 def verify(
@@ -177,14 +195,12 @@ def verify(
 ) -> CustomerConsent:
     """Read what the customer tenant holds and record it. Sends no change."""
     consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
-    clients.forget_customer_tokens()  # a token from before a removal would be answered with "unknown application"
-    presence = _look(clients, registration)
-    if presence is None:
-        presence = Presence(service_principal_id=None)
+    clients.forget_customer_tokens()  # as in ``push``
+    presence = look(clients, registration)
     return observe(consent, presence, wanted_grants(registration), actor=actor, correlation_id=clients.correlation_id)
 
 
-def _look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
+def look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
     """Read the tenant; None when it issues no token to our application for want of consent, and for that only."""
     try:
         return clients.directory.presence(registration.client_id)
@@ -194,7 +210,8 @@ def _look(clients: CustomerClients, registration: ApplicationRegistration) -> Pr
         return None
 
 
-def _readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
+def readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
+    """Read the delegated relationships with this customer, and judge them."""
     relationships = [
         (relationship, clients.gdap.access_assignments(relationship))
         for relationship in clients.gdap.relationships(customer=customer.tenant)
@@ -212,30 +229,52 @@ def _readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
     return judge(relationships, now=now, own_groups=own_groups)
 
 
-def _write_intent(
+def write_intent(
     consent: CustomerConsent, wanted: Mapping[str, list[str]], actor: Actor, correlation_id: CorrelationId
 ) -> RequestId:
     """Store what is about to be sent, with the request id that every repeat reuses (R-20)."""
-    wanted_hash = grants_hash(wanted)
+    return _write_intent(consent, "create", grants_hash(wanted), {"grants": dict(wanted)}, actor, correlation_id)
+
+
+def write_removal_intent(
+    consent: CustomerConsent, before: Mapping[str, list[str]], actor: Actor, correlation_id: CorrelationId
+) -> RequestId:
+    """Store that the consent is about to be removed; as :func:`write_intent`, with what was there before."""
+    return _write_intent(consent, "remove", "", {"before": dict(before)}, actor, correlation_id)
+
+
+def _write_intent(
+    consent: CustomerConsent,
+    verb: str,
+    wanted_hash: str,
+    details: Mapping[str, Any],
+    actor: Actor,
+    correlation_id: CorrelationId,
+) -> RequestId:
     with transaction.atomic():
         current = CustomerConsent.objects.get(pk=consent.pk)
-        if current.requested_hash != wanted_hash or not current.request_id:
+        # A request whose result was seen is over: the same one later is another request, not a repeat.
+        if current.requested_hash != wanted_hash or not current.request_open:
             current.request_id = str(uuid.uuid4())
-        current.requested_hash = wanted_hash
-        current.requested_at = timezone.now()
-        current.save(update_fields=["request_id", "requested_hash", "requested_at"])
+        current.requested_hash, current.requested_by = wanted_hash, actor.name
+        current.requested_at, current.request_open = timezone.now(), True
+        columns = ["request_id", "requested_hash", "requested_at", "requested_by", "request_open"]
+        if verb == "create":  # nobody knows what is there from now on, until a read says it
+            current.state, current.reason, current.owner = State.UNKNOWN, _SENT, Owner.NOBODY.value
+            columns += ["state", "reason", "owner"]
+        current.save(update_fields=columns)
         record(
-            "customer_consent.create",
+            f"customer_consent.{verb}",
             actor=actor,
             outcome=Outcome.INTENT,
-            subject=_subject(consent),
-            details={"request_id": current.request_id, "grants": dict(wanted)},
+            subject=subject(consent),
+            details={"request_id": current.request_id, **details},
             correlation_id=correlation_id,
         )
     return RequestId(current.request_id)
 
 
-def _post(
+def post_grants(
     customer: CustomerTenant,
     registration: ApplicationRegistration,
     clients: CustomerClients,
@@ -252,7 +291,7 @@ def _post(
                 display_name=registration.name,
                 resource=ApplicationId(resource),
                 scopes=scopes,
-                request_id=RequestId(str(uuid.uuid5(_REQUEST_SPACE, f"{request_id}/{resource}"))),
+                request_id=RequestId(str(uuid.uuid5(REQUEST_SPACE, f"{request_id}/{resource}"))),
             )
         except RemoteError as error:
             if failure is None or failure.retryable or isinstance(failure, AlreadyExists):
@@ -269,14 +308,14 @@ def _read_back(
     wait_seconds: float,
     sleep: Callable[[float], None],
     waiting: str,
+    exists: bool,
 ) -> CustomerConsent:
     """Look until the grants show or the time is over; see :func:`observe` for what is said then."""
     waited, pause = 0.0, 1.0
     while True:
-        presence = _look(clients, registration)
-        if presence is not None and compare(wanted, presence)[0] in {State.GRANTED, State.DIFFERS}:
-            return observe(consent, presence, wanted, actor=actor, correlation_id=clients.correlation_id)
-        if waited >= wait_seconds:
+        presence = look(clients, registration)
+        found = State.ABSENT if presence is None else compare(wanted, presence)[0]
+        if found in {State.GRANTED, State.DIFFERS} or (exists and found == State.PARTIAL) or waited >= wait_seconds:
             break
         pause = min(pause * 2, wait_seconds - waited)
         sleep(pause)
@@ -284,75 +323,76 @@ def _read_back(
         clients.forget_customer_tokens()
     return observe(
         consent,
-        presence or Presence(service_principal_id=None),
+        presence,
         wanted,
         actor=actor,
         correlation_id=clients.correlation_id,
         waiting=waiting,
+        exists=exists,
     )
 
 
 def observe(
     consent: CustomerConsent,
-    presence: Presence,
+    presence: Presence | None,
     wanted: Mapping[str, list[str]],
     *,
     actor: Actor,
     correlation_id: CorrelationId,
     waiting: str = "",
+    exists: bool = False,
 ) -> CustomerConsent:
     """Write what a read showed: one observation, and the state that follows from it.
 
     Args:
+        presence: as :func:`look` returned it.
         waiting: why grants that are missing may still come; without it missing is missing.
+        exists: Partner Center said that a consent exists, so fewer grants than wanted will not become more (R-21).
     """
-    state, reason = compare(wanted, presence)
-    if waiting and state in {State.ABSENT, State.PARTIAL}:
-        state, reason = State.WAITING, waiting
-    owner = {State.GRANTED: "", State.WAITING: Owner.NOBODY, State.DIFFERS: Owner.US}.get(state, Owner.US)
-    now = timezone.now()
-    with transaction.atomic():
-        ConsentObservation.objects.create(
-            consent=consent,
-            observed_at=now,
-            state=state,
-            service_principal_id=presence.service_principal_id or "",
-            grants=[
-                {"id": grant.grant_id, "resource": grant.resource, "scopes": sorted(grant.scopes)}
-                for grant in presence.grants
-            ],
-            correlation_id=correlation_id,
-        )
-        CustomerConsent.objects.filter(pk=consent.pk).update(
-            state=state,
-            wanted_hash=grants_hash(wanted),
-            actual_grants=presence.scopes_by_resource(),
-            service_principal_id=presence.service_principal_id or "",
-            verified_at=now,
-            reason=reason[:300],
-            owner=owner,
-        )
-        record(
-            "customer_consent.observed",
-            actor=actor,
-            subject=_subject(consent),
-            details={"state": state.value, "service_principal": presence.service_principal_id or ""},
-            correlation_id=correlation_id,
-        )
+    found = reading(consent, presence, wanted, correlation_id=correlation_id, waiting=waiting, exists=exists)
+    write([found], actor=actor)
     consent.refresh_from_db()
     return consent
 
 
-def _block(
-    consent: CustomerConsent, readiness: Readiness, actor: Actor, correlation_id: CorrelationId
-) -> CustomerConsent:
-    owner = readiness.owner or Owner.US
-    return _settle(consent, State.BLOCKED, readiness.reason, owner, Outcome.REFUSED, actor, correlation_id)
+def reading(
+    consent: CustomerConsent,
+    presence: Presence | None,
+    wanted: Mapping[str, list[str]],
+    *,
+    correlation_id: str,
+    waiting: str = "",
+    exists: bool = False,
+) -> Reading:
+    """Return a read that was made just now, with the state that follows from it; arguments as of :func:`observe`."""
+    state, reason = compare(wanted, presence or Presence(service_principal_id=None))
+    if exists and state == State.PARTIAL:
+        state, reason = State.DIFFERS, f"A consent exists already and nothing was added to it. {reason}"
+    if waiting and state in {State.ABSENT, State.PARTIAL}:
+        state, reason = State.WAITING, waiting
+    owner = {State.GRANTED: "", State.WAITING: Owner.NOBODY.value}.get(state, Owner.US.value)
+    return Reading(
+        consent_id=consent.pk,
+        presence=presence,
+        state=state,
+        reason=reason,
+        owner=owner,
+        wanted_hash=grants_hash(wanted),
+        read_at=timezone.now(),
+        correlation_id=correlation_id,
+    )
 
 
-def _fail(
+def block(consent: CustomerConsent, verdict: Readiness, actor: Actor, correlation_id: CorrelationId) -> CustomerConsent:
+    """Write why this customer cannot be consented for now, and who must act."""
+    owner = verdict.owner or Owner.US
+    return _settle(consent, State.BLOCKED, verdict.reason, owner, Outcome.REFUSED, actor, correlation_id)
+
+
+def fail(
     consent: CustomerConsent, error: RemoteError, actor: Actor, correlation_id: CorrelationId, *, note: str = ""
 ) -> CustomerConsent:
+    """Write what Microsoft refused, and who must act."""
     diagnosis = diagnose(error)
     reason = " ".join(part for part in (diagnosis.cause, diagnosis.remedy, note) if part)
     return _settle(consent, State.FAILED, reason, diagnosis.owner, Outcome.FAILED, actor, correlation_id)
@@ -373,7 +413,7 @@ def _settle(
             "customer_consent.create",
             actor=actor,
             outcome=outcome,
-            subject=_subject(consent),
+            subject=subject(consent),
             details={"state": state.value, "reason": reason},
             correlation_id=correlation_id,
         )
@@ -381,5 +421,6 @@ def _settle(
     return consent
 
 
-def _subject(consent: CustomerConsent) -> dict[str, str | int]:
+def subject(consent: CustomerConsent) -> dict[str, str | int]:
+    """Return what the audit trail calls this consent."""
     return {"customer_consent": consent.pk, "customer": consent.customer_id, "registration": consent.registration_id}

@@ -21,11 +21,11 @@ from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
-from consent import campaigns, clients, links, rotation
+from consent import campaigns, clients, links, plans, rotation, wanted
 from consent.checks import check_token
-from consent.customers import PushRefused, push
+from consent.customers import PushRefused, grants_hash, push, wanted_grants
 from consent.health import CONFIRM_AFTER
-from consent.models import ApplicationGrant, ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
+from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
@@ -133,6 +133,7 @@ def build(say: Callable[[str], None]) -> str:
     for story in STORIES:
         _afterwards(control, story, partners[story.key])
     _check_all(say)
+    _plan_more(registration, say)
     _invite_again(control, partners, registration, post)
     return open_link
 
@@ -180,10 +181,11 @@ def _registration(control: Control, world: Any) -> ApplicationRegistration:
         home_tenant_id=told["home_tenant"],
         permission_set=ApplicationRegistration.PermissionSet.EXTENDED,
     )
-    ApplicationGrant.objects.create(
-        registration=registration,
-        resource_application_id=GRAPH_APPLICATION_ID,
-        scopes=["Directory.Read.All", "User.Read.All"],
+    wanted.change(
+        registration,
+        {GRAPH_APPLICATION_ID: ["Directory.Read.All", "User.Read.All"]},
+        actor=_ACTOR,
+        shown_hash=grants_hash({}),
     )
     credential = rotation.add_certificate(registration, pem, vault=clients.vault(), actor=_ACTOR)
     rotation.promote(credential, door=clients.tokens_with, actor=_ACTOR, allow_unproven=True)
@@ -285,6 +287,15 @@ def _afterwards(control: Control, story: Story, partner: PartnerTenant) -> None:
         control.post(f"/users/service@{story.key}.example.com", groups=[])
     elif story.afterwards == "disable":
         disable(partner, actor=_ACTOR)
+
+
+def _plan_more(registration: ApplicationRegistration, say: Callable[[str], None]) -> None:
+    """Show what one more permission would mean."""
+    now = wanted_grants(registration)
+    more = {GRAPH_APPLICATION_ID: [*now[GRAPH_APPLICATION_ID], "Organization.Read.All"]}
+    wanted.change(registration, more, actor=_ACTOR, shown_hash=grants_hash(now))
+    plan = plans.make_plan(registration, {}, actor=_ACTOR)
+    say(f"{plan}: {', '.join(f'{number} {name}' for name, number in plans.counts(plan).items())}.")
 
 
 def _check_all(say: Callable[[str], None]) -> None:

@@ -12,13 +12,17 @@ from django.db import models
 from django.db.models import F, Q
 
 from consent.credential_models import ApplicationCredential
+from consent.customer_models import ConsentObservation as ConsentObservation
+from consent.customer_models import CustomerConsent as CustomerConsent
 from consent.permissions import outside_allow_list, parse_scopes
+from consent.plan_models import ConsentPlan as ConsentPlan
+from consent.plan_models import ConsentPlanItem as ConsentPlanItem
+from consent.plan_models import WantedGrants as WantedGrants
 from consent.querysets import (
     CampaignPartnerQuerySet,
     CampaignQuerySet,
     ConsentFlowQuerySet,
     ConsentLinkQuerySet,
-    CustomerConsentQuerySet,
     PartnerConsentQuerySet,
     WaitingTokenQuerySet,
 )
@@ -26,7 +30,7 @@ from portal.fields import ApplicationIdField, NameField, ObjectIdField, TenantId
 from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.identifiers import ApplicationId
-from tenants.models import CustomerTenant, PartnerTenant
+from tenants.models import PartnerTenant
 
 OWNER_CHOICES = [
     (Owner.US.value, "Us"),
@@ -452,69 +456,3 @@ class WaitingToken(models.Model):
 
     def __str__(self) -> str:
         return f"Account {self.object_id[:8]} of consent {self.consent_id}"
-
-
-class CustomerConsent(models.Model):
-    """Our application's consent in one customer tenant. ``state`` comes only from a read in that tenant.
-
-    The three ``request_`` columns are the intent that precedes each POST (R-20).
-    """
-
-    class State(models.TextChoices):
-        UNKNOWN = "unknown", "Unknown"
-        ABSENT = "absent", "Absent"
-        WAITING = "waiting", "Waiting for Microsoft"
-        PARTIAL = "partial", "Partly granted"
-        GRANTED = "granted", "Granted"
-        DIFFERS = "differs", "Differs from what we want"
-        BLOCKED = "blocked", "Blocked"
-        FAILED = "failed", "Failed"
-
-    customer = models.ForeignKey(CustomerTenant, on_delete=models.PROTECT, related_name="consents")
-    registration = models.ForeignKey(
-        ApplicationRegistration, on_delete=models.PROTECT, related_name="customer_consents"
-    )
-    state = models.CharField(max_length=8, choices=State, default=State.UNKNOWN, db_index=True)
-    wanted_hash = models.CharField(max_length=64, blank=True)
-    actual_grants = models.JSONField(default=dict, help_text="Resource application id: scopes, as last read")
-    service_principal_id = models.CharField(max_length=36, blank=True)
-    verified_at = models.DateTimeField(null=True)
-    reason = models.CharField(max_length=300, blank=True)
-    owner = models.CharField(max_length=10, blank=True, help_text="Who must act")
-    request_id = models.CharField(max_length=36, blank=True)
-    requested_hash = models.CharField(max_length=64, blank=True)
-    requested_at = models.DateTimeField(null=True)
-
-    objects = CustomerConsentQuerySet.as_manager()
-
-    class Meta:
-        ordering = ["customer__company_name", "pk"]
-        verbose_name = "customer consent"
-        constraints = [
-            models.UniqueConstraint(fields=["customer", "registration"], name="customer_consent_once"),
-            models.CheckConstraint(
-                condition=~Q(state="granted") | (Q(verified_at__isnull=False) & ~Q(service_principal_id="")),
-                name="customer_granted_has_evidence",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"Customer consent {self.pk}"
-
-
-class ConsentObservation(models.Model):
-    """What one read in a customer tenant showed. Append only."""
-
-    consent = models.ForeignKey(CustomerConsent, on_delete=models.CASCADE, related_name="observations")
-    observed_at = models.DateTimeField(db_index=True)
-    state = models.CharField(max_length=8, choices=CustomerConsent.State)
-    service_principal_id = models.CharField(max_length=36, blank=True)
-    grants = models.JSONField(default=list, help_text="Grant ids, resource application ids and scopes")
-    correlation_id = models.CharField(max_length=36)
-
-    class Meta:
-        ordering = ["-observed_at", "-pk"]
-        verbose_name = "observation"
-
-    def __str__(self) -> str:
-        return f"Observation {self.pk}"

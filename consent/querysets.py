@@ -11,7 +11,9 @@ from django.db.models.functions import Coalesce, Now
 
 if TYPE_CHECKING:
     import consent.credential_models
-    import consent.models  # noqa: F401  # named in the bases below
+    import consent.customer_models
+    import consent.models  # named in the bases below
+    import consent.plan_models  # noqa: F401
     from tenants.models import PartnerTenant
 
 
@@ -166,9 +168,40 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")
 
 
-class CustomerConsentQuerySet(models.QuerySet["consent.models.CustomerConsent"]):
+_REMOVED = Q(requested_at__isnull=False, requested_hash="")
+_DRIFTED = Q(changed_by="outside") & (
+    Q(state__in=["partial", "differs"]) | Q(state="absent") & ~_REMOVED | Q(state="granted") & _REMOVED
+)
+
+
+class CustomerConsentQuerySet(models.QuerySet["consent.customer_models.CustomerConsent"]):
     def for_partner(self, partner: PartnerTenant) -> CustomerConsentQuerySet:
         return self.filter(customer__partner=partner)
+
+    def drifted(self) -> CustomerConsentQuerySet:
+        """Consents that somebody outside changed, and that are not as we left them since."""
+        return self.filter(_DRIFTED)
+
+    def findings(self) -> CustomerConsentQuerySet:
+        """Everything about consents of active partners that somebody should look at."""
+        not_there = Q(state="absent") & ~Q(requested_hash="")
+        not_gone = _REMOVED & ~Q(state="absent")
+        other = Q(state__in=["differs", "partial"])
+        return self.filter(_DRIFTED | other | not_there | not_gone | Q(unread_since__isnull=False)).exclude(
+            customer__partner__state__in=["disabled", "offboarded"]
+        )
+
+
+class ConsentObservationQuerySet(models.QuerySet["consent.customer_models.ConsentObservation"]):
+    def prunable(self, *, unchanged_before: datetime, changed_before: datetime) -> ConsentObservationQuerySet:
+        """Old reads, but never the newest of a consent nor the last that proved a removal by us."""
+        from consent.customer_models import ConsentObservation
+
+        same = ConsentObservation.objects.filter(consent=OuterRef("consent"))
+        newest = same.order_by("-observed_at", "-pk").values("pk")[:1]
+        proof = same.filter(changed_by="us", state="absent").order_by("-observed_at", "-pk").values("pk")[:1]
+        old = Q(changed_by="", observed_at__lt=unchanged_before) | Q(observed_at__lt=changed_before)
+        return self.filter(old).exclude(pk=Subquery(newest)).exclude(pk=Coalesce(Subquery(proof), 0))
 
 
 class WaitingTokenQuerySet(models.QuerySet["consent.models.WaitingToken"]):
@@ -252,3 +285,13 @@ class CampaignPartnerQuerySet(models.QuerySet["consent.models.CampaignPartner"])
 
     def with_open_link(self) -> CampaignPartnerQuerySet:
         return self.filter(link__isnull=False, link__closed_at__isnull=True, link__revoked_at__isnull=True)
+
+
+class ConsentPlanItemQuerySet(models.QuerySet["consent.plan_models.ConsentPlanItem"]):
+    def to_do(self, *, reset: bool) -> ConsentPlanItemQuerySet:
+        """Items that applying would work: not done, and what only DELETE and POST can do if that is chosen."""
+        unfinished = self.exclude(action__in=["nothing", "blocked"]).filter(result__in=["", "waiting", "broken"])
+        return unfinished if reset else unfinished.filter(needs_reset=False)
+
+    def unsuccessful(self) -> ConsentPlanItemQuerySet:
+        return self.filter(result__in=["failed", "restored", "broken"])

@@ -8,10 +8,12 @@ from typing import Any
 from django.utils import timezone
 
 from consent import clients, health
+from consent.customer_selection import WEEK_HOURS, consents_in
 from consent.customer_sync import CUSTOMER_SYNC
 from consent.reconcile import Reconciler, TooManyChanges
 from consent.token_checks import TOKEN_CHECK, units
 from consent.upkeep import clean_up
+from consent.verifying import CONSENT_VERIFY
 from portal.audit.trail import SYSTEM
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
@@ -35,6 +37,12 @@ def _sync() -> str:
     return _start(CUSTOMER_SYNC, {"hour": timezone.now().hour})
 
 
+def _verify() -> str:
+    """Read the consents of this hour of the week: each has its hour, so that the work is spread over the week."""
+    scope = {"week_hour": int(timezone.now().timestamp()) // 3600 % WEEK_HOURS}
+    return _start(CONSENT_VERIFY, scope) if consents_in(scope).exists() else "nothing due"
+
+
 def _start(kind: Kind, scope: dict[str, Any]) -> str:
     now = timezone.now()
     run, new = service.start(
@@ -52,7 +60,8 @@ def _start(kind: Kind, scope: dict[str, Any]) -> str:
 
 def _clean_up() -> str:
     report = clean_up(vault=clients.vault(), actor=SYSTEM)
-    return f"{report.expired_flows} flows, {report.old_attempts} attempts, {report.expired_accounts} accounts"
+    removed = f"{report.expired_flows} flows, {report.old_attempts} attempts, {report.old_reads} reads"
+    return f"{removed}, {report.expired_accounts} accounts"
 
 
 def _reconcile() -> str:
@@ -70,6 +79,7 @@ def register_jobs() -> None:
     for job in (
         Job(name="keep_alive", label="Checking and renewing tokens", every=hour, work=_keep_alive),
         Job(name="customer_sync", label="Customer sync", every=hour, work=_sync),
+        Job(name="consent_verify", label="Check of customer consents", every=hour, work=_verify),
         Job(name="clean_up", label="Clean-up", every=day, work=_clean_up),
         Job(name="vault_reconcile", label="Comparison of vault and database", every=day, work=_reconcile),
     ):

@@ -168,9 +168,13 @@ class TokenService:
 
         return token
 
-    def forget(self, consent_id: int) -> None:
-        """Drop cached access tokens of this consent in this process (S-38, S-53)."""
+    def forget(self, consent_id: int, tenant: TenantId | None = None) -> None:
+        """Drop cached access tokens of this consent in this process, or those of one tenant only (S-38, S-53)."""
         with self._guard:
+            if tenant is not None:
+                for audience in Audience:
+                    self._cache.pop((consent_id, audience, tenant), None)
+                return
             for place in [place for place in self._cache if place[0] == consent_id]:
                 del self._cache[place]
 

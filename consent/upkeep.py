@@ -1,5 +1,5 @@
-"""What is done by schedule: removing flows that nobody finished, old attempts and accounts that nobody approved, and
-warning of credentials that end.
+"""What is done by schedule: removing flows that nobody finished, old attempts, accounts that nobody approved and old
+reads of customer tenants, and warning of credentials that end.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from consent import approvals, rotation
+from consent import approvals, observations, rotation
 from consent.models import ConsentFlow
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record
@@ -26,6 +26,7 @@ class UpkeepReport:
     expired_flows: int
     old_attempts: int
     expired_accounts: int
+    old_reads: int
 
 
 def clean_up(*, vault: Vault, actor: Actor) -> UpkeepReport:
@@ -34,7 +35,10 @@ def clean_up(*, vault: Vault, actor: Actor) -> UpkeepReport:
     expired, _ = ConsentFlow.objects.expired_before(now).filter(outcome=ConsentFlow.Outcome.OPEN).delete()
     old, _ = ConsentFlow.objects.expired_before(now - ATTEMPTS_KEPT_FOR).delete()
     report = UpkeepReport(
-        expired_flows=expired, old_attempts=old, expired_accounts=approvals.expire_overdue(vault=vault)
+        expired_flows=expired,
+        old_attempts=old,
+        expired_accounts=approvals.expire_overdue(vault=vault),
+        old_reads=observations.prune(now),
     )
     record(
         "upkeep.done",
@@ -44,6 +48,7 @@ def clean_up(*, vault: Vault, actor: Actor) -> UpkeepReport:
             "expired_flows": report.expired_flows,
             "old_attempts": report.old_attempts,
             "expired_accounts": report.expired_accounts,
+            "old_reads": report.old_reads,
         },
     )
     rotation.warn_of_expiry()

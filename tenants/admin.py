@@ -34,6 +34,7 @@ class PartnerPage:
 
 partner_pages: list[PartnerPage] = []
 partner_actions: list[Callable[..., HttpResponseBase | None]] = []  # added in the same way
+customer_actions: list[Callable[..., HttpResponseBase | None]] = []
 
 
 @admin.register(PartnerTag)
@@ -127,6 +128,7 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     list_display = ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]
     list_filter = [("missing_since", admin.EmptyFieldListFilter), "partner"]
     list_select_related = ["partner"]
+    actions = customer_actions
     search_fields = ["company_name__istartswith", "=tenant_id", "domain__startswith"]
 
     @admin.display(ordering="tenant_id", description="Tenant id")

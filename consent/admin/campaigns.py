@@ -186,7 +186,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     fields = ["number", "name", "registration", "reason", "link_days", "created", "created_by", "closed_at"]
     readonly_fields = ["number", "created", "closed_at"]
     actions_detail = ["send_invitations", "send_reminders", "close_campaign"]
-    change_form_outer_before_template = "admin/consent/campaign_funnel.html"
+    change_form_outer_before_template = "admin/consent/panel.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Campaign]:
         return Campaign.objects.with_counts().select_related("registration")

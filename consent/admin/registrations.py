@@ -1,59 +1,53 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django import forms
 from django.contrib import admin
-from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from unfold.admin import TabularInline
+from django.http import Http404, HttpRequest, HttpResponseBase
+from unfold.decorators import action
 
 from consent.admin.credentials import end_badge, state_badge
+from consent.admin.wanted import change_page
 from consent.credential_models import ApplicationCredential
-from consent.models import ApplicationGrant, ApplicationRegistration
-from consent.permissions import parse_scopes
+from consent.models import ApplicationGrant, ApplicationRegistration, WantedGrants
 from portal.audit.trail import record
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
-from portal.site.display import guid
+from portal.site.display import guid, moment, words
 
 
-class ScopesField(forms.CharField):
-    """Permission names, typed with commas or blanks between them."""
+class ApplicationGrantInline(ReadOnlyInline[ApplicationGrant, ApplicationRegistration]):
+    """What we want in customer tenants. Changed by ``consent.wanted`` only, which says first what it will mean."""
 
-    def prepare_value(self, value: Any) -> Any:
-        return ", ".join(value) if isinstance(value, list) else value
-
-    def to_python(self, value: Any) -> Any:
-        try:
-            return parse_scopes(value or "")
-        except ValueError as error:
-            raise ValidationError(str(error)) from None
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return super().has_changed(self.prepare_value(initial), data)
-
-
-if TYPE_CHECKING:  # only the type checker can subscript a form
-    _GrantForm = forms.ModelForm[ApplicationGrant]
-else:
-    _GrantForm = forms.ModelForm
-
-
-class ApplicationGrantForm(_GrantForm):
-    scopes = ScopesField(
-        widget=forms.Textarea(attrs={"rows": 2}), help_text="Delegated permissions, for example User.Read.All"
-    )
-
-    class Meta:
-        model = ApplicationGrant
-        fields = ["resource_application_id", "scopes"]
-
-
-class ApplicationGrantInline(TabularInline):  # type: ignore[misc]  # unfold has no types
     model = ApplicationGrant
-    form = ApplicationGrantForm
-    extra = 0
+    fields = ["resource", "shown_scopes"]
+    show_change_link = False
+    show_title = False
+
+    @admin.display(description="Resource application id")
+    def resource(self, grant: ApplicationGrant) -> str:
+        return guid(grant.resource_application_id, label="application id")
+
+    @admin.display(description="Delegated permissions")
+    def shown_scopes(self, grant: ApplicationGrant) -> str:
+        return words(grant.scopes)
+
+
+class WantedGrantsInline(ReadOnlyInline[WantedGrants, ApplicationRegistration]):
+    """Every set that was wanted so far, the newest first."""
+
+    model = WantedGrants
+    fields = ["number", "shown_grants", "made", "created_by"]
+    show_change_link = False
+    show_title = False
+
+    @admin.display(description="Grants")
+    def shown_grants(self, version: WantedGrants) -> str:
+        return words([f"{resource[:8]}…: {', '.join(scopes)}" for resource, scopes in version.grants.items()])
+
+    @admin.display(description="Wanted since")
+    def made(self, version: WantedGrants) -> str:
+        return moment(version.created_at)
 
 
 class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistration]):
@@ -88,7 +82,8 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
         ("Permissions in the partner's tenant", {"fields": ["permission_set", "permission_set_version"]}),
         ("Credential", {"fields": ["credential", "created_at"]}),
     ]
-    inlines = [ApplicationGrantInline, CredentialInline]
+    inlines = [ApplicationGrantInline, WantedGrantsInline, CredentialInline]
+    actions_detail = ["change_wanted_grants"]
 
     @admin.display(ordering="application_id", description="Application (client) id")
     def shown_application_id(self, registration: ApplicationRegistration) -> str:
@@ -102,3 +97,12 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
             subject={"registration": obj.pk, "application_id": obj.application_id},
             details={"fields": sorted(form.changed_data)},
         )
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Change wanted grants", icon="tune", url_path="wanted", permissions=["change"]
+    )
+    def change_wanted_grants(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        registration = self.get_object(request, object_id)
+        if registration is None:
+            raise Http404
+        return change_page(self, request, registration)

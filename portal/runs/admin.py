@@ -66,6 +66,8 @@ def run_panel(run: Run) -> RunPanel:
     waiting = max(numbers.total - numbers.done - running, 0)
     living = [str(one) for one in Executor.objects.living().filter(run=run)]
     facts = [f"{numbers.done:,} of {numbers.total:,}", f"{timedelta(seconds=round(numbers.seconds))} so far"]
+    if run.stop_share is not None:
+        facts.append(f"wave {run.wave + 1}")
     if run.state == State.OPEN:
         recent = run.items.filter(finished_at__gte=timezone.now() - _RATE_OVER).count()
         rate = recent / min(_RATE_OVER.total_seconds(), max(numbers.seconds, 1.0))

@@ -43,13 +43,14 @@ class Output(Protocol):
     def isatty(self) -> bool: ...
 
 
-def add_run_arguments(parser: ArgumentParser, *, concurrency: int = 64) -> None:
-    """Add the arguments of every command that runs something."""
+def add_run_arguments(parser: ArgumentParser, *, concurrency: int = 64, skips: bool = True) -> None:
+    """Add the arguments of every command that runs something; ``skips``: its runs leave out what failed often."""
     parser.add_argument("--concurrency", type=int, default=concurrency, metavar="N", help="units at once")
     parser.add_argument("--rate", type=float, default=0, metavar="N", help="at most so many calls a second in all")
     parser.add_argument("--deadline", type=float, metavar="MINUTES", help="begin nothing new after so many minutes")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be worked; nothing is sent")
-    parser.add_argument("--skipped", action="store_true", help="also try units that were skipped for failing often")
+    if skips:
+        parser.add_argument("--skipped", action="store_true", help="also try units that were skipped for failing often")
     parser.add_argument("--background", action="store_true", help="leave the work to the workers and return")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
 

@@ -25,7 +25,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from portal.microsoft.http import time_budget
-from portal.runs import service
+from portal.runs import service, waves
 from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome, kind_named
 from portal.runs.limits import pacer_for
 from portal.runs.models import Executor as ExecutorRow
@@ -219,6 +219,9 @@ class Executor:
             if self._is_idle():
                 if self._watch.all_bad():
                     return self._end(Ending.STOPPED)
+                if self._steadily(lambda: waves.judge(self.run, self.kind)):
+                    self._next_claim = 0.0
+                    continue
                 if self._steadily(lambda: service.finish_if_complete(self.run)):
                     return self._ending_of_run() or Ending.DONE
 
@@ -309,7 +312,7 @@ class Executor:
                 self._waiting.append(Held(item, subjects[item.key]))
 
     def _take(self, number: int) -> list[RunItem]:
-        items = list(self.run.items.ready().in_order()[:number])
+        items = list(self.run.items.ready().filter(wave__lte=self.run.wave).in_order()[:number])
         for item in items:
             self._correlation[item.key] = item.correlation_id
             item.attempts += 1
@@ -448,9 +451,11 @@ class Executor:
             return
         waits = [self._wait_before(held, outcome) for held, outcome in ready]
         final = [each for each, wait in zip(ready, waits, strict=True) if wait is None]
-        back = [(each[0], wait) for each, wait in zip(ready, waits, strict=True) if wait is not None]
+        again = [(*each, wait) for each, wait in zip(ready, waits, strict=True) if wait is not None]
+        pending = [(held, wait) for held, outcome, wait in again if outcome.pending]
+        back = [(held, wait) for held, outcome, wait in again if not outcome.pending]
         returned = self._returned
-        fresh = self._steadily(lambda: self._write(final, back, returned))
+        fresh = self._steadily(lambda: self._write(final, pending, back, returned))
         written = [held for held, _ in final if held.item.pk in fresh]
         kept = {id(each) for each in ready}
         self._finished = [each for each in self._finished if id(each) not in kept]
@@ -460,6 +465,8 @@ class Executor:
         for held, outcome in final:
             self._classes[outcome.failure_class] += 1
             self._listener.finished(held.item, outcome)
+        if any(outcome.failure_class not in self.kind.harmless for _, outcome in final):
+            self._steadily(lambda: waves.judge(self.run, self.kind))
         for each in written:
             if (chore := self.kind.after(each.subject, self._context)) is not None:
                 self._chores += 1
@@ -467,6 +474,8 @@ class Executor:
 
     def _wait_before(self, held: Held, outcome: Outcome) -> float | None:
         """Return the seconds before this unit comes again, or None when its result is final (R-16)."""
+        if outcome.pending and outcome.retry_after is not None:
+            return outcome.retry_after
         if outcome.retry_after is None or held.item.attempts >= MOST_TRIES:
             return None
         if not outcome.throttled:
@@ -481,6 +490,7 @@ class Executor:
     def _write(
         self,
         final: Sequence[tuple[Held, Outcome]],
+        pending: Sequence[tuple[Held, float]],
         back: Sequence[tuple[Held, float]],
         returned: Sequence[tuple[Held, float]],
     ) -> set[int]:
@@ -500,9 +510,10 @@ class Executor:
             if worked:
                 self.kind.write(worked, self._context)
             self._write_items(final)
+            self._put_back(pending, attempts=0)
             self._put_back(back)
             self._put_back(returned, attempts=F("attempts") - 1)
-            if without := [held.subject for held, _ in (*back, *returned) if held.subject is not None]:
+            if without := [held.subject for held, _ in (*pending, *back, *returned) if held.subject is not None]:
                 self.kind.release(without, self._context)
         self._unsure = False
         self._lease_held()

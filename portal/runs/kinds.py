@@ -28,12 +28,14 @@ class Unit:
         group: who must not use more than a fair share: the partner's id.
         label: for people; shown and exported.
         rank: smaller is worked earlier, within the turns of all groups.
+        wave: from 0; those of a later one wait until it is opened (``portal.runs.waves``).
     """
 
     key: int
     group: int
     label: str
     rank: int = 0
+    wave: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Outcome:
         systemic: the cause is on our side or the service's, so nobody's state may change (R-14).
         retry_after: seconds after which the unit should be tried again; 0 leaves the wait to the engine, None is final.
         throttled: a limit was met; costs nothing of the retry budget, and does not stop a run.
+        pending: good so far and not over: the unit comes again after ``retry_after``, as often as it says so.
         fields: the columns of the ``--json`` line; ``write`` may add what it learns.
         result: whatever the kind's ``write`` needs.
     """
@@ -58,6 +61,7 @@ class Outcome:
     systemic: bool = False
     retry_after: float | None = None
     throttled: bool = False
+    pending: bool = False
     fields: dict[str, Any] = field(default_factory=dict)
     result: Any = None
 
@@ -102,6 +106,10 @@ class Kind:
         seconds: time limit of one unit, with all its calls and waits (R-13).
         per_group: at most so many units of one group at once; 0 means a share of the pool (R-31).
         place: names the application and cloud whose limits count for a subject: (application id, cloud key).
+        harmless: classes that do not count as failures when a wave is judged.
+        unfinished: classes that leave a unit in a state in which nobody may leave it: the first one stops a run that
+            has waves, and a resume works these units again.
+        follow: told the scope and the new state of a run in the transaction that changes it.
     """
 
     name: str
@@ -114,6 +122,9 @@ class Kind:
     settle: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
     release: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
     place: Callable[[Any], tuple[str, str]] = lambda subject: ("", "")
+    harmless: frozenset[str] = frozenset({OK, GONE, SKIPPED})
+    unfinished: frozenset[str] = frozenset()
+    follow: Callable[[Mapping[str, Any], str], None] = lambda scope, state: None
     seconds: float = 120.0
     per_group: int = 0
     uses_database: bool = False

@@ -9,12 +9,13 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, F
+from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -22,11 +23,12 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor, record
 from portal.incidents.desk import report, settle
 from portal.microsoft.diagnosis import Owner
-from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit, kind_named
+from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit, UnknownKind, kind_named
 from portal.runs.models import Executor, Run, RunItem
 
 State = Run.State
-STOPPED = "run_stopped"  # cause of the incident
+STOPPED = "run_stopped"  # causes of incidents
+HALTED = "run_halted"
 DEADLINE = "The deadline was reached."
 KEPT_FOR = timedelta(days=90)
 _CHUNK = 1000  # units listed in one transaction
@@ -73,8 +75,13 @@ def start(
     concurrency: int = 64,
     rate: float = 0,
     deadline: datetime | None = None,
+    stop_share: float | None = None,
 ) -> tuple[Run, bool]:
-    """Return the unfinished run of this kind and scope, or a new one, and whether it is new (R-26, R-27)."""
+    """Return the unfinished run of this kind and scope, or a new one, and whether it is new (R-26, R-27).
+
+    Args:
+        stop_share: of the units of a wave; when more fail, the run waits for a person. None: its waves are not judged.
+    """
     chosen = json.dumps([scope, options or {}], sort_keys=True)
     scope_hash = hashlib.sha256(chosen.encode()).hexdigest()
     mine = Run.objects.unfinished().filter(kind=kind.name, scope_hash=scope_hash)
@@ -92,6 +99,7 @@ def start(
                 concurrency=concurrency,
                 rate=rate,
                 deadline=deadline,
+                stop_share=stop_share,
             )
             record("run.started", actor=actor, subject={"run": run.pk}, details={"kind": kind.name, "scope": scope})
     except IntegrityError:  # another process made it at the same moment
@@ -144,6 +152,7 @@ def _item(run: Run, unit: Unit, turns: Counter[int], skipped: str | None) -> Run
         label=unit.label[:200],
         turn=turn,
         rank=unit.rank,
+        wave=unit.wave,
         correlation_id=str(uuid.uuid4()),
     )
     if skipped is not None:
@@ -184,6 +193,20 @@ def pause(run: Run, *, actor: Actor, reason: str = "") -> bool:
     return _steer(run, [State.OPEN], "run.paused", actor, state=State.PAUSED, reason=reason[:300])
 
 
+def halt(run: Run, *, reason: str, words: str) -> bool:
+    """Pause a run because too much of it failed; a person decides whether it goes on. False when it was not open.
+
+    Args:
+        reason: shown with the run.
+        words: what staff is told, in one incident for each run.
+    """
+    with transaction.atomic():
+        halted = _steer(run, [State.OPEN], "run.halted", actor_of_run(run), state=State.PAUSED, reason=reason[:300])
+        if halted:
+            report(HALTED, about=f"run:{run.pk}", owner=Owner.US, words=words, subject={"run": run.pk})
+    return halted
+
+
 def cancel(run: Run, *, actor: Actor) -> bool:
     """End a run for good; units that were not begun are not worked. What was done stays done."""
     return _steer(
@@ -192,7 +215,7 @@ def cancel(run: Run, *, actor: Actor) -> bool:
 
 
 def resume(run: Run, *, actor: Actor, deadline: datetime | None = None) -> bool:
-    """Let a paused or stopped run go on; what failed for a cause on our side is tried again.
+    """Let a paused or stopped run go on; what failed for a cause on our side, or was left unfinished, is tried again.
 
     Returns:
         False when it is finished, or when another run of the same work was started meanwhile.
@@ -208,9 +231,11 @@ def resume(run: Run, *, actor: Actor, deadline: datetime | None = None) -> bool:
                 finished_at=None,
                 reason="",
                 deadline=deadline,
+                resumed_at=Now(),
             )
             if resumed:
-                run.items.filter(state="done", systemic=True).update(
+                again = Q(systemic=True) | Q(failure_class__in=_unfinished(run))
+                run.items.filter(again, state="done").update(
                     state="waiting", failure_class="", systemic=False, attempts=0, finished_at=None, executor_id=None
                 )
                 run.items.filter(state="waiting").update(not_before=None, attempts=0)
@@ -223,9 +248,23 @@ def _steer(run: Run, states: Sequence[str], action: str, actor: Actor, **columns
     with transaction.atomic():
         changed = Run.objects.filter(pk=run.pk, state__in=states).update(**columns)
         if changed:
+            _follow(run, columns["state"])
+            settle(HALTED, about=f"run:{run.pk}")  # whoever steers it has looked
             record(action, actor=actor, subject={"run": run.pk}, details={"reason": str(columns.get("reason", ""))})
     run.refresh_from_db()
     return bool(changed)
+
+
+def _follow(run: Run, state: str) -> None:
+    with suppress(UnknownKind):  # of an app that is gone
+        kind_named(run.kind).follow(run.scope, str(state))
+
+
+def _unfinished(run: Run) -> frozenset[str]:
+    try:
+        return kind_named(run.kind).unfinished
+    except UnknownKind:
+        return frozenset()
 
 
 # --- executors ----------------------------------------------------------------------------------------------------
@@ -278,6 +317,7 @@ def finish_if_complete(run: Run) -> bool:
     """End the run when every listed unit has its result; return whether it is finished."""
     with transaction.atomic():
         if Run.objects.open().without_work().filter(pk=run.pk).update(state=State.DONE, finished_at=Now()):
+            _follow(run, State.DONE)
             numbers = summary(run)
             record(
                 "run.finished",
@@ -296,6 +336,7 @@ def stop(run: Run, reason: str) -> bool:
             Run.objects.open().filter(pk=run.pk).update(state=State.STOPPED, finished_at=Now(), reason=reason[:300])
         )
         if stopped:
+            _follow(run, State.STOPPED)
             record("run.stopped", actor=actor_of_run(run), subject={"run": run.pk}, details={"reason": reason})
     run.refresh_from_db()
     return bool(stopped)

@@ -24,6 +24,7 @@ SWITCHES.update(
         "consent_mismatch_status": 403,  # applicationId is not the token's application
         "consent_unlisted": "refuse",  # or "ignore": permissions that the registration does not list
         "consent_delete_status": 200,  # or 201, 204
+        "consent_removes_nothing": False,
         "consent_privileged_role": False,  # whether Privileged Role Administrator still suffices
     }
 )
@@ -146,9 +147,10 @@ async def _delete(call: Call) -> tuple[int, Any]:
     principal = customer.principal_of(call.app_id)
     if principal is None:
         raise PartnerCenterError(404, "1000", "There is no consent of this application.")
-    del customer.principals[principal.object_id]
-    for grant in [one for one in customer.grants.values() if one.client == principal.object_id]:
-        del customer.grants[grant.grant_id]
+    if not call.world.switches["consent_removes_nothing"]:
+        del customer.principals[principal.object_id]
+        for grant in [one for one in customer.grants.values() if one.client == principal.object_id]:
+            del customer.grants[grant.grant_id]
     return int(call.world.switches["consent_delete_status"]), None
 
 

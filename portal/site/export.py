@@ -12,6 +12,7 @@ from typing import Any
 from django.http import StreamingHttpResponse
 
 _FORMULA = frozenset("=+-@\u2212")  # U+2212 is the minus sign that full-width and superscript forms fold to
+_TYPES = {"csv": "text/csv", "json": "application/json"}
 _BREAKS = frozenset("\t\r\n\0")
 # Drawn as nothing, though Unicode does not class them as blanks or controls.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
@@ -57,10 +58,20 @@ def csv_response(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]
     Raises:
         ValueError: the name is not plain ASCII letters, digits and hyphens.
     """
+    return download(f"{name}.csv", csv_lines(header, rows))
+
+
+def download(file_name: str, pieces: Iterable[str]) -> StreamingHttpResponse:
+    """Stream a text file piece by piece; its name ends in ``.csv`` or ``.json``.
+
+    Raises:
+        ValueError: the name before the dot is not plain ASCII letters, digits and hyphens.
+    """
+    name, _, kind = file_name.rpartition(".")
     if not name.replace("-", "").isalnum() or not name.isascii():
         raise ValueError("the file name must be plain ASCII")
-    response = StreamingHttpResponse(csv_lines(header, rows), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    response = StreamingHttpResponse(pieces, content_type=f"{_TYPES[kind]}; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{file_name}"'
     response["X-Content-Type-Options"] = "nosniff"
     response["Cache-Control"] = "no-store, private"
     return response

@@ -211,7 +211,7 @@ def test_a_difference_is_shown_and_never_repaired_by_force(
 @pytest.mark.parametrize("status", [409, 400])
 @pytest.mark.parametrize(
     ("there", "state"),
-    [(WANTED, "granted"), ({"Directory.Read.All"}, "partial"), (WANTED | {"Group.Read.All"}, "differs")],
+    [(WANTED, "granted"), ({"Directory.Read.All"}, "differs"), (WANTED | {"Group.Read.All"}, "differs")],
 )
 def test_already_exists_means_look(
     connected: Portal,
@@ -244,6 +244,29 @@ def test_already_exists_means_look(
     assert result.state == state
     assert actual(connected, customer) == there
     assert booked(connected, "delete consent") == []
+
+
+@pytest.mark.req("R-21")
+def test_already_exists_and_a_read_that_fails_leave_nobody_knowing(
+    connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tools(connected, customer)
+    real = made.consents.create
+
+    def consented_meanwhile(**arguments: Any) -> None:
+        custody.consent_directly(connected, customer, {"Directory.Read.All"})
+        connected.sandbox.world.faults.append(
+            Fault(service="graph", tenant=customer.tenant_id, path="servicePrincipals", status=403, body="{}")
+        )
+        real(**arguments)
+
+    monkeypatch.setattr(made.consents, "create", consented_meanwhile)
+
+    with pytest.raises(AccessDenied):
+        push(customer, connected.registration, made, actor=builders.ACTOR, sleep=never)
+
+    row = CustomerConsent.objects.get()
+    assert (row.state, row.reason) == ("unknown", "A request was sent, and its result was not read yet.")
 
 
 # --- accepted is not granted --------------------------------------------------------------------------------------

@@ -1,0 +1,114 @@
+"""Our consent in customer tenants, and what each read there showed."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from consent.querysets import ConsentObservationQuerySet, CustomerConsentQuerySet
+from tenants.models import CustomerTenant
+
+
+class ChangedBy(models.TextChoices):
+    """Who changed what a read found, as far as our own requests tell."""
+
+    NOBODY = "", "Nothing changed"
+    FIRST = "first", "First read"
+    US = "us", "We"
+    OUTSIDE = "outside", "Somebody outside"
+
+
+class CustomerConsent(models.Model):
+    """Our application's consent in one customer tenant. ``state`` comes only from a read in that tenant.
+
+    The ``request`` columns are the intent that precedes each POST and DELETE (R-20). The ``unread`` columns say that
+    later reads failed: state, grants and ``verified_at`` are then those of the last one that did not.
+    """
+
+    class State(models.TextChoices):
+        UNKNOWN = "unknown", "Unknown"
+        ABSENT = "absent", "Absent"
+        WAITING = "waiting", "Waiting for Microsoft"
+        PARTIAL = "partial", "Partly granted"
+        GRANTED = "granted", "Granted"
+        DIFFERS = "differs", "Differs from what we want"
+        BLOCKED = "blocked", "Blocked"
+        FAILED = "failed", "Failed"
+
+    customer = models.ForeignKey(CustomerTenant, on_delete=models.PROTECT, related_name="consents")
+    registration = models.ForeignKey(
+        "consent.ApplicationRegistration", on_delete=models.PROTECT, related_name="customer_consents"
+    )
+    state = models.CharField(max_length=8, choices=State, default=State.UNKNOWN, db_index=True)
+    wanted_hash = models.CharField(max_length=64, blank=True)
+    actual_grants = models.JSONField(default=dict, help_text="Resource application id: scopes, as last read")
+    service_principal_id = models.CharField(max_length=36, blank=True)
+    verified_at = models.DateTimeField(null=True)
+    reason = models.CharField(max_length=300, blank=True)
+    owner = models.CharField(max_length=10, blank=True, help_text="Who must act")
+    request_id = models.CharField(max_length=36, blank=True)
+    requested_hash = models.CharField(max_length=64, blank=True)
+    requested_at = models.DateTimeField(null=True)
+    requested_by = models.CharField(max_length=150, blank=True)
+    request_open = models.BooleanField(default=False, help_text="Sent, and its result may still come into sight")
+    changed_at = models.DateTimeField("changed", null=True, help_text="The read that first showed these grants")
+    changed_by = models.CharField(max_length=7, choices=ChangedBy, blank=True, default=ChangedBy.NOBODY)
+    tried_at = models.DateTimeField("last try to read", null=True)
+    unread_since = models.DateTimeField("not readable since", null=True)
+    unread_reason = models.CharField("why it cannot be read", max_length=300, blank=True)
+    unread_owner = models.CharField("who must act to read it", max_length=10, blank=True)
+
+    objects = CustomerConsentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["customer__company_name", "pk"]
+        verbose_name = "customer consent"
+        permissions = [
+            ("verify_customerconsent", "Can read again what customer tenants hold"),
+            ("remove_customerconsent", "Can remove our consent from customer tenants"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["customer", "registration"], name="customer_consent_once"),
+            models.CheckConstraint(
+                condition=~Q(state="granted") | (Q(verified_at__isnull=False) & ~Q(service_principal_id="")),
+                name="customer_granted_has_evidence",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Customer consent {self.pk}"
+
+    @property
+    def was_removed(self) -> bool:
+        """Whether our last request was a removal; ``querysets`` says the same in SQL."""
+        return self.requested_at is not None and not self.requested_hash
+
+
+class ConsentObservation(models.Model):
+    """What one read in a customer tenant showed, and what that changed. Written by ``consent.observations`` only."""
+
+    class Evidence(models.TextChoices):
+        DIRECTORY = "directory", "Read in the customer's directory"
+        SIGN_IN = "sign_in", "The sign-in service knows no consent of ours there"
+
+    consent = models.ForeignKey(CustomerConsent, on_delete=models.CASCADE, related_name="observations")
+    observed_at = models.DateTimeField(db_index=True)
+    state = models.CharField(max_length=8, choices=CustomerConsent.State)
+    service_principal_id = models.CharField(max_length=36, blank=True)
+    grants = models.JSONField(default=list, help_text="Grant ids, resource application ids and scopes")
+    evidence = models.CharField(max_length=9, choices=Evidence, default=Evidence.DIRECTORY)
+    added = models.JSONField(default=dict, help_text="Resource application id: scopes that were not there before")
+    removed = models.JSONField(default=dict, help_text="Resource application id: scopes that are not there any more")
+    changed_by = models.CharField(max_length=7, choices=ChangedBy, blank=True, default=ChangedBy.NOBODY)
+    actor = models.CharField(max_length=150, blank=True, help_text="Whose request of ours changed it")
+    unchanged_until = models.DateTimeField(null=True, help_text="The read before: it still showed the older grants")
+    correlation_id = models.CharField(max_length=36)
+
+    objects = ConsentObservationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-observed_at", "-pk"]
+        verbose_name = "observation"
+
+    def __str__(self) -> str:
+        return f"Observation {self.pk}"

@@ -1,0 +1,107 @@
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from consent.commands import EXIT_SOME_FAILED, ConsentCommand
+from consent.models import ApplicationRegistration, ConsentPlan
+from consent.plan_export import csv_document, head, json_document, lines
+from consent.plans import PlanRefused, make_plan
+from consent.selection import add_partner_selection, one_tenant_id, partners_in, scope_of
+from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
+from tenants.models import CustomerTenant
+
+
+class Command(ConsentCommand):
+    name = "plan_consents"
+    help = (
+        "Say what applying the wanted grants would change for the chosen customers, and keep it as a plan. Compares "
+        "with what was last read in each tenant; nothing is sent. Exit codes: 0 nobody is blocked, 1 some are blocked, "
+        "2 usage or no plan can be made, 3 the cause is on our side."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_partner_selection(parser)
+        parser.add_argument("--customer", action="append", default=[], metavar="TENANT", help="a customer's tenant id")
+        parser.add_argument(
+            "--registration", metavar="APPLICATION_ID", help="whose wanted grants; needed when several are active"
+        )
+        parser.add_argument("--show", type=int, metavar="PLAN", help="print a stored plan again instead")
+        parser.add_argument("--format", choices=["table", "json", "csv"], default="table", help="table by default")
+
+    def work(self, options: dict[str, Any]) -> int:
+        plan = self._stored(options["show"]) if options["show"] is not None else self._made(options)
+        if options["format"] != "table":
+            document = json_document(plan) if options["format"] == "json" else csv_document(plan)
+            for piece in document:
+                self.stdout.write(piece, ending="")
+        else:
+            self._tell(plan)
+        return EXIT_SOME_FAILED if plan.items.filter(action="blocked").exists() else 0
+
+    def _stored(self, number: int) -> ConsentPlan:
+        plan = ConsentPlan.objects.select_related("registration", "wanted").filter(pk=number).first()
+        if plan is None:
+            raise CommandError(f"There is no plan {number}; the admin lists them all.", returncode=2)
+        return plan
+
+    def _made(self, options: Mapping[str, Any]) -> ConsentPlan:
+        scope = scope_of(options)
+        if options["customer"]:
+            wanted = {one_tenant_id(text) for text in options["customer"]}
+            known = CustomerTenant.objects.filter(partner__in=partners_in(scope), tenant_id__in=wanted)
+            if missing := wanted - set(known.values_list("tenant_id", flat=True)):
+                raise CommandError(
+                    f"The chosen partners have no customer {', '.join(sorted(missing))}; run sync_customers first.",
+                    returncode=2,
+                )
+            scope["customer"] = sorted(wanted)
+        try:
+            return make_plan(self._registration(options), scope, actor=self.actor)
+        except PlanRefused as refused:
+            raise CommandError(str(refused), returncode=2) from None
+
+    def _registration(self, options: Mapping[str, Any]) -> ApplicationRegistration:
+        active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE)
+        if options["registration"]:
+            try:
+                active = active.filter(application_id=parse_application_id(options["registration"]))
+            except InvalidIdentifier as error:
+                raise CommandError(str(error), returncode=2) from None
+        elif options["cloud"]:
+            active = active.filter(cloud=options["cloud"])
+        found = list(active[:10])
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise CommandError("No such application registration is active; see the admin.", returncode=2)
+        known = ", ".join(f"{one.application_id} ({one.name}, {one.cloud})" for one in found)
+        raise CommandError(f"Several are active; name one with --registration: {known}", returncode=2)
+
+    def _tell(self, plan: ConsentPlan) -> None:
+        about = head(plan)
+        version = f", version {about['wanted_version']} of the wanted grants" if about["wanted_version"] else ""
+        self.say(f"Plan {plan.pk} for {plan.registration}: {plan.get_purpose_display().lower()}{version}.")
+        numbers = about["counts"]
+        reset = numbers.pop("needs_reset")
+        self.say("  " + ", ".join(f"{number:,} {action}" for action, number in numbers.items()))
+        if reset:
+            self.say(f"  {reset:,} of them need DELETE and POST, and are left alone unless that is chosen")
+        if plan.state != ConsentPlan.State.SHOWN:
+            came = ", ".join(f"{number:,} {result}" for result, number in about["results"].items())
+            self.say(f"  {plan.get_state_display()}: {came}")
+        self.say(f"{'ACTION':8} {'RESULT':9} {'CUSTOMER':30} {'PARTNER':24} WHAT AND WHY")
+        for line in lines(plan):
+            mark = "*" if line["needs_reset"] else ""
+            why = " ".join(part for part in (line["reason"], line["message"]) if part)
+            who = f" Who must act: {line['owner']}." if line["owner"] else ""
+            self.say(
+                f"{line['action'] + mark:8} {line['result'] or '-':9} {line['customer'][:30]:30} "
+                f"{line['partner'][:24]:24} {why}{who}".rstrip()
+            )
+        if reset:
+            self.say("* needs DELETE and POST")
+        self.say(
+            f"Nothing was sent. See it again with plan_consents --show {plan.pk}; apply it with apply_plan {plan.pk}."
+        )

@@ -1,0 +1,27 @@
+from argparse import ArgumentParser
+from typing import Any
+
+from consent.commands import BulkCommand
+from consent.customer_selection import add_customer_selection, customer_scope_of, open_rows
+from consent.verifying import CONSENT_VERIFY
+from portal.runs.console import EXIT_CODES, add_run_arguments
+
+
+class Command(BulkCommand):
+    name = "verify_consents"
+    kind = CONSENT_VERIFY
+    help = (
+        "Read again what customer tenants hold of our application, and say what changed since the read before, and "
+        f"whether we did it. Nothing is sent that changes a tenant. {EXIT_CODES}"
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_customer_selection(parser)
+        parser.add_argument("--new", action="store_true", help="also customers that were never looked at")
+        add_run_arguments(parser, concurrency=16)
+
+    def work(self, options: dict[str, Any]) -> int:
+        scope = customer_scope_of(options)
+        if not options["dry_run"] and (options["new"] or options["customer"]):
+            open_rows(scope)
+        return self.run_it(scope, options)

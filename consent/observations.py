@@ -1,0 +1,267 @@
+"""Write what reads in customer tenants showed, and what that changed: by a request of ours, or from outside.
+
+The row of a consent holds what the read before showed, so a comparison costs no query. A request of ours is *open*
+from the moment before it leaves until a read shows its result, or half an hour is over (R-23): a change that is found
+in that time is ours, any other one came from outside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Count, Max
+from django.utils import timezone
+
+from consent.customer_models import ChangedBy, ConsentObservation, CustomerConsent
+from consent.directory import Presence
+from portal.audit.trail import Actor, Entry, Outcome, record_all
+from portal.incidents.desk import report, settle
+from portal.incidents.models import Incident
+from portal.microsoft.diagnosis import Owner
+
+State = CustomerConsent.State
+Grants = Mapping[str, Sequence[str]]
+
+DRIFT = "consent_drift"  # cause of the incident
+PROPAGATION = timedelta(minutes=30)  # R-23
+_UNCHANGED_KEPT_FOR = timedelta(days=90)
+_CHANGES_KEPT_FOR = timedelta(days=730)
+_PRUNED_AT_ONCE = 1000
+_NOWHERE = Presence(service_principal_id=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one read in a customer tenant showed, and the state that follows from it.
+
+    ``presence`` is None when the tenant issues no token to our application because it knows no consent of it.
+    """
+
+    consent_id: int
+    presence: Presence | None
+    state: CustomerConsent.State
+    reason: str
+    owner: str
+    wanted_hash: str
+    read_at: datetime
+    correlation_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a read shows that the read before did not, and the reverse: scopes by resource application id."""
+
+    added: dict[str, list[str]]
+    removed: dict[str, list[str]]
+    by: ChangedBy
+
+    def words(self) -> str:
+        """Say it in one sentence, without who did it."""
+        parts = [
+            f"{verb} {', '.join(scope for scopes in grants.values() for scope in scopes)}"
+            for verb, grants in (("added", self.added), ("gone", self.removed))
+            if grants
+        ]
+        return "; ".join(parts) or "the service principal is another one"
+
+
+def change(consent: CustomerConsent, presence: Presence | None) -> Change:
+    """Compare a read with the one before, as the row knows it. Runs no query."""
+    there = presence or _NOWHERE
+    now, before = there.scopes_by_resource(), consent.actual_grants
+    added, removed = minus(now, before), minus(before, now)
+    if consent.verified_at is None:
+        by = ChangedBy.US if added and consent.request_open else ChangedBy.FIRST
+    elif added or removed or (there.service_principal_id or "") != consent.service_principal_id:
+        by = ChangedBy.US if consent.request_open else ChangedBy.OUTSIDE
+    else:
+        by = ChangedBy.NOBODY
+    return Change(added=added, removed=removed, by=by)
+
+
+def minus(these: Grants, those: Grants) -> dict[str, list[str]]:
+    """Return the scopes that only the first holds, by resource, whatever their case."""
+    left = {
+        resource: [scope for scope in scopes if scope.lower() not in {one.lower() for one in those.get(resource, ())}]
+        for resource, scopes in these.items()
+    }
+    return {resource: scopes for resource, scopes in left.items() if scopes}
+
+
+def write(readings: Sequence[Reading], *, actor: Actor) -> dict[int, ConsentObservation]:
+    """Write readings, and tell staff of drift; few queries for all of them.
+
+    Returns:
+        The observations by consent. One is missing when a later read was written before.
+    """
+    observed: dict[int, ConsentObservation] = {}
+    entries: list[Entry] = []
+    with transaction.atomic():
+        chosen = CustomerConsent.objects.filter(pk__in=[reading.consent_id for reading in readings])
+        chosen.update(tried_at=timezone.now())  # held first: whoever read the same tenant waits, and compares with this
+        rows = {row.pk: row for row in chosen.select_related("customer")}
+        for reading in readings:
+            row = rows.get(reading.consent_id)
+            if row is None or (row.verified_at is not None and row.verified_at > reading.read_at):
+                continue
+            observed[row.pk] = _observation(row, reading)
+            _update(row, reading, observed[row.pk])
+            entries.append(_entry(row, observed[row.pk], actor))
+        ConsentObservation.objects.bulk_create(observed.values())
+        CustomerConsent.objects.bulk_update([rows[key] for key in observed], _COLUMNS)
+        record_all(entries)
+        _watch_drift([(rows[key], one) for key, one in observed.items()])
+    return observed
+
+
+def _observation(row: CustomerConsent, reading: Reading) -> ConsentObservation:
+    there, found = reading.presence or _NOWHERE, change(row, reading.presence)
+    evidence = ConsentObservation.Evidence
+    return ConsentObservation(
+        consent=row,
+        observed_at=reading.read_at,
+        state=reading.state,
+        service_principal_id=there.service_principal_id or "",
+        grants=[
+            {"id": grant.grant_id, "resource": grant.resource, "scopes": sorted(grant.scopes)} for grant in there.grants
+        ],
+        evidence=evidence.SIGN_IN if reading.presence is None else evidence.DIRECTORY,
+        added=found.added,
+        removed=found.removed,
+        changed_by=found.by,
+        actor=row.requested_by if found.by == ChangedBy.US else "",
+        unchanged_until=row.verified_at,
+        correlation_id=reading.correlation_id,
+    )
+
+
+_COLUMNS = [
+    "state",
+    "wanted_hash",
+    "actual_grants",
+    "service_principal_id",
+    "verified_at",
+    "reason",
+    "owner",
+    "request_open",
+    "changed_at",
+    "changed_by",
+    "tried_at",
+    "unread_since",
+    "unread_reason",
+    "unread_owner",
+]
+
+
+def _update(row: CustomerConsent, reading: Reading, observation: ConsentObservation) -> None:
+    there = reading.presence or _NOWHERE
+    row.state, row.reason, row.owner = reading.state, reading.reason[:300], reading.owner
+    row.wanted_hash, row.actual_grants = reading.wanted_hash, there.scopes_by_resource()
+    row.service_principal_id = there.service_principal_id or ""
+    row.verified_at = row.tried_at = reading.read_at
+    row.unread_since, row.unread_reason, row.unread_owner = None, "", ""
+    if observation.changed_by:
+        row.changed_at, row.changed_by = reading.read_at, observation.changed_by
+    if row.requested_at is not None and row.requested_at <= reading.read_at:
+        reached = reading.state == State.GRANTED if row.requested_hash else there.service_principal_id is None
+        row.request_open = row.request_open and not reached and reading.read_at - row.requested_at < PROPAGATION
+
+
+def _entry(row: CustomerConsent, observation: ConsentObservation, actor: Actor) -> Entry:
+    details = {"state": observation.state, "service_principal": observation.service_principal_id}
+    if observation.changed_by == ChangedBy.OUTSIDE:
+        details |= {"changed_by": observation.changed_by}
+    return Entry(
+        "customer_consent.observed",
+        actor,
+        Outcome.DONE,
+        subject={"customer_consent": row.pk, "customer": row.customer_id, "registration": row.registration_id},
+        details=details,
+        correlation_id=observation.correlation_id,
+    )
+
+
+# --- what could not be read -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A read that failed: cause and remedy, and who must act."""
+
+    consent_id: int
+    reason: str
+    owner: str
+
+
+def note_unreadable(failures: Iterable[Unreadable]) -> None:
+    """Note that tenants could not be read; state, grants and the time of the last read stay as they are."""
+    now = timezone.now()
+    by_words: dict[tuple[str, str], list[int]] = {}
+    for failure in failures:
+        by_words.setdefault((failure.reason[:300], failure.owner), []).append(failure.consent_id)
+    for (reason, owner), keys in by_words.items():
+        rows = CustomerConsent.objects.filter(pk__in=keys)
+        rows.filter(unread_since__isnull=True).update(unread_since=now)
+        rows.update(tried_at=now, unread_reason=reason, unread_owner=owner)
+
+
+# --- drift ----------------------------------------------------------------------------------------------------------
+
+
+def _watch_drift(written: Sequence[tuple[CustomerConsent, ConsentObservation]]) -> None:
+    """Keep one incident for a partner while customers of it are otherwise than wanted, and not by our doing."""
+    new = Counter(
+        row.customer.partner_id for row, observation in written if observation.changed_by == ChangedBy.OUTSIDE
+    )
+    partners = {row.customer.partner_id for row, _ in written}
+    told = {
+        int(about.removeprefix("partner:"))
+        for about in Incident.objects.open()
+        .filter(cause=DRIFT, about__in=[f"partner:{key}" for key in partners])
+        .values_list("about", flat=True)
+    }
+    if not new and not told:
+        return
+    drifted = {
+        key: (number, name)
+        for key, number, name in CustomerConsent.objects.drifted()
+        .filter(customer__partner__in=new.keys() | told)
+        .order_by()
+        .values_list("customer__partner")
+        .annotate(Count("pk"), Max("customer__partner__name"))
+    }
+    for key in new.keys() & drifted.keys():
+        number, name = drifted[key]
+        report(
+            DRIFT,
+            about=f"partner:{key}",
+            owner=Owner.US,
+            words=(
+                f"{name}: somebody outside changed our consent in {number} customer tenant{'' if number == 1 else 's'}."
+                " Look at the findings below Customer consents, ask the partner, then plan and apply, or remove."
+            ),
+            subject={"partner": key},
+        )
+    for key in told - drifted.keys():
+        settle(DRIFT, about=f"partner:{key}")
+
+
+# --- pruning --------------------------------------------------------------------------------------------------------
+
+
+def prune(now: datetime) -> int:
+    """Remove reads that changed nothing after 90 days, and others after two years; return how many.
+
+    The newest read of a consent stays, and the one that proves its last removal.
+    """
+    removed = 0
+    old = ConsentObservation.objects.prunable(
+        unchanged_before=now - _UNCHANGED_KEPT_FOR, changed_before=now - _CHANGES_KEPT_FOR
+    ).order_by("pk")
+    while keys := list(old.values_list("pk", flat=True)[:_PRUNED_AT_ONCE]):
+        removed += ConsentObservation.objects.filter(pk__in=keys).delete()[0]
+    return removed

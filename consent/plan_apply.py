@@ -1,0 +1,399 @@
+"""Apply one item of a plan: look, change what was shown and nothing else, read back, and say what is true.
+
+Every request that changes something is preceded by a committed ``phase`` of the item, so whoever goes on after a crash
+knows what may have been sent, looks, and repeats only what is not there (R-20, R-21). Nothing waits in here: what
+Microsoft accepted and does not show yet is looked at again later (R-23).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.utils import timezone
+
+from consent import customers
+from consent.customers import CustomerClients, PushRefused, State, compare, grants_hash
+from consent.directory import Presence
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
+from consent.observations import PROPAGATION
+from consent.plan_judging import differences
+from portal.audit.trail import Actor, Outcome, record
+from portal.incidents.desk import report, settle
+from portal.microsoft.diagnosis import Owner, diagnose
+from portal.microsoft.errors import AlreadyExists, ConsentRequired, RemoteError, Throttled
+
+Phase, Result = ConsentPlanItem.Phase, ConsentPlanItem.Result
+Grants = Mapping[str, list[str]]
+
+GRANTS_LOST = "customer_grants_lost"  # cause of the incident
+_NOWHERE = Presence(service_principal_id=None)
+_FIRST_LOOK, _LONGEST_PAUSE = 5.0, 600.0  # seconds
+
+
+@dataclass(slots=True, kw_only=True)
+class ItemWork:
+    """One item while it is applied, and what it is applied with."""
+
+    item: ConsentPlanItem
+    clients: CustomerClients
+    actor: Actor
+    consent: CustomerConsent
+
+    @property
+    def registration(self) -> ApplicationRegistration:
+        return self.item.plan.registration
+
+    @property
+    def target(self) -> dict[str, list[str]]:
+        return dict(self.item.target)
+
+    @property
+    def snapshot(self) -> dict[str, list[str]]:
+        return dict(self.item.snapshot or {})
+
+    def look(self) -> Presence | None:
+        """Read the tenant with a token that was issued after the last change."""
+        self.clients.forget_customer_tokens()
+        return customers.look(self.clients, self.registration)
+
+
+def apply_item(item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor) -> ConsentPlanItem:
+    """Do what the plan shows for this customer, or hold it back because the world is not as it was shown.
+
+    Note: this reads ``item.plan.registration`` and ``item.customer.partner``; load them.
+
+    Raises:
+        RemoteError, TokenUnavailable, IdentityMismatch: a read failed, the outcome is unknown, or nothing may be sent
+            any more. The item stays open and may be repeated; when :func:`in_between`, the customer may have lost its
+            consent, see :func:`mark_broken`.
+    """
+    untouched = item.phase == Phase.NONE
+    if untouched:
+        if why := _out_of_line(item):
+            return _finish(item, Result.HELD, why, Owner.US)
+        clients.partner_center.customer(item.customer.tenant)  # S-52: it is in what this partner's own token may see
+    consent, _ = CustomerConsent.objects.get_or_create(customer=item.customer, registration=item.plan.registration)
+    work = ItemWork(item=item, clients=clients, actor=actor, consent=consent)
+    there: Presence | None = None
+    locked_out: ConsentRequired | None = None
+    try:
+        there = work.look()
+    except ConsentRequired as error:
+        if not untouched:
+            raise
+        locked_out = error  # most often a missing relationship, which readiness says better
+    if locked_out is None and _reached(work.target, there):
+        return _done(work, there)
+    if untouched and (held := _held_back(work, there, locked_out)):
+        return held
+    if item.accepted_at is not None:
+        over = timezone.now() - item.accepted_at >= PROPAGATION
+        return _overdue(work, there) if over else _wait(work, there)
+    if item.needs_reset:
+        return _reset(work, there)
+    return _create(work, there) if item.target else _remove(work, there)
+
+
+def in_between(item: ConsentPlanItem) -> bool:
+    """Tell whether a DELETE was or may have been sent whose POST has no result yet."""
+    return item.needs_reset and item.phase != Phase.NONE
+
+
+def seconds_to_next_look(item: ConsentPlanItem) -> float:
+    """Return when to look again at what was accepted: pauses double, and the last look is at the end (R-23)."""
+    accepted = item.accepted_at or timezone.now()
+    passed = (timezone.now() - accepted).total_seconds()
+    left = PROPAGATION.total_seconds() - passed
+    return max(min(max(passed, _FIRST_LOOK), _LONGEST_PAUSE, left), 1.0)
+
+
+# --- before anything is sent --------------------------------------------------------------------------------------
+
+
+def _out_of_line(item: ConsentPlanItem) -> str:
+    """Return why nothing may be sent, without any call (S-52, S-53).
+
+    The allow list is asked before the first change only: what this item took away it puts back, whatever the list
+    says by then, because the customer was promised to have what it had.
+    """
+    try:
+        customers.check_customer(item.customer, item.plan.registration)
+        customers.check_grants(item.target)
+    except PushRefused as refused:
+        return str(refused)
+    return overtaken(item.plan)
+
+
+def overtaken(plan: ConsentPlan) -> str:
+    """Return why this plan does not show any more what is wanted; empty when it does."""
+    if plan.wanted is None or plan.wanted.grants_hash == grants_hash(customers.wanted_grants(plan.registration)):
+        return ""
+    return "The wanted grants were changed after this plan was made. Make a new plan."
+
+
+def _held_back(work: ItemWork, there: Presence | None, locked_out: ConsentRequired | None) -> ConsentPlanItem | None:
+    """Hold the item back when the tenant is not as the plan showed it, or not ready. Nothing was sent so far."""
+    item = work.item
+    unread = item.read_at is None
+    moved = locked_out is None and grants_hash(_grants(there)) != grants_hash(item.before)
+    if moved and (item.target or not unread):
+        _observe(work, there)
+        what = "It was never read before, and holds" if unread else "Since this plan was made it was changed, and holds"
+        names = ", ".join(scope for scopes in _grants(there).values() for scope in scopes) or "nothing"
+        return _finish(item, Result.HELD, f"{what} {names[:180]}. Nothing was sent; make a new plan.", Owner.US)
+    if item.target:
+        verdict = customers.readiness(item.customer, work.clients)
+        if not verdict.ready:
+            customers.block(work.consent, verdict, work.actor, work.clients.correlation_id)
+            return _finish(item, Result.HELD, verdict.reason, verdict.owner or Owner.US)
+    if locked_out is not None:
+        return _fail(work, locked_out)
+    return None
+
+
+# --- the three kinds of change ------------------------------------------------------------------------------------
+
+
+def _create(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
+    """Create what is missing, resource by resource; a resource that has a grant is left alone (R-21)."""
+    held = _grants(there)
+    missing = {resource: scopes for resource, scopes in work.target.items() if not held.get(resource)}
+    failure = _post(work, Phase.POSTING, there, work.target, missing)
+    exists = isinstance(failure, AlreadyExists)
+    if isinstance(failure, Throttled):
+        raise failure
+    if failure is not None and not failure.retryable and not exists:
+        return _fail(work, failure)
+    if failure is None:
+        _accepted(work.item)
+    there = work.look()
+    if _reached(work.target, there):
+        return _done(work, there)
+    if exists and _grants(there):
+        consent = _observe(work, there, exists=True)
+        return _finish(work.item, Result.FAILED, consent.reason, Owner.US)
+    if failure is not None and not exists:
+        _observe(work, there, waiting=customers.UNCLEAR)
+        raise failure  # the item stays open; whoever repeats it looks first and sends the same request id
+    if exists:
+        _accepted(work.item)
+    return _wait(work, there)
+
+
+def _remove(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
+    try:
+        _delete(work, there)
+    except RemoteError as error:
+        if error.retryable:
+            raise
+        return _fail(work, error)
+    _accepted(work.item)
+    there = work.look()
+    return _done(work, there) if _reached({}, there) else _wait(work, there)
+
+
+def _reset(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
+    """Remove, then create; if the second half fails, put back what was there, or say loudly what is missing.
+
+    A person chose this. After the removal all resources are posted, whatever a read shows: it may show the past.
+    """
+    phase = work.item.phase
+    if phase == Phase.NONE or (phase == Phase.REMOVING and not _reached({}, there)):
+        try:
+            _delete(work, there)
+        except RemoteError as error:
+            if error.retryable:
+                raise
+            return _fail(work, error)
+    failure = _post(work, Phase.REMOVED, there, work.target, work.target)
+    if isinstance(failure, Throttled):
+        raise failure
+    if failure is None:
+        _accepted(work.item)
+    there = work.look()
+    if _reached(work.target, there):
+        return _done(work, there)
+    return _wait(work, there) if failure is None else _restore(work, diagnose(failure).cause)
+
+
+def _restore(work: ItemWork, why: str) -> ConsentPlanItem:
+    """Put back what was there before the removal: exactly that, so a part that got there meanwhile goes first."""
+    item = work.item
+    failure = _post(work, Phase.RESTORING, None, work.snapshot, work.snapshot)
+    there = work.look()
+    if isinstance(failure, AlreadyExists) and not _is_as_before(work, there):
+        _delete(work, there, phase=Phase.RESTORING)
+        failure = _post(work, Phase.RESTORING, there, work.snapshot, work.snapshot)
+        there = work.look()
+    if _is_as_before(work, there):
+        return _restored(work, there, why)
+    if failure is None:
+        _accepted(item)
+        return _wait(work, there)
+    if failure.retryable:
+        raise failure
+    _observe(work, there)
+    words = f"{why} Putting it back failed: {diagnose(failure).cause}"
+    return mark_broken(item, words, actor=work.actor, there=_grants(there))
+
+
+def _delete(work: ItemWork, there: Presence | None, phase: ConsentPlanItem.Phase = Phase.REMOVING) -> None:
+    """Remove the consent. Nothing there is success. Raises RemoteError."""
+    with transaction.atomic():
+        _mark(work, phase, there)
+        request_id = customers.write_removal_intent(
+            work.consent, _grants(there), work.actor, work.clients.correlation_id
+        )
+    work.clients.consents.remove(
+        customer=work.item.customer.tenant, application_id=work.registration.client_id, request_id=request_id
+    )
+
+
+def _post(
+    work: ItemWork, phase: ConsentPlanItem.Phase, there: Presence | None, whole: Grants, missing: Grants
+) -> RemoteError | None:
+    """Store the intent, then send one POST for each resource that is missing; return the failure that says most.
+
+    The intent is the whole set, so that a repeat for the rest of it sends the request ids of the first time (R-20).
+    """
+    with transaction.atomic():
+        _mark(work, phase, there)
+        request_id = customers.write_intent(work.consent, whole, work.actor, work.clients.correlation_id)
+    return customers.post_grants(work.item.customer, work.registration, work.clients, missing, request_id)
+
+
+def _mark(work: ItemWork, phase: ConsentPlanItem.Phase, there: Presence | None) -> None:
+    """Note what is about to be sent; and before the first change, what was there."""
+    item = work.item
+    if item.snapshot is None:
+        item.snapshot = _grants(there)
+    item.phase, item.accepted_at, item.result = phase, None, Result.OPEN
+    item.save(update_fields=["phase", "snapshot", "accepted_at", "result"])
+
+
+def _accepted(item: ConsentPlanItem) -> None:
+    item.accepted_at = timezone.now()
+    item.save(update_fields=["accepted_at"])
+
+
+# --- reading back -------------------------------------------------------------------------------------------------
+
+
+def _grants(there: Presence | None) -> dict[str, list[str]]:
+    return there.scopes_by_resource() if there else {}
+
+
+def _reached(target: Grants, there: Presence | None) -> bool:
+    if not target:
+        return there is None or there.service_principal_id is None
+    return compare(target, there or _NOWHERE)[0] == State.GRANTED
+
+
+def _is_as_before(work: ItemWork, there: Presence | None) -> bool:
+    return grants_hash(_grants(there)) == grants_hash(work.snapshot)
+
+
+def _observe(work: ItemWork, there: Presence | None, *, waiting: str = "", exists: bool = False) -> CustomerConsent:
+    return customers.observe(
+        work.consent,
+        there,
+        customers.wanted_grants(work.registration),
+        actor=work.actor,
+        correlation_id=work.clients.correlation_id,
+        waiting=waiting,
+        exists=exists,
+    )
+
+
+# --- what came of it ----------------------------------------------------------------------------------------------
+
+
+def _done(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
+    _observe(work, there)
+    settle(GRANTS_LOST, about=_about(work.item))
+    words = "" if work.item.phase != Phase.NONE else "It was so already; nothing was sent."
+    return _finish(work.item, Result.DONE, words)
+
+
+def _wait(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
+    """Look again later: Microsoft accepted it. One observation says so, not one for each look."""
+    if work.item.phase == Phase.RESTORING and _is_as_before(work, there):
+        return _restored(work, there, "The new grants could not be created.")
+    if work.item.result == Result.WAITING:
+        return work.item
+    _observe(work, there, waiting=customers.ACCEPTED)
+    return _finish(work.item, Result.WAITING, customers.ACCEPTED, Owner.NOBODY)
+
+
+def _overdue(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
+    """Accepted and not shown for half an hour: it failed (R-23)."""
+    item, words = work.item, "Accepted by Microsoft, and not shown after 30 minutes."
+    if item.phase == Phase.REMOVED:
+        return _restore(work, words)
+    consent = _observe(work, there)
+    if item.phase != Phase.RESTORING:
+        return _finish(item, Result.FAILED, f"{words} {consent.reason}", Owner.MICROSOFT)
+    if _is_as_before(work, there):
+        return _restored(work, there, "The new grants could not be created.")
+    return mark_broken(item, words, actor=work.actor, there=_grants(there))
+
+
+def _restored(work: ItemWork, there: Presence | None, why: str) -> ConsentPlanItem:
+    _observe(work, there)
+    settle(GRANTS_LOST, about=_about(work.item))
+    return _finish(work.item, Result.RESTORED, f"The grants are as they were before. {why}", Owner.US)
+
+
+def mark_broken(item: ConsentPlanItem, why: str, *, actor: Actor, there: Grants | None = None) -> ConsentPlanItem:
+    """Say loudly, in row, incident and audit trail, that a consent was removed and not put back. Sends nothing.
+
+    Args:
+        there: what a read showed; None when nothing could be read.
+    """
+    missing, _ = differences(item.snapshot or {}, there or {})
+    names = ", ".join(scope for scopes in missing.values() for scope in scopes)
+    what = "not put back" if there is not None else "what is there now could not be read"
+    words = f"Removed, and {what}; customer {item.customer.tenant_id} lacks {names}. {why}"[:300]
+    subject: dict[str, str | int] = {"plan": item.plan_id, "customer": item.customer_id}
+    with transaction.atomic():
+        item.accepted_at = None
+        if item.phase == Phase.RESTORING:
+            item.phase = Phase.REMOVED  # the next try begins with what the plan wants
+        item.save(update_fields=["phase", "accepted_at"])
+        consents = CustomerConsent.objects.filter(customer=item.customer_id, registration=item.plan.registration_id)
+        consents.update(reason=words, owner=Owner.US)
+        report(
+            GRANTS_LOST,
+            about=_about(item),
+            owner=Owner.US,
+            words=f"{words} Remove the cause, then go on: apply_plan {item.plan_id}.",
+            subject=subject,
+        )
+        record(
+            "consent_plan.grants_lost",
+            actor=actor,
+            outcome=Outcome.FAILED,
+            subject=subject,
+            details={"missing": missing, "read": there is not None},
+        )
+        return _finish(item, Result.BROKEN, words, Owner.US)
+
+
+def _fail(work: ItemWork, error: RemoteError) -> ConsentPlanItem:
+    consent = customers.fail(work.consent, error, work.actor, work.clients.correlation_id)
+    return _finish(work.item, Result.FAILED, consent.reason, Owner(consent.owner))
+
+
+def _about(item: ConsentPlanItem) -> str:
+    return f"customer:{item.customer_id}"
+
+
+def _finish(
+    item: ConsentPlanItem, result: ConsentPlanItem.Result, message: str, owner: Owner | None = None
+) -> ConsentPlanItem:
+    item.result, item.message, item.finished_at = result, message[:300], timezone.now()
+    item.owner = owner.value if owner else ""
+    item.save(update_fields=["result", "message", "finished_at", "owner"])
+    return item

@@ -1,0 +1,127 @@
+"""What would change in a customer tenant, judged from what was last read there. No network, no writing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from django.db.models import QuerySet
+
+from consent.customers import PushRefused, check_customer, check_grants
+from consent.models import ConsentPlan, ConsentPlanItem, CustomerConsent, PartnerConsent
+from portal.microsoft.diagnosis import Owner
+from tenants.models import CustomerTenant
+
+Action = ConsentPlanItem.Action
+Grants = Mapping[str, Sequence[str]]
+
+CHUNK = 1000  # customers of one statement
+
+
+def differences(wanted: Grants, actual: Grants) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return what is missing and what is extra, by resource; permission names do not differ by case."""
+
+    def without(these: Grants, those: Grants) -> dict[str, list[str]]:
+        known = {resource: {scope.lower() for scope in scopes} for resource, scopes in those.items()}
+        left = {
+            resource: [scope for scope in scopes if scope.lower() not in known.get(resource, set())]
+            for resource, scopes in these.items()
+        }
+        return {resource: scopes for resource, scopes in left.items() if scopes}
+
+    return without(wanted, actual), without(actual, wanted)
+
+
+def in_chunks(customers: QuerySet[CustomerTenant]) -> Iterator[list[CustomerTenant]]:
+    """Yield customers with their partners in key order, one query a chunk, whatever their number."""
+    after = 0
+    while chunk := list(customers.filter(pk__gt=after).select_related("partner").order_by("pk")[:CHUNK]):
+        after = chunk[-1].pk
+        yield chunk
+
+
+def judged(plan: ConsentPlan, chosen: Sequence[tuple[CustomerTenant, Grants]]) -> list[ConsentPlanItem]:
+    """Return items that are not saved, one for each customer and what it shall hold; two queries.
+
+    Note: this reads ``plan.registration`` and ``customer.partner``; load them.
+    """
+    customers = [customer for customer, _ in chosen]
+    rows = {
+        row.customer_id: row
+        for row in CustomerConsent.objects.filter(registration=plan.registration_id, customer__in=customers)
+    }
+    connected = set(
+        PartnerConsent.objects.usable()
+        .filter(registration=plan.registration_id, partner__in={customer.partner_id for customer in customers})
+        .values_list("partner_id", flat=True)
+    )
+    return [
+        _item(plan, customer, target, rows.get(customer.pk), customer.partner_id in connected)
+        for customer, target in chosen
+    ]
+
+
+def new_tally() -> Counter[str]:
+    """Return the counts of a plan without items: one for each action, and ``needs_reset``."""
+    return Counter({action.value: 0 for action in Action} | {"needs_reset": 0})
+
+
+def add_to(tally: Counter[str], items: Sequence[ConsentPlanItem]) -> None:
+    """Count these items as well."""
+    for item in items:
+        tally[item.action] += 1
+        tally["needs_reset"] += item.needs_reset
+
+
+def _item(
+    plan: ConsentPlan, customer: CustomerTenant, target: Grants, row: CustomerConsent | None, connected: bool
+) -> ConsentPlanItem:
+    item = ConsentPlanItem(plan=plan, customer=customer, target=dict(target))
+    if row is not None:
+        item.before, item.read_at = row.actual_grants, row.verified_at
+    if blocked := _blocked(item, row, connected):
+        item.action, (reason, item.owner) = Action.BLOCKED, blocked
+    else:
+        item.action, item.needs_reset, reason = _change(item, row)
+    item.reason = reason[:300]
+    return item
+
+
+def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, connected: bool) -> tuple[str, str] | None:
+    """Return why nothing may or can be changed, and who must act; None when nothing stands in the way."""
+    try:
+        check_customer(item.customer, item.plan.registration)
+        check_grants(item.target)
+    except PushRefused as refused:
+        return str(refused), Owner.US
+    if not connected:
+        return "The partner's consent has no usable token; send it a link.", Owner.PARTNER
+    if item.target and row is not None and row.state == CustomerConsent.State.BLOCKED:
+        return row.reason, row.owner
+    return None
+
+
+def _change(item: ConsentPlanItem, row: CustomerConsent | None) -> tuple[ConsentPlanItem.Action, bool, str]:
+    """Return action, whether only DELETE and POST can do it, and what it adds and takes away."""
+    missing, extra = differences(item.target, item.before)
+    if not item.target:
+        # Without a grant the service principal is still there, until a read says that it is not.
+        gone = row is not None and row.verified_at is not None and not item.before and not row.service_principal_id
+        return (Action.NOTHING, False, "") if gone else (Action.REMOVE, False, _words({}, extra))
+    if not missing and not extra:
+        return Action.NOTHING, False, ""
+    if not item.before:
+        note = "" if item.read_at else "Never read: the tenant is looked at before anything is sent. "
+        return Action.CREATE, False, note + _words(missing, {})
+    if extra:
+        return Action.NARROW, True, _words(missing, extra)
+    # A second POST for a resource that has a grant is answered with "already exists" and adds nothing.
+    return Action.WIDEN, bool(missing.keys() & item.before.keys()), _words(missing, {})
+
+
+def _words(missing: Grants, extra: Grants) -> str:
+    return " ".join(
+        f"{word} {', '.join(scope for scopes in grants.values() for scope in scopes)}."
+        for word, grants in (("Adds", missing), ("Takes away", extra))
+        if grants
+    )

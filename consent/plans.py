@@ -1,0 +1,137 @@
+"""Plans for customer tenants: say what would change, and keep it as shown (``plan_runs`` applies it).
+
+Nothing here calls Microsoft: a plan compares the wanted grants with what was last read in each tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count
+
+from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
+from consent.plan_judging import CHUNK, Grants, add_to, in_chunks, judged, new_tally
+from consent.plan_judging import differences as differences
+from consent.selection import partners_in
+from consent.wanted import current
+from portal.audit.trail import Actor, record
+from tenants.models import CustomerTenant
+from tenants.querysets import CustomerTenantQuerySet
+
+Action, Result = ConsentPlanItem.Action, ConsentPlanItem.Result
+
+
+class PlanRefused(ValueError):
+    """This plan cannot be made or applied; the text says why and what to do."""
+
+
+def customers_in(registration: ApplicationRegistration, scope: Mapping[str, Any]) -> CustomerTenantQuerySet:
+    """Return the customers of a selection: of its partners (``consent.selection``) in the registration's cloud.
+
+    ``customer`` names customers by tenant id and ``customers`` by row, then also those that are not listed any more;
+    without either it is all that are listed.
+    """
+    customers = CustomerTenant.objects.filter(partner__in=partners_in(scope).in_cloud(registration.cloud))
+    if "customer" not in scope and "customers" not in scope:
+        return customers.listed()
+    if "customer" in scope:
+        customers = customers.filter(tenant_id__in=scope["customer"])
+    return customers.filter(pk__in=scope["customers"]) if "customers" in scope else customers
+
+
+def make_plan(
+    registration: ApplicationRegistration,
+    scope: Mapping[str, Any],
+    *,
+    actor: Actor,
+    purpose: ConsentPlan.Purpose = ConsentPlan.Purpose.APPLY,
+) -> ConsentPlan:
+    """Store a plan for the customers of a selection (:func:`customers_in`). Memory is flat; four statements a thousand.
+
+    Raises:
+        PlanRefused: the registration wants nothing, or more than this deployment allows, or nobody is chosen.
+    """
+    target = wanted_grants(registration) if purpose == ConsentPlan.Purpose.APPLY else {}
+    if purpose == ConsentPlan.Purpose.APPLY:
+        if not target:
+            raise PlanRefused("The registration has no wanted grants yet; add them in the admin.")
+        try:
+            check_grants(target)
+        except PushRefused as refused:
+            raise PlanRefused(str(refused)) from None
+    wanted = current(registration, actor=actor) if target else None
+    chosen = ([(customer, target) for customer in chunk] for chunk in in_chunks(customers_in(registration, scope)))
+    plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=dict(scope))
+    return _store(plan, chosen, actor, empty="No customer is chosen by this; run sync_customers, or choose others.")
+
+
+def make_undo(plan: ConsentPlan, *, actor: Actor) -> ConsentPlan:
+    """Store a plan that brings each customer that a plan changed back to what was read immediately before.
+
+    Raises:
+        PlanRefused: the plan changed nothing.
+    """
+
+    def chosen() -> Iterator[list[tuple[CustomerTenant, Grants]]]:
+        after = 0
+        changed = plan.items.filter(snapshot__isnull=False).select_related("customer__partner").order_by("pk")
+        while chunk := list(changed.filter(pk__gt=after)[:CHUNK]):
+            after = chunk[-1].pk
+            yield [(item.customer, item.snapshot or {}) for item in chunk]
+
+    undo = ConsentPlan(registration=plan.registration, purpose=ConsentPlan.Purpose.UNDO, scope={"undo": plan.pk})
+    return _store(undo, chosen(), actor, empty="This plan changed nothing that could be undone.")
+
+
+def _store(
+    plan: ConsentPlan, chosen: Iterable[Sequence[tuple[CustomerTenant, Grants]]], actor: Actor, *, empty: str
+) -> ConsentPlan:
+    """Save the plan with one item for each customer, whole or not at all."""
+    plan.created_by = actor.name[:150]
+    tally = new_tally()
+    with transaction.atomic():
+        plan.save()
+        for chunk in chosen:
+            add_to(tally, ConsentPlanItem.objects.bulk_create(judged(plan, chunk)))
+        if not any(tally.values()):
+            raise PlanRefused(empty)
+        plan.planned = dict(tally)
+        plan.save(update_fields=["planned"])
+        record(
+            "consent_plan.made",
+            actor=actor,
+            subject={"plan": plan.pk, "registration": plan.registration_id},
+            details={"purpose": str(plan.purpose), "scope": plan.scope, "counts": counts(plan)},
+        )
+    return plan
+
+
+def counts(plan: ConsentPlan) -> dict[str, int]:
+    """Return how many items each action has, and under ``needs_reset`` how many only DELETE and POST can do.
+
+    They are those of the day it was made: an item never changes its action.
+    """
+    return {name: plan.planned.get(name, 0) for name in new_tally()}
+
+
+def results(plan: ConsentPlan) -> dict[str, int]:
+    """Return how many items came to each result."""
+    items = plan.items.exclude(action__in=[Action.NOTHING, Action.BLOCKED])
+    return {name or "open": number for name, number in items.order_by().values_list("result").annotate(Count("pk"))}
+
+
+def moved(plan: ConsentPlan) -> list[str]:
+    """Say what changed since the plan was made, as far as we know; such customers are held back when it is applied."""
+    said = []
+    if plan.wanted is not None and plan.wanted.grants_hash != grants_hash(wanted_grants(plan.registration)):
+        said.append(f"{plan.wanted} of the wanted grants is not what we want any more: all of it would be held back.")
+    read_since = plan.items.exclude(action__in=[Action.NOTHING, Action.BLOCKED]).filter(
+        customer__consents__registration=plan.registration_id, customer__consents__verified_at__gt=plan.created_at
+    )
+    pairs = read_since.order_by().values_list("before", "customer__consents__actual_grants").iterator(chunk_size=CHUNK)
+    if number := sum(any(differences(before, now)) for before, now in pairs):
+        said.append(f"{number:,} × the tenant was read since, and holds other grants: it would be held back.")
+    return said

@@ -1,0 +1,54 @@
+"""Waves: a run that changes something begins with few units, and goes on only while few of them fail.
+
+All units of a wave have their result before one of the next is worked. Whoever works the run judges it; the conditions
+stand in the statements that change the row, so of several executors one opens a wave.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from django.db.models import Count, Exists, F, OuterRef
+
+from portal.runs import service
+from portal.runs.kinds import Kind
+from portal.runs.models import Run, RunItem
+
+FEWEST = 20  # so many results of a wave say something about it before it is over
+
+
+def judge(run: Run, kind: Kind) -> bool:
+    """Open the next wave when this one is over, or halt the run when too many units failed; tell whether it did either.
+
+    Results from before the latest resume do not count: a person saw them and let the run go on.
+    """
+    if run.stop_share is None:
+        return False
+    run.refresh_from_db()
+    wave = run.items.filter(wave=run.wave)
+    results = wave.filter(state="done")
+    if run.resumed_at is not None:
+        results = results.filter(finished_at__gt=F("run__resumed_at"))
+    classes = Counter(dict(results.order_by().values_list("failure_class").annotate(Count("pk"))))
+    failed = sum(number for name, number in classes.items() if name not in kind.harmless)
+    over = not wave.exclude(state="done").exists()
+    left_open = any(classes[name] for name in kind.unfinished)
+    if left_open or ((over or classes.total() >= FEWEST) and failed > run.stop_share * classes.total()):
+        return _halt(run, classes, failed)
+    following = run.items.filter(wave__gt=run.wave).order_by("wave").values_list("wave", flat=True).first()
+    if not over or following is None:
+        return False
+    unworked = RunItem.objects.filter(run=OuterRef("pk"), wave__lte=run.wave).exclude(state="done")
+    opened = Run.objects.open().filter(~Exists(unworked), pk=run.pk, wave=run.wave).update(wave=following)
+    run.refresh_from_db()
+    return bool(opened)
+
+
+def _halt(run: Run, classes: Counter[str], failed: int) -> bool:
+    counts = ", ".join(f"{number} {name}" for name, number in classes.most_common())
+    reason = f"Too many failed in wave {run.wave + 1}: {failed} of {classes.total()} ({counts})."
+    words = (
+        f"{service.label_of(run)}, run {run.pk}, waits for a decision. {reason} Look at its units; then let it go on "
+        f"with run_resume {run.pk}, or cancel it."
+    )
+    return service.halt(run, reason=reason, words=words)

@@ -1,0 +1,92 @@
+"""What the tests of verifying, removing and offboarding share: customers, runs, and hands in the customers' tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from consent.customer_models import CustomerConsent
+from portal.runs import service
+from portal.runs.executor import Executor
+from portal.runs.kinds import Kind
+from portal.runs.models import Run
+from portal.sandbox.scenarios import application_id
+from portal.sandbox.world import GRAPH, Relationship
+from tenants.models import CustomerTenant
+from tests import builders
+from tests.consent import custody
+from tests.portal import Portal
+
+WANTED = {"User.Read.All", "Directory.Read.All"}
+
+
+def connect_customers(portal: Portal, *, consented: int = 3) -> list[CustomerTenant]:
+    """Onboard the partner and store its customers; the first of them hold our consent."""
+    portal.onboard()
+    customers = [
+        builders.customer(portal.partner, tenant_id=tenant_id)
+        for tenant_id in portal.sandbox.world.customers[portal.partner.tenant_id]
+    ]
+    for customer in customers[:consented]:
+        custody.consent_directly(portal, customer, set(WANTED))
+        CustomerConsent.objects.create(customer=customer, registration=portal.registration)
+    return customers
+
+
+def work(kind: Kind, scope: Mapping[str, Any], *, concurrency: int = 4, **options: Any) -> Run:
+    """Work a run of this kind to its end."""
+    run, _ = service.start(kind, scope=scope, options=options, actor=builders.ACTOR, concurrency=concurrency)
+    Executor(run).work()
+    run.refresh_from_db()
+    return run
+
+
+def classes(run: Run) -> dict[str, int]:
+    """Count the outcomes of a run."""
+    return dict(service.summary(run).classes)
+
+
+def change_scopes(portal: Portal, customer: CustomerTenant, scopes: set[str]) -> None:
+    """Somebody in the customer's tenant edits our grant; nothing left means that it is gone."""
+    tenant = portal.sandbox.world.tenants[customer.tenant_id]
+    principal = tenant.principal_of(application_id())
+    assert principal is not None
+    for grant in [one for one in tenant.grants.values() if one.client == principal.object_id]:
+        del tenant.grants[grant.grant_id]
+    if scopes:
+        tenant.grant(application_id(), GRAPH, set(scopes))
+
+
+def delete_application(portal: Portal, customer: CustomerTenant) -> None:
+    """Somebody in the customer's tenant deletes our enterprise application."""
+    change_scopes(portal, customer, set())
+    tenant = portal.sandbox.world.tenants[customer.tenant_id]
+    principal = tenant.principal_of(application_id())
+    assert principal is not None
+    del tenant.principals[principal.object_id]
+
+
+def relationship(portal: Portal, customer: CustomerTenant) -> Relationship:
+    return next(one for one in portal.sandbox.world.relationships if one.customer == customer.tenant_id)
+
+
+def end_relationship(portal: Portal, customer: CustomerTenant) -> None:
+    one = relationship(portal, customer)
+    one.status, one.ends = "expired", portal.sandbox.world.now() - 60
+
+
+def consent_of(customer: CustomerTenant) -> CustomerConsent:
+    return CustomerConsent.objects.get(customer=customer)
+
+
+def holds(portal: Portal, customer: CustomerTenant) -> set[str]:
+    """What the tenant holds of our application, from the sandbox's own books."""
+    tenant = portal.sandbox.world.tenants[customer.tenant_id]
+    principal = tenant.principal_of(application_id())
+    if principal is None:
+        return set()
+    return {scope for one in tenant.grants.values() if one.client == principal.object_id for scope in one.scopes}
+
+
+def booked(portal: Portal, operation: str) -> list[dict[str, Any]]:
+    return [line for line in portal.sandbox.world.ledger if line["operation"] == operation]

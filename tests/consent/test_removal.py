@@ -1,0 +1,313 @@
+"""remove_consent: what was removed is proven by a read; what cannot be read is not called absent."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from consent import clients
+from consent.application_consents import ApplicationConsentClient
+from consent.customer_models import CustomerConsent
+from consent.customers import push
+from consent.removal import CONSENT_REMOVE
+from consent.verifying import CONSENT_VERIFY
+from portal.audit.models import AuditEvent
+from portal.incidents.models import Incident
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from portal.microsoft.identifiers import RequestId, new_correlation_id
+from portal.runs.models import Run
+from portal.sandbox.world import DIRECTORY_READERS, Fault, Refusal
+from tenants.models import CustomerTenant, PartnerTenant
+from tests import builders
+from tests.consent import custody
+from tests.consent import customer_desk as desk
+from tests.portal import Portal
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def granted(portal: Portal) -> list[CustomerTenant]:
+    """Three customers that hold our consent, which the portal has not read yet."""
+    return desk.connect_customers(portal)
+
+
+def remove(portal: Portal, **scope: Any) -> dict[str, int]:
+    options = {"wait": scope.pop("wait", 0)}
+    return desk.classes(desk.work(CONSENT_REMOVE, scope or {"partner": [portal.partner.tenant_id]}, **options))
+
+
+def message(customer: CustomerTenant) -> str:
+    run = Run.objects.latest("pk")
+    return str(run.items.get(label=customer.company_name).message)
+
+
+# --- the good way ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+def test_a_removed_consent_is_proven_absent_with_what_was_there_before(
+    portal: Portal, granted: list[CustomerTenant], status: int
+) -> None:
+    portal.sandbox.world.switches["consent_delete_status"] = status
+
+    assert remove(portal, customer=[granted[0].tenant_id]) == {"ok": 1}
+
+    consent = desk.consent_of(granted[0])
+    after, before = consent.observations.all()
+    assert (before.state, before.evidence, before.changed_by) == ("granted", "directory", "first")
+    assert before.grants[0]["id"]
+    assert (after.state, after.evidence, after.changed_by) == ("absent", "sign_in", "us")
+    assert after.actor == builders.ACTOR.name
+    assert after.removed == {GRAPH_APPLICATION_ID: sorted(desk.WANTED)}
+    assert (consent.state, consent.actual_grants, consent.was_removed, consent.request_open) == (
+        "absent",
+        {},
+        True,
+        False,
+    )
+    assert [desk.holds(portal, customer) for customer in granted] == [set(), desk.WANTED, desk.WANTED]
+    assert list(
+        AuditEvent.objects.filter(action__startswith="customer_consent")
+        .order_by("sequence")
+        .values_list("action", "outcome")
+    ) == [
+        ("customer_consent.observed", "done"),
+        ("customer_consent.remove", "intent"),
+        ("customer_consent.observed", "done"),
+    ]
+    assert not CustomerConsent.objects.findings().exists()
+    assert portal.sandbox.world.crossings == []
+
+
+def test_what_is_not_there_is_not_asked_to_be_removed(portal: Portal, granted: list[CustomerTenant]) -> None:
+    desk.delete_application(portal, granted[0])
+
+    assert remove(portal, customer=[granted[0].tenant_id]) == {"ok": 1}
+
+    assert desk.booked(portal, "delete consent") == []
+    assert desk.consent_of(granted[0]).observations.get().state == "absent"
+
+
+def test_what_somebody_took_away_meanwhile_answers_404_and_is_proven_all_the_same(
+    portal: Portal, granted: list[CustomerTenant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ApplicationConsentClient.remove
+
+    def too_late(self: ApplicationConsentClient, **arguments: Any) -> None:
+        desk.delete_application(portal, granted[0])
+        real(self, **arguments)
+
+    monkeypatch.setattr(ApplicationConsentClient, "remove", too_late)
+
+    assert remove(portal, customer=[granted[0].tenant_id]) == {"ok": 1}
+
+    assert [line["status"] for line in desk.booked(portal, "delete consent")] == [404]
+    assert desk.consent_of(granted[0]).state == "absent"
+
+
+def test_after_a_removal_a_later_check_is_good_and_a_consent_that_comes_back_is_drift(
+    portal: Portal, granted: list[CustomerTenant]
+) -> None:
+    remove(portal)
+    assert desk.classes(desk.work(CONSENT_VERIFY, {})) == {"ok": 3}
+
+    custody.consent_directly(portal, granted[0], set(desk.WANTED))
+
+    assert desk.classes(desk.work(CONSENT_VERIFY, {})) == {"granted": 1, "ok": 2}
+    assert Incident.objects.open().filter(cause="consent_drift").exists()
+    assert list(CustomerConsent.objects.findings()) == [desk.consent_of(granted[0])]
+
+
+def test_a_removed_customer_can_be_consented_again_and_removed_again_by_other_requests(
+    portal: Portal, granted: list[CustomerTenant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal.sandbox.world.switches["idempotent"] = True
+    sent: list[RequestId] = []
+    real = ApplicationConsentClient.remove
+
+    def noted(self: ApplicationConsentClient, **arguments: Any) -> None:
+        sent.append(arguments["request_id"])
+        real(self, **arguments)
+
+    monkeypatch.setattr(ApplicationConsentClient, "remove", noted)
+    customer = granted[0]
+    remove(portal, customer=[customer.tenant_id])
+    tools = clients.customer_clients(portal.consent(), customer, new_correlation_id())
+    assert push(customer, portal.registration, tools, actor=builders.ACTOR).state == "granted"
+
+    assert remove(portal, customer=[customer.tenant_id]) == {"ok": 1}
+
+    assert len(set(sent)) == 2
+    assert desk.holds(portal, customer) == set()
+
+
+# --- accepted is not removed ----------------------------------------------------------------------------------------
+
+
+def test_a_204_that_removes_nothing_is_never_called_absent(portal: Portal, granted: list[CustomerTenant]) -> None:
+    portal.sandbox.world.switches |= {"consent_removes_nothing": True, "consent_delete_status": 204}
+
+    assert remove(portal, customer=[granted[0].tenant_id]) == {"still_there": 1}
+
+    consent = desk.consent_of(granted[0])
+    assert [line["status"] for line in desk.booked(portal, "delete consent")] == [204]
+    assert (consent.state, consent.owner) == ("granted", "microsoft")
+    assert "still shows the consent" in consent.reason
+    assert set(consent.observations.values_list("state", flat=True)) == {"granted"}
+    assert list(CustomerConsent.objects.findings()) == [consent]
+    assert desk.classes(desk.work(CONSENT_VERIFY, {"customer": [granted[0].tenant_id]})) == {"granted": 1}
+
+
+@pytest.mark.req("R-20")
+@pytest.mark.parametrize("close", ["before", "after"])
+def test_a_lost_answer_is_looked_up_and_a_repeat_is_the_same_request(
+    portal: Portal, granted: list[CustomerTenant], monkeypatch: pytest.MonkeyPatch, close: str
+) -> None:
+    sent: list[RequestId] = []
+    real = ApplicationConsentClient.remove
+
+    def noted(self: ApplicationConsentClient, **arguments: Any) -> None:
+        sent.append(arguments["request_id"])
+        real(self, **arguments)
+
+    monkeypatch.setattr(ApplicationConsentClient, "remove", noted)
+    portal.sandbox.world.faults.append(Fault(service="partnercenter", path="applicationconsents", close=close))
+
+    assert remove(portal, customer=[granted[0].tenant_id]) == {"ok": 1}
+
+    assert desk.holds(portal, granted[0]) == set()
+    assert len(set(sent)) == 1
+    assert len(sent) == (2 if close == "before" else 1)
+    assert desk.consent_of(granted[0]).observations.first().changed_by == "us"  # type: ignore[union-attr]
+
+
+# --- what cannot be proven, or not be done --------------------------------------------------------------------------
+
+
+def test_a_tenant_that_locks_us_out_after_the_removal_is_unknown_with_the_reason(
+    portal: Portal, granted: list[CustomerTenant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ApplicationConsentClient.remove
+
+    def locked_out_then(self: ApplicationConsentClient, **arguments: Any) -> None:
+        real(self, **arguments)
+        portal.sandbox.world.refusals.append(Refusal(code=53003, tenant_id=granted[0].tenant_id, times=99))
+
+    monkeypatch.setattr(ApplicationConsentClient, "remove", locked_out_then)
+
+    assert remove(portal, customer=[granted[0].tenant_id]) == {"not_proven": 1}
+
+    consent = desk.consent_of(granted[0])
+    assert consent.state == "unknown"
+    assert consent.reason.startswith("The removal was sent, but its result could not be read: ")
+    assert consent.owner
+    assert list(CustomerConsent.objects.findings()) == [consent]
+    assert AuditEvent.objects.filter(action="customer_consent.remove", outcome="failed").count() == 1
+
+    portal.sandbox.world.refusals.clear()
+    desk.work(CONSENT_VERIFY, {})
+    newest = desk.consent_of(granted[0]).observations.first()
+    assert newest is not None
+    assert (newest.state, newest.changed_by) == ("absent", "us")
+
+
+@pytest.mark.req("R-24")
+def test_a_relationship_that_ended_is_said_as_that_nothing_is_sent_and_the_others_go_on(
+    portal: Portal, granted: list[CustomerTenant]
+) -> None:
+    desk.work(CONSENT_VERIFY, {})
+    desk.end_relationship(portal, granted[0])
+
+    assert remove(portal) == {"ok": 2, "refused": 1}
+
+    consent = desk.consent_of(granted[0])
+    assert (consent.state, consent.unread_owner) == ("granted", "partner")
+    assert "No active GDAP relationship" in consent.unread_reason
+    assert "can delete the enterprise application" in message(granted[0])
+    assert len(desk.booked(portal, "delete consent")) == 2
+    assert desk.holds(portal, granted[0]) == desk.WANTED
+
+
+@pytest.mark.req("R-24")
+def test_a_missing_role_is_this_customers_failure(portal: Portal, granted: list[CustomerTenant]) -> None:
+    for assignment in desk.relationship(portal, granted[0]).assignments:
+        assignment.roles = {DIRECTORY_READERS}
+
+    assert remove(portal) == {"not_permitted": 1, "ok": 2}
+
+    consent = desk.consent_of(granted[0])
+    assert consent.state == "granted"
+    assert consent.reason.startswith("Not removed: ")
+    assert consent.owner
+    assert desk.holds(portal, granted[0]) == desk.WANTED
+
+
+@pytest.mark.req("S-53")
+def test_a_partner_disabled_during_the_run_gets_no_further_call(
+    portal: Portal, granted: list[CustomerTenant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = clients.customer_clients
+
+    def disabled_first(*arguments: Any) -> Any:
+        PartnerTenant.objects.update(state="disabled")
+        return real(*arguments)
+
+    monkeypatch.setattr(clients, "customer_clients", disabled_first)
+
+    classes = remove(portal)
+
+    assert "ok" not in classes
+    assert desk.booked(portal, "delete consent") == []
+    assert [desk.holds(portal, customer) for customer in granted] == [desk.WANTED] * 3
+
+
+@pytest.mark.req("S-52")
+@pytest.mark.parametrize("own", ["partner", "vendor"])
+def test_the_partners_and_our_own_tenant_are_never_touched(
+    portal: Portal, granted: list[CustomerTenant], own: str
+) -> None:
+    tenant_id = portal.partner.tenant_id if own == "partner" else portal.registration.home_tenant_id
+    CustomerTenant.objects.filter(pk=granted[0].pk).update(tenant_id=tenant_id)
+    calls = len(portal.sandbox.world.ledger)
+
+    assert remove(portal, customer=[tenant_id]) == {"refused": 1}
+
+    assert len(portal.sandbox.world.ledger) == calls
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_choice_or_without_yes_nothing_is_sent(portal: Portal, granted: list[CustomerTenant]) -> None:
+    calls = len(portal.sandbox.world.ledger)
+    for arguments, words in (
+        (["--yes"], "Choose customers"),
+        (["--partner", portal.partner.tenant_id], "3 customer tenants would lose our application"),
+    ):
+        with pytest.raises(CommandError, match=words) as refused:
+            call_command("remove_consent", *arguments)
+        assert refused.value.returncode == 2
+    call_command("remove_consent", "--partner", portal.partner.tenant_id, "--dry-run", stdout=StringIO())
+
+    assert len(portal.sandbox.world.ledger) == calls
+    assert not Run.objects.exists()
+
+
+def test_the_command_says_for_each_customer_what_became_of_it(portal: Portal, granted: list[CustomerTenant]) -> None:
+    out = StringIO()
+    CustomerConsent.objects.update(requested_at=timezone.now() - timedelta(days=30), requested_hash="0" * 64)
+
+    call_command("remove_consent", "--partner", portal.partner.tenant_id, "--yes", "--json", stdout=out)
+
+    *lines, last = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert {line["customer"] for line in lines} == {customer.tenant_id for customer in granted}
+    assert {(line["state"], line["proof"]) for line in lines} == {("absent", "sign_in")}
+    assert lines[0]["removed"] == {GRAPH_APPLICATION_ID: sorted(desk.WANTED)}
+    assert last["summary"]["classes"] == {"ok": 3}
