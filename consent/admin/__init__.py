@@ -1,5 +1,5 @@
 """The consent pages of the admin. Importing a module registers its pages."""
 
-from consent.admin import campaigns, consents, credentials, links, registrations, tokens
+from consent.admin import campaigns, consents, credentials, customers, links, offboardings, registrations, tokens
 
-__all__ = ["campaigns", "consents", "credentials", "links", "registrations", "tokens"]
+__all__ = ["campaigns", "consents", "credentials", "customers", "links", "offboardings", "registrations", "tokens"]
