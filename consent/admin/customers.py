@@ -228,7 +228,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     @admin.display(ordering="state", description="State")
     def shown_state(self, consent: CustomerConsent) -> str:
         shown = _state(consent.state)
-        return described(shown, "not readable since then") if consent.unread_since else shown
+        return described(shown, "not readable now") if consent.unread_since else shown
 
     @admin.display(description="Reason")
     def why(self, consent: CustomerConsent) -> str:
