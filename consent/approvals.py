@@ -123,6 +123,7 @@ def approve(
             object_id=ObjectId(waiting.object_id),
             scopes=frozenset(waiting.granted_scopes),
             mfa=proven.mfa,
+            amr=proven.amr,
             checks=proven.checks,
         ),
         actor=actor,

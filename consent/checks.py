@@ -16,11 +16,13 @@ from django.utils import timezone
 from consent import alarms, health
 from consent.custody import IdentityMismatch, TokenUnavailable
 from consent.health import CONFIRM_AFTER
+from consent.id_tokens import sign_in_methods
 from consent.models import PartnerConsent
 from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, InteractionRequired, MfaRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
+from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tenants.partner_center import OrganizationProfile, PartnerCenterClient
 
@@ -81,9 +83,17 @@ def check_token(consent: PartnerConsent, client: PartnerCenterClient, *, actor: 
 
 
 def judge(
-    consent: PartnerConsent, organization_profile: Callable[[], OrganizationProfile], correlation_id: CorrelationId
+    consent: PartnerConsent,
+    organization_profile: Callable[[], OrganizationProfile],
+    correlation_id: CorrelationId,
+    *,
+    access_token: Callable[[], Secret | None] = lambda: None,
 ) -> Verdict:
-    """Ask for the partner's own profile, which redeems its token on the way, and say what that shows. No query."""
+    """Ask for the partner's own profile, which redeems its token on the way, and say what that shows. No query.
+
+    Args:
+        access_token: the token that was used for it, to note what it says about the sign-in.
+    """
     try:
         profile = organization_profile()
     except TokenUnavailable as unavailable:
@@ -121,7 +131,7 @@ def judge(
             "",
             correlation_id,
         )
-    columns = {
+    columns: dict[str, Any] = {
         "state": State.CONNECTED if healthy else State.MFA_MISSING,
         "mfa": mfa,
         "mfa_checked_at": now,
@@ -136,6 +146,8 @@ def judge(
         "failures": 0,
         "next_try_at": health.try_after_success(consent, now),
     }
+    if (token := access_token()) is not None:
+        columns["amr"] = sign_in_methods(token)
     if health.outlived(consent, now):
         columns["sign_in_lifetime"] = None  # the policy that named it holds no longer
     return Verdict(

@@ -92,27 +92,28 @@ class Certificate:
             made, assertion = self._cache.get(place, (float("-inf"), Secret("")))
             if time.monotonic() - made < ASSERTION_SECONDS - _RENEW_SECONDS:
                 return assertion
-            now = int(time.time())
-            assertion = Secret(
-                jwt.encode(
-                    {
-                        "aud": token_endpoint,
-                        "iss": application_id,
-                        "sub": application_id,
-                        "jti": str(uuid.uuid4()),
-                        "nbf": now - 60,
-                        "iat": now,
-                        "exp": now + ASSERTION_SECONDS,
-                    },
-                    self._key,
-                    algorithm="PS256",
-                    headers=self._header,
-                )
+        now = int(time.time())
+        assertion = Secret(  # signed outside the lock, or all threads would stand in line for it
+            jwt.encode(
+                {
+                    "aud": token_endpoint,
+                    "iss": application_id,
+                    "sub": application_id,
+                    "jti": str(uuid.uuid4()),
+                    "nbf": now - 60,
+                    "iat": now,
+                    "exp": now + ASSERTION_SECONDS,
+                },
+                self._key,
+                algorithm="PS256",
+                headers=self._header,
             )
+        )
+        with self._lock:
             if len(self._cache) > 1000:  # one entry per tenant endpoint; far more are only old ones
                 self._cache.clear()
             self._cache[place] = (time.monotonic(), assertion)
-            return assertion
+        return assertion
 
 
 class FederatedCredential:

@@ -96,6 +96,7 @@ class NewConsent:
     object_id: ObjectId
     scopes: frozenset[str]
     mfa: PartnerConsent.Mfa
+    amr: tuple[str, ...]
     checks: list[dict[str, str]]
 
 
@@ -259,6 +260,7 @@ class Custody:
                     granted_scopes=sorted(new.scopes),
                     permission_set_version=registration.permission_set_version,
                     mfa=new.mfa,
+                    amr=new.amr,
                     mfa_checked_at=now,
                     last_success_at=now,
                     last_try_at=now,

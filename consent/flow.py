@@ -307,6 +307,7 @@ def _keep(
         object_id=identity.object_id,
         scopes=scopes,
         mfa=proven.mfa,
+        amr=proven.amr,
         checks=proven.checks,
     )
     correlation_id = CorrelationId(flow.correlation_id)

@@ -126,11 +126,26 @@ def forecast(consent: PartnerConsent, gdap_end: datetime | None) -> Forecast:
     return Forecast(at=at, cause=cause)
 
 
+_INPUTS = (
+    "partner_id",
+    "state",
+    "generation",
+    "stored_at",
+    "consented_at",
+    "sign_in_lifetime",
+    "forecast_at",
+    "forecast_cause",
+    "alerted_days",
+    "registration__credential__expires_at",
+)
+
+
 def refresh(keys: Iterable[int]) -> None:
     """Work out forecast and alerts of these consents anew, and write what changed. Four queries for any number of rows
     that end alike; call it in the transaction that changed an input, or after it.
     """
-    rows = list(PartnerConsent.objects.filter(pk__in=list(keys)).select_related("registration__credential"))
+    consents = PartnerConsent.objects.filter(pk__in=list(keys)).select_related("registration__credential")
+    rows = list(consents.only(*_INPUTS))
     now = timezone.now()
     ends = gdap_ends((row.partner_id for row in rows), now) if rows else {}
     changed: dict[Forecast, list[int]] = {}

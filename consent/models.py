@@ -361,6 +361,7 @@ class PartnerConsent(models.Model):
     # Health: only what a real redemption and a real Partner Center answer showed.
     mfa = models.CharField("MFA", max_length=8, choices=Mfa, default=Mfa.UNPROVEN)
     mfa_checked_at = models.DateTimeField("MFA checked at", null=True)
+    amr = models.JSONField(default=list, help_text="Sign-in methods that the access token names")
     last_success_at = models.DateTimeField(null=True)
     last_try_at = models.DateTimeField(null=True, db_index=True)
     last_problem = models.CharField(max_length=60, blank=True, help_text="Class of the last failure; else empty")

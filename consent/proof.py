@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from consent.accounts import GLOBAL_ADMINISTRATOR, AccountClient, Standing
 from consent.entra import EntraClient, TokenResponse
-from consent.id_tokens import IdTokenValidator, unverified_claims
+from consent.id_tokens import IdTokenValidator, sign_in_methods, unverified_claims
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.tokens import Audience, TokenService
 from consent.vault.base import Vault
@@ -60,6 +60,7 @@ class Proven:
 
     refresh_token: Secret
     mfa: PartnerConsent.Mfa
+    amr: tuple[str, ...]
     checks: list[dict[str, str]]
 
 
@@ -103,7 +104,12 @@ def prove(
     newest, standing = _standing(partner, registration, newest, tools, correlation_id)
     if standing.is_member is False:
         raise GuestAccount
-    return Proven(refresh_token=newest, mfa=mfa, checks=_checks(mfa, answer, standing))
+    return Proven(
+        refresh_token=newest,
+        mfa=mfa,
+        amr=sign_in_methods(answer.access_token),
+        checks=_checks(mfa, answer, standing),
+    )
 
 
 def _standing(

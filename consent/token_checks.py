@@ -81,13 +81,15 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Check]:
 def work(key: int, check: Check, context: Context) -> Outcome:
     """Redeem the partner's token and ask for its profile. No query."""
     correlation_id = CorrelationId(context.correlation_id(key))
+    token: Secret | None = None
 
     def organization_profile() -> OrganizationProfile:
-        token = _redeem(check, correlation_id)
+        nonlocal token
+        redeemed = token = _redeem(check, correlation_id)
         own_cloud = clients.cloud(check.consent.partner.cloud)
-        return clients.partner_center(own_cloud, lambda: token, correlation_id).organization_profile()
+        return clients.partner_center(own_cloud, lambda: redeemed, correlation_id).organization_profile()
 
-    verdict = judge(check.consent, organization_profile, correlation_id)
+    verdict = judge(check.consent, organization_profile, correlation_id, access_token=lambda: token)
     result = verdict.result
     return Outcome(
         failure_class=result.failure_class,

@@ -95,6 +95,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "next_try_at",
         "mfa",
         "mfa_checked_at",
+        "amr",
     ]
     list_display = ["partner", "shown_state", "what_next", "ends", "age", "last_success", "mfa"]
     list_filter = ["state", "last_owner", EndsFilter, "forecast_cause", "last_class", AgeFilter, "mfa", "registration"]
@@ -104,7 +105,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     fieldsets = [
         (None, {"fields": ["partner", "registration", "shown_state", "what_next", "ends", "age", "next_try"]}),
         ("Checks", {"fields": ["last_success", "last_try", "last_class", "last_owner", "last_code", "last_message"]}),
-        ("Sign-in", {"fields": ["consented", "account", "permissions", "shown_mfa", "shown_checks"]}),
+        ("Sign-in", {"fields": ["consented", "account", "permissions", "shown_mfa", "shown_amr", "shown_checks"]}),
         ("Token", {"fields": ["generation", "stored", "short_fingerprint", "policy"]}),
     ]
 
@@ -177,6 +178,12 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         head = badge(consent.get_mfa_display(), tones.get(PartnerConsent.Mfa(consent.mfa), Tone.WARN))
         seen = f" Seen {consent.mfa_checked_at:%Y-%m-%d %H:%M} UTC." if consent.mfa_checked_at else ""
         return described(head, _MFA_SOURCES[PartnerConsent.Mfa(consent.mfa)] + seen)
+
+    @admin.display(description="Sign-in methods")
+    def shown_amr(self, consent: PartnerConsent) -> str:
+        if not consent.amr:
+            return "The access token names none."
+        return described(words(consent.amr), "As the access token's amr says. Whether that is MFA says Partner Center.")
 
     @admin.display(description="Proven at the sign-in")
     def shown_checks(self, consent: PartnerConsent) -> str:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
@@ -46,6 +45,7 @@ READ_SECONDS = 20.0
 TOTAL_SECONDS = 30.0  # R-13; of one call, whatever the server does
 MAX_BODY_BYTES = 1_000_000  # R-25; the largest documented answer is a tenth of it
 MAX_WIRE_BYTES = 2 * MAX_BODY_BYTES  # of one answer with its head; http.client has ways to read without asking us
+MOST_IN_FLIGHT = 256  # requests of one process to one host
 MAX_PAGES = 1000  # of one list; at 300 to 500 items each far more than any partner's customers
 MAX_RETRY_AFTER_SECONDS = 300.0  # R-16
 DEFAULT_RETRY_AFTER_SECONDS = 60.0  # Partner Center: when a 429 names no time
@@ -191,7 +191,7 @@ class GuardedSession(requests.Session):
         is_allowed: decides on ``host[:port]`` of every request.
         ca_file: PEM bundle to trust instead of the public authorities (private CA of an inspecting proxy, sandbox).
         proxies: as for requests; the environment is never read.
-        pool_size: connections kept per host; as large as the number of threads.
+        pool_size: connections kept per host; at least as many as threads call it at once, or they are made anew.
         loopback: resolve every name to this machine; only for test endpoints below ``.localhost``.
 
     Raises on use:
@@ -205,19 +205,41 @@ class GuardedSession(requests.Session):
         is_allowed: Callable[[str], bool],
         ca_file: str | None = None,
         proxies: Mapping[str, str] | None = None,
-        pool_size: int = 64,
+        pool_size: int = MOST_IN_FLIGHT,
         loopback: bool = False,
     ) -> None:
         super().__init__()
         self.trust_env = False
-        # One jar would carry what one tenant's answer set into the requests of all others (S-38).
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.proxies = dict(proxies or {})
         self.breakers = Breakers()
         self._is_allowed = is_allowed
         self._loopback = loopback
         self.adapters.clear()
         self.mount("https://", _Adapter(_ssl_context(ca_file), pool_size=pool_size, loopback=loopback))
+
+    def request(  # type: ignore[override]
+        self,
+        method: str | bytes,
+        url: str | bytes,
+        params: Any = None,
+        data: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        json: Any = None,
+        timeout: Any = None,
+        **unused: Any,
+    ) -> Response:
+        """Send one request. What requests would add from cookies, hooks and environment is never wanted here."""
+        prepared = PreparedRequest()
+        prepared.prepare(
+            method=str(method),
+            url=url,
+            headers={**self.headers, **(headers or {})},
+            params=params,
+            data=data,
+            json=json,
+        )
+        return self.send(prepared, timeout=timeout)
 
     def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
         _clock.sent = False
@@ -226,11 +248,7 @@ class GuardedSession(requests.Session):
             raise DestinationRefused("an address outside this deployment's hosts was about to be called")
         if self._loopback and not (parts.hostname or "").endswith(".localhost"):
             raise DestinationRefused("with test endpoints only names below .localhost are called")
-        timeout = kwargs.get("timeout")
-        if timeout is None:
-            kwargs["timeout"] = (CONNECT_SECONDS, READ_SECONDS)
-        kwargs["allow_redirects"] = False
-        kwargs["stream"] = True
+        timeout = kwargs.get("timeout") or (CONNECT_SECONDS, READ_SECONDS)
         pace: Pace | None = getattr(_clock, "pace", None)
         if pace is not None:
             pace.wait(parts.netloc, parts.path)
@@ -242,7 +260,10 @@ class GuardedSession(requests.Session):
                 raise requests.exceptions.ConnectionError("this host gave no answer lately and is left alone")
             _clock.received = 0
             try:
-                response = super().send(request, **kwargs)
+                # Straight to the transport: no redirect is followed, and no cookie that one tenant's answer set goes
+                # out with the requests of all others (S-38).
+                adapter = self.get_adapter(request.url or "")
+                response = adapter.send(request, stream=True, timeout=timeout, proxies=self.proxies)
                 _read_body(response)
             except requests.exceptions.ContentDecodingError:
                 raise
@@ -258,9 +279,6 @@ class GuardedSession(requests.Session):
             seconds = time.monotonic() - began
             pace.answered(parts.netloc, parts.path, response.status_code, retry_after, seconds)
         return response
-
-    def get_redirect_target(self, resp: Response) -> None:
-        """Know of no redirect: requests would read a redirect's body without our limits to prepare the next one."""
 
 
 def _read_body(response: Response) -> None:

@@ -41,7 +41,8 @@ MOST_TRIES = 5  # R-16, R-32
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds, R-16
 _RETRIES_ALLOWED = 0.1  # of what was worked, R-16; and always:
 _RETRIES_FREE = 10
-_FLUSH_SECONDS = 0.1  # so long a result may lie in memory: what a kill there costs is worked twice
+_FLUSH_SECONDS = 0.25  # so long a result may lie in memory: what a kill there costs is worked twice
+_READY = 0.5  # units that lie ready for each thread, so that none waits while this one writes
 _IDLE_SECONDS = 0.5
 _STOP_SECONDS = 30.0  # R-28
 _RECONNECT_SECONDS = 90.0  # R-36
@@ -138,7 +139,7 @@ class Executor:
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._tries = self._retries = 0
         self._lease_until = self._next_beat = self._next_claim = self._next_report = 0.0
-        self._stopping = False
+        self._stopping = self._ending = False
         self._context = Context(
             run_id=run.pk,
             actor=service.actor_of_run(run),
@@ -161,7 +162,7 @@ class Executor:
         return Progress(
             total=self.run.total,
             done=self._done_before + sum(self._classes.values()),
-            running=len(self._running),
+            running=min(len(self._running), self._size),
             classes=self._classes,
             rate=(last[1] - first[1]) / passed if passed > 0 else 0.0,
             slowest=self._pacer.slowest(),
@@ -176,7 +177,7 @@ class Executor:
         """
         self._row = service.enter(self.run, LEASE)
         self._pool = Pool(self._size)
-        self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, inline=self._size == 1)
+        self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, threads=self._size)
         try:
             self._beat()
             seen = self.run.items.filter(state="done").exclude(systemic=True)
@@ -240,6 +241,7 @@ class Executor:
 
     def _end(self, ending: Ending) -> Ending:
         """Take nothing new, give the units that were begun their time, and write what they brought."""
+        self._ending = True
         for held in self._waiting:
             self._give_back(held, 0.0)
         self._waiting.clear()
@@ -340,7 +342,7 @@ class Executor:
         share = max(math.ceil(self._size / max(groups, 1)), 1)
         if self.kind.per_group:
             share = min(share, self.kind.per_group)
-        room = self._watch.room(self._size) - len(self._running)
+        room = self._watch.room(self._size, ready=int(self._size * _READY)) - len(self._running)
         passed: list[Held] = []
         while room > 0 and self._waiting:
             held = self._waiting.popleft()
@@ -364,6 +366,8 @@ class Executor:
 
     def _work_one(self, held: Held) -> tuple[Held, Outcome | None]:
         """Work one unit, in a thread of the pool; None when nothing more may be sent."""
+        if self._ending or not self._may_call():  # it lay ready, and must not be begun any more (R-27)
+            return held, None
         try:
             place = Place(*self.kind.place(held.subject), held.item.group)
             with time_budget(self.kind.seconds), self._pacer.unit(place):

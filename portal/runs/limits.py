@@ -32,7 +32,7 @@ def rule_of(netloc: str, path: str) -> Rule:
     return Rule(f"other:{netloc}", settings.CALL_RATE)
 
 
-def pacer_for(run: Run, *, alive: Callable[[], bool], thirsty: Callable[[], None], inline: bool) -> Pacer:
+def pacer_for(run: Run, *, alive: Callable[[], bool], thirsty: Callable[[], None], threads: int) -> Pacer:
     """Return what paces the calls of one executor of this run."""
     return Pacer(
         rule_of=rule_of,
@@ -40,5 +40,6 @@ def pacer_for(run: Run, *, alive: Callable[[], bool], thirsty: Callable[[], None
         run_rule=Rule(f"run:{run.pk}", run.rate, per_application=False) if run.rate else None,
         alive=alive,
         thirsty=thirsty,
-        inline=inline,
+        threads=threads,
+        inline=threads == 1,
     )

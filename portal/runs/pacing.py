@@ -68,15 +68,27 @@ class _Limit:
     name: str
     nominal: float
     saved_seconds: float
+    stocked: threading.Condition
+    size: int  # times fetched at once: twice as many when they ran out, half as many when most were not used
     times: deque[float] = field(default_factory=deque)
-    asked: int = 0  # calls since times were last fetched
+    asked: bool = False  # whether anybody called since times were last fetched
+    ran_out: bool = False
     waiting: int = 0
     unused: int = 0  # times that passed since then without a call
-    size: int = 1  # times fetched at once: twice as many when all were used, half as many when some were not
     held_until: float = 0.0
     complaints: deque[tuple[float, int]] = field(default_factory=deque)
     answers: int = 0
     to_report: float | None = None
+
+    def forget_the_past(self, now: float) -> None:
+        while self.times and self.times[0] < now - self.saved_seconds:
+            self.times.popleft()
+            self.unused += 1
+
+    def is_ready(self, now: float) -> bool:
+        """Tell whether a call may leave this moment."""
+        self.forget_the_past(now)
+        return bool(self.times) and self.times[0] <= now and self.held_until <= now
 
 
 @dataclass(slots=True)
@@ -106,6 +118,8 @@ class Pacer:
         run_rule: the run's own limit.
         alive: tells whether the executor still holds its lease and wants to go on.
         thirsty: called from any thread when times ran out; wakes the thread that replenishes.
+        threads: how many call at once; so many times are kept in stock, or half a second of a limit if that is less.
+        inline: whether the only thread that calls is also the one that replenishes.
     """
 
     def __init__(
@@ -116,6 +130,7 @@ class Pacer:
         run_rule: Rule | None,
         alive: Callable[[], bool],
         thirsty: Callable[[], None],
+        threads: int = 1,
         inline: bool = False,
     ) -> None:
         self._rule_of = rule_of
@@ -123,8 +138,9 @@ class Pacer:
         self._run_rule = run_rule
         self._alive = alive
         self._thirsty = thirsty
+        self._threads = threads
         self._inline = inline
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._limits: dict[str, _Limit] = {}
         self._shares: OrderedDict[tuple[int, str], _Share] = OrderedDict()
         self._local = threading.local()
@@ -148,19 +164,35 @@ class Pacer:
             Halted: the executor stops.
             Throttled: it would take longer than the unit has; nothing was sent.
         """
+        self._check()
         place: Place = self._local.place
         rule = self._rule_of(netloc, path)
-        self._wait_share(place.group, rule.name)
-        if self._run_rule is not None:
-            self._wait_limit(self._run_rule, place)
-        self._wait_limit(rule, place)
+        rules = [rule] if self._run_rule is None else [self._run_rule, rule]
+        with self._lock:
+            may_leave = self._may_leave(place, rule.name, [self._limit(each, place) for each in rules])
+        if not may_leave:
+            self._wait_share(place.group, rule.name)
+            for each in rules:
+                self._wait_limit(each, place)
         self.calls += 1
+
+    def _may_leave(self, place: Place, service: str, limits: list[_Limit]) -> bool:
+        """Take what a call needs if all of it is there; the most frequent case, with the lock taken once."""
+        now = time.monotonic()
+        share = self._refilled_share(place.group, service, now)
+        if share.held_until > now or share.tokens < 1 or not all(limit.is_ready(now) for limit in limits):
+            return False
+        share.tokens -= 1
+        for limit in limits:
+            limit.times.popleft()
+            limit.asked = True
+        return True
 
     def answered(self, netloc: str, path: str, status: int, retry_after: float | None, seconds: float) -> None:
         """Learn from an answer; a 429 holds the partner, and when several partners get one, the application."""
         place: Place = self._local.place
         rule = self._rule_of(netloc, path)
-        with self._changed:
+        with self._lock:
             latency = self.latency.setdefault(rule.name, Latency())
             latency.calls += 1
             latency.seconds += seconds
@@ -184,19 +216,24 @@ class Pacer:
 
     def _wait_share(self, group: int, service: str) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 now = time.monotonic()
-                share = self._share(group, service, now)
-                rate = self._per_group / max(self.executors, 1)
-                size = max(self._per_group, 1.0)
-                share.tokens = min(size, share.tokens + (now - share.at) * rate)
-                share.at = now
+                share = self._refilled_share(group, service, now)
                 held = share.held_until - now
                 if held <= 0 and share.tokens >= 1:
                     share.tokens -= 1
                     return
-                pause = held if held > 0 else (1 - share.tokens) / rate
+                pause = held if held > 0 else (1 - share.tokens) / self._share_rate()
             self._sleep(pause, service)
+
+    def _share_rate(self) -> float:
+        return self._per_group / max(self.executors, 1)
+
+    def _refilled_share(self, group: int, service: str, now: float) -> _Share:
+        share = self._share(group, service, now)
+        share.tokens = min(max(self._per_group, 1.0), share.tokens + (now - share.at) * self._share_rate())
+        share.at = now
+        return share
 
     def _share(self, group: int, service: str, now: float) -> _Share:
         key = (group, service)
@@ -211,38 +248,40 @@ class Pacer:
 
     def _limit(self, rule: Rule, place: Place) -> _Limit:
         name = rule.limit(place)
-        if name not in self._limits:
-            self._limits[name] = _Limit(name, rule.rate, rule.saved_seconds)
-        return self._limits[name]
+        limit = self._limits.get(name)
+        if limit is None:
+            size = min(self._threads, _most_at_once(rule.rate))
+            condition = threading.Condition(self._lock)
+            limit = self._limits[name] = _Limit(name, rule.rate, rule.saved_seconds, condition, size)
+        return limit
 
     def _wait_limit(self, rule: Rule, place: Place) -> None:
-        with self._changed:
+        with self._lock:
             limit = self._limit(rule, place)
-            limit.asked += 1
+            limit.asked = True
             limit.waiting += 1
         try:
             while True:
                 self._check()
-                with self._changed:
+                with self._lock:
                     now = time.monotonic()
-                    while limit.times and limit.times[0] < now - limit.saved_seconds:
-                        limit.times.popleft()
-                        limit.unused += 1
+                    limit.forget_the_past(now)
                     if limit.times:
                         pause = limit.times.popleft() - now
                         break
                     held = limit.held_until - now
+                    limit.ran_out = limit.ran_out or held <= 0
                 if held > 0:
                     self._sleep(held, limit.name)
                 elif self._inline:
                     self.replenish()
                 else:
                     self._thirsty()
-                    with self._changed:
+                    with self._lock:
                         if not limit.times:
-                            self._changed.wait(0.25)
+                            limit.stocked.wait(0.25)
         finally:
-            with self._changed:
+            with self._lock:
                 limit.waiting -= 1
         if pause > 0:
             self._sleep(pause, limit.name)
@@ -266,46 +305,53 @@ class Pacer:
     def replenish(self) -> None:
         """Report complaints and fetch times for what is being asked for; at most one statement a limit."""
         now = time.monotonic()
-        with self._changed:
+        with self._lock:
             limits = list(self._limits.values())
         for limit in limits:
             if limit.to_report is not None:
                 hold, limit.to_report = limit.to_report, None
                 buckets.complain(limit.name, hold)
-            with self._changed:
+            with self._lock:
                 if limit.held_until > now:
                     continue
-                ahead = sum(1 for each in limit.times if each >= now - limit.saved_seconds)
-                if not (limit.asked or limit.waiting) or ahead >= max(limit.size / 2, limit.waiting, 1):
+                limit.forget_the_past(now)
+                if not (limit.asked or limit.waiting) or len(limit.times) >= max(limit.size / 2, limit.waiting, 1):
                     continue
-                size = max(limit.size // 2, 1) if limit.unused > limit.size / 2 else limit.size * 2
-                most = max(int(limit.nominal * HORIZON_SECONDS), 1)
-                calls = limit.size = min(max(size, limit.waiting), most)
-                limit.asked = limit.unused = 0
+                if limit.ran_out:
+                    limit.size *= 2
+                elif limit.unused > limit.size / 2:
+                    limit.size //= 2
+                calls = limit.size = min(max(limit.size, limit.waiting, 1), _most_at_once(limit.nominal))
+                limit.asked = limit.ran_out = False
+                limit.unused = 0
             grant = buckets.take(limit.name, limit.nominal, calls)
             first = time.monotonic() + grant.delay
-            with self._changed:
+            with self._lock:
                 limit.times.extend(first + number / grant.rate for number in range(grant.calls))
-                self._changed.notify_all()
+                limit.stocked.notify(grant.calls)
 
     def held_for(self, group: int) -> float:
         """Return how many seconds this partner has to wait, so that its units need not take up threads."""
         now = time.monotonic()
-        with self._changed:
+        with self._lock:
             shares = (self._shares.get((group, service)) for service in self.latency)
             return max((share.held_until - now for share in shares if share is not None), default=0.0)
 
     def all_held(self) -> bool:
         """Tell whether a whole limit is held, so that no new unit should begin."""
         now = time.monotonic()
-        with self._changed:
+        with self._lock:
             return any(limit.held_until > now for limit in self._limits.values())
 
     def slowest(self) -> Mapping[str, float]:
         """Return the mean seconds of a call, by service."""
-        with self._changed:
+        with self._lock:
             return {name: one.seconds / one.calls for name, one in self.latency.items() if one.calls}
 
     def throttled(self) -> int:
-        with self._changed:
+        with self._lock:
             return sum(one.throttled for one in self.latency.values())
+
+
+def _most_at_once(rate: float) -> int:
+    return max(int(rate * HORIZON_SECONDS), 1)

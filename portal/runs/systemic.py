@@ -30,9 +30,9 @@ class Watch:
         self._last: Outcome | None = None
         self._window: deque[bool] = deque(maxlen=WINDOW)
 
-    def room(self, size: int) -> int:
-        """Return how many units may be worked at once now."""
-        return size if self.proven else max(min(size, FIRST - self._bad), 0)
+    def room(self, size: int, *, ready: int = 0) -> int:
+        """Return how many units may be worked at once now, with those that may lie ready beside them."""
+        return size + ready if self.proven else max(min(size, FIRST - self._bad), 0)
 
     def saw(self, outcome: Outcome) -> None:
         """Take note of the outcome of one unit, or of one try of it."""

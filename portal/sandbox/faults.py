@@ -28,6 +28,8 @@ class Faults:
         self._releases += 1
 
     async def around(self, service: str, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if (latency := self._world.switches["latency"]) and service != "control":
+            await asyncio.sleep(latency)
         fault = self._take(service, request)
         if fault is None:
             return await handler(request)

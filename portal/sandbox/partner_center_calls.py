@@ -192,6 +192,9 @@ async def _perform(world: World, request: web.Request, name: str, operation: Ope
             call.limit(f"consents {call.app_id}", int(switches["consent_limit"]), 1, 1)
         elif "/customers" in request.path:
             call.limit(f"customers {call.partner.tenant_id}", int(switches["customer_limit"]), 60, 30)
+        elif "/profiles/" in request.path:
+            call.limit(f"profiles of {call.partner.tenant_id}", int(switches["profile_partner_limit"]), 10, 10)
+            call.limit(f"profiles {call.app_id}", int(switches["profile_limit"]), 1, 1)
         if switches["mfa_enforced"] and not mfa:
             raise _require_mfa(world)
         _authorize(call)

@@ -276,6 +276,7 @@ class Fault:
 
 # Points that Microsoft's documentation leaves open, and behaviours that change with time. Tests flip them.
 SWITCHES: dict[str, Any] = {
+    "latency": 0.0,  # seconds that every answer of Microsoft takes longer
     "rotation": "lenient",  # lenient: an old refresh token stays valid; strict: it dies when used
     "access_token_seconds": 4549,
     "refresh_idle_days": 90,
@@ -296,6 +297,8 @@ SWITCHES: dict[str, Any] = {
     "consent_visible_after": 0.0,  # seconds until grants reach Graph and token issuance
     "consent_limit": 0,  # > 0: requests per second and application
     "customer_limit": 0,  # > 0: requests per minute and tenant on customer resources
+    "profile_limit": 0,  # > 0: requests for the organization profile per second and application
+    "profile_partner_limit": 0,  # > 0: the same per ten seconds and tenant
     "retry_after": True,
     "page_limit": 500,
     "graph_page": 100,

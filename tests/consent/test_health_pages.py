@@ -133,6 +133,16 @@ def test_the_page_of_a_token_says_where_the_mfa_verdict_comes_from(db: None) -> 
     assert "no verdict is not a proof" in detail_of(staff, rows["Alder"])
 
 
+def test_the_page_of_a_token_shows_the_sign_in_methods_with_their_source(db: None) -> None:
+    rows = tokens()
+    staff = Staff()
+    assert "The access token names none." in detail_of(staff, rows["Alder"])
+    PartnerConsent.objects.update(amr=["pwd", "mfa"])
+    text = detail_of(staff, rows["Alder"])
+    assert "<code>pwd</code>" in text
+    assert "Whether that is MFA says Partner Center." in text
+
+
 def test_the_first_page_shows_who_must_act_and_what_ends_next(db: None, django_assert_num_queries: Any) -> None:
     tokens()
     request = RequestFactory().get("/")

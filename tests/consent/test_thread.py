@@ -45,6 +45,7 @@ def test_a_partner_is_onboarded_and_a_customer_granted(either_portal: Portal, cl
     assert "Northwind Cloud" in page.content.decode()
     consent = portal.consent()
     assert (consent.state, consent.mfa, consent.generation) == ("connected", "proven", 1)
+    assert consent.amr == ["pwd", "mfa"]
     portal.partner.refresh_from_db()
     assert portal.partner.state == PartnerTenant.State.CONNECTED
     assert ConsentFlow.objects.get().outcome == ConsentFlow.Outcome.CONNECTED

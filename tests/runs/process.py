@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 
@@ -16,10 +17,13 @@ def main(run: str, book: str, seconds: str, number: str, concurrency: str) -> in
     import django
 
     django.setup()
+    from portal.runs import executor
     from portal.runs.console import foreground, words_of
     from portal.runs.models import Run
     from tests.runs.work import Filed
 
+    if lease := float(os.environ.get("RUN_LEASE", "0")):
+        vars(executor).update(LEASE=timedelta(seconds=lease), HEARTBEAT_SECONDS=lease / 3)
     Filed(int(number), Path(book), float(seconds)).kind()
     if concurrency == "worker":
         from django.core.management import call_command

@@ -47,12 +47,12 @@ class Bench:
         self.run, _ = service.start(kind, scope={}, actor=builders.ACTOR)
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, concurrency: int | str = 4) -> subprocess.Popen[bytes]:
+    def start(self, concurrency: int | str = 4, *, lease: float = 0.0) -> subprocess.Popen[bytes]:
         arguments = [self.run.pk, self._book, self._seconds, self.number, concurrency]
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.runs.process", *map(str, arguments)],
             cwd=ROOT,
-            env=os.environ | {"TEST_DATABASE_URL": database()},
+            env=os.environ | {"TEST_DATABASE_URL": database(), "RUN_LEASE": str(lease)},
             stderr=subprocess.PIPE,
         )
         self._children.append(child)
@@ -181,11 +181,12 @@ def test_a_second_signal_stops_at_once(bench: Callable[..., Bench]) -> None:
 @pytest.mark.req("R-27")
 def test_a_frozen_process_whose_lease_ran_out_calls_and_writes_nothing_more(bench: Callable[..., Bench]) -> None:
     work = bench(number=300)
-    frozen = work.start()
+    frozen = work.start(lease=3.0)
     work.wait_for_calls(40)
     frozen.send_signal(signal.SIGSTOP)
     # As if on another machine: nobody can see that the process still exists, only that the lease is over.
-    Executor.objects.update(host="elsewhere", lease_until="2020-01-01T00:00:00Z")
+    Executor.objects.update(host="elsewhere")
+    work.wait_for(lambda: not Executor.objects.living().exists())
     assert work.start().wait(60) == 0
     assert_all_once(work)
     calls = len(work.calls())

@@ -65,6 +65,24 @@ def test_a_healthy_partner_costs_one_redemption_one_call_and_hardly_a_query(
     assert first_broken_sequence() is None
 
 
+@pytest.mark.req("S-18")
+@pytest.mark.req("R-45")
+def test_how_the_account_signed_in_is_noted_at_each_check_and_decides_nothing(portal: Portal) -> None:
+    consents = connect(portal, 3)
+    methods = {0: ["pwd", "mfa"], 1: ["fido", "mfa", "<b>", 7], 2: []}
+    for index, token in enumerate(portal.sandbox.world.refresh_tokens.values()):
+        token.amr = methods[index]  # type: ignore[assignment]
+
+    check()
+
+    seen = PartnerConsent.objects.order_by("pk").values_list("amr", "mfa")
+    # The last one's token names no method, and Partner Center does not call it compliant.
+    assert list(seen) == [(["pwd", "mfa"], "proven"), (["fido", "mfa"], "proven"), ([], "missing")]
+    assert [consent.pk for consent in consents] == list(
+        PartnerConsent.objects.order_by("pk").values_list("pk", flat=True)
+    )
+
+
 @pytest.mark.req("R-02")
 @pytest.mark.req("R-11")
 def test_tokens_that_are_due_are_renewed_on_the_way(portal: Portal) -> None:

@@ -1,0 +1,99 @@
+"""The bulk token check against its floor and against the way of Microsoft's samples, in one run.
+
+``python -m tests.bench.checks [--partners 1000] [--latency 0.1] [--in-flight 64,128] [--rounds 3] [--executors 1]
+[--database URL] [--due]``. Every measured program runs in a process of its own, against one sandbox that answers each
+call so much later; floor and ours take turns, and the ratio is the median of the ratios of neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.bench import desk
+from tests.bench.town import Gate, Town, town
+
+_SAMPLES_PARTNERS = 20
+HEAD = f"{'':<34}{'seconds':>9}{'a partner':>11}{'ratio':>7}{'CPU':>7}{'memory':>9}"
+
+
+def say(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def row(name: str, seconds: float, partners: int, ratio: float | None, facts: dict[str, Any]) -> None:
+    shown = "" if ratio is None else f"{ratio:.2f}"
+    each = 1000 * seconds / partners
+    memory = facts["memory"] / 1024
+    say(f"{name:<34}{seconds:>8.2f}s{each:>9.1f}ms{shown:>7}{facts['cpu']:>6.1f}s{memory:>6.0f} MB")
+
+
+def middle(found: list[dict[str, Any]]) -> dict[str, Any]:
+    return sorted(found, key=lambda facts: facts["seconds"])[len(found) // 2]
+
+
+def compare(place: Town, file: Path, gate: Gate, options: argparse.Namespace, in_flight: int) -> None:
+    floors, ours, ratios = [], [], []
+    number = len(place.partners)
+    for _ in range(options.rounds):
+        floors.append(desk.facts_of(desk.started("floor", file, in_flight, number)))
+        if options.due:
+            desk.make_due()
+        gate.counters()
+        ours.append(desk.check_all(in_flight, options.executors))
+        if set(ours[-1]["classes"]) != {"ok"}:
+            raise RuntimeError(f"not all were checked: {ours[-1]['classes']}")
+        ratios.append(ours[-1]["seconds"] / floors[-1]["seconds"])
+    floor, best = middle(floors), middle(ours)
+    row(f"floor, {in_flight} in flight", floor["seconds"], number, 1.0, floor)
+    label = f"ours, {in_flight} in flight" + (f", {options.executors} executors" if options.executors > 1 else "")
+    row(label, best["seconds"], number, statistics.median(ratios), best)
+    statements, hundreds = best["statements"], number / 100
+    counted = gate.counters()
+    calls = sum(counted.values())
+    say(
+        f"    ratios {', '.join(f'{one:.2f}' for one in ratios)}; {calls / number:.2f} calls a partner; "
+        f"for 100 partners {statements['between'] / hundreds:.1f} statements between the batches, and "
+        f"{statements['batches written'] / hundreds:.1f} batches with {statements['batches'] / hundreds:.1f} statements"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--partners", type=int, default=1000)
+    parser.add_argument("--latency", default="0.1", help="seconds of each call; several with commas")
+    parser.add_argument("--in-flight", default="64,128")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--executors", type=int, default=1, help="processes that share the run")
+    parser.add_argument("--database", default="", help="URL of a PostgreSQL database, which is emptied; else SQLite")
+    parser.add_argument("--due", action="store_true", help="let every token be renewed and saved on the way")
+    parser.add_argument("--no-samples", action="store_true", help="leave the samples' way out")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, town(Path(name), options.partners) as (place, gate):
+        folder = Path(name)
+        file = folder / "town"
+        place.save(file)
+        desk.furnish(place, folder, options.database)
+        kind = "PostgreSQL" if options.database else "SQLite"
+        say(f"{options.partners} partners, {kind}, {os.cpu_count()} cores, rate limits lifted")
+        for latency in map(float, options.latency.split(",")):
+            gate.switch(latency=latency)
+            say(f"\n{1000 * latency:.0f} ms for each call")
+            say(HEAD)
+            if not options.no_samples:
+                few = min(_SAMPLES_PARTNERS, options.partners)
+                found = desk.facts_of(desk.started("samples", file, few))
+                row(f"samples' way, one by one ({few})", found["seconds"], few, None, found)
+            for in_flight in map(int, options.in_flight.split(",")):
+                compare(place, file, gate, options, in_flight)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

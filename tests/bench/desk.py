@@ -1,0 +1,175 @@
+"""The portal's side of a measurement: its settings, its database, and executors in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.bench.town import Town
+
+
+def furnish(town: Town, folder: Path, database: str, **environment: str) -> None:
+    """Set this process up as a portal that all partners of the town are connected to. Once in a process.
+
+    Args:
+        database: URL of an empty database; a PostgreSQL one is emptied. SQLite in the folder without.
+        environment: further settings.
+    """
+    vault_credential = folder / "vault-credential"
+    vault_credential.touch(mode=0o600)
+    vault_credential.write_text(town.vault_secret)
+    os.environ.update(
+        {
+            "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
+            "SECRET_KEY": secrets.token_urlsafe(48),
+            "INTEGRITY_KEY": secrets.token_urlsafe(48),
+            "PUBLIC_BASE_URL": "https://portal.localhost",
+            "DATABASE_URL": database or f"sqlite:///{folder / 'db.sqlite3'}",
+            "TEST_ENDPOINTS": str(town.port),
+            "TEST_CA_FILE": town.ca_file,
+            "VAULT_URL": town.vault_url,
+            "VAULT_IDENTITY": "client-secret",
+            "VAULT_TENANT_ID": town.vault_tenant,
+            "VAULT_CLIENT_ID": town.vault_client,
+            "VAULT_CREDENTIAL_FILE": str(vault_credential),
+            "LOG_LEVEL": "ERROR",
+            "CALL_RATE": "10000",
+            "PARTNER_RATE": "1000",
+        }
+        | environment
+    )
+    os.environ |= dict.fromkeys(("ADMIN_HOST", "ALLOWED_HOSTS", "TASKS_BACKEND", "ALERT_EMAIL"), "")
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+    from django.db import connection
+
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    call_command("migrate", verbosity=0)
+    _fill(town)
+
+
+def _fill(town: Town) -> None:
+    from django.utils import timezone
+
+    from consent import clients, rotation
+    from consent.custody import token_fingerprint
+    from consent.models import ApplicationRegistration, PartnerConsent
+    from portal.audit.trail import Actor
+    from portal.microsoft.secret import Secret
+    from tenants.models import PartnerTenant
+    from tests import builders
+
+    registration = builders.registration(
+        application_id=town.application_id, home_tenant_id=town.vault_tenant, state="draft", credential=None
+    )
+    actor = Actor.command("bench")
+    credential = rotation.add_certificate(registration, Secret(town.certificate), vault=clients.vault(), actor=actor)
+    rotation.promote(credential, door=clients.tokens_with, actor=actor, allow_unproven=True)
+    ApplicationRegistration.objects.filter(pk=registration.pk).update(state="active")
+    now = timezone.now()
+    PartnerTenant.objects.bulk_create(
+        [
+            PartnerTenant(pk=each.number, name=each.name, tenant_id=each.tenant_id, state=PartnerTenant.State.CONNECTED)
+            for each in town.partners
+        ],
+        batch_size=1000,
+    )
+    PartnerConsent.objects.bulk_create(
+        [
+            PartnerConsent(
+                pk=each.number,
+                partner_id=each.number,
+                registration=registration,
+                state="connected",
+                consented_at=now,
+                pinned_oid=each.object_id,
+                permission_set_version=1,
+                generation=1,
+                secret_name=each.secret_name,
+                secret_version=each.secret_version,
+                fingerprint=token_fingerprint(Secret(each.refresh_token)),
+                stored_at=now - timedelta(hours=1),
+                mfa="proven",
+            )
+            for each in town.partners
+        ],
+        batch_size=1000,
+    )
+
+
+def make_due() -> None:
+    """Let every stored token be old enough to be renewed."""
+    from django.utils import timezone
+
+    from consent.models import PartnerConsent
+
+    PartnerConsent.objects.update(stored_at=timezone.now() - timedelta(hours=30))
+
+
+def new_run(concurrency: int) -> Any:
+    """Return a fresh run of the token check over all partners."""
+    from consent.token_checks import TOKEN_CHECK
+    from portal.audit.trail import Actor
+    from portal.runs import service
+
+    run, made = service.start(TOKEN_CHECK, scope={}, actor=Actor.command("bench"), concurrency=concurrency)
+    if not made:
+        raise RuntimeError("the run before is not finished")
+    return run
+
+
+def started(module: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start one of the measured programs."""
+    command = [sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def facts_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return what a measured program printed."""
+    text, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"a measured program ended with {process.returncode}")
+    facts: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
+    return facts
+
+
+def check_all(in_flight: int, executors: int = 1) -> dict[str, Any]:
+    """Check all partners with so many executors at once; return the facts, those of several added up."""
+    run = new_run(in_flight)
+    found = [facts_of(one) for one in [started("ours", run.pk, in_flight) for _ in range(executors)]]
+    run.refresh_from_db()
+    total = dict(found[0])
+    for other in found[1:]:
+        for name in ("cpu", "memory", "worked", "calls", "throttled"):
+            total[name] += other[name]
+        total["statements"] = added(total["statements"], other["statements"])
+    if executors > 1:
+        total["seconds"] = (run.finished_at - run.started_at).total_seconds()
+    total["run"] = run.pk
+    return total
+
+
+def added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
+
+
+def wait_until_done(run: int, share: float) -> None:
+    """Return when this share of the run's units has its result."""
+    from portal.runs.models import Run
+
+    found = Run.objects.get(pk=run)
+    while not found.total or found.listed_at is None or found.items.filter(state="done").count() < share * found.total:
+        time.sleep(0.02)
+        found.refresh_from_db()

@@ -1,0 +1,210 @@
+"""A sandbox with many connected partners, in a process of its own, for measurements.
+
+The children of a measurement get what they need from a private file (``Town``): addresses, and what the portal would
+read from its database. The tokens in it are good at this sandbox only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from consent.vault.base import GENERATION_TAG, RECORD_TAG
+from portal.sandbox import scenarios
+from portal.sandbox.key_vault import SecretVersion, StoredSecret, vault_of
+from portal.sandbox.server import Sandbox
+from portal.sandbox.world import PARTNER_CENTER, Fault, RefreshToken, Refusal, World
+from tests.consent.certificates import pem
+
+VAULT = "bench"
+_START_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inhabitant:
+    """One connected partner; ``number`` is the id of its rows."""
+
+    number: int
+    name: str
+    tenant_id: str
+    object_id: str
+    refresh_token: str = field(repr=False)
+    secret_name: str
+    secret_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Town:
+    """Where everything is, and who lives there."""
+
+    port: int
+    ca_file: str
+    application_id: str
+    certificate: str = field(repr=False)
+    vault_url: str
+    vault_tenant: str
+    vault_client: str
+    vault_secret: str = field(repr=False)
+    partners: list[Inhabitant]
+
+    def save(self, file: Path) -> None:
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def load(cls, file: Path) -> Town:
+        values: dict[str, Any] = json.loads(file.read_text())
+        return cls(**values | {"partners": [Inhabitant(**one) for one in values["partners"]]})
+
+
+class Gate:
+    """The other end: ask the sandbox's process to do something in its world."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def switch(self, **switches: Any) -> None:
+        self._ask("switch", switches)
+
+    def refuse(self, code: int, tenants: list[str]) -> None:
+        """Refuse the next token request of each of these tenants."""
+        self._ask("refuse", {"code": code, "tenants": tenants})
+
+    def fault(self, **fields: Any) -> None:
+        self._ask("fault", fields)
+
+    def counters(self) -> Mapping[str, int]:
+        """Return and forget how often each call was answered, by ``service operation status``."""
+        answer: dict[str, int] = self._ask("counters", {})
+        return answer
+
+    def calls_of_partners(self) -> Mapping[str, int]:
+        """Return and forget how many good redemptions each tenant had."""
+        answer: dict[str, int] = self._ask("redemptions", {})
+        return answer
+
+    def _ask(self, what: str, values: Mapping[str, Any]) -> Any:
+        self._pipe.send((what, dict(values)))
+        return self._pipe.recv()
+
+
+@contextmanager
+def town(folder: Path, partners: int) -> Iterator[tuple[Town, Gate]]:
+    """Run a sandbox with so many partners until the block ends."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(str(folder), partners, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    if not ours.poll(_START_SECONDS):
+        raise RuntimeError("the sandbox did not start")
+    place: Town = ours.recv()
+    try:
+        yield place, Gate(ours)
+    finally:
+        ours.close()
+        process.join(20)
+
+
+def _serve(folder: str, partners: int, pipe: Connection) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as place, Sandbox(Path(place)) as sandbox:
+        sandbox.world.ledger = type(sandbox.world.ledger)(maxlen=500_000)
+        pipe.send(_settle(sandbox, partners))
+        while True:
+            try:
+                what, values = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(_obey(sandbox.world, what, values))
+
+
+def _obey(world: World, what: str, values: dict[str, Any]) -> Any:
+    if what == "switch":
+        world.switches |= values
+    elif what == "refuse":
+        world.refusals += [Refusal(code=values["code"], tenant_id=tenant) for tenant in values["tenants"]]
+    elif what == "fault":
+        world.faults.append(Fault(**values))
+    elif what == "redemptions":
+        found: dict[str, int] = {}
+        for line in list(world.ledger):
+            if line["operation"] == "token" and line["status"] == 200 and line.get("grant") == "refresh_token":
+                found[line["tenant"]] = found.get(line["tenant"], 0) + 1
+        world.ledger.clear()
+        return found
+    else:
+        counted = dict(world.counters)
+        world.counters.clear()
+        return counted
+    return None
+
+
+def _settle(sandbox: Sandbox, number: int) -> Town:
+    world, cloud = sandbox.world, sandbox.clouds["global"]
+    vault_secret = secrets.token_urlsafe(32)
+    year = world.now() + 365 * 86_400
+    world.applications[scenarios.vault_application_id()].secrets[vault_secret] = year
+    certificate = pem()
+    application = world.applications[scenarios.application_id()]
+    public = x509.load_pem_x509_certificates(certificate.encode())[0]
+    application.certificates.append(public.public_bytes(serialization.Encoding.DER))
+    vault = vault_of(world, "global", VAULT)
+    if vault is None:
+        raise RuntimeError("the sandbox has no tenant for the vault")
+    inhabitants = []
+    for index in range(1, number + 1):
+        tenant = scenarios.add_partner(world, f"town{index}", f"Partner {index}")
+        account = next(user for user in tenant.users.values() if user.upn.startswith("service@"))
+        token = "1.A" + secrets.token_urlsafe(900)
+        world.refresh_tokens[token] = RefreshToken(
+            number=index,
+            family=index,
+            client_id=application.app_id,
+            home_tenant=tenant.tenant_id,
+            oid=account.oid,
+            amr=["pwd", "mfa"],
+            signed_in=world.now(),
+            issued=world.now(),
+            last_used=world.now(),
+        )
+        tenant.add_principal(application.app_id, application.name)
+        tenant.grant(application.app_id, PARTNER_CENTER, {"user_impersonation"})
+        name, version = f"rt-{secrets.token_hex(16)}", secrets.token_hex(16)
+        tags = {RECORD_TAG: f"consent-{index}", GENERATION_TAG: "1"}
+        stored = SecretVersion(version=version, value=token, written=world.now(), updated=world.now(), tags=tags)
+        vault.secrets[name.lower()] = StoredSecret(name=name, versions=[stored])
+        inhabitants.append(
+            Inhabitant(
+                number=index,
+                name=tenant.name,
+                tenant_id=tenant.tenant_id,
+                object_id=account.oid,
+                refresh_token=token,
+                secret_name=name,
+                secret_version=version,
+            )
+        )
+    world.token_numbers = number
+    return Town(
+        port=sandbox.port,
+        ca_file=str(sandbox.ca_file),
+        application_id=application.app_id,
+        certificate=certificate,
+        vault_url=f"https://{VAULT}{cloud.vault_suffix}",
+        vault_tenant=vault.tenant_id,
+        vault_client=scenarios.vault_application_id(),
+        vault_secret=vault_secret,
+        partners=inhabitants,
+    )
