@@ -9,6 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+from dj_queue.models import Job
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -417,6 +418,7 @@ def test_a_plan_goes_from_the_list_to_the_customers_and_back_as_it_was_shown(
     custody.consent_directly(portal, moved, {"Directory.Read.All"})
 
     staff.confirm(staff.get(page_of(plan, "apply")), **choices())
+    assert Job.objects.get().task_path == "portal.runs.tasks.advance", "a worker would take it"
     work(Run.objects.get())
 
     assert requests(portal) == ["POST"]
