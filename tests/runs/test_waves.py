@@ -32,7 +32,7 @@ class Waved(Work):
 
     __slots__ = ()
 
-    def units(self, scope: object, after: int, limit: int) -> list[Unit]:  # type: ignore[override]
+    def units(self, scope: object, after: int, limit: int) -> list[Unit]:
         keys = range(after + 1, min(after + limit, self.number) + 1)
         return [Unit(key=key, group=key, label=f"unit {key}", wave=wave_of(key)) for key in keys]
 
