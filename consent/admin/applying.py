@@ -108,8 +108,8 @@ def _first_words(plan: ConsentPlan) -> str:
     moved = " ".join(("", *plans.moved(plan)))
     return (
         f"Sends requests to Microsoft for {plan.registration}: {', '.join(changes) or 'nothing'}. Each tenant is "
-        "looked at first; where it is not as the plan shows, nothing is sent and the customer is held back. Afterwards each "
-        f"is read again, and only that read counts.{left}{moved}"
+        "looked at first; where it is not as the plan shows, nothing is sent and the customer is held back. Afterwards "
+        f"each is read again, and only that read counts.{left}{moved}"
     )
 
 
