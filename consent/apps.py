@@ -45,6 +45,7 @@ class ConsentConfig(AppConfig):
             consent="admin:consent_partnerconsent_change",
             waiting="admin:consent_waitingtoken_change",
             registration="admin:consent_applicationregistration_change",
+            offboarding="admin:consent_offboarding_change",
             credential="admin:consent_applicationcredential_change",
         )
 

@@ -108,7 +108,8 @@ class ConsentObservation(models.Model):
 
     class Meta:
         ordering = ["-observed_at", "-pk"]
-        verbose_name = "observation"
+        verbose_name = "read of a customer tenant"
+        verbose_name_plural = "history of customer consents"
 
     def __str__(self) -> str:
         return f"Observation {self.pk}"

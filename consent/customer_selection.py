@@ -1,15 +1,16 @@
 """Which consents in customer tenants a command or a run is about: a small record of plain words, kept in the run's row.
 
-=============  ======================================================
-``partner``    tenant ids of partners
-``tag``        customers of partners with any of these tags
-``cloud``      customers of partners of this cloud
-``customer``   tenant ids of customers
-``state``      consents in any of these states
-``age``        consents last read longer ago than so many hours, or never
-``consents``   these rows, as somebody chose them on a page
-``week_hour``  consents that have this hour of the week as theirs, and those that were missed in their hour
-=============  ======================================================
+===============  ======================================================
+``partner``      tenant ids of partners
+``tag``          customers of partners with any of these tags
+``cloud``        customers of partners of this cloud
+``customer``     tenant ids of customers
+``state``        consents in any of these states
+``age``          consents last read longer ago than so many hours, or never
+``consents``     these rows, as somebody chose them on a page
+``offboarding``  chooses nothing: tells the run of an offboarding from any other one
+``week_hour``    consents that have this hour of the week as theirs, and those that were missed in their hour
+===============  ======================================================
 """
 
 from __future__ import annotations

@@ -113,6 +113,8 @@ def check_customer(customer: CustomerTenant, registration: ApplicationRegistrati
     """Raise PushRefused when nothing at all may be changed in this tenant."""
     if not customer.partner.is_active:
         raise PushRefused("The partner is disabled or offboarded.")
+    if customer.partner.offboarding_since is not None:
+        raise PushRefused("The partner is being offboarded.")
     if registration.cloud != customer.partner.cloud or registration.state != ApplicationRegistration.State.ACTIVE:
         raise PushRefused("The application registration is not active in the partner's cloud.")
     if customer.tenant_id in {customer.partner.tenant_id, registration.home_tenant_id}:
@@ -254,7 +256,7 @@ def _write_intent(
     with transaction.atomic():
         current = CustomerConsent.objects.get(pk=consent.pk)
         # A request whose result was seen is over: the same one later is another request, not a repeat.
-        if current.requested_hash != wanted_hash or not current.request_open:
+        if current.requested_hash != wanted_hash or not current.request_open or not current.request_id:
             current.request_id = str(uuid.uuid4())
         current.requested_hash, current.requested_by = wanted_hash, actor.name
         current.requested_at, current.request_open = timezone.now(), True

@@ -7,7 +7,7 @@ forget their names. A name is never used again, because a deleted one stays bloc
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consent import approvals
 from consent.custody import BUSY, Custody, TokenUnavailable
@@ -27,6 +27,8 @@ class ErasureReport:
     """Deleted; the vault keeps them recoverable for its retention time."""
     disabled: int = 0
     """Only switched off, because the identity may not delete."""
+    outcomes: dict[str, str] = field(default_factory=dict)
+    """The same word for each entry, by its name."""
 
 
 class StillActive(Exception):
@@ -78,9 +80,11 @@ def _erase(name: str, version: str, vault: Vault, eraser: Eraser, report: Erasur
         with suppress(NotFound):  # deleted by somebody else
             vault.disable(SecretName(name), SecretVersion(version))
         report.disabled += 1
+        report.outcomes[name] = "disabled"
         return False
     if gone:
         report.erased += 1
     else:
         report.recoverable += 1
+    report.outcomes[name] = "erased" if gone else "recoverable"
     return gone

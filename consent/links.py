@@ -43,6 +43,8 @@ def check(partner: PartnerTenant, registration: ApplicationRegistration) -> None
         raise LinkRefused("Fix the partner's tenant id before inviting it: a link is bound to one tenant.") from None
     if partner.pk is None or not partner.is_active:
         raise LinkRefused("The partner is disabled or offboarded; enable it before inviting it.")
+    if partner.offboarding_since is not None:
+        raise LinkRefused("The partner is being offboarded; no link is made for it any more.")
     if registration.state != ApplicationRegistration.State.ACTIVE:
         raise LinkRefused("The application registration is not active; store its credential and activate it first.")
     if registration.cloud != partner.cloud:

@@ -14,6 +14,7 @@ from django.db.models import F, Q
 from consent.credential_models import ApplicationCredential
 from consent.customer_models import ConsentObservation as ConsentObservation
 from consent.customer_models import CustomerConsent as CustomerConsent
+from consent.offboarding_models import Offboarding as Offboarding
 from consent.permissions import outside_allow_list, parse_scopes
 from consent.plan_models import ConsentPlan as ConsentPlan
 from consent.plan_models import ConsentPlanItem as ConsentPlanItem

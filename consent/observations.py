@@ -159,7 +159,8 @@ _COLUMNS = [
 
 def _update(row: CustomerConsent, reading: Reading, observation: ConsentObservation) -> None:
     there = reading.presence or _NOWHERE
-    row.state, row.reason, row.owner = reading.state, reading.reason[:300], reading.owner
+    nobody_acts = reading.state == State.ABSENT and not row.requested_hash  # nothing was asked for, or we removed it
+    row.state, row.reason, row.owner = reading.state, reading.reason[:300], "" if nobody_acts else reading.owner
     row.wanted_hash, row.actual_grants = reading.wanted_hash, there.scopes_by_resource()
     row.service_principal_id = there.service_principal_id or ""
     row.verified_at = row.tried_at = reading.read_at

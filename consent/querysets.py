@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import consent.credential_models
     import consent.customer_models
     import consent.models  # named in the bases below
+    import consent.offboarding_models
     import consent.plan_models  # noqa: F401
     from tenants.models import PartnerTenant
 
@@ -49,6 +50,7 @@ class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
     def live(self) -> ConsentLinkQuerySet:
         """Links whose flows may still end, by the database's own clock (S-10, R-42)."""
         return self.filter(
+            partner__offboarding_since__isnull=True,
             revoked_at__isnull=True,
             expires_at__gt=Now(),
             registration__state="active",
@@ -74,6 +76,7 @@ class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
                 When(expires_at__lte=Now(), then=Value(is_.EXPIRED)),
                 When(~Q(registration__state="active"), then=Value(is_.OFF)),
                 When(partner__state__in=["disabled", "offboarded"], then=Value(is_.OFF)),
+                When(partner__offboarding_since__isnull=False, then=Value(is_.OFF)),
                 default=Coalesce(_progress_of_attempts(latest), Value(is_.OPEN)),
                 output_field=models.CharField(),
             )
@@ -202,6 +205,18 @@ class ConsentObservationQuerySet(models.QuerySet["consent.customer_models.Consen
         proof = same.filter(changed_by="us", state="absent").order_by("-observed_at", "-pk").values("pk")[:1]
         old = Q(changed_by="", observed_at__lt=unchanged_before) | Q(observed_at__lt=changed_before)
         return self.filter(old).exclude(pk=Subquery(newest)).exclude(pk=Coalesce(Subquery(proof), 0))
+
+
+class OffboardingQuerySet(models.QuerySet["consent.offboarding_models.Offboarding"]):
+    def open(self) -> OffboardingQuerySet:
+        """Offboardings that are not done."""
+        return self.exclude(state="done")
+
+    def to_advance(self) -> OffboardingQuerySet:
+        """Open ones with something to do: the run ended, or the closing was cut off or refused."""
+        return self.filter(
+            Q(state="closing") | Q(state="removing") & (Q(run__isnull=True) | ~Q(run__state__in=["open", "paused"]))
+        )
 
 
 class WaitingTokenQuerySet(models.QuerySet["consent.models.WaitingToken"]):

@@ -65,7 +65,7 @@ def work(key: int, subject: Subject, context: Context) -> Outcome:
     if customer.tenant_id in {customer.partner.tenant_id, subject.consent.registration.home_tenant_id}:
         return _failed(subject, correlation_id, REFUSED, _WE_KEEP_OUT, Owner.US)
     if subject.door is None:
-        return _failed(subject, correlation_id, REFUSED, NO_DOOR, Owner.US)
+        return _no_token(subject, correlation_id, NO_DOOR)
 
     def sleep(seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -83,7 +83,7 @@ def work(key: int, subject: Subject, context: Context) -> Outcome:
     try:
         return remove(removal)
     except (TokenUnavailable, IdentityMismatch) as error:
-        return _failed(subject, correlation_id, REFUSED, str(error), Owner.US)
+        return _no_token(subject, correlation_id, str(error))
     except RemoteError as error:
         return _failed_by(removal, error)
     finally:
@@ -145,7 +145,8 @@ def _read_back(removal: Removal, failure: RemoteError | None) -> Outcome:
         return _done(removal, seen)
     if failure is not None:
         return _failed_by(removal, failure, looked=failure.retryable)
-    _say(removal, {"reason": _STILL_THERE, "owner": Owner.MICROSOFT.value}, _STILL_THERE)
+    # It was answered, so the next removal is another request: a repeat could be answered from memory.
+    _say(removal, {"reason": _STILL_THERE, "owner": Owner.MICROSOFT.value, "request_id": ""}, _STILL_THERE)
     return _failed(removal.subject, removal.tools.correlation_id, STILL_THERE, _STILL_THERE, Owner.MICROSOFT)
 
 
@@ -176,6 +177,11 @@ def _unproven(removal: Removal, blind: RemoteError) -> Outcome:
     words = f"The removal was sent, but its result could not be read: {diagnosis.cause} {diagnosis.remedy}"
     _say(removal, {"state": State.UNKNOWN, "reason": words[:300], "owner": diagnosis.owner.value}, words)
     return _failed(removal.subject, removal.tools.correlation_id, NOT_PROVEN, words, diagnosis.owner)
+
+
+def _no_token(about: Subject, correlation_id: str, cause: str) -> Outcome:
+    note_unreadable([Unreadable(consent_id=about.consent.pk, reason=cause, owner=Owner.US.value)])
+    return _failed(about, correlation_id, REFUSED, cause, Owner.US)
 
 
 def _not_reachable(removal: Removal, cause: str, owner: Owner) -> Outcome:

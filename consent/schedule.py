@@ -10,6 +10,8 @@ from django.utils import timezone
 from consent import clients, health
 from consent.customer_selection import WEEK_HOURS, consents_in
 from consent.customer_sync import CUSTOMER_SYNC
+from consent.models import Offboarding
+from consent.offboarding import advance
 from consent.reconcile import Reconciler, TooManyChanges
 from consent.token_checks import TOKEN_CHECK, units
 from consent.upkeep import clean_up
@@ -41,6 +43,13 @@ def _verify() -> str:
     """Read the consents of this hour of the week: each has its hour, so that the work is spread over the week."""
     scope = {"week_hour": int(timezone.now().timestamp()) // 3600 % WEEK_HOURS}
     return _start(CONSENT_VERIFY, scope) if consents_in(scope).exists() else "nothing due"
+
+
+def _offboard() -> str:
+    """Go on with offboardings whose customers are done, or whose closing was cut off."""
+    found = list(Offboarding.objects.to_advance())
+    done = sum(advance(one, actor=SYSTEM).state == Offboarding.State.DONE for one in found)
+    return f"{done} of {len(found)} done"
 
 
 def _start(kind: Kind, scope: dict[str, Any]) -> str:
@@ -80,6 +89,7 @@ def register_jobs() -> None:
         Job(name="keep_alive", label="Checking and renewing tokens", every=hour, work=_keep_alive),
         Job(name="customer_sync", label="Customer sync", every=hour, work=_sync),
         Job(name="consent_verify", label="Check of customer consents", every=hour, work=_verify),
+        Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
         Job(name="clean_up", label="Clean-up", every=day, work=_clean_up),
         Job(name="vault_reconcile", label="Comparison of vault and database", every=day, work=_reconcile),
     ):

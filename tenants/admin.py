@@ -12,7 +12,7 @@ from django.urls import URLPattern, path
 
 from portal.audit.trail import record
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
-from portal.site.display import badge, guid, moment
+from portal.site.display import Tone, badge, guid, moment
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 from tenants.panels import STATE_TONES
 
@@ -91,6 +91,8 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
 
     @admin.display(ordering="state", description="State")
     def shown_state(self, partner: PartnerTenant) -> str:
+        if partner.offboarding_since is not None and partner.is_active:
+            return badge("Being offboarded", Tone.BUSY)
         return badge(partner.get_state_display(), STATE_TONES[PartnerTenant.State(partner.state)])
 
     @admin.display(ordering="tenant_id", description="Tenant id")

@@ -57,6 +57,9 @@ class PartnerTenant(models.Model):
     state = models.CharField(max_length=12, choices=State, default=State.INVITED, db_index=True)
     created_at = models.DateTimeField(auto_now_add=True)
     customers_synced_at = models.DateTimeField(null=True, editable=False)
+    offboarding_since = models.DateTimeField(
+        null=True, editable=False, help_text="No link works and nothing is pushed; the token lives until all is removed"
+    )
 
     objects = PartnerTenantQuerySet.as_manager()
 

@@ -1,5 +1,15 @@
 """The consent pages of the admin. Importing a module registers its pages."""
 
-from consent.admin import campaigns, consents, credentials, links, plans, registrations, tokens
+from consent.admin import campaigns, consents, credentials, customers, links, offboardings, plans, registrations, tokens
 
-__all__ = ["campaigns", "consents", "credentials", "links", "plans", "registrations", "tokens"]
+__all__ = [
+    "campaigns",
+    "consents",
+    "credentials",
+    "customers",
+    "links",
+    "offboardings",
+    "plans",
+    "registrations",
+    "tokens",
+]

@@ -7,11 +7,11 @@ from django.http import HttpRequest, HttpResponseBase
 from consent import approvals, clients
 from consent.commands import explain
 from consent.custody import TokenUnavailable
-from consent.models import ConsentFlow, ConsentObservation, CustomerConsent, WaitingToken
-from consent.panels import CUSTOMER_TONES, FLOW_TONES
+from consent.models import ConsentFlow, WaitingToken
+from consent.panels import FLOW_TONES
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
-from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.display import badge, guid, moment
 
 
@@ -141,44 +141,3 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
             else:
                 self.message_user(request, f"{waiting}: rejected.")
         return None
-
-
-class ConsentObservationInline(ReadOnlyInline[ConsentObservation, CustomerConsent]):
-    model = ConsentObservation
-    fields = ["observed_at", "state", "service_principal_id", "grants", "correlation_id"]
-
-
-@admin.register(CustomerConsent)
-class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
-    """Our consent in customer tenants, as last read there."""
-
-    icon = "verified_user"
-    export_fields = ["customer__company_name", "customer__tenant_id", "state", "reason", "owner", "verified_at"]
-    list_display = ["customer", "partner", "shown_state", "reason", "owner", "verified"]
-    list_filter = ["state", "owner", "registration"]
-    list_select_related = ["customer__partner", "registration"]
-    search_fields = ["customer__company_name__istartswith", "=customer__tenant_id"]
-    fields = [
-        "customer",
-        "registration",
-        "shown_state",
-        "reason",
-        "owner",
-        "actual_grants",
-        "service_principal_id",
-        "verified_at",
-        "requested_at",
-    ]
-    inlines = [ConsentObservationInline]
-
-    @admin.display(ordering="customer__partner__name", description="Partner")
-    def partner(self, consent: CustomerConsent) -> str:
-        return consent.customer.partner.name
-
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, consent: CustomerConsent) -> str:
-        return badge(consent.get_state_display(), CUSTOMER_TONES[CustomerConsent.State(consent.state)])
-
-    @admin.display(ordering="verified_at", description="Last read")
-    def verified(self, consent: CustomerConsent) -> str:
-        return moment(consent.verified_at, empty="never")

@@ -15,6 +15,7 @@ from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from consent import plans
+from consent.admin.applying import apply_page
 from consent.admin.asking import ask
 from consent.admin.wanted import ACTION_TONES, RESET_LABEL, figures_of
 from consent.models import OWNER_CHOICES, ApplicationRegistration, ConsentPlan, ConsentPlanItem
@@ -211,18 +212,21 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
             {"fields": ["number", "purpose", "shown_state", "registration", "wanted", "chosen", "made", "created_by"]},
         ),
     ]
-    _applying = ("Applying", {"fields": ["applied", "applied_by", "reset"]})
-    actions_detail = ["undo_plan", "download_json", "download_csv"]
+    _applying = ("Applying", {"fields": ["applied", "applied_by", "reset", "run"]})
+    actions_detail = ["apply_plan", "undo_plan", "download_json", "download_csv"]
     change_form_outer_before_template = "admin/consent/panels.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConsentPlan]:
-        return super().get_queryset(request).select_related("registration", "wanted")
+        return super().get_queryset(request).select_related("registration", "wanted", "run")
 
     def get_fieldsets(self, request: HttpRequest, obj: ConsentPlan | None = None) -> Any:
         sets = super().get_fieldsets(request, obj)
         return sets if obj is None or obj.state == State.SHOWN else [*sets, self._applying]
 
     # Methods, not permissions by name in the decorators: for those a system check reads the database.
+    def has_apply_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("consent.apply_consentplan")
+
     def has_plan_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("consent.add_consentplan")
 
@@ -269,6 +273,12 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
         if plan is None:
             raise Http404
         return plan
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Apply", icon="send", url_path="apply", permissions=["view", "apply"]
+    )
+    def apply_plan(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        return apply_page(self, request, self._plan(request, object_id))
 
     @action(  # type: ignore[untyped-decorator]
         description="Plan to undo it", icon="undo", url_path="undo", permissions=["view", "plan"]

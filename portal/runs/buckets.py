@@ -14,10 +14,10 @@ from django.db import connection
 from portal.runs.models import RateBucket
 
 LOWEST_SHARE = 0.1  # of the nominal rate; lower would stand still
-_LOWER_BY = 0.7
-_RAISE_BY = 0.1  # of the nominal rate, every so many seconds:
-_RAISE_AFTER_SECONDS = 5.0
-_LOWER_ONCE_IN_SECONDS = 1.0  # 64 refusals of one moment are one complaint
+_LOWER_BY = 0.7  # while no rate is known that the service takes
+_RAISE_BY = 1.05  # at least; half of the way to what was refused if that is more
+_PATIENCE, _LONGEST_PATIENCE = 10.0, 120.0  # seconds; twice as long after each try that was refused
+_ONE_MOMENT = 1.0  # seconds in which 64 refusals are one complaint
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +33,17 @@ def take(name: str, nominal: float, calls: int) -> Grant:
     """Take the next free times of this limit; makes its row when there is none, or with another nominal rate."""
     table = connection.ops.quote_name(RateBucket._meta.db_table)
     now, greatest, least = _words()
-    rate = (
-        f"CASE WHEN {table}.nominal <> %s THEN %s "
-        f"WHEN {table}.rate < {table}.nominal AND {now} - {table}.lowered_at > {_RAISE_AFTER_SECONDS} "
-        f"THEN {least}({table}.nominal, {table}.rate + {table}.nominal * {_RAISE_BY}) ELSE {table}.rate END"
-    )
-    raised = (
-        f"CASE WHEN {table}.rate < {table}.nominal AND {now} - {table}.lowered_at > {_RAISE_AFTER_SECONDS} "
-        f"THEN {now} ELSE {table}.lowered_at END"
-    )
+    is_due = f"({table}.rate < {table}.nominal AND {now} - {table}.changed_at > {table}.patience)"
+    half_way = f"({table}.rate + {table}.refused_rate) / 2"
+    higher = f"{least}({table}.nominal, {greatest}({table}.rate * {_RAISE_BY}, {half_way}))"
+    rate = f"CASE WHEN {table}.nominal <> %s THEN %s WHEN {is_due} THEN {higher} ELSE {table}.rate END"
     statement = (
-        f"INSERT INTO {table} (name, nominal, rate, next_free, lowered_at) "  # noqa: S608
-        f"VALUES (%s, %s, %s, {now} + %s, 0) ON CONFLICT (name) DO UPDATE SET "
-        f"next_free = {greatest}({table}.next_free, {now}) + %s / {rate}, "
-        f"rate = {rate}, lowered_at = {raised}, nominal = excluded.nominal "
+        f"INSERT INTO {table} "  # noqa: S608
+        "(name, nominal, rate, next_free, refused_at, refused_rate, good_rate, changed_at, patience) "
+        f"VALUES (%s, %s, %s, {now} + %s, 0, 0, 0, 0, {_PATIENCE}) ON CONFLICT (name) DO UPDATE SET "
+        f"next_free = {greatest}({table}.next_free, {now}) + %s / {rate}, rate = {rate}, nominal = excluded.nominal, "
+        f"good_rate = CASE WHEN {is_due} THEN {table}.rate ELSE {table}.good_rate END, "
+        f"changed_at = CASE WHEN {is_due} THEN {now} ELSE {table}.changed_at END "
         f"RETURNING next_free - {now}, rate"
     )
     again = [nominal, nominal]
@@ -57,15 +54,28 @@ def take(name: str, nominal: float, calls: int) -> Grant:
 
 
 def complain(name: str, hold_seconds: float) -> None:
-    """Slow this limit down for everybody after a 429, and let nothing leave for ``hold_seconds``."""
+    """Slow this limit down for everybody after a 429, and let nothing leave for ``hold_seconds``.
+
+    A higher rate that was only tried is taken back to the one that was good; trying waits longer the next time. Times
+    that were handed out before are given up by whoever complains, so the next ones begin right after the hold.
+    """
     table = connection.ops.quote_name(RateBucket._meta.db_table)
-    now, greatest, _ = _words()
-    lowered = f"{now} - lowered_at > {_LOWER_ONCE_IN_SECONDS}"
+    now, greatest, least = _words()
+    is_new = f"({now} - refused_at > {_ONE_MOMENT})"
+    was_tried = "(good_rate > 0 AND good_rate < rate)"
+    lower = f"{greatest}(nominal * {LOWEST_SHARE}, rate * {_LOWER_BY})"
+    columns = {
+        "rate": f"CASE WHEN {was_tried} THEN good_rate ELSE {lower} END",
+        "patience": f"CASE WHEN {was_tried} THEN {least}({_LONGEST_PATIENCE}, patience * 2) ELSE {_PATIENCE} END",
+        "good_rate": f"CASE WHEN {was_tried} THEN good_rate ELSE 0 END",
+        "refused_rate": "rate",
+        "refused_at": now,
+        "changed_at": now,
+    }
+    written = ", ".join(f"{one} = CASE WHEN {is_new} THEN {value} ELSE {one} END" for one, value in columns.items())
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {table} SET next_free = {greatest}(next_free, {now} + %s), "  # noqa: S608
-            f"rate = CASE WHEN {lowered} THEN {greatest}(nominal * {LOWEST_SHARE}, rate * {_LOWER_BY}) ELSE rate END, "
-            f"lowered_at = CASE WHEN {lowered} THEN {now} ELSE lowered_at END WHERE name = %s",
+            f"UPDATE {table} SET next_free = {now} + %s, {written} WHERE name = %s",  # noqa: S608
             [hold_seconds, name],
         )
 

@@ -143,7 +143,11 @@ class RateBucket(models.Model):
     nominal = models.FloatField(help_text="Calls a second when nobody complains")
     rate = models.FloatField(help_text="Calls a second now")
     next_free = models.FloatField(help_text="When the next call may leave, in seconds since 1970 of the database")
-    lowered_at = models.FloatField(default=0)
+    refused_at = models.FloatField(default=0, help_text="When the service last complained")
+    refused_rate = models.FloatField(default=0, help_text="The rate that it complained about")
+    good_rate = models.FloatField(default=0, help_text="The highest rate since then that it did not complain about")
+    changed_at = models.FloatField(default=0, help_text="When the rate was last lowered or raised")
+    patience = models.FloatField(default=0, help_text="Seconds without a complaint before a higher rate is tried")
 
     class Meta:
         default_permissions = ("view",)

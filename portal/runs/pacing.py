@@ -24,8 +24,8 @@ from portal.runs import buckets
 
 HORIZON_SECONDS = 0.5  # so far ahead an executor takes times; what it does not use is lost to others
 _REMEMBERED_GROUPS = 2_000
-_COMPLAINT_SECONDS = 5.0
-_COMPLAINING_GROUPS = 3  # so many partners refused within that time: it is not the partner, it is the application
+# Half of the latest answers refused, of three partners or of all that asked: it is not they, it is the application.
+_LATEST, _REFUSED_SHARE, _REFUSED_PARTNERS = 20, 0.5, 3
 _RESERVE_SECONDS = 35.0  # of a unit's time: enough for one more call after a wait
 
 
@@ -67,6 +67,7 @@ class _Limit:
 
     name: str
     nominal: float
+    rate: float  # which is lower after complaints
     saved_seconds: float
     stocked: threading.Condition
     size: int  # times fetched at once: twice as many when they ran out, half as many when most were not used
@@ -76,9 +77,17 @@ class _Limit:
     waiting: int = 0
     unused: int = 0  # times that passed since then without a call
     held_until: float = 0.0
-    complaints: deque[tuple[float, int]] = field(default_factory=deque)
-    answers: int = 0
+    latest: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_LATEST))
+    """Partner, and whether it was refused."""
     to_report: float | None = None
+
+    def is_refused(self) -> bool:
+        """Tell whether the service refuses the application, and not one partner."""
+        refused = [group for group, was_refused in self.latest if was_refused]
+        asking = {group for group, _ in self.latest}
+        return len(refused) >= max(_REFUSED_PARTNERS, len(self.latest) * _REFUSED_SHARE) and len(set(refused)) >= min(
+            _REFUSED_PARTNERS, len(asking)
+        )
 
     def forget_the_past(self, now: float) -> None:
         while self.times and self.times[0] < now - self.saved_seconds:
@@ -197,18 +206,15 @@ class Pacer:
             latency.calls += 1
             latency.seconds += seconds
             limit = self._limit(rule, place)
-            limit.answers += 1
+            limit.latest.append((place.group, status == 429))
             if status != 429:
                 return
             latency.throttled += 1
             now = time.monotonic()
             hold = retry_after if retry_after is not None else 10.0
             self._share(place.group, rule.name, now).held_until = now + hold
-            limit.complaints.append((now, place.group))
-            while limit.complaints and limit.complaints[0][0] < now - _COMPLAINT_SECONDS:
-                limit.complaints.popleft()
-            groups = {group for _, group in limit.complaints}
-            if len(groups) >= _COMPLAINING_GROUPS or len(limit.complaints) * 2 >= min(limit.answers, 40):
+            if limit.is_refused():
+                limit.latest.clear()
                 limit.held_until = max(limit.held_until, now + hold)
                 limit.times.clear()
                 limit.to_report = max(limit.to_report or 0.0, hold)
@@ -252,12 +258,24 @@ class Pacer:
         if limit is None:
             size = min(self._threads, _most_at_once(rule.rate))
             condition = threading.Condition(self._lock)
-            limit = self._limits[name] = _Limit(name, rule.rate, rule.saved_seconds, condition, size)
+            limit = self._limits[name] = _Limit(name, rule.rate, rule.rate, rule.saved_seconds, condition, size)
         return limit
 
     def _wait_limit(self, rule: Rule, place: Place) -> None:
         with self._lock:
             limit = self._limit(rule, place)
+        while True:
+            pause = self._next_time(limit) - time.monotonic()
+            if pause > 0:
+                self._sleep(pause, limit.name)
+            with self._lock:
+                if limit.held_until <= time.monotonic():
+                    return
+            # The service complained meanwhile: this time was one of a faster rate.
+
+    def _next_time(self, limit: _Limit) -> float:
+        """Wait until there is a time to take, and return it."""
+        with self._lock:
             limit.asked = True
             limit.waiting += 1
         try:
@@ -267,8 +285,7 @@ class Pacer:
                     now = time.monotonic()
                     limit.forget_the_past(now)
                     if limit.times:
-                        pause = limit.times.popleft() - now
-                        break
+                        return limit.times.popleft()
                     held = limit.held_until - now
                     limit.ran_out = limit.ran_out or held <= 0
                 if held > 0:
@@ -283,8 +300,6 @@ class Pacer:
         finally:
             with self._lock:
                 limit.waiting -= 1
-        if pause > 0:
-            self._sleep(pause, limit.name)
 
     def _sleep(self, seconds: float, about: str) -> None:
         """Wait in slices, so that a stop is noticed. Raises Throttled when the unit has not so much time."""
@@ -321,12 +336,13 @@ class Pacer:
                     limit.size *= 2
                 elif limit.unused > limit.size / 2:
                     limit.size //= 2
-                calls = limit.size = min(max(limit.size, limit.waiting, 1), _most_at_once(limit.nominal))
+                calls = limit.size = min(max(limit.size, limit.waiting, 1), _most_at_once(limit.rate))
                 limit.asked = limit.ran_out = False
                 limit.unused = 0
             grant = buckets.take(limit.name, limit.nominal, calls)
             first = time.monotonic() + grant.delay
             with self._lock:
+                limit.rate = grant.rate
                 limit.times.extend(first + number / grant.rate for number in range(grant.calls))
                 limit.stocked.notify(grant.calls)
 

@@ -85,6 +85,9 @@ class Gate:
     def fault(self, **fields: Any) -> None:
         self._ask("fault", fields)
 
+    def clear_faults(self) -> None:
+        self._ask("no faults", {})
+
     def counters(self) -> Mapping[str, int]:
         """Return and forget how often each call was answered, by ``service operation status``."""
         answer: dict[str, int] = self._ask("counters", {})
@@ -137,6 +140,8 @@ def _obey(world: World, what: str, values: dict[str, Any]) -> Any:
         world.refusals += [Refusal(code=values["code"], tenant_id=tenant) for tenant in values["tenants"]]
     elif what == "fault":
         world.faults.append(Fault(**values))
+    elif what == "no faults":
+        world.faults.clear()
     elif what == "redemptions":
         found: dict[str, int] = {}
         for line in list(world.ledger):

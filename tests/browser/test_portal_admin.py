@@ -12,7 +12,15 @@ from playwright.sync_api import Browser
 from pytest_django.live_server_helper import LiveServer
 
 from consent import campaigns, links
-from consent.models import ApplicationRegistration, Campaign, ConsentFlow, ConsentObservation, CustomerConsent
+from consent.models import (
+    ApplicationRegistration,
+    Campaign,
+    ConsentFlow,
+    ConsentObservation,
+    ConsentPlan,
+    CustomerConsent,
+)
+from consent.plans import make_plan
 from tenants.models import PartnerTag, PartnerTenant
 from tests import builders
 from tests.browser.conftest import photograph
@@ -83,6 +91,7 @@ def fill() -> None:
         link_days=14,
         actor=builders.ACTOR,
     )
+    make_plan(registration, {}, actor=builders.ACTOR)
 
 
 @pytest.mark.req("S-65")
@@ -99,7 +108,11 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     assert any("/consent/customerconsent/" in path and path.endswith("/change/") for path in paths)
     campaign = Campaign.objects.get().pk
     paths += [f"/admin/consent/campaign/{campaign}/{name}/" for name in ("send", "remind", "close")]
-    paths += [f"/admin/consent/campaign/add/?registration={ApplicationRegistration.objects.get().pk}"]
+    registration, plan = ApplicationRegistration.objects.get().pk, ConsentPlan.objects.get().pk
+    paths += [f"/admin/consent/campaign/add/?registration={registration}"]
+    paths += [f"/admin/consent/applicationregistration/{registration}/wanted/"]
+    paths += [f"/admin/consent/consentplan/{plan}/{name}/" for name in ("apply", "undo")]
+    paths += [f"/admin/consent/consentplanitem/?plan__id__exact={plan}"]
     for path in paths:
         open_pages(page, watch, base, [path])
         assert page.locator("img[onerror]").count() == 0, path

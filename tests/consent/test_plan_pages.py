@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from html import unescape
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPla
 from consent.plans import make_plan
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests import builders
 from tests.staff import Staff, told
@@ -294,3 +296,98 @@ def test_who_may_only_look_sees_no_buttons(plan: ConsentPlan) -> None:
     assert "undo" not in page
     assert looking.get(page_of(plan, "undo")).status_code == 403
     assert Staff("consent.view_consentlink").get(page_of(plan, "json")).status_code == 403
+
+
+# --- applying ----------------------------------------------------------------------------------------------------
+
+
+def choices(**more: object) -> dict[str, object]:
+    return {"waves": "1, 5, 25", "stop_percent": 20} | more
+
+
+def text_of(page: Any) -> str:
+    return " ".join(unescape(page.content.decode()).split())
+
+
+def test_applying_says_in_plain_words_what_will_happen_and_starts_a_run_once(staff: Staff, plan: ConsentPlan) -> None:
+    asked = staff.get(page_of(plan, "apply"))
+    assert "Sends requests to Microsoft for Example Control Panel: 1 create, 1 narrow." in text_of(asked)
+    assert "Those that need DELETE and POST are left alone unless you choose them here." in text_of(asked)
+    assert not Run.objects.exists()
+
+    page = staff.confirm(asked, **choices(waves="2 10"))
+
+    run = Run.objects.get()
+    plan.refresh_from_db()
+    assert page.request["PATH_INFO"] == f"/admin/runs/run/{run.pk}/change/"
+    assert (plan.state, plan.reset, plan.applied_by, plan.run) == ("applying", False, staff.user.get_username(), run)
+    assert (run.kind, run.stop_share) == ("apply_plan", 0.2)
+    event = AuditEvent.objects.get(action="consent_plan.applied")
+    assert (event.actor, event.details["reset"], event.details["waves"]) == (staff.user.get_username(), False, [2, 10])
+    assert f'href="/admin/runs/run/{run.pk}/change/"' in staff.get(page_of(plan)).content.decode()
+    staff.confirm(asked, **choices())
+    assert Run.objects.count() == 1, "the button works once"
+
+
+@pytest.mark.req("R-21", "S-54")
+def test_delete_and_post_is_chosen_and_then_asked_again(staff: Staff, plan: ConsentPlan) -> None:
+    again = staff.confirm(staff.get(page_of(plan, "apply")), **choices(reset="on"))
+    assert "In 1 customer tenants all our grants are removed and created again." in text_of(again)
+    assert not Run.objects.exists(), "nothing is begun before the second answer"
+    assert not ConsentPlan.objects.filter(reset=True).exists()
+
+    staff.confirm(again, **choices(reset="True"))
+
+    plan.refresh_from_db()
+    assert (plan.state, plan.reset) == ("applying", True)
+    assert AuditEvent.objects.get(action="consent_plan.applied").details["reset"] is True
+
+
+@pytest.mark.req("S-54")
+def test_a_removal_is_asked_twice(
+    staff: Staff, customers: list[CustomerTenant], registration: ApplicationRegistration
+) -> None:
+    plan = make_plan(registration, {}, actor=builders.ACTOR, purpose=ConsentPlan.Purpose.REMOVE)
+    asked = staff.get(page_of(plan, "apply"))
+    assert "DELETE and POST" not in text_of(asked), "there is nothing to reset"
+    again = staff.confirm(asked, **choices())
+    assert "Our consent is removed from 4 customer tenants" in text_of(again)
+    assert not Run.objects.exists()
+    staff.confirm(again, **choices(reset="False"))
+    assert Run.objects.count() == 1
+
+
+def test_the_second_answer_needs_the_second_question(staff: Staff, plan: ConsentPlan) -> None:
+    first = staff.get(page_of(plan, "apply"))
+    staff.confirm(first, action="apply_plan_for_sure", **choices(reset="on"))
+    assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [({"waves": "1, many"}, "for example 1, 5, 25"), ({"stop_percent": 101}, "less than or equal")]
+)
+def test_what_is_typed_wrongly_is_asked_again(
+    staff: Staff, plan: ConsentPlan, wrong: dict[str, object], words: str
+) -> None:
+    page = staff.confirm(staff.get(page_of(plan, "apply")), **choices(**wrong))
+    assert words in text_of(page)
+    assert not Run.objects.exists()
+
+
+def test_why_a_plan_cannot_be_applied_is_said(staff: Staff, plan: ConsentPlan) -> None:
+    asked = staff.get(page_of(plan, "apply"))
+    ApplicationGrant.objects.update(scopes=["User.Read.All"])
+    assert "Make a new plan" in told(staff.confirm(asked, **choices()))
+    assert "is not what we want any more" in text_of(staff.get(page_of(plan, "apply")))
+    assert not Run.objects.exists()
+
+
+@pytest.mark.req("S-52")
+def test_only_who_may_apply_plans_applies_them(plan: ConsentPlan) -> None:
+    looking = Staff(*LOOKING, "consent.add_consentplan")
+    assert looking.get(page_of(plan, "apply")).status_code == 403
+    assert "/apply/" not in looking.get(page_of(plan)).content.decode()
+    operator = Staff(*LOOKING, "consent.apply_consentplan")
+    page = operator.confirm(operator.get(page_of(plan, "apply")), **choices())
+    assert page.request["PATH_INFO"] == page_of(plan), "who may not see runs stays at the plan"
+    assert Run.objects.count() == 1

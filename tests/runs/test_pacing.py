@@ -78,13 +78,35 @@ def test_a_complaint_lowers_the_rate_for_everybody_and_it_comes_back_step_by_ste
     assert held.rate == pytest.approx(70)
     assert held.delay == pytest.approx(3.0, abs=0.2)
 
-    for expected in (80, 90, 100, 100):
-        RateBucket.objects.update(lowered_at=0.0)
+    for expected in (85, 92.5, 97.125, 100, 100):  # half of the way to what was refused, and at least 5 %
+        RateBucket.objects.update(changed_at=0.0)
         assert buckets.take("graph", 100, 1).rate == pytest.approx(expected)
     for _ in range(20):
-        RateBucket.objects.update(lowered_at=0.0)
+        RateBucket.objects.update(refused_at=0.0, good_rate=0.0)
         buckets.complain("graph", 0.0)
     assert RateBucket.objects.get().rate == pytest.approx(10)
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+def test_a_higher_rate_that_is_refused_is_taken_back_and_tried_less_often() -> None:
+    buckets.take("graph", 100, 1)
+    buckets.complain("graph", 0.0)
+    tried = []
+    for _ in range(4):
+        RateBucket.objects.update(changed_at=0.0)
+        tried.append(buckets.take("graph", 100, 1).rate)
+        RateBucket.objects.update(refused_at=0.0)
+        buckets.complain("graph", 0.0)
+        row = RateBucket.objects.get()
+        assert [row.rate, row.good_rate] == pytest.approx([70, 70])
+    assert tried == pytest.approx([85, 77.5, 73.75, 73.5])
+    assert row.patience == 120
+    # The rate that was good is refused as well: the limit is another one now.
+    RateBucket.objects.update(refused_at=0.0)
+    buckets.complain("graph", 0.0)
+    row.refresh_from_db()
+    assert [row.rate, row.good_rate, row.patience] == pytest.approx([49, 0, 10])
 
 
 @pytest.mark.django_db
@@ -172,6 +194,17 @@ def test_429s_of_several_partners_hold_the_application_and_lower_the_rate_for_al
     assert one.all_held()
     one.replenish()
     assert RateBucket.objects.get(name="graph").rate == pytest.approx(70)
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+@pytest.mark.parametrize(("asking", "held"), [(range(60), False), ([1] * 60, True)])
+def test_one_429_in_twenty_is_the_partners_and_half_of_all_is_the_applications(asking: Any, *, held: bool) -> None:
+    one = pacer(rate=10_000.0)
+    for number, group in enumerate(asking):
+        with one.unit(Place("app", "global", group)):
+            one.answered("graph", "/", 429 if number % (2 if held else 20) == 0 else 200, 1.0, 0.1)
+    assert one.all_held() is held
 
 
 @pytest.mark.req("R-27")

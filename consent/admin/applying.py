@@ -1,0 +1,172 @@
+"""Applying a plan from its page: what will happen, and a second question before anything is taken away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
+
+from consent import plans
+from consent.admin.asking import ask
+from consent.models import ConsentPlan
+from consent.plan_runs import STOP_SHARE, WAVES, start_apply
+from portal.runs import tasks
+from portal.site.admin import PortalModelAdmin, actor_of
+
+_SURE = "apply_plan_for_sure"
+_LONGEST = 10  # waves
+
+
+class ApplyForm(forms.Form):
+    """How carefully to go."""
+
+    waves = forms.CharField(
+        max_length=100,
+        initial=", ".join(map(str, WAVES)),
+        widget=UnfoldAdminTextInputWidget,
+        label="Customers of the first waves",
+        help_text="The last wave is all who are left. Each begins when the one before has ended well.",
+    )
+    stop_percent = forms.IntegerField(
+        min_value=0,
+        max_value=100,
+        initial=round(STOP_SHARE * 100),
+        widget=UnfoldAdminIntegerFieldWidget,
+        label="Stop when more than so many percent of a wave fail",
+    )
+
+    def clean_waves(self) -> tuple[int, ...]:
+        words = self.cleaned_data["waves"].replace(",", " ").split()
+        if len(words) > _LONGEST or not all(word.isdecimal() and 0 < int(word) <= 100_000 for word in words):
+            raise ValidationError("Type numbers of customers, for example 1, 5, 25")
+        return tuple(map(int, words))
+
+
+class ApplyOrResetForm(ApplyForm):
+    """The same for a plan with customers that only DELETE and POST can bring there."""
+
+    reset = forms.BooleanField(
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        label="Also the customers that need DELETE and POST",
+        help_text=(
+            "Each loses all our grants until they are created again, within seconds as a rule. When that fails, the "
+            "grants from before are put back; when that fails too, the run stops and an incident says what is missing."
+        ),
+    )
+
+
+class SureForm(ApplyOrResetForm):
+    """What was chosen, carried through the second question."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            field.widget = forms.HiddenInput()
+
+
+def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: ConsentPlan) -> HttpResponseBase:
+    """Ask, ask again where something is taken away, start the run, and show it."""
+    own = ConsentPlan.objects.filter(pk=plan.pk)
+    if request.POST.get("action") == _SURE:
+        form: ApplyForm | HttpResponseBase = ask(
+            page, request, own, SureForm, None, action=_SURE, dangerous=True, **_second_question(plan, reset=True)
+        )
+        return _start(page, request, plan, form) if isinstance(form, ApplyForm) else form
+    needs_reset = bool(plans.counts(plan)["needs_reset"])
+    form = ask(
+        page,
+        request,
+        own,
+        ApplyOrResetForm if needs_reset else ApplyForm,
+        None,
+        action="apply_plan",
+        title=f"Apply {plan}",
+        explanation=_first_words(plan),
+        button="Apply",
+    )
+    if not isinstance(form, ApplyForm):
+        return form
+    reset = bool(form.cleaned_data.get("reset"))
+    if not reset and not plans.counts(plan)["remove"]:
+        return _start(page, request, plan, form)
+    return _ask_again(page, request, plan, form, reset=reset)
+
+
+def _first_words(plan: ConsentPlan) -> str:
+    counts = plans.counts(plan)
+    changes = [f"{counts[name]:,} {name}" for name in ("create", "widen", "narrow", "remove") if counts[name]]
+    left = (
+        " Those that need DELETE and POST are left alone unless you choose them here." if counts["needs_reset"] else ""
+    )
+    moved = " ".join(("", *plans.moved(plan)))
+    return (
+        f"Sends requests to Microsoft for {plan.registration}: {', '.join(changes) or 'nothing'}. Each tenant is "
+        "looked at first; where it is not as the plan shows, nothing is sent and the customer is held back. Afterwards "
+        f"each is read again, and only that read counts.{left}{moved}"
+    )
+
+
+def _second_question(plan: ConsentPlan, *, reset: bool) -> dict[str, str]:
+    counts = plans.counts(plan)
+    said = []
+    if counts["remove"]:
+        said.append(
+            f"Our consent is removed from {counts['remove']:,} customer tenants: the application is gone there, and "
+            "what relies on it stops working."
+        )
+    if reset and counts["needs_reset"]:
+        said.append(
+            f"In {counts['needs_reset']:,} customer tenants all our grants are removed and created again. Between the "
+            "two nothing of ours works there; if the second half fails, it stays so until the incident is solved."
+        )
+    return {"title": f"Apply {plan}: are you sure?", "explanation": " ".join(said), "button": "Yes, apply it"}
+
+
+def _ask_again(
+    page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: ConsentPlan, form: ApplyForm, *, reset: bool
+) -> HttpResponseBase:
+    posted = request.POST.copy()
+    del posted["_once"]  # spent: this is another question
+    request.POST = posted  # type: ignore[assignment]  # a copy can be changed, and serves as well
+    chosen = {name: form.data.get(name) for name in ("waves", "stop_percent")} | {"reset": reset}
+    answer = page.confirm(
+        request,
+        ConsentPlan.objects.filter(pk=plan.pk),
+        action=_SURE,
+        dangerous=True,
+        **_second_question(plan, reset=reset),
+    )
+    assert isinstance(answer, TemplateResponse)  # noqa: S101  # nothing was confirmed yet: it is the page
+    answer.template_name = "admin/consent/confirm_form.html"
+    answer.context_data = {**(answer.context_data or {}), "form": SureForm(initial=chosen)}
+    return answer
+
+
+def _start(
+    page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: ConsentPlan, form: ApplyForm
+) -> HttpResponseBase:
+    told = form.cleaned_data
+    back = HttpResponseRedirect(reverse("admin:consent_consentplan_change", args=[plan.pk]))
+    try:
+        run, new = start_apply(
+            plan,
+            actor=actor_of(request),
+            reset=bool(told.get("reset")),
+            waves=told["waves"],
+            stop_share=told["stop_percent"] / 100,
+        )
+    except plans.PlanRefused as refused:
+        page.message_user(request, str(refused), messages.ERROR)
+        return back
+    tasks.enqueue(run)
+    page.message_user(request, f"Run {run.pk} applies it." if new else f"Run {run.pk} goes on with it.")
+    if not request.user.has_perm("runs.view_run"):
+        return back
+    return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))

@@ -1,0 +1,288 @@
+"""Our consent in customer tenants: what was read there, what changed since, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import F, Q, QuerySet
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+
+from consent.customer_models import ChangedBy
+from consent.models import OWNER_CHOICES, ConsentObservation, CustomerConsent
+from consent.observations import Change
+from consent.panels import CUSTOMER_TONES
+from consent.removal import CONSENT_REMOVE
+from consent.verifying import CONSENT_VERIFY
+from portal.runs import service, tasks
+from portal.runs.kinds import Kind
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.display import EMPTY, badge, described, guid, links, moment
+
+State = CustomerConsent.State
+_CONCURRENCY = 16
+_OWNERS = dict(OWNER_CHOICES)
+_WHO = {
+    ChangedBy.FIRST: "First read",
+    ChangedBy.US: "We",
+    ChangedBy.OUTSIDE: "Somebody outside",
+}
+
+
+def _state(state: str) -> str:
+    known = State(state)
+    return badge(str(known.label), CUSTOMER_TONES[known])
+
+
+class FindingFilter(admin.SimpleListFilter):
+    """What somebody should look at."""
+
+    title = "finding"
+    parameter_name = "finding"
+    CHOICES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+        "any": ("Anything", lambda rows: rows.findings()),
+        "drift": ("Changed by somebody outside", lambda rows: rows.drifted()),
+        "more": ("More than we want", lambda rows: rows.filter(state=State.DIFFERS)),
+        "less": ("Missing", lambda rows: rows.findings().filter(state__in=[State.PARTIAL, State.ABSENT])),
+        "unread": ("Not readable", lambda rows: rows.filter(unread_since__isnull=False)),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(value, words) for value, (words, _) in self.CHOICES.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> QuerySet[CustomerConsent]:
+        choice = self.CHOICES.get(self.value() or "")
+        rows: QuerySet[CustomerConsent] = choice[1](queryset) if choice else queryset
+        return rows
+
+
+class EvidenceFilter(admin.SimpleListFilter):
+    """How old the evidence is."""
+
+    title = "evidence"
+    parameter_name = "evidence"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("7", "Within 7 days"), ("30", "Within 30 days"), ("old", "Older"), ("never", "Never read")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> QuerySet[CustomerConsent]:
+        value, now = self.value(), timezone.now()
+        if value == "never":
+            return queryset.filter(verified_at__isnull=True)
+        if value == "old":
+            return queryset.filter(verified_at__lt=now - timedelta(days=30))
+        return queryset.filter(verified_at__gte=now - timedelta(days=int(value))) if value in {"7", "30"} else queryset
+
+
+class _ReadColumns:
+    """The columns of a read, for its list and for the page of its customer."""
+
+    @admin.display(ordering="observed_at", description="Read")
+    def read(self, observation: ConsentObservation) -> str:
+        return moment(observation.observed_at)
+
+    @admin.display(ordering="state", description="State")
+    def shown_state(self, observation: ConsentObservation) -> str:
+        return _state(observation.state)
+
+    @admin.display(description="What changed")
+    def what(self, observation: ConsentObservation) -> str:
+        by = ChangedBy(observation.changed_by)
+        if by == ChangedBy.NOBODY:
+            return "Nothing"
+        words = Change(added=observation.added, removed=observation.removed, by=by).words()
+        return "Nothing was there" if by == ChangedBy.FIRST and not observation.added else words[0].upper() + words[1:]
+
+    @admin.display(ordering="changed_by", description="Who")
+    def who(self, observation: ConsentObservation) -> str:
+        words = _WHO.get(ChangedBy(observation.changed_by), EMPTY)
+        return described(words, observation.actor) if observation.actor else words
+
+    @admin.display(description="As it was until")
+    def until(self, observation: ConsentObservation) -> str:
+        return moment(observation.unchanged_until) if observation.changed_by else EMPTY
+
+    @admin.display(description="Evidence")
+    def shown_evidence(self, observation: ConsentObservation) -> str:
+        head = guid(observation.service_principal_id, label="service principal id")
+        return described(head, ConsentObservation.Evidence(observation.evidence).label)
+
+
+class ConsentObservationInline(_ReadColumns, ReadOnlyInline[ConsentObservation, CustomerConsent]):
+    """The history of one customer, the latest read first."""
+
+    model = ConsentObservation
+    verbose_name_plural = "history"
+    fields = ["read", "shown_state", "what", "who", "until", "shown_evidence"]
+
+
+@admin.register(ConsentObservation)
+class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
+    """Every read of every customer tenant: what was there, and what it changed."""
+
+    icon = "history"
+    export_fields = [
+        "observed_at",
+        "consent__customer__partner__name",
+        "consent__customer__company_name",
+        "consent__customer__tenant_id",
+        "state",
+        "changed_by",
+        "actor",
+        "added",
+        "removed",
+        "unchanged_until",
+        "evidence",
+        "service_principal_id",
+        "grants",
+        "correlation_id",
+    ]
+    list_display = ["read", "customer", "partner", "shown_state", "what", "who", "until"]
+    list_filter = ["changed_by", "state", "evidence", "observed_at"]
+    list_select_related = ["consent__customer__partner"]
+    link_lookups = ["consent__id__exact"]
+    search_fields = ["=consent__customer__tenant_id", "consent__customer__company_name__istartswith", "=correlation_id"]
+    fields = ["consent", "read", "shown_state", "what", "who", "until", "shown_evidence", "grants", "correlation_id"]
+
+    @admin.display(ordering="consent__customer__company_name", description="Customer")
+    def customer(self, observation: ConsentObservation) -> str:
+        return str(observation.consent.customer)
+
+    @admin.display(ordering="consent__customer__partner__name", description="Partner")
+    def partner(self, observation: ConsentObservation) -> str:
+        return observation.consent.customer.partner.name
+
+
+def start_run(
+    page: PortalModelAdmin[Any], request: HttpRequest, kind: Kind, rows: QuerySet[CustomerConsent], **options: Any
+) -> HttpResponseBase:
+    """Leave chosen consents to the workers, and go to the page of the run."""
+    keys = sorted(rows.values_list("pk", flat=True))
+    run, new = service.start(
+        kind, scope={"consents": keys}, options=options, actor=actor_of(request), concurrency=_CONCURRENCY
+    )
+    tasks.enqueue(run)
+    page.message_user(
+        request, f"{len(keys)} customers are left to the workers." if new else "This is under way already."
+    )
+    return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
+
+
+@admin.register(CustomerConsent)
+class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
+    """Our consent in customer tenants, as last read there."""
+
+    icon = "verified_user"
+    export_fields = [
+        "customer__partner__name",
+        "customer__company_name",
+        "customer__tenant_id",
+        "registration__application_id",
+        "state",
+        "reason",
+        "owner",
+        "actual_grants",
+        "service_principal_id",
+        "verified_at",
+        "changed_at",
+        "changed_by",
+        "unread_since",
+        "unread_reason",
+        "unread_owner",
+    ]
+    list_display = ["customer", "partner", "shown_state", "why", "who_acts", "changed", "verified"]
+    list_filter = [FindingFilter, "state", "owner", EvidenceFilter, "changed_by", "registration"]
+    list_select_related = ["customer__partner", "registration"]
+    link_lookups = ["customer__partner__id__exact"]
+    search_fields = ["customer__company_name__istartswith", "=customer__tenant_id"]
+    fields = [
+        "customer",
+        "registration",
+        "shown_state",
+        "why",
+        "who_acts",
+        "verified",
+        "changed",
+        "actual_grants",
+        "service_principal_id",
+        "requested",
+        "history",
+    ]
+    inlines = [ConsentObservationInline]
+    actions = ["verify_now", "remove_consents"]
+
+    def has_verify_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.verify_customerconsent")
+
+    def has_remove_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.remove_customerconsent")
+
+    @admin.display(ordering="customer__partner__name", description="Partner")
+    def partner(self, consent: CustomerConsent) -> str:
+        return consent.customer.partner.name
+
+    @admin.display(ordering="state", description="State")
+    def shown_state(self, consent: CustomerConsent) -> str:
+        shown = _state(consent.state)
+        return described(shown, "not readable now") if consent.unread_since else shown
+
+    @admin.display(description="Reason")
+    def why(self, consent: CustomerConsent) -> str:
+        return f"Could not be read: {consent.unread_reason}" if consent.unread_since else consent.reason or EMPTY
+
+    @admin.display(ordering="owner", description="Who must act")
+    def who_acts(self, consent: CustomerConsent) -> str:
+        return _OWNERS.get(consent.unread_owner if consent.unread_since else consent.owner, EMPTY)
+
+    @admin.display(ordering="verified_at", description="Last read")
+    def verified(self, consent: CustomerConsent) -> str:
+        return moment(consent.verified_at, empty="never")
+
+    @admin.display(ordering=F("changed_at").desc(nulls_last=True), description="Last change")
+    def changed(self, consent: CustomerConsent) -> str:
+        return described(moment(consent.changed_at), _WHO.get(ChangedBy(consent.changed_by), ""))
+
+    @admin.display(description="Our last request")
+    def requested(self, consent: CustomerConsent) -> str:
+        if consent.requested_at is None:
+            return EMPTY
+        verb = "Removal" if consent.was_removed else "Grants"
+        return described(moment(consent.requested_at), f"{verb}, by {consent.requested_by or 'nobody known'}")
+
+    @admin.display(description="Whole history")
+    def history(self, consent: CustomerConsent) -> str:
+        address = reverse("admin:consent_consentobservation_changelist")
+        return links([("All reads, to filter and export", f"{address}?consent__id__exact={consent.pk}")])
+
+    @admin.action(description="Read again what the customers hold", permissions=["verify"])
+    def verify_now(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> HttpResponseBase | None:
+        return start_run(self, request, CONSENT_VERIFY, queryset)
+
+    @admin.action(description="Remove our consent from the customers", permissions=["remove"])
+    def remove_consents(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> HttpResponseBase | None:
+        inactive = queryset.filter(Q(customer__partner__state__in=["disabled", "offboarded"]))
+        if "_once" not in request.POST and inactive.exists():
+            self.message_user(
+                request, "Some of their partners are disabled or offboarded: no token may be used.", messages.ERROR
+            )
+            return None
+        number = queryset.count()
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="remove_consents",
+            title="Remove our consent",
+            explanation=(
+                f"In {number} customer tenant{'' if number == 1 else 's'} our application is deleted with all its "
+                "grants. Whatever works there through it stops at once. Each tenant is read back; bringing the consent "
+                "again needs a plan, or push_consent."
+            ),
+            button="Remove",
+            dangerous=True,
+        ):
+            return answer
+        return start_run(self, request, CONSENT_REMOVE, queryset, wait=60.0)

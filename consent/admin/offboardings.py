@@ -1,0 +1,278 @@
+"""Offboarding: begun on the partners' list, followed and decided here, with its report to read and to keep."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.urls import reverse
+from unfold.decorators import action
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from consent import offboarding as service
+from consent.admin.asking import ask
+from consent.models import ConsentObservation, Offboarding
+from consent.offboarding_report import to_file
+from portal.audit.seals import Seal, fits
+from portal.audit.trail import record
+from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
+from portal.runs import tasks
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.dashboard import Figure
+from portal.site.display import Tone, badge, links, moment
+from tenants.admin import partner_actions
+from tenants.models import PartnerTenant
+
+State = Offboarding.State
+_TONES = {State.REMOVING: Tone.BUSY, State.WAITING: Tone.WARN, State.CLOSING: Tone.BUSY, State.DONE: Tone.GOOD}
+_SHOWN_CUSTOMERS = 500
+
+
+class SureForm(forms.Form):
+    tenant_id = forms.CharField(
+        max_length=36,
+        label="Tenant id of the partner",
+        help_text="Type it, so that no other partner is offboarded by mistake.",
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
+    )
+    wanted = ""
+
+    def clean_tenant_id(self) -> str:
+        try:
+            typed = parse_tenant_id(self.cleaned_data["tenant_id"].strip())
+        except InvalidIdentifier as error:
+            raise forms.ValidationError(str(error)) from None
+        if typed != self.wanted:
+            raise forms.ValidationError("This is another tenant id than the chosen partner's.")
+        return typed
+
+
+@admin.action(description="Offboard the selected partner", permissions=["view"])
+def offboard_partners(
+    page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
+) -> HttpResponseBase | None:
+    """Confirm with what it touches and the typed tenant id, then begin; the workers do the rest."""
+    if not request.user.has_perm("consent.offboard_partner"):
+        page.message_user(request, "You may not offboard partners.", messages.ERROR)
+        return None
+    partner = queryset.first()
+    if partner is None or queryset.count() != 1:
+        page.message_user(request, "Choose one partner: each is confirmed by its tenant id.", messages.ERROR)
+        return None
+    found = service.reach(partner)
+
+    chosen = partner.tenant_id
+
+    class Sure(SureForm):
+        wanted = chosen
+
+    answer = ask(
+        page,
+        request,
+        queryset,
+        Sure,
+        None,
+        action="offboard_partners",
+        title=f"Offboard {partner.name}",
+        explanation=(
+            f"Our consent is removed in {found.consents} customer tenants and each is read back. "
+            f"{found.open_links} open links die now. When all customers are proven to be without it, {found.tokens} "
+            "tokens are switched off and erased, and the partner is offboarded for good. If customers remain, the "
+            "token lives until somebody decides."
+            + (
+                f" {found.customers_never_read} customers were never read: check them first (verify_consents --new)."
+                if found.customers_never_read
+                else ""
+            )
+        ),
+        button="Offboard",
+        dangerous=True,
+    )
+    if isinstance(answer, HttpResponseBase):
+        return answer
+    try:
+        begun = service.start(partner, actor=actor_of(request))
+    except service.OffboardingRefused as refused:
+        page.message_user(request, str(refused), messages.ERROR)
+        return None
+    if begun.run is not None:
+        tasks.enqueue(begun.run)
+    return HttpResponseRedirect(reverse("admin:consent_offboarding_change", args=[begun.pk]))
+
+
+partner_actions.append(offboard_partners)
+
+
+@admin.register(Offboarding)
+class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
+    """How far each offboarding is, what it waits for, and its report."""
+
+    icon = "logout"
+    export_fields = [
+        "partner__name",
+        "partner__tenant_id",
+        "state",
+        "remaining",
+        "started_at",
+        "started_by",
+        "decided_by",
+        "finished_at",
+        "seal",
+    ]
+    list_display = ["partner", "shown_state", "remaining", "started", "started_by", "finished"]
+    list_filter = ["state"]
+    list_select_related = ["partner"]
+    search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
+    fields = ["partner", "shown_state", "remaining", "work", "started", "started_by", "decided_by", "finished", "seal"]
+    actions_detail = ["try_again", "finish", "download"]
+    change_form_outer_before_template = "admin/consent/offboarding_report.html"
+
+    def has_offboard_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("consent.offboard_partner")
+
+    @admin.display(ordering="state", description="State")
+    def shown_state(self, one: Offboarding) -> str:
+        return badge(one.get_state_display(), _TONES[State(one.state)])
+
+    @admin.display(ordering="started_at", description="Started")
+    def started(self, one: Offboarding) -> str:
+        return moment(one.started_at)
+
+    @admin.display(ordering="finished_at", description="Finished")
+    def finished(self, one: Offboarding) -> str:
+        return moment(one.finished_at)
+
+    @admin.display(description="Customers")
+    def work(self, one: Offboarding) -> str:
+        consents = reverse("admin:consent_customerconsent_changelist")
+        shown = [("Their consents", f"{consents}?customer__partner__id__exact={one.partner_id}")]
+        if one.run_id:
+            shown.append((f"Run {one.run_id}", reverse("admin:runs_run_change", args=[one.run_id])))
+        return links(shown)
+
+    # --- the report ---
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        one = self.get_object(request, object_id) if self.has_view_permission(request) else None
+        shown = _shown(one) if one is not None and one.report else {}
+        return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Download the report", icon="download", url_path="report", permissions=["view"]
+    )
+    def download(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        if not one.report:
+            self.message_user(request, "There is no report yet: it is made when everything is done.", messages.WARNING)
+            return self._back(one)
+        record("offboarding.report_downloaded", actor=actor_of(request), subject={"offboarding": one.pk})
+        name = f"offboarding-{one.partner.tenant_id}.json"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+        return HttpResponse(to_file(one), content_type="application/json", headers=headers)
+
+    # --- deciding ---
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Try the remaining customers again",
+        icon="replay",
+        url_path="again",
+        permissions=["view", "offboard"],
+    )
+    def try_again(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        if one.state != State.WAITING and "_once" not in request.POST:
+            self.message_user(request, "Nothing waits for this: see the state.", messages.WARNING)
+            return self._back(one)
+        if answer := self.confirm(
+            request,
+            Offboarding.objects.filter(pk=one.pk),
+            action="try_again",
+            title=f"Try again: {one.partner.name}",
+            explanation=f"{one.remaining} customers remain. The workers go through the partner's customers once more.",
+            button="Try again",
+        ):
+            return answer
+        one = service.try_again(one, actor=actor_of(request))
+        if one.run is not None:
+            tasks.enqueue(one.run)
+        return self._back(one)
+
+    @action(  # type: ignore[untyped-decorator]
+        description="Finish with the remaining customers",
+        icon="done_all",
+        url_path="finish",
+        permissions=["view", "offboard"],
+    )
+    def finish(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        if one.state != State.WAITING and "_once" not in request.POST:
+            self.message_user(request, "Nothing waits for this: see the state.", messages.WARNING)
+            return self._back(one)
+        if answer := self.confirm(
+            request,
+            Offboarding.objects.filter(pk=one.pk),
+            action="finish",
+            title=f"Finish: {one.partner.name}",
+            explanation=(
+                f"{one.remaining} customers were not proven to be without our consent, and without the partner's token "
+                "nobody here can look again. The report lists each of them, and who must act. The token is switched "
+                "off and erased, and the partner is offboarded for good."
+            ),
+            button="Finish all the same",
+            dangerous=True,
+        ):
+            return answer
+        try:
+            one = service.finish_anyway(one, actor=actor_of(request))
+        except service.OffboardingRefused as refused:
+            self.message_user(request, str(refused), messages.ERROR)
+        else:
+            done = one.state == State.DONE
+            words = "Offboarded." if done else "The vault did not do its part; the schedule tries again."
+            self.message_user(request, words, messages.SUCCESS if done else messages.WARNING)
+        return self._back(one)
+
+    def _one(self, request: HttpRequest, object_id: str) -> Offboarding:
+        one = self.get_object(request, object_id)
+        if one is None:
+            raise Http404
+        return one
+
+    def _back(self, one: Offboarding) -> HttpResponseRedirect:
+        return HttpResponseRedirect(reverse("admin:consent_offboarding_change", args=[one.pk]))
+
+
+def _shown(one: Offboarding) -> dict[str, Any]:
+    """Return the report for its page: those that remain first, and not more customers than a page can bear."""
+    report = json.loads(one.report)
+    counts = report["counts"]
+    customers = sorted(report["customers"], key=lambda each: (each["proven_absent"], each["company"]))
+    genuine = fits(one.report, Seal(key_id=one.seal_key, value=one.seal))
+    figures = [
+        Figure(label="Proven absent", value=counts["proven_absent"], tone=Tone.GOOD, link="#customers"),
+        Figure(
+            label="Remaining",
+            value=counts["remaining"],
+            tone=Tone.WARN if counts["remaining"] else Tone.QUIET,
+            link="#customers",
+        ),
+        Figure(label="Links", value=len(report["links"]), tone=Tone.QUIET, link="#links"),
+        Figure(label="Vault entries", value=len(report["vault"]), tone=Tone.QUIET, link="#vault"),
+    ]
+    for each in customers:
+        each["proof"] = ConsentObservation.Evidence(each["after"]["evidence"]).label if each["after"] else ""
+        held = each["before"]["grants"] if each["before"] else []
+        each["held"] = [scope for grant in held for scope in grant["scopes"]]
+    return {
+        "report": report,
+        "figures": figures,
+        "customers": customers[:_SHOWN_CUSTOMERS],
+        "hidden": max(len(customers) - _SHOWN_CUSTOMERS, 0),
+        "genuine": genuine,
+    }

@@ -1,0 +1,128 @@
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from consent.commands import EXIT_SOME_FAILED, BulkCommand
+from consent.models import Offboarding
+from consent.offboarding import OffboardingRefused, advance, finish_anyway, reach, remaining, start
+from consent.offboarding_report import to_file
+from consent.removal import CONSENT_REMOVE
+from consent.selection import one_tenant_id
+from portal.runs import service, tasks
+from portal.runs.console import EXIT_CODES, foreground, refuse_if_busy
+from portal.runs.models import Run
+from tenants.models import PartnerTenant
+
+State = Offboarding.State
+
+
+class Command(BulkCommand):
+    name = "offboard_partner"
+    kind = CONSENT_REMOVE
+    help = (
+        "Offboard one partner: remove our consent in each of its customers and read it back, close its links, switch "
+        "its tokens off and erase them as far as the identities may, and seal a report. Run it again to go on after a "
+        f"crash, or to try customers again that remain. {EXIT_CODES}"
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
+        parser.add_argument("--yes", action="store_true", help="do it, not only say what it would touch")
+        parser.add_argument("--finish", action="store_true", help="finish although customers remain, and report them")
+        parser.add_argument("--report", type=Path, metavar="FILE", help="write the sealed report to a new file")
+        parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="wait so long for each proof")
+        parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="customers at once")
+        parser.add_argument("--background", action="store_true", help="leave the work to the workers and return")
+        parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
+
+    def work(self, options: dict[str, Any]) -> int:
+        partner = PartnerTenant.objects.filter(tenant_id=one_tenant_id(options["partner"])).first()
+        if partner is None:
+            raise CommandError("No partner with this tenant id.", returncode=2)
+        if not 1 <= options["concurrency"] <= 512:
+            raise CommandError("--concurrency goes from 1 to 512.", returncode=2)
+        done = Offboarding.objects.filter(partner=partner, state=State.DONE).first()
+        if done is not None:
+            return self._tell(done, options)
+        if not options["yes"]:
+            raise CommandError(self._what(partner), returncode=2)
+        offboarding = Offboarding.objects.open().filter(partner=partner).first()
+        if offboarding is not None and offboarding.state == State.WAITING and options["finish"]:
+            return self._tell(finish_anyway(offboarding, actor=self.actor), options)
+        try:
+            offboarding = start(
+                partner, actor=self.actor, wait_seconds=options["wait"], concurrency=options["concurrency"]
+            )
+        except OffboardingRefused as refused:
+            raise CommandError(str(refused), returncode=2) from None
+        run = offboarding.run
+        code = 0
+        if offboarding.state == State.REMOVING and run is not None:
+            if options["background"]:
+                tasks.enqueue(run)
+                self.say(f"Run {run.pk} is left to the workers; the schedule does the rest.")
+                return 0
+            code = self._work_run(run, options)
+        offboarding = advance(offboarding, actor=self.actor)
+        if offboarding.state == State.WAITING and options["finish"]:
+            offboarding = finish_anyway(offboarding, actor=self.actor)
+        return self._tell(offboarding, options) if offboarding.state != State.REMOVING else code or EXIT_SOME_FAILED
+
+    def _work_run(self, run: Run, options: dict[str, Any]) -> int:
+        if run.state == Run.State.OPEN:
+            refuse_if_busy(run)
+        elif run.state == Run.State.PAUSED:
+            service.resume(run, actor=self.actor)
+        return foreground(
+            run,
+            out=self.stdout,
+            err=self.stderr,
+            as_json=options["json"],
+            words=self.words,
+            concurrency=options["concurrency"],
+        )
+
+    def _what(self, partner: PartnerTenant) -> str:
+        found = reach(partner)
+        return (
+            f"{partner.name}: {found.consents} consents in customer tenants would be removed and read back, "
+            f"{found.open_links} links closed, {found.tokens} tokens switched off and erased; the partner would be "
+            f"offboarded for good. {found.customers_never_read} customers were never read (verify_consents --new). "
+            "Nothing was done; --yes does it."
+        )
+
+    def _tell(self, offboarding: Offboarding, options: dict[str, Any]) -> int:
+        done = offboarding.state == State.DONE
+        if options["json"]:
+            columns = {"state": offboarding.state, "remaining": offboarding.remaining, "seal": offboarding.seal}
+            self.say_json({"offboarding": offboarding.pk, **columns})
+        elif done:
+            self.say(f"Offboarded; {offboarding.remaining} customers remain. --report FILE writes the sealed report.")
+        elif offboarding.state == State.WAITING:
+            for consent in remaining(offboarding).select_related("customer")[:20]:
+                why = consent.unread_reason or consent.reason
+                who = consent.unread_owner or consent.owner or "us"
+                self.say(
+                    f"remains  {consent.customer}: {consent.get_state_display().lower()}. {why} Who must act: {who}."
+                )
+            self.stderr.write(
+                f"{offboarding.remaining} customers remain, so the partner's token lives. Run this again to try them "
+                "again, or with --finish to finish all the same."
+            )
+        else:
+            self.stderr.write("The vault did not do its part; run this again, or leave it to the schedule.")
+        if done and options["report"]:
+            _write(options["report"], to_file(offboarding))
+            self.say(f"Report written to {options['report']}.")
+        return 0 if done and not offboarding.remaining else EXIT_SOME_FAILED
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            path.chmod(0o600)
+            file.write(content)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written ({error.strerror}); name a new file.", returncode=2) from None

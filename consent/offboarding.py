@@ -1,0 +1,264 @@
+"""Offboard a partner: remove our consent in each customer, prove it, close every door, and report (S-69).
+
+The order is what makes it right: the partner's token must live until the customers are done. Every step may be
+repeated, and its name is stored before it, so whoever goes on after a crash repeats at most one step:
+
+    removing   no link works from the first moment; a run removes and reads back, customer by customer
+    waiting    only when customers remain: somebody tries again, or decides to finish all the same
+    closing    the partner is offboarded: no use of its tokens in any process; then its vault entries go
+    done       the report is sealed and in the trail
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from consent import clients, links
+from consent.custody import Custody, TokenUnavailable
+from consent.disconnect import disconnect
+from consent.erasure import ErasureReport, erase_tokens
+from consent.models import ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
+from consent.offboarding_models import Offboarding
+from consent.offboarding_report import build
+from consent.querysets import ConsentLinkQuerySet, CustomerConsentQuerySet
+from consent.removal import CONSENT_REMOVE
+from consent.vault.base import Eraser, Vault, VaultConfigurationError
+from portal.audit.seals import canonical, digest, seal
+from portal.audit.trail import Actor, record
+from portal.incidents.desk import report as report_incident
+from portal.incidents.desk import settle
+from portal.microsoft.diagnosis import Owner
+from portal.microsoft.errors import RemoteError
+from portal.runs import service
+from portal.runs.models import Run
+from tenants.models import PartnerTenant
+
+log = logging.getLogger(__name__)
+
+State = Offboarding.State
+REMAINS = "offboarding_waits"  # cause of the incident
+_UNFINISHED = (Run.State.OPEN, Run.State.PAUSED)
+_CONCURRENCY = 16
+
+
+class OffboardingRefused(ValueError):
+    """It cannot be begun or finished so; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What an offboarding will touch, for whoever confirms it."""
+
+    consents: int
+    customers_never_read: int
+    open_links: int
+    tokens: int
+
+
+def reach(partner: PartnerTenant) -> Reach:
+    """Count what an offboarding of this partner touches; four queries."""
+    consents = CustomerConsent.objects.for_partner(partner)
+    return Reach(
+        consents=consents.count(),
+        customers_never_read=partner.customers.exclude(pk__in=consents.values("customer")).count(),
+        open_links=_open_links(partner.pk).count(),
+        tokens=PartnerConsent.objects.for_partner(partner).filter(generation__gt=0).count(),
+    )
+
+
+def start(
+    partner: PartnerTenant, *, actor: Actor, wait_seconds: float = 60.0, concurrency: int = _CONCURRENCY
+) -> Offboarding:
+    """Begin, or go on with what was begun: close the links, and start the run over the partner's customers.
+
+    The caller works the run, or leaves it to the workers.
+
+    Raises:
+        OffboardingRefused: the partner was offboarded before.
+    """
+    known = Offboarding.objects.open().filter(partner=partner).first()
+    if known is not None:
+        return try_again(known, actor=actor, wait_seconds=wait_seconds, concurrency=concurrency)
+    if partner.state == PartnerTenant.State.OFFBOARDED:
+        raise OffboardingRefused(f"{partner.name} was offboarded before; its report is in the admin.")
+    try:
+        with transaction.atomic():
+            offboarding = Offboarding.objects.create(partner=partner, started_by=actor.name)
+            PartnerTenant.objects.filter(pk=partner.pk).update(offboarding_since=timezone.now())
+            _close_links(partner.pk, actor)
+            record("partner.offboarding_started", actor=actor, subject=_subject(offboarding))
+            _start_run(offboarding, actor, wait_seconds, concurrency)
+    except IntegrityError:  # another process began at the same moment
+        return Offboarding.objects.open().select_related("partner", "run").get(partner=partner)
+    return offboarding
+
+
+def try_again(
+    offboarding: Offboarding, *, actor: Actor, wait_seconds: float = 60.0, concurrency: int = _CONCURRENCY
+) -> Offboarding:
+    """Go on with removing: the run that was begun, or another one over the customers that remain."""
+    with transaction.atomic():
+        waited = Offboarding.objects.filter(pk=offboarding.pk, state=State.WAITING).update(state=State.REMOVING)
+        if waited:
+            record("partner.offboarding_repeated", actor=actor, subject=_subject(offboarding))
+        offboarding = Offboarding.objects.select_related("partner", "run").get(pk=offboarding.pk)
+        lost = offboarding.run is None or offboarding.run.state not in _UNFINISHED
+        if offboarding.state == State.REMOVING and (waited or lost):
+            _start_run(offboarding, actor, wait_seconds, concurrency)
+    return offboarding
+
+
+def _start_run(offboarding: Offboarding, actor: Actor, wait_seconds: float, concurrency: int) -> None:
+    offboarding.run, _ = service.start(
+        CONSENT_REMOVE,
+        scope={"partner": [offboarding.partner.tenant_id], "offboarding": offboarding.pk},
+        options={"wait": wait_seconds},
+        actor=actor,
+        concurrency=concurrency,
+    )
+    offboarding.save(update_fields=["run"])
+
+
+def finish_anyway(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
+    """Close although customers remain: a person's decision; the report lists each of them and who must act.
+
+    Raises:
+        OffboardingRefused: nothing waits for this decision.
+    """
+    with transaction.atomic():
+        if not Offboarding.objects.filter(pk=offboarding.pk, state=State.WAITING).update(
+            decided_at=timezone.now(), decided_by=actor.name
+        ):
+            raise OffboardingRefused("No decision is waited for: see how far this offboarding is.")
+        record(
+            "partner.offboarding_decided",
+            actor=actor,
+            subject=_subject(offboarding),
+            details={"remaining": offboarding.remaining},
+        )
+        _begin_to_close(offboarding, State.WAITING, actor)
+    return advance(offboarding, actor=actor)
+
+
+def advance(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
+    """Do what is due; safe to call at any time, again, and by several processes at once."""
+    offboarding = Offboarding.objects.select_related("partner", "run").get(pk=offboarding.pk)
+    if offboarding.state == State.REMOVING and (offboarding.run is None or offboarding.run.state not in _UNFINISHED):
+        _customers_are_done(offboarding, actor)
+        offboarding.refresh_from_db()
+    if offboarding.state == State.CLOSING:
+        _close(offboarding, actor)
+    return Offboarding.objects.select_related("partner", "run").get(pk=offboarding.pk)
+
+
+def remaining(offboarding: Offboarding) -> CustomerConsentQuerySet:
+    """Return the consents of this partner that were not proven to be absent since the offboarding began."""
+    return CustomerConsent.objects.for_partner(offboarding.partner).exclude(
+        state="absent", verified_at__gte=offboarding.started_at
+    )
+
+
+def _customers_are_done(offboarding: Offboarding, actor: Actor) -> None:
+    number = remaining(offboarding).count()
+    with transaction.atomic():
+        if not number:
+            _begin_to_close(offboarding, State.REMOVING, actor)
+            return
+        if not Offboarding.objects.filter(pk=offboarding.pk, state=State.REMOVING).update(
+            state=State.WAITING, remaining=number
+        ):
+            return
+        report_incident(
+            REMAINS,
+            about=f"partner:{offboarding.partner_id}",
+            owner=Owner.US,
+            words=(
+                f"{offboarding.partner.name}: {number} customers could not be proven to be without our consent. The "
+                "offboarding waits: see each reason, then try again, or finish with the remaining customers."
+            ),
+            subject={"partner": offboarding.partner_id, "offboarding": offboarding.pk},
+        )
+
+
+def _begin_to_close(offboarding: Offboarding, before: Offboarding.State, actor: Actor) -> None:
+    """With this transaction nothing is done for the partner any more, in any process (S-53)."""
+    partner = offboarding.partner_id
+    moved = Offboarding.objects.filter(pk=offboarding.pk, state=before).update(
+        state=State.CLOSING, remaining=remaining(offboarding).count(), vault_entries=_vault_entries(partner)
+    )
+    if moved:
+        PartnerTenant.objects.filter(pk=partner).update(state=PartnerTenant.State.OFFBOARDED)
+        _close_links(partner, actor)
+        settle(REMAINS, about=f"partner:{partner}")
+        record("partner.offboarding_closes", actor=actor, subject=_subject(offboarding))
+
+
+def _close(offboarding: Offboarding, actor: Actor) -> None:
+    """Switch tokens off and erase them as far as our identities may, then seal the report."""
+    partner = PartnerTenant.objects.get(pk=offboarding.partner_id)
+    try:
+        vault, eraser = clients.vault(), clients.eraser()
+        erased = _erase(partner, vault, eraser, actor)
+    except (RemoteError, TokenUnavailable, VaultConfigurationError) as error:
+        log.warning("an offboarding is not finished, it is tried again: %s", error, extra={"partner": partner.pk})
+        return
+    for entry in offboarding.vault_entries:
+        entry["result"] = erased.outcomes.get(
+            entry["name"], "erased"
+        )  # what is not held any more, an earlier try erased
+    offboarding.finished_at = timezone.now()
+    text = canonical(build(offboarding))
+    sealed = seal(text)
+    with transaction.atomic():
+        if Offboarding.objects.filter(pk=offboarding.pk, state=State.CLOSING).update(
+            state=State.DONE,
+            finished_at=offboarding.finished_at,
+            vault_entries=offboarding.vault_entries,
+            report=text,
+            seal=sealed.value,
+            seal_key=sealed.key_id,
+        ):
+            record(
+                "partner.offboarded",
+                actor=actor,
+                subject=_subject(offboarding),
+                details={"report_sha256": digest(text), "remaining": offboarding.remaining},
+            )
+
+
+def _erase(partner: PartnerTenant, vault: Vault, eraser: Eraser, actor: Actor) -> ErasureReport:
+    """Drop cached tokens, disable every version, and erase what the eraser's identity may.
+
+    Raises:
+        TokenUnavailable: a renewal is on its way, or the vault did not switch a version off; try again.
+    """
+    for consent in PartnerConsent.objects.for_partner(partner).order_by("pk"):
+        clients.tokens().forget(consent.pk)
+        if consent.generation and not disconnect(consent, vault=vault, actor=actor):
+            raise TokenUnavailable("the vault did not switch every version off")
+    return erase_tokens(partner, custody=Custody(vault), vault=vault, eraser=eraser, actor=actor)
+
+
+def _vault_entries(partner: int) -> list[dict[str, str]]:
+    consents = PartnerConsent.objects.filter(partner=partner, generation__gt=0).order_by("pk")
+    held = [(name, "refresh token") for name in consents.values_list("secret_name", flat=True)]
+    waiting = WaitingToken.objects.filter(consent__partner=partner).exclude(secret_version="").order_by("pk")
+    held += [(name, "token of a changed account") for name in waiting.values_list("secret_name", flat=True)]
+    return [{"name": name, "what": what} for name, what in held]
+
+
+def _open_links(partner: int) -> ConsentLinkQuerySet:
+    return ConsentLink.objects.filter(partner=partner, revoked_at__isnull=True, closed_at__isnull=True)
+
+
+def _close_links(partner: int, actor: Actor) -> None:
+    for link in _open_links(partner):
+        links.revoke(link, actor=actor)
+
+
+def _subject(offboarding: Offboarding) -> dict[str, str | int]:
+    return {"partner": offboarding.partner_id, "offboarding": offboarding.pk}

@@ -1,0 +1,300 @@
+"""The pages of customer consents and of offboardings: filtered, exported, decided, each behind its permission."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from consent import offboarding
+from consent.customer_models import ConsentObservation, CustomerConsent
+from consent.models import Offboarding
+from consent.offboarding_report import check_file
+from consent.verifying import CONSENT_VERIFY
+from portal.audit.models import AuditEvent
+from portal.runs.executor import Executor
+from portal.runs.models import Run
+from tenants.models import CustomerTenant
+from tests import builders
+from tests.consent import customer_desk as desk
+from tests.portal import Portal
+from tests.staff import Staff, told
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIST, READS = "/admin/consent/customerconsent/", "/admin/consent/consentobservation/"
+MODEL, PARTNERS = "consent_customerconsent", "tenants_partnertenant"
+VIEW = ["consent.view_customerconsent", "consent.view_consentobservation", "runs.view_run"]
+
+
+@pytest.fixture
+def staff() -> Staff:
+    return Staff()
+
+
+def rows(number: int = 1, **columns: Any) -> list[CustomerConsent]:
+    of, by = builders.partner(), builders.registration()
+    return [
+        CustomerConsent.objects.create(customer=builders.customer(of), registration=by, **columns)
+        for _ in range(number)
+    ]
+
+
+def listed(staff: Staff, query: str) -> set[int]:
+    page = staff.get(f"{LIST}?{query}")
+    assert page.status_code == 200
+    return {row.pk for row in page.context["cl"].result_list}
+
+
+# --- customers ------------------------------------------------------------------------------------------------------
+
+
+def test_findings_are_filtered_by_what_was_found(db: None, staff: Staff) -> None:
+    now = timezone.now()
+    asked: dict[str, Any] = {"requested_hash": "0" * 64, "requested_at": now}
+    [drift] = rows(state="absent", changed_by="outside", verified_at=now)
+    [more] = rows(state="differs", changed_by="first", verified_at=now - timedelta(days=20))
+    [less] = rows(state="absent", **asked, verified_at=now - timedelta(days=60))
+    [unread] = rows(state="unknown", unread_since=now, unread_reason="No relationship.", unread_owner="partner")
+    [gone] = rows(state="absent", requested_at=now, changed_by="us", verified_at=now)
+    [kept] = rows(state="unknown", requested_at=now, verified_at=now)
+
+    assert listed(staff, "finding=any") == {drift.pk, more.pk, less.pk, unread.pk, kept.pk}
+    assert listed(staff, "finding=drift") == {drift.pk}
+    assert listed(staff, "finding=more") == {more.pk}
+    assert listed(staff, "finding=less") == {drift.pk, less.pk}
+    assert listed(staff, "finding=unread") == {unread.pk}
+    assert listed(staff, "finding=nonsense") == listed(staff, "") >= {gone.pk}
+    assert listed(staff, "evidence=7") == {drift.pk, gone.pk, kept.pk}
+    assert listed(staff, "evidence=30") == {drift.pk, gone.pk, kept.pk, more.pk}
+    assert listed(staff, "evidence=old") == {less.pk}
+    assert listed(staff, "evidence=never") == {unread.pk}
+    assert listed(staff, f"customer__partner__id__exact={more.customer.partner_id}") == {more.pk}
+    assert listed(staff, "changed_by__exact=outside") == {drift.pk}
+    assert "Could not be read: No relationship." in staff.get(f"{LIST}?finding=unread").content.decode()
+
+
+def test_the_history_of_a_customer_says_what_changed_when_and_who_did_it(portal: Portal, staff: Staff) -> None:
+    customers = desk.connect_customers(portal)
+    desk.work(CONSENT_VERIFY, {})
+    desk.change_scopes(portal, customers[0], {"Directory.Read.All", "Mail.Read"})
+    desk.work(CONSENT_VERIFY, {})
+    consent = desk.consent_of(customers[0])
+
+    page = staff.get(f"{LIST}{consent.pk}/change/").content.decode()
+
+    assert "Added Mail.Read; gone User.Read.All" in page
+    for words in ("Somebody outside", "First read", consent.service_principal_id):
+        assert words in page
+    assert f"{READS}?consent__id__exact={consent.pk}" in page
+    reads = staff.get(f"{READS}?consent__id__exact={consent.pk}&changed_by__exact=outside")
+    assert [row.changed_by for row in reads.context["cl"].result_list] == ["outside"]
+
+
+def test_findings_and_history_are_exported(portal: Portal, staff: Staff) -> None:
+    customers = desk.connect_customers(portal)
+    desk.work(CONSENT_VERIFY, {})
+    desk.change_scopes(portal, customers[0], {"Directory.Read.All"})
+    desk.work(CONSENT_VERIFY, {})
+
+    found = exported(staff, MODEL, desk.consent_of(customers[0]).pk)
+    assert [(one["state"], one["changed_by"]) for one in found] == [("partial", "outside")]
+    history = exported(staff, "consent_consentobservation", *ConsentObservation.objects.values_list("pk", flat=True))
+    assert len(history) == 6
+    assert {one["changed_by"] for one in history} == {"first", "", "outside"}
+
+
+def exported(staff: Staff, model: str, *keys: int) -> list[dict[str, str]]:
+    answer = staff.choose(model, "export_csv", *keys)
+    content = b"".join(answer.streaming_content).decode()
+    return list(csv.DictReader(content.lstrip("\ufeff").splitlines()))
+
+
+def test_lists_cost_the_same_for_two_rows_and_forty(db: None, staff: Staff) -> None:
+    def cost(path: str) -> int:
+        staff.get(path)
+        with CaptureQueriesContext(connection) as queries:
+            assert staff.get(path).status_code == 200
+        return len(queries)
+
+    def more(number: int) -> None:
+        for one in rows(number, state="differs", verified_at=timezone.now()):
+            one.observations.create(observed_at=timezone.now(), state="differs", correlation_id="")
+            Offboarding.objects.create(partner=builders.partner(), started_by="somebody")
+
+    paths = [f"{LIST}?finding=any", f"{READS}?state__exact=differs", "/admin/consent/offboarding/"]
+    more(2)
+    few = [cost(path) for path in paths]
+    more(40)
+    assert [cost(path) for path in paths] == few
+    assert max(few) <= 15
+
+
+def test_chosen_customers_are_read_again_by_the_workers(portal: Portal) -> None:
+    customers = desk.connect_customers(portal)
+    keys = [desk.consent_of(customer).pk for customer in customers[:2]]
+    staff = Staff(*VIEW, "consent.verify_customerconsent")
+
+    answer = staff.choose(MODEL, "verify_now", *keys)
+
+    run = Run.objects.get(kind="consent_verify")
+    assert answer["Location"] == f"/admin/runs/run/{run.pk}/change/"
+    assert (run.scope, run.actor) == ({"consents": sorted(keys)}, staff.user.username)
+    Executor(run).work()
+    assert CustomerConsent.objects.filter(state="granted").count() == 2
+
+
+def test_removing_from_chosen_customers_names_their_number_and_the_consequence(portal: Portal) -> None:
+    customers = desk.connect_customers(portal)
+    keys = [desk.consent_of(customer).pk for customer in customers[:2]]
+    staff = Staff(*VIEW, "consent.remove_customerconsent")
+
+    page = staff.choose(MODEL, "remove_consents", *keys)
+    assert "In 2 customer tenants our application is deleted with all its grants." in page.content.decode()
+    assert not Run.objects.exists()
+    staff.confirm(page)
+
+    run = Run.objects.get(kind="consent_remove")
+    Executor(run).work()
+    assert [bool(desk.holds(portal, customer)) for customer in customers] == [False, False, True]
+    again = staff.confirm(page)
+    assert "already done" in told(again)
+    assert Run.objects.count() == 1
+
+
+def test_without_the_permission_there_is_no_such_action(portal: Portal) -> None:
+    customers = desk.connect_customers(portal)
+    staff = Staff(*VIEW)
+    for action in ("verify_now", "remove_consents"):
+        staff.choose(MODEL, action, desk.consent_of(customers[0]).pk)
+    assert not Run.objects.exists()
+
+
+def test_customers_of_a_disabled_partner_are_not_removed(portal: Portal, staff: Staff) -> None:
+    customers = desk.connect_customers(portal)
+    type(portal.partner).objects.update(state="disabled")
+
+    staff.choose(MODEL, "remove_consents", desk.consent_of(customers[0]).pk)
+
+    assert "disabled or offboarded" in told(staff.get(LIST))
+    assert not Run.objects.exists()
+
+
+# --- offboarding ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def customers(portal: Portal) -> list[CustomerTenant]:
+    return desk.connect_customers(portal)
+
+
+def begin(portal: Portal, staff: Staff) -> Any:
+    page = staff.choose(PARTNERS, "offboard_partners", portal.partner.pk)
+    assert "removed in 3 customer tenants" in page.content.decode()
+    return staff.confirm(page, tenant_id=portal.partner.tenant_id)
+
+
+def test_a_partner_is_offboarded_after_its_tenant_id_was_typed(
+    portal: Portal, staff: Staff, customers: list[CustomerTenant]
+) -> None:
+    page = staff.choose(PARTNERS, "offboard_partners", portal.partner.pk)
+    for wrong in ("", "nonsense", builders.guid()):
+        page = staff.confirm(page, tenant_id=wrong)
+        assert not Offboarding.objects.exists()
+
+    ended = staff.confirm(page, tenant_id=f" {portal.partner.tenant_id.upper()} ")
+
+    one = Offboarding.objects.select_related("run").get()
+    assert ended.request["PATH_INFO"] == f"/admin/consent/offboarding/{one.pk}/change/"
+    assert "Removing from customers" in ended.content.decode()
+    assert "Being offboarded" in staff.get("/admin/tenants/partnertenant/").content.decode()
+    assert one.run is not None
+    Executor(one.run).work()
+    offboarding.advance(one, actor=builders.ACTOR)
+
+    shown = staff.get(f"/admin/consent/offboarding/{one.pk}/change/").content.decode()
+    for words in (
+        "The seal fits",
+        "The sign-in service knows no consent",
+        "deleted and purged",
+        "Revoke sessions",
+    ):
+        assert words in shown
+    for customer in customers:
+        assert customer.tenant_id in shown
+
+
+def test_what_waits_is_tried_again_or_finished_by_somebody_who_may(
+    portal: Portal, staff: Staff, customers: list[CustomerTenant]
+) -> None:
+    desk.end_relationship(portal, customers[0])
+    begin(portal, staff)
+    one = Offboarding.objects.select_related("run").get()
+    address = f"/admin/consent/offboarding/{one.pk}"
+    assert "Nothing waits" in told(staff.get(f"{address}/finish/", follow=True))
+    assert one.run is not None
+    Executor(one.run).work()
+    offboarding.advance(one, actor=builders.ACTOR)
+    viewer = Staff("consent.view_offboarding")
+    assert viewer.get(f"{address}/finish/").status_code in {302, 403}
+    assert viewer.get(f"{address}/again/").status_code in {302, 403}
+    assert Offboarding.objects.get().state == "waiting"
+
+    staff.confirm(staff.get(f"{address}/again/"))
+    one.refresh_from_db()
+    assert (one.state, Run.objects.count()) == ("removing", 2)
+    Executor(Run.objects.latest("pk")).work()
+    offboarding.advance(one, actor=builders.ACTOR)
+
+    done = staff.confirm(staff.get(f"{address}/finish/"))
+    one.refresh_from_db()
+    assert "Offboarded." in told(done)
+    assert (one.state, one.remaining, one.decided_by) == ("done", 1, staff.user.username)
+    assert "No active GDAP relationship" in done.content.decode()
+
+
+def test_the_report_is_downloaded_as_it_was_sealed(
+    portal: Portal, staff: Staff, customers: list[CustomerTenant]
+) -> None:
+    begin(portal, staff)
+    one = Offboarding.objects.select_related("run").get()
+    address = f"/admin/consent/offboarding/{one.pk}/report/"
+    assert "no report yet" in told(staff.get(address, follow=True))
+    assert one.run is not None
+    Executor(one.run).work()
+    offboarding.advance(one, actor=builders.ACTOR)
+
+    answer = staff.get(address)
+
+    assert answer["Content-Disposition"].startswith("attachment")
+    assert check_file(answer.content.decode()).genuine
+    assert json.loads(answer.content)["report"]["counts"]["proven_absent"] == 3
+    assert AuditEvent.objects.filter(action="offboarding.report_downloaded").count() == 1
+
+
+def test_a_report_that_was_changed_in_the_database_is_shown_as_such(
+    portal: Portal, staff: Staff, customers: list[CustomerTenant]
+) -> None:
+    begin(portal, staff)
+    one = Offboarding.objects.select_related("run").get()
+    assert one.run is not None
+    Executor(one.run).work()
+    one = offboarding.advance(one, actor=builders.ACTOR)
+    Offboarding.objects.update(report=one.report.replace('"proven_absent":true', '"proven_absent":false', 1))
+
+    assert "The seal does not fit" in staff.get(f"/admin/consent/offboarding/{one.pk}/change/").content.decode()
+
+
+def test_one_partner_at_a_time_and_only_by_somebody_who_may(portal: Portal, staff: Staff) -> None:
+    other = builders.partner()
+    staff.choose(PARTNERS, "offboard_partners", portal.partner.pk, other.pk)
+    assert "Choose one partner" in told(staff.get("/admin/tenants/partnertenant/"))
+    viewer = Staff("tenants.view_partnertenant")
+    viewer.choose(PARTNERS, "offboard_partners", portal.partner.pk)
+    assert "may not offboard" in told(viewer.get("/admin/tenants/partnertenant/"))
+    assert not Offboarding.objects.exists()
