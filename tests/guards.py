@@ -179,10 +179,9 @@ GUARDS = (
         name="redirect-following",
         shows="S-26",
         file="portal/microsoft/http.py",
-        text='kwargs["allow_redirects"] = False',
-        without='kwargs["allow_redirects"] = True',
+        text="response = adapter.send(request,",
+        without="response = super().send(request,",
         tests=("tests/microsoft/test_http.py::test_a_redirect_is_not_followed_and_the_token_stays_here",),
-        also=(("    def get_redirect_target(self", "    def without_get_redirect_target(self"),),
     ),
     Guard(
         name="customer-list",

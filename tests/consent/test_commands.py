@@ -352,7 +352,7 @@ def stub_checks(monkeypatch: pytest.MonkeyPatch, classes: Callable[[int], str]) 
 
     guard = threading.Lock()
 
-    def check(consent: PartnerConsent, ask: object, correlation_id: object) -> Verdict:
+    def check(consent: PartnerConsent, ask: object, correlation_id: object, **more: object) -> Verdict:
         with guard:
             checked.append(consent.pk)
             failure_class = classes(len(checked))

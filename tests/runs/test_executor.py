@@ -223,7 +223,7 @@ def test_later_a_fifth_of_the_last_fifty_stops_the_run_and_those_are_tried_again
     assert ending is Ending.STOPPED
     assert 400 <= sum(work.worked.values()) <= 400 + 50
     good = RunItem.objects.filter(run=run, failure_class="ok").count()
-    assert good == 400
+    assert 400 - 16 <= good <= 400  # units that lay ready when it stopped were given back
     work.answer = lambda key, attempt: GOOD
     service.resume(run, actor=builders.ACTOR)
     assert Executor(run).work() is Ending.DONE

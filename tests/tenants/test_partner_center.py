@@ -23,6 +23,7 @@ from portal.microsoft.errors import (
     UnexpectedResponse,
     Unreachable,
 )
+from portal.microsoft.http import GuardedSession
 from portal.microsoft.identifiers import TenantId
 from tenants.partner_center import PartnerCenterClient
 from tests.tenants.wire import CORRELATION, OTHER, PARTNER_CENTER, TENANT, client, customer
@@ -110,14 +111,14 @@ def test_the_older_refusal_names_mfa_in_the_reason_phrase_only(
     wire: responses.RequestsMock, center: PartnerCenterClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire.get(PROFILE, status=401, body=b"")
-    real = requests.Session.send
+    real = GuardedSession.send
 
-    def with_reason(self: requests.Session, request: Any, **kwargs: Any) -> requests.Response:
+    def with_reason(self: GuardedSession, request: Any, **kwargs: Any) -> requests.Response:
         response = real(self, request, **kwargs)
         response.reason = "Unauthorized - MFA required"
         return response
 
-    monkeypatch.setattr(requests.Session, "send", with_reason)
+    monkeypatch.setattr(GuardedSession, "send", with_reason)
 
     with pytest.raises(MfaRequired):
         center.organization_profile()

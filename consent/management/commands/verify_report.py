@@ -19,7 +19,7 @@ class Command(ConsentCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", type=Path, metavar="FILE")
+        parser.add_argument("file", type=Path, metavar="FILE", help="a report as it was downloaded")
 
     def work(self, options: dict[str, Any]) -> int:
         try:
