@@ -377,6 +377,11 @@ class Executor:
                 return held, self.kind.work(held.item.key, held.subject, self._context)
         except Halted:
             return held, None
+        except (OperationalError, InterfaceError) as error:
+            # a lost connection is nobody's fault, and its retry costs nothing; a unit is safe to work again.
+            log.warning("the database was away from a unit of %s", self.kind.name, extra={"key": held.item.key})
+            words = f"The database was away ({type(error).__name__})."
+            return held, Outcome(failure_class=UNEXPECTED, message=words, owner="us", retry_after=0.0, throttled=True)
         except Exception as error:
             # one bad record must not stop the run. The text of a foreign exception may hold anything.
             log.exception("a unit of %s failed in an unexpected way", self.kind.name, extra={"key": held.item.key})

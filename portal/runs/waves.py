@@ -22,21 +22,11 @@ def judge(run: Run, kind: Kind) -> bool:
 
     Results from before the latest resume do not count: a person saw them and let the run go on.
     """
-    if run.stop_share is None:
-        return False
     run.refresh_from_db()
-    wave = run.items.filter(wave=run.wave)
-    results = wave.filter(state="done")
-    if run.resumed_at is not None:
-        results = results.filter(finished_at__gt=F("run__resumed_at"))
-    classes = Counter(dict(results.order_by().values_list("failure_class").annotate(Count("pk"))))
-    failed = sum(number for name, number in classes.items() if name not in kind.harmless)
-    over = not wave.exclude(state="done").exists()
-    left_open = any(classes[name] for name in kind.unfinished)
-    if left_open or ((over or classes.total() >= FEWEST) and failed > run.stop_share * classes.total()):
-        return _halt(run, classes, failed)
+    if run.stop_share is not None and (reason := _too_many(run, run.stop_share, kind)):
+        return _halt(run, reason)
     following = run.items.filter(wave__gt=run.wave).order_by("wave").values_list("wave", flat=True).first()
-    if not over or following is None:
+    if following is None:
         return False
     unworked = RunItem.objects.filter(run=OuterRef("pk"), wave__lte=run.wave).exclude(state="done")
     opened = Run.objects.open().filter(~Exists(unworked), pk=run.pk, wave=run.wave).update(wave=following)
@@ -44,9 +34,23 @@ def judge(run: Run, kind: Kind) -> bool:
     return bool(opened)
 
 
-def _halt(run: Run, classes: Counter[str], failed: int) -> bool:
+def _too_many(run: Run, share: float, kind: Kind) -> str:
+    """Return why this wave is the last; empty while it is not."""
+    wave = run.items.filter(wave=run.wave)
+    results = wave.filter(state="done")
+    if run.resumed_at is not None:
+        results = results.filter(finished_at__gt=F("run__resumed_at"))
+    classes = Counter(dict(results.order_by().values_list("failure_class").annotate(Count("pk"))))
+    failed = sum(number for name, number in classes.items() if name not in kind.harmless)
+    if not any(classes[name] for name in kind.unfinished):
+        enough = classes.total() >= FEWEST or not wave.exclude(state="done").exists()
+        if not enough or failed <= share * classes.total():
+            return ""
     counts = ", ".join(f"{number} {name}" for name, number in classes.most_common())
-    reason = f"Too many failed in wave {run.wave + 1}: {failed} of {classes.total()} ({counts})."
+    return f"Too many failed in wave {run.wave + 1}: {failed} of {classes.total()} ({counts})."
+
+
+def _halt(run: Run, reason: str) -> bool:
     words = (
         f"{service.label_of(run)}, run {run.pk}, waits for a decision. {reason} Look at its units; then let it go on "
         f"with run_resume {run.pk}, or cancel it."
