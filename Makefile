@@ -59,4 +59,4 @@ lock: .venv/installed ## Resolve the dependencies anew and pin them with hashes
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header pyproject.toml --extra postgres -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
-		--no-annotate --no-header pyproject.toml --extra postgres --group dev -c requirements.txt -o requirements-dev.txt
+		--no-annotate --no-header pyproject.toml --extra postgres --extra celery --group dev -c requirements.txt -o requirements-dev.txt

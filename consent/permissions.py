@@ -95,3 +95,13 @@ def outside_allow_list(resource: str, scopes: Iterable[str]) -> list[str]:
     """Return the scopes that this deployment does not allow to be granted in customer tenants (S-52)."""
     allowed = {entry.lower() for entry in settings.CONSENT_GRANT_ALLOW_LIST}
     return [scope for scope in scopes if f"{resource}/{scope}".lower() not in allowed]
+
+
+def can_read_back(grants: Mapping[str, Iterable[str]]) -> bool:
+    """Tell whether these grants let us read in the customer tenant what it holds of our application.
+
+    Source: Microsoft Graph permissions reference, servicePrincipal and oAuth2PermissionGrant, list, delegated.
+    """
+    held = {scope.lower().replace(".readwrite.", ".read.") for scope in grants.get(GRAPH_APPLICATION_ID, ())}
+    both = {"application.read.all", "delegatedpermissiongrant.read.all"}
+    return "directory.read.all" in held or both <= held

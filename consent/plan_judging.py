@@ -15,6 +15,7 @@ from tenants.models import CustomerTenant
 Action = ConsentPlanItem.Action
 Grants = Mapping[str, Sequence[str]]
 
+_THEIRS = {Owner.PARTNER.value, Owner.CUSTOMER.value}  # what is in the way stays until they act
 CHUNK = 1000  # customers of one statement
 
 
@@ -96,8 +97,12 @@ def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, connected: bool
         return str(refused), Owner.US
     if not connected:
         return "The partner's consent has no usable token; send it a link.", Owner.PARTNER
-    if item.target and row is not None and row.state == CustomerConsent.State.BLOCKED:
+    if row is None or not item.target:
+        return None
+    if row.state == CustomerConsent.State.BLOCKED:
         return row.reason, row.owner
+    if row.unread_since is not None and row.unread_owner in _THEIRS:
+        return f"The tenant cannot be read, and is not changed unread: {row.unread_reason}", row.unread_owner
     return None
 
 

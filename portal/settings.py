@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from portal.environment import Environment
 from portal.microsoft.clouds import MICROSOFT, local_clouds
+from portal.microsoft.secret import Secret
 from portal.site.logs import logging_config
 from portal.site.policy import PUBLIC_POLICY
 from portal.site.unfold import UNFOLD as UNFOLD
@@ -202,10 +203,12 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-# Background work. Another back end of django.tasks needs its own workers, and then `worker --schedule-only`.
-TASKS = {
+# Background work: a queue in our own database, or Celery where it runs already. Celery has workers of its own, so the
+# portal's then only keep the schedule (`worker --schedule-only`). The broker's address may hold a password.
+CELERY_BROKER = Secret(env.text("CELERY_BROKER_URL", ""))
+TASKS: dict[str, dict[str, object]] = {
     "default": {
-        "BACKEND": env.text("TASKS_BACKEND", "dj_queue.backend.DjQueueBackend"),
+        "BACKEND": "dj_queue.backend.DjQueueBackend",
         "OPTIONS": {
             "mode": "async",
             "workers": [{"threads": 2, "polling_interval": 1.0}],
@@ -215,11 +218,16 @@ TASKS = {
             "shutdown_timeout": 35,  # longer than a polite stop takes
             "preserve_finished_jobs": False,
             "listen_notify": False,
-        }
-        if not env.text("TASKS_BACKEND", "")
-        else {},
+        },
     }
 }
+if CELERY_BROKER.reveal():
+    TASKS["default"] = {
+        "BACKEND": "django_tasks_celery.CeleryBackend",
+        "OPTIONS": {"CELERY_APP": "portal.celery.app"},
+    }
+    # Both are about results of messages, which nobody reads: what became of a run stands in its rows.
+    SILENCED_SYSTEM_CHECKS += ["django_tasks_celery.W001", "django_tasks_celery.W002"]
 # Shared by all processes and kept over a restart: forms that work once are remembered here.
 CACHES = {
     "default": {

@@ -22,7 +22,7 @@ os.environ.update(
         "REQUEST_LIMIT_FACTOR": "1000",  # all tests share one address; those of the limits themselves set 1
         "LOG_FORMAT": "console",
         "LOG_LEVEL": "DEBUG",
-        "TASKS_BACKEND": "",
+        "CELERY_BROKER_URL": os.environ.get("TEST_CELERY_BROKER_URL", ""),
     }
 )
 for _name in (
@@ -32,7 +32,6 @@ for _name in (
     "DEBUG",
     "TRUSTED_PROXIES",
     "OUTGOING_PROXY",
-    "TASKS_BACKEND",
 ):
     os.environ[_name] = ""
 

@@ -14,6 +14,7 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWi
 
 from consent import plans
 from consent.admin.asking import ask
+from consent.admin.wanted import figures_of, items_address
 from consent.models import ConsentPlan
 from consent.plan_runs import STOP_SHARE, WAVES, start_apply
 from portal.runs import tasks
@@ -78,7 +79,7 @@ def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: 
         form: ApplyForm | HttpResponseBase = ask(
             page, request, own, SureForm, None, action=_SURE, dangerous=True, **_second_question(plan, reset=True)
         )
-        return _start(page, request, plan, form) if isinstance(form, ApplyForm) else form
+        return _start(page, request, plan, form) if isinstance(form, ApplyForm) else _with_customers(form, plan)
     needs_reset = bool(plans.counts(plan)["needs_reset"])
     form = ask(
         page,
@@ -92,7 +93,7 @@ def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: 
         button="Apply",
     )
     if not isinstance(form, ApplyForm):
-        return form
+        return _with_customers(form, plan)
     reset = bool(form.cleaned_data.get("reset"))
     if not reset and not plans.counts(plan)["remove"]:
         return _start(page, request, plan, form)
@@ -102,15 +103,14 @@ def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: 
 def _first_words(plan: ConsentPlan) -> str:
     counts = plans.counts(plan)
     changes = [f"{counts[name]:,} {name}" for name in ("create", "widen", "narrow", "remove") if counts[name]]
-    left = (
-        " Those that need DELETE and POST are left alone unless you choose them here." if counts["needs_reset"] else ""
-    )
-    moved = " ".join(("", *plans.moved(plan)))
-    return (
-        f"Sends requests to Microsoft for {plan.registration}: {', '.join(changes) or 'nothing'}. Each tenant is "
-        "looked at first; where it is not as the plan shows, nothing is sent and the customer is held back. Afterwards "
-        f"each is read again, and only that read counts.{left}{moved}"
-    )
+    said = [
+        f"Sends requests to Microsoft for {plan.registration}: {', '.join(changes) or 'nothing'}.",
+        "Each tenant is looked at first; where it is not as the plan shows, the customer is held back.",
+        "Afterwards each is read again, and only that read counts.",
+    ]
+    if counts["needs_reset"]:
+        said.append("Those that need DELETE and POST are left alone unless you choose them here.")
+    return " ".join([*said, *plans.moved(plan)])
 
 
 def _second_question(plan: ConsentPlan, *, reset: bool) -> dict[str, str]:
@@ -144,8 +144,19 @@ def _ask_again(
         **_second_question(plan, reset=reset),
     )
     assert isinstance(answer, TemplateResponse)  # noqa: S101  # nothing was confirmed yet: it is the page
-    answer.template_name = "admin/consent/confirm_form.html"
     answer.context_data = {**(answer.context_data or {}), "form": SureForm(initial=chosen)}
+    return _with_customers(answer, plan)
+
+
+def _with_customers(answer: HttpResponseBase, plan: ConsentPlan) -> HttpResponseBase:
+    """Let a page that asks count the customers it is about, and lead to them, instead of naming the plan."""
+    if isinstance(answer, TemplateResponse):
+        answer.template_name = "admin/consent/apply_plan.html"
+        answer.context_data = {
+            **(answer.context_data or {}),
+            "figures": figures_of(plans.counts(plan), items_address(plan)),
+            "list_address": reverse("admin:consent_consentplan_change", args=[plan.pk]),
+        }
     return answer
 
 

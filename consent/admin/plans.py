@@ -17,7 +17,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from consent import plans
 from consent.admin.applying import apply_page
 from consent.admin.asking import ask
-from consent.admin.wanted import ACTION_TONES, RESET_LABEL, figures_of
+from consent.admin.wanted import ACTION_TONES, RESET_LABEL, figures_of, items_address
 from consent.models import OWNER_CHOICES, ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.plan_export import change_of, csv_document, json_document
 from portal.audit.trail import record
@@ -122,11 +122,6 @@ def plan_consent_of_customers(
 
 partner_actions.append(plan_consent_of_partners)
 customer_actions.append(plan_consent_of_customers)
-
-
-def items_address(plan: ConsentPlan) -> str:
-    """Return the list of a plan's items."""
-    return f"{reverse('admin:consent_consentplanitem_changelist')}?plan__id__exact={plan.pk}"
 
 
 def _panels(plan: ConsentPlan) -> list[Panel]:

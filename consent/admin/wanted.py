@@ -17,7 +17,8 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from consent import wanted
 from consent.customers import grants_hash, wanted_grants
-from consent.models import ApplicationRegistration, ConsentPlanItem
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
+from consent.permissions import can_read_back
 from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, words
@@ -35,6 +36,10 @@ RESET_LABEL = "Only by DELETE and POST"
 _EXPLANATION = (
     "Saving sends nothing to any customer. From then on the customers counted below differ from what we want, until a "
     "plan brings it to them. Plans that were made before, and are not applied yet, are held back."
+)
+_BLIND = (
+    "With these grants nobody can read back what a customer holds: Microsoft Graph wants Directory.Read.All for that, "
+    "or Application.Read.All and DelegatedPermissionGrant.Read.All. Every customer would end as unknown."
 )
 
 
@@ -56,6 +61,11 @@ class WantedForm(forms.Form):
             return wanted.parse(self.cleaned_data["grants"])
         except wanted.WantedRefused as refused:
             raise ValidationError(str(refused)) from None
+
+
+def items_address(plan: ConsentPlan) -> str:
+    """Return the list of a plan's items."""
+    return f"{reverse('admin:consent_consentplanitem_changelist')}?plan__id__exact={plan.pk}"
 
 
 def figures_of(counts: Mapping[str, int], address: str = "") -> list[Figure]:
@@ -119,7 +129,7 @@ def _ask(
         ApplicationRegistration.objects.filter(pk=registration.pk),
         action="change_wanted_grants",
         title="What this change will mean",
-        explanation=_EXPLANATION,
+        explanation=_EXPLANATION if can_read_back(seen.grants) else f"{_EXPLANATION} {_BLIND}",
         button="Want this from now on",
         dangerous=bool(seen.removed),
     )

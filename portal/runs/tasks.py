@@ -6,6 +6,8 @@ executors of one run share it.
 
 from __future__ import annotations
 
+import threading
+
 from django.db import transaction
 from django.tasks import task
 
@@ -14,10 +16,12 @@ from portal.runs.models import Run
 
 SLICE_SECONDS = 900.0  # then a worker gives other runs their turn
 _working: set[Executor] = set()
+_process_ends = threading.Event()
 
 
 def stop_all() -> None:
-    """Let all runs of this process stop politely: the process was asked to end (R-28)."""
+    """Let all runs of this process stop politely, and begin no other: it was asked to end (R-28)."""
+    _process_ends.set()
     for executor in list(_working):
         executor.stop()
 
@@ -31,6 +35,8 @@ def enqueue(run: Run) -> None:
 @task
 def advance(run_id: int) -> str:
     """Work a run for a while; hand it on when there is more to do. Returns why it ended."""
+    if _process_ends.is_set():
+        return "this process ends; the sweeper hands the run to another"
     run = Run.objects.open().filter(pk=run_id).first()
     if run is None:
         return "nothing to do"

@@ -46,7 +46,7 @@ def furnish(town: Town, folder: Path, database: str, **environment: str) -> None
         }
         | environment
     )
-    os.environ |= dict.fromkeys(("ADMIN_HOST", "ALLOWED_HOSTS", "TASKS_BACKEND", "ALERT_EMAIL"), "")
+    os.environ |= dict.fromkeys(("ADMIN_HOST", "ALLOWED_HOSTS", "CELERY_BROKER_URL", "ALERT_EMAIL"), "")
     import django
 
     django.setup()

@@ -162,7 +162,10 @@ def test_from_the_first_moment_no_link_works_and_nothing_is_pushed(
 
     assert ConsentFlow.objects.latest("pk").outcome not in {"connected", "connected_mfa_missing"}
     assert Browser().get(path).status_code == 404
-    assert not ConsentLink.objects.usable().exists()
+    assert ConsentLink.objects.filter(revoked_at__isnull=True, closed_at__isnull=True).count() == 0
+    ConsentLink.objects.update(revoked_at=None, closed_at=None)  # as one that was made at the same moment
+    assert not ConsentLink.objects.live().exists()
+    assert {row.progress for row in ConsentLink.objects.with_progress()} == {"off"}  # type: ignore[attr-defined]
     now = partner()
     with pytest.raises(links.LinkRefused, match="being offboarded"):
         links.issue(now, portal.registration, actor=builders.ACTOR)
@@ -175,6 +178,7 @@ def test_after_the_end_no_cached_token_is_used_any_more(portal: Portal, granted:
     held = portal.consent()
     custody.ask(held)
     command(portal, "--yes")
+    assert clients.tokens()._cache == {}
     calls = len(portal.sandbox.world.ledger)
 
     with pytest.raises(TokenUnavailable):

@@ -9,6 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+from dj_queue.models import Job
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -22,6 +23,10 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests import builders
+from tests.consent import custody
+from tests.consent.customer_desk import WANTED, holds
+from tests.consent.plan_desk import first_customers, requests, work
+from tests.portal import Portal
 from tests.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
@@ -313,6 +318,8 @@ def test_applying_says_in_plain_words_what_will_happen_and_starts_a_run_once(sta
     asked = staff.get(page_of(plan, "apply"))
     assert "Sends requests to Microsoft for Example Control Panel: 1 create, 1 narrow." in text_of(asked)
     assert "Those that need DELETE and POST are left alone unless you choose them here." in text_of(asked)
+    narrow = next(figure for figure in asked.context["figures"] if figure.label == "Narrow")
+    assert shown(staff.get(narrow.link)) == [plan.items.get(action="narrow").customer_id], "it leads to whom it touches"
     assert not Run.objects.exists()
 
     page = staff.confirm(asked, **choices(waves="2 10"))
@@ -391,3 +398,46 @@ def test_only_who_may_apply_plans_applies_them(plan: ConsentPlan) -> None:
     page = operator.confirm(operator.get(page_of(plan, "apply")), **choices())
     assert page.request["PATH_INFO"] == page_of(plan), "who may not see runs stays at the plan"
     assert Run.objects.count() == 1
+
+
+# --- the whole way -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R-21")
+@pytest.mark.django_db(transaction=True)
+def test_a_plan_goes_from_the_list_to_the_customers_and_back_as_it_was_shown(
+    portal: Portal, settings: Settings
+) -> None:
+    """Two customers are planned; somebody changes one of them before the plan is applied."""
+    settings.CONSENT_GRANT_ALLOW_LIST = [f"{GRAPH_APPLICATION_ID}/{scope}" for scope in WANTED]
+    staff, (kept, moved) = Staff(), first_customers(portal, 2)
+    asked = staff.choose(PARTNERS, "plan_consent_of_partners", portal.partner.pk)
+    staff.confirm(asked, registration=portal.registration.pk)
+    plan = ConsentPlan.objects.get()
+    assert requests(portal) == [], "a plan sends nothing"
+    custody.consent_directly(portal, moved, {"Directory.Read.All"})
+
+    staff.confirm(staff.get(page_of(plan, "apply")), **choices())
+    assert Job.objects.get().task_path == "portal.runs.tasks.advance", "a worker would take it"
+    work(Run.objects.get())
+
+    assert requests(portal) == ["POST"]
+    assert (holds(portal, kept), holds(portal, moved)) == (WANTED, {"Directory.Read.All"})
+    page = staff.get(page_of(plan))
+    assert figures(page) == {"Done": "1", "Held back": "1"}
+    held = next(figure for figure in page.context["panels"][0].figures if figure.label == "Held back")
+    assert shown(staff.get(held.link)) == [moved.pk]
+    assert "It was never read before, and holds Directory.Read.All. Nothing was sent; make a new plan." in text_of(
+        staff.get(held.link)
+    )
+
+    staff.confirm(staff.get(page_of(plan, "undo")))
+    undo = ConsentPlan.objects.latest("pk")
+    assert [(item.customer, item.action) for item in undo.items.all()] == [(kept, "remove")]
+    again = staff.confirm(staff.get(page_of(undo, "apply")), **choices())
+    staff.confirm(again, **choices(reset="False"))
+    work(Run.objects.latest("pk"))
+
+    assert requests(portal) == ["POST", "DELETE"]
+    assert (holds(portal, kept), holds(portal, moved)) == (set(), {"Directory.Read.All"})
+    assert figures(staff.get(page_of(undo))) == {"Done": "1"}

@@ -148,6 +148,17 @@ def test_blocked_customers_say_why_and_who_must_act(
     }
 
 
+def test_a_tenant_that_cannot_be_read_is_blocked_while_the_partner_or_the_customer_must_act(
+    partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    unread = {"unread_since": timezone.now(), "unread_reason": "No active GDAP relationship."}
+    ended = item_for(partner, registration, "User.Read.All", **unread, unread_owner="partner")
+    assert (ended.action, ended.owner) == ("blocked", "partner")
+    assert ended.reason == "The tenant cannot be read, and is not changed unread: No active GDAP relationship."
+    passing = item_for(partner, registration, "User.Read.All", **unread, unread_owner="nobody")
+    assert passing.action == "widen", "what passes by itself is seen when the plan is applied"
+
+
 @pytest.mark.req("S-52")
 def test_no_plan_is_made_for_grants_outside_the_allow_list_or_for_none(
     partner: PartnerTenant, registration: ApplicationRegistration

@@ -252,6 +252,25 @@ def test_the_page_says_what_it_will_mean_before_it_saves(registration: Applicati
     assert registration.wanted_versions.count() == 2
 
 
+@pytest.mark.parametrize(
+    ("scopes", "blind"),
+    [
+        ("User.Read.All", True),
+        ("User.Read.All Application.Read.All", True),
+        ("Application.Read.All DelegatedPermissionGrant.Read.All", False),
+        ("Application.ReadWrite.All DelegatedPermissionGrant.ReadWrite.All", False),
+        ("directory.read.all Group.Read.All", False),
+    ],
+)
+def test_the_page_says_when_customers_could_not_be_read_any_more(
+    registration: ApplicationRegistration, settings: Settings, scopes: str, blind: bool
+) -> None:
+    settings.CONSENT_GRANT_ALLOW_LIST = [f"{GRAPH}/{scope}" for scope in scopes.split()]
+    page = Staff().post(address(registration), {"grants": f"{GRAPH}: {scopes}"}).content.decode()
+    assert "What this change will mean" in page
+    assert ("nobody can read back" in page) == blind
+
+
 @pytest.mark.req("S-52")
 @pytest.mark.parametrize(
     ("text", "words"),

@@ -41,14 +41,14 @@ class Bench:
 
     def __init__(self, folder: Path, number: int, seconds: float) -> None:
         self.number, self._seconds = number, seconds
-        self._book = folder / "book"
-        self._book.touch()
-        kind = Filed(number, self._book, seconds).kind()
+        self.book = folder / "book"
+        self.book.touch()
+        kind = Filed(number, self.book, seconds).kind()
         self.run, _ = service.start(kind, scope={}, actor=builders.ACTOR)
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, concurrency: int | str = 4, *, lease: float = 0.0) -> subprocess.Popen[bytes]:
-        arguments = [self.run.pk, self._book, self._seconds, self.number, concurrency]
+        arguments = [self.run.pk, self.book, self._seconds, self.number, concurrency]
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.runs.process", *map(str, arguments)],
             cwd=ROOT,
@@ -60,7 +60,7 @@ class Bench:
 
     def calls(self) -> list[tuple[int, int]]:
         """Return (unit, process) of every call so far."""
-        return [(int(key), int(pid)) for key, pid in (line.split() for line in self._book.read_text().splitlines())]
+        return [(int(key), int(pid)) for key, pid in (line.split() for line in self.book.read_text().splitlines())]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
         until = time.monotonic() + seconds

@@ -1,0 +1,36 @@
+"""The Celery application, for installations that run Celery already (``CELERY_BROKER_URL``).
+
+Start its workers with threads, because a run works in threads of its own and a polite stop reaches it there::
+
+    celery -A portal.celery worker --pool threads --concurrency 2
+
+A message says "advance run N" and nothing else. One that is lost, late or delivered twice does no harm; see
+``portal.runs.tasks``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+from django.conf import settings
+
+app = Celery("portal", broker=settings.CELERY_BROKER.reveal(), set_as_current=False)
+app.conf.update(
+    task_ignore_result=True,  # what became of a run stands in its rows
+    task_acks_late=True,
+    worker_hijack_root_logger=False,  # our log format, with its filters, stays
+    broker_connection_retry_on_startup=True,
+)
+
+
+@worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+def _stop_politely(**_: Any) -> None:
+    from portal.runs import tasks  # not before Django is set up
+
+    tasks.stop_all()
