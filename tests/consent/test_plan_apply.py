@@ -274,6 +274,19 @@ def test_already_exists_and_a_read_that_fails_leave_the_state_unknown(
     assert RunItem.objects.get().failure_class != "ok"
 
 
+@pytest.mark.req("R-21")
+def test_what_somebody_else_created_between_two_tries_is_a_difference_for_a_person(
+    portal: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _consented_meanwhile(portal, customer, monkeypatch, {"Directory.Read.All"})
+    fault(portal, service="partnercenter", path="applicationconsents", close="before")
+
+    apply(portal)
+
+    assert (the_consent().state, the_item().result) == ("differs", "failed")
+    assert (requests(portal), holds(portal, customer)) == ([], {"Directory.Read.All"})
+
+
 def _consented_meanwhile(
     portal: Portal,
     customer: CustomerTenant,
