@@ -587,8 +587,9 @@ def test_when_the_second_half_fails_the_grants_are_put_back(
 
 @pytest.mark.req("S-52")
 def test_what_was_there_is_put_back_even_when_the_allow_list_has_no_place_for_it(
-    portal: Portal, customer: CustomerTenant
+    portal: Portal, customer: CustomerTenant, settings: Settings
 ) -> None:
+    settings.CONSENT_GRANT_ALLOW_LIST = [f"{GRAPH_APPLICATION_ID}/{scope}" for scope in WANTED]
     before = {"Directory.Read.All", "Organization.Read.All"}
     holds_already(portal, customer, before)
     refuse_posts(portal)
