@@ -585,6 +585,20 @@ def test_when_the_second_half_fails_the_grants_are_put_back(
     assert not Incident.objects.filter(cause="customer_grants_lost").exists()
 
 
+def test_when_half_of_the_second_half_worked_exactly_what_was_there_is_put_back(
+    portal: Portal, customer: CustomerTenant, settings: Settings
+) -> None:
+    holds_already(portal, customer, {"Directory.Read.All"})
+    _want_partner_center_too(portal, customer, settings)
+    refuse_posts(portal, skip=1)  # Graph got the new grants, Partner Center got none
+
+    apply(portal, reset=True)
+
+    assert holds(portal, customer) == {"Directory.Read.All"}
+    assert the_item().result == "restored"
+    assert requests(portal) == ["DELETE", "POST", "POST", "DELETE", "POST"]
+
+
 @pytest.mark.req("S-52")
 def test_what_was_there_is_put_back_even_when_the_allow_list_has_no_place_for_it(
     portal: Portal, customer: CustomerTenant, settings: Settings
