@@ -26,16 +26,23 @@ class Watch:
         self.proven = proven
         self.cause: str | None = None
         self.owner = ""
+        self._begun = False
         self._bad = 0
         self._last: Outcome | None = None
         self._window: deque[bool] = deque(maxlen=WINDOW)
 
     def room(self, size: int, *, ready: int = 0) -> int:
-        """Return how many units may be worked at once now, with those that may lie ready beside them."""
-        return size + ready if self.proven else max(min(size, FIRST - self._bad), 0)
+        """Return how many units may be worked at once now, with those that may lie ready beside them.
+
+        The first few go ahead in every process: they fetch the tokens and keys that all others then share.
+        """
+        if self.proven and self._begun:
+            return size + ready
+        return max(min(size, FIRST if self.proven else FIRST - self._bad), 0)
 
     def saw(self, outcome: Outcome) -> None:
         """Take note of the outcome of one unit, or of one try of it."""
+        self._begun = True
         if outcome.throttled:
             return
         self._window.append(outcome.systemic)

@@ -24,6 +24,7 @@ def main(number: str, in_flight: str) -> int:
     from portal.runs import service
     from portal.runs.executor import Executor
     from portal.runs.models import Run
+    from tests.bench.town import peak_memory
 
     statements: Counter[str] = Counter()
     place = ["between"]
@@ -53,7 +54,7 @@ def main(number: str, in_flight: str) -> int:
     facts = {
         "seconds": seconds,
         "cpu": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
-        "memory": used.ru_maxrss,
+        "memory": peak_memory(),
         "ending": ending.value,
         "worked": sum(executor._classes.values()),
         "classes": dict(service.summary(run).classes),

@@ -22,7 +22,7 @@ from azure.identity import ClientSecretCredential
 from azure.keyvault.secrets import SecretClient
 
 from portal.microsoft.clouds import local_clouds
-from tests.bench.town import Town
+from tests.bench.town import Town, peak_memory
 
 _resolve = socket.getaddrinfo
 
@@ -65,7 +65,7 @@ def main(file: str, number: str) -> int:
     facts = {
         "seconds": time.perf_counter() - began,
         "cpu": used.ru_utime + used.ru_stime,
-        "memory": used.ru_maxrss,
+        "memory": peak_memory(),
     }
     sys.stdout.write(json.dumps(facts) + "\n")
     return 0

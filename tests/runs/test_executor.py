@@ -423,3 +423,27 @@ def test_progress_counts_what_was_done_before_and_now() -> None:
     assert last.total == 300
     assert 0 < last.done <= 300
     assert last.rate > 0
+
+
+def test_a_process_that_goes_on_with_a_run_begins_with_a_few_as_well() -> None:
+    halves = Work(number=200)
+    run = halves.start()
+
+    class Stops(Listener):
+        def finished(self, item: RunItem, outcome: Outcome) -> None:
+            executor.stop()
+
+    executor = Executor(run, concurrency=1, listener=Stops())
+    assert executor.work() is Ending.INTERRUPTED
+    at_once: list[int] = []
+
+    def slow_first(key: int, attempt: int) -> Outcome:
+        at_once.append(halves.at_once)
+        if len(at_once) <= 5:
+            time.sleep(0.1)
+        return GOOD
+
+    halves.answer = slow_first
+    assert Executor(run, concurrency=16).work() is Ending.DONE
+    assert max(at_once[:5]) <= 5
+    assert classes(run) == {"ok": 200}
