@@ -243,13 +243,6 @@ def account(
     )
 
 
-def gdap(own_cloud: NationalCloud, token_source: Callable[[], Secret], correlation_id: CorrelationId) -> GdapClient:
-    """Return a Graph client for delegated relationships in the partner's own tenant."""
-    return GdapClient(
-        base_url=own_cloud.graph, session=session(), token_source=token_source, correlation_id=correlation_id
-    )
-
-
 def consent_tools() -> ConsentTools:
     """Return what a consent flow needs."""
     return ConsentTools(
@@ -273,7 +266,9 @@ def customer_clients(
     graph_token = service.source(consent, Audience.GRAPH, correlation_id=correlation_id)
     return CustomerClients(
         partner_center=partner_center(own_cloud, partner_token, correlation_id),
-        gdap=gdap(own_cloud, graph_token, correlation_id),
+        gdap=GdapClient(
+            base_url=own_cloud.graph, session=session(), token_source=graph_token, correlation_id=correlation_id
+        ),
         account=account(own_cloud, graph_token, correlation_id),
         consents=ApplicationConsentClient(
             base_url=own_cloud.partner_center,

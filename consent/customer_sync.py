@@ -6,31 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
-
 from consent import clients
-from consent.accounts import AccountClient
 from consent.custody import IdentityMismatch, TokenUnavailable
-from consent.health import refresh_partner
 from consent.models import PartnerConsent
 from consent.renewals import Renewals
 from consent.selection import partners_in
 from consent.tokens import Audience
 from portal.incidents import desk
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
-from portal.microsoft.errors import AccessDenied, ConsentRequired, RemoteError
+from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
-from tenants.gdap_sync import sync_relationships
 from tenants.models import PartnerTenant
 from tenants.sync import TooManyMissing, sync_customers
 
 NOT_CONSENTED = "not_consented"
 TOO_MANY = "customers_missing"  # cause of the incident
-_UNVERIFIED = (
-    "GDAP relationships could not be read, so readiness is unknown; DelegatedAdminRelationship.Read.All shows them."
-)
 
 
 @dataclass(slots=True)
@@ -74,13 +66,10 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
         words = f"{sync.partner.name} has not consented yet; send it a link (manage.py issue_consent_link)."
         return _failed(NOT_CONSENTED, words, Owner.US, fields)
     about, force = f"partner:{sync.partner.pk}", bool(context.options.get("force"))
-    own_cloud = clients.cloud(sync.partner.cloud)
     try:
-        token = _token(sync, consent, Audience.PARTNER_CENTER, correlation_id)
-        client = clients.partner_center(own_cloud, lambda: token, correlation_id)
+        token = _token(sync, consent, correlation_id)
+        client = clients.partner_center(clients.cloud(sync.partner.cloud), lambda: token, correlation_id)
         report = sync_customers(sync.partner, client, actor=context.actor, force=force)
-        counts = {"listed": report.listed, "new": report.created, "missing": report.missing}
-        counts |= _relationships(sync, consent, correlation_id, context, force=force)
     except (TokenUnavailable, IdentityMismatch) as error:
         return _failed("skipped", str(error), Owner.US, fields)
     except TooManyMissing as error:
@@ -91,52 +80,20 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
         words = f"{diagnosis.cause} {diagnosis.remedy}"
         return _failed(diagnosis.failure_class, words, diagnosis.owner, fields, error=error)
     desk.settle(TOO_MANY, about=about)
-    return Outcome(message=str(counts.get("unverified", "")), fields=fields | {"ok": True} | counts)
+    counts = {"listed": report.listed, "new": report.created, "missing": report.missing}
+    return Outcome(fields=fields | {"ok": True} | counts)
 
 
-def _relationships(
-    sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId, context: Context, *, force: bool
-) -> dict[str, Any]:
-    """Mirror the GDAP relationships; a partner whose grant does not show them keeps its customers, and it is said."""
-    own_cloud, vendor = clients.cloud(sync.partner.cloud), consent.registration.home_tenant_id
-    try:
-        token = _token(sync, consent, Audience.GRAPH, correlation_id)
-        report = sync_relationships(
-            sync.partner,
-            clients.gdap(own_cloud, lambda: token, correlation_id),
-            actor=context.actor,
-            own_groups=_own_groups(clients.account(own_cloud, lambda: token, correlation_id)),
-            own_tenants=[vendor],
-            accepted=settings.GDAP_ACCEPTED_ROLES,
-            force=force,
-        )
-    except (AccessDenied, ConsentRequired) as error:
-        return {"relationships": None, "unverified": f"{_UNVERIFIED} {diagnose(error).cause}"}
-    refresh_partner(sync.partner)
-    return {
-        "relationships": report.listed,
-        "relationships_missing": report.missing,
-        "assignments_read": report.assignments_read,
-        "not_ready": report.not_ready,
-    }
-
-
-def _own_groups(account: AccountClient) -> frozenset[str] | None:
-    try:
-        return account.groups()
-    except AccessDenied:
-        return None  # said as "could not be verified"
-
-
-def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_id: CorrelationId) -> Secret:
+def _token(sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId) -> Secret:
     """Return an access token of this partner, once for the whole list. The rotated one is dropped: checks renew."""
     custody, service = Renewals(clients.vault()), clients.tokens()
     if service.saves_each:  # then each redemption is a renewal, with all that belongs to it
-        return service.access_token(consent, audience, correlation_id=correlation_id)
+        return service.access_token(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id)
     custody.check_usable(consent)
     try:
         stored = custody.look_up(consent).value
-        return service.exchange(consent, audience, consent.partner.tenant, stored, correlation_id).access_token
+        tenant = consent.partner.tenant
+        return service.exchange(consent, Audience.PARTNER_CENTER, tenant, stored, correlation_id).access_token
     except IdentityMismatch as mismatch:
         sync.mismatch = mismatch.why
         raise

@@ -11,10 +11,8 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -30,7 +28,6 @@ from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
 from tenants.gdap import GdapClient
-from tenants.gdap_sync import verdict_words
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
 from tenants.readiness import Readiness, gdap_end, judge
@@ -218,32 +215,20 @@ def look(clients: CustomerClients, registration: ApplicationRegistration) -> Pre
 def readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
     """Read the delegated relationships with this customer, and judge them."""
     relationships = [
-        (relationship, clients.gdap.access_assignments(relationship.relationship_id))
+        (relationship, clients.gdap.access_assignments(relationship))
         for relationship in clients.gdap.relationships(customer=customer.tenant)
     ]
+    now = timezone.now()
+    end = gdap_end((relationship for relationship, _ in relationships), now=now)
+    if end != customer.gdap_ends_at:
+        with transaction.atomic():
+            CustomerTenant.objects.filter(pk=customer.pk).update(gdap_ends_at=end)
+            refresh_partner(customer.partner)
     try:
         own_groups = clients.account.groups()
     except AccessDenied:
         own_groups = None  # said as "could not be verified"
-    now = timezone.now()
-    verdict = judge(relationships, now=now, own_groups=own_groups, accepted=settings.GDAP_ACCEPTED_ROLES)
-    _note_readiness(customer, verdict, gdap_end((relationship for relationship, _ in relationships), now=now), now)
-    return verdict
-
-
-def _note_readiness(customer: CustomerTenant, verdict: Readiness, gdap_ends_at: datetime | None, now: datetime) -> None:
-    """Keep what was just read on the customer's row, as a sync does."""
-    word, reason, owner = verdict_words(verdict)
-    with transaction.atomic():
-        CustomerTenant.objects.filter(pk=customer.pk).update(
-            readiness=word,
-            readiness_reason=reason,
-            readiness_owner=owner,
-            gdap_ends_at=gdap_ends_at,
-            judged_at=now,
-        )
-        if gdap_ends_at != customer.gdap_ends_at:
-            refresh_partner(customer.partner)
+    return judge(relationships, now=now, own_groups=own_groups)
 
 
 def write_intent(

@@ -97,11 +97,7 @@ def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, connected: bool
         return str(refused), Owner.US
     if not connected:
         return "The partner's consent has no usable token; send it a link.", Owner.PARTNER
-    if not item.target:
-        return None
-    if item.customer.readiness == CustomerTenant.Readiness.NOT_READY and item.customer.readiness_owner in _THEIRS:
-        return f"{item.customer.readiness_reason} (as of the last sync_customers)", item.customer.readiness_owner
-    if row is None:
+    if row is None or not item.target:
         return None
     if row.state == CustomerConsent.State.BLOCKED:
         return row.reason, row.owner

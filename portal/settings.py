@@ -4,7 +4,6 @@ start with the variable's name. ``.env.example`` and README's table list every v
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -111,17 +110,6 @@ CONSENT_GRANT_ALLOW_LIST = env.words(
         "00000003-0000-0000-c000-000000000000/Organization.Read.All",
     ),
 )
-# The GDAP roles (template ids) that may consent: Global, Application and Cloud Application Administrator.
-GDAP_ACCEPTED_ROLES = env.words(
-    "GDAP_ACCEPTED_ROLES",
-    (
-        "62e90394-69f5-4237-9190-012177145e10",
-        "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3",
-        "158c047a-c907-4556-b7ef-446551a6b5f7",
-    ),
-)
-if not all(re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", role) for role in GDAP_ACCEPTED_ROLES):
-    raise ImproperlyConfigured("GDAP_ACCEPTED_ROLES takes role template ids (GUIDs), separated by commas")
 LINK_LIFETIME_DAYS = env.number("LINK_LIFETIME_DAYS", 14, minimum=1, maximum=90)  # S-01
 # A rotated refresh token is saved when the stored one is older; 0 saves each, for services that rotate strictly.
 TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 24, maximum=720)

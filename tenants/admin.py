@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,14 +8,13 @@ from django.contrib import admin
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponseBase
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 
 from portal.audit.trail import record
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
-from portal.site.display import EMPTY, Tone, badge, described, guid, links, moment, words
-from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTag, PartnerTenant
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.display import Tone, badge, guid, moment
+from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 from tenants.panels import STATE_TONES
-from tenants.readiness import CONSENT_ROLES
 
 # Shown on the empty form only, whose address the link is relative to.
 _DESCRIPTION = (
@@ -36,14 +35,6 @@ class PartnerPage:
 partner_pages: list[PartnerPage] = []
 partner_actions: list[Callable[..., HttpResponseBase | None]] = []  # added in the same way
 customer_actions: list[Callable[..., HttpResponseBase | None]] = []
-# How many of a partner's customers are in each state of something: words, number, address of their list.
-customer_counts: list[Callable[[PartnerTenant], Sequence[tuple[str, int, str]]]] = []
-_READINESS_TONES = {
-    CustomerTenant.Readiness.READY: Tone.GOOD,
-    CustomerTenant.Readiness.UNVERIFIED: Tone.WARN,
-    CustomerTenant.Readiness.NOT_READY: Tone.BAD,
-    CustomerTenant.Readiness.UNKNOWN: Tone.QUIET,
-}
 
 
 @admin.register(PartnerTag)
@@ -63,11 +54,11 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     search_fields = ["name__istartswith", "=tenant_id", "domain__startswith"]
     actions = partner_actions
     filter_horizontal = ["tags"]
-    readonly_fields = ["shown_state", "created_at", "customers_synced_at", "customers_by_state"]
+    readonly_fields = ["shown_state", "created_at", "customers_synced_at"]
     fieldsets = [
         (None, {"fields": ["name", "tenant_id", "cloud", "domain", "kind"]}),
         ("Contact", {"fields": ["contact_name", "contact_email", "tags", "notes"]}),
-        ("State", {"fields": ["shown_state", "created_at", "customers_synced_at", "customers_by_state"]}),
+        ("State", {"fields": ["shown_state", "created_at", "customers_synced_at"]}),
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: PartnerTenant | None = None) -> Any:
@@ -112,13 +103,6 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     def synced(self, partner: PartnerTenant) -> str:
         return moment(partner.customers_synced_at, empty="never")
 
-    @admin.display(description="Customers by state")
-    def customers_by_state(self, partner: PartnerTenant) -> str:
-        if partner._state.adding:
-            return EMPTY
-        found = [one for counts in customer_counts for one in counts(partner) if one[1]]
-        return links([(f"{words}: {number:,}", address) for words, number, address in found]) or EMPTY
-
     def save_model(self, request: HttpRequest, obj: PartnerTenant, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         record(
@@ -131,7 +115,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
 
 @admin.register(CustomerTenant)
 class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
-    """Customers as Partner Center lists them, and whether consent may be pushed; written by sync only."""
+    """Customers as Partner Center lists them; written by sync only."""
 
     icon = "groups"
     export_fields = [
@@ -142,27 +126,9 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
         "relationship",
         "last_seen_at",
         "missing_since",
-        "readiness",
-        "readiness_reason",
-        "readiness_owner",
-        "judged_at",
-        "gdap_ends_at",
     ]
-    list_display = [
-        "company_name",
-        "partner",
-        "shown_readiness",
-        "shown_tenant",
-        "domain",
-        "relationship",
-        "seen",
-        "gone",
-    ]
-    list_filter = ["readiness", "readiness_owner", ("missing_since", admin.EmptyFieldListFilter), "partner"]
-    fieldsets = [
-        (None, {"fields": ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]}),
-        ("GDAP", {"fields": ["shown_readiness", "judged", "gdap_ends", "relationships"]}),
-    ]
+    list_display = ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]
+    list_filter = [("missing_since", admin.EmptyFieldListFilter), "partner"]
     list_select_related = ["partner"]
     actions = customer_actions
     search_fields = ["company_name__istartswith", "=tenant_id", "domain__startswith"]
@@ -171,27 +137,6 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     def shown_tenant(self, customer: CustomerTenant) -> str:
         return guid(customer.tenant_id, label="tenant id")
 
-    @admin.display(ordering="readiness", description="Readiness")
-    def shown_readiness(self, customer: CustomerTenant) -> str:
-        word = CustomerTenant.Readiness(customer.readiness)
-        return described(badge(str(word.label), _READINESS_TONES[word]), customer.readiness_reason)
-
-    @admin.display(ordering="judged_at", description="Judged")
-    def judged(self, customer: CustomerTenant) -> str:
-        return moment(customer.judged_at, empty="never; run sync_customers")
-
-    @admin.display(ordering="gdap_ends_at", description="GDAP ends")
-    def gdap_ends(self, customer: CustomerTenant) -> str:
-        return moment(customer.gdap_ends_at)
-
-    @admin.display(description="Relationships")
-    def relationships(self, customer: CustomerTenant) -> str:
-        rows = GdapRelationship.objects.filter(partner=customer.partner_id, customer_tenant_id=customer.tenant_id)
-        found = [
-            (f"{row} ({row.status})", reverse("admin:tenants_gdaprelationship_change", args=[row.pk])) for row in rows
-        ]
-        return links(found) if found else EMPTY
-
     @admin.display(ordering="last_seen_at", description="Last listed")
     def seen(self, customer: CustomerTenant) -> str:
         return moment(customer.last_seen_at)
@@ -199,96 +144,3 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     @admin.display(ordering="missing_since", description="Missing since")
     def gone(self, customer: CustomerTenant) -> str:
         return moment(customer.missing_since)
-
-
-class GdapAccessAssignmentInline(ReadOnlyInline[GdapAccessAssignment, GdapRelationship]):
-    model = GdapAccessAssignment
-    verbose_name_plural = "access assignments"
-    fields = ["status", "shown_group", "shown_roles", "created", "gone"]
-    show_change_link = False
-
-    @admin.display(description="Group")
-    def shown_group(self, assignment: GdapAccessAssignment) -> str:
-        return guid(assignment.group_id, label="group id")
-
-    @admin.display(description="Roles")
-    def shown_roles(self, assignment: GdapAccessAssignment) -> str:
-        return words([CONSENT_ROLES.get(role, role) for role in assignment.roles])
-
-    @admin.display(description="Created")
-    def created(self, assignment: GdapAccessAssignment) -> str:
-        return moment(assignment.created_at)
-
-    @admin.display(description="Missing since")
-    def gone(self, assignment: GdapAccessAssignment) -> str:
-        return moment(assignment.missing_since)
-
-
-@admin.register(GdapRelationship)
-class GdapRelationshipAdmin(ReadOnlyAdmin[GdapRelationship]):
-    """GDAP relationships as Microsoft Graph lists them; written by sync only."""
-
-    icon = "handshake"
-    export_fields = [
-        "partner__name",
-        "customer_tenant_id",
-        "relationship_id",
-        "display_name",
-        "status",
-        "auto_extend",
-        "activated_at",
-        "ends_at",
-        "last_seen_at",
-        "missing_since",
-    ]
-    list_display = ["display_name", "partner", "shown_customer", "status", "ends", "auto_extend", "read", "gone"]
-    list_filter = ["status", ("missing_since", admin.EmptyFieldListFilter), "partner"]
-    list_select_related = ["partner"]
-    search_fields = ["=customer_tenant_id", "=relationship_id", "display_name__istartswith"]
-    inlines = [GdapAccessAssignmentInline]
-    fieldsets = [
-        (None, {"fields": ["display_name", "partner", "shown_customer", "relationship_id", "status", "shown_roles"]}),
-        ("Time", {"fields": ["activated", "ends", "auto_extend", "seen", "read", "gone"]}),
-    ]
-
-    @admin.display(ordering="customer_tenant_id", description="Customer")
-    def shown_customer(self, relationship: GdapRelationship) -> str:
-        return guid(relationship.customer_tenant_id, label="tenant id") if relationship.customer_tenant_id else EMPTY
-
-    @admin.display(description="Roles")
-    def shown_roles(self, relationship: GdapRelationship) -> str:
-        return words([CONSENT_ROLES.get(role, role) for role in relationship.roles])
-
-    @admin.display(ordering="activated_at", description="Activated")
-    def activated(self, relationship: GdapRelationship) -> str:
-        return moment(relationship.activated_at)
-
-    @admin.display(ordering="ends_at", description="Ends")
-    def ends(self, relationship: GdapRelationship) -> str:
-        return moment(relationship.ends_at)
-
-    @admin.display(ordering="last_seen_at", description="Last listed")
-    def seen(self, relationship: GdapRelationship) -> str:
-        return moment(relationship.last_seen_at)
-
-    @admin.display(ordering="assignments_read_at", description="Assignments read")
-    def read(self, relationship: GdapRelationship) -> str:
-        return moment(relationship.assignments_read_at, empty="never")
-
-    @admin.display(ordering="missing_since", description="Missing since")
-    def gone(self, relationship: GdapRelationship) -> str:
-        return moment(relationship.missing_since)
-
-
-def _by_readiness(partner: PartnerTenant) -> list[tuple[str, int, str]]:
-    numbers = dict(
-        CustomerTenant.objects.for_partner(partner).listed().order_by().values_list("readiness").annotate(Count("pk"))
-    )
-    theirs = f"{reverse('admin:tenants_customertenant_changelist')}?partner__id__exact={partner.pk}"
-    return [
-        (str(word.label), numbers.get(word.value, 0), f"{theirs}&readiness__exact={word.value}")
-        for word in CustomerTenant.Readiness
-    ]
-
-
-customer_counts.append(_by_readiness)

@@ -31,13 +31,6 @@ class Relationship:
     """Role template ids."""
     activated_at: datetime | None
     ends_at: datetime | None
-    auto_extend: str = ""
-    """``autoExtendDuration``, verbatim, for example P180D."""
-
-    @property
-    def extends_itself(self) -> bool:
-        """Whether Microsoft extends it at its end, so that the end is none."""
-        return self.auto_extend not in {"", "P0D", "PT0S"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,27 +47,26 @@ class AccessAssignment:
 class GdapClient(GraphApi):
     """Reads relationships and their access assignments."""
 
-    def relationships(self, *, customer: TenantId | None = None) -> Iterator[Relationship]:
-        """Yield all relationships of any status, of the partner or with this customer; finishes or raises.
+    def relationships(self, *, customer: TenantId) -> Iterator[Relationship]:
+        """Yield all relationships with this customer, of any status.
 
-        GET /v1.0/tenantRelationships/delegatedAdminRelationships, with $filter=customer/tenantId eq '...'.
+        GET /v1.0/tenantRelationships/delegatedAdminRelationships?$filter=customer/tenantId eq '...'.
         """
         operation = "list GDAP relationships"
         items = self.collection(
             "/v1.0/tenantRelationships/delegatedAdminRelationships",
             operation=operation,
-            params={"$top": "300"}
-            | ({} if customer is None else {"$filter": f"customer/tenantId eq '{parse_tenant_id(customer)}'"}),
+            params={"$filter": f"customer/tenantId eq '{parse_tenant_id(customer)}'", "$top": "300"},
         )
         for item in items:
             yield self._relationship(item, operation)
 
-    def access_assignments(self, relationship_id: str) -> list[AccessAssignment]:
+    def access_assignments(self, relationship: Relationship) -> list[AccessAssignment]:
         """Return the assignments of one relationship."""
         operation = "list GDAP access assignments"
-        if not _RELATIONSHIP_ID.fullmatch(relationship_id):
+        if not _RELATIONSHIP_ID.fullmatch(relationship.relationship_id):
             raise self._unexpected(operation, None, "a relationship id has an unknown form")
-        path = f"/v1.0/tenantRelationships/delegatedAdminRelationships/{relationship_id}/accessAssignments"
+        path = f"/v1.0/tenantRelationships/delegatedAdminRelationships/{relationship.relationship_id}/accessAssignments"
         return [self._assignment(item, operation) for item in self.collection(path, operation=operation, params={})]
 
     def _relationship(self, item: Mapping[str, Any], operation: str) -> Relationship:
@@ -93,7 +85,6 @@ class GdapClient(GraphApi):
             roles=self._roles(item, operation),
             activated_at=self._moment(item, "activatedDateTime", operation),
             ends_at=self._moment(item, "endDateTime", operation),
-            auto_extend=self.text(item, "autoExtendDuration", operation, required=False),
         )
 
     def _assignment(self, item: Mapping[str, Any], operation: str) -> AccessAssignment:

@@ -101,14 +101,6 @@ class CustomerTenant(models.Model):
     listing is marked missing.
     """
 
-    class Readiness(models.TextChoices):
-        """Whether consent may be pushed, judged from the mirrored GDAP relationships; see ``tenants.readiness``."""
-
-        UNKNOWN = "unknown", "Never judged"
-        READY = "ready", "Ready"
-        UNVERIFIED = "unverified", "Could not verify"
-        NOT_READY = "not_ready", "Not ready"
-
     REMOTE_FIELDS = ("partner_center_id", "company_name", "domain", "relationship", "last_seen_at", "missing_since")
 
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="customers")
@@ -121,13 +113,7 @@ class CustomerTenant(models.Model):
     relationship = models.CharField(max_length=40, blank=True, help_text="relationshipToPartner, verbatim")
     last_seen_at = models.DateTimeField()
     missing_since = models.DateTimeField(null=True, blank=True)
-
-    # Follows from the relationships as last read, by us or by a push: an observation with its time.
     gdap_ends_at = models.DateTimeField(null=True, blank=True, help_text="Last end of a live relationship, as read")
-    readiness = models.CharField(max_length=10, choices=Readiness, default=Readiness.UNKNOWN, db_index=True)
-    readiness_reason = models.CharField("why not ready", max_length=300, blank=True)
-    readiness_owner = models.CharField("who must act", max_length=10, blank=True)
-    judged_at = models.DateTimeField(null=True, blank=True)
 
     # Owned by the portal.
     first_seen_at = models.DateTimeField()
@@ -153,81 +139,3 @@ class CustomerTenant(models.Model):
     def tenant(self) -> TenantId:
         """The tenant id with its type."""
         return TenantId(self.tenant_id)
-
-
-class GdapRelationship(models.Model):
-    """One GDAP relationship of a partner, as Microsoft Graph lists it. Written by ``tenants.gdap_sync`` only.
-
-    As with customers, sync never deletes: what Microsoft stopped listing is marked missing.
-    """
-
-    REMOTE_FIELDS = (
-        "customer_tenant_id",
-        "display_name",
-        "status",
-        "roles",
-        "auto_extend",
-        "activated_at",
-        "ends_at",
-        "last_seen_at",
-        "missing_since",
-    )
-
-    partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="relationships")
-    relationship_id = models.CharField(max_length=80)
-
-    # Owned by Microsoft: replaced at each sync.
-    customer_tenant_id = models.CharField(max_length=36, blank=True, help_text="Empty until a customer approved it")
-    display_name = models.CharField(max_length=100, blank=True)
-    status = models.CharField(max_length=40, help_text="verbatim")
-    roles = models.JSONField(default=list, help_text="Role template ids")
-    auto_extend = models.CharField(max_length=20, blank=True, help_text="autoExtendDuration, verbatim")
-    activated_at = models.DateTimeField(null=True)
-    ends_at = models.DateTimeField(null=True)
-    last_seen_at = models.DateTimeField()
-    missing_since = models.DateTimeField(null=True)
-
-    # Owned by the portal.
-    first_seen_at = models.DateTimeField()
-    assignments_read_at = models.DateTimeField(null=True)
-
-    class Meta:
-        ordering = ["partner_id", "display_name", "pk"]
-        verbose_name = "GDAP relationship"
-        verbose_name_plural = "GDAP relationships"
-        indexes = [
-            models.Index(fields=["partner", "customer_tenant_id"]),
-            models.Index(fields=["status"]),
-            models.Index(fields=["ends_at"]),
-        ]
-        constraints = [
-            models.UniqueConstraint(fields=["partner", "relationship_id"], name="relationship_once_per_partner"),
-        ]
-
-    def __str__(self) -> str:
-        return self.display_name or self.relationship_id
-
-
-class GdapAccessAssignment(models.Model):
-    """Roles that a relationship gives to one security group of the partner. Written by ``tenants.gdap_sync`` only."""
-
-    REMOTE_FIELDS = ("status", "group_id", "roles", "created_at", "last_seen_at", "missing_since")
-
-    relationship = models.ForeignKey(GdapRelationship, on_delete=models.CASCADE, related_name="assignments")
-    assignment_id = models.CharField(max_length=64)
-    status = models.CharField(max_length=40, help_text="verbatim")
-    group_id = models.CharField(max_length=64)
-    roles = models.JSONField(default=list, help_text="Role template ids")
-    created_at = models.DateTimeField(null=True)
-    last_seen_at = models.DateTimeField()
-    missing_since = models.DateTimeField(null=True)
-
-    class Meta:
-        ordering = ["relationship_id", "pk"]
-        verbose_name = "GDAP access assignment"
-        constraints = [
-            models.UniqueConstraint(fields=["relationship", "assignment_id"], name="assignment_once"),
-        ]
-
-    def __str__(self) -> str:
-        return self.assignment_id

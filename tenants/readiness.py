@@ -18,7 +18,7 @@ CONSENT_ROLES: Mapping[str, str] = {
     "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3": "Application Administrator",
     "158c047a-c907-4556-b7ef-446551a6b5f7": "Cloud Application Administrator",
 }
-LIVE = frozenset({"active", "expiring"})
+_LIVE = {"active", "expiring"}
 _SETTLING = timedelta(minutes=15)  # a new assignment needs this long until Partner Center obeys it (GDAP FAQ)
 
 
@@ -42,9 +42,8 @@ _GROUPS_UNREAD = (
 
 
 def gdap_end(relationships: Iterable[Relationship], *, now: datetime) -> datetime | None:
-    """Return when the last live relationship ends, None when none is live, or one has no end or extends itself."""
-    live = [one for one in relationships if one.status in LIVE and (one.ends_at is None or one.ends_at > now)]
-    ends = [None if one.extends_itself else one.ends_at for one in live]
+    """Return when the last live relationship ends, None when none is live or one has no end."""
+    ends = [one.ends_at for one in relationships if one.status in _LIVE and (one.ends_at is None or one.ends_at > now)]
     known = [end for end in ends if end is not None]
     return max(known) if known and len(known) == len(ends) else None
 
@@ -66,7 +65,7 @@ def judge(
     live = [
         (relationship, list(assignments))
         for relationship, assignments in known
-        if relationship.status in LIVE and (relationship.ends_at is None or relationship.ends_at > now)
+        if relationship.status in _LIVE and (relationship.ends_at is None or relationship.ends_at > now)
     ]
     if not live:
         if any(relationship.status == "approvalPending" for relationship, _ in known):

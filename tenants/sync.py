@@ -54,11 +54,6 @@ def sync_customers(
     return report
 
 
-def lacks_too_many(lacking: int, known: int) -> bool:
-    """Tell whether a complete list lacks more of what was known than is believable."""
-    return lacking > max(_FEW, _MISSING_SHARE * known)
-
-
 def _mark_missing(
     partner: PartnerTenant,
     report: SyncReport,
@@ -72,7 +67,7 @@ def _mark_missing(
         listed = CustomerTenant.objects.for_partner(partner).listed()
         gone, all_of_them = listed.filter(last_seen_at__lt=began), listed.count()
         lacking = gone.count()
-        if not force and lacks_too_many(lacking, all_of_them):
+        if not force and lacking > max(_FEW, _MISSING_SHARE * all_of_them):
             raise TooManyMissing(
                 f"Partner Center lists {report.listed:,} customers and lacks {lacking:,} of the {all_of_them:,} that "
                 "were known. Nobody was marked missing. Ask the partner; if it is true, run sync_customers --force."

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -22,8 +22,6 @@ from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.display import EMPTY, badge, described, guid, links, moment
-from tenants.admin import customer_counts
-from tenants.models import PartnerTenant
 
 State = CustomerConsent.State
 _CONCURRENCY = 16
@@ -197,7 +195,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         "unread_owner",
     ]
     list_display = ["customer", "partner", "shown_state", "why", "who_acts", "changed", "verified"]
-    list_filter = [FindingFilter, "state", "owner", EvidenceFilter, "changed_by", "registration", "customer__partner"]
+    list_filter = [FindingFilter, "state", "owner", EvidenceFilter, "changed_by", "registration"]
     list_select_related = ["customer__partner", "registration"]
     link_lookups = ["customer__partner__id__exact"]
     search_fields = ["customer__company_name__istartswith", "=customer__tenant_id"]
@@ -288,21 +286,3 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         ):
             return answer
         return start_run(self, request, CONSENT_REMOVE, queryset, wait=60.0)
-
-
-def _by_state(partner: PartnerTenant) -> list[tuple[str, int, str]]:
-    """Count the partner's customers by what was last read in their tenants, for the partner's page."""
-    rows = CustomerConsent.objects.filter(customer__partner=partner, customer__missing_since__isnull=True)
-    numbers = dict(rows.order_by().values_list("state").annotate(Count("pk")))
-    address = reverse("admin:consent_customerconsent_changelist")
-    return [
-        (
-            f"Consent {str(state.label).lower()}",
-            numbers.get(state.value, 0),
-            f"{address}?customer__partner__id__exact={partner.pk}&state__exact={state.value}",
-        )
-        for state in State
-    ]
-
-
-customer_counts.append(_by_state)

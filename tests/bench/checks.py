@@ -46,7 +46,7 @@ def compare(place: Town, file: Path, gate: Gate, options: argparse.Namespace, in
         if options.due:
             desk.make_due()
         gate.counters()
-        ours.append(desk.check_all(in_flight // options.executors, options.executors))
+        ours.append(desk.check_all(in_flight, options.executors))
         if set(ours[-1]["classes"]) != {"ok"}:
             raise RuntimeError(f"not all were checked: {ours[-1]['classes']}")
         ratios.append(ours[-1]["seconds"] / floors[-1]["seconds"])

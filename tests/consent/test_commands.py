@@ -235,10 +235,6 @@ def test_sync_customers_prints_json_lines_for_programs(connected: Portal, choice
         "listed": 3,
         "new": 3,
         "missing": 0,
-        "relationships": 3,
-        "relationships_missing": 0,
-        "assignments_read": 3,
-        "not_ready": 0,
     }
 
 

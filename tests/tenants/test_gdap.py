@@ -205,7 +205,7 @@ def test_assignments_name_group_status_and_roles(wire: responses.RequestsMock, g
         f"{RELATIONSHIPS}/{RELATIONSHIP_ID}/accessAssignments", json={"value": [assignment(), assignment(status="x")]}
     )
 
-    first, second = gdap.access_assignments(relationship().relationship_id)
+    first, second = gdap.access_assignments(relationship())
 
     assert (first.assignment_id, first.group_id, first.roles) == (OTHER, TENANT, frozenset({ROLE}))
     assert first.created_at == datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
@@ -221,14 +221,14 @@ def test_an_assignment_without_a_group_is_rubbish(
         json={"value": [assignment(accessContainer=container)]},
     )
     with pytest.raises(UnexpectedResponse):
-        gdap.access_assignments(relationship().relationship_id)
+        gdap.access_assignments(relationship())
 
 
 @pytest.mark.req("S-26")
 @pytest.mark.parametrize("text", ["../../me", "", "a" * 36 + "/x", TENANT + "%2f" + OTHER])
 def test_a_relationship_id_of_an_unknown_form_never_becomes_a_path(gdap: GdapClient, text: str) -> None:
     with pytest.raises(UnexpectedResponse):
-        gdap.access_assignments(text)
+        gdap.access_assignments(relationship(text))
 
 
 @pytest.mark.req("S-26")
