@@ -160,6 +160,9 @@ def _create(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     """Create what is missing, resource by resource; a resource that has a grant is left alone (R-21)."""
     held = _grants(there)
     missing = {resource: scopes for resource, scopes in work.target.items() if not held.get(resource)}
+    if not missing:  # between two tries somebody else created something
+        consent = _observe(work, there, exists=True)
+        return _finish(work.item, Result.FAILED, consent.reason, Owner.US)
     failure = _post(work, Phase.POSTING, there, work.target, missing)
     exists = isinstance(failure, AlreadyExists)
     if isinstance(failure, Throttled):

@@ -144,4 +144,5 @@ class ConsentPlanItem(models.Model):
         indexes = [models.Index(fields=["plan", "wave", "result"]), models.Index(fields=["plan", "action"])]
 
     def __str__(self) -> str:
-        return f"Plan item {self.pk}"
+        """Note: this reads ``self.customer``; where it is not loaded, that is a query."""
+        return str(self.customer)

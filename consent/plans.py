@@ -5,16 +5,17 @@ Nothing here calls Microsoft: a plan compares the wanted grants with what was la
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Count
 
 from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
-from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
-from consent.plan_judging import CHUNK, Grants, add_to, in_chunks, judged, new_tally
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
+from consent.plan_judging import CHUNK, add_to, in_chunks, judged, new_tally
 from consent.plan_judging import differences as differences
+from consent.querysets import ConsentPlanItemQuerySet
 from consent.selection import partners_in
 from consent.wanted import current
 from portal.audit.trail import Actor, record
@@ -54,48 +55,64 @@ def make_plan(
     Raises:
         PlanRefused: the registration wants nothing, or more than this deployment allows, or nobody is chosen.
     """
-    target = wanted_grants(registration) if purpose == ConsentPlan.Purpose.APPLY else {}
-    if purpose == ConsentPlan.Purpose.APPLY:
-        if not target:
-            raise PlanRefused("The registration has no wanted grants yet; add them in the admin.")
-        try:
-            check_grants(target)
-        except PushRefused as refused:
-            raise PlanRefused(str(refused)) from None
-    wanted = current(registration, actor=actor) if target else None
-    chosen = ([(customer, target) for customer in chunk] for chunk in in_chunks(customers_in(registration, scope)))
+    wanted = _wanted_now(registration, actor) if purpose == ConsentPlan.Purpose.APPLY else None
+    target = wanted.grants if wanted else {}
     plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=dict(scope))
-    return _store(plan, chosen, actor, empty="No customer is chosen by this; run sync_customers, or choose others.")
+    chunks = in_chunks(customers_in(registration, scope))
+    items = (judged(plan, [(customer, target) for customer in chunk]) for chunk in chunks)
+    return _store(plan, items, actor, empty="No customer is chosen by this; run sync_customers, or choose others.")
 
 
-def make_undo(plan: ConsentPlan, *, actor: Actor) -> ConsentPlan:
+def _wanted_now(registration: ApplicationRegistration, actor: Actor) -> WantedGrants:
+    if not wanted_grants(registration):
+        raise PlanRefused("The registration has no wanted grants yet; add them in the admin.")
+    version = current(registration, actor=actor)
+    try:
+        check_grants(version.grants)
+    except PushRefused as refused:
+        raise PlanRefused(str(refused)) from None
+    return version
+
+
+def make_undo(plan: ConsentPlan, *, actor: Actor, customers: Collection[int] | None = None) -> ConsentPlan:
     """Store a plan that brings each customer that a plan changed back to what was read immediately before.
 
+    Args:
+        customers: only these of them, by row.
+
     Raises:
-        PlanRefused: the plan changed nothing.
+        PlanRefused: the plan changed nothing there.
     """
-
-    def chosen() -> Iterator[list[tuple[CustomerTenant, Grants]]]:
-        after = 0
-        changed = plan.items.filter(snapshot__isnull=False).select_related("customer__partner").order_by("pk")
-        while chunk := list(changed.filter(pk__gt=after)[:CHUNK]):
-            after = chunk[-1].pk
-            yield [(item.customer, item.snapshot or {}) for item in chunk]
-
-    undo = ConsentPlan(registration=plan.registration, purpose=ConsentPlan.Purpose.UNDO, scope={"undo": plan.pk})
-    return _store(undo, chosen(), actor, empty="This plan changed nothing that could be undone.")
+    scope = {"undo": plan.pk} | ({} if customers is None else {"customers": sorted(customers)})
+    undo = ConsentPlan(registration=plan.registration, purpose=ConsentPlan.Purpose.UNDO, scope=scope)
+    changed = plan.items.filter(snapshot__isnull=False)
+    if customers is not None:
+        changed = changed.filter(customer__in=customers)
+    items = _undoing(undo, changed.with_later_plan())
+    return _store(undo, items, actor, empty="This plan changed nothing there that could be undone.")
 
 
-def _store(
-    plan: ConsentPlan, chosen: Iterable[Sequence[tuple[CustomerTenant, Grants]]], actor: Actor, *, empty: str
-) -> ConsentPlan:
+def _undoing(undo: ConsentPlan, changed: ConsentPlanItemQuerySet) -> Iterator[list[ConsentPlanItem]]:
+    after = 0
+    rows = changed.select_related("customer__partner").order_by("pk")
+    while chunk := list(rows.filter(pk__gt=after)[:CHUNK]):
+        after = chunk[-1].pk
+        items = judged(undo, [(item.customer, item.snapshot or {}) for item in chunk])
+        for item, done in zip(items, chunk, strict=True):
+            later = getattr(done, "later_plan", None)
+            if later and item.action not in {Action.NOTHING, Action.BLOCKED}:
+                item.reason = f"Plan {later} changed it afterwards, which is undone as well. {item.reason}"[:300]
+        yield items
+
+
+def _store(plan: ConsentPlan, chunks: Iterable[Sequence[ConsentPlanItem]], actor: Actor, *, empty: str) -> ConsentPlan:
     """Save the plan with one item for each customer, whole or not at all."""
     plan.created_by = actor.name[:150]
     tally = new_tally()
     with transaction.atomic():
         plan.save()
-        for chunk in chosen:
-            add_to(tally, ConsentPlanItem.objects.bulk_create(judged(plan, chunk)))
+        for items in chunks:
+            add_to(tally, ConsentPlanItem.objects.bulk_create(items))
         if not any(tally.values()):
             raise PlanRefused(empty)
         plan.planned = dict(tally)
@@ -104,9 +121,14 @@ def _store(
             "consent_plan.made",
             actor=actor,
             subject={"plan": plan.pk, "registration": plan.registration_id},
-            details={"purpose": str(plan.purpose), "scope": plan.scope, "counts": counts(plan)},
+            details={"purpose": str(plan.purpose), "scope": _short(plan.scope), "counts": counts(plan)},
         )
     return plan
+
+
+def _short(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a selection without long lists of rows, which the plan's items say."""
+    return {name: f"{len(value)} of them" if name == "customers" else value for name, value in scope.items()}
 
 
 def counts(plan: ConsentPlan) -> dict[str, int]:

@@ -310,3 +310,15 @@ class ConsentPlanItemQuerySet(models.QuerySet["consent.plan_models.ConsentPlanIt
 
     def unsuccessful(self) -> ConsentPlanItemQuerySet:
         return self.filter(result__in=["failed", "restored", "broken"])
+
+    def with_later_plan(self) -> ConsentPlanItemQuerySet:
+        """Annotate ``later_plan``: the latest plan of the same registration that changed the customer afterwards."""
+        from consent.plan_models import ConsentPlanItem
+
+        later = ConsentPlanItem.objects.filter(
+            customer=OuterRef("customer"),
+            plan__registration=OuterRef("plan__registration"),
+            plan__gt=OuterRef("plan"),
+            snapshot__isnull=False,
+        ).order_by("-plan")
+        return self.annotate(later_plan=Subquery(later.values("plan")[:1]))

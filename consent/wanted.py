@@ -93,7 +93,7 @@ def tidy(grants: Mapping[str, object]) -> dict[str, list[str]]:
 def preview(registration: ApplicationRegistration, grants: Mapping[str, object]) -> Preview:
     """Say what it will mean to want these grants: nothing is saved and nothing is sent.
 
-    Counts all listed customers of the registration's active partners; memory stays flat, two queries a thousand.
+    Counts all listed customers of the registration's active partners; memory stays flat, three queries a thousand.
 
     Raises:
         WantedRefused: see :func:`tidy`.

@@ -215,7 +215,8 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Background work: a queue in our own database, or Celery where it runs already. Celery has workers of its own, so the
 # portal's then only keep the schedule (`worker --schedule-only`). The broker's address may hold a password.
-CELERY_BROKER = Secret(env.text("CELERY_BROKER_URL", ""))
+_celery_broker = env.text("CELERY_BROKER_URL", "")
+CELERY_BROKER = Secret(_celery_broker)
 TASKS: dict[str, dict[str, object]] = {
     "default": {
         "BACKEND": "dj_queue.backend.DjQueueBackend",
@@ -231,7 +232,7 @@ TASKS: dict[str, dict[str, object]] = {
         },
     }
 }
-if CELERY_BROKER.reveal():
+if _celery_broker:
     TASKS["default"] = {
         "BACKEND": "django_tasks_celery.CeleryBackend",
         "OPTIONS": {"CELERY_APP": "portal.celery.app"},

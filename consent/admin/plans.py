@@ -41,6 +41,10 @@ RESULT_TONES = {
     Result.BROKEN: Tone.BAD,
 }
 _CHANGING = [one for one in Action if one not in {Action.NOTHING, Action.BLOCKED}]
+_UNDO = (
+    "Makes another plan, which brings each of these customers that was changed back to what was read immediately "
+    "before. Nothing is sent until that plan is applied."
+)
 _REASONS = 8  # rows of a panel
 
 
@@ -285,18 +289,13 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
             ConsentPlan.objects.filter(pk=plan.pk),
             action="undo_plan",
             title="Plan to undo it",
-            explanation=(
-                "Makes another plan, which brings each customer that this one changed back to what was read "
-                "immediately before. Nothing is sent until that plan is applied."
-            ),
+            explanation=_UNDO,
             button="Make the plan",
         ):
             return answer
-        try:
-            plan = plans.make_undo(plan, actor=actor_of(request))
-        except plans.PlanRefused as refused:
-            self.message_user(request, str(refused), messages.WARNING)
-        return HttpResponseRedirect(reverse("admin:consent_consentplan_change", args=[plan.pk]))
+        return _undone(self, request, plan) or HttpResponseRedirect(
+            reverse("admin:consent_consentplan_change", args=[plan.pk])
+        )
 
     @action(  # type: ignore[untyped-decorator]
         description="Export JSON", icon="data_object", url_path="json", permissions=["view"]
@@ -320,6 +319,18 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
             details={"rows": plan.items.count(), "format": kind},
         )
         return download(f"consent-plan-{plan.pk}.{kind}", document(plan))
+
+
+def _undone(
+    page: PortalModelAdmin[Any], request: HttpRequest, plan: ConsentPlan, customers: list[int] | None = None
+) -> HttpResponseBase | None:
+    """Make the plan that undoes and show it; None, with a message, when there is nothing to undo."""
+    try:
+        undo = plans.make_undo(plan, actor=actor_of(request), customers=customers)
+    except plans.PlanRefused as refused:
+        page.message_user(request, str(refused), messages.WARNING)
+        return None
+    return HttpResponseRedirect(reverse("admin:consent_consentplan_change", args=[undo.pk]))
 
 
 def _choice(name: str, value: Any) -> str:
@@ -362,12 +373,33 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     list_filter = ["action", "result", OwnerFilter, "needs_reset", "customer__partner"]
     list_select_related = ["customer__partner", "plan"]
     link_lookups = ["plan__id__exact"]
+    actions = ["undo_items"]
     search_fields = ["customer__company_name__istartswith", "=customer__tenant_id", "customer__domain__startswith"]
     fieldsets = [
         (None, {"fields": ["plan", "customer", "partner", "shown_action", "adds", "takes_away", "reason", "owner"]}),
         ("Compared with", {"fields": ["read", "held"]}),
         ("What came of it", {"fields": ["shown_result", "finished", "phase", "shown_snapshot"]}),
     ]
+
+    def has_plan_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("consent.add_consentplan")
+
+    @admin.action(description="Plan to undo it for the selected customers", permissions=["plan"])
+    def undo_items(self, request: HttpRequest, queryset: QuerySet[ConsentPlanItem]) -> HttpResponseBase | None:
+        chosen = ConsentPlan.objects.filter(pk__in=queryset.order_by().values("plan")).select_related("registration")
+        if chosen.count() != 1:
+            self.message_user(request, "Choose customers of one plan.", messages.WARNING)
+            return None
+        if answer := self.confirm(
+            request,
+            queryset.select_related("customer"),
+            action="undo_items",
+            title=f"Plan to undo {chosen[0]} for some customers",
+            explanation=_UNDO,
+            button="Make the plan",
+        ):
+            return answer
+        return _undone(self, request, chosen[0], list(queryset.values_list("customer", flat=True)))
 
     @admin.display(ordering="customer__partner__name", description="Partner")
     def partner(self, item: ConsentPlanItem) -> str:

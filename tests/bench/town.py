@@ -25,7 +25,7 @@ from consent.vault.base import GENERATION_TAG, RECORD_TAG
 from portal.sandbox import scenarios
 from portal.sandbox.key_vault import SecretVersion, StoredSecret, vault_of
 from portal.sandbox.server import Sandbox
-from portal.sandbox.world import PARTNER_CENTER, Fault, RefreshToken, Refusal, World
+from portal.sandbox.world import GRAPH, PARTNER_CENTER, Fault, RefreshToken, Refusal, World
 from tests.consent.certificates import pem
 
 VAULT = "bench"
@@ -93,6 +93,16 @@ class Gate:
         answer: dict[str, int] = self._ask("counters", {})
         return answer
 
+    def add_customers(self, number: int) -> list[tuple[int, str]]:
+        """Give the partners so many customers in turn; return number of the partner and tenant id of each."""
+        made: list[tuple[int, str]] = self._ask("customers", {"number": number})
+        return made
+
+    def posts(self) -> list[tuple[float, int]]:
+        """Return when each creation of a consent was answered, and how."""
+        found: list[tuple[float, int]] = self._ask("posts", {})
+        return found
+
     def calls_of_partners(self) -> Mapping[str, int]:
         """Return and forget how many good redemptions each tenant had."""
         answer: dict[str, int] = self._ask("redemptions", {})
@@ -149,11 +159,29 @@ def _obey(world: World, what: str, values: dict[str, Any]) -> Any:
                 found[line["tenant"]] = found.get(line["tenant"], 0) + 1
         world.ledger.clear()
         return found
+    elif what == "customers":
+        return _add_customers(world, values["number"])
+    elif what == "posts":
+        return [(line["at"], line["status"]) for line in world.ledger if line["operation"] == "create consent"]
     else:
         counted = dict(world.counters)
         world.counters.clear()
         return counted
     return None
+
+
+def _add_customers(world: World, number: int) -> list[tuple[int, str]]:
+    application = world.applications[scenarios.application_id()]
+    partners = [one for one in world.tenants.values() if one.kind == "partner" and one.principal_of(application.app_id)]
+    made = []
+    for index in range(number):
+        place = index % len(partners)
+        partner = partners[place]
+        partner.grant(application.app_id, GRAPH, set(application.permissions[GRAPH]))
+        group = next(key for key, name in partner.groups.items() if name == "GDAP consent operators")
+        tenant = scenarios.add_customer(world, partner, f"bench-{index}", f"Customer {index}", group)
+        made.append((place + 1, tenant.tenant_id))
+    return made
 
 
 def _settle(sandbox: Sandbox, number: int) -> Town:

@@ -62,6 +62,7 @@ def granted(portal: Portal) -> list[CustomerTenant]:
 # --- from outside ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.req("R-21")
 @pytest.mark.parametrize(
     ("scopes", "state", "added", "removed"),
     [

@@ -165,7 +165,8 @@ def test_from_the_first_moment_no_link_works_and_nothing_is_pushed(
     assert ConsentLink.objects.filter(revoked_at__isnull=True, closed_at__isnull=True).count() == 0
     ConsentLink.objects.update(revoked_at=None, closed_at=None)  # as one that was made at the same moment
     assert not ConsentLink.objects.live().exists()
-    assert {row.progress for row in ConsentLink.objects.with_progress()} == {"off"}  # type: ignore[attr-defined]
+    shown: list[Any] = list(ConsentLink.objects.with_progress())
+    assert {link.progress for link in shown} == {"off"}
     now = partner()
     with pytest.raises(links.LinkRefused, match="being offboarded"):
         links.issue(now, portal.registration, actor=builders.ACTOR)

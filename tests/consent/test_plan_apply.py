@@ -274,6 +274,19 @@ def test_already_exists_and_a_read_that_fails_leave_the_state_unknown(
     assert RunItem.objects.get().failure_class != "ok"
 
 
+@pytest.mark.req("R-21")
+def test_what_somebody_else_created_between_two_tries_is_a_difference_for_a_person(
+    portal: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _consented_meanwhile(portal, customer, monkeypatch, {"Directory.Read.All"})
+    fault(portal, service="partnercenter", path="applicationconsents", close="before")
+
+    apply(portal)
+
+    assert (the_consent().state, the_item().result) == ("differs", "failed")
+    assert (requests(portal), holds(portal, customer)) == ([], {"Directory.Read.All"})
+
+
 def _consented_meanwhile(
     portal: Portal,
     customer: CustomerTenant,
@@ -572,10 +585,25 @@ def test_when_the_second_half_fails_the_grants_are_put_back(
     assert not Incident.objects.filter(cause="customer_grants_lost").exists()
 
 
+def test_when_half_of_the_second_half_worked_exactly_what_was_there_is_put_back(
+    portal: Portal, customer: CustomerTenant, settings: Settings
+) -> None:
+    holds_already(portal, customer, {"Directory.Read.All"})
+    _want_partner_center_too(portal, customer, settings)
+    refuse_posts(portal, skip=1)  # Graph got the new grants, Partner Center got none
+
+    apply(portal, reset=True)
+
+    assert holds(portal, customer) == {"Directory.Read.All"}
+    assert the_item().result == "restored"
+    assert requests(portal) == ["DELETE", "POST", "POST", "DELETE", "POST"]
+
+
 @pytest.mark.req("S-52")
 def test_what_was_there_is_put_back_even_when_the_allow_list_has_no_place_for_it(
-    portal: Portal, customer: CustomerTenant
+    portal: Portal, customer: CustomerTenant, settings: Settings
 ) -> None:
+    settings.CONSENT_GRANT_ALLOW_LIST = [f"{GRAPH_APPLICATION_ID}/{scope}" for scope in WANTED]
     before = {"Directory.Read.All", "Organization.Read.All"}
     holds_already(portal, customer, before)
     refuse_posts(portal)

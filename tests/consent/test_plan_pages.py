@@ -294,6 +294,25 @@ def test_a_plan_is_undone_by_another_plan(staff: Staff, plan: ConsentPlan, custo
     assert page.request["PATH_INFO"] == page_of(undo)
 
 
+def test_chosen_customers_of_a_plan_are_undone_alone(
+    staff: Staff, plan: ConsentPlan, customers: list[CustomerTenant], registration: ApplicationRegistration
+) -> None:
+    plan.items.filter(customer__in=customers[:2]).update(snapshot={}, phase="posting", result="done")
+    item = plan.items.get(customer=customers[0])
+    other = make_plan(registration, {}, actor=builders.ACTOR).items.get(customer=customers[0])
+    answer = staff.choose("consent_consentplanitem", "undo_items", item.pk, other.pk)
+    assert "Choose customers of one plan." in told(staff.get(answer["Location"]))
+
+    asked = staff.choose("consent_consentplanitem", "undo_items", item.pk)
+    assert f">{customers[0].company_name}<" in asked.content.decode()
+    staff.confirm(asked)
+
+    undo = ConsentPlan.objects.latest("pk")
+    assert (undo.scope, undo.items.get().customer) == ({"undo": plan.pk, "customers": [customers[0].pk]}, customers[0])
+    looking = Staff(*LOOKING)
+    assert "undo_items" not in looking.get(ITEMS).content.decode()
+
+
 def test_who_may_only_look_sees_no_buttons(plan: ConsentPlan) -> None:
     looking = Staff(*LOOKING)
     page = looking.get(page_of(plan)).content.decode()

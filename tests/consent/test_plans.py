@@ -256,6 +256,43 @@ def test_an_undo_goes_back_to_what_was_read_before_the_first_change(
     assert (undo.purpose, undo.scope) == ("undo", {"undo": plan.pk})
 
 
+def changed_by(plan: ConsentPlan, *customers: CustomerTenant) -> None:
+    """As if the plan had been applied to these: each held nothing before, and holds the target now."""
+    plan.items.filter(customer__in=customers).update(snapshot={}, phase="posting", result="done")
+    for item in plan.items.filter(customer__in=customers):
+        now = {"state": "granted", "actual_grants": item.target, "service_principal_id": builders.guid()}
+        CustomerConsent.objects.update_or_create(
+            customer=item.customer, registration=plan.registration, defaults={**now, "verified_at": timezone.now()}
+        )
+
+
+def test_an_undo_can_be_for_some_customers_and_says_when_a_later_plan_goes_with_it(
+    partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    first, second = builders.customer(partner), builders.customer(partner)
+    plan = plan_of(registration)
+    changed_by(plan, first, second)
+    ApplicationGrant.objects.update(scopes=["Group.Read.All"])
+    later = plan_of(registration)
+    changed_by(later, first)
+
+    undo = make_undo(plan, actor=builders.ACTOR)
+    said = {item.customer_id: item.reason for item in undo.items.all()}
+    assert said[first.pk].startswith(f"Plan {later.pk} changed it afterwards, which is undone as well. Takes away")
+    assert said[second.pk].startswith("Takes away")
+
+    ran = run("plan_consents", "--undo", plan.pk, "--customer", second.tenant_id, "--format", "json")
+    document = json.loads(ran.out)
+    assert (ran.code, document["purpose"], document["scope"]) == (
+        0,
+        "undo",
+        {"undo": plan.pk, "customers": [second.pk]},
+    )
+    assert [item["tenant_id"] for item in document["items"]] == [second.tenant_id]
+    ran = run("plan_consents", "--undo", later.pk, "--customer", second.tenant_id)
+    assert (ran.code, "changed nothing there" in ran.err) == (2, True)
+
+
 def test_a_plan_that_changed_nothing_cannot_be_undone(
     partner: PartnerTenant, registration: ApplicationRegistration
 ) -> None:
@@ -363,10 +400,14 @@ def test_plan_consents_prints_the_counts_and_then_the_customers(
     assert rows[2].endswith("No accepted role. Who must act: partner.")
     plan = ConsentPlan.objects.get()
     assert rows[-1] == (
-        f"Nothing was sent. See it again with plan_consents --show {plan.pk}; apply it with apply_plan {plan.pk}."
+        f"Nothing was sent. Apply it with apply_plan {plan.pk}; print it with plan_consents --show {plan.pk}."
     )
     assert run("plan_consents", "--show", plan.pk).out == ran.out
     assert ConsentPlan.objects.count() == 1
+    ConsentPlan.objects.update(state="stopped", applied_at=timezone.now())
+    later = run("plan_consents", "--show", plan.pk).out
+    assert "  Stopped" in later
+    assert "Nothing was sent" not in later
     assert run("plan_consents", "--customer", plan.items.filter(action="create").get().customer.tenant_id).code == 0
 
 
@@ -393,6 +434,10 @@ def test_plan_consents_says_what_is_wrong_with_its_arguments(
     unknown = builders.guid()
     for arguments, words in (
         (("--show", 4711), "There is no plan 4711"),
+        (("--undo", 4711), "There is no plan 4711"),
+        (("--undo", 1, "--tag", "europe"), "--undo takes no --tag"),
+        (("--show", 1, "--customer", unknown), "--show takes no --customer"),
+        (("--show", 1, "--undo", 1), "--show takes no --undo"),
         (("--customer", unknown), f"have no customer {unknown}"),
         (("--customer", "contoso"), "GUID"),
         (("--registration", unknown), "No such application registration"),

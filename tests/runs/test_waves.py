@@ -34,7 +34,7 @@ class Waved(Work):
 
     def units(self, scope: object, after: int, limit: int) -> list[Unit]:
         keys = range(after + 1, min(after + limit, self.number) + 1)
-        return [Unit(key=key, group=key, label=f"unit {key}", wave=wave_of(key)) for key in keys]
+        return [Unit(key=key, group=key, label=f"unit {key}", rank=-key, wave=wave_of(key)) for key in keys]
 
 
 def start(work: Work, stop_share: float | None = 0.2, **more: object) -> tuple[Run, Kind]:
@@ -97,7 +97,7 @@ def test_a_long_wave_is_judged_before_its_end() -> None:
 
 def test_a_unit_left_unfinished_halts_at_once_and_is_worked_again_after_a_resume() -> None:
     broken = Outcome(failure_class="broken", message="Half done.", owner="us")
-    work = Waved(number=400, answer=lambda key, attempt: broken if key == 9 and attempt == 1 else GOOD)
+    work = Waved(number=400, answer=lambda key, attempt: broken if key == 390 and attempt == 1 else GOOD)
     run, _ = start(work, 1.0)
 
     assert go(run) is Ending.PAUSED
@@ -106,8 +106,8 @@ def test_a_unit_left_unfinished_halts_at_once_and_is_worked_again_after_a_resume
     assert go(run) is Ending.DONE
 
     assert classes(run) == {"ok": 400}
-    assert work.worked[9] == 2
-    assert {number for key, number in work.worked.items() if key != 9} == {1}
+    assert work.worked[390] == 2
+    assert {number for key, number in work.worked.items() if key != 390} == {1}
 
 
 def test_of_two_that_judge_at_once_one_opens_the_wave() -> None:

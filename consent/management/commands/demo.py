@@ -65,6 +65,8 @@ class Command(BaseCommand):
         ]
         # One process: the demo shows the product, and SQLite has one writer anyway.
         children.append(_spawn([*gunicorn, "--bind", f"127.0.0.1:{port}", "portal.wsgi"], "portal.log"))
+        # Works what is begun in the admin. Without the schedule: the example shall stay as it is shown.
+        children.append(_spawn([sys.executable, "manage.py", "worker", "--no-schedule"], "worker.log"))
         _wait_for("sandbox", children[0], settings.TEST_SIGN_IN_PORT)
         _wait_for("portal", children[1], int(port))
         return password

@@ -7,10 +7,12 @@ from django.core.management.base import CommandError
 from consent.commands import EXIT_SOME_FAILED, ConsentCommand
 from consent.models import ApplicationRegistration, ConsentPlan
 from consent.plan_export import csv_document, head, json_document, lines
-from consent.plans import PlanRefused, make_plan
+from consent.plans import PlanRefused, make_plan, make_undo
 from consent.selection import add_partner_selection, one_tenant_id, partners_in, scope_of
 from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
 from tenants.models import CustomerTenant
+
+_CHOOSING = ("partner", "tag", "cloud", "state", "age", "customer", "registration")
 
 
 class Command(ConsentCommand):
@@ -28,10 +30,17 @@ class Command(ConsentCommand):
             "--registration", metavar="APPLICATION_ID", help="whose wanted grants; needed when several are active"
         )
         parser.add_argument("--show", type=int, metavar="PLAN", help="print a stored plan again instead")
+        parser.add_argument(
+            "--undo", type=int, metavar="PLAN", help="plan to bring back what this plan changed; --customer: only there"
+        )
         parser.add_argument("--format", choices=["table", "json", "csv"], default="table", help="table by default")
 
     def work(self, options: dict[str, Any]) -> int:
-        plan = self._stored(options["show"]) if options["show"] is not None else self._made(options)
+        stored = [name for name in ("show", "undo") if options[name] is not None]
+        choosing = [name for name in _CHOOSING if options[name] and not (stored == ["undo"] and name == "customer")]
+        if stored and len(stored) + len(choosing) > 1:
+            raise CommandError(f"--{stored[0]} takes no --{[*stored[1:], *choosing][0]}.", returncode=2)
+        plan = self._stored(options["show"]) if options["show"] is not None else self._new(options)
         if options["format"] != "table":
             document = json_document(plan) if options["format"] == "json" else csv_document(plan)
             for piece in document:
@@ -46,6 +55,19 @@ class Command(ConsentCommand):
             raise CommandError(f"There is no plan {number}; the admin lists them all.", returncode=2)
         return plan
 
+    def _new(self, options: Mapping[str, Any]) -> ConsentPlan:
+        try:
+            return self._made(options) if options["undo"] is None else self._undone(options)
+        except PlanRefused as refused:
+            raise CommandError(str(refused), returncode=2) from None
+
+    def _undone(self, options: Mapping[str, Any]) -> ConsentPlan:
+        plan, customers = self._stored(options["undo"]), None
+        if options["customer"]:
+            wanted = {one_tenant_id(text) for text in options["customer"]}
+            customers = list(plan.items.filter(customer__tenant_id__in=wanted).values_list("customer", flat=True))
+        return make_undo(plan, actor=self.actor, customers=customers)
+
     def _made(self, options: Mapping[str, Any]) -> ConsentPlan:
         scope = scope_of(options)
         if options["customer"]:
@@ -57,10 +79,7 @@ class Command(ConsentCommand):
                     returncode=2,
                 )
             scope["customer"] = sorted(wanted)
-        try:
-            return make_plan(self._registration(options), scope, actor=self.actor)
-        except PlanRefused as refused:
-            raise CommandError(str(refused), returncode=2) from None
+        return make_plan(self._registration(options), scope, actor=self.actor)
 
     def _registration(self, options: Mapping[str, Any]) -> ApplicationRegistration:
         active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE)
@@ -102,6 +121,7 @@ class Command(ConsentCommand):
             )
         if reset:
             self.say("* needs DELETE and POST")
-        self.say(
-            f"Nothing was sent. See it again with plan_consents --show {plan.pk}; apply it with apply_plan {plan.pk}."
-        )
+        if plan.state == ConsentPlan.State.SHOWN:
+            self.say(
+                f"Nothing was sent. Apply it with apply_plan {plan.pk}; print it with plan_consents --show {plan.pk}."
+            )
