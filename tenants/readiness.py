@@ -19,7 +19,7 @@ CONSENT_ROLES: Mapping[str, str] = {
     "158c047a-c907-4556-b7ef-446551a6b5f7": "Cloud Application Administrator",
 }
 _LIVE = {"active", "expiring"}
-_ENDS = {"", "P0D", "PT0S"}  # autoExtendDuration of what does not extend itself
+NO_EXTENSION = {"", "P0D", "PT0S"}  # autoExtendDuration of what does not extend itself
 _SETTLING = timedelta(minutes=15)  # a new assignment needs this long until Partner Center obeys it (GDAP FAQ)
 
 
@@ -58,7 +58,9 @@ def is_live(relationship: Relationship, now: datetime) -> bool:
 
 def gdap_end(relationships: Iterable[Relationship], *, now: datetime) -> datetime | None:
     """Return when the last live relationship ends, None when none is live, or one has no end or extends itself."""
-    ends = [one.ends_at if one.auto_extend_duration in _ENDS else None for one in relationships if is_live(one, now)]
+    ends = [
+        one.ends_at if one.auto_extend_duration in NO_EXTENSION else None for one in relationships if is_live(one, now)
+    ]
     known = [end for end in ends if end is not None]
     return max(known) if known and len(known) == len(ends) else None
 
