@@ -102,7 +102,7 @@ class CustomerTenant(models.Model):
     """
 
     class Readiness(models.TextChoices):
-        UNKNOWN = "unknown", "Could not verify"
+        UNKNOWN = "unknown", "Not verified"
         READY = "ready", "Ready"
         UNVERIFIED = "unverified", "Ready, group not verified"
         NOT_READY = "not_ready", "Not ready"

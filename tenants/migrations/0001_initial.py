@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 ('missing_since', models.DateTimeField(blank=True, null=True)),
                 ('gdap_ends_at', models.DateTimeField(blank=True, help_text='Last end of a live relationship, as read', null=True)),
                 ('first_seen_at', models.DateTimeField()),
-                ('readiness', models.CharField(choices=[('unknown', 'Could not verify'), ('ready', 'Ready'), ('unverified', 'Ready, group not verified'), ('not_ready', 'Not ready')], default='unknown', max_length=10)),
+                ('readiness', models.CharField(choices=[('unknown', 'Not verified'), ('ready', 'Ready'), ('unverified', 'Ready, group not verified'), ('not_ready', 'Not ready')], default='unknown', max_length=10)),
                 ('readiness_reason', models.CharField(blank=True, max_length=300)),
                 ('readiness_owner', models.CharField(blank=True, help_text='Who must act', max_length=10)),
                 ('judged_at', models.DateTimeField(blank=True, help_text='When its relationships were read', null=True)),
