@@ -178,6 +178,28 @@ def saved_again() -> None:
     settle("renewed_but_not_saved")
 
 
+def clock_is_wrong(ahead: float) -> None:
+    """A sign-in was refused because our clock and Microsoft's do not agree (R-42).
+
+    Args:
+        ahead: seconds that ours is ahead; negative when it is behind.
+    """
+    report(
+        "clock_is_wrong",
+        owner=Owner.US,
+        words=(
+            f"This server's clock differs by {abs(ahead):.0f} s from Microsoft's: it is "
+            f"{'ahead' if ahead > 0 else 'behind'}. New sign-ins are refused until it is right; renewals go on. Repair "
+            "the time service (NTP) of this machine, then let the partner open the link again."
+        ),
+    )
+
+
+def clock_is_right() -> None:
+    """Settle the report of a wrong clock: the times of a new sign-in were believed."""
+    settle("clock_is_wrong")
+
+
 def credential_refused(registration: ApplicationRegistration, error: RemoteError) -> None:
     """Microsoft refuses our application's own credential; no partner is to blame (R-14)."""
     diagnosis = diagnose(error)

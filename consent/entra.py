@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -47,6 +49,8 @@ class TokenResponse:
     """Granted scope names without their resource prefix."""
     received_at: float
     """Monotonic clock of this process when the answer came (R-42)."""
+    clock_ahead: float | None = None
+    """Seconds that this host's clock is ahead of the service's, as its Date header says; None without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +257,7 @@ class EntraClient:
             )
         if response.status_code != 200 or "error" in exchange.answer:
             raise self._error(response, exchange.answer, operation, customer_tenant=customer_tenant)
-        return self._read(exchange.answer, operation)
+        return self._read(exchange.answer, operation, response.headers.get("Date", ""))
 
     def _error(
         self, response: requests.Response, answer: Mapping[str, Any], operation: str, *, customer_tenant: bool
@@ -284,7 +288,7 @@ class EntraClient:
             raised.token_lifetime = named_token_lifetime(numbers, str(answer.get("error_description", "")))
         return raised
 
-    def _read(self, answer: Mapping[str, Any], operation: str) -> TokenResponse:
+    def _read(self, answer: Mapping[str, Any], operation: str, date: str) -> TokenResponse:
         def text(key: str) -> Secret | None:
             value = answer.get(key)
             return Secret(value) if isinstance(value, str) and value else None
@@ -314,7 +318,16 @@ class EntraClient:
             expires_in=expires_in,
             scopes=frozenset(scope.rpartition("/")[2] for scope in str(answer.get("scope", "")).split()),
             received_at=time.monotonic(),
+            clock_ahead=_clock_ahead(date),
         )
+
+
+def _clock_ahead(date: str) -> float | None:
+    """Return the seconds by which our clock is ahead of a Date header; its resolution is one second."""
+    try:
+        return (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    except (ValueError, TypeError):  # none, unreadable, or without a zone
+        return None
 
 
 def _transport_error(error: Exception, operation: str, correlation_id: CorrelationId) -> RemoteError:

@@ -27,7 +27,7 @@ from consent import alarms
 from consent.approvals import hold
 from consent.custody import NewConsent, TokenUnavailable
 from consent.entra import TokenResponse, admin_consent_url, authorize_url
-from consent.id_tokens import Flaw, IdTokenRefused, VerifiedIdentity
+from consent.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.permissions import permission_set
 from consent.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
@@ -340,8 +340,11 @@ def _keep(
 def _identify(
     flow: ConsentFlow, redeemed: TokenResponse, cloud: NationalCloud, binder: str, tools: ConsentTools
 ) -> VerifiedIdentity:
+    if redeemed.clock_ahead is not None and abs(redeemed.clock_ahead) > LEEWAY_SECONDS:
+        alarms.clock_is_wrong(redeemed.clock_ahead)
+        raise Refused(Problem.CLOCK, code="clock_differs", detail={"seconds": f"{redeemed.clock_ahead:.0f}"})
     try:
-        return tools.validator.validate(
+        identity = tools.validator.validate(
             redeemed.id_token,
             cloud=cloud,
             tenant_id=flow.link.partner.tenant,
@@ -359,6 +362,8 @@ def _identify(
         if refused.actual_tenant:
             detail["actual_tenant"] = refused.actual_tenant
         raise Refused(problem, code=f"id_token_{refused.flaw}", detail=detail) from None
+    alarms.clock_is_right()
+    return identity
 
 
 def _problem_for(error: RemoteError) -> Problem:

@@ -10,6 +10,7 @@ import secrets
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
@@ -93,7 +94,8 @@ def answer_token_request(
         world.book("entra", "token", refused.code, **facts)
         return token_error(world, refused.code, refused.text, correlation_id, cloud.authority)
     world.book("entra", "token", 200, **facts)
-    return web.json_response(body, headers=service_headers(str(uuid.uuid4())))
+    headers = {**service_headers(str(uuid.uuid4())), "Date": formatdate(world.now(), usegmt=True)}
+    return web.json_response(body, headers=headers)
 
 
 def _answer(

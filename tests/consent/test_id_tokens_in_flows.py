@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from consent.models import ConsentFlow
 from portal.audit.models import AuditEvent
+from portal.incidents.models import Incident
 from portal.microsoft.identifiers import CONSUMERS_TENANT
 from portal.sandbox.world import Tamper
 from tests.consent.test_refusals import assert_refused, token_calls
@@ -66,3 +69,27 @@ def test_a_bent_id_token_ends_the_flow_with_nothing_stored(
 
 def test_the_table_has_the_promised_length() -> None:
     assert len(FLOWS) >= 25
+
+
+@pytest.mark.req("R-42")
+@pytest.mark.parametrize(("minutes", "refused"), [(-10, True), (-4, False), (4, False), (10, True)])
+def test_a_clock_that_is_off_by_more_than_the_leeway_refuses_new_sign_ins_and_says_by_how_much(
+    portal: Portal, *, minutes: int, refused: bool
+) -> None:
+    portal.sandbox.world.advance(-minutes * 60)  # our clock is ahead by so many minutes
+
+    portal.onboard()
+
+    assert ConsentFlow.objects.get().outcome == ("refused" if refused else "connected")
+    assert Incident.objects.filter(cause="clock_is_wrong").exists() == refused
+    if not refused:
+        return
+    words = Incident.objects.get(cause="clock_is_wrong").words
+    seconds = int(re.findall(r"differs by (\d+) s", words)[0])
+    assert seconds == pytest.approx(600, abs=5)
+    assert ("ahead" if minutes > 0 else "behind") in words
+    assert ConsentFlow.objects.get().problem == "clock"
+
+    portal.sandbox.world.advance(minutes * 60)
+    portal.onboard()
+    assert Incident.objects.get(cause="clock_is_wrong").settled_at is not None
