@@ -230,6 +230,13 @@ def partner_center_of(
     return partner_center(cloud(consent.partner.cloud), source, correlation_id)
 
 
+def gdap(own_cloud: NationalCloud, token_source: Callable[[], Secret], correlation_id: CorrelationId) -> GdapClient:
+    """Return a Graph client for the relationships of a partner."""
+    return GdapClient(
+        base_url=own_cloud.graph, session=session(), token_source=token_source, correlation_id=correlation_id
+    )
+
+
 def account(
     own_cloud: NationalCloud, token_source: Callable[[], Secret], correlation_id: CorrelationId
 ) -> AccountClient:
@@ -266,9 +273,7 @@ def customer_clients(
     graph_token = service.source(consent, Audience.GRAPH, correlation_id=correlation_id)
     return CustomerClients(
         partner_center=partner_center(own_cloud, partner_token, correlation_id),
-        gdap=GdapClient(
-            base_url=own_cloud.graph, session=session(), token_source=graph_token, correlation_id=correlation_id
-        ),
+        gdap=gdap(own_cloud, graph_token, correlation_id),
         account=account(own_cloud, graph_token, correlation_id),
         consents=ApplicationConsentClient(
             base_url=own_cloud.partner_center,

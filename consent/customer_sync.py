@@ -1,4 +1,7 @@
-"""Mirroring partners' customers as a kind of bulk work: each page of a list is stored as it comes."""
+"""Mirroring partners' customers and GDAP relationships as a kind of bulk work: each page is stored as it comes.
+
+One partner's lists are read one page after the other, so a partner never has more than one call of its sync at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
+
 from consent import clients
 from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.customers import own_groups
+from consent.health import refresh_partner
 from consent.models import PartnerConsent
 from consent.renewals import Renewals
 from consent.selection import partners_in
 from consent.tokens import Audience
+from portal.audit.trail import Actor
 from portal.incidents import desk
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
-from portal.microsoft.errors import RemoteError
+from portal.microsoft.errors import AccessDenied, ConsentRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
+from tenants.gdap_sync import note_unread, sync_relationships
 from tenants.models import PartnerTenant
+from tenants.readiness import UNREAD
 from tenants.sync import TooManyMissing, sync_customers
 
 NOT_CONSENTED = "not_consented"
@@ -67,9 +77,11 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
         return _failed(NOT_CONSENTED, words, Owner.US, fields)
     about, force = f"partner:{sync.partner.pk}", bool(context.options.get("force"))
     try:
-        token = _token(sync, consent, correlation_id)
+        token = _token(sync, consent, Audience.PARTNER_CENTER, correlation_id)
         client = clients.partner_center(clients.cloud(sync.partner.cloud), lambda: token, correlation_id)
         report = sync_customers(sync.partner, client, actor=context.actor, force=force)
+        counts = {"listed": report.listed, "new": report.created, "missing": report.missing}
+        gdap = _relationships(sync, consent, correlation_id, actor=context.actor, force=force)
     except (TokenUnavailable, IdentityMismatch) as error:
         return _failed("skipped", str(error), Owner.US, fields)
     except TooManyMissing as error:
@@ -80,20 +92,48 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
         words = f"{diagnosis.cause} {diagnosis.remedy}"
         return _failed(diagnosis.failure_class, words, diagnosis.owner, fields, error=error)
     desk.settle(TOO_MANY, about=about)
-    counts = {"listed": report.listed, "new": report.created, "missing": report.missing}
-    return Outcome(fields=fields | {"ok": True} | counts)
+    return Outcome(fields=fields | {"ok": True} | counts | gdap)
 
 
-def _token(sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId) -> Secret:
+def _relationships(
+    sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId, *, actor: Actor, force: bool
+) -> dict[str, Any]:
+    """Mirror the partner's relationships; where its permissions do not show them, its customers are told so instead."""
+    cloud = clients.cloud(sync.partner.cloud)
+    try:
+        token = _token(sync, consent, Audience.GRAPH, correlation_id)
+        report = sync_relationships(
+            sync.partner,
+            clients.gdap(cloud, lambda: token, correlation_id),
+            actor=actor,
+            accepted=settings.GDAP_ACCEPTED_ROLES,
+            own_groups=own_groups(clients.account(cloud, lambda: token, correlation_id)),
+            own_tenants={consent.registration.home_tenant_id},
+            force=force,
+        )
+    except (AccessDenied, ConsentRequired) as error:
+        if isinstance(error, ConsentRequired) and not diagnose(error).not_consented:
+            raise
+        note_unread(sync.partner)
+        return {"relationships": None, "unverified": UNREAD}
+    refresh_partner(sync.partner)
+    return {
+        "relationships": report.relationships,
+        "assignments": report.assignments,
+        "gdap_missing": report.missing,
+    }
+
+
+def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_id: CorrelationId) -> Secret:
     """Return an access token of this partner, once for the whole list. The rotated one is dropped: checks renew."""
     custody, service = Renewals(clients.vault()), clients.tokens()
     if service.saves_each:  # then each redemption is a renewal, with all that belongs to it
-        return service.access_token(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id)
+        return service.access_token(consent, audience, correlation_id=correlation_id)
     custody.check_usable(consent)
     try:
         stored = custody.look_up(consent).value
         tenant = consent.partner.tenant
-        return service.exchange(consent, Audience.PARTNER_CENTER, tenant, stored, correlation_id).access_token
+        return service.exchange(consent, audience, tenant, stored, correlation_id).access_token
     except IdentityMismatch as mismatch:
         sync.mismatch = mismatch.why
         raise
@@ -147,6 +187,6 @@ CUSTOMER_SYNC = Kind(
     work=work,
     write=write,
     place=place,
-    seconds=900.0,  # a list of 1,000 pages
+    seconds=3600.0,  # 100,000 customers and as many relationships are 5,500 calls
     uses_database=True,
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -28,6 +29,7 @@ from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
 from tenants.gdap import GdapClient
+from tenants.gdap_sync import write_verdict
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
 from tenants.readiness import Readiness, gdap_end, judge
@@ -224,11 +226,19 @@ def readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
         with transaction.atomic():
             CustomerTenant.objects.filter(pk=customer.pk).update(gdap_ends_at=end)
             refresh_partner(customer.partner)
+    verdict = judge(
+        relationships, now=now, own_groups=own_groups(clients.account), accepted=settings.GDAP_ACCEPTED_ROLES
+    )
+    write_verdict([customer.pk], verdict, now)
+    return verdict
+
+
+def own_groups(account: AccountClient) -> frozenset[str] | None:
+    """Return the groups of the service account; None is said as "could not be verified"."""
     try:
-        own_groups = clients.account.groups()
+        return account.groups()
     except AccessDenied:
-        own_groups = None  # said as "could not be verified"
-    return judge(relationships, now=now, own_groups=own_groups)
+        return None
 
 
 def write_intent(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
+from django.core.management import call_command
 
 from consent import campaigns, clients, links, plans, rotation, wanted
 from consent.checks import check_token
@@ -33,7 +35,6 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant, PartnerTenant
-from tenants.sync import sync_customers
 
 _ACTOR = Actor.command("demo")
 _LINK = re.compile(r"https?://\S+/consent/[\w-]{43}/")
@@ -125,10 +126,9 @@ def build(say: Callable[[str], None]) -> str:
     for story in STORIES:
         if story.consents and story.mfa:
             consent = _consent_of(partners[story.key])
-            report = sync_customers(
-                consent.partner, clients.partner_center_of(consent, new_correlation_id()), actor=_ACTOR
-            )
-            say(f"{consent.partner}: {report.listed} customers.")
+            told = StringIO()
+            call_command("sync_customers", "--partner", consent.partner.tenant_id, stdout=told)
+            say(told.getvalue().splitlines()[0].removeprefix("ok").strip())
     _push_some(partners["northwind"], registration, say)
     for story in STORIES:
         _afterwards(control, story, partners[story.key])

@@ -97,7 +97,14 @@ def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, connected: bool
         return str(refused), Owner.US
     if not connected:
         return "The partner's consent has no usable token; send it a link.", Owner.PARTNER
-    if row is None or not item.target:
+    if not item.target:
+        return None
+    customer = item.customer
+    # What settles by itself is not held against a customer: applying reads the relationships again.
+    not_ready = customer.readiness == CustomerTenant.Readiness.NOT_READY and customer.readiness_owner != Owner.NOBODY
+    if not_ready and any(differences(item.target, item.before)):
+        return f"{customer.readiness_reason} As of the last sync.", customer.readiness_owner
+    if row is None:
         return None
     if row.state == CustomerConsent.State.BLOCKED:
         return row.reason, row.owner

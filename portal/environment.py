@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from environ import Env
@@ -72,6 +73,16 @@ class Environment:
         """Return a comma separated list without blanks."""
         value = self.text(name, ",".join(default))
         return [word.strip() for word in value.split(",") if word.strip()]
+
+    def guids(self, name: str, default: tuple[str, ...]) -> list[str]:
+        """Return a comma separated list of GUIDs in their canonical form; at least one."""
+        try:
+            found = [str(UUID(word)) for word in self.words(name, default)]
+        except ValueError:
+            found = []
+        if not found:
+            raise ImproperlyConfigured(f"{name} takes GUIDs, separated by commas")
+        return found
 
     def database(self, name: str, default: str) -> dict[str, object]:
         """Return Django's settings for the database at this address."""

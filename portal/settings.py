@@ -110,6 +110,16 @@ CONSENT_GRANT_ALLOW_LIST = env.words(
         "00000003-0000-0000-c000-000000000000/Organization.Read.All",
     ),
 )
+# Roles, as template ids, that may consent in customer tenants: Cloud Application Administrator, Application
+# Administrator, Global Administrator. Source: Partner Center, "GDAP and the Secure Application Model".
+GDAP_ACCEPTED_ROLES = env.guids(
+    "GDAP_ACCEPTED_ROLES",
+    (
+        "158c047a-c907-4556-b7ef-446551a6b5f7",
+        "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3",
+        "62e90394-69f5-4237-9190-012177145e10",
+    ),
+)
 LINK_LIFETIME_DAYS = env.number("LINK_LIFETIME_DAYS", 14, minimum=1, maximum=90)  # S-01
 # A rotated refresh token is saved when the stored one is older; 0 saves each, for services that rotate strictly.
 TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 24, maximum=720)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +8,16 @@ from django.contrib import admin
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponseBase
+from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 
 from portal.audit.trail import record
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
-from portal.site.display import Tone, badge, guid, moment
-from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tenants.panels import STATE_TONES
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.dashboard import Figure
+from portal.site.display import Tone, badge, described, guid, links, moment, words
+from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTag, PartnerTenant
+from tenants.panels import READINESS_TONES, STATE_TONES, readiness_figures
+from tenants.readiness import CONSENT_ROLES, NO_EXTENSION
 
 # Shown on the empty form only, whose address the link is relative to.
 _DESCRIPTION = (
@@ -35,6 +38,7 @@ class PartnerPage:
 partner_pages: list[PartnerPage] = []
 partner_actions: list[Callable[..., HttpResponseBase | None]] = []  # added in the same way
 customer_actions: list[Callable[..., HttpResponseBase | None]] = []
+customer_figures: list[Callable[[PartnerTenant], Sequence[Figure]]] = []  # on the partner's page
 
 
 @admin.register(PartnerTag)
@@ -54,16 +58,19 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     search_fields = ["name__istartswith", "=tenant_id", "domain__startswith"]
     actions = partner_actions
     filter_horizontal = ["tags"]
-    readonly_fields = ["shown_state", "created_at", "customers_synced_at"]
+    readonly_fields = ["shown_state", "created_at", "customers_synced_at", "by_readiness", "by_state"]
     fieldsets = [
         (None, {"fields": ["name", "tenant_id", "cloud", "domain", "kind"]}),
         ("Contact", {"fields": ["contact_name", "contact_email", "tags", "notes"]}),
-        ("State", {"fields": ["shown_state", "created_at", "customers_synced_at"]}),
+        ("State", {"fields": ["shown_state", "created_at"]}),
+        ("Customers", {"fields": ["customers_synced_at", "by_readiness", "by_state"]}),
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: PartnerTenant | None = None) -> Any:
         first, *others = self.fieldsets
-        return [(first[0], {**first[1], "description": _DESCRIPTION}) if obj is None else first, *others]
+        if obj is None:
+            return [(first[0], {**first[1], "description": _DESCRIPTION}), *others[:-1]]
+        return [first, *others]
 
     def get_urls(self) -> list[URLPattern]:
         own = [path(page.route, self.admin_site.admin_view(page.view), name=page.name) for page in partner_pages]
@@ -103,6 +110,15 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     def synced(self, partner: PartnerTenant) -> str:
         return moment(partner.customers_synced_at, empty="never")
 
+    @admin.display(description="By readiness")
+    def by_readiness(self, partner: PartnerTenant) -> str:
+        return render_to_string("admin/figures.html", {"figures": readiness_figures(partner)})
+
+    @admin.display(description="By consent")
+    def by_state(self, partner: PartnerTenant) -> str:
+        figures = [figure for count in customer_figures for figure in count(partner)]
+        return render_to_string("admin/figures.html", {"figures": figures})
+
     def save_model(self, request: HttpRequest, obj: PartnerTenant, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         record(
@@ -113,9 +129,51 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
         )
 
 
-@admin.register(CustomerTenant)
+def _roles(roles: Sequence[str]) -> str:
+    return ", ".join(CONSENT_ROLES.get(role, role) for role in roles)
+
+
+def _state(assignment: GdapAccessAssignment) -> str:
+    return assignment.status if assignment.missing_since is None else "not listed any more"
+
+
+class GdapRelationshipInline(ReadOnlyInline[GdapRelationship, CustomerTenant]):
+    """The delegated relationships with this customer, as Graph lists them."""
+
+    model = GdapRelationship
+    show_change_link = False
+    fields = ["display_name", "status", "runs", "shown_roles", "groups", "read", "missing_since"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[GdapRelationship]:
+        rows: QuerySet[GdapRelationship] = super().get_queryset(request)
+        return rows.prefetch_related("assignments")
+
+    @admin.display(description="Ends")
+    def runs(self, relationship: GdapRelationship) -> str:
+        extends = relationship.auto_extend_duration
+        more = "" if extends in NO_EXTENSION else f"Extends itself by {extends}"
+        return described(moment(relationship.ends_at, empty="no end known"), more)
+
+    @admin.display(description="Roles")
+    def shown_roles(self, relationship: GdapRelationship) -> str:
+        return words([CONSENT_ROLES.get(role, role) for role in relationship.roles])
+
+    @admin.display(description="Assigned groups")
+    def groups(self, relationship: GdapRelationship) -> str:
+        return links(
+            [
+                (described(guid(one.group_id, label="group id"), f"{_state(one)}; {_roles(one.roles)}"), "")
+                for one in relationship.assignments.all()
+            ]
+        )
+
+    @admin.display(description="Last listed")
+    def read(self, relationship: GdapRelationship) -> str:
+        return moment(relationship.last_seen_at)
+
+
 class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
-    """Customers as Partner Center lists them; written by sync only."""
+    """Customers as Partner Center lists them; written by sync only. ``consent`` registers it with what it adds."""
 
     icon = "groups"
     export_fields = [
@@ -126,12 +184,20 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
         "relationship",
         "last_seen_at",
         "missing_since",
+        "readiness",
+        "readiness_reason",
+        "readiness_owner",
+        "judged_at",
+        "gdap_ends_at",
     ]
-    list_display = ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]
-    list_filter = [("missing_since", admin.EmptyFieldListFilter), "partner"]
     list_select_related = ["partner"]
     actions = customer_actions
     search_fields = ["company_name__istartswith", "=tenant_id", "domain__startswith"]
+    fieldsets = [
+        (None, {"fields": ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]}),
+        ("May consent be pushed?", {"fields": ["ready", "readiness_reason", "readiness_owner", "judged", "gdap_end"]}),
+    ]
+    inlines = [GdapRelationshipInline]
 
     @admin.display(ordering="tenant_id", description="Tenant id")
     def shown_tenant(self, customer: CustomerTenant) -> str:
@@ -139,8 +205,22 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
 
     @admin.display(ordering="last_seen_at", description="Last listed")
     def seen(self, customer: CustomerTenant) -> str:
+        if customer.missing_since is not None:
+            return described(moment(customer.last_seen_at), "not listed any more")
         return moment(customer.last_seen_at)
 
     @admin.display(ordering="missing_since", description="Missing since")
     def gone(self, customer: CustomerTenant) -> str:
         return moment(customer.missing_since)
+
+    @admin.display(ordering="readiness", description="Readiness")
+    def ready(self, customer: CustomerTenant) -> str:
+        return badge(customer.get_readiness_display(), READINESS_TONES[CustomerTenant.Readiness(customer.readiness)])
+
+    @admin.display(ordering="judged_at", description="As read")
+    def judged(self, customer: CustomerTenant) -> str:
+        return moment(customer.judged_at, empty="never; run sync_customers")
+
+    @admin.display(ordering="gdap_ends_at", description="GDAP ends")
+    def gdap_end(self, customer: CustomerTenant) -> str:
+        return moment(customer.gdap_ends_at, empty="no end known")

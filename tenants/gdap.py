@@ -7,7 +7,7 @@ delegatedAdminRelationship and delegatedAdminAccessAssignment.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,9 @@ from portal.microsoft.identifiers import InvalidIdentifier, TenantId, parse_tena
 
 # Opaque to us, but it goes into a path: two GUIDs joined by a hyphen.
 _RELATIONSHIP_ID = re.compile(r"[0-9a-fA-F-]{36,80}")
+_RELATIONSHIPS = "/tenantRelationships/delegatedAdminRelationships"
+_ASSIGNMENTS = "list GDAP access assignments"
+BATCH = 20  # the most requests that one $batch may hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,8 @@ class Relationship:
     """Role template ids."""
     activated_at: datetime | None
     ends_at: datetime | None
+    auto_extend_duration: str = ""
+    """ISO 8601, verbatim; ``P0D`` and ``PT0S`` mean that it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,27 +52,52 @@ class AccessAssignment:
 class GdapClient(GraphApi):
     """Reads relationships and their access assignments."""
 
-    def relationships(self, *, customer: TenantId) -> Iterator[Relationship]:
-        """Yield all relationships with this customer, of any status.
+    def relationships(self, *, customer: TenantId | None = None) -> Iterator[Relationship]:
+        """Yield all relationships, of any status: with this customer, or of the partner; finishes or raises.
 
-        GET /v1.0/tenantRelationships/delegatedAdminRelationships?$filter=customer/tenantId eq '...'.
+        GET /v1.0/tenantRelationships/delegatedAdminRelationships[?$filter=customer/tenantId eq '...'].
         """
         operation = "list GDAP relationships"
-        items = self.collection(
-            "/v1.0/tenantRelationships/delegatedAdminRelationships",
-            operation=operation,
-            params={"$filter": f"customer/tenantId eq '{parse_tenant_id(customer)}'", "$top": "300"},
-        )
-        for item in items:
+        params = {"$top": "300"}
+        if customer is not None:
+            params["$filter"] = f"customer/tenantId eq '{parse_tenant_id(customer)}'"
+        for item in self.collection(f"/v1.0{_RELATIONSHIPS}", operation=operation, params=params):
             yield self._relationship(item, operation)
 
     def access_assignments(self, relationship: Relationship) -> list[AccessAssignment]:
         """Return the assignments of one relationship."""
-        operation = "list GDAP access assignments"
+        path = f"/v1.0{self._assignments_path(relationship)}"
+        return [
+            self._assignment(item, _ASSIGNMENTS) for item in self.collection(path, operation=_ASSIGNMENTS, params={})
+        ]
+
+    def access_assignments_of(self, relationships: Sequence[Relationship]) -> list[list[AccessAssignment]]:
+        """Return the assignments of up to :data:`BATCH` relationships, in their order, by one call where possible.
+
+        POST /v1.0/$batch. A part that was throttled, refused or cut into pages is asked again by a call of its own.
+        """
+        parts = [
+            {"id": str(number), "method": "GET", "url": self._assignments_path(relationship)}
+            for number, relationship in enumerate(relationships)
+        ]
+        answer = self.request(
+            "POST", "/v1.0/$batch", operation=_ASSIGNMENTS, payload={"requests": parts}, repeatable=True
+        )
+        found: dict[str, list[AccessAssignment]] = {}
+        for part in self.records(self.record(answer.body, _ASSIGNMENTS).get("responses"), _ASSIGNMENTS):
+            body = part.get("body")
+            if part.get("status") == 200 and isinstance(body, dict) and "@odata.nextLink" not in body:
+                items = self.records(body.get("value"), _ASSIGNMENTS)
+                found[self.text(part, "id", _ASSIGNMENTS)] = [self._assignment(item, _ASSIGNMENTS) for item in items]
+        return [
+            found[str(number)] if str(number) in found else self.access_assignments(relationship)
+            for number, relationship in enumerate(relationships)
+        ]
+
+    def _assignments_path(self, relationship: Relationship) -> str:
         if not _RELATIONSHIP_ID.fullmatch(relationship.relationship_id):
-            raise self._unexpected(operation, None, "a relationship id has an unknown form")
-        path = f"/v1.0/tenantRelationships/delegatedAdminRelationships/{relationship.relationship_id}/accessAssignments"
-        return [self._assignment(item, operation) for item in self.collection(path, operation=operation, params={})]
+            raise self._unexpected(_ASSIGNMENTS, None, "a relationship id has an unknown form")
+        return f"{_RELATIONSHIPS}/{relationship.relationship_id}/accessAssignments"
 
     def _relationship(self, item: Mapping[str, Any], operation: str) -> Relationship:
         customer = item.get("customer")
@@ -85,6 +115,7 @@ class GdapClient(GraphApi):
             roles=self._roles(item, operation),
             activated_at=self._moment(item, "activatedDateTime", operation),
             ends_at=self._moment(item, "endDateTime", operation),
+            auto_extend_duration=self.text(item, "autoExtendDuration", operation, required=False)[:20],
         )
 
     def _assignment(self, item: Mapping[str, Any], operation: str) -> AccessAssignment:

@@ -95,11 +95,17 @@ class PartnerTenant(models.Model):
 
 
 class CustomerTenant(models.Model):
-    """A customer of one partner, as Partner Center lists it. Written by ``tenants.sync`` only.
+    """A customer of one partner, as Partner Center lists it. Written by ``tenants.sync`` and ``gdap_sync`` only.
 
     A customer can belong to two partners, and then has two rows. Sync never deletes: a row that Microsoft stopped
     listing is marked missing.
     """
+
+    class Readiness(models.TextChoices):
+        UNKNOWN = "unknown", "Not verified"
+        READY = "ready", "Ready"
+        UNVERIFIED = "unverified", "Ready, group not verified"
+        NOT_READY = "not_ready", "Not ready"
 
     REMOTE_FIELDS = ("partner_center_id", "company_name", "domain", "relationship", "last_seen_at", "missing_since")
 
@@ -115,8 +121,12 @@ class CustomerTenant(models.Model):
     missing_since = models.DateTimeField(null=True, blank=True)
     gdap_ends_at = models.DateTimeField(null=True, blank=True, help_text="Last end of a live relationship, as read")
 
-    # Owned by the portal.
+    # Owned by the portal: what ``tenants.readiness`` said of the mirrored relationships, and when.
     first_seen_at = models.DateTimeField()
+    readiness = models.CharField(max_length=10, choices=Readiness, default=Readiness.UNKNOWN)
+    readiness_reason = models.CharField(max_length=300, blank=True)
+    readiness_owner = models.CharField(max_length=10, blank=True, help_text="Who must act")
+    judged_at = models.DateTimeField(null=True, blank=True, help_text="When its relationships were read")
 
     objects = CustomerTenantQuerySet.as_manager()
 
@@ -127,6 +137,7 @@ class CustomerTenant(models.Model):
             models.Index(fields=["company_name", "id"]),
             models.Index(fields=["tenant_id"]),
             models.Index(fields=["domain"]),
+            models.Index(fields=["partner", "readiness"]),
         ]
         constraints = [
             models.UniqueConstraint(fields=["partner", "tenant_id"], name="customer_once_per_partner"),
@@ -139,3 +150,81 @@ class CustomerTenant(models.Model):
     def tenant(self) -> TenantId:
         """The tenant id with its type."""
         return TenantId(self.tenant_id)
+
+
+class GdapRelationship(models.Model):
+    """A GDAP relationship of one partner, as Graph lists it. Written by ``tenants.gdap_sync`` only, never deleted."""
+
+    REMOTE_FIELDS = (
+        "customer",
+        "customer_tenant_id",
+        "display_name",
+        "status",
+        "roles",
+        "activated_at",
+        "ends_at",
+        "auto_extend_duration",
+        "last_seen_at",
+        "missing_since",
+    )
+
+    partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="gdap_relationships")
+    relationship_id = models.CharField(max_length=80)
+
+    # Owned by Microsoft: replaced at each sync.
+    customer = models.ForeignKey(
+        CustomerTenant, on_delete=models.PROTECT, null=True, blank=True, related_name="gdap_relationships"
+    )
+    customer_tenant_id = TenantIdField("customer tenant id", blank=True)
+    display_name = models.CharField(max_length=100, blank=True)
+    status = models.CharField(max_length=40, help_text="As Graph says it")
+    roles = models.JSONField(default=list, help_text="Role template ids")
+    activated_at = models.DateTimeField(null=True, blank=True)
+    ends_at = models.DateTimeField(null=True, blank=True)
+    auto_extend_duration = models.CharField(max_length=20, blank=True, help_text="As Graph says it; P0D and PT0S: off")
+    last_seen_at = models.DateTimeField()
+    missing_since = models.DateTimeField(null=True, blank=True)
+
+    # Owned by the portal.
+    first_seen_at = models.DateTimeField()
+    assignments_read_at = models.DateTimeField(null=True, blank=True, help_text="Only those of live ones are read")
+
+    class Meta:
+        ordering = ["-ends_at", "pk"]
+        verbose_name = "GDAP relationship"
+        constraints = [
+            models.UniqueConstraint(fields=["partner", "relationship_id"], name="gdap_relationship_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.display_name or self.relationship_id
+
+
+class GdapAccessAssignment(models.Model):
+    """Roles that a relationship gives to one security group of the partner; as :class:`GdapRelationship`."""
+
+    REMOTE_FIELDS = ("status", "group_id", "roles", "created_at", "last_seen_at", "missing_since")
+
+    relationship = models.ForeignKey(GdapRelationship, on_delete=models.PROTECT, related_name="assignments")
+    assignment_id = models.CharField(max_length=80)
+
+    # Owned by Microsoft: replaced at each sync.
+    status = models.CharField(max_length=40, help_text="As Graph says it")
+    group_id = models.CharField(max_length=64)
+    roles = models.JSONField(default=list, help_text="Role template ids")
+    created_at = models.DateTimeField(null=True, blank=True)
+    last_seen_at = models.DateTimeField()
+    missing_since = models.DateTimeField(null=True, blank=True)
+
+    # Owned by the portal.
+    first_seen_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name = "GDAP access assignment"
+        constraints = [
+            models.UniqueConstraint(fields=["relationship", "assignment_id"], name="gdap_assignment_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.assignment_id

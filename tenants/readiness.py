@@ -19,6 +19,7 @@ CONSENT_ROLES: Mapping[str, str] = {
     "158c047a-c907-4556-b7ef-446551a6b5f7": "Cloud Application Administrator",
 }
 _LIVE = {"active", "expiring"}
+NO_EXTENSION = {"", "P0D", "PT0S"}  # autoExtendDuration of what does not extend itself
 _SETTLING = timedelta(minutes=15)  # a new assignment needs this long until Partner Center obeys it (GDAP FAQ)
 
 
@@ -41,9 +42,25 @@ _GROUPS_UNREAD = (
 )
 
 
+OWN_TENANT = Readiness(
+    ready=False, reason="This is the partner's or our own tenant, not a customer.", owner=Owner.NOBODY
+)
+UNREAD = (
+    "Could not verify: the GDAP relationships of this partner cannot be read. "
+    "DelegatedAdminRelationship.Read.All shows them; ask the partner to consent again with it."
+)
+
+
+def is_live(relationship: Relationship, now: datetime) -> bool:
+    """Tell whether the relationship gives access now."""
+    return relationship.status in _LIVE and (relationship.ends_at is None or relationship.ends_at > now)
+
+
 def gdap_end(relationships: Iterable[Relationship], *, now: datetime) -> datetime | None:
-    """Return when the last live relationship ends, None when none is live or one has no end."""
-    ends = [one.ends_at for one in relationships if one.status in _LIVE and (one.ends_at is None or one.ends_at > now)]
+    """Return when the last live relationship ends, None when none is live, or one has no end or extends itself."""
+    ends = [
+        one.ends_at if one.auto_extend_duration in NO_EXTENSION else None for one in relationships if is_live(one, now)
+    ]
     known = [end for end in ends if end is not None]
     return max(known) if known and len(known) == len(ends) else None
 
@@ -62,11 +79,7 @@ def judge(
         accepted: role template ids that may consent.
     """
     known = list(relationships)
-    live = [
-        (relationship, list(assignments))
-        for relationship, assignments in known
-        if relationship.status in _LIVE and (relationship.ends_at is None or relationship.ends_at > now)
-    ]
+    live = [(relationship, list(assignments)) for relationship, assignments in known if is_live(relationship, now)]
     if not live:
         if any(relationship.status == "approvalPending" for relationship, _ in known):
             return Readiness(

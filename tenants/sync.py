@@ -16,7 +16,7 @@ from tenants.models import CustomerTenant, PartnerTenant
 from tenants.partner_center import Customer, PartnerCenterClient
 
 _CHUNK = 500  # customers of one statement
-_MISSING_SHARE = 0.2  # more than this of a partner's customers do not leave between two syncs
+_MISSING_SHARE = 0.2  # more than this of a partner's rows do not leave between two syncs
 _FEW = 10  # so many may always go
 
 
@@ -30,7 +30,7 @@ class SyncReport:
 
 
 class TooManyMissing(Exception):
-    """A complete list lacks more customers than is believable; nobody was marked missing. The text says how many."""
+    """A complete list lacks more rows than is believable; nobody was marked missing. The text says how many."""
 
 
 def sync_customers(
@@ -54,6 +54,11 @@ def sync_customers(
     return report
 
 
+def is_unbelievable(lacking: int, all_of_them: int) -> bool:
+    """Tell whether a complete list lacks so many of the known rows that a person must confirm it."""
+    return lacking > max(_FEW, _MISSING_SHARE * all_of_them)
+
+
 def _mark_missing(
     partner: PartnerTenant,
     report: SyncReport,
@@ -67,7 +72,7 @@ def _mark_missing(
         listed = CustomerTenant.objects.for_partner(partner).listed()
         gone, all_of_them = listed.filter(last_seen_at__lt=began), listed.count()
         lacking = gone.count()
-        if not force and lacking > max(_FEW, _MISSING_SHARE * all_of_them):
+        if not force and is_unbelievable(lacking, all_of_them):
             raise TooManyMissing(
                 f"Partner Center lists {report.listed:,} customers and lacks {lacking:,} of the {all_of_them:,} that "
                 "were known. Nobody was marked missing. Ask the partner; if it is true, run sync_customers --force."

@@ -73,6 +73,7 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "misspelt SERVE_STATIC_FROM_SOURCE": ({"SERVE_STATIC_FROM_SOURCE": "tru"}, "SERVE_STATIC_FROM_SOURCE"),
     "a reference": ({"SECRET_KEY": "$OTHER_VARIABLE"}, "SECRET_KEY begins with $"),
     "a reference in a flag": ({"DEBUG": "$DEBUG_OF_OTHERS"}, "DEBUG begins with $"),
+    "a role that is no GUID": ({"GDAP_ACCEPTED_ROLES": "Global Administrator"}, "GDAP_ACCEPTED_ROLES takes GUIDs"),
     "http": ({"PUBLIC_BASE_URL": "http://portal.example.com"}, "PUBLIC_BASE_URL must look like https"),
     "http on localhost without a sandbox": ({"PUBLIC_BASE_URL": "http://portal.localhost:8000"}, "PUBLIC_BASE_URL"),
     "http elsewhere with a sandbox": (

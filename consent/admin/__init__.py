@@ -1,11 +1,23 @@
 """The consent pages of the admin. Importing a module registers its pages."""
 
-from consent.admin import campaigns, consents, credentials, customers, links, offboardings, plans, registrations, tokens
+from consent.admin import (
+    campaigns,
+    consents,
+    credentials,
+    customer_tenants,
+    customers,
+    links,
+    offboardings,
+    plans,
+    registrations,
+    tokens,
+)
 
 __all__ = [
     "campaigns",
     "consents",
     "credentials",
+    "customer_tenants",
     "customers",
     "links",
     "offboardings",

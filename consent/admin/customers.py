@@ -65,17 +65,20 @@ class EvidenceFilter(admin.SimpleListFilter):
 
     title = "evidence"
     parameter_name = "evidence"
+    column = "verified_at"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("7", "Within 7 days"), ("30", "Within 30 days"), ("old", "Older"), ("never", "Never read")]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> QuerySet[CustomerConsent]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value, now = self.value(), timezone.now()
         if value == "never":
-            return queryset.filter(verified_at__isnull=True)
+            return queryset.filter(**{f"{self.column}__isnull": True})
         if value == "old":
-            return queryset.filter(verified_at__lt=now - timedelta(days=30))
-        return queryset.filter(verified_at__gte=now - timedelta(days=int(value))) if value in {"7", "30"} else queryset
+            return queryset.filter(**{f"{self.column}__lt": now - timedelta(days=30)})
+        if value not in {"7", "30"}:
+            return queryset
+        return queryset.filter(**{f"{self.column}__gte": now - timedelta(days=int(value))})
 
 
 class _ReadColumns:

@@ -91,15 +91,18 @@ def _own(call: Call, *scopes: str) -> list[Relationship]:
 
 
 def _found(call: Call, *scopes: str) -> Relationship:
+    call.need(*scopes)
+    if call.tenant.kind != "partner":
+        raise Denied
     wanted = call.params["id"].lower()
-    for each in _own(call, *scopes):
-        if each.relationship_id == wanted:
-            return each
-    for each in call.world.relationships:
-        if each.relationship_id == wanted:
-            crossing = {"home": call.tenant.tenant_id, "asked": each.partner, "operation": "GDAP relationship"}
-            call.world.crossings.append(crossing)
-    raise not_found(wanted)
+    found = call.world.relationship(wanted)
+    if found is None:
+        raise not_found(wanted)
+    if found.partner != call.tenant.tenant_id:
+        crossing = {"home": call.tenant.tenant_id, "asked": found.partner, "operation": "GDAP relationship"}
+        call.world.crossings.append(crossing)
+        raise not_found(wanted)
+    return found
 
 
 def _relationships(call: Call) -> Answer:

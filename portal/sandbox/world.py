@@ -328,6 +328,7 @@ class World:
         self.customers: dict[str, dict[str, str]] = {}
         """Partner tenant id: customer tenant id: relationshipToPartner."""
         self.relationships: list[Relationship] = []
+        self._by_id: dict[str, Relationship] = {}
         self.codes: dict[str, Code] = {}
         self.refresh_tokens: dict[str, RefreshToken] = {}
         self.token_numbers = 0
@@ -362,6 +363,12 @@ class World:
         if found is None:
             found = next((one for one in self.tenants.values() if one.domain == text.lower()), None)
         return found if found is not None and found.cloud == cloud else None
+
+    def relationship(self, relationship_id: str) -> Relationship | None:
+        """Find a relationship among many; tests change the list behind the index, which is then made anew."""
+        if len(self._by_id) != len(self.relationships):
+            self._by_id = {one.relationship_id: one for one in self.relationships}
+        return self._by_id.get(relationship_id)
 
     def application(self, app_id: str, cloud: str) -> Application | None:
         """Find a registration; a cloud does not know those of another."""

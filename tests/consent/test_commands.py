@@ -207,7 +207,8 @@ def test_sync_customers_mirrors_every_chosen_partner_and_names_those_that_failed
     ran = run("sync_customers")
 
     assert ran.code == 1
-    assert "ok      Northwind Cloud: 3 listed, 3 new, 0 missing" in ran.out
+    counts = "3 listed, 3 new, 0 missing; 3 relationships, 3 assignments, 0 missing"
+    assert f"ok      Northwind Cloud: {counts}" in ran.out
     assert "not_consented  Never Consented: Never Consented has not consented yet" in ran.out
     assert CustomerTenant.objects.for_partner(connected.partner).count() == 3
     assert_silent(connected, ran)
@@ -235,6 +236,9 @@ def test_sync_customers_prints_json_lines_for_programs(connected: Portal, choice
         "listed": 3,
         "new": 3,
         "missing": 0,
+        "relationships": 3,
+        "assignments": 3,
+        "gdap_missing": 0,
     }
 
 
@@ -252,6 +256,44 @@ def test_a_list_that_lacks_too_many_customers_marks_nobody_until_somebody_says_s
     assert run("sync_customers", "--force").code == 0
     assert CustomerTenant.objects.missing().count() == 20
     assert not Incident.objects.open().exists()
+
+
+@pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it
+def test_sync_customers_judges_every_customer_and_forecasts_the_end_of_gdap(connected: Portal) -> None:
+    world = connected.sandbox.world
+    soon = world.now() + 5 * 86_400
+    ours = [one for one in world.relationships if one.partner == connected.partner.tenant_id]
+    ours[0].ends, ours[1].status = soon, "terminated"
+
+    assert run("sync_customers").code == 0
+
+    told = {one.tenant_id: one for one in CustomerTenant.objects.all()}
+    assert [told[one.customer].readiness for one in ours[:3]] == ["ready", "not_ready", "ready"]
+    assert told[ours[1].customer].readiness_owner == "partner"
+    consent = connected.consent()
+    assert consent.forecast_cause == "gdap"
+    assert consent.forecast_at is not None
+    assert abs(consent.forecast_at.timestamp() - soon) < 2
+
+
+@pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it
+def test_sync_customers_goes_on_where_relationships_cannot_be_read_and_says_so(connected: Portal) -> None:
+    connected.sandbox.world.faults.append(
+        Fault(
+            service="graph",
+            path="delegatedAdminRelationships",
+            times=9,
+            status=403,
+            body='{"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}',
+        )
+    )
+
+    ran = run("sync_customers")
+
+    assert ran.code == 0
+    assert "ok      Northwind Cloud: 3 listed, 3 new, 0 missing; Could not verify" in ran.out
+    assert "DelegatedAdminRelationship.Read.All" in ran.out
+    assert set(CustomerTenant.objects.values_list("readiness", "readiness_owner")) == {("unknown", "us")}
 
 
 @pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it

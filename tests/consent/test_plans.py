@@ -148,6 +148,21 @@ def test_blocked_customers_say_why_and_who_must_act(
     }
 
 
+def test_a_customer_that_the_last_sync_showed_not_ready_is_blocked_unless_nothing_would_change_or_it_settles(
+    partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    said = {"readiness": "not_ready", "readiness_reason": "No active GDAP relationship.", "readiness_owner": "partner"}
+    blocked, settles, granted = (builders.customer(partner, **said) for _ in range(3))
+    CustomerTenant.objects.filter(pk=settles.pk).update(readiness_owner="nobody")
+    builders.customer_consent(granted, registration, "User.Read.All", "Directory.Read.All")
+
+    items = {item.customer_id: item for item in plan_of(registration).items.all()}
+
+    assert (items[blocked.pk].action, items[blocked.pk].owner) == ("blocked", "partner")
+    assert items[blocked.pk].reason == "No active GDAP relationship. As of the last sync."
+    assert (items[settles.pk].action, items[granted.pk].action) == ("create", "nothing")
+
+
 def test_a_tenant_that_cannot_be_read_is_blocked_while_the_partner_or_the_customer_must_act(
     partner: PartnerTenant, registration: ApplicationRegistration
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +20,7 @@ from portal.microsoft.errors import (
     UnexpectedResponse,
 )
 from portal.microsoft.identifiers import TenantId
-from tenants.gdap import GdapClient, Relationship
+from tenants.gdap import BATCH, GdapClient, Relationship
 from tests.tenants.wire import CORRELATION, GRAPH, OTHER, TENANT, client
 
 RELATIONSHIPS = f"{GRAPH}/v1.0/tenantRelationships/delegatedAdminRelationships"
@@ -235,3 +236,60 @@ def test_a_relationship_id_of_an_unknown_form_never_becomes_a_path(gdap: GdapCli
 def test_what_is_no_tenant_id_never_becomes_a_filter(gdap: GdapClient) -> None:
     with pytest.raises(ValueError):
         list(gdap.relationships(customer=TenantId("x' or true")))
+
+
+# --- many relationships -------------------------------------------------------------------------------------------
+
+
+def test_all_relationships_of_a_partner_are_listed_without_a_filter(
+    wire: responses.RequestsMock, gdap: GdapClient
+) -> None:
+    query = responses.matchers.query_param_matcher({"$top": "300"})
+    wire.get(RELATIONSHIPS, json={"value": [item(autoExtendDuration="P180D"), item(customer=None)]}, match=[query])
+
+    first, second = gdap.relationships()
+
+    assert (first.auto_extend_duration, second.auto_extend_duration) == ("P180D", "")
+    assert second.customer_tenant_id is None
+
+
+def test_assignments_of_twenty_relationships_are_one_call_and_their_answers_may_come_in_any_order(
+    wire: responses.RequestsMock, gdap: GdapClient
+) -> None:
+    wanted = [relationship(f"{TENANT}-{number:08d}-1111-4222-8333-444444444444") for number in range(BATCH)]
+    parts = [
+        {"id": str(number), "status": 200, "body": {"value": [assignment(id=f"assignment {number}")]}}
+        for number in reversed(range(BATCH))
+    ]
+    wire.post(f"{GRAPH}/v1.0/$batch", json={"responses": parts})
+
+    found = gdap.access_assignments_of(wanted)
+
+    assert [one[0].assignment_id for one in found] == [f"assignment {number}" for number in range(BATCH)]
+    sent = json.loads(wire.calls[0].request.body or "")["requests"]
+    assert {part["method"] for part in sent} == {"GET"}
+    assert sent[3]["url"].endswith(f"/delegatedAdminRelationships/{wanted[3].relationship_id}/accessAssignments")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"id": "0", "status": 429, "headers": {"Retry-After": "2"}, "body": {}},
+        {"id": "0", "status": 200, "body": {"value": [], "@odata.nextLink": f"{GRAPH}/v1.0/next"}},
+        {"id": "0", "status": 403, "body": {}},
+        {"id": "7", "status": 200, "body": {"value": []}},
+    ],
+    ids=["throttled", "cut into pages", "refused", "of something else"],
+)
+def test_a_part_without_a_whole_answer_is_asked_again_by_itself(
+    wire: responses.RequestsMock, gdap: GdapClient, part: dict[str, Any]
+) -> None:
+    wire.post(f"{GRAPH}/v1.0/$batch", json={"responses": [part]})
+    wire.get(f"{RELATIONSHIPS}/{RELATIONSHIP_ID}/accessAssignments", json={"value": [assignment()]})
+
+    assert [one.assignment_id for one in gdap.access_assignments_of([relationship()])[0]] == [OTHER]
+
+
+def test_a_batch_holds_no_id_that_could_lead_elsewhere(wire: responses.RequestsMock, gdap: GdapClient) -> None:
+    with pytest.raises(UnexpectedResponse):
+        gdap.access_assignments_of([relationship("../../users")])

@@ -146,7 +146,8 @@ def test_microsofts_columns_are_replaced_and_the_portals_own_are_not(partner: Pa
     own = {"pk", "id", "partner_id", "tenant_id", "first_seen_at"}
     assert {name: getattr(after, name) for name in own} == {name: getattr(before, name) for name in own}
     columns = {field.name for field in CustomerTenant._meta.concrete_fields}
-    read_by_others = {"gdap_ends_at"}  # from Graph, when relationships are read
+    # From Graph, when relationships are read.
+    read_by_others = {"gdap_ends_at", "readiness", "readiness_reason", "readiness_owner", "judged_at"}
     assert columns == {*CustomerTenant.REMOTE_FIELDS, *read_by_others, "id", "partner", "tenant_id", "first_seen_at"}
 
 

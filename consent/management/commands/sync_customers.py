@@ -14,13 +14,14 @@ class Command(BulkCommand):
     kind = CUSTOMER_SYNC
     concurrency = 16
     help = (
-        "Mirror the customers of the chosen partners. Only a list that was read to its end marks customers missing. "
+        "Mirror the customers of the chosen partners, then their GDAP relationships and access assignments. Only a "
+        "list that was read to its end marks rows missing. "
         f"{EXIT_CODES}"
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--force", action="store_true", help="believe a list that lacks unusually many customers")
+        parser.add_argument("--force", action="store_true", help="believe lists that lack unusually many rows")
 
     def work(self, options: dict[str, Any]) -> int:
         return self.run_it(scope_of(options), options, {"force": True} if options["force"] else {})
@@ -29,4 +30,12 @@ class Command(BulkCommand):
         if not outcome.ok:
             return super().words(item, outcome)
         counts = outcome.fields
-        return f"ok      {item.label}: {counts['listed']} listed, {counts['new']} new, {counts['missing']} missing"
+        gdap = (
+            counts["unverified"]
+            if counts["relationships"] is None
+            else f"{counts['relationships']} relationships, {counts['assignments']} assignments, "
+            f"{counts['gdap_missing']} missing"
+        )
+        return (
+            f"ok      {item.label}: {counts['listed']} listed, {counts['new']} new, {counts['missing']} missing; {gdap}"
+        )

@@ -1,0 +1,224 @@
+"""The pages of customer tenants: state, reason, owner, evidence and readiness, filtered, exported, counted."""
+
+from __future__ import annotations
+
+import csv
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from consent.customer_models import ConsentObservation, CustomerConsent
+from portal.runs.models import Run
+from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTenant
+from tests import builders
+from tests.staff import Staff, told
+
+pytestmark = pytest.mark.django_db
+LIST, MODEL = "/admin/tenants/customertenant/", "tenants_customertenant"
+
+
+@pytest.fixture
+def staff() -> Staff:
+    return Staff()
+
+
+@pytest.fixture
+def partner() -> PartnerTenant:
+    return builders.partner()
+
+
+def listed(staff: Staff, query: str) -> set[int]:
+    page = staff.get(f"{LIST}?{query}")
+    assert page.status_code == 200
+    return {row.pk for row in page.context["cl"].result_list}
+
+
+def consent(customer: CustomerTenant, **columns: Any) -> CustomerConsent:
+    by = columns.pop("registration", None) or builders.registration()
+    return CustomerConsent.objects.create(customer=customer, registration=by, **columns)
+
+
+def related(customer: CustomerTenant) -> GdapRelationship:
+    now = timezone.now()
+    row = GdapRelationship.objects.create(
+        partner=customer.partner,
+        customer=customer,
+        relationship_id=f"{builders.guid()}-{builders.guid()}",
+        customer_tenant_id=customer.tenant_id,
+        display_name="Example relationship",
+        status="active",
+        roles=["158c047a-c907-4556-b7ef-446551a6b5f7"],
+        ends_at=now + timedelta(days=30),
+        auto_extend_duration="P180D",
+        first_seen_at=now,
+        last_seen_at=now,
+    )
+    GdapAccessAssignment.objects.create(
+        relationship=row,
+        assignment_id=builders.guid(),
+        status="active",
+        group_id="5e6f7081-92a3-4b4c-9d5e-6f708192a3b4",
+        roles=row.roles,
+        first_seen_at=now,
+        last_seen_at=now,
+    )
+    return row
+
+
+def test_a_customer_shows_what_the_newest_registrations_consent_says_else_what_readiness_says(
+    staff: Staff, partner: PartnerTenant
+) -> None:
+    older, newer = builders.registration(), builders.registration()
+    both, never, unread = (builders.customer(partner) for _ in range(3))
+    consent(both, registration=newer, state="failed", reason="Newer.", owner="us")
+    consent(both, registration=older, state="absent", reason="Older.", owner="microsoft")
+    CustomerTenant.objects.filter(pk=never.pk).update(
+        readiness="not_ready", readiness_reason="No active GDAP relationship.", readiness_owner="partner"
+    )
+    consent(
+        unread,
+        state="absent",
+        reason="Old.",
+        unread_since=timezone.now(),
+        unread_reason="Closed.",
+        unread_owner="customer",
+    )
+
+    rows = {row.pk: row for row in staff.get(LIST).context["cl"].result_list}
+
+    assert (rows[both.pk].consent_state, rows[both.pk].why, rows[both.pk].who_acts) == ("failed", "Newer.", "us")
+    assert (rows[never.pk].consent_state, rows[never.pk].who_acts) == (None, "partner")
+    assert rows[never.pk].why == "No active GDAP relationship."
+    assert (rows[unread.pk].why, rows[unread.pk].who_acts) == ("Closed.", "customer")
+
+
+def test_customers_are_filtered_by_consent_readiness_owner_evidence_partner_and_missing(
+    staff: Staff, partner: PartnerTenant
+) -> None:
+    now, other = timezone.now(), builders.partner()
+    fresh, old, never, gone, theirs = (builders.customer(one) for one in (partner, partner, partner, partner, other))
+    consent(fresh, state="granted", service_principal_id=builders.guid(), verified_at=now)
+    consent(old, state="partial", owner="us", verified_at=now - timedelta(days=40))
+    CustomerTenant.objects.filter(pk=never.pk).update(readiness="ready")
+    CustomerTenant.objects.filter(pk=gone.pk).update(missing_since=now, readiness_owner="partner")
+
+    assert listed(staff, "consent=granted") == {fresh.pk}
+    assert listed(staff, "consent=none") == {never.pk, gone.pk, theirs.pk}
+    assert listed(staff, "readiness__exact=ready") == {never.pk}
+    assert listed(staff, "who=us") == {old.pk}
+    assert listed(staff, "who=partner") == {gone.pk}
+    assert listed(staff, "evidence=7") == {fresh.pk}
+    assert listed(staff, "evidence=old") == {old.pk}
+    assert listed(staff, "evidence=never") == {never.pk, gone.pk, theirs.pk}
+    assert listed(staff, "missing_since__isempty=0") == {gone.pk}
+    assert listed(staff, f"partner__id__exact={other.pk}") == {theirs.pk}
+    assert listed(staff, f"q={fresh.tenant_id}") == {fresh.pk}
+    assert listed(staff, f"q={fresh.domain}") == {fresh.pk}
+
+
+def test_the_list_is_exported_with_state_reason_owner_and_evidence(staff: Staff, partner: PartnerTenant) -> None:
+    customer = builders.customer(partner, company_name="=cmd()")
+    consent(customer, state="failed", reason="Refused.", owner="us")
+
+    answer = staff.choose(MODEL, "export_csv", customer.pk)
+
+    [row] = csv.DictReader(b"".join(answer.streaming_content).decode().splitlines())
+    assert row["company_name"] == "'=cmd()"
+    assert (row["consent_state"], row["why"], row["who_acts"], row["readiness"]) == (
+        "failed",
+        "Refused.",
+        "us",
+        "unknown",
+    )
+
+
+def test_the_list_costs_the_same_queries_however_many_customers_it_shows(staff: Staff, partner: PartnerTenant) -> None:
+    counts = []
+    staff.get(LIST)  # the first page of a session costs more
+    for number in (1, 40):
+        for _ in range(number):
+            consent(builders.customer(partner), state="absent")
+        with CaptureQueriesContext(connection) as queries:
+            assert staff.get(LIST).status_code == 200
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+
+
+def test_a_customers_page_shows_evidence_relationships_and_assignments(staff: Staff, partner: PartnerTenant) -> None:
+    customer = builders.customer(partner)
+    row = consent(customer, state="granted", service_principal_id=builders.guid(), verified_at=timezone.now())
+    for number, grant in enumerate(("older-grant", "newest-grant")):
+        ConsentObservation.objects.create(
+            consent=row,
+            observed_at=timezone.now() + timedelta(seconds=number),
+            state="granted",
+            grants=[{"id": grant, "resource": "graph", "scopes": ["User.Read"]}],
+            correlation_id=builders.guid(),
+        )
+    related(customer)
+    staff.get(f"{LIST}{customer.pk}/change/")  # the first page of a session costs more
+
+    with CaptureQueriesContext(connection) as first:
+        page = staff.get(f"{LIST}{customer.pk}/change/").content.decode()
+
+    assert "newest-grant" in page
+    assert "older-grant" not in page
+    for text in (row.service_principal_id, "Example relationship", "Cloud Application Administrator", "P180D"):
+        assert text in page
+    assert "5e6f7081-92a3-4b4c-9d5e-6f708192a3b4" in page
+    for _ in range(5):
+        related(customer)
+    with CaptureQueriesContext(connection) as more:
+        staff.get(f"{LIST}{customer.pk}/change/")
+    assert len(more) == len(first)
+
+
+def test_a_partners_page_counts_its_customers_and_each_count_leads_to_its_list(
+    staff: Staff, partner: PartnerTenant
+) -> None:
+    for number, state in enumerate(["absent", "absent", "failed"]):
+        consent(builders.customer(partner, readiness="ready" if number else "not_ready"), state=state)
+    builders.customer(partner)
+    builders.customer(partner, missing_since=timezone.now())
+    builders.customer(builders.partner())
+
+    page = staff.get(f"/admin/tenants/partnertenant/{partner.pk}/change/").content.decode()
+
+    base = f"partner__id__exact={partner.pk}&amp;missing_since__isempty=1"
+    for query, number in (
+        ("consent=absent", 2),
+        ("consent=failed", 1),
+        ("consent=none", 1),
+        ("readiness__exact=ready", 2),
+        ("readiness__exact=not_ready", 1),
+        ("readiness__exact=unknown", 1),
+    ):
+        assert f"{base}&amp;{query}" in page, query
+        assert len(listed(staff, f"{base}&{query}".replace("&amp;", "&"))) == number
+
+
+@pytest.mark.parametrize("model", [MODEL, "tenants_partnertenant"])
+def test_a_sync_is_left_to_the_workers_once_for_partners_and_for_customers(
+    staff: Staff, partner: PartnerTenant, model: str
+) -> None:
+    customer = builders.customer(partner)
+    action, key = ("sync_partners_of", customer.pk) if model == MODEL else ("sync_partners", partner.pk)
+
+    answer = staff.choose(model, action, key)
+
+    run = Run.objects.get()
+    assert answer["Location"].endswith(f"/admin/runs/run/{run.pk}/change/")
+    assert (run.kind, run.scope) == ("customer_sync", {"partner": [partner.tenant_id]})
+    staff.choose(model, action, key)
+    assert Run.objects.count() == 1
+
+
+def test_nothing_is_synchronised_for_a_disabled_partner(staff: Staff) -> None:
+    partner = builders.partner(state="disabled")
+    page = staff.choose("tenants_partnertenant", "sync_partners", partner.pk)
+    assert "no token may be used" in told(staff.get(page["Location"]))
+    assert not Run.objects.exists()
