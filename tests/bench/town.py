@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import multiprocessing
 import secrets
 import tempfile
@@ -138,6 +139,7 @@ def town(folder: Path, partners: int) -> Iterator[tuple[Town, Gate]]:
 
 
 def _serve(folder: str, partners: int, pipe: Connection) -> None:
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # callers are killed on purpose
     with tempfile.TemporaryDirectory(dir=folder) as place, Sandbox(Path(place)) as sandbox:
         sandbox.world.ledger = type(sandbox.world.ledger)(maxlen=500_000)
         pipe.send(_settle(sandbox, partners))
