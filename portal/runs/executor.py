@@ -293,7 +293,7 @@ class Executor:
         full = self._startable >= self._size or len(self._waiting) >= 4 * self._size
         if full or now < self._next_claim or self._pacer.all_held():
             return
-        batch = min(max(2 * self._size, 20), 400)
+        batch = min(max(3 * self._size, 20), 400)
         items = self._steadily(lambda: self._take(batch))
         self._drained = not items
         if not items:

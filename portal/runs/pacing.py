@@ -127,7 +127,7 @@ class Pacer:
         run_rule: the run's own limit.
         alive: tells whether the executor still holds its lease and wants to go on.
         thirsty: called from any thread when times ran out; wakes the thread that replenishes.
-        threads: how many call at once; so many times are kept in stock, or half a second of a limit if that is less.
+        threads: how many call at once; some times for each of them are kept in stock, and at most half a second.
         inline: whether the only thread that calls is also the one that replenishes.
     """
 
@@ -256,7 +256,7 @@ class Pacer:
         name = rule.limit(place)
         limit = self._limits.get(name)
         if limit is None:
-            size = min(self._threads, _most_at_once(rule.rate))
+            size = min(4 * self._threads, _most_at_once(rule.rate))
             condition = threading.Condition(self._lock)
             limit = self._limits[name] = _Limit(name, rule.rate, rule.rate, rule.saved_seconds, condition, size)
         return limit

@@ -68,7 +68,7 @@ def context(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Brows
     screen: tuple[int, Any] = getattr(request, "param", WIDE)
     width, scheme = screen
     context = chromium.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     yield context
     context.close()
 
