@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -31,7 +33,7 @@ from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vau
 from consent.vault.pace import Pace
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.http import GuardedSession, RetryPolicy
-from portal.microsoft.identifiers import CorrelationId
+from portal.microsoft.identifiers import CorrelationId, parse_tenant_id
 from portal.microsoft.secret import Secret
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
@@ -137,9 +139,27 @@ def _validator() -> IdTokenValidator:
     return IdTokenValidator(keys=SigningKeys(session()), metadata=_metadata())
 
 
+def shared_by_all() -> Sequence[Callable[[], object]]:
+    """Return jobs that fetch what every token needs: the applications' credentials and the clouds' signing keys.
+
+    For ``portal.runs``: the jobs run no query, may run at the same time, and raise RemoteError.
+    """
+    active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE)
+    jobs: list[Callable[[], object]] = []
+    for registration in active.select_related("credential"):
+        own_cloud = cloud(registration.cloud)
+        if registration.credential is not None:
+            jobs.append(partial(client_credential, registration.credential, own_cloud))
+        jobs.append(partial(_validator().prefetch, own_cloud, parse_tenant_id(registration.home_tenant_id)))
+    return jobs
+
+
+_turns: dict[tuple[str, str, str, bool], threading.Lock] = {}
+
+
 @cache
 def _credential(kind: str, name: str, version: str, sends_chain: bool) -> ClientCredential:
-    """Read the application's credential from the vault once; another version is another key of this cache."""
+    """Read the application's credential from the vault; another version is another key of this cache."""
     return read_credential(kind, vault().read(SecretName(name), SecretVersion(version)).value, sends_chain=sends_chain)
 
 
@@ -152,7 +172,9 @@ def client_credential(credential: ApplicationCredential, own_cloud: NationalClou
     """Return what the row points to, ready for use; parsed once in a process."""
     if credential.kind == ApplicationCredential.Kind.FEDERATED:
         return _managed_identity(credential.key_id, own_cloud.federation_audience)
-    return _credential(credential.kind, credential.secret_name, credential.secret_version, credential.sends_chain)
+    wanted = credential.kind, credential.secret_name, credential.secret_version, credential.sends_chain
+    with _turns.setdefault(wanted, threading.Lock()):  # one of many threads reads it, the others find it
+        return _credential(*wanted)
 
 
 def entra(registration: ApplicationRegistration, correlation_id: CorrelationId) -> EntraClient:
@@ -307,3 +329,7 @@ def reset() -> None:
         tokens,
     ):
         factory.cache_clear()
+    _turns.clear()
+
+
+os.register_at_fork(after_in_child=reset)  # connections, and the locks around them, belong to one process

@@ -111,6 +111,7 @@ class BulkCommand(ConsentCommand):
             as_json=options["json"],
             words=self.words,
             concurrency=options["concurrency"],
+            processes=options["processes"],
         )
 
     def words(self, item: RunItem, outcome: Outcome) -> str:

@@ -131,6 +131,7 @@ CUSTOMER_PUSH = Kind(
     load=load,
     work=work,
     write=write,
+    prepare=clients.shared_by_all,
     place=lambda subject: (subject.consent.registration.application_id, subject.customer.partner.cloud),
     seconds=600.0,
     per_group=8,

@@ -111,6 +111,12 @@ class SigningKeys:
         # A key set may hold keys of one tenant only, such as the personal accounts'; they prove nothing for others.
         return key.public if key is not None and key.tenant in {"{tenantid}", tenant_id} else None
 
+    def prefetch(self, cloud: NationalCloud, tenant_id: TenantId) -> None:
+        """Read the key set if none was read yet. Raises as ``find``."""
+        with self._lock:
+            if cloud.key not in self._fetched:
+                self._fetch(cloud, tenant_id, "")
+
     def _known(self, cloud: NationalCloud, kid: str) -> _Key | None:
         key = self._keys.get((cloud.key, kid))
         return key if key is not None and time.monotonic() - key.fetched < _KEYS_SECONDS else None
@@ -151,6 +157,11 @@ class IdTokenValidator:
     def __init__(self, *, keys: SigningKeys, metadata: MetadataCache) -> None:
         self._keys = keys
         self._metadata = metadata
+
+    def prefetch(self, cloud: NationalCloud, tenant_id: TenantId) -> None:
+        """Read what all ID tokens of a cloud are checked with, unless it is known. Raises RemoteError."""
+        self._metadata.of(cloud)
+        self._keys.prefetch(cloud, tenant_id)
 
     def validate(
         self,
@@ -202,16 +213,17 @@ class IdTokenValidator:
         return VerifiedIdentity(tenant_id=tenant_id, object_id=object_id)
 
     def _verified_claims(self, text: str, cloud: NationalCloud, tenant_id: TenantId) -> Mapping[str, Any]:
-        try:
-            header = jwt.get_unverified_header(text)
-        except (jwt.PyJWTError, ValueError, RecursionError):
-            raise IdTokenRefused(Flaw.MALFORMED) from None
+        header = _part(text, 0)
+        if not header:
+            raise IdTokenRefused(Flaw.MALFORMED)
         if header.get("alg") != "RS256":
             raise IdTokenRefused(Flaw.ALGORITHM)
         if header.get("typ", "JWT") != "JWT" or any(name in header for name in _HEADER_WITH_KEYS):
             raise IdTokenRefused(Flaw.MALFORMED)
-        kid = header.get("kid")
-        key = self._keys.find(cloud, tenant_id, kid) if isinstance(kid, str) and kid else None
+        kid = header.get("kid", "")
+        if not isinstance(kid, str):
+            raise IdTokenRefused(Flaw.MALFORMED)
+        key = self._keys.find(cloud, tenant_id, kid) if kid else None
         if key is None:
             raise IdTokenRefused(Flaw.KEY)
         try:
@@ -250,12 +262,17 @@ def _check_times(claims: Mapping[str, Any]) -> None:
 
 def unverified_claims(access_token: Secret) -> Mapping[str, Any]:
     """Return the claims of a token for another audience, unproven; empty when unreadable. Never decide by it."""
+    return _part(access_token.reveal(), 1)
+
+
+def _part(token: str, number: int) -> Mapping[str, Any]:
+    """Return the JSON object of one part of a token, unproven; empty when unreadable."""
     try:
-        payload = access_token.reveal().split(".")[1]
-        claims = parse_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        part = token.split(".")[number]
+        found = parse_json(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except (ValueError, LookupError):
         return {}
-    return claims if isinstance(claims, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def sign_in_methods(access_token: Secret) -> tuple[str, ...]:

@@ -271,6 +271,7 @@ APPLY_PLAN = Kind(
     load=load,
     work=work,
     write=write,
+    prepare=clients.shared_by_all,
     place=lambda task: (task.item.plan.registration.application_id, task.item.customer.partner.cloud),
     seconds=300.0,
     harmless=frozenset({OK, GONE, SKIPPED, HELD}),

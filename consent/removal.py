@@ -267,6 +267,7 @@ CONSENT_REMOVE = Kind(
     load=load,
     work=work,
     write=write,
+    prepare=clients.shared_by_all,
     place=place,
     seconds=600.0,
     per_group=8,

@@ -219,5 +219,6 @@ TOKEN_CHECK = Kind(
     after=after,
     settle=settle,
     release=release,
+    prepare=clients.shared_by_all,
     place=place,
 )

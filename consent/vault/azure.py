@@ -15,13 +15,14 @@ Source: Key Vault REST ``setSecret``, ``getSecret``, ``updateSecret``, api-versi
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import requests
-from azure.core.credentials import TokenCredential
+from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
@@ -230,6 +231,18 @@ class AzureKeyVault:
         raise failure
 
 
+class _OneAtATime:
+    """A credential whose callers wait for each other: one of many threads fetches a token, the others get that one."""
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self._credential = credential
+        self._lock = threading.Lock()
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        with self._lock:
+            return self._credential.get_token(*scopes, **options)
+
+
 def open_azure_vault(
     vault_url: str, credential: TokenCredential, *, session: requests.Session, pace: Pace | None = None
 ) -> AzureKeyVault:
@@ -248,7 +261,7 @@ def open_azure_vault(
         raise VaultConfigurationError("VAULT_URL must look like https://name.vault.azure.net")
     client = SecretClient(
         vault_url=vault_url,
-        credential=credential,
+        credential=_OneAtATime(credential),
         api_version=API_VERSION,
         transport=_transport(session),
         retry_total=0,

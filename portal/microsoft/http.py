@@ -45,6 +45,7 @@ READ_SECONDS = 20.0
 TOTAL_SECONDS = 30.0  # R-13; of one call, whatever the server does
 MAX_BODY_BYTES = 1_000_000  # R-25; the largest documented answer is a tenth of it
 MAX_WIRE_BYTES = 2 * MAX_BODY_BYTES  # of one answer with its head; http.client has ways to read without asking us
+MOST_HOSTS = 64  # whose connections are kept; all clouds together have fewer
 MOST_IN_FLIGHT = 256  # requests of one process to one host
 MAX_PAGES = 1000  # of one list; at 300 to 500 items each far more than any partner's customers
 MAX_RETRY_AFTER_SECONDS = 300.0  # R-16
@@ -111,12 +112,22 @@ def nothing_was_sent() -> bool:
 class _DeadlineSocket(ssl.SSLSocket):
     """A TLS socket that obeys the limits of the call, even when a server sends one byte per second or never ends."""
 
+    def settimeout(self, value: float | None) -> None:
+        """Keep the longest limit that this connection was given; the call's own limit bounds it.
+
+        urllib3 sets two for each request. Every change is a system call that lets other threads run in between.
+        """
+        current = self.gettimeout()
+        if current is None or value is None or value > current:
+            super().settimeout(value)
+
     def _limit(self) -> None:
         remaining = _remaining_seconds()
         if remaining <= 0:
             raise TimeoutError("total time limit reached")
         current = self.gettimeout()
-        self.settimeout(remaining if current is None else min(max(current, 0.001), remaining))
+        if current is None or current > remaining:
+            super().settimeout(remaining)
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self._limit()
@@ -157,12 +168,23 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def __init__(self, context: ssl.SSLContext, *, pool_size: int, loopback: bool) -> None:
         self._context = context
         self._loopback = loopback
-        super().__init__(pool_connections=16, pool_maxsize=pool_size, pool_block=False)
+        self._pools: dict[str, Any] = {}
+        super().__init__(pool_connections=MOST_HOSTS, pool_maxsize=pool_size, pool_block=False)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
         if self._loopback:
             self.poolmanager.pool_classes_by_scheme = {"https": _LoopbackPool}
+
+    # Finding the pool by all its attributes takes longer than writing the request does.
+    def get_connection_with_tls_context(
+        self, request: PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        origin = "/".join((request.url or "").split("/", 3)[:3])
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._pools[origin] = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        return pool
 
     # requests would load the CA file again for every connection, and would obey verify=False: neither here.
     def build_connection_pool_key_attributes(self, request: PreparedRequest, verify: Any, cert: Any = None) -> Any:
@@ -231,14 +253,10 @@ class GuardedSession(requests.Session):
     ) -> Response:
         """Send one request. What requests would add from cookies, hooks and environment is never wanted here."""
         prepared = PreparedRequest()
-        prepared.prepare(
-            method=str(method),
-            url=url,
-            headers={**self.headers, **(headers or {})},
-            params=params,
-            data=data,
-            json=json,
-        )
+        prepared.prepare_method(str(method))
+        prepared.prepare_url(url, params)
+        prepared.prepare_headers({**self.headers, **(headers or {})})
+        prepared.prepare_body(data, None, json)
         return self.send(prepared, timeout=timeout)
 
     def send(self, request: PreparedRequest, **kwargs: Any) -> Response:

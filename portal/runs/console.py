@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from portal.audit.trail import Actor
+from portal.runs import crew as crews
 from portal.runs import service
 from portal.runs.executor import Ending, Executor, Listener, Progress
 from portal.runs.kinds import Kind, Outcome
@@ -29,6 +30,7 @@ from portal.runs.models import Run, RunItem
 EXIT_SOME_FAILED = 1
 EXIT_SYSTEMIC = 3
 EXIT_BUSY = 75
+_MOST_PROCESSES = 32
 EXIT_CODES = (
     "Exit codes: 0 all good, 1 finished or ended early and not all are good, 2 usage, 3 stopped because the cause is "
     "on our side, 75 somebody else does this just now, 130 or 143 interrupted."
@@ -46,6 +48,7 @@ class Output(Protocol):
 def add_run_arguments(parser: ArgumentParser, *, concurrency: int = 64, skips: bool = True) -> None:
     """Add the arguments of every command that runs something; ``skips``: its runs leave out what failed often."""
     parser.add_argument("--concurrency", type=int, default=concurrency, metavar="N", help="units at once")
+    add_processes(parser)
     parser.add_argument("--rate", type=float, default=0, metavar="N", help="at most so many calls a second in all")
     parser.add_argument("--deadline", type=float, metavar="MINUTES", help="begin nothing new after so many minutes")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be worked; nothing is sent")
@@ -53,6 +56,18 @@ def add_run_arguments(parser: ArgumentParser, *, concurrency: int = 64, skips: b
         parser.add_argument("--skipped", action="store_true", help="also try units that were skipped for failing often")
     parser.add_argument("--background", action="store_true", help="leave the work to the workers and return")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
+
+
+def add_processes(parser: ArgumentParser) -> None:
+    """Add ``--processes``."""
+    parser.add_argument(
+        "--processes",
+        type=int,
+        choices=range(1, _MOST_PROCESSES + 1),
+        default=1,
+        metavar="N",
+        help=f"processes that share the units at once, 1 to {_MOST_PROCESSES}; each can use one core",
+    )
 
 
 class Lines(Listener):
@@ -176,20 +191,29 @@ def foreground(
     as_json: bool,
     words: Callable[[RunItem, Outcome], str],
     concurrency: int | None = None,
+    processes: int = 1,
 ) -> int:
-    """Work a run in this process and return the command's exit code (R-28, R-33)."""
+    """Work a run in this process and its helpers, and return the command's exit code (R-28, R-33)."""
+    own, *others = crews.shares(concurrency or run.concurrency, processes)
+    crew = crews.Crew(run, others)
     if out.isatty() and not as_json:
         with Live(console=Console(), refresh_per_second=4, transient=True) as live:
-            ending, signal_number = _work(run, Bar(service.label_of(run), live), concurrency)
+            ending, signal_number = _work(run, Bar(service.label_of(run), live), own, crew)
     else:
-        ending, signal_number = _work(run, Lines(out, as_json=as_json, words=words), concurrency)
+        ending, signal_number = _work(run, Lines(out, as_json=as_json, words=words), own, crew)
     return tell(run, ending, signal_number, out=out, err=err, as_json=as_json)
 
 
-def _work(run: Run, listener: Listener, concurrency: int | None) -> tuple[Ending, int]:
-    executor = Executor(run, listener=listener, concurrency=concurrency)
-    with _stopped_by_signals(executor) as received:
-        ending = executor.work()
+def _work(run: Run, listener: Listener, concurrency: int, crew: crews.Crew) -> tuple[Ending, int]:
+    together = crews.Gathering(listener, crew)
+    executor = Executor(run, listener=together, concurrency=concurrency, processes=crew.size)
+    with _stopped_by_signals(executor, crew) as received:
+        crew.join(executor)
+        try:
+            ending = executor.work()
+        finally:
+            crew.disband()
+            together.progressed(executor.progress())
     return ending, received[0] if received else 0
 
 
@@ -220,15 +244,17 @@ def tell(run: Run, ending: Ending, signal_number: int, *, out: Output, err: Outp
 
 
 @contextmanager
-def _stopped_by_signals(executor: Executor) -> Iterator[list[int]]:
+def _stopped_by_signals(executor: Executor, crew: crews.Crew) -> Iterator[list[int]]:
     """Stop politely at the first SIGTERM or SIGINT, and at once at the second (R-28)."""
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if received:
+            crew.kill()
             os._exit(128 + number)
         received.append(number)
         executor.stop()
+        crew.stop()
 
     try:
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

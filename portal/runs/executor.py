@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,8 @@ _RETRIES_FREE = 10
 _FLUSH_SECONDS = 0.25  # so long a result may lie in memory: what a kill there costs is worked twice
 _READY = 0.5  # units that lie ready for each thread, so that none waits while this one writes
 _IDLE_SECONDS = 0.5
-_STOP_SECONDS = 30.0  # R-28
+_TURN_SECONDS = 0.05  # of a thread: nobody here needs the interpreter sooner, and changing over costs time
+STOP_SECONDS = 30.0  # R-28
 _RECONNECT_SECONDS = 90.0  # R-36
 
 
@@ -94,6 +96,9 @@ class Progress:
 class Listener:
     """Hears what happens; the default hears nothing."""
 
+    def proven(self) -> None:
+        """A first unit showed that we ourselves are well, so others may join."""
+
     def finished(self, item: RunItem, outcome: Outcome) -> None:
         """One unit has its result, and it is committed."""
 
@@ -107,6 +112,7 @@ class Executor:
     Args:
         concurrency: units at once; by default what the run says. One works in the caller's own thread.
         seconds: stop politely after so long, for a worker that has other runs waiting.
+        processes: executors of the same command, this one among them; they share a partner's limit from the start.
     """
 
     def __init__(
@@ -116,21 +122,26 @@ class Executor:
         concurrency: int | None = None,
         listener: Listener | None = None,
         seconds: float | None = None,
+        processes: int = 1,
     ) -> None:
         self.run = run
         self.kind: Kind = kind_named(run.kind)
+        self._processes = processes
         self._size = max(concurrency or run.concurrency, 1)
         self._listener = listener or Listener()
         self._until = None if seconds is None else time.monotonic() + seconds
         self._row: ExecutorRow
-        self._pool: Pool[tuple[Held, Outcome | None] | Held]
+        self._pool: Pool[tuple[Held, Outcome | None] | Held | bool] = Pool(self._size)
+        self._watch = Watch()
+        self._preparing: int | None = None
+        self._unprepared = False
         self._waiting: deque[Held] = deque()
         self._running: dict[int, Held] = {}
         self._groups: Counter[int] = Counter()
         self._finished: list[tuple[Held, Outcome]] = []
         self._returned: list[tuple[Held, float]] = []  # not worked, with the seconds until it may be tried
         self._oldest_result: float | None = None
-        self._startable = self._chores = 0
+        self._startable = self._chores = self._taken = 0
         self._settled: list[Any] = []
         self._drained = False  # whether the last look for items found none
         self._unsure = False  # whether a commit may have happened whose answer was lost
@@ -169,20 +180,40 @@ class Executor:
             throttled=self._pacer.throttled(),
         )
 
-    def work(self) -> Ending:
+    def look_soon(self) -> None:
+        """Look at once how the run and its other executors are; from any thread."""
+        self._next_beat = self._next_claim = 0.0
+        self._pool.wake()
+
+    def prepare(self) -> None:
+        """Begin to fetch what all units share, in threads; ``work`` does it when it was not done before."""
+        jobs = self.kind.prepare()
+        self._preparing = len(jobs)
+        for job in jobs:
+            self._pool.submit(partial(self._prepare_one, job))
+
+    def work(self, *, proven: bool = False) -> Ending:
         """Work the run.
+
+        Args:
+            proven: another process of this command just saw that we are well (R-14).
 
         Raises:
             DatabaseError: the database stayed away for longer than a restart takes; the lease tells others.
         """
         self._row = service.enter(self.run, LEASE)
-        self._pool = Pool(self._size)
+        turn = sys.getswitchinterval()
+        sys.setswitchinterval(_TURN_SECONDS)
         self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, threads=self._size)
         try:
             self._beat()
             seen = self.run.items.filter(state="done").exclude(systemic=True)
             self._done_before = self.run.items.filter(state="done").count()
-            self._watch = Watch(proven=seen.exclude(failure_class="skipped").exists())
+            self._watch.proven = proven or seen.exclude(failure_class="skipped").exists()
+            if self._preparing is None:
+                self.prepare()
+            if self._watch.proven:
+                self._listener.proven()
             ending = self._loop()
             if ending is not Ending.LOST:
                 self._settle(ending)
@@ -192,6 +223,7 @@ class Executor:
         finally:
             self._stopping = True
             self._pool.close()
+            sys.setswitchinterval(turn)
             self._steadily(lambda: service.leave(self._row))
 
     # --- the loop -------------------------------------------------------------------------------------------------
@@ -251,7 +283,7 @@ class Executor:
         if ending is Ending.STOPPED and self._watch.cause is not None:
             cause = self._watch.cause
             self._steadily(lambda: service.stop(self.run, cause))
-        until = time.monotonic() + _STOP_SECONDS
+        until = time.monotonic() + STOP_SECONDS
         while self._running and time.monotonic() < until:
             if time.monotonic() >= self._next_beat:
                 self._beat()
@@ -277,24 +309,31 @@ class Executor:
             service.settle_stop(self.run)
 
     def _is_idle(self) -> bool:
-        idle = not (self._running or self._chores or self._waiting or self._presentable() or self._returned)
+        busy = self._running or self._chores or self._waiting or self._preparing
+        idle = not (busy or self._presentable() or self._returned)
         return idle and self._drained
 
     def _patience(self) -> float:
         if self._presentable() and (self._running or self._waiting):
             return max((self._oldest_result or 0.0) + _FLUSH_SECONDS - time.monotonic(), 0.0)
-        return 0.1 if self._running or self._chores else _IDLE_SECONDS
+        return 0.1 if self._running or self._chores or self._preparing else _IDLE_SECONDS
 
     # --- claiming -------------------------------------------------------------------------------------------------
 
     def _claim(self) -> None:
         """Take more items when fewer are left than the pool can work at once."""
         now = time.monotonic()
-        full = self._startable >= self._size or len(self._waiting) >= 4 * self._size
+        keep, batch = self._size, min(max(4 * self._size, 20), 400)
+        if self._pacer.executors > 1:
+            # Near the end nobody keeps what another would be done with sooner. The others took about as much.
+            left = self.run.total - self._done_before - self._pacer.executors * self._taken
+            part = max(left // (2 * self._pacer.executors), self._size // 8, 1)
+            keep, batch = min(keep, part), min(batch, part)
+        full = self._startable >= keep or len(self._waiting) >= 4 * self._size
         if full or now < self._next_claim or self._pacer.all_held():
             return
-        batch = min(max(3 * self._size, 20), 400)
         items = self._steadily(lambda: self._take(batch))
+        self._taken += len(items)
         self._drained = not items
         if not items:
             self._next_claim = now + _IDLE_SECONDS
@@ -394,6 +433,16 @@ class Executor:
             if self.kind.uses_database and self._size > 1:
                 close_old_connections()  # of this thread, as after a request (R-36)
 
+    def _prepare_one(self, job: Callable[[], object]) -> bool:
+        """Fetch one thing that all units share; what fails here fails again with a unit, which says why."""
+        try:
+            with time_budget(self.kind.seconds):
+                job()
+        except Exception as error:  # noqa: BLE001  # the first unit meets it again, and tells
+            log.info("not prepared (%s)", type(error).__name__)
+            return False
+        return True
+
     def _do_chore(self, chore: Callable[[], None], held: Held) -> Held:
         """Do what follows a committed result, in a thread; nothing depends on it."""
         try:
@@ -416,6 +465,11 @@ class Executor:
 
     def _collect(self, seconds: float) -> None:
         for result in self._pool.collect(seconds):
+            if isinstance(result, bool):
+                self._preparing = (self._preparing or 1) - 1
+                self._unprepared = self._unprepared or not result
+                self._watch.prepared = not (self._preparing or self._unprepared)
+                continue
             if isinstance(result, Held):
                 self._chores -= 1
                 self._settled.append(result.subject)
@@ -428,7 +482,10 @@ class Executor:
             if outcome is None:
                 self._give_back(held, 0.0)
             else:
+                was_proven = self._watch.proven
                 self._watch.saw(outcome)
+                if self._watch.proven and not was_proven:
+                    self._listener.proven()
                 self._keep(held, outcome)
 
     def _keep(self, held: Held, outcome: Outcome) -> None:
@@ -569,7 +626,8 @@ class Executor:
             self._lease_held()
             service.bury_the_dead(self.run.pk)
             self.run.refresh_from_db()
-            self._pacer.executors = ExecutorRow.objects.living().filter(run_id=self.run.pk).count()
+            living = ExecutorRow.objects.living().filter(run_id=self.run.pk).count()
+            self._pacer.executors = max(living, self._processes)
 
         self._steadily(beat)
 

@@ -105,6 +105,8 @@ class Kind:
     Attributes:
         seconds: time limit of one unit, with all its calls and waits (R-13).
         per_group: at most so many units of one group at once; 0 means a share of the pool (R-31).
+        prepare: returns jobs that fetch what all units share, such as credentials and keys. Threads do them at the same
+            time, beside the first few units. They run no query; a failure says nothing.
         place: names the application and cloud whose limits count for a subject: (application id, cloud key).
         harmless: classes that do not count as failures when a wave is judged.
         unfinished: classes that leave a unit in a state in which nobody may leave it: the first one stops a run that
@@ -121,6 +123,7 @@ class Kind:
     after: Callable[[Any, Context], Callable[[], None] | None] = lambda subject, context: None
     settle: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
     release: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
+    prepare: Callable[[], Sequence[Callable[[], object]]] = lambda: ()
     place: Callable[[Any], tuple[str, str]] = lambda subject: ("", "")
     harmless: frozenset[str] = frozenset({OK, GONE, SKIPPED})
     unfinished: frozenset[str] = frozenset()

@@ -19,11 +19,13 @@ class Watch:
 
     Attributes:
         proven: some unit had an outcome that is not on our side.
+        prepared: what all units share was fetched, so that the first units need not go ahead for it.
         cause: why the run has to stop, in words; None while it need not.
     """
 
     def __init__(self, *, proven: bool = False) -> None:
         self.proven = proven
+        self.prepared = False
         self.cause: str | None = None
         self.owner = ""
         self._begun = False
@@ -34,9 +36,10 @@ class Watch:
     def room(self, size: int, *, ready: int = 0) -> int:
         """Return how many units may be worked at once now, with those that may lie ready beside them.
 
-        The first few go ahead in every process: they fetch the tokens and keys that all others then share.
+        The first few go ahead in every process that could not prepare itself: they fetch the tokens and keys that all
+        others then share.
         """
-        if self.proven and self._begun:
+        if self.proven and (self._begun or self.prepared):
             return size + ready
         return max(min(size, FIRST if self.proven else FIRST - self._bad), 0)
 

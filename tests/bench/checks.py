@@ -1,6 +1,6 @@
 """The bulk token check against its floor and against the way of Microsoft's samples, in one run.
 
-``python -m tests.bench.checks [--partners 1000] [--latency 0.1] [--in-flight 64,128] [--rounds 3] [--executors 1]
+``python -m tests.bench.checks [--partners 1000] [--latency 0.1] [--in-flight 64,128] [--rounds 3] [--processes 1]
 [--database URL] [--due]``. Every measured program runs in a process of its own, against one sandbox that answers each
 call so much later; floor and ours take turns, and the ratio is the median of the ratios of neighbours.
 """
@@ -39,29 +39,37 @@ def middle(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def compare(place: Town, file: Path, gate: Gate, options: argparse.Namespace, in_flight: int) -> None:
-    floors, ours, ratios = [], [], []
+    floors: list[dict[str, Any]] = []
+    ours: dict[int, list[dict[str, Any]]] = {number: [] for number in map(int, options.processes.split(","))}
     number = len(place.partners)
     for _ in range(options.rounds):
         floors.append(desk.facts_of(desk.started("floor", file, in_flight, number)))
-        if options.due:
-            desk.make_due()
-        gate.counters()
-        ours.append(desk.check_all(in_flight, options.executors))
-        if set(ours[-1]["classes"]) != {"ok"}:
-            raise RuntimeError(f"not all were checked: {ours[-1]['classes']}")
-        ratios.append(ours[-1]["seconds"] / floors[-1]["seconds"])
-    floor, best = middle(floors), middle(ours)
+        for processes, found in ours.items():
+            if options.due:
+                desk.make_due()
+            gate.counters()
+            facts = desk.check_all(in_flight, processes)
+            if set(facts["classes"]) != {"ok"}:
+                raise RuntimeError(f"not all were checked: {facts['classes']}")
+            calls = sum(gate.counters().values())
+            found.append(facts | {"ratio": facts["seconds"] / floors[-1]["seconds"], "calls": calls / number})
+    floor = middle(floors)
     row(f"floor, {in_flight} in flight", floor["seconds"], number, 1.0, floor)
-    label = f"ours, {in_flight} in flight" + (f", {options.executors} executors" if options.executors > 1 else "")
-    row(label, best["seconds"], number, statistics.median(ratios), best)
-    statements, hundreds = best["statements"], number / 100
-    counted = gate.counters()
-    calls = sum(counted.values())
-    say(
-        f"    ratios {', '.join(f'{one:.2f}' for one in ratios)}; {calls / number:.2f} calls a partner; "
-        f"for 100 partners {statements['between'] / hundreds:.1f} statements between the batches, and "
-        f"{statements['batches written'] / hundreds:.1f} batches with {statements['batches'] / hundreds:.1f} statements"
-    )
+    for processes, found in ours.items():
+        best, ratios = middle(found), [facts["ratio"] for facts in found]
+        label = f"ours, {in_flight} in flight" + (f", {processes} processes" if processes > 1 else "")
+        row(label, best["seconds"], number, statistics.median(ratios), best)
+        statements, hundreds = best["statements"], number / 100
+        say(
+            f"    ratios {', '.join(f'{one:.2f}' for one in ratios)}; {best['calls']:.2f} calls a partner"
+            + (
+                f"; for 100 partners {statements['between'] / hundreds:.1f} statements between the batches, and "
+                f"{statements['batches written'] / hundreds:.1f} batches with "
+                f"{statements['batches'] / hundreds:.1f} statements"
+                if processes == 1  # helpers do not count theirs
+                else ""
+            )
+        )
 
 
 def main() -> int:
@@ -70,7 +78,7 @@ def main() -> int:
     parser.add_argument("--latency", default="0.1", help="seconds of each call; several with commas")
     parser.add_argument("--in-flight", default="64,128")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--executors", type=int, default=1, help="processes that share the run")
+    parser.add_argument("--processes", default="1", help="of the command; several with commas")
     parser.add_argument("--database", default="", help="URL of a PostgreSQL database, which is emptied; else SQLite")
     parser.add_argument("--due", action="store_true", help="let every token be renewed and saved on the way")
     parser.add_argument("--no-samples", action="store_true", help="leave the samples' way out")

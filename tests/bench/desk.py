@@ -8,7 +8,6 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -145,24 +144,17 @@ def facts_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     return facts
 
 
-def check_all(in_flight: int, executors: int = 1) -> dict[str, Any]:
-    """Check all partners with so many executors at once; return the facts, those of several added up."""
+def check_all(in_flight: int, processes: int = 1) -> dict[str, Any]:
+    """Check all partners with one command of so many processes; return the facts."""
     run = new_run(in_flight)
-    found = [facts_of(one) for one in [started("ours", run.pk, in_flight) for _ in range(executors)]]
-    run.refresh_from_db()
-    total = dict(found[0])
-    for other in found[1:]:
-        for name in ("cpu", "memory", "worked", "calls", "throttled"):
-            total[name] += other[name]
-        total["statements"] = added(total["statements"], other["statements"])
-    if executors > 1:
-        total["seconds"] = (run.finished_at - run.started_at).total_seconds()
-    total["run"] = run.pk
-    return total
+    return facts_of(started("ours", run.pk, in_flight, processes)) | {"run": run.pk}
 
 
-def added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
+def check_together(in_flight: int, commands: int) -> dict[str, Any]:
+    """Check all partners with so many commands that share one run; return the facts of the first."""
+    run = new_run(in_flight)
+    found = [facts_of(one) for one in [started("ours", run.pk, in_flight) for _ in range(commands)]]
+    return found[0] | {"run": run.pk}
 
 
 def wait_until_done(run: int, share: float) -> None:

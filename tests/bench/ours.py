@@ -1,6 +1,7 @@
-"""One executor of the portal on a run that exists, in a process of its own; the settings come from the environment.
+"""A run that exists, worked as a command works it, in a process of its own; the settings come from the environment.
 
-``python -m tests.bench.ours RUN IN_FLIGHT`` prints what it took. Started twice on one run, two of them share it.
+``python -m tests.bench.ours RUN IN_FLIGHT [PROCESSES]`` prints what it took, from before helpers are forked until the
+last of them ended. Started twice on one run, two of them share it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from collections import Counter
 from typing import Any
 
 
-def main(number: str, in_flight: str) -> int:
+def _cpu() -> float:
+    """Return the seconds of processor that this process and its ended helpers used."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def main(number: str, in_flight: str, processes: str = "1") -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.bench.settings")
     import django
 
@@ -22,7 +29,8 @@ def main(number: str, in_flight: str) -> int:
     from django.db import connection
 
     from portal.runs import service
-    from portal.runs.executor import Executor
+    from portal.runs.crew import Crew, Gathering, shares
+    from portal.runs.executor import Executor, Listener
     from portal.runs.models import Run
     from tests.bench.town import peak_memory
 
@@ -43,17 +51,21 @@ def main(number: str, in_flight: str) -> int:
         return execute(sql, params, many, context)
 
     run = Run.objects.get(pk=int(number))
-    connection.ensure_connection()
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    executor = Counted(run, concurrency=int(in_flight))
+    before = _cpu()
     began = time.perf_counter()
+    own, *others = shares(int(in_flight), int(processes))
+    crew = Crew(run, others)
+    connection.ensure_connection()
+    executor = Counted(run, concurrency=own, listener=Gathering(Listener(), crew), processes=crew.size)
     with connection.execute_wrapper(count):
+        crew.join(executor)
         ending = executor.work()
+        crew.disband()
     seconds = time.perf_counter() - began
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = _cpu() - before
     facts = {
         "seconds": seconds,
-        "cpu": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
+        "cpu": cpu,
         "memory": peak_memory(),
         "ending": ending.value,
         "worked": sum(executor._classes.values()),

@@ -112,7 +112,7 @@ def killed(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
 def two(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
     """Two executors in two processes on one run."""
     gate.calls_of_partners()
-    facts = desk.check_all(options.in_flight // 2, executors=2)
+    facts = desk.check_together(options.in_flight // 2, 2)
     redemptions = gate.calls_of_partners()
     twice = sum(1 for count in redemptions.values() if count != 1)
     say(f"{'two executors':<44} {len(redemptions)} partners redeemed, {twice} of them twice; {facts['classes']}")

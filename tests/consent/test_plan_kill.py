@@ -31,7 +31,7 @@ from tests.conftest import make_portal, use_local_vault, use_sandbox
 from tests.consent.customer_desk import WANTED, booked, holds
 from tests.consent.plan_desk import first_customers, holds_already, more_customers, plan_for, requests
 from tests.portal import Portal
-from tests.runs.test_processes import ROOT, database
+from tests.runs.children import ROOT, database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CUSTOMERS = int(os.environ.get("APPLY_KILL_CUSTOMERS", "60"))

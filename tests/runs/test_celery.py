@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from portal.runs.models import Run, RunItem
-from tests.runs.test_processes import ROOT, SECONDS, Bench, assert_all_once, bench, database
+from tests.runs.children import ROOT, SECONDS, Bench, assert_all_once, database
 
-__all__ = ["bench"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 

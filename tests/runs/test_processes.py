@@ -2,102 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from django.conf import settings
 from django.db import connection
 
 from portal.runs import schedule, service, tasks
 from portal.runs.models import Executor, Run, RunItem
-from tenants.models import PartnerTag
-from tests import builders
-from tests.runs.work import Filed
+from tests.runs.children import Bench, assert_all_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
-ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 0.02
-
-
-def database() -> str:
-    """Return the address of the test database, for a child process."""
-    values = settings.DATABASES["default"]
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{connection.settings_dict['NAME']}"
-    name = connection.settings_dict["NAME"]
-    place = f"{values['HOST']}:{values['PORT']}"
-    return f"postgres://{values['USER']}:{values['PASSWORD']}@{place}/{name}"
-
-
-class Bench:
-    """A run, its book of calls, and the processes that work it."""
-
-    def __init__(self, folder: Path, number: int, seconds: float) -> None:
-        self.number, self._seconds = number, seconds
-        self.book = folder / "book"
-        self.book.touch()
-        kind = Filed(number, self.book, seconds).kind()
-        self.run, _ = service.start(kind, scope={}, actor=builders.ACTOR)
-        self._children: list[subprocess.Popen[bytes]] = []
-
-    def start(self, concurrency: int | str = 4, *, lease: float = 0.0) -> subprocess.Popen[bytes]:
-        arguments = [self.run.pk, self.book, self._seconds, self.number, concurrency]
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.runs.process", *map(str, arguments)],
-            cwd=ROOT,
-            env=os.environ | {"TEST_DATABASE_URL": database(), "RUN_LEASE": str(lease)},
-            stderr=subprocess.PIPE,
-        )
-        self._children.append(child)
-        return child
-
-    def calls(self) -> list[tuple[int, int]]:
-        """Return (unit, process) of every call so far."""
-        return [(int(key), int(pid)) for key, pid in (line.split() for line in self.book.read_text().splitlines())]
-
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
-        until = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < until, "it did not happen in time"
-            time.sleep(0.01)
-
-    def wait_for_calls(self, number: int) -> None:
-        self.wait_for(lambda: len(self.calls()) >= number)
-
-    def close(self) -> None:
-        for child in self._children:
-            if child.poll() is None:
-                os.kill(child.pid, signal.SIGCONT)
-                child.kill()
-            child.communicate()
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
-    made: list[Bench] = []
-
-    def make(number: int = 400, seconds: float = SECONDS) -> Bench:
-        made.append(Bench(tmp_path, number, seconds))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
-def assert_all_once(bench: Bench) -> None:
-    run = Run.objects.get(pk=bench.run.pk)
-    assert (run.state, run.total) == ("done", bench.number)
-    assert RunItem.objects.filter(run=run, state="done", failure_class="ok").count() == bench.number
-    # Names are unique: a result that was written twice would have failed.
-    assert PartnerTag.objects.filter(name__startswith="unit ").count() == bench.number
 
 
 @pytest.mark.req("R-26")

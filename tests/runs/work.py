@@ -100,11 +100,11 @@ def classes(run: Run) -> dict[str, int]:
 class Filed(Work):
     """The same work for other processes: each call is a line in a file, each result a row with a unique name."""
 
-    def __init__(self, number: int, book: Path, seconds: float) -> None:
+    def __init__(self, number: int, book: Path, seconds: float, *, fault: bool = False) -> None:
         super().__init__(number=number)
-        self._book, self._seconds = book, seconds
+        self._book, self._seconds, self._fault = book, seconds, fault
 
-    __slots__ = ("_book", "_seconds")
+    __slots__ = ("_book", "_fault", "_seconds")
 
     def work(self, key: int, subject: int, context: Context) -> Outcome:
         line = f"{key} {os.getpid()}\n".encode()
@@ -114,7 +114,7 @@ class Filed(Work):
         until = time.monotonic() + self._seconds
         while time.monotonic() < until and not context.halted():
             time.sleep(0.005)
-        return GOOD
+        return OURS if self._fault else GOOD
 
     def write(self, done: Sequence[Done], context: Context) -> None:
         PartnerTag.objects.bulk_create([PartnerTag(name=f"unit {each.key}") for each in done])

@@ -88,4 +88,5 @@ class Command(ConsentCommand):
             as_json=options["json"],
             words=words_of,
             concurrency=options["concurrency"],
+            processes=options["processes"],
         )

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from portal.audit.trail import Actor
 from portal.runs import service, tasks
-from portal.runs.console import EXIT_CODES, foreground, words_of
+from portal.runs.console import EXIT_CODES, add_processes, foreground, words_of
 from portal.runs.kinds import UnknownKind, kind_named
 from portal.runs.models import Run
 
@@ -22,6 +22,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("run", type=int, metavar="RUN", help="number of the run")
         parser.add_argument("--concurrency", type=int, metavar="N", help="units at once, instead of the run's own")
+        add_processes(parser)
         parser.add_argument("--deadline", type=float, metavar="MINUTES", help="begin nothing new after so many minutes")
         parser.add_argument("--background", action="store_true", help="leave the work to the workers and return")
         parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
@@ -51,6 +52,7 @@ class Command(BaseCommand):
             as_json=options["json"],
             words=words_of,
             concurrency=options["concurrency"],
+            processes=options["processes"],
         )
         if code:
             sys.exit(code)

@@ -1,0 +1,206 @@
+"""Several processes of one command for one run, because threads of one Python process use one core at a time.
+
+The helpers are forked before this process has threads. They begin when it has seen a unit that shows that we ourselves
+are well (R-14), work the run as any executor does, and tell this process what they finished: it alone writes to the
+terminal. A helper that dies is buried as any dead executor, and one whose command died stops politely.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from types import FrameType
+
+from django.db import connections
+
+from portal.runs.executor import STOP_SECONDS, Executor, Listener, Progress
+from portal.runs.kinds import Outcome
+from portal.runs.models import Run, RunItem
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0  # how often a helper that waits looks whether its command still lives
+_Finished = list[tuple[RunItem, Outcome]]
+
+
+def shares(concurrency: int, processes: int) -> list[int]:
+    """Return how many units each process works at once; at least one each, so there may be fewer processes."""
+    processes = max(min(processes, concurrency), 1)
+    each, left = divmod(concurrency, processes)
+    return [each + (number < left) for number in range(processes)]
+
+
+class Crew:
+    """Helpers of one command.
+
+    Args:
+        sizes: units at once of each helper; none is a crew as well.
+    """
+
+    def __init__(self, run: Run, sizes: Sequence[int]) -> None:
+        self._news: queue.SimpleQueue[tuple[int, _Finished, Progress]] = queue.SimpleQueue()
+        self._latest: dict[int, Progress] = {}
+        self.size = len(sizes) + 1  # with this process
+        self._executor: Executor | None = None
+        self._members = []
+        if sizes:
+            connections.close_all()  # no connection may be shared by two processes
+        fork = multiprocessing.get_context("fork")
+        for size in sizes:
+            ours, theirs = fork.Pipe()
+            arguments = (run.pk, size, self.size, theirs, os.getpid())
+            process = fork.Process(target=_help, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            self._members.append((process, ours))
+        self._readers: list[threading.Thread] = []
+
+    def join(self, executor: Executor) -> None:
+        """Name the executor of this process, which is told when a helper ended."""
+        self._executor = executor
+        for number, (_, pipe) in enumerate(self._members):
+            reader = threading.Thread(target=self._read, args=(number, pipe), name=f"helper-{number}", daemon=True)
+            reader.start()
+            self._readers.append(reader)
+
+    def begin(self) -> None:
+        """Let the helpers begin."""
+        for _, pipe in self._members:
+            _send(pipe, True)
+
+    def news(self) -> _Finished:
+        """Return what the helpers finished since the last time."""
+        found: _Finished = []
+        while not self._news.empty():
+            number, finished, self._latest[number] = self._news.get()
+            found += finished
+        return found
+
+    def with_helpers(self, progress: Progress) -> Progress:
+        """Return the progress of all processes together."""
+        others = list(self._latest.values())
+        if not others:
+            return progress
+        parts = [progress, *others]
+        return replace(
+            progress,
+            done=progress.done + sum(sum(each.classes.values()) for each in others),
+            running=sum(each.running for each in parts),
+            classes=sum((each.classes for each in parts), Counter()),
+            rate=sum(each.rate for each in parts),
+            slowest={
+                name: max(each.slowest.get(name, 0.0) for each in parts) for part in parts for name in part.slowest
+            },
+            throttled=sum(each.throttled for each in parts),
+        )
+
+    def stop(self) -> None:
+        """Let the helpers stop politely (R-28); those that did not begin end at once."""
+        for process, _ in self._members:
+            if process.is_alive():
+                process.terminate()
+
+    def kill(self) -> None:
+        """End the helpers at once; what they held goes back when their lease is over."""
+        for process, _ in self._members:
+            process.kill()
+
+    def disband(self) -> None:
+        """Stop the helpers and wait for their last words."""
+        self.stop()
+        until = time.monotonic() + STOP_SECONDS
+        for reader in self._readers:
+            reader.join(max(until - time.monotonic(), 0.0))
+        self.kill()
+
+    def _read(self, number: int, pipe: Connection) -> None:
+        try:
+            while True:
+                finished, progress = pipe.recv()
+                self._news.put((number, finished, progress))
+        except (EOFError, OSError):
+            self._members[number][0].join()  # or it would count as a living process
+        if self._executor is not None:
+            self._executor.look_soon()
+
+
+class Gathering(Listener):
+    """Hears this process and its helpers as if they were one."""
+
+    def __init__(self, inner: Listener, crew: Crew) -> None:
+        self._inner = inner
+        self._crew = crew
+
+    def proven(self) -> None:
+        self._crew.begin()
+
+    def finished(self, item: RunItem, outcome: Outcome) -> None:
+        self._inner.finished(item, outcome)
+
+    def progressed(self, progress: Progress) -> None:
+        for item, outcome in self._crew.news():
+            self._inner.finished(item, outcome)
+        self._inner.progressed(self._crew.with_helpers(progress))
+
+
+# --- in a helper --------------------------------------------------------------------------------------------------
+
+
+class _Teller(Listener):
+    """Tells the command what a helper finished, and stops the helper when there is no command any more."""
+
+    def __init__(self, pipe: Connection, command: int) -> None:
+        self._pipe = pipe
+        self._command = command
+        self._finished: _Finished = []
+        self.executor: Executor
+
+    def finished(self, item: RunItem, outcome: Outcome) -> None:
+        self._finished.append((item, replace(outcome, result=None)))  # the result stays where it was written
+
+    def progressed(self, progress: Progress) -> None:
+        told, self._finished = self._finished, []
+        if not _send(self._pipe, (told, progress)) or os.getppid() != self._command:
+            self.executor.stop()
+
+
+def _help(run_id: int, size: int, processes: int, pipe: Connection, command: int) -> None:
+    """Work a run beside the command that forked this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the command says what it means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    teller = _Teller(pipe, command)
+    executor = teller.executor = Executor(
+        Run.objects.get(pk=run_id), concurrency=size, listener=teller, processes=processes
+    )
+    executor.prepare()
+    while not pipe.poll(_LOOK_SECONDS):
+        if os.getppid() != command:
+            return
+    pipe.recv()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        executor.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        executor.work(proven=True)
+    except Exception:
+        log.exception("a helper of run %s ended; others go on with its work", run_id)
+    teller.progressed(executor.progress())
+
+
+def _send(pipe: Connection, message: object) -> bool:
+    try:
+        pipe.send(message)
+    except OSError:
+        return False
+    return True
