@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -78,9 +79,8 @@ class Bench:
 
     def close(self) -> None:
         for child in self._children:
-            if child.poll() is None:
-                os.kill(child.pid, signal.SIGCONT)
-                child.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # with its helpers, stopped ones as well
             child.communicate()
 
 
