@@ -32,7 +32,8 @@ from consent.tokens import Audience, TokenService
 from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
 from consent.vault.pace import Pace
 from portal.microsoft.clouds import NationalCloud, get_cloud
-from portal.microsoft.http import GuardedSession, RetryPolicy
+from portal.microsoft.errors import Unreachable
+from portal.microsoft.http import GuardedSession, RetryPolicy, turn_of
 from portal.microsoft.identifiers import CorrelationId, parse_tenant_id
 from portal.microsoft.secret import Secret
 from tenants.gdap import GdapClient
@@ -142,16 +143,22 @@ def _validator() -> IdTokenValidator:
 def shared_by_all() -> Sequence[Callable[[], object]]:
     """Return jobs that fetch what every token needs: the applications' credentials and the clouds' signing keys.
 
-    For ``portal.runs``: the jobs run no query, may run at the same time, and raise RemoteError.
+    For ``portal.runs``: the jobs run no query, may run at the same time, and raise RemoteError, or anything else when a
+    row is not as it should be.
     """
+    tokens()  # what it is made of is made here, or each thread would make its own
     active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE)
-    jobs: list[Callable[[], object]] = []
-    for registration in active.select_related("credential"):
-        own_cloud = cloud(registration.cloud)
-        if registration.credential is not None:
-            jobs.append(partial(client_credential, registration.credential, own_cloud))
-        jobs.append(partial(_validator().prefetch, own_cloud, parse_tenant_id(registration.home_tenant_id)))
-    return jobs
+    registrations = active.select_related("credential")
+    return [partial(fetch, each) for each in registrations for fetch in (_fetch_credential, _fetch_signing_keys)]
+
+
+def _fetch_credential(registration: ApplicationRegistration) -> None:
+    if registration.credential is not None:
+        client_credential(registration.credential, cloud(registration.cloud))
+
+
+def _fetch_signing_keys(registration: ApplicationRegistration) -> None:
+    _validator().prefetch(cloud(registration.cloud), parse_tenant_id(registration.home_tenant_id))
 
 
 _turns: dict[tuple[str, str, str, bool], threading.Lock] = {}
@@ -173,8 +180,11 @@ def client_credential(credential: ApplicationCredential, own_cloud: NationalClou
     if credential.kind == ApplicationCredential.Kind.FEDERATED:
         return _managed_identity(credential.key_id, own_cloud.federation_audience)
     wanted = credential.kind, credential.secret_name, credential.secret_version, credential.sends_chain
-    with _turns.setdefault(wanted, threading.Lock()):  # one of many threads reads it, the others find it
-        return _credential(*wanted)
+    try:
+        with turn_of(_turns.setdefault(wanted, threading.Lock())):  # one of many threads reads it, the others find it
+            return _credential(*wanted)
+    except TimeoutError:
+        raise Unreachable("vault", "read the application's credential") from None
 
 
 def entra(registration: ApplicationRegistration, correlation_id: CorrelationId) -> EntraClient:

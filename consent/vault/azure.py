@@ -27,6 +27,7 @@ from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
     HttpResponseError,
+    ServiceRequestTimeoutError,
 )
 from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import CertificateCredential, ClientSecretCredential
@@ -71,6 +72,7 @@ from portal.microsoft.http import (
     budget_left,
     retry_after_seconds,
     time_budget,
+    turn_of,
 )
 from portal.microsoft.secret import Secret
 
@@ -239,8 +241,11 @@ class _OneAtATime:
         self._lock = threading.Lock()
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        with self._lock:
-            return self._credential.get_token(*scopes, **options)
+        try:
+            with turn_of(self._lock):
+                return self._credential.get_token(*scopes, **options)
+        except TimeoutError as late:
+            raise ServiceRequestTimeoutError(str(late)) from None
 
 
 def open_azure_vault(

@@ -83,6 +83,21 @@ def time_budget(seconds: float) -> Iterator[None]:
         _clock.deadline = outer
 
 
+@contextmanager
+def turn_of(lock: threading.Lock) -> Iterator[None]:
+    """Hold a lock around a call, so that of many threads one makes it; wait no longer than this unit has time (R-13).
+
+    Raises:
+        TimeoutError: the time was over first.
+    """
+    if not lock.acquire(timeout=max(_remaining_seconds(), 0.0)):
+        raise TimeoutError("another thread waits for the same answer, and none came in time")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Pace(Protocol):
     """Decides when a request of this thread may leave, and learns what was answered; ``portal.runs.pacing``."""
 

@@ -25,6 +25,7 @@ from portal.runs.executor import Ending, Executor, Listener, Progress
 from portal.runs.kinds import Kind, Outcome
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
+from portal.runs.pool import give_long_turns
 
 # R-33
 EXIT_SOME_FAILED = 1
@@ -194,6 +195,7 @@ def foreground(
     processes: int = 1,
 ) -> int:
     """Work a run in this process and its helpers, and return the command's exit code (R-28, R-33)."""
+    give_long_turns()
     own, *others = crews.shares(concurrency or run.concurrency, processes)
     crew = crews.Crew(run, others)
     if out.isatty() and not as_json:
@@ -213,7 +215,7 @@ def _work(run: Run, listener: Listener, concurrency: int, crew: crews.Crew) -> t
             ending = executor.work()
         finally:
             crew.disband()
-            together.progressed(executor.progress())
+        together.progressed(executor.progress())  # with the last words of the helpers
     return ending, received[0] if received else 0
 
 

@@ -177,10 +177,15 @@ def _help(run_id: int, size: int, processes: int, pipe: Connection, command: int
     """Work a run beside the command that forked this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the command says what it means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        _work(Run.objects.get(pk=run_id), size, processes, pipe, command)
+    except Exception:  # nothing is lost with a helper; the command goes on
+        log.exception("a helper of run %s ended; others go on with its work", run_id)
+
+
+def _work(run: Run, size: int, processes: int, pipe: Connection, command: int) -> None:
     teller = _Teller(pipe, command)
-    executor = teller.executor = Executor(
-        Run.objects.get(pk=run_id), concurrency=size, listener=teller, processes=processes
-    )
+    executor = teller.executor = Executor(run, concurrency=size, listener=teller, processes=processes)
     executor.prepare()
     while not pipe.poll(_LOOK_SECONDS):
         if os.getppid() != command:
@@ -191,10 +196,7 @@ def _help(run_id: int, size: int, processes: int, pipe: Connection, command: int
         executor.stop()
 
     signal.signal(signal.SIGTERM, stop)
-    try:
-        executor.work(proven=True)
-    except Exception:
-        log.exception("a helper of run %s ended; others go on with its work", run_id)
+    executor.work(proven=True)
     teller.progressed(executor.progress())
 
 

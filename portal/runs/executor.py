@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +44,6 @@ _RETRIES_FREE = 10
 _FLUSH_SECONDS = 0.25  # so long a result may lie in memory: what a kill there costs is worked twice
 _READY = 0.5  # units that lie ready for each thread, so that none waits while this one writes
 _IDLE_SECONDS = 0.5
-_TURN_SECONDS = 0.05  # of a thread: nobody here needs the interpreter sooner, and changing over costs time
 STOP_SECONDS = 30.0  # R-28
 _RECONNECT_SECONDS = 90.0  # R-36
 
@@ -141,7 +139,9 @@ class Executor:
         self._finished: list[tuple[Held, Outcome]] = []
         self._returned: list[tuple[Held, float]] = []  # not worked, with the seconds until it may be tried
         self._oldest_result: float | None = None
-        self._startable = self._chores = self._taken = 0
+        self._startable = self._chores = 0
+        self._left: int | None = None  # units that nobody had taken at the last look, None before the first
+        self._taken = 0  # of them, by this executor
         self._settled: list[Any] = []
         self._drained = False  # whether the last look for items found none
         self._unsure = False  # whether a commit may have happened whose answer was lost
@@ -202,8 +202,6 @@ class Executor:
             DatabaseError: the database stayed away for longer than a restart takes; the lease tells others.
         """
         self._row = service.enter(self.run, LEASE)
-        turn = sys.getswitchinterval()
-        sys.setswitchinterval(_TURN_SECONDS)
         self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, threads=self._size)
         try:
             self._beat()
@@ -223,7 +221,6 @@ class Executor:
         finally:
             self._stopping = True
             self._pool.close()
-            sys.setswitchinterval(turn)
             self._steadily(lambda: service.leave(self._row))
 
     # --- the loop -------------------------------------------------------------------------------------------------
@@ -326,7 +323,8 @@ class Executor:
         keep, batch = self._size, min(max(4 * self._size, 20), 400)
         if self._pacer.executors > 1:
             # Near the end nobody keeps what another would be done with sooner. The others took about as much.
-            left = self.run.total - self._done_before - self._pacer.executors * self._taken
+            left = self.run.total - self._done_before if self._left is None else self._left
+            left -= self._pacer.executors * self._taken
             part = max(left // (2 * self._pacer.executors), self._size // 8, 1)
             keep, batch = min(keep, part), min(batch, part)
         full = self._startable >= keep or len(self._waiting) >= 4 * self._size
@@ -628,6 +626,8 @@ class Executor:
             self.run.refresh_from_db()
             living = ExecutorRow.objects.living().filter(run_id=self.run.pk).count()
             self._pacer.executors = max(living, self._processes)
+            if self._pacer.executors > 1 and self.run.listed_at is not None:
+                self._left, self._taken = self.run.items.filter(state="waiting").count(), 0
 
         self._steadily(beat)
 

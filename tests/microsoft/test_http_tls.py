@@ -134,6 +134,42 @@ def test_a_good_answer_comes_over_tls_and_the_connection_is_kept(
         session.close()
 
 
+@pytest.mark.req("R-13")
+def test_a_kept_connection_has_the_whole_time_again_after_a_call_that_had_little(
+    session: GuardedSession, context: ssl.SSLContext
+) -> None:
+    def answer(connection: Connection, closing: threading.Event) -> None:
+        for seconds in (0.0, 2 * SECONDS):
+            read_request(connection)
+            closing.wait(seconds)
+            connection.sendall(good_answer(b"{}"))
+
+    with tls_server(context, answer) as server:
+        with time_budget(SECONDS):
+            call(session, server)
+        assert call(session, server) == {}
+        assert server.connections == 1
+        session.close()
+
+
+def test_the_limit_of_a_kept_connection_is_not_set_anew_for_each_call(
+    session: GuardedSession, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: list[float | None] = []
+    before = ssl.SSLSocket.settimeout
+
+    def noted(self: ssl.SSLSocket, value: float | None) -> None:
+        changes.append(value)
+        before(self, value)
+
+    with tls_server(context, answering(good_answer(b"{}"))) as server:
+        call(session, server)
+        monkeypatch.setattr(ssl.SSLSocket, "settimeout", noted, raising=False)
+        call(session, server)
+        assert changes == []
+        session.close()
+
+
 # --- time ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand
 from django.db import Error, close_old_connections, connection
 
 from portal.runs import schedule, tasks
+from portal.runs.pool import give_long_turns
 
 TICK_SECONDS = 5.0
 
@@ -34,6 +35,7 @@ class Command(BaseCommand):
             self._hand_out()
         if not options["no_schedule"]:
             threading.Thread(target=self._hand_out, name="schedule", daemon=True).start()
+        give_long_turns()
         on_worker_stop(lambda process: tasks.stop_all())
         call_command("dj_queue", mode="async", skip_recurring=True)
 
