@@ -31,9 +31,10 @@ from consent.proof import ConsentTools
 from consent.tokens import Audience, TokenService
 from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
 from consent.vault.pace import Pace
+from portal.microsoft.api import RetryPolicy
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.errors import Unreachable
-from portal.microsoft.http import GuardedSession, RetryPolicy, turn_of
+from portal.microsoft.http import GuardedSession, turn_of
 from portal.microsoft.identifiers import CorrelationId, parse_tenant_id
 from portal.microsoft.secret import Secret
 from tenants.gdap import GdapClient

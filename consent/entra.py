@@ -24,10 +24,11 @@ import requests
 import urllib3
 
 from consent.credentials import ClientCredential
+from portal.microsoft.api import DEFAULT_RETRY_AFTER_SECONDS, parse_json
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose_token_error, named_token_lifetime
 from portal.microsoft.errors import NotFound, NotSent, RemoteError, Throttled, UnexpectedResponse, Unreachable
-from portal.microsoft.http import DEFAULT_RETRY_AFTER_SECONDS, nothing_was_sent, parse_json, retry_after_seconds
+from portal.microsoft.http import nothing_was_sent, retry_after_seconds
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_domain, parse_tenant_id
 from portal.microsoft.secret import Secret
 

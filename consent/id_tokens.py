@@ -19,9 +19,9 @@ import jwt
 import requests
 
 from consent.entra import SERVICE, MetadataCache, get_document
+from portal.microsoft.api import parse_json
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.errors import UnexpectedResponse
-from portal.microsoft.http import parse_json
 from portal.microsoft.identifiers import (
     ApplicationId,
     InvalidIdentifier,

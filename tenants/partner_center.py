@@ -12,10 +12,7 @@ from typing import Any
 
 from requests import Response
 
-from portal.microsoft.http import (
-    ApiClient,
-    JsonResponse,
-)
+from portal.microsoft.api import ApiClient, JsonResponse
 from portal.microsoft.identifiers import InvalidIdentifier, RequestId, TenantId, new_request_id, parse_tenant_id
 
 PAGE_SIZE = 500

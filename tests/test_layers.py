@@ -92,7 +92,16 @@ def test_the_ground_floor_knows_no_django(path: Path) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_models_and_querysets_speak_no_http(name: str) -> None:
-    network = ("requests", "urllib3", "msal", "azure", "portal.microsoft.http", "consent.clients", "consent.entra")
+    network = (
+        "requests",
+        "urllib3",
+        "msal",
+        "azure",
+        "portal.microsoft.http",
+        "portal.microsoft.api",
+        "consent.clients",
+        "consent.entra",
+    )
     assert [target for target in imports(ROOT / name) if any(is_in(target, bad) for bad in network)] == []
 
 

@@ -14,7 +14,7 @@ from tests.test_layers import ROOT, module_name, modules
 # Modules that may look into a Secret, and why (S-31). Everything else passes it on unread.
 MAY_REVEAL = {
     "portal.microsoft.secret": "the type itself: comparing, measuring and fingerprinting",
-    "portal.microsoft.http": "the bearer header of a call",
+    "portal.microsoft.api": "the bearer header of a call",
     "portal.celery": "the broker's address, for Celery",
     "consent.entra": "form fields of the token endpoint",
     "consent.credentials": "the application's own credential, for MSAL",

@@ -8,7 +8,7 @@ from typing import Any
 
 from requests import Response
 
-from portal.microsoft.http import ApiClient, JsonResponse
+from portal.microsoft.api import ApiClient, JsonResponse
 
 _CHALLENGE = re.compile(r'\berror\s*=\s*"insufficient_claims"', re.IGNORECASE)
 

@@ -21,8 +21,9 @@ from rich.text import Text
 from portal.audit.trail import Actor
 from portal.runs import crew as crews
 from portal.runs import service
-from portal.runs.executor import Ending, Executor, Listener, Progress
+from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome
+from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from portal.runs.pool import give_long_turns

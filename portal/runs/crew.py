@@ -22,8 +22,9 @@ from types import FrameType
 
 from django.db import connections
 
-from portal.runs.executor import STOP_SECONDS, Executor, Listener, Progress
+from portal.runs.executor import STOP_SECONDS, Executor
 from portal.runs.kinds import Outcome
+from portal.runs.listening import Listener, Progress
 from portal.runs.models import Run, RunItem
 
 log = logging.getLogger(__name__)

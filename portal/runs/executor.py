@@ -12,10 +12,8 @@ import math
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -28,6 +26,7 @@ from portal.microsoft.http import time_budget
 from portal.runs import service, waves
 from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome, kind_named
 from portal.runs.limits import pacer_for
+from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from portal.runs.pacing import Halted, Place
@@ -48,18 +47,6 @@ STOP_SECONDS = 30.0  # R-28
 _RECONNECT_SECONDS = 90.0  # R-36
 
 
-class Ending(StrEnum):
-    """Why an executor ended."""
-
-    DONE = "done"
-    PAUSED = "paused"
-    CANCELLED = "cancelled"
-    STOPPED = "stopped"
-    INTERRUPTED = "interrupted"
-    LOST = "lost"
-    """Others took over what this executor held, because it did not renew its lease in time."""
-
-
 class LeaseLost(Exception):
     """This executor was declared dead; nothing of it is written any more."""
 
@@ -70,38 +57,6 @@ class Held:
 
     item: RunItem
     subject: Any
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands, as this executor sees it. Cheap: no query."""
-
-    total: int
-    done: int
-    running: int
-    classes: Counter[str]
-    rate: float
-    """Units a second of this executor, lately."""
-    slowest: Mapping[str, float]
-    """Mean seconds of a call, by service."""
-    throttled: int
-
-    @property
-    def seconds_left(self) -> float | None:
-        return (self.total - self.done) / self.rate if self.rate > 0 else None
-
-
-class Listener:
-    """Hears what happens; the default hears nothing."""
-
-    def proven(self) -> None:
-        """A first unit showed that we ourselves are well, so others may join."""
-
-    def finished(self, item: RunItem, outcome: Outcome) -> None:
-        """One unit has its result, and it is committed."""
-
-    def progressed(self, progress: Progress) -> None:
-        """Time passed; called a few times a second."""
 
 
 class Executor:
@@ -559,8 +514,7 @@ class Executor:
             self._renew()
             mine = {held.item.pk for held, _ in final}
             if self._unsure:  # a commit whose answer was lost must not be written twice
-                held_now = RunItem.objects.filter(executor_id=self._row.pk, state="working", pk__in=mine)
-                mine = set(held_now.values_list("pk", flat=True))
+                mine = set(RunItem.objects.held_by(self._row.pk).filter(pk__in=mine).values_list("pk", flat=True))
             done = [
                 Done(key=held.item.key, subject=held.subject, outcome=outcome)
                 for held, outcome in final
@@ -569,50 +523,16 @@ class Executor:
             worked = [each for each in done if each.subject is not None]
             if worked:
                 self.kind.write(worked, self._context)
-            self._write_items(final)
-            self._put_back(pending, attempts=0)
-            self._put_back(back)
-            self._put_back(returned, attempts=F("attempts") - 1)
+            held = RunItem.objects.held_by(self._row.pk)
+            held.finish([(each.item.pk, outcome) for each, outcome in final])
+            held.put_back([(each.item.pk, wait) for each, wait in pending], attempts=0)
+            held.put_back([(each.item.pk, wait) for each, wait in back])
+            held.put_back([(each.item.pk, wait) for each, wait in returned], attempts=F("attempts") - 1)
             if without := [held.subject for held, _ in (*pending, *back, *returned) if held.subject is not None]:
                 self.kind.release(without, self._context)
         self._unsure = False
         self._lease_held()
         return {held.item.pk for held, _ in final if held.item.pk in mine and held.subject is not None}
-
-    def _write_items(self, final: Sequence[tuple[Held, Outcome]]) -> None:
-        """One statement for all units with the same words."""
-        alike: dict[tuple[Any, ...], list[int]] = {}
-        for held, outcome in final:
-            words = (
-                outcome.failure_class[:24],
-                outcome.systemic,
-                outcome.message[:400],
-                outcome.owner[:10],
-                outcome.code[:60],
-            )
-            alike.setdefault(words, []).append(held.item.pk)
-        mine = RunItem.objects.filter(executor_id=self._row.pk, state="working")
-        for (failure_class, systemic, message, owner, code), keys in alike.items():
-            mine.filter(pk__in=keys).update(
-                state="done",
-                failure_class=failure_class,
-                systemic=systemic,
-                message=message,
-                owner=owner,
-                code=code,
-                finished_at=Now(),
-            )
-
-    def _put_back(self, back: Sequence[tuple[Held, float]], **columns: Any) -> None:
-        """Let these come again later; one statement for all with the same wait, in whole seconds."""
-        alike: dict[int, list[int]] = {}
-        for held, wait in back:
-            alike.setdefault(math.ceil(wait), []).append(held.item.pk)
-        mine = RunItem.objects.filter(executor_id=self._row.pk, state="working")
-        for seconds, keys in alike.items():
-            mine.filter(pk__in=keys).update(
-                state="waiting", executor_id=None, not_before=Now() + timedelta(seconds=seconds), **columns
-            )
 
     # --- lease and database ---------------------------------------------------------------------------------------
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
-if TYPE_CHECKING:
-    pass
+from portal.runs.kinds import Outcome
 
 LEASE = timedelta(seconds=15)
 HEARTBEAT_SECONDS = 5.0  # a lease ends after two of them were missed (R-27)
@@ -68,6 +68,43 @@ class RunItemQuerySet(models.QuerySet["portal.runs.models.RunItem"]):
             .filter(pk__in=keys)
             .update(state="working", executor_id=executor_id, attempts=F("attempts") + 1, not_before=None)
         )
+
+    def held_by(self, executor_id: int) -> RunItemQuerySet:
+        """Items that this executor works."""
+        return self.filter(executor_id=executor_id, state="working")
+
+    def finish(self, results: Sequence[tuple[int, Outcome]]) -> None:
+        """Give items their results; one statement for all with the same words."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for key, outcome in results:
+            words = (
+                outcome.failure_class[:24],
+                outcome.systemic,
+                outcome.message[:400],
+                outcome.owner[:10],
+                outcome.code[:60],
+            )
+            alike.setdefault(words, []).append(key)
+        for (failure_class, systemic, message, owner, code), keys in alike.items():
+            self.filter(pk__in=keys).update(
+                state="done",
+                failure_class=failure_class,
+                systemic=systemic,
+                message=message,
+                owner=owner,
+                code=code,
+                finished_at=Now(),
+            )
+
+    def put_back(self, waits: Sequence[tuple[int, float]], **columns: Any) -> None:
+        """Let items come again after so many seconds; one statement for all with the same wait, in whole seconds."""
+        alike: dict[int, list[int]] = {}
+        for key, wait in waits:
+            alike.setdefault(math.ceil(wait), []).append(key)
+        for seconds, keys in alike.items():
+            self.filter(pk__in=keys).update(
+                state="waiting", executor_id=None, not_before=Now() + timedelta(seconds=seconds), **columns
+            )
 
     def give_back(self) -> int:
         """Let others take these items again."""

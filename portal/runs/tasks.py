@@ -11,7 +11,8 @@ import threading
 from django.db import transaction
 from django.tasks import task
 
-from portal.runs.executor import Ending, Executor
+from portal.runs.executor import Executor
+from portal.runs.listening import Ending
 from portal.runs.models import Run
 
 SLICE_SECONDS = 900.0  # then a worker gives other runs their turn

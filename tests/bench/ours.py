@@ -30,7 +30,8 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
 
     from portal.runs import service
     from portal.runs.crew import Crew, Gathering, shares
-    from portal.runs.executor import Executor, Listener
+    from portal.runs.executor import Executor
+    from portal.runs.listening import Listener
     from portal.runs.models import Run
     from tests.bench.town import peak_memory
 

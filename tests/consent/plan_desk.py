@@ -10,7 +10,8 @@ from consent.models import ApplicationGrant, ConsentPlan, ConsentPlanItem
 from consent.plan_runs import start_apply
 from consent.plans import make_plan
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
-from portal.runs.executor import Executor, Listener, Progress
+from portal.runs.executor import Executor
+from portal.runs.listening import Listener, Progress
 from portal.runs.models import Run, RunItem
 from portal.sandbox import scenarios
 from portal.sandbox.world import known_id

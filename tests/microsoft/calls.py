@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
+from portal.microsoft.api import ApiClient, JsonResponse
 from portal.microsoft.errors import RemoteError
-from portal.microsoft.http import (
-    ApiClient,
-    JsonResponse,
-)
 from portal.microsoft.identifiers import CorrelationId
 
 BASE = "https://graph.microsoft.com"

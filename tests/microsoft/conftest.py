@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 import responses
 
+from portal.microsoft.api import ApiClient, RetryPolicy
 from portal.microsoft.breakers import Breakers
 from portal.microsoft.clouds import GLOBAL
-from portal.microsoft.http import ApiClient, GuardedSession, RetryPolicy
+from portal.microsoft.http import GuardedSession
 from portal.microsoft.secret import Secret
 from tests.microsoft.calls import BASE, CORRELATION, TOKEN, Waits
 

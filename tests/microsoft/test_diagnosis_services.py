@@ -23,6 +23,7 @@ from consent.vault.base import NameBlocked, SecretDisabled, SecretTooLarge, Vaul
 from consent.vault.keys import KeyRing
 from consent.vault.local import LocalVault
 from portal.microsoft import errors
+from portal.microsoft.api import RetryPolicy
 from portal.microsoft.clouds import GLOBAL
 from portal.microsoft.diagnosis import (
     FailureClass,
@@ -34,7 +35,7 @@ from portal.microsoft.diagnosis import (
     services,
 )
 from portal.microsoft.errors import NotSent, RemoteError
-from portal.microsoft.http import GuardedSession, RetryPolicy
+from portal.microsoft.http import GuardedSession
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.partner_center import PartnerCenterClient

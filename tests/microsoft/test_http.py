@@ -15,18 +15,12 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.microsoft import errors, http
+from portal.microsoft import api, errors, http
+from portal.microsoft.api import ApiClient, RetryPolicy
 from portal.microsoft.diagnosis import FailureClass, diagnose
 from portal.microsoft.errors import RemoteError, Throttled, UnexpectedResponse, Unreachable
 from portal.microsoft.graph import GraphApi
-from portal.microsoft.http import (
-    ApiClient,
-    DestinationRefused,
-    GuardedSession,
-    RetryPolicy,
-    retry_after_seconds,
-    time_budget,
-)
+from portal.microsoft.http import DestinationRefused, GuardedSession, retry_after_seconds, time_budget
 from portal.microsoft.secret import Secret
 from tests.microsoft.calls import BASE, CORRELATION, PRIVATE, TOKEN, URL, Waits, failure, read
 
@@ -555,7 +549,7 @@ def test_a_list_that_repeats_a_page_is_given_up_at_once(wire: responses.Requests
 def test_a_list_without_end_is_given_up(
     wire: responses.RequestsMock, graph: GraphApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "MAX_PAGES", 5)
+    monkeypatch.setattr(api, "MAX_PAGES", 5)
     for number in range(10):
         link = f"{URL}?page={number + 1}"
         wire.get(f"{URL}?page={number}" if number else URL, json={"value": [{}], "@odata.nextLink": link})

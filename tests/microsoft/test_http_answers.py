@@ -15,14 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.microsoft import errors
+from portal.microsoft.api import ApiClient, RetryPolicy, parse_json
 from portal.microsoft.diagnosis import FailureClass, diagnose
 from portal.microsoft.errors import RemoteError, UnexpectedResponse
-from portal.microsoft.http import (
-    ApiClient,
-    GuardedSession,
-    RetryPolicy,
-    parse_json,
-)
+from portal.microsoft.http import GuardedSession
 from portal.microsoft.secret import Secret
 from tests.microsoft.calls import BASE, CORRELATION, TOKEN, URL, Waits, check_text, failure, read
 

@@ -20,8 +20,9 @@ import pytest
 import requests
 
 from portal.microsoft import http
+from portal.microsoft.api import ApiClient, RetryPolicy
 from portal.microsoft.errors import RemoteError, UnexpectedResponse, Unreachable
-from portal.microsoft.http import ApiClient, GuardedSession, RetryPolicy, time_budget
+from portal.microsoft.http import GuardedSession, time_budget
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from tests.microsoft.tls_server import (

@@ -17,7 +17,8 @@ from consent.token_checks import TOKEN_CHECK
 from consent.vault.base import SecretName, SecretVersion
 from portal.microsoft.http import GuardedSession
 from portal.runs import service
-from portal.runs.executor import Ending, Executor
+from portal.runs.executor import Executor
+from portal.runs.listening import Ending
 from portal.runs.models import RunItem
 from tenants.models import PartnerTenant
 from tests import builders

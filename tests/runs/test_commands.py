@@ -17,7 +17,7 @@ from rich.live import Live
 from consent.models import PartnerConsent
 from portal.runs import service
 from portal.runs.console import Bar
-from portal.runs.executor import Progress
+from portal.runs.listening import Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from portal.sandbox.world import Refusal

@@ -14,8 +14,9 @@ from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.runs import service
-from portal.runs.executor import Ending, Executor, Listener, Progress
+from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome
+from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from tests import builders

@@ -19,8 +19,9 @@ from portal.audit.trail import first_broken_sequence
 from portal.incidents.models import Incident
 from portal.microsoft.errors import Unreachable
 from portal.runs import kinds, service
-from portal.runs.executor import Ending, Executor, Listener
+from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome
+from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
 from portal.sandbox.world import Fault, Refusal
 from tenants.models import PartnerTenant

@@ -6,8 +6,9 @@ import pytest
 
 from portal.incidents.models import Incident
 from portal.runs import service, waves
-from portal.runs.executor import Ending, Executor, Listener, Progress
+from portal.runs.executor import Executor
 from portal.runs.kinds import GONE, SKIPPED, Kind, Outcome, Unit
+from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Run, RunItem
 from tests import builders
 from tests.runs.work import GOOD, THEIRS, Work, classes

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from portal.runs import service
-from portal.runs.executor import Ending, Executor, Listener
+from portal.runs.executor import Executor
 from portal.runs.kinds import Context, Done, Kind, Outcome, Unit, register
+from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTag
 from tests import builders

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from portal.microsoft.api import ApiClient, RetryPolicy
 from portal.microsoft.clouds import get_cloud
-from portal.microsoft.http import ApiClient, GuardedSession, RetryPolicy
+from portal.microsoft.http import GuardedSession
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 
