@@ -14,7 +14,8 @@ from django.db import connection
 from portal.runs.models import RateBucket
 
 LOWEST_SHARE = 0.1  # of the nominal rate; lower would stand still
-_LOWER_BY = 0.7  # while no rate is known that the service takes
+_BELOW = 0.95  # of what the service took until it complained; and of the rate, whatever it took
+_LOWER_AT_MOST = 0.4  # by one complaint: what was taken in a moment may say little
 _RAISE_BY = 1.05  # at least; half of the way to what was refused if that is more
 _PATIENCE, _LONGEST_PATIENCE = 10.0, 120.0  # seconds; twice as long after each try that was refused
 _ONE_MOMENT = 1.0  # seconds in which 64 refusals are one complaint
@@ -53,22 +54,27 @@ def take(name: str, nominal: float, calls: int) -> Grant:
     return Grant(calls, max(ahead - calls / current, 0.0), current)
 
 
-def complain(name: str, hold_seconds: float) -> None:
+def complain(name: str, hold_seconds: float, taken: float) -> None:
     """Slow this limit down for everybody after a 429, and let nothing leave for ``hold_seconds``.
 
-    A higher rate that was only tried is taken back to the one that was good; trying waits longer the next time. Times
-    that were handed out before are given up by whoever complains, so the next ones begin right after the hold.
+    The new rate is a little less than what the service took. A higher one that was only tried is taken back to the one
+    that was good; trying waits longer the next time. Times that were handed out before are given up by whoever
+    complains, so the next ones begin right after the hold.
+
+    Args:
+        taken: calls a second of all processes that the service answered until it began to refuse.
     """
     table = connection.ops.quote_name(RateBucket._meta.db_table)
     now, greatest, least = _words()
     is_new = f"({now} - refused_at > {_ONE_MOMENT})"
     was_tried = "(good_rate > 0 AND good_rate < rate)"
-    lower = f"{greatest}(nominal * {LOWEST_SHARE}, rate * {_LOWER_BY})"
+    wanted = f"{greatest}(rate * {_LOWER_AT_MOST}, {least}(rate, {taken:f}) * {_BELOW})"
+    lower = f"{greatest}(nominal * {LOWEST_SHARE}, {wanted})"
     columns = {
         "rate": f"CASE WHEN {was_tried} THEN good_rate ELSE {lower} END",
         "patience": f"CASE WHEN {was_tried} THEN {least}({_LONGEST_PATIENCE}, patience * 2) ELSE {_PATIENCE} END",
         "good_rate": f"CASE WHEN {was_tried} THEN good_rate ELSE 0 END",
-        "refused_rate": "rate",
+        "refused_rate": f"CASE WHEN {was_tried} THEN rate ELSE {least}(rate, {greatest}({taken:f}, {lower})) END",
         "refused_at": now,
         "changed_at": now,
     }

@@ -26,6 +26,8 @@ HORIZON_SECONDS = 0.5  # so far ahead an executor takes times; what it does not 
 _REMEMBERED_GROUPS = 2_000
 # Half of the latest answers refused, of three partners or of all that asked: it is not they, it is the application.
 _LATEST, _REFUSED_SHARE, _REFUSED_PARTNERS = 20, 0.5, 3
+_SAVED_AFTER_REFUSAL = 0.05  # seconds: below a limit that the service counts, a burst is what it refuses
+_LONGEST_WINDOW, _MOST_TAKEN = 60.0, 10_000  # what is remembered of answers that were no refusals
 _RESERVE_SECONDS = 35.0  # of a unit's time: enough for one more call after a wait
 
 
@@ -77,20 +79,33 @@ class _Limit:
     waiting: int = 0
     unused: int = 0  # times that passed since then without a call
     held_until: float = 0.0
-    latest: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_LATEST))
-    """Partner, and whether it was refused."""
-    to_report: float | None = None
+    latest: deque[tuple[int, float | None]] = field(default_factory=lambda: deque(maxlen=_LATEST))
+    """Partner, and when it was refused if it was."""
+    taken: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_TAKEN))
+    """When answers came that were no refusals."""
+    to_report: tuple[float, float] | None = None
+    """Seconds to hold, and calls a second that were taken until then."""
 
     def is_refused(self) -> bool:
         """Tell whether the service refuses the application, and not one partner."""
-        refused = [group for group, was_refused in self.latest if was_refused]
+        refused = [group for group, refused_at in self.latest if refused_at is not None]
         asking = {group for group, _ in self.latest}
         return len(refused) >= max(_REFUSED_PARTNERS, len(self.latest) * _REFUSED_SHARE) and len(set(refused)) >= min(
             _REFUSED_PARTNERS, len(asking)
         )
 
+    def taken_before(self, hold: float) -> float:
+        """Return how many calls a second the service took until it began to refuse.
+
+        A service that counts by the minute asks to wait for about a minute, so the wait says how far to look back.
+        """
+        began = min(refused_at for _, refused_at in self.latest if refused_at is not None)
+        window = min(max(hold, 1.0), _LONGEST_WINDOW)
+        return sum(began - window < at <= began for at in self.taken) / window
+
     def forget_the_past(self, now: float) -> None:
-        while self.times and self.times[0] < now - self.saved_seconds:
+        saved = self.saved_seconds if self.rate >= self.nominal else min(self.saved_seconds, _SAVED_AFTER_REFUSAL)
+        while self.times and self.times[0] < now - saved:
             self.times.popleft()
             self.unused += 1
 
@@ -206,18 +221,21 @@ class Pacer:
             latency.calls += 1
             latency.seconds += seconds
             limit = self._limit(rule, place)
-            limit.latest.append((place.group, status == 429))
+            now = time.monotonic()
+            limit.latest.append((place.group, now if status == 429 else None))
             if status != 429:
+                limit.taken.append(now)
                 return
             latency.throttled += 1
-            now = time.monotonic()
             hold = retry_after if retry_after is not None else 10.0
             self._share(place.group, rule.name, now).held_until = now + hold
             if limit.is_refused():
+                taken = limit.taken_before(hold) * self.executors  # the others of this run were answered about as much
                 limit.latest.clear()
                 limit.held_until = max(limit.held_until, now + hold)
                 limit.times.clear()
-                limit.to_report = max(limit.to_report or 0.0, hold)
+                longest = max(hold, limit.to_report[0]) if limit.to_report else hold
+                limit.to_report = longest, limit.to_report[1] if limit.to_report else taken
                 self._thirsty()
 
     def _wait_share(self, group: int, service: str) -> None:
@@ -324,8 +342,8 @@ class Pacer:
             limits = list(self._limits.values())
         for limit in limits:
             if limit.to_report is not None:
-                hold, limit.to_report = limit.to_report, None
-                buckets.complain(limit.name, hold)
+                report, limit.to_report = limit.to_report, None
+                buckets.complain(limit.name, *report)
             with self._lock:
                 if limit.held_until > now:
                     continue

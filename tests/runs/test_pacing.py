@@ -72,41 +72,60 @@ def test_eight_processes_at_once_never_get_the_same_time() -> None:
 @pytest.mark.django_db
 def test_a_complaint_lowers_the_rate_for_everybody_and_it_comes_back_step_by_step() -> None:
     buckets.take("graph", 100, 1)
-    buckets.complain("graph", 3.0)
-    buckets.complain("graph", 3.0)  # of the same moment: one complaint
+    buckets.complain("graph", 3.0, 80.0)
+    buckets.complain("graph", 3.0, 20.0)  # of the same moment: one complaint
     held = buckets.take("graph", 100, 1)
-    assert held.rate == pytest.approx(70)
+    assert held.rate == pytest.approx(76)  # a little less than what the service took
     assert held.delay == pytest.approx(3.0, abs=0.2)
 
-    for expected in (85, 92.5, 97.125, 100, 100):  # half of the way to what was refused, and at least 5 %
+    for expected in (79.8, 83.79, 87.98, 92.38, 97.0, 100, 100):
         RateBucket.objects.update(changed_at=0.0)
-        assert buckets.take("graph", 100, 1).rate == pytest.approx(expected)
+        assert buckets.take("graph", 100, 1).rate == pytest.approx(expected, abs=0.01)
     for _ in range(20):
         RateBucket.objects.update(refused_at=0.0, good_rate=0.0)
-        buckets.complain("graph", 0.0)
+        buckets.complain("graph", 0.0, 0.0)
     assert RateBucket.objects.get().rate == pytest.approx(10)
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("taken", "rate", "first_try"),
+    [
+        (60.0, 57.0, 59.85),
+        (10.0, 40.0, 42.0),  # little was taken in a moment: no limit yet, so not lower than two fifths
+        (130.0, 95.0, 99.75),  # answers to what was sent before
+    ],
+)
+def test_what_the_service_took_says_how_fast_it_goes_on(taken: float, rate: float, first_try: float) -> None:
+    buckets.take("graph", 100, 1)
+    buckets.complain("graph", 0.0, taken)
+    assert RateBucket.objects.get().rate == pytest.approx(rate)
+    RateBucket.objects.update(changed_at=0.0)
+    assert buckets.take("graph", 100, 1).rate == pytest.approx(first_try)
 
 
 @pytest.mark.req("R-22")
 @pytest.mark.django_db
 def test_a_higher_rate_that_is_refused_is_taken_back_and_tried_less_often() -> None:
     buckets.take("graph", 100, 1)
-    buckets.complain("graph", 0.0)
+    buckets.complain("graph", 0.0, 70 / 0.95)
+    RateBucket.objects.update(refused_rate=100.0)  # as when something faster was refused before
     tried = []
     for _ in range(4):
         RateBucket.objects.update(changed_at=0.0)
         tried.append(buckets.take("graph", 100, 1).rate)
         RateBucket.objects.update(refused_at=0.0)
-        buckets.complain("graph", 0.0)
+        buckets.complain("graph", 0.0, 60.0)
         row = RateBucket.objects.get()
         assert [row.rate, row.good_rate] == pytest.approx([70, 70])
     assert tried == pytest.approx([85, 77.5, 73.75, 73.5])
     assert row.patience == 120
     # The rate that was good is refused as well: the limit is another one now.
     RateBucket.objects.update(refused_at=0.0)
-    buckets.complain("graph", 0.0)
+    buckets.complain("graph", 0.0, 50.0)
     row.refresh_from_db()
-    assert [row.rate, row.good_rate, row.patience] == pytest.approx([49, 0, 10])
+    assert [row.rate, row.good_rate, row.patience] == pytest.approx([47.5, 0, 10])
 
 
 @pytest.mark.django_db
@@ -118,9 +137,15 @@ def test_a_changed_setting_counts_at_once() -> None:
 # --- the pacer ----------------------------------------------------------------------------------------------------
 
 
-def pacer(rate: float = 100.0, *, per_group: float = 1000.0, alive: Callable[[], bool] = lambda: True) -> Pacer:
+def pacer(
+    rate: float = 100.0,
+    *,
+    per_group: float = 1000.0,
+    saved_seconds: float = 0.1,
+    alive: Callable[[], bool] = lambda: True,
+) -> Pacer:
     return Pacer(
-        rule_of=lambda netloc, path: Rule(netloc, rate, per_application=False, saved_seconds=0.1),
+        rule_of=lambda netloc, path: Rule(netloc, rate, per_application=False, saved_seconds=saved_seconds),
         per_group=per_group,
         run_rule=None,
         alive=alive,
@@ -183,17 +208,47 @@ def test_a_429_holds_the_partner_and_not_the_others() -> None:
     assert calls(one, 3, group=2) < 0.5
 
 
+def answers(one: Pacer, status: int, number: int, hold: float | None = None) -> None:
+    """Let so many calls of different partners be answered like this."""
+    for group in range(number):
+        with one.unit(Place("app", "global", group)):
+            one.answered("graph", "/", status, hold, 0.1)
+
+
 @pytest.mark.req("R-22")
 @pytest.mark.django_db
-def test_429s_of_several_partners_hold_the_application_and_lower_the_rate_for_all() -> None:
+@pytest.mark.parametrize(
+    ("executors", "hold", "rate"),
+    [
+        (1, 1.0, 57.0),  # 60 in the second before
+        (2, 1.0, 95.0),  # the other one was answered as often, so it was the limit of them all
+        (1, 3.0, 40.0),  # 60 in the three seconds before; no complaint lowers by more
+    ],
+)
+def test_429s_of_several_partners_hold_the_application_and_lower_the_rate_for_all(
+    executors: int, hold: float, rate: float
+) -> None:
     one = pacer(rate=100.0)
+    one.executors = executors
     calls(one, 1)
-    for group in (1, 2, 3):
-        with one.unit(Place("app", "global", group)):
-            one.answered("graph", "/", 429, 1.0, 0.1)
+    answers(one, 200, 60)
+    answers(one, 429, 20, hold)
     assert one.all_held()
     one.replenish()
-    assert RateBucket.objects.get(name="graph").rate == pytest.approx(70)
+    assert RateBucket.objects.get(name="graph").rate == pytest.approx(rate)
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+def test_below_what_a_service_refused_no_time_is_saved_for_a_burst() -> None:
+    one = pacer(rate=50.0, saved_seconds=10.0)
+    calls(one, 1)
+    answers(one, 200, 100)
+    answers(one, 429, 20, 0.0)
+    calls(one, 1)  # now there are times for the next half second
+    time.sleep(0.6)
+    one.replenish()
+    assert calls(one, 10) >= 0.15
 
 
 @pytest.mark.req("R-22")
