@@ -12,8 +12,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
-from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.custody import TokenUnavailable
 from consent.selection import add_partner_selection, scope_of
+from consent.token_versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
 from portal.microsoft.diagnosis import diagnose

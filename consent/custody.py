@@ -6,8 +6,6 @@ on the generation keep a late writer from winning (R-03). Nothing here opens a t
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import time
 import uuid
@@ -16,23 +14,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent import alarms, health
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.token_versions import (
+    NEWEST_IS_NONE,
+    IdentityMismatch,
+    TokenVersions,
+    generation_of,
+    record_id,
+    token_fingerprint,
+)
 from consent.vault.base import (
-    GENERATION_TAG,
     RECORD_TAG,
-    NameBlocked,
     SecretDisabled,
     SecretName,
     SecretVersion,
     StoredSecret,
     Vault,
-    VaultDamaged,
     new_secret_name,
 )
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
@@ -41,29 +43,20 @@ from portal.microsoft.errors import (
     ConsentRequired,
     InteractionRequired,
     MfaRequired,
-    NotFound,
     NotSent,
     RemoteError,
-    UnexpectedResponse,
-    Unreachable,
 )
-from portal.microsoft.http import budget_left, time_budget
+from portal.microsoft.http import time_budget
 from portal.microsoft.identifiers import CorrelationId, ObjectId
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 
 log = logging.getLogger(__name__)
 
-REFRESH_TOKEN_LIFETIME = timedelta(days=90)  # Entra; each redemption starts a new token's 90 days
 LEASE = timedelta(seconds=150)
 _LEASED_SECONDS = 120.0  # for all calls under one lease together, so that it outlasts them (R-03)
 _POLL_SECONDS = 0.1
 _PUT_AWAY_SECONDS = 15.0  # wait of a late writer for whoever was faster
-_WRITE_SECONDS = 60.0  # R-06
-_WRITE_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
-_LONGEST_WAIT = 15.0
-# Answers about the newest version that say for certain that nothing newer waits there to be adopted.
-NEWEST_IS_NONE = (NotFound, VaultDamaged, SecretDisabled)
 BUSY = "This partner's token is being renewed right now; try again in a minute."
 INTERRUPTED = "interrupted_while_saving"  # the row's ``last_code`` after a token was lost (R-01)
 FASTER = "another renewal was faster"
@@ -75,17 +68,6 @@ LOST = (
 
 class TokenUnavailable(Exception):
     """No token may be used: the partner is disabled, never connected, stopped, or busy. Says why in plain words."""
-
-
-class IdentityMismatch(Exception):
-    """The answer belongs to another tenant or account than the pinned one: everything of this partner stops (S-51).
-
-    ``why`` is the word that row and audit trail keep.
-    """
-
-    def __init__(self, text: str, why: str = "") -> None:
-        super().__init__(text)
-        self.why = why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +82,11 @@ class NewConsent:
     checks: list[dict[str, str]]
 
 
-def token_fingerprint(token: Secret) -> str:
-    """Return the fingerprint that the row keeps; the key is outside the database (S-30)."""
-    key = hmac.new(settings.INTEGRITY_KEY.encode(), b"token fingerprint", hashlib.sha256).digest()
-    return token.fingerprint(key)
-
-
 class Custody:
     """Keeps the refresh tokens in use: which one is a partner's, where it is, and who may replace it."""
 
     def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+        self.versions = TokenVersions(vault)
 
     def usable(self, consent_id: int) -> PartnerConsent:
         """Read the row again, immediately before use (S-51, S-53)."""
@@ -142,40 +118,10 @@ class Custody:
     def read(self, consent: PartnerConsent) -> Secret:
         """Read the pointer's version and make sure that it is this record's token (S-51)."""
         try:
-            return self.look_up(consent).value
+            return self.versions.look_up(consent).value
         except IdentityMismatch as mismatch:
             self.stop(consent, mismatch.why, CorrelationId(""))
             raise
-
-    def look_up(self, consent: PartnerConsent) -> StoredSecret:
-        """Read the pointer's version as :meth:`read` does, without the database.
-
-        Raises:
-            IdentityMismatch: it is not the token that this record stored; whoever calls stops the partner.
-            RemoteError: as :meth:`consent.vault.base.Vault.read`.
-        """
-        name = SecretName(consent.secret_name)
-        stored: StoredSecret | None
-        try:
-            stored = self._vault.read(name, SecretVersion(consent.secret_version))
-        except NotFound:
-            # A name that was swapped with another record's holds none of our versions, but that record's tag.
-            try:
-                stored = self._vault.read_newest(name)
-            except SecretDisabled:
-                stored = None
-            if stored is None or stored.tags.get(RECORD_TAG) == record_id(consent):
-                raise
-        self.check_record(consent, stored)
-        return stored
-
-    @staticmethod
-    def check_record(consent: PartnerConsent, stored: StoredSecret) -> None:
-        """Raise IdentityMismatch when this is not the token that the row knows."""
-        if stored.tags.get(RECORD_TAG) != record_id(consent) or not hmac.compare_digest(
-            token_fingerprint(stored.value), consent.fingerprint
-        ):
-            raise IdentityMismatch("the vault's token is not the one that this partner stored", "fingerprint")
 
     def stop(self, consent: PartnerConsent, why: str, correlation_id: CorrelationId) -> None:
         """Stop the partner at once: a swapped record or secret is the worst failure of a vault of many tenants."""
@@ -242,7 +188,7 @@ class Custody:
             if stopped:  # its name may be another record's; nothing under it is touched
                 consent.secret_name = new_secret_name()
             generation = consent.generation + 1
-            name, version = self._write(consent, new.refresh_token, generation)
+            name, version = self.versions.write(consent, new.refresh_token, generation)
             connected = new.mfa is PartnerConsent.Mfa.PROVEN
             with transaction.atomic():
                 now = timezone.now()
@@ -297,7 +243,7 @@ class Custody:
                 else:
                     transaction.set_rollback(True)
             if not won:
-                self._disable(name, version)
+                self.versions.switch_off(name, version)
                 raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was stored.")
             alarms.consented_again(consent)
             if consent.generation and not stopped:
@@ -379,7 +325,7 @@ class Custody:
         generation = consent.generation + 1
         subject = {"partner": consent.partner_id, "consent": consent.pk}
         try:
-            name, version = self._write(consent, refresh_token, generation)
+            name, version = self.versions.write(consent, refresh_token, generation)
         except SecretDisabled:  # before it was read back, another renewal had adopted and replaced it
             self.discarded(consent, FASTER, correlation_id)
             return
@@ -420,7 +366,7 @@ class Custody:
         if saved:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
         elif moved:
-            self._disable(name, version)
+            self.versions.switch_off(name, version)
             self.discarded(consent, "partner disabled", correlation_id)
         else:
             self._put_away(consent, owner, name, version, correlation_id)
@@ -446,49 +392,8 @@ class Custody:
             if row.partner.is_active:
                 row = self.roll_forward(row, new_owner)
             if row.secret_version != version:
-                self._disable(name, version)
+                self.versions.switch_off(name, version)
                 self.discarded(consent, FASTER, correlation_id)
-
-    def _write(self, consent: PartnerConsent, token: Secret, generation: int) -> tuple[SecretName, SecretVersion]:
-        """Write a version and read it back. Returns where it is.
-
-        After an unclear outcome it looks before it writes again (R-09).
-        """
-        name = SecretName(consent.secret_name)
-        until = time.monotonic() + min(_WRITE_SECONDS, budget_left())
-        for attempt, wait in enumerate((*_WRITE_WAITS, None)):
-            try:
-                if attempt and (found := self._find_written(name, token)):
-                    return name, found
-                version = self._vault.write(
-                    name,
-                    token,
-                    tags={RECORD_TAG: record_id(consent), GENERATION_TAG: str(generation)},
-                    expires_at=timezone.now() + REFRESH_TOKEN_LIFETIME,
-                )
-                break
-            except NameBlocked:
-                name = new_secret_name()  # R-10
-            except RemoteError as error:
-                if not error.retryable or wait is None:
-                    raise
-                seconds = min(max(wait, error.retry_after or 0.0), _LONGEST_WAIT)
-                if time.monotonic() + seconds >= until:
-                    raise
-                time.sleep(seconds)
-        else:
-            raise Unreachable("vault", "write token", detail="the vault did not take the token")
-        written = self._vault.read(name, version)
-        if not written.value.same_as(token):
-            raise UnexpectedResponse("vault", "read back token", detail="the vault returned another value")
-        return name, version
-
-    def _find_written(self, name: SecretName, token: Secret) -> SecretVersion | None:
-        try:
-            newest = self._vault.read_newest(name)
-        except (NotFound, VaultDamaged, SecretDisabled):
-            return None
-        return newest.version if newest.value.same_as(token) else None
 
     def _point_to(self, consent: PartnerConsent, owner: str, **columns: object) -> bool:
         """Compare-and-set on generation and lease owner: a late writer cannot win (R-03)."""
@@ -511,7 +416,7 @@ class Custody:
         if consent.replaced_version:
             self._switch_off_replaced(consent, SecretVersion(consent.replaced_version))
         try:
-            newest = self._vault.read_newest(SecretName(consent.secret_name))
+            newest = self.versions.newest(consent)
         except NEWEST_IS_NONE:
             return consent
         except RemoteError as error:
@@ -528,8 +433,8 @@ class Custody:
         # A first consent that was cut off (generation 0) is not adopted: the partner is consenting anew. Nor is what
         # comes too late for a partner that was disconnected (R-12).
         left = consent.state in PartnerConsent.LEFT_STATES
-        if left or consent.generation == 0 or _generation(newest) <= consent.generation:
-            self._disable(newest.name, newest.version)
+        if left or consent.generation == 0 or generation_of(newest) <= consent.generation:
+            self.versions.switch_off(newest.name, newest.version)
             return consent
         return self.adopt(consent, newest, owner)
 
@@ -552,7 +457,7 @@ class Custody:
             adopted = self._point_to(
                 consent,
                 owner,
-                generation=_generation(newer),
+                generation=generation_of(newer),
                 secret_version=newer.version,
                 fingerprint=token_fingerprint(newer.value),
                 stored_at=newer.created_at,
@@ -566,7 +471,7 @@ class Custody:
                     "token.rolled_forward",
                     actor=SYSTEM,
                     subject={"partner": consent.partner_id, "consent": consent.pk},
-                    details={"from": consent.generation, "to": _generation(newer)},
+                    details={"from": consent.generation, "to": generation_of(newer)},
                 )
                 if columns:
                     alarms.consented_again(consent)
@@ -577,19 +482,8 @@ class Custody:
 
     def _switch_off_replaced(self, consent: PartnerConsent, version: SecretVersion) -> None:
         """Switch off the version that the pointer left; until that is done the row remembers it (S-42)."""
-        if self._disable(SecretName(consent.secret_name), version):
+        if self.versions.switch_off(SecretName(consent.secret_name), version):
             PartnerConsent.objects.filter(pk=consent.pk, replaced_version=version).update(replaced_version="")
-
-    def _disable(self, name: SecretName, version: SecretVersion) -> bool:
-        """Switch a version off and tell whether it is. A failure does not affect the token in use."""
-        try:
-            self._vault.disable(name, version)
-        except NotFound:
-            return True
-        except RemoteError as error:
-            log.warning("an old version of a secret is still enabled: %s", error)
-            return False
-        return True
 
     @contextmanager
     def lease(self, consent: PartnerConsent, *, wait_seconds: float = 0.0) -> Iterator[str | None]:
@@ -626,13 +520,3 @@ def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
     refused = error.status is not None and 400 <= error.status < 500
     never_sent = error.service != "entra" or isinstance(error, NotSent)
     return consent.renewal_started_at is None and (refused or never_sent)
-
-
-def record_id(consent: PartnerConsent) -> str:
-    """Return the vault's tag that says whose token it is."""
-    return f"consent-{consent.pk}"
-
-
-def _generation(stored: StoredSecret) -> int:
-    text = stored.tags.get(GENERATION_TAG, "")
-    return int(text) if text.isdecimal() else 0

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from consent import clients
-from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.custody import TokenUnavailable
 from consent.customers import PushRefused, push
 from consent.models import CustomerConsent, PartnerConsent
+from consent.token_versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId

@@ -12,12 +12,13 @@ from typing import Any
 from django.conf import settings
 
 from consent import clients
-from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.custody import TokenUnavailable
 from consent.customers import own_groups
 from consent.health import refresh_partner
 from consent.models import PartnerConsent
 from consent.renewals import Renewals
 from consent.selection import partners_in
+from consent.token_versions import IdentityMismatch
 from consent.tokens import Audience
 from portal.audit.trail import Actor
 from portal.incidents import desk
@@ -131,7 +132,7 @@ def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_
         return service.access_token(consent, audience, correlation_id=correlation_id)
     custody.check_usable(consent)
     try:
-        stored = custody.look_up(consent).value
+        stored = custody.versions.look_up(consent).value
         tenant = consent.partner.tenant
         return service.exchange(consent, audience, tenant, stored, correlation_id).access_token
     except IdentityMismatch as mismatch:

@@ -13,10 +13,11 @@ from django.db.models import Q
 from django.utils import timezone
 
 from consent import clients
-from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, PartnerConsent
 from consent.plan_apply import apply_item, in_between, mark_broken, overtaken, seconds_to_next_look
 from consent.plans import PlanRefused, counts
+from consent.token_versions import IdentityMismatch
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError

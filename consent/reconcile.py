@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from django.apps import apps
 from django.utils import timezone
 
-from consent.custody import Custody, IdentityMismatch, record_id, token_fingerprint
+from consent.custody import Custody
 from consent.differences import REPAIRED, Difference, Kind, ReconcileReport
 from consent.models import PartnerConsent, WaitingToken
+from consent.token_versions import IdentityMismatch, record_id, token_fingerprint
 from consent.vault.base import (
     OUR_NAME,
     Inventory,
@@ -217,7 +218,7 @@ class Reconciler:
         if seen is not None and not seen.damage and not seen.enabled:
             return Kind.DISABLED, ""
         try:
-            self._ask(lambda: self._custody.look_up(consent))
+            self._ask(lambda: self._custody.versions.look_up(consent))
         except IdentityMismatch:
             return Kind.MISMATCH, ""
         except NotFound:

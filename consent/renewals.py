@@ -14,8 +14,9 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from consent.custody import LEASE, NEWEST_IS_NONE, Custody, token_fingerprint
+from consent.custody import LEASE, Custody
 from consent.models import PartnerConsent
+from consent.token_versions import NEWEST_IS_NONE, token_fingerprint
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.microsoft.errors import RemoteError
@@ -73,22 +74,23 @@ class Renewals(Custody):
         Runs no query unless there is something left behind. Returns the row, changed if a version was adopted.
         """
         if consent.replaced_version:  # a crash came before it was switched off
-            self._disable(SecretName(consent.secret_name), SecretVersion(consent.replaced_version))
+            self.versions.switch_off(SecretName(consent.secret_name), SecretVersion(consent.replaced_version))
         try:
-            newest = self._vault.read_newest(SecretName(consent.secret_name))
+            newest = self.versions.newest(consent)
         except RemoteError as error:
             if consent.renewal_started_at is not None and not isinstance(error, NEWEST_IS_NONE):
                 raise
-            return consent, self.look_up(consent).value  # which says what is wrong, if it concerns the version in use
+            # This says what is wrong, if it concerns the version in use.
+            return consent, self.versions.look_up(consent).value
         if newest.version == consent.secret_version:
-            self.check_record(consent, newest)
+            self.versions.check(consent, newest)
             return consent, newest.value
         consent = self.adopt_or_disable(consent, newest, owner)
-        return consent, self.look_up(consent).value
+        return consent, self.versions.look_up(consent).value
 
     def keep(self, consent: PartnerConsent, token: Secret, owner: str, correlation_id: CorrelationId) -> Pointer:
         """Write a rotated token into the vault and read it back. Runs no query. Raises RemoteError."""
-        name, version = self._write(consent, token, consent.generation + 1)
+        name, version = self.versions.write(consent, token, consent.generation + 1)
         return Pointer(
             consent=consent,
             owner=owner,
@@ -149,8 +151,10 @@ class Renewals(Custody):
         No query.
         """
         if won:
-            return self._disable(SecretName(pointer.consent.secret_name), SecretVersion(pointer.consent.secret_version))
-        return self._disable(pointer.name, pointer.version)
+            return self.versions.switch_off(
+                SecretName(pointer.consent.secret_name), SecretVersion(pointer.consent.secret_version)
+            )
+        return self.versions.switch_off(pointer.name, pointer.version)
 
     def forget_replaced(self, pointers: Sequence[Pointer]) -> None:
         """Note that the older versions of these rows are off (S-42); one statement."""

@@ -15,10 +15,11 @@ from django.utils import timezone
 
 from consent import clients
 from consent.checks import Verdict, judge, write_verdicts
-from consent.custody import BUSY, LOST, IdentityMismatch, TokenUnavailable, is_cut_off, spends_nothing
+from consent.custody import BUSY, LOST, TokenUnavailable, is_cut_off, spends_nothing
 from consent.models import PartnerConsent
 from consent.renewals import Pointer, Renewals
 from consent.selection import partners_in
+from consent.token_versions import IdentityMismatch
 from consent.tokens import Audience
 from portal.audit.trail import Entry, record_all
 from portal.audit.trail import Outcome as AuditOutcome
@@ -126,7 +127,7 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
             check.consent = consent
             custody.check_not_lost(consent)
         else:
-            stored = custody.look_up(consent).value
+            stored = custody.versions.look_up(consent).value
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
     except IdentityMismatch as mismatch:
         check.mismatch = mismatch.why

@@ -14,19 +14,11 @@ from enum import StrEnum
 
 from django.utils import timezone
 
-from consent.custody import (
-    BUSY,
-    LOST,
-    Custody,
-    IdentityMismatch,
-    NewConsent,
-    TokenUnavailable,
-    is_cut_off,
-    spends_nothing,
-)
+from consent.custody import BUSY, LOST, Custody, NewConsent, TokenUnavailable, is_cut_off, spends_nothing
 from consent.entra import SERVICE, EntraClient, TokenResponse
 from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.token_versions import IdentityMismatch
 from consent.vault.base import SecretDisabled, Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud

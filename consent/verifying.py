@@ -13,13 +13,14 @@ from typing import Any
 from django.utils import timezone
 
 from consent import clients
-from consent.custody import IdentityMismatch, TokenUnavailable
+from consent.custody import TokenUnavailable
 from consent.customer_models import ChangedBy, CustomerConsent
 from consent.customer_selection import consents_in
 from consent.customers import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
 from consent.models import PartnerConsent
 from consent.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
 from consent.observations import write as write_readings
+from consent.token_versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId

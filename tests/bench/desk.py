@@ -63,8 +63,8 @@ def _fill(town: Town) -> None:
     from django.utils import timezone
 
     from consent import clients, rotation
-    from consent.custody import token_fingerprint
     from consent.models import ApplicationRegistration, PartnerConsent
+    from consent.token_versions import token_fingerprint
     from portal.audit.trail import Actor
     from portal.microsoft.secret import Secret
     from tenants.models import PartnerTenant

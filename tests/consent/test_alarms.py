@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from consent import alarms, approvals, clients
-from consent.custody import IdentityMismatch
 from consent.models import ConsentFlow, PartnerConsent, WaitingToken
+from consent.token_versions import IdentityMismatch
 from consent.tokens import Audience
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import CorrelationId

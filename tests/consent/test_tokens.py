@@ -15,8 +15,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.custody import IdentityMismatch, TokenUnavailable, token_fingerprint
+from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.token_versions import IdentityMismatch, token_fingerprint
 from consent.tokens import Audience
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, VaultDamaged
 from portal.audit.models import AuditEvent

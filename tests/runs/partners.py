@@ -8,8 +8,8 @@ from datetime import timedelta
 from django.utils import timezone
 
 from consent import clients
-from consent.custody import token_fingerprint
 from consent.models import PartnerConsent
+from consent.token_versions import token_fingerprint
 from consent.vault.base import new_secret_name
 from portal.microsoft.secret import Secret
 from portal.sandbox.scenarios import add_partner
