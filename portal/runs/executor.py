@@ -121,6 +121,7 @@ class Executor:
     def stop(self) -> None:
         """Take nothing new, finish what was begun, and end; from a signal or another thread (R-28)."""
         self._stopping = True
+        self._pool.wake()
 
     def progress(self) -> Progress:
         first, last = self._recent[0], self._recent[-1]

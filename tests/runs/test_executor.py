@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -297,6 +298,19 @@ def test_a_stop_finishes_what_was_begun_and_gives_the_rest_back() -> None:
     assert RunItem.objects.filter(run=run, state="waiting", attempts=0).count() == 500 - len(work.worked)
     assert Executor(run).work() is Ending.DONE
     assert set(work.worked.values()) == {1}
+
+
+@pytest.mark.req("R-28")
+def test_a_stop_wakes_who_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portal.runs.executor._IDLE_SECONDS", 20.0)
+    later = Outcome(failure_class="temporary", retry_after=60.0)
+    run = Work(number=1, answer=lambda key, attempt: later).start()
+    executor = Executor(run)
+    began = time.monotonic()
+    timer = threading.Timer(0.5, executor.stop)
+    timer.start()
+    assert executor.work() is Ending.INTERRUPTED
+    assert time.monotonic() - began < 15
 
 
 # --- leases -------------------------------------------------------------------------------------------------------
