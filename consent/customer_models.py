@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from consent.querysets import ConsentObservationQuerySet, CustomerConsentQuerySet
+from portal.fields import OwnerField
 from tenants.models import CustomerTenant
 
 
@@ -45,7 +46,7 @@ class CustomerConsent(models.Model):
     service_principal_id = models.CharField(max_length=36, blank=True)
     verified_at = models.DateTimeField(null=True)
     reason = models.CharField(max_length=300, blank=True)
-    owner = models.CharField(max_length=10, blank=True, help_text="Who must act")
+    owner = OwnerField()
     request_id = models.CharField(max_length=36, blank=True)
     requested_hash = models.CharField(max_length=64, blank=True)
     requested_at = models.DateTimeField(null=True)
@@ -56,7 +57,7 @@ class CustomerConsent(models.Model):
     tried_at = models.DateTimeField("last try to read", null=True)
     unread_since = models.DateTimeField("not readable since", null=True)
     unread_reason = models.CharField("why it cannot be read", max_length=300, blank=True)
-    unread_owner = models.CharField("who must act to read it", max_length=10, blank=True)
+    unread_owner = OwnerField("who must act to read it")
 
     objects = CustomerConsentQuerySet.as_manager()
 

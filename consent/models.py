@@ -27,19 +27,10 @@ from consent.querysets import (
     PartnerConsentQuerySet,
     WaitingTokenQuerySet,
 )
-from portal.fields import ApplicationIdField, NameField, ObjectIdField, TenantIdField
+from portal.fields import ApplicationIdField, NameField, ObjectIdField, OwnerField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
-from portal.microsoft.diagnosis import Owner
 from portal.microsoft.identifiers import ApplicationId
 from tenants.models import PartnerTenant
-
-OWNER_CHOICES = [
-    (Owner.US.value, "Us"),
-    (Owner.PARTNER.value, "The partner"),
-    (Owner.CUSTOMER.value, "The customer"),
-    (Owner.MICROSOFT.value, "Microsoft"),
-    (Owner.NOBODY.value, "Nobody: we try again"),
-]
 
 
 class ApplicationRegistration(models.Model):
@@ -370,7 +361,7 @@ class PartnerConsent(models.Model):
     last_message = models.CharField(max_length=300, blank=True)
     first_denied_at = models.DateTimeField(null=True, help_text="First of consecutive invalid_grant answers (R-15)")
     last_class = models.CharField("class of the last try", max_length=24, blank=True)
-    last_owner = models.CharField("who must act", max_length=9, choices=OWNER_CHOICES, blank=True)
+    last_owner = OwnerField()
     failures = models.PositiveSmallIntegerField(default=0, help_text="Failed tries one after the other")
     next_try_at = models.DateTimeField("next try", null=True, db_index=True)
     checks = models.JSONField(default=list, help_text="What was proven at the sign-in")

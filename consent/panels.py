@@ -10,10 +10,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent.credential_models import ApplicationCredential
-from consent.models import OWNER_CHOICES, ConsentFlow, CustomerConsent, PartnerConsent
+from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
 from consent.next_steps import ENDS, SOON, next_step
 from consent.rotation import WARN_DAYS
-from portal.microsoft.diagnosis import Owner
+from portal.microsoft.diagnosis import OWNER_CHOICES, Owner
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, distance
 

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from consent.querysets import ConsentPlanItemQuerySet
+from portal.fields import OwnerField
 from tenants.models import CustomerTenant
 
 
@@ -123,7 +124,7 @@ class ConsentPlanItem(models.Model):
     read_at = models.DateTimeField(null=True, help_text="When the tenant was last read; empty means never")
     needs_reset = models.BooleanField(default=False, help_text="Only DELETE followed by POST can do this")
     reason = models.CharField(max_length=300, blank=True)
-    owner = models.CharField("who must act", max_length=10, blank=True)
+    owner = OwnerField()
     wave = models.PositiveSmallIntegerField(default=0)
     phase = models.CharField(max_length=9, choices=Phase, blank=True, default=Phase.NONE)
     snapshot = models.JSONField(null=True, help_text="What was read immediately before the first change")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.microsoft.identifiers import (
     InvalidIdentifier,
     parse_application_id,
@@ -98,3 +99,10 @@ class NameField(_TextField):
         kwargs.setdefault("max_length", 200)
         kwargs.setdefault("validators", [validate_name])
         super().__init__(*args, **kwargs)
+
+
+class OwnerField(_TextField):
+    """Who must act: a word of ``Owner``, shown by its label; empty while there is nothing to do."""
+
+    def __init__(self, verbose_name: str = "who must act", **kwargs: Any) -> None:
+        super().__init__(verbose_name, **{"max_length": 9, "choices": OWNER_CHOICES, "blank": True, **kwargs})

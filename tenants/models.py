@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from portal.fields import DomainField, NameField, TenantIdField
+from portal.fields import DomainField, NameField, OwnerField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.identifiers import TenantId
 from tenants.querysets import CustomerTenantQuerySet, PartnerTenantQuerySet
@@ -125,7 +125,7 @@ class CustomerTenant(models.Model):
     first_seen_at = models.DateTimeField()
     readiness = models.CharField(max_length=10, choices=Readiness, default=Readiness.UNKNOWN)
     readiness_reason = models.CharField(max_length=300, blank=True)
-    readiness_owner = models.CharField(max_length=10, blank=True, help_text="Who must act")
+    readiness_owner = OwnerField()
     judged_at = models.DateTimeField(null=True, blank=True, help_text="When its relationships were read")
 
     objects = CustomerTenantQuerySet.as_manager()

@@ -12,19 +12,19 @@ from django.urls import reverse
 
 from consent.admin.customers import EvidenceFilter
 from consent.customer_sync import CUSTOMER_SYNC
-from consent.models import OWNER_CHOICES, ConsentObservation, CustomerConsent
+from consent.models import ConsentObservation, CustomerConsent
 from consent.panels import CUSTOMER_TONES
+from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import service, tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
-from portal.site.display import EMPTY, Tone, badge, described, guid, json_text, moment
+from portal.site.display import EMPTY, Tone, badge, described, guid, json_text, moment, who
 from tenants.admin import CustomerTenantAdmin, customer_actions, customer_figures, partner_actions
 from tenants.models import CustomerTenant, PartnerTenant
 
 State = CustomerConsent.State
 _NONE = "none"
 _CONCURRENCY = 16
-_OWNERS = dict(OWNER_CHOICES)
 
 
 def with_consent(customers: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
@@ -67,7 +67,7 @@ class WhoActsFilter(_ChoiceFilter):
     title = "who must act"
     parameter_name = "who"
     column = "who_acts"
-    choices_shown = list(OWNER_CHOICES)
+    choices_shown = OWNER_CHOICES
 
 
 class CustomerEvidenceFilter(EvidenceFilter):
@@ -92,7 +92,7 @@ class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
 
     @admin.display(description="Reason")
     def why(self, consent: CustomerConsent) -> str:
-        return described(consent.reason or EMPTY, _OWNERS.get(consent.owner, ""))
+        return described(consent.reason or EMPTY, who(consent.owner) if consent.owner else "")
 
     @admin.display(description="Last read")
     def verified(self, consent: CustomerConsent) -> str:
@@ -145,7 +145,7 @@ class CustomerPages(CustomerTenantAdmin):
 
     @admin.display(ordering="who_acts", description="Who must act")
     def owner(self, customer: Any) -> str:
-        return _OWNERS.get(customer.who_acts, EMPTY)
+        return who(customer.who_acts)
 
     @admin.display(ordering="consent_read_at", description="Last read")
     def read(self, customer: Any) -> str:

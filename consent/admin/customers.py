@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent.customer_models import ChangedBy
-from consent.models import OWNER_CHOICES, ConsentObservation, CustomerConsent
+from consent.models import ConsentObservation, CustomerConsent
 from consent.observations import Change
 from consent.panels import CUSTOMER_TONES
 from consent.removal import CONSENT_REMOVE
@@ -21,11 +21,10 @@ from consent.verifying import CONSENT_VERIFY
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
-from portal.site.display import EMPTY, badge, described, guid, links, moment
+from portal.site.display import EMPTY, badge, described, guid, links, moment, who
 
 State = CustomerConsent.State
 _CONCURRENCY = 16
-_OWNERS = dict(OWNER_CHOICES)
 _WHO = {
     ChangedBy.FIRST: "First read",
     ChangedBy.US: "We",
@@ -239,7 +238,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
 
     @admin.display(ordering="owner", description="Who must act")
     def who_acts(self, consent: CustomerConsent) -> str:
-        return _OWNERS.get(consent.unread_owner if consent.unread_since else consent.owner, EMPTY)
+        return who(consent.unread_owner if consent.unread_since else consent.owner)
 
     @admin.display(ordering="verified_at", description="Last read")
     def verified(self, consent: CustomerConsent) -> str:

@@ -23,7 +23,7 @@ from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
-from portal.site.display import Tone, badge, links, moment
+from portal.site.display import Tone, badge, links, moment, who
 from tenants.admin import partner_actions
 from tenants.models import PartnerTenant
 
@@ -186,12 +186,9 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     )
     def try_again(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
-        if one.state != State.WAITING and "_once" not in request.POST:
-            self.message_user(request, "Nothing waits for this: see the state.", messages.WARNING)
-            return self._back(one)
-        if answer := self.confirm(
+        if answer := self._decide(
             request,
-            Offboarding.objects.filter(pk=one.pk),
+            one,
             action="try_again",
             title=f"Try again: {one.partner.name}",
             explanation=f"{one.remaining} customers remain. The workers go through the partner's customers once more.",
@@ -211,12 +208,9 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     )
     def finish(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
-        if one.state != State.WAITING and "_once" not in request.POST:
-            self.message_user(request, "Nothing waits for this: see the state.", messages.WARNING)
-            return self._back(one)
-        if answer := self.confirm(
+        if answer := self._decide(
             request,
-            Offboarding.objects.filter(pk=one.pk),
+            one,
             action="finish",
             title=f"Finish: {one.partner.name}",
             explanation=(
@@ -237,6 +231,13 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
             words = "Offboarded." if done else "The vault did not do its part; the schedule tries again."
             self.message_user(request, words, messages.SUCCESS if done else messages.WARNING)
         return self._back(one)
+
+    def _decide(self, request: HttpRequest, one: Offboarding, **words: Any) -> HttpResponseBase | None:
+        """Confirm what only an offboarding that waits can be asked for."""
+        if one.state != State.WAITING and "_once" not in request.POST:
+            self.message_user(request, "Nothing waits for this: see the state.", messages.WARNING)
+            return self._back(one)
+        return self.confirm(request, Offboarding.objects.filter(pk=one.pk), **words)
 
     def _one(self, request: HttpRequest, object_id: str) -> Offboarding:
         one = self.get_object(request, object_id)
@@ -267,6 +268,7 @@ def _shown(one: Offboarding) -> dict[str, Any]:
     ]
     for each in customers:
         each["proof"] = ConsentObservation.Evidence(each["after"]["evidence"]).label if each["after"] else ""
+        each["who"] = who(each["owner"])
         held = each["before"]["grants"] if each["before"] else []
         each["held"] = [scope for grant in held for scope in grant["scopes"]]
     return {

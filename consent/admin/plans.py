@@ -18,9 +18,10 @@ from consent import plans
 from consent.admin.applying import apply_page
 from consent.admin.asking import ask
 from consent.admin.wanted import ACTION_TONES, RESET_LABEL, figures_of, items_address
-from consent.models import OWNER_CHOICES, ApplicationRegistration, ConsentPlan, ConsentPlanItem
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.plan_export import change_of, csv_document, json_document
 from portal.audit.trail import record
+from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import EMPTY, Tone, badge, described, json_text, moment, words

@@ -19,7 +19,6 @@ from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.display import EMPTY, Tone, badge, described, guid, moment, steps, words
 
 State = PartnerConsent.State
-_OWNERS = {"us": "Us", "partner": "The partner", "customer": "The customer", "microsoft": "Microsoft"}
 _MFA_SOURCES = {
     PartnerConsent.Mfa.PROVEN: "Partner Center answered isMfaCompliant: true.",
     PartnerConsent.Mfa.MISSING: "Partner Center answered isMfaCompliant: false, or refused a call for want of MFA.",
@@ -133,7 +132,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         owner, text = next_step(consent, timezone.now())
         if owner is None:
             return text
-        return described(_OWNERS.get(owner.value, "Nobody"), text)
+        return described(owner.label, text)
 
     @admin.display(ordering="forecast_at", description="Ends")
     def ends(self, consent: PartnerConsent) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import F, Q
 
-from portal.microsoft.diagnosis import Owner
+from portal.fields import OwnerField
 
 
 class IncidentQuerySet(models.QuerySet["Incident"]):
@@ -18,16 +18,9 @@ class Incident(models.Model):
     There is one open row for a cause and what it concerns; what happens again only counts up.
     """
 
-    class OwnerChoice(models.TextChoices):
-        US = Owner.US.value, "Us"
-        PARTNER = Owner.PARTNER.value, "The partner"
-        CUSTOMER = Owner.CUSTOMER.value, "The customer"
-        MICROSOFT = Owner.MICROSOFT.value, "Microsoft"
-        NOBODY = Owner.NOBODY.value, "Nobody: we retry"
-
     cause = models.CharField(max_length=40, db_index=True, help_text="A word, such as wrong_tenant")
     about = models.CharField(max_length=100, blank=True, help_text="What it concerns, such as partner:7")
-    owner = models.CharField("who must act", max_length=9, choices=OwnerChoice)
+    owner = OwnerField(blank=False)
     words = models.CharField("what happened and what to do", max_length=400)
     subject = models.JSONField(default=dict, help_text="Ids of what it concerns")
     times = models.PositiveIntegerField(default=1)

@@ -5,6 +5,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from portal.incidents.models import Incident
+from portal.microsoft.diagnosis import Owner
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone
 
@@ -24,9 +25,9 @@ def incidents_panel(request: HttpRequest) -> Panel | None:
         empty="Nothing needs to be looked into.",
         figures=[
             Figure(
-                label=str(Incident.OwnerChoice(owner).label),
+                label=Owner(owner).label,
                 value=number,
-                tone=Tone.BAD if owner == Incident.OwnerChoice.US else Tone.WARN,
+                tone=Tone.BAD if owner == Owner.US else Tone.WARN,
                 link=f"{address}?owner__exact={owner}",
             )
             for owner, number in sorted(owners)

@@ -22,7 +22,7 @@ from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED, all_kinds
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
-from portal.site.display import EMPTY, Tone, badge, moment
+from portal.site.display import EMPTY, Tone, badge, moment, who
 
 State = Run.State
 TONES = {
@@ -99,7 +99,7 @@ def run_panel(run: Run) -> RunPanel:
     rows = [
         Row(
             label=f"{cause['number']:,} × {cause['message'] or _words(cause['failure_class'])}",
-            detail=f"Who must act: {cause['owner']}" if cause["owner"] else "",
+            detail=f"Who must act: {who(cause['owner'])}" if cause["owner"] else "",
             link=f"{address}&result={cause['failure_class']}",
             tone=Tone.BAD,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from portal.fields import OwnerField
 from portal.runs.querysets import ExecutorQuerySet, RunItemQuerySet, RunQuerySet
 
 
@@ -104,7 +105,7 @@ class RunItem(models.Model):
     failure_class = models.CharField("class", max_length=24, blank=True)
     systemic = models.BooleanField(default=False)
     message = models.CharField("what to do", max_length=400, blank=True)
-    owner = models.CharField("who must act", max_length=10, blank=True)
+    owner = OwnerField()
     code = models.CharField(max_length=60, blank=True)
     correlation_id = models.CharField(max_length=36)
     finished_at = models.DateTimeField(null=True)

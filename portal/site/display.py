@@ -15,6 +15,8 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from portal.microsoft.diagnosis import Owner
+
 EMPTY = "–"
 
 
@@ -50,6 +52,11 @@ def badge(text: str, tone: Tone) -> SafeString:
         tone.icon,
         text,
     )
+
+
+def who(owner: str) -> str:
+    """Return who must act in words, from a word of ``Owner``."""
+    return Owner(owner).label if owner else EMPTY
 
 
 def moment(value: datetime | None, *, now: datetime | None = None, empty: str = EMPTY) -> SafeString:

@@ -30,6 +30,21 @@ class Owner(StrEnum):
     MICROSOFT = "microsoft"
     NOBODY = "nobody"
 
+    @property
+    def label(self) -> str:
+        """What people read."""
+        return _OWNER_LABELS[self]
+
+
+_OWNER_LABELS = {
+    Owner.US: "Us",
+    Owner.PARTNER: "The partner",
+    Owner.CUSTOMER: "The customer",
+    Owner.MICROSOFT: "Microsoft",
+    Owner.NOBODY: "Nobody: we try again",
+}
+OWNER_CHOICES = [(owner.value, owner.label) for owner in Owner]
+
 
 class FailureClass(StrEnum):
     """What kind of outcome it was (R-15)."""
