@@ -13,7 +13,14 @@ ALLOWED = {
     "portal.microsoft": {"portal.microsoft"},
     "portal.sandbox": {"portal.sandbox", "portal.microsoft.clouds"},
     "portal.audit": {"portal.audit", "portal.microsoft"},
-    "portal.incidents": {"portal.incidents", "portal.mail", "portal.audit", "portal.site", "portal.microsoft"},
+    "portal.incidents": {
+        "portal.incidents",
+        "portal.mail",
+        "portal.audit",
+        "portal.site",
+        "portal.microsoft",
+        "portal.fields",
+    },
     "portal.site": {"portal.site", "portal.audit", "portal.microsoft", "portal.addresses"},
     "portal.runs": {
         "portal.runs",

@@ -71,9 +71,9 @@ def watch_vault(monkeypatch: pytest.MonkeyPatch) -> WatchedVault:
 
 
 def stop_time(monkeypatch: pytest.MonkeyPatch, clock: Callable[[], float]) -> list[float]:
-    """Give token service and custody another clock, and a sleep that only notes down how long."""
+    """Give token service, custody and its versions another clock, and a sleep that only notes down how long."""
     slept: list[float] = []
-    for module in ("consent.tokens", "consent.custody"):
+    for module in ("consent.tokens", "consent.custody", "consent.token_versions"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=clock, sleep=slept.append))
     return slept
 

@@ -772,7 +772,8 @@ def test_a_blocked_secret_name_is_replaced_by_a_new_one(
     clients.vault().write(blocked, Secret("old"), tags={}, expires_at=None)
     sandbox.world.vaults["global", VAULT_NAME].secrets[blocked].deleted = sandbox.world.now()
     names = iter([blocked, free])
-    monkeypatch.setattr("consent.custody.new_secret_name", lambda: next(names))
+    for module in ("consent.custody", "consent.token_versions"):
+        monkeypatch.setattr(f"{module}.new_secret_name", lambda: next(names))
 
     portal.onboard()
 
