@@ -113,11 +113,35 @@ def admin_consent_url(
     return f"{cloud.sign_in}/{tenant_id}/v2.0/adminconsent?{query}"
 
 
+def endpoints(base: str) -> Mapping[str, str]:
+    """Return what MSAL wants to know of the tenant at ``base``, which is ``https://{authority}/{tenant id}``."""
+    return {
+        "issuer": f"{base}/v2.0",
+        "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
+        "token_endpoint": f"{base}/oauth2/v2.0/token",
+    }
+
+
 class _NullCache(msal.TokenCache):  # type: ignore[misc]  # msal has no types
     """MSAL's token cache that keeps nothing, so that no two partners can ever share one (S-38)."""
 
     def add(self, event: Mapping[str, Any], now: float | None = None) -> None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What MSAL reads of an answer. Making a ``requests.Response`` with its cookie jar costs more than all the rest."""
+
+    text: str
+    status_code: int = 200
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Content-Type": "application/json"}
+
+    def raise_for_status(self) -> None:
+        return None  # MSAL asks for discovery only, which we answer
 
 
 class _Exchange:
@@ -130,17 +154,11 @@ class _Exchange:
         self.answer: Mapping[str, Any] = {}
         self.response: requests.Response | None = None
 
-    def get(self, url: str, **kwargs: Any) -> requests.Response:
+    def get(self, url: str, **kwargs: Any) -> _Answer:
         # The documents of a cloud's tenants differ in the tenant id only; CloudMetadata was checked before.
-        return _json_response(
-            {
-                "issuer": f"{self._base}/v2.0",
-                "authorization_endpoint": f"{self._base}/oauth2/v2.0/authorize",
-                "token_endpoint": f"{self._base}/oauth2/v2.0/token",
-            }
-        )
+        return _Answer(json.dumps(endpoints(self._base)))
 
-    def post(self, url: str, **kwargs: Any) -> requests.Response:
+    def post(self, url: str, **kwargs: Any) -> _Answer:
         if url != f"{self._base}/oauth2/v2.0/token":
             raise RuntimeError("MSAL was about to post to another endpoint")
         # MSAL makes an id of its own for each call; ours runs through the whole unit of work (R-47).
@@ -155,20 +173,13 @@ class _Exchange:
             if isinstance(parsed, dict):
                 self.answer = parsed
         if response.status_code != 200:
-            return _json_response({"error": "handled_by_us"})
-        return _json_response({key: self.answer[key] for key in ("access_token", "token_type") if key in self.answer})
+            return _Answer(json.dumps({"error": "handled_by_us"}))
+        return _Answer(
+            json.dumps({key: self.answer[key] for key in ("access_token", "token_type") if key in self.answer})
+        )
 
     def close(self) -> None:
         return None
-
-
-def _json_response(body: Mapping[str, Any]) -> requests.Response:
-    response = requests.Response()
-    response.status_code = 200
-    response.headers["Content-Type"] = "application/json"
-    response.encoding = "utf-8"  # or requests guesses it, which costs more than all the rest
-    response._content = json.dumps(body).encode()
-    return response
 
 
 class EntraClient:

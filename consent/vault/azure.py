@@ -1,9 +1,10 @@
 """Azure Key Vault with exactly Get and Set for the portal's work (S-40), through Microsoft's SDK over our session.
 
-The SDK does what is easily done wrong (challenge, token, claims challenge, wire format). What it raises is turned
-into the ``RemoteError`` family by status and inner code, never by text, and is not chained: its texts carry addresses
-and AADSTS sentences. It never repeats a call by itself, because only the caller knows how much of its time is left; but
-it spreads calls out, and after a 429 it holds all of them back for as long as the vault asked (R-08).
+The SDK does what is easily done wrong (token, claims challenge, wire format). Its pipeline has only what we want of
+it: the token's audience is that of the vault's own domain and never one that a server names, and nothing is logged,
+repeated or redirected. What it raises is turned into the ``RemoteError`` family by status and inner code, never by
+text, and is not chained: its texts carry addresses and AADSTS sentences. Only the caller knows how much of its time is
+left to try again; but calls are spread out, and after a 429 all are held back as long as the vault asked (R-08).
 
 What each method needs is decided by the identity that opens the vault: ``names``, ``versions`` and ``deleted_names``
 List, ``erase`` Delete and, to be complete, Purge.
@@ -14,12 +15,14 @@ Source: Key Vault REST ``setSecret``, ``getSecret``, ``updateSecret``, api-versi
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 from azure.core.credentials import AccessToken, TokenCredential
@@ -29,12 +32,14 @@ from azure.core.exceptions import (
     HttpResponseError,
     ServiceRequestTimeoutError,
 )
-from azure.core.pipeline.transport import RequestsTransport
+from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RequestIdPolicy
+from azure.core.pipeline.transport import HttpRequest, RequestsTransport, RequestsTransportResponse
 from azure.identity import CertificateCredential, ClientSecretCredential
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
 from msal.exceptions import MsalServiceError
 
 from consent.credentials import managed_identity
+from consent.entra import endpoints
 from consent.vault.base import (
     OUR_NAME,
     PROBE_NAME,
@@ -79,7 +84,7 @@ from portal.microsoft.secret import Secret
 API_VERSION: Final = "7.4"  # pinned, so that an update of the SDK does not change the wire
 CONTENT_TYPE = "application/x-refresh-token"
 _VAULT_URL = re.compile(r"https://[0-9A-Za-z.-]+(:[0-9]+)?/?")
-_OPERATION_SECONDS = 25.0  # challenge, token and call together; a web request waits no longer (R-13)
+_OPERATION_SECONDS = 25.0  # token and call together; a web request waits no longer (R-13)
 _HOST_IDENTITY_SECONDS = 5.0  # the managed identity's endpoint is on the same host
 _THROTTLED_SECONDS = 10.0  # Key Vault counts in windows of ten seconds and often sends no Retry-After
 
@@ -227,7 +232,7 @@ class AzureKeyVault:
             if isinstance(failure, Throttled) and failure.retry_after is not None:
                 self._pace.pause(failure.retry_after)
         except (ValueError, TypeError, AttributeError):
-            # What the SDK raises for a challenge that names another resource, and for JSON of another shape.
+            # What the SDK raises for JSON of another shape.
             failure = UnexpectedResponse(SERVICE, operation)
         # Outside the except blocks, so that not even __context__ leads to the SDK's texts.
         raise failure
@@ -264,13 +269,18 @@ def open_azure_vault(
     """
     if not _VAULT_URL.fullmatch(vault_url):
         raise VaultConfigurationError("VAULT_URL must look like https://name.vault.azure.net")
+    domain = (urlsplit(vault_url).hostname or "").partition(".")[2]
+    identity = _OneAtATime(credential)
     client = SecretClient(
         vault_url=vault_url,
-        credential=_OneAtATime(credential),
+        credential=identity,
         api_version=API_VERSION,
-        transport=_transport(session),
-        retry_total=0,
-        logging_enable=False,  # True would print bodies, that is refresh tokens, at DEBUG (S-32)
+        transport=_Transport(session),
+        # Without a logging policy no setting can make it print bodies, that is refresh tokens (S-32).
+        policies=[
+            RequestIdPolicy(),
+            BearerTokenCredentialPolicy(identity, f"https://{domain}/.default", enable_cae=True),
+        ],
     )
     return AzureKeyVault(client, pace or Pace())
 
@@ -304,9 +314,10 @@ def vault_credential(
             f"VAULT_IDENTITY is {kind}, which needs VAULT_TENANT_ID, VAULT_CLIENT_ID and VAULT_CREDENTIAL_FILE"
         )
     content = read_private_file(Path(credential_file), "The vault identity's credential file")
-    common = {
+    host = authority.removeprefix("https://").rstrip("/")
+    common: dict[str, Any] = {
         "authority": authority,
-        "transport": _transport(session),
+        "transport": _IdentityTransport(session, f"https://{host}/{tenant_id}"),
         "retry_total": 0,
         # The authority comes from the cloud's record, so asking login.microsoftonline.com whether it is one of
         # Microsoft's adds nothing but a call that other clouds' networks and our allowed hosts refuse.
@@ -323,10 +334,29 @@ def vault_credential(
         ) from None
 
 
-def _transport(session: requests.Session) -> RequestsTransport:
-    return RequestsTransport(
-        session=session, session_owner=False, connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
-    )
+class _Transport(RequestsTransport):  # type: ignore[misc]  # azure-core types it as Any
+    def __init__(self, session: requests.Session) -> None:
+        super().__init__(
+            session=session, session_owner=False, connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
+        )
+
+
+class _IdentityTransport(_Transport):
+    """Answers MSAL's question for a tenant's endpoints itself, as ``consent.entra`` does: they are the cloud's own."""
+
+    def __init__(self, session: requests.Session, base: str) -> None:
+        super().__init__(session)
+        self._base = base
+
+    def send(self, request: HttpRequest, **options: Any) -> RequestsTransportResponse:
+        if request.method != "GET" or request.url != f"{self._base}/v2.0/.well-known/openid-configuration":
+            return super().send(request, **options)
+        response = requests.Response()
+        response.status_code = 200
+        response.headers["Content-Type"] = "application/json"
+        response.encoding = "utf-8"
+        response._content = json.dumps(endpoints(self._base)).encode()
+        return RequestsTransportResponse(request, response)
 
 
 # --- answers ------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def wire() -> Iterator[responses.RequestsMock]:
 
 @pytest.fixture
 def vault_url() -> str:
-    """An address of its own per test: the SDK remembers challenges per host."""
+    """An address of its own per test."""
     return f"https://example-vault-{next(_numbers)}.vault.azure.net"
 
 

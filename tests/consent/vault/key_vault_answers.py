@@ -30,29 +30,28 @@ type Operation = Callable[[AzureKeyVault], object]
 
 
 class FixedCredential:
-    """Stands for a signed-in identity."""
+    """Stands for a signed-in identity, which must not be asked for anything but the vault's own audience."""
+
+    def __init__(self, domain: str = "vault.azure.net") -> None:
+        self._domain = domain
 
     def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        assert scopes == ("https://vault.azure.net/.default",)
+        assert scopes == (f"https://{self._domain}/.default",)
         return AccessToken("access-token", int(time.time()) + 3600)
 
 
 class Answering:
-    """A vault that challenges requests without a token and gives the prepared answers to the others."""
+    """A vault that gives the prepared answers to requests with a token; there are no others."""
 
     def __init__(self, wire: responses.RequestsMock, vault_url: str) -> None:
         self.url = vault_url
         self.requests: list[requests.PreparedRequest] = []
         self.answers: list[tuple[int, dict[str, str], str] | Exception] = []
-        self.resource = "https://vault.azure.net"
         for method in ("GET", "PUT", "PATCH", "POST", "DELETE"):
             wire.add_callback(method, re.compile(re.escape(vault_url)), self._answer, content_type="application/json")
 
     def _answer(self, request: requests.PreparedRequest) -> tuple[int, dict[str, str], str] | Exception:
-        if "Authorization" not in request.headers:
-            assert not request.body
-            challenge = f'Bearer authorization="https://login.windows.net/{TENANT}", resource="{self.resource}"'
-            return 401, {"WWW-Authenticate": challenge}, json.dumps({"error": {"code": "Unauthorized"}})
+        assert request.headers["Authorization"].startswith("Bearer ")
         self.requests.append(request)
         return self.answers.pop(0)
 

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import requests
 import responses
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
 from urllib3.exceptions import ProtocolError
 
 from consent.vault import azure
@@ -283,17 +285,35 @@ def test_an_answer_above_one_megabyte_is_refused(vault: AzureKeyVault, service: 
 
 
 @ALL_OPERATIONS
-def test_a_challenge_for_another_resource_gets_no_token(
+def test_a_server_that_names_another_resource_gets_no_token_for_it(
     vault: AzureKeyVault, service: Answering, operation: Operation
 ) -> None:
-    service.resource = "https://vault.attacker.example"
-    with pytest.raises(UnexpectedResponse):
-        operation(vault)
-    assert service.requests == []
+    named = 'Bearer authorization="https://login.windows.net/common", resource="https://graph.microsoft.com"'
+    service.refuse(401, "Unauthorized", headers={"WWW-Authenticate": named})
+    with pytest.raises(AuthenticationFailed):
+        operation(vault)  # the credential refuses to be asked for another scope than the vault's
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("host", ["vault.attacker.example", "example.vault.azure.net.attacker.example"])
+def test_the_token_is_for_the_domain_of_the_vault_and_no_other(
+    wire: responses.RequestsMock, host: str, session: GuardedSession
+) -> None:
+    asked: list[str] = []
+
+    class Noting(FixedCredential):
+        def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+            asked.extend(scopes)
+            raise ClientAuthenticationError("there is no such resource")
+
+    with pytest.raises(AuthenticationFailed):
+        open_azure_vault(f"https://{host}", Noting(), session=session).read(NAME, VERSION)
+    assert asked == [f"https://{host.partition('.')[2]}/.default"]
+    assert len(wire.calls) == 0
 
 
 def test_a_vault_outside_the_allowed_hosts_is_not_called(wire: responses.RequestsMock, session: GuardedSession) -> None:
-    vault = open_azure_vault("https://vault.attacker.example", FixedCredential(), session=session)
+    vault = open_azure_vault("https://vault.attacker.example", FixedCredential("attacker.example"), session=session)
     with pytest.raises(DestinationRefused):
         vault.read(NAME, VERSION)
     assert len(wire.calls) == 0
@@ -316,7 +336,6 @@ def test_nothing_of_the_service_and_no_secret_reaches_error_texts_or_logs(
         assert PRIVATE_TEXT not in text
         assert service.url not in text
     assert service.requests
-    assert caplog.records
     assert CANARY not in caplog.text
     assert "access-token" not in caplog.text
 
@@ -338,7 +357,9 @@ def test_a_server_that_accepts_and_says_nothing_is_left_within_the_limit(monkeyp
     monkeypatch.setattr(azure, "READ_SECONDS", 0.3)
     with silent_server() as port:
         session = GuardedSession(is_allowed=lambda host: True, loopback=True)
-        vault = open_azure_vault(f"https://quiet.vault.localhost:{port}", FixedCredential(), session=session)
+        vault = open_azure_vault(
+            f"https://quiet.vault.localhost:{port}", FixedCredential("vault.localhost"), session=session
+        )
         for operation in OPERATIONS.values():
             started = time.monotonic()
             with pytest.raises(Unreachable):
@@ -347,7 +368,7 @@ def test_a_server_that_accepts_and_says_nothing_is_left_within_the_limit(monkeyp
 
 
 @pytest.mark.req("R-13")
-def test_challenge_token_and_call_share_one_budget(
+def test_token_and_call_share_one_budget(
     vault: AzureKeyVault, service: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(azure, "_OPERATION_SECONDS", 0.0)

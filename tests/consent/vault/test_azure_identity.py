@@ -34,19 +34,6 @@ def secret_file(tmp_path: Path) -> Path:
     return path
 
 
-def sign_in_service(wire: responses.RequestsMock, answer: responses.BaseResponse | None) -> None:
-    wire.get(
-        f"{AUTHORITY}/{TENANT}/v2.0/.well-known/openid-configuration",
-        json={
-            "issuer": f"{AUTHORITY}/{TENANT}/v2.0",
-            "authorization_endpoint": f"{AUTHORITY}/{TENANT}/oauth2/v2.0/authorize",
-            "token_endpoint": f"{AUTHORITY}/{TENANT}/oauth2/v2.0/token",
-        },
-    )
-    if answer is not None:
-        wire.add(answer)
-
-
 def token_answer(**answer: Any) -> responses.Response:
     return responses.Response("POST", f"{AUTHORITY}/{TENANT}/oauth2/v2.0/token", **answer)
 
@@ -68,7 +55,7 @@ def test_a_client_secret_is_read_from_its_file_and_asks_for_a_vault_token(
     signing_in: AzureKeyVault, service: Answering, wire: responses.RequestsMock
 ) -> None:
     answer = token_answer(json={"access_token": "vault-token", "expires_in": 3600, "token_type": "Bearer"})
-    sign_in_service(wire, answer)
+    wire.add(answer)
     service.bundle()
     signing_in.read(NAME, VERSION)
     body = str(answer.calls[0].request.body)
@@ -101,7 +88,7 @@ def test_a_refused_credential_is_told_from_a_sign_in_service_that_is_down(
     answer: responses.BaseResponse,
     kind: type[RemoteError],
 ) -> None:
-    sign_in_service(wire, answer)
+    wire.add(answer)
     with pytest.raises(RemoteError) as caught:
         signing_in.read(NAME, VERSION)
     assert type(caught.value) is kind
@@ -141,7 +128,7 @@ def test_a_certificate_signs_the_request_for_a_vault_token(
         credential_file=path,
     )
     answer = token_answer(json={"access_token": "vault-token", "expires_in": 3600, "token_type": "Bearer"})
-    sign_in_service(wire, answer)
+    wire.add(answer)
     service.bundle()
     open_azure_vault(vault_url, credential, session=session).read(NAME, VERSION)
     assert "client_assertion=" in str(answer.calls[0].request.body)

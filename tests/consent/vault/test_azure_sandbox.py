@@ -21,7 +21,6 @@ from portal.microsoft.errors import (
     RemoteError,
     ServerFault,
     Throttled,
-    UnexpectedResponse,
     Unreachable,
 )
 from portal.microsoft.http import GuardedSession, time_budget
@@ -203,20 +202,15 @@ def test_a_claims_challenge_is_answered_with_a_new_token(
     assert azure_vault.read(name, version).value.reveal() == CANARY
 
 
-def test_both_spellings_of_the_challenge_are_understood(
+def test_the_first_use_costs_one_token_and_asks_for_nothing_else(
     azure_vault: AzureKeyVault, sandbox: Sandbox, name: SecretName
 ) -> None:
-    sandbox.world.switches["vault_challenge"] = "authorization_uri"
     assert azure_vault.read(name, write(azure_vault, name)).value.reveal() == CANARY
-
-
-def test_a_challenge_for_another_resource_gets_no_token(
-    azure_vault: AzureKeyVault, sandbox: Sandbox, name: SecretName
-) -> None:
-    sandbox.world.switches["vault_challenge_resource"] = "https://graph.microsoft.com"
-    with pytest.raises(UnexpectedResponse):
-        write(azure_vault, name)
-    assert not [line for line in sandbox.world.ledger if line["service"] == "entra"]
+    assert [(line["service"], line["operation"]) for line in sandbox.world.ledger] == [
+        ("entra", "token"),
+        ("vault", "set"),
+        ("vault", "get"),
+    ]
 
 
 @pytest.mark.req("R-14")
