@@ -272,7 +272,7 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
                 )
         for verdict in seen:
             _tell(verdict)
-        health.refresh(verdict.consent.pk for verdict in seen)
+        health.refresh_changed([(verdict.consent, verdict.columns or {}) for verdict in seen])
         record_all(
             [
                 Entry(

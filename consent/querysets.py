@@ -154,6 +154,11 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         """Rows with everything that a redemption reads of them; a forgotten relation is an error, not a query."""
         return self.select_related("partner", "registration__credential").fetch_mode(models.FETCH_RAISE)
 
+    def without_right_forecast(self) -> PartnerConsentQuerySet:
+        """Rows of living tokens without a forecast, and of others with one."""
+        living = Q(state__in=["connected", "mfa_missing"], stored_at__isnull=False)
+        return self.filter((living & Q(forecast_at__isnull=True)) | (~living & Q(forecast_at__isnull=False)))
+
     def wanting_action(self) -> PartnerConsentQuerySet:
         """Consents of active partners of which somebody must do something, beyond waiting for the next try."""
         return (

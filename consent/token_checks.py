@@ -13,7 +13,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from consent import clients
+from consent import clients, health
 from consent.checks import Verdict, judge, write_verdicts
 from consent.custody import BUSY, LOST, TokenUnavailable, is_cut_off, spends_nothing
 from consent.models import PartnerConsent
@@ -161,6 +161,8 @@ def write(done: Sequence[Done], context: Context) -> None:
         if check.lost:
             custody.interrupted(check.consent, CorrelationId(context.correlation_id(check.consent.pk)))
     write_verdicts(verdicts, actor=context.actor)
+    if won:
+        health.refresh(won)
     record_all(
         [
             Entry(
