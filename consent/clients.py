@@ -56,12 +56,6 @@ def clouds() -> Iterable[NationalCloud]:
     return settings.CLOUDS.values()
 
 
-def _is_allowed(netloc: str) -> bool:
-    if any(netloc in each.hosts() for each in settings.CLOUDS.values()):
-        return True
-    return netloc == urlsplit(settings.VAULT_URL).netloc
-
-
 @cache
 def session() -> requests.Session:
     """Return the one guarded session of this process.
@@ -75,8 +69,9 @@ def session() -> requests.Session:
         hint = "; start the sandbox first (manage.py sandbox)" if settings.TEST_ENDPOINTS else ""
         raise ImproperlyConfigured(f"{variable} names {ca_file}, which is no file{hint}")
     proxy = settings.OUTGOING_PROXY
+    hosts = {urlsplit(settings.VAULT_URL).netloc, *(host for each in clouds() for host in each.hosts())} - {""}
     return GuardedSession(
-        is_allowed=_is_allowed,
+        is_allowed=hosts.__contains__,
         ca_file=ca_file or None,
         proxies={"https": proxy} if proxy else None,
         loopback=bool(settings.TEST_ENDPOINTS),
