@@ -62,7 +62,7 @@ def furnish(town: Town, folder: Path, database: str, **environment: str) -> None
 def _fill(town: Town) -> None:
     from django.utils import timezone
 
-    from consent import clients, rotation
+    from consent import clients, health, rotation
     from consent.models import ApplicationRegistration, PartnerConsent
     from consent.token_versions import token_fingerprint
     from portal.audit.trail import Actor
@@ -106,6 +106,7 @@ def _fill(town: Town) -> None:
         ],
         batch_size=1000,
     )
+    health.watch()  # their forecasts, which a consent works out when it is stored
 
 
 def make_due() -> None:

@@ -1,7 +1,7 @@
-"""A run that exists, worked as a command works it, in a process of its own; the settings come from the environment.
+"""A run that exists, worked by the commands' own code in a process of its own; settings come from the environment.
 
 ``python -m tests.bench.ours RUN IN_FLIGHT [PROCESSES]`` prints what it took, from before helpers are forked until the
-last of them ended. Started twice on one run, two of them share it.
+summary was printed. Started twice on one run, two of them share it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,19 @@ def _cpu() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
+class _Sink:
+    """A file that nobody reads, as when a command is piped away."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+
+    def write(self, text: str, /) -> None:
+        self.lines += 1
+
+    def isatty(self) -> bool:
+        return False
+
+
 def main(number: str, in_flight: str, processes: str = "1") -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.bench.settings")
     import django
@@ -28,17 +41,20 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
     django.setup()
     from django.db import connection
 
-    from portal.runs import service
-    from portal.runs.crew import Crew, Gathering, shares
+    from portal.runs import console, service
     from portal.runs.executor import Executor
-    from portal.runs.listening import Listener
     from portal.runs.models import Run
     from tests.bench.town import peak_memory
 
     statements: Counter[str] = Counter()
     place = ["between"]
+    executors: list[Executor] = []
 
     class Counted(Executor):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            executors.append(self)
+
         def _write(self, *args: Any) -> set[int]:
             place[0] = "batches"
             try:
@@ -51,24 +67,30 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
         statements[place[0]] += 1
         return execute(sql, params, many, context)
 
+    console.Executor = Counted  # type: ignore[attr-defined]
     run = Run.objects.get(pk=int(number))
+    out = _Sink()
     before = _cpu()
     began = time.perf_counter()
-    own, *others = shares(int(in_flight), int(processes))
-    crew = Crew(run, others)
-    connection.ensure_connection()
-    executor = Counted(run, concurrency=own, listener=Gathering(Listener(), crew), processes=crew.size)
     with connection.execute_wrapper(count):
-        crew.join(executor)
-        ending = executor.work()
-        crew.disband()
+        code = console.foreground(
+            run,
+            out=out,
+            err=sys.stderr,
+            as_json=True,
+            words=console.words_of,
+            concurrency=int(in_flight),
+            processes=int(processes),
+        )
     seconds = time.perf_counter() - began
     cpu = _cpu() - before
+    executor = executors[0]
     facts = {
         "seconds": seconds,
         "cpu": cpu,
         "memory": peak_memory(),
-        "ending": ending.value,
+        "code": code,
+        "lines": out.lines,
         "worked": sum(executor._classes.values()),
         "classes": dict(service.summary(run).classes),
         "calls": executor._pacer.calls,
