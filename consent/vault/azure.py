@@ -32,7 +32,8 @@ from azure.core.exceptions import (
     HttpResponseError,
     ServiceRequestTimeoutError,
 )
-from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RequestIdPolicy
+from azure.core.pipeline import PipelineRequest
+from azure.core.pipeline.policies import BearerTokenCredentialPolicy, SansIOHTTPPolicy
 from azure.core.pipeline.transport import HttpRequest, RequestsTransport, RequestsTransportResponse
 from azure.identity import CertificateCredential, ClientSecretCredential
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
@@ -79,6 +80,7 @@ from portal.microsoft.http import (
     time_budget,
     turn_of,
 )
+from portal.microsoft.identifiers import new_request_id
 from portal.microsoft.secret import Secret
 
 API_VERSION: Final = "7.4"  # pinned, so that an update of the SDK does not change the wire
@@ -278,7 +280,7 @@ def open_azure_vault(
         transport=_Transport(session),
         # Without a logging policy no setting can make it print bodies, that is refresh tokens (S-32).
         policies=[
-            RequestIdPolicy(),
+            _RequestId(),
             BearerTokenCredentialPolicy(identity, f"https://{domain}/.default", enable_cae=True),
         ],
     )
@@ -332,6 +334,13 @@ def vault_credential(
             f"VAULT_TENANT_ID is no tenant id, or {credential_file} does not hold what VAULT_IDENTITY={kind} needs: "
             + ("one line of text" if kind == "client-secret" else "a certificate and its RSA key without a password")
         ) from None
+
+
+class _RequestId(SansIOHTTPPolicy[HttpRequest, Any]):
+    """Names each request. The SDK's own policy would tell the vault this machine's address and clock, by uuid1."""
+
+    def on_request(self, request: PipelineRequest[HttpRequest]) -> None:
+        request.http_request.headers["x-ms-client-request-id"] = new_request_id()
 
 
 class _Transport(RequestsTransport):  # type: ignore[misc]  # azure-core types it as Any

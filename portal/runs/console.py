@@ -26,7 +26,7 @@ from portal.runs.kinds import Kind, Outcome
 from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
-from portal.runs.pool import give_long_turns
+from portal.runs.pool import tune_for_batches
 
 # R-33
 EXIT_SOME_FAILED = 1
@@ -196,7 +196,7 @@ def foreground(
     processes: int = 1,
 ) -> int:
     """Work a run in this process and its helpers, and return the command's exit code (R-28, R-33)."""
-    give_long_turns()
+    tune_for_batches()
     own, *others = crews.shares(concurrency or run.concurrency, processes)
     crew = crews.Crew(run, others)
     if out.isatty() and not as_json:

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand
 from django.db import Error, close_old_connections, connection
 
 from portal.runs import schedule, tasks
-from portal.runs.pool import give_long_turns
+from portal.runs.pool import tune_for_batches
 
 TICK_SECONDS = 5.0
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
             self._hand_out()
         if not options["no_schedule"]:
             threading.Thread(target=self._hand_out, name="schedule", daemon=True).start()
-        give_long_turns()
+        tune_for_batches()
         on_worker_stop(lambda process: tasks.stop_all())
         call_command("dj_queue", mode="async", skip_recurring=True)
 
