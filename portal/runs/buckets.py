@@ -17,7 +17,7 @@ LOWEST_SHARE = 0.1  # of the nominal rate; lower would stand still
 _BELOW = 0.95  # of what the service took until it complained; and of the rate, whatever it took
 _LOWER_AT_MOST = 0.4  # by one complaint: what was taken in a moment may say little
 _RAISE_BY = 1.05  # at least; half of the way to what was refused if that is more
-_PATIENCE, _LONGEST_PATIENCE = 10.0, 120.0  # seconds; twice as long after each try that was refused
+_PATIENCE, _LONGEST_PATIENCE = 20.0, 120.0  # seconds; twice as long after each try that was refused
 _ONE_MOMENT = 1.0  # seconds in which 64 refusals are one complaint
 
 

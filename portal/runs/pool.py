@@ -18,10 +18,9 @@ def tune_for_batches() -> None:
     """Make this process quicker at working runs. For programs that do nothing else, as it counts for all threads.
 
     A thread keeps the interpreter for longer: nobody in a batch needs it sooner, and each change costs time. The
-    garbage collector stops all threads when it looks, so it looks less often, and never at what was loaded before.
+    garbage collector stops all threads when it looks, so it looks less often.
     """
     sys.setswitchinterval(_TURN_SECONDS)
-    gc.freeze()
     gc.set_threshold(_NEW_OBJECTS)
 
 

@@ -239,8 +239,10 @@ class _Call:
         if self.name and not NAME.fullmatch(self.name):
             raise VaultError(400, "BadParameter", "A secret's name consists of 1 to 127 letters, digits and hyphens.")
         self.key = self.name if world.switches["vault_case_sensitive"] else self.name.lower()
-        for key, secret in list(vault.secrets.items()):
-            if secret.deleted is not None and secret.deleted + RECOVERABLE_DAYS * 86400 <= world.now():
+        for key in [self.key] if self.name else list(vault.secrets):
+            secret = vault.secrets.get(key)
+            deleted = None if secret is None else secret.deleted
+            if deleted is not None and deleted + RECOVERABLE_DAYS * 86400 <= world.now():
                 del vault.secrets[key]
 
     async def content(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def test_a_higher_rate_that_is_refused_is_taken_back_and_tried_less_often() -> N
     RateBucket.objects.update(refused_at=0.0)
     buckets.complain("graph", 0.0, 50.0)
     row.refresh_from_db()
-    assert [row.rate, row.good_rate, row.patience] == pytest.approx([47.5, 0, 10])
+    assert [row.rate, row.good_rate, row.patience] == pytest.approx([47.5, 0, 20])
 
 
 @pytest.mark.django_db
