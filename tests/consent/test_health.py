@@ -402,6 +402,58 @@ def test_working_out_many_tokens_that_end_alike_costs_a_fixed_number_of_queries(
         health.refresh(keys)
 
 
+def test_rows_of_which_a_check_changed_no_input_cost_one_query(db: None, django_assert_num_queries: Any) -> None:
+    registration = builders.registration()
+    stored_at = timezone.now() - timedelta(days=1)
+    rows = [builders.consent(builders.partner(), registration, stored_at=stored_at) for _ in range(30)]
+    health.refresh([row.pk for row in rows])
+    rows = list(PartnerConsent.objects.all())
+    checked = [(row, {"state": "connected", "last_try_at": timezone.now()}) for row in rows]
+    with django_assert_num_queries(1):
+        health.refresh_changed(checked)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "written", "by_others"),
+    [
+        ({}, {"state": "needs_consent"}, {}),
+        ({"state": "needs_consent", "forecast_at": None, "forecast_cause": ""}, {"state": "connected"}, {}),
+        ({"sign_in_lifetime": 86_400}, {"sign_in_lifetime": None}, {}),
+        ({}, {"sign_in_lifetime": 86_400}, {}),
+        ({}, {"state": "connected"}, {"forecast_at": None, "forecast_cause": ""}),
+        ({}, {"state": "needs_consent"}, {"state": "needs_consent", "forecast_at": None, "forecast_cause": ""}),
+        ({"state": "needs_consent"}, {"state": "needs_consent"}, {}),
+        ({"stored_at": timezone.now() - timedelta(days=61), "alerted_days": 0}, {"state": "connected"}, {}),
+    ],
+    ids=[
+        "stopped working",
+        "works again",
+        "outlived a policy",
+        "a policy named its end",
+        "another cleared it meanwhile",
+        "another came to the same end",
+        "a forecast that should not be there",
+        "grew old",
+    ],
+)
+def test_whatever_a_check_changes_the_forecast_is_what_working_it_out_anew_says(
+    db: None, loaded: dict[str, Any], written: dict[str, Any], by_others: dict[str, Any]
+) -> None:
+    row = builders.consent(builders.partner(), builders.registration(), stored_at=timezone.now() - timedelta(days=1))
+    rows = PartnerConsent.objects.filter(pk=row.pk)
+    health.refresh([row.pk])
+    rows.update(**loaded)
+    row = rows.get()
+    rows.update(**by_others)
+    rows.update(**written)
+
+    health.refresh_changed([(row, written)])
+
+    found = rows.values("forecast_at", "forecast_cause", "alerted_days").get()
+    health.refresh([row.pk])
+    assert rows.values("forecast_at", "forecast_cause", "alerted_days").get() == found
+
+
 # --- disconnect -----------------------------------------------------------------------------------------------------
 
 
