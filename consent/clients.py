@@ -239,7 +239,11 @@ def tokens() -> TokenService:
 
 
 def partner_center(
-    own_cloud: NationalCloud, token_source: Callable[[], Secret], correlation_id: CorrelationId
+    own_cloud: NationalCloud,
+    token_source: Callable[[], Secret],
+    correlation_id: CorrelationId,
+    *,
+    retry: RetryPolicy | None = None,
 ) -> PartnerCenterClient:
     """Return a Partner Center client of this cloud."""
     return PartnerCenterClient(
@@ -247,6 +251,7 @@ def partner_center(
         session=session(),
         token_source=token_source,
         correlation_id=correlation_id,
+        retry=retry,
     )
 
 

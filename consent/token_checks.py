@@ -23,6 +23,7 @@ from consent.token_versions import IdentityMismatch
 from consent.tokens import Audience
 from portal.audit.trail import Entry, record_all
 from portal.audit.trail import Outcome as AuditOutcome
+from portal.microsoft.api import RetryPolicy
 from portal.microsoft.diagnosis import FailureClass
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
@@ -31,6 +32,9 @@ from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
 from tenants.partner_center import OrganizationProfile
 
 log = logging.getLogger(__name__)
+
+# A longer wait is not slept through: the partner is put back, and the thread works for others meanwhile.
+_RETRY = RetryPolicy(longest_wait_seconds=2.0)
 
 
 @dataclass(slots=True)
@@ -88,7 +92,8 @@ def work(key: int, check: Check, context: Context) -> Outcome:
         nonlocal token
         redeemed = token = _redeem(check, correlation_id)
         own_cloud = clients.cloud(check.consent.partner.cloud)
-        return clients.partner_center(own_cloud, lambda: redeemed, correlation_id).organization_profile()
+        client = clients.partner_center(own_cloud, lambda: redeemed, correlation_id, retry=_RETRY)
+        return client.organization_profile()
 
     verdict = judge(check.consent, organization_profile, correlation_id, access_token=lambda: token)
     result = verdict.result

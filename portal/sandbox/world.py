@@ -243,6 +243,9 @@ class Refusal:
     upn: str | None = None
 
 
+FAULTY_SERVICES = {"*", "login", "partnercenter", "graph", "vault", "identity"}
+
+
 @dataclass(slots=True, kw_only=True)
 class Fault:
     """What goes wrong on the wire; see ``faults``."""
@@ -264,6 +267,10 @@ class Fault:
     """before: no effect and no answer; after: effect, but no answer."""
     slow_bytes: float = 0.0
     """Seconds between two bytes of the body."""
+
+    def __post_init__(self) -> None:
+        if self.service not in FAULTY_SERVICES:
+            raise ValueError(f"a fault's service is one of {', '.join(sorted(FAULTY_SERVICES))}")
 
     def matches(self, service: str, method: str, path: str, tenants: str) -> bool:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -210,7 +211,7 @@ def test_throttled_partners_come_again_and_none_is_marked_broken(
     monkeypatch.setattr("consent.entra.DEFAULT_RETRY_AFTER_SECONDS", 2.0)  # a minute, in real life
     consents = connect(portal, 40)
     world = portal.sandbox.world
-    world.faults.append(Fault(service="partner_center", status=429, headers={"Retry-After": "1"}, times=4, skip=5))
+    world.faults.append(Fault(service="partnercenter", status=429, headers={"Retry-After": "1"}, times=4, skip=5))
     looping = PartnerTenant.objects.get(pk=consents[7].partner_id)
     world.refusals.append(Refusal(code=50196, tenant_id=looping.tenant_id, times=1))
 
@@ -223,7 +224,33 @@ def test_throttled_partners_come_again_and_none_is_marked_broken(
     run, ending = check(listener=Hears())
 
     assert ending is Ending.DONE
+    assert world.faults == world.refusals == []  # all of them happened
     assert set(shown) <= {"ok", "throttled"}
     assert classes(run).get("ok", 0) >= 39
     assert set(PartnerConsent.objects.values_list("state", flat=True)) == {"connected"}
     assert set(PartnerTenant.objects.filter(consents__isnull=False).values_list("state", flat=True)) <= {"connected"}
+
+
+@pytest.mark.req("R-31")
+def test_a_thread_works_for_others_while_a_throttled_partner_waits(portal: Portal) -> None:
+    consents = connect(portal, 12)
+    slow = PartnerTenant.objects.get(pk=consents[2].partner_id)
+    headers = {"Retry-After": "3"}
+    portal.sandbox.world.faults.append(
+        Fault(service="partnercenter", tenant=slow.tenant_id, status=429, headers=headers)
+    )
+
+    shown: list[tuple[int, float]] = []
+
+    class Hears(Listener):
+        def finished(self, item: RunItem, outcome: Outcome) -> None:
+            shown.append((item.group, time.monotonic()))
+
+    began = time.monotonic()
+    run, _ = check(concurrency=1, listener=Hears())
+
+    assert classes(run) == {"ok": 12}
+    assert portal.sandbox.world.faults == []
+    last, at = shown[-1]
+    assert last == slow.pk
+    assert at - began >= 3
