@@ -11,7 +11,7 @@ from collections.abc import Callable
 from django.db import connections
 
 _TURN_SECONDS = 0.02
-_NEW_OBJECTS = 20_000  # between two looks for cycles; a partner's check makes some hundreds, and few cycles
+_LOOKS = 10_000, 2, 5  # new objects, then looks at the young, between two looks for cycles; less often costs memory
 
 
 def tune_for_batches() -> None:
@@ -21,7 +21,7 @@ def tune_for_batches() -> None:
     garbage collector stops all threads when it looks, so it looks less often.
     """
     sys.setswitchinterval(_TURN_SECONDS)
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(*_LOOKS)
 
 
 class Pool[R]:
