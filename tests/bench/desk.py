@@ -15,16 +15,13 @@ from typing import Any
 from tests.bench.town import Town
 
 
-def furnish(town: Town, folder: Path, database: str, **environment: str) -> None:
-    """Set this process up as a portal that all partners of the town are connected to. Once in a process.
+def open_portal(folder: Path, database: str, **environment: str) -> None:
+    """Set this process up as a portal with an empty database. Once in a process.
 
     Args:
         database: URL of an empty database; a PostgreSQL one is emptied. SQLite in the folder without.
         environment: further settings.
     """
-    vault_credential = folder / "vault-credential"
-    vault_credential.touch(mode=0o600)
-    vault_credential.write_text(town.vault_secret)
     os.environ.update(
         {
             "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
@@ -32,16 +29,7 @@ def furnish(town: Town, folder: Path, database: str, **environment: str) -> None
             "INTEGRITY_KEY": secrets.token_urlsafe(48),
             "PUBLIC_BASE_URL": "https://portal.localhost",
             "DATABASE_URL": database or f"sqlite:///{folder / 'db.sqlite3'}",
-            "TEST_ENDPOINTS": str(town.port),
-            "TEST_CA_FILE": town.ca_file,
-            "VAULT_URL": town.vault_url,
-            "VAULT_IDENTITY": "client-secret",
-            "VAULT_TENANT_ID": town.vault_tenant,
-            "VAULT_CLIENT_ID": town.vault_client,
-            "VAULT_CREDENTIAL_FILE": str(vault_credential),
             "LOG_LEVEL": "ERROR",
-            "CALL_RATE": "10000",
-            "PARTNER_RATE": "1000",
         }
         | environment
     )
@@ -56,6 +44,25 @@ def furnish(town: Town, folder: Path, database: str, **environment: str) -> None
         with connection.cursor() as cursor:
             cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     call_command("migrate", verbosity=0)
+
+
+def furnish(town: Town, folder: Path, database: str, **environment: str) -> None:
+    """As ``open_portal``, with all partners of the town connected."""
+    vault_credential = folder / "vault-credential"
+    vault_credential.touch(mode=0o600)
+    vault_credential.write_text(town.vault_secret)
+    known = {
+        "TEST_ENDPOINTS": str(town.port),
+        "TEST_CA_FILE": town.ca_file,
+        "VAULT_URL": town.vault_url,
+        "VAULT_IDENTITY": "client-secret",
+        "VAULT_TENANT_ID": town.vault_tenant,
+        "VAULT_CLIENT_ID": town.vault_client,
+        "VAULT_CREDENTIAL_FILE": str(vault_credential),
+        "CALL_RATE": "10000",
+        "PARTNER_RATE": "1000",
+    }
+    open_portal(folder, database, **known | environment)
     _fill(town)
 
 
