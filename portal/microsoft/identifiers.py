@@ -43,6 +43,14 @@ def _canonical_guid(text: str, what: str) -> str:
     return candidate
 
 
+def canonical_guid(text: str) -> str | None:
+    """Return the canonical form of a GUID of whatever kind, None when the text is none."""
+    try:
+        return _canonical_guid(text, "This")
+    except InvalidIdentifier:
+        return None
+
+
 def parse_tenant_id(text: str) -> TenantId:
     """Return the canonical tenant id; ``common``, ``organizations``, ``consumers`` and domains are refused.
 

@@ -16,14 +16,14 @@ from django.core import signing
 from django.core.cache import cache
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
-from django.db.models import Model, QuerySet
+from django.db.models import CharField, Model, QuerySet
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from portal.addresses import client_address
 from portal.audit.trail import Actor, record
-from portal.microsoft.identifiers import InvalidIdentifier
+from portal.microsoft.identifiers import InvalidIdentifier, canonical_guid
 from portal.site.export import csv_response
 
 if TYPE_CHECKING:
@@ -175,16 +175,28 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[M], search_term: str
     ) -> tuple[QuerySet[M], bool]:
-        """Search as Django does; words that are no identifier are simply not looked for in identifier columns."""
+        """Search as Django does, but look for a GUID only where it must match, in its canonical form, which an index
+        answers (Django's ``=`` ignores case, so none does), and for other words nowhere in identifier columns.
+        """
+        names = [str(name) for name in self.get_search_fields(request)]
+        texts = [name[1:] for name in names if name[:1] == "=" and isinstance(self._field(name[1:]), CharField)]
+        exact = [f"{name}__exact" for name in texts]
+        if exact and (guid := canonical_guid(search_term)):
+            return self._search(request, queryset, guid, exact)
         try:
             return super().get_search_results(request, queryset, search_term)
         except InvalidIdentifier:
-            others = copy.copy(self)
-            fields = [name for name in self.get_search_fields(request) if not self._is_identifier(str(name))]
-            others.get_search_fields = lambda request: fields  # type: ignore[method-assign]
-            if not fields:
-                return queryset.none(), False
-            return super(PortalModelAdmin, others).get_search_results(request, queryset, search_term)
+            others = [name for name in names if not self._is_identifier(name)]
+            return self._search(request, queryset, search_term, others)
+
+    def _search(
+        self, request: HttpRequest, queryset: QuerySet[M], search_term: str, names: list[str]
+    ) -> tuple[QuerySet[M], bool]:
+        if not names:
+            return queryset.none(), False
+        only = copy.copy(self)
+        only.get_search_fields = lambda request: names  # type: ignore[method-assign]
+        return super(PortalModelAdmin, only).get_search_results(request, queryset, search_term)
 
     def _is_identifier(self, name: str) -> bool:
         return hasattr(self._field(name.lstrip("=^@")), "parser")

@@ -121,3 +121,10 @@ def test_the_schedule_is_listed(staff: Staff) -> None:
     page = staff.get("/admin/runs/scheduledjob/").content.decode()
     assert "keep_alive" in page
     assert "sweep" in page
+
+
+def test_a_list_that_knows_no_guids_finds_nothing_for_one(staff: Staff) -> None:
+    finished_run()
+    page = staff.get(ADDRESS, {"q": "5ba494e1-6fe5-4297-9754-5929ffb90003"})
+    assert page.status_code == 200
+    assert not page.context["cl"].result_list
