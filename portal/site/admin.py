@@ -16,7 +16,7 @@ from django.core import signing
 from django.core.cache import cache
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
-from django.db.models import CharField, Model, QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -179,7 +179,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         answers (Django's ``=`` ignores case, so none does), and for other words nowhere in identifier columns.
         """
         names = [str(name) for name in self.get_search_fields(request)]
-        texts = [name[1:] for name in names if name[:1] == "=" and isinstance(self._field(name[1:]), CharField)]
+        texts = [name[1:] for name in names if name[:1] == "=" and isinstance(self._field(name[1:]), models.CharField)]
         exact = [f"{name}__exact" for name in texts]
         if exact and (guid := canonical_guid(search_term)):
             return self._search(request, queryset, guid, exact)
