@@ -179,8 +179,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         answers (Django's ``=`` ignores case, so none does), and for other words nowhere in identifier columns.
         """
         names = [str(name) for name in self.get_search_fields(request)]
-        texts = [name[1:] for name in names if name[:1] == "=" and isinstance(self._field(name[1:]), models.CharField)]
-        exact = [f"{name}__exact" for name in texts]
+        exact = [f"{name[1:]}__exact" for name in names if name.startswith("=")]
         if exact and (guid := canonical_guid(search_term)):
             return self._search(request, queryset, guid, exact)
         try:
