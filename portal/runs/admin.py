@@ -65,7 +65,9 @@ def run_panel(run: Run) -> RunPanel:
     running = run.items.filter(state="working").count()
     waiting = max(numbers.total - numbers.done - running, 0)
     living = [str(one) for one in Executor.objects.living().filter(run=run)]
-    facts = [f"{numbers.done:,} of {numbers.total:,}", f"{timedelta(seconds=round(numbers.seconds))} so far"]
+    over = run.state in {State.DONE, State.CANCELLED}
+    took = f"{timedelta(seconds=round(numbers.seconds))} {'in all' if over else 'so far'}"
+    facts = [f"{numbers.done:,} of {numbers.total:,}", took]
     if run.stop_share is not None:
         facts.append(f"wave {run.wave + 1}")
     if run.state == State.OPEN:

@@ -44,6 +44,7 @@ def test_a_run_shows_counts_causes_and_who_must_act(staff: Staff) -> None:
     run = finished_run()
     page = staff.get(f"{ADDRESS}{run.pk}/change/").content.decode()
     assert "12 of 12" in page
+    assert " in all</span>" in page
     assert "3 × The partner must consent." in page
     assert "Who must act: The partner" in page
     assert f"{run.pk}/progress/" not in page  # a finished run does not change any more
