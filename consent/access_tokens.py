@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from consent import clients
 from consent.custody import TokenUnavailable
-from consent.models import PartnerConsent
+from consent.models import ApplicationRegistration, PartnerConsent
+from consent.registrations import SeveralRegistrations, listed, registration_named
 from consent.tokens import Audience
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
@@ -25,6 +26,7 @@ def get_access_token(
     partner: str,
     audience: Audience | str,
     *,
+    registration: str = "",
     customer: str = "",
     fresh: bool = False,
     actor: Actor | None = None,
@@ -38,6 +40,8 @@ def get_access_token(
     Args:
         partner: the partner's tenant id, a GUID.
         audience: an :class:`~consent.tokens.Audience` or its value, such as ``"graph"``.
+        registration: which of our applications acts: its application id, or its number. Needed as soon as the partner
+            consented to more than one.
         customer: a customer's tenant id: the token is then for the customer's tenant.
         fresh: redeem even if this process has a good one, because an API refused that one.
         actor: who asks, for the audit trail; by default the user of the operating system.
@@ -46,6 +50,8 @@ def get_access_token(
     Raises:
         ValueError: no tenant id, no audience, or one that this cloud does not have.
         UnknownTenant: no such partner or customer.
+        UnknownRegistration: no such application registration, or it is of another cloud than the partner.
+        SeveralRegistrations: the partner consented to several and none was named; the text lists them.
         TokenUnavailable: the partner may not be used; says why and what to do. Nothing was sent, or nothing is left.
         IdentityMismatch: a token of somebody else; the partner was stopped.
         RemoteError: what the vault or the sign-in service answered; its class says who acts.
@@ -60,29 +66,52 @@ def get_access_token(
         managed = CustomerTenant.objects.for_partner(owner).filter(tenant_id=tenant_id).first()
         if managed is None:
             raise UnknownTenant(f"{owner.name} has no such customer; run sync_customers first.")
-    consent = consent_of(owner)
+    consent = consent_of(owner, registration_named(registration, cloud=owner.cloud) if registration else None)
     correlation_id = new_correlation_id()
     token = clients.tokens().access_token(consent, wanted, customer=managed, fresh=fresh, correlation_id=correlation_id)
     record(
         "token.handed_out",
         actor=actor or Actor.command(PROGRAM),
-        subject={"partner": owner.pk, "consent": consent.pk, "customer": managed.pk if managed else 0},
+        subject={
+            "partner": owner.pk,
+            "consent": consent.pk,
+            "registration": consent.registration_id,
+            "customer": managed.pk if managed else 0,
+        },
         details={"audience": wanted.value, "to": to},
         correlation_id=correlation_id,
     )
     return token
 
 
-def consent_of(partner: PartnerTenant) -> PartnerConsent:
-    """Return the partner's consent that has a token; the newest when there are several.
+def consent_of(partner: PartnerTenant, registration: ApplicationRegistration | None = None) -> PartnerConsent:
+    """Return the partner's consent to this registration; without one, the only consent that the partner ever gave.
+
+    A consent that was disconnected counts as well: a program of one product must not act as another one because the
+    partner left the first. Whether its token may be used says the token service.
 
     Raises:
         TokenUnavailable: the partner has not consented, or is disabled.
+        SeveralRegistrations: there is more than one, and none was chosen.
     """
-    if not partner.is_active:
-        raise TokenUnavailable(f"{partner.name} is {partner.get_state_display().lower()}; enable it first.")
-    usable = PartnerConsent.objects.usable().for_partner(partner).select_related("partner", "registration__credential")
-    consent = usable.order_by("-consented_at").first()
-    if consent is None:
-        raise TokenUnavailable(f"{partner.name} has not consented yet; send it a link (manage.py issue_consent_link).")
-    return consent
+    if why := partner.why_inactive:
+        raise TokenUnavailable(why)
+    given = PartnerConsent.objects.for_partner(partner).filter(generation__gt=0).order_by("pk")
+    if registration is not None:
+        given = given.filter(registration=registration)
+    consents = list(given.select_related("partner", "registration__credential"))
+    active = [one for one in consents if one.registration.state == ApplicationRegistration.State.ACTIVE]
+    candidates = active or consents
+    if len(candidates) > 1:
+        raise SeveralRegistrations(
+            f"{partner.name} consented to {len(candidates)} applications; name one (--registration): "
+            f"{listed(one.registration for one in candidates)}."
+        )
+    if not candidates:
+        to, name = "", ""
+        if registration is not None:
+            to, name = f" to {registration.name}", f" --registration {registration.pk}"
+        raise TokenUnavailable(
+            f"{partner.name} has not consented{to} yet; send it a link (manage.py issue_consent_link{name})."
+        )
+    return candidates[0]

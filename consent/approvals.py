@@ -99,7 +99,7 @@ def approve(
     if not WaitingToken.objects.waiting().filter(pk=waiting.pk).exists():
         raise DecisionRefused("This sign-in was decided on before, or nobody approved it in time.")
     if not consent.partner.is_active:
-        raise DecisionRefused("The partner is disabled or offboarded; enable it first.")
+        raise DecisionRefused(consent.partner.why_inactive)
     stored = tools.vault.read(SecretName(waiting.secret_name), SecretVersion(waiting.secret_version))
     if not hmac.compare_digest(token_fingerprint(stored.value), waiting.fingerprint):
         raise DecisionRefused("The vault's token is not the one that was stored for this account. Reject it.")

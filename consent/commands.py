@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from consent.custody import TokenUnavailable
+from consent.registrations import SeveralRegistrations, UnknownRegistration
 from consent.selection import add_partner_selection, scope_of
 from consent.token_versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
@@ -25,6 +26,7 @@ from portal.runs.kinds import Kind, Outcome
 from portal.runs.models import RunItem
 
 EXIT_SOME_FAILED = 1
+EXIT_USAGE = 2
 EXIT_SYSTEMIC = 3
 
 
@@ -58,6 +60,8 @@ class ConsentCommand(BaseCommand):
             raise CommandError(explain(error), returncode=EXIT_SOME_FAILED) from None
         except (TokenUnavailable, IdentityMismatch) as error:
             raise CommandError(str(error), returncode=EXIT_SOME_FAILED) from None
+        except (UnknownRegistration, SeveralRegistrations) as error:
+            raise CommandError(str(error), returncode=EXIT_USAGE) from None
         except VaultConfigurationError as error:
             raise CommandError(str(error), returncode=EXIT_SYSTEMIC) from None
         except DatabaseError as error:
@@ -86,6 +90,7 @@ class BulkCommand(ConsentCommand):
 
     kind: ClassVar[Kind]
     concurrency: ClassVar[int] = 64
+    nothing: ClassVar[str] = "Nothing fits this selection today. Partners without a usable token are passed over."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_partner_selection(parser)
@@ -100,20 +105,25 @@ class BulkCommand(ConsentCommand):
         """Start or continue the run of this scope and work it, here or in the background; return the exit code."""
         if options["dry_run"]:
             return dry_run(self.kind, scope, self.stdout, as_json=options["json"])
+        nothing = not self.kind.units(scope, 0, 1)
         run = begin(self.kind, scope=scope, options=options, kind_options=kind_options or {}, actor=self.actor)
         if options["background"]:
             tasks.enqueue(run)
             self.say(f"Run {run.pk} is left to the workers; watch it with run_status {run.pk}.")
-            return 0
-        return foreground(
-            run,
-            out=self.stdout,
-            err=self.stderr,
-            as_json=options["json"],
-            words=self.words,
-            concurrency=options["concurrency"],
-            processes=options["processes"],
-        )
+            code = 0
+        else:
+            code = foreground(
+                run,
+                out=self.stdout,
+                err=self.stderr,
+                as_json=options["json"],
+                words=self.words,
+                concurrency=options["concurrency"],
+                processes=options["processes"],
+            )
+        if nothing and not run.total and not options["json"]:
+            self.say(self.nothing)
+        return code
 
     def words(self, item: RunItem, outcome: Outcome) -> str:
         """Return the line of one unit for people."""

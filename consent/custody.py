@@ -103,7 +103,7 @@ class Custody:
         """Raise TokenUnavailable when this row, as it was read, allows no use of its token."""
         problem = ""
         if not consent.partner.is_active:
-            problem = f"The partner is {consent.partner.get_state_display().lower()}; enable it first."
+            problem = consent.partner.why_inactive
         elif consent.state == PartnerConsent.State.STOPPED:
             problem = "The partner was stopped: a token belonged to another account or tenant. Look at the audit trail."
         elif consent.state in PartnerConsent.LEFT_STATES:

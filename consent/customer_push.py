@@ -14,6 +14,7 @@ from consent import clients
 from consent.custody import TokenUnavailable
 from consent.customers import PushRefused, push
 from consent.models import CustomerConsent, PartnerConsent
+from consent.registrations import line_names
 from consent.token_versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
@@ -26,14 +27,14 @@ State = CustomerConsent.State
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One customer, and the partner's newest consent that has a token."""
+    """One customer, and the partner's consent to the application that is pushed."""
 
     customer: CustomerTenant
     consent: PartnerConsent
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
-    """List the chosen customers; ``scope`` names their rows."""
+    """List the chosen customers; ``scope`` names their rows and the registration."""
     rows = (
         CustomerTenant.objects.filter(pk__in=scope["customers"], pk__gt=after)
         .order_by("pk")
@@ -48,9 +49,11 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Push]:
     consents = {
         consent.partner_id: consent
         for consent in PartnerConsent.objects.usable()
-        .filter(partner__in={customer.partner_id for customer in customers})
+        .filter(
+            partner__in={customer.partner_id for customer in customers},
+            registration=context.scope.get("registration"),  # a run that an older release began names none: no match
+        )
         .select_related("partner", "registration__credential")
-        .order_by("consented_at")
     }
     return {
         customer.pk: Push(customer, consents[customer.partner_id])
@@ -93,14 +96,20 @@ def work(key: int, subject: Push, context: Context) -> Outcome:
             systemic=known.systemic,
             retry_after=(error.retry_after or 0.0) if error.retryable else None,
             throttled=known is FailureClass.THROTTLED,
-            fields={"customer": subject.customer.tenant_id, "state": "", "reason": diagnosis.cause},
+            fields={
+                **_names(subject),
+                "state": "",
+                "reason": diagnosis.cause,
+                "owner": diagnosis.owner.value,
+                "correlation_id": correlation_id,
+            },
         )
     return Outcome(
         failure_class="ok" if consent.state == State.GRANTED else consent.state,
         message=consent.reason,
         owner=consent.owner,
         fields={
-            "customer": subject.customer.tenant_id,
+            **_names(subject),
             "state": consent.state,
             "reason": consent.reason,
             "owner": consent.owner,
@@ -117,8 +126,12 @@ def _failed(subject: Push, failure_class: str, words: str, owner: Owner) -> Outc
         failure_class=failure_class,
         message=words,
         owner=owner.value,
-        fields={"customer": subject.customer.tenant_id, "state": "", "reason": words, "owner": owner.value},
+        fields={**_names(subject), "state": "", "reason": words, "owner": owner.value},
     )
+
+
+def _names(subject: Push) -> dict[str, str]:
+    return line_names(subject.customer.partner, subject.consent.registration, subject.customer)
 
 
 def write(done: Sequence[Done], context: Context) -> None:

@@ -4,6 +4,7 @@
 ``partner``      tenant ids of partners
 ``tag``          customers of partners with any of these tags
 ``cloud``        customers of partners of this cloud
+``registration`` consents to this application registration, by its key
 ``customer``     tenant ids of customers
 ``state``        consents in any of these states
 ``age``          consents last read longer ago than so many hours, or never
@@ -21,12 +22,20 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Count, Exists, OuterRef, Q
 from django.db.models.functions import Mod, Now
 
-from consent.models import CustomerConsent, PartnerConsent
+from consent.models import ApplicationRegistration, CustomerConsent
 from consent.querysets import CustomerConsentQuerySet
-from consent.selection import one_tenant_id, partners_in, scope_of
+from consent.selection import (
+    ONE_REGISTRATION,
+    add_partners,
+    hours,
+    one_tenant_id,
+    partner_consents_in,
+    partners_in,
+    scope_of,
+)
 from tenants.models import CustomerTenant
 
 WEEK_HOURS = 7 * 24
@@ -36,23 +45,22 @@ _CHUNK = 1000
 
 def add_customer_selection(parser: ArgumentParser) -> None:
     """Add the arguments that choose consents in customer tenants."""
-    parser.add_argument("--partner", action="append", default=[], metavar="TENANT", help="a partner's tenant id")
-    parser.add_argument("--tag", action="append", default=[], help="customers of partners with this tag")
-    parser.add_argument("--cloud", choices=["china", "global", "usgov"], help="customers of partners of this cloud")
+    add_partners(parser)
+    parser.add_argument("--registration", metavar="REGISTRATION", help=ONE_REGISTRATION)
     parser.add_argument("--customer", action="append", default=[], metavar="TENANT", help="a customer's tenant id")
     parser.add_argument(
         "--state", action="append", default=[], choices=sorted(CustomerConsent.State.values), help="in this state"
     )
-    parser.add_argument("--age", type=float, metavar="HOURS", help="last read longer ago than so many hours, or never")
+    parser.add_argument("--age", type=hours, metavar="HOURS", help="last read longer ago than so many hours, or never")
 
 
 def customer_scope_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the selection of a command's arguments.
 
     Raises:
-        CommandError: a tenant id is none or unknown, with the id and what to do.
+        CommandError: a tenant id of a customer is none or unknown, or what ``scope_of`` raises.
     """
-    scope = scope_of({name: options[name] for name in _PARTNER_WORDS})
+    scope = scope_of({name: options[name] for name in (*_PARTNER_WORDS, "registration")})
     scope |= {"state": sorted(set(options["state"]))} if options["state"] else {}
     scope |= {} if options["age"] is None else {"age": options["age"]}
     if options["customer"]:
@@ -75,6 +83,8 @@ def scope_of_partners(scope: Mapping[str, Any]) -> dict[str, Any]:
 def consents_in(scope: Mapping[str, Any]) -> CustomerConsentQuerySet:
     """Return the consents of a selection in customer tenants of active partners; all of them for an empty one."""
     consents = CustomerConsent.objects.filter(customer__partner__in=partners_in(scope_of_partners(scope)))
+    if "registration" in scope:
+        consents = consents.filter(registration=scope["registration"])
     if "customer" in scope:
         consents = consents.filter(customer__tenant_id__in=scope["customer"])
     if "state" in scope:
@@ -95,24 +105,31 @@ def consents_in(scope: Mapping[str, Any]) -> CustomerConsentQuerySet:
 def open_rows(scope: Mapping[str, Any]) -> int:
     """Make the rows of chosen customers that were never looked at, in the state "unknown"; return how many.
 
-    A row belongs to the application that the partner consented to last.
+    One row for each application that the partner consented to, or for the chosen one.
     """
     made = 0
-    newest = {
-        consent.partner_id: consent.registration_id
-        for consent in PartnerConsent.objects.usable()
-        .filter(partner__in=partners_in(scope_of_partners(scope)))
-        .order_by("consented_at")
-    }
-    customers = CustomerTenant.objects.listed().filter(
-        ~Exists(CustomerConsent.objects.filter(customer=OuterRef("pk"))), partner__in=newest
-    )
-    if "customer" in scope:
-        customers = customers.filter(tenant_id__in=scope["customer"])
-    while chunk := list(customers.order_by("pk").values_list("pk", "partner_id")[:_CHUNK]):
-        CustomerConsent.objects.bulk_create(
-            [CustomerConsent(customer_id=key, registration_id=newest[partner]) for key, partner in chunk],
-            ignore_conflicts=True,
+    of_partners = {name: value for name, value in scope.items() if name in (*_PARTNER_WORDS, "registration")}
+    doors = partner_consents_in(of_partners).usable().filter(registration__state=ApplicationRegistration.State.ACTIVE)
+    for registration in doors.order_by("registration").values_list("registration", flat=True).distinct():
+        known = CustomerConsent.objects.filter(customer=OuterRef("pk"), registration=registration)
+        customers = CustomerTenant.objects.listed().filter(
+            ~Exists(known), partner__in=doors.filter(registration=registration).values("partner")
         )
-        made += len(chunk)
+        if "customer" in scope:
+            customers = customers.filter(tenant_id__in=scope["customer"])
+        while chunk := list(customers.order_by("pk").values_list("pk", flat=True)[:_CHUNK]):
+            CustomerConsent.objects.bulk_create(
+                [CustomerConsent(customer_id=key, registration_id=registration) for key in chunk],
+                ignore_conflicts=True,
+            )
+            made += len(chunk)
     return made
+
+
+def counted(consents: CustomerConsentQuerySet) -> tuple[int, dict[int, int]]:
+    """Return in how many customer tenants these consents are, and in how many of them each registration is, by its key.
+
+    A customer of two partners is one tenant.
+    """
+    rows = consents.order_by().values_list("registration").annotate(tenants=Count("customer__tenant_id", distinct=True))
+    return consents.order_by().values("customer__tenant_id").distinct().count(), dict(rows)

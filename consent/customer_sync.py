@@ -15,7 +15,9 @@ from consent import clients
 from consent.custody import TokenUnavailable
 from consent.customers import own_groups
 from consent.health import refresh_partner
-from consent.models import PartnerConsent
+from consent.models import ApplicationRegistration, PartnerConsent
+from consent.querysets import PartnerConsentQuerySet
+from consent.registrations import line_names
 from consent.renewals import Renewals
 from consent.selection import partners_in
 from consent.token_versions import IdentityMismatch
@@ -38,7 +40,7 @@ TOO_MANY = "customers_missing"  # cause of the incident
 
 @dataclass(slots=True)
 class Sync:
-    """One partner, and its newest consent that has a token."""
+    """One partner, and its consent whose token reads the lists."""
 
     partner: PartnerTenant
     consent: PartnerConsent | None
@@ -46,9 +48,12 @@ class Sync:
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
-    """List the chosen partners, those that were mirrored longest ago first."""
+    """List the chosen partners that have a usable token, those that were mirrored longest ago first."""
     rows = (
-        partners_in(scope).filter(pk__gt=after).order_by("pk").values_list("pk", "name", "customers_synced_at")[:limit]
+        partners_in(scope)
+        .filter(pk__gt=after, pk__in=doors(scope).values("partner"))
+        .order_by("pk")
+        .values_list("pk", "name", "customers_synced_at")[:limit]
     )
     return [
         Unit(key=key, group=key, label=name, rank=int(synced.timestamp()) if synced else 0)
@@ -57,22 +62,38 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 
 
 def load(keys: Sequence[int], context: Context) -> dict[int, Sync]:
-    """Read partners and consents again, immediately before use."""
+    """Read partners and consents again, immediately before use.
+
+    The lists are the partner's, whichever application reads them. So without a chosen one a token that works is
+    preferred, then the older consent: a second product never takes over by itself.
+    """
     consents: dict[int, PartnerConsent] = {}
-    newest_last = PartnerConsent.objects.usable().filter(partner__in=keys).order_by("consented_at")
-    for consent in newest_last.with_all_for_calls():
-        consents[consent.partner_id] = consent
+    for consent in doors(context.scope).filter(partner__in=keys).order_by("-pk").with_all_for_calls():
+        known = consents.get(consent.partner_id)
+        if known is None or _works(consent) or not _works(known):
+            consents[consent.partner_id] = consent
     return {
         partner.pk: Sync(partner, consents.get(partner.pk))
         for partner in PartnerTenant.objects.active().filter(pk__in=keys)
     }
 
 
+def doors(scope: Mapping[str, Any]) -> PartnerConsentQuerySet:
+    """Return the consents whose tokens may read the lists."""
+    doors = PartnerConsent.objects.usable().filter(registration__state=ApplicationRegistration.State.ACTIVE)
+    return doors.filter(registration=scope["registration"]) if "registration" in scope else doors
+
+
+def _works(consent: PartnerConsent) -> bool:
+    return consent.state in {PartnerConsent.State.CONNECTED, PartnerConsent.State.MFA_MISSING}
+
+
 def work(key: int, sync: Sync, context: Context) -> Outcome:
     """Mirror the partner's customers, as far as they can be read; see ``tenants.sync``."""
     consent = sync.consent
     correlation_id = CorrelationId(context.correlation_id(key))
-    fields = {"partner": sync.partner.name, "tenant_id": sync.partner.tenant_id, "correlation_id": correlation_id}
+    registration = None if consent is None else consent.registration
+    fields = {**line_names(sync.partner, registration), "correlation_id": correlation_id}
     if consent is None:
         words = f"{sync.partner.name} has not consented yet; send it a link (manage.py issue_consent_link)."
         return _failed(NOT_CONSENTED, words, Owner.US, fields)

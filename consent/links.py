@@ -42,7 +42,7 @@ def check(partner: PartnerTenant, registration: ApplicationRegistration) -> None
     except InvalidIdentifier:
         raise LinkRefused("Fix the partner's tenant id before inviting it: a link is bound to one tenant.") from None
     if partner.pk is None or not partner.is_active:
-        raise LinkRefused("The partner is disabled or offboarded; enable it before inviting it.")
+        raise LinkRefused(partner.why_inactive or "Save the partner before inviting it.")
     if partner.offboarding_since is not None:
         raise LinkRefused("The partner is being offboarded; no link is made for it any more.")
     if registration.state != ApplicationRegistration.State.ACTIVE:

@@ -17,6 +17,7 @@ from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, PartnerConsent
 from consent.plan_apply import apply_item, in_between, mark_broken, overtaken, seconds_to_next_look
 from consent.plans import PlanRefused, counts
+from consent.registrations import line_names
 from consent.token_versions import IdentityMismatch
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
@@ -243,7 +244,7 @@ def _interrupted(item: ConsentPlanItem, error: RemoteError) -> Outcome:
 def _fields(item: ConsentPlanItem, result: str, reason: str, owner: str) -> dict[str, Any]:
     return {
         "plan": item.plan_id,
-        "customer": item.customer.tenant_id,
+        **line_names(item.customer.partner, item.plan.registration, item.customer),
         "action": item.action,
         "result": result,
         "reason": reason,

@@ -17,8 +17,9 @@ from consent import clients, health
 from consent.checks import Verdict, judge, write_verdicts
 from consent.custody import BUSY, LOST, TokenUnavailable, is_cut_off, spends_nothing
 from consent.models import PartnerConsent
+from consent.registrations import line_names, registration_names, unit_label
 from consent.renewals import Pointer, Renewals
-from consent.selection import partners_in
+from consent.selection import partner_consents_in
 from consent.token_versions import IdentityMismatch
 from consent.tokens import Audience
 from portal.audit.trail import Entry, record_all
@@ -57,16 +58,22 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 
     With ``due`` in the scope only those whose next try has come, and those renewed longest ago first (R-11).
     """
-    due = bool(scope.get("due"))
-    consents = PartnerConsent.objects.due(timezone.now()) if due else PartnerConsent.objects.usable()
+    due, chosen = bool(scope.get("due")), partner_consents_in(scope)
     rows = (
-        consents.filter(partner__in=partners_in(scope), pk__gt=after)
+        (chosen.due(timezone.now()) if due else chosen.usable())
+        .filter(pk__gt=after)
         .order_by("pk")
-        .values_list("pk", "partner_id", "partner__name", "stored_at" if due else "last_try_at")[:limit]
+        .values_list("pk", "partner_id", "partner__name", "registration", "stored_at" if due else "last_try_at")[:limit]
     )
+    names = registration_names()
     return [
-        Unit(key=key, group=partner, label=name, rank=int(moment.timestamp()) if moment else 0)
-        for key, partner, name, moment in rows
+        Unit(
+            key=key,
+            group=partner,
+            label=unit_label(name, names[registration]),
+            rank=int(moment.timestamp()) if moment else 0,
+        )
+        for key, partner, name, registration, moment in rows
     ]
 
 
@@ -106,7 +113,7 @@ def work(key: int, check: Check, context: Context) -> Outcome:
         retry_after=verdict.retry_after,
         throttled=result.failure_class == FailureClass.THROTTLED,
         fields={
-            "partner": result.partner,
+            **line_names(check.consent.partner, check.consent.registration),
             "ok": result.ok,
             "class": result.failure_class,
             "cause": result.cause,

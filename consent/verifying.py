@@ -20,6 +20,7 @@ from consent.customers import ACCEPTED, CustomerClients, State, look, readiness,
 from consent.models import PartnerConsent
 from consent.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
 from consent.observations import write as write_readings
+from consent.registrations import line_names, registration_names, unit_label
 from consent.token_versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError
@@ -44,11 +45,24 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
         consents_in(scope)
         .filter(pk__gt=after)
         .order_by("pk")
-        .values_list("pk", "customer__partner_id", "customer__company_name", "customer__tenant_id", "tried_at")[:limit]
+        .values_list(
+            "pk",
+            "customer__partner_id",
+            "customer__company_name",
+            "customer__tenant_id",
+            "registration",
+            "tried_at",
+        )[:limit]
     )
+    names = registration_names()
     return [
-        Unit(key=key, group=partner, label=name or tenant, rank=int(tried.timestamp()) if tried else 0)
-        for key, partner, name, tenant, tried in rows
+        Unit(
+            key=key,
+            group=partner,
+            label=unit_label(name or tenant, names[registration]),
+            rank=int(tried.timestamp()) if tried else 0,
+        )
+        for key, partner, name, tenant, registration, tried in rows
     ]
 
 
@@ -133,10 +147,7 @@ def names(subject: Subject, correlation_id: str) -> dict[str, Any]:
     """Return the columns that say which consent a line is about."""
     customer = subject.consent.customer
     return {
-        "partner": customer.partner.name,
-        "customer": customer.tenant_id,
-        "company": customer.company_name,
-        "application": subject.consent.registration.application_id,
+        **line_names(customer.partner, subject.consent.registration, customer),
         "correlation_id": correlation_id,
     }
 

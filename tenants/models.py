@@ -93,6 +93,13 @@ class PartnerTenant(models.Model):
         """Whether anything may be done with this partner at all (S-53)."""
         return self.state not in self.INACTIVE_STATES
 
+    @property
+    def why_inactive(self) -> str:
+        """Why nothing may be done with this partner, and what to do; empty while it is active."""
+        if self.state == self.State.OFFBOARDED:
+            return f"{self.name} is offboarded for good; nothing is done with it any more."
+        return f"{self.name} is disabled; enable it first." if self.state == self.State.DISABLED else ""
+
 
 class CustomerTenant(models.Model):
     """A customer of one partner, as Partner Center lists it. Written by ``tenants.sync`` and ``gdap_sync`` only.

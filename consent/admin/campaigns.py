@@ -413,6 +413,7 @@ class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
     icon = "mark_email_read"
     export_fields = [
         "campaign__name",
+        "campaign__registration__name",
         "partner__name",
         "partner__tenant_id",
         "progress",
@@ -424,7 +425,7 @@ class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
         "last_send_problem",
     ]
     list_display = ["partner", "shown_progress", "latest", "mailed", "reminded", "mail_problem", "campaign"]
-    list_filter = [ProgressFilter, "last_send_problem", "campaign"]
+    list_filter = [ProgressFilter, "last_send_problem", "campaign", "campaign__registration"]
     list_select_related = ["partner", "campaign"]
     search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
     fields = ["campaign", "partner", "link", "shown_progress", "latest", "mailed", "reminded", "mail_problem"]

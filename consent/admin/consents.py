@@ -5,6 +5,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
 from consent import approvals, clients
+from consent.admin.cells import registration_cell
 from consent.commands import explain
 from consent.custody import TokenUnavailable
 from consent.models import ConsentFlow, WaitingToken
@@ -20,10 +21,21 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     """Attempts. Staff search the reference that a partner reads out."""
 
     icon = "login"
-    export_fields = ["public_id", "link__partner__name", "outcome", "problem", "code", "created_at", "finished_at"]
-    list_display = ["reference", "partner", "shown_outcome", "problem", "code", "started"]
-    list_filter = ["outcome", "problem"]
-    list_select_related = ["link__partner"]
+    export_fields = [
+        "public_id",
+        "link__partner__name",
+        "link__partner__tenant_id",
+        "link__registration__name",
+        "link__registration__application_id",
+        "outcome",
+        "problem",
+        "code",
+        "created_at",
+        "finished_at",
+    ]
+    list_display = ["reference", "partner", "registration", "shown_outcome", "problem", "code", "started"]
+    list_filter = ["outcome", "problem", "link__registration"]
+    list_select_related = ["link__partner", "link__registration"]
     search_fields = ["public_id__istartswith", "=correlation_id"]
     fields = [
         "reference",
@@ -47,6 +59,10 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     def partner(self, flow: ConsentFlow) -> str:
         return flow.link.partner.name
 
+    @admin.display(ordering="link__registration__name", description="Application registration")
+    def registration(self, flow: ConsentFlow) -> str:
+        return registration_cell(flow.link.registration)
+
     @admin.display(ordering="outcome", description="Outcome")
     def shown_outcome(self, flow: ConsentFlow) -> str:
         return badge(flow.get_outcome_display(), FLOW_TONES[ConsentFlow.Outcome(flow.outcome)])
@@ -61,11 +77,22 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     """Changed accounts: somebody compares the two object ids with the partner, and decides (S-15)."""
 
     icon = "switch_account"
-    list_display = ["partner", "pinned", "waiting_account", "mfa", "since", "until", "decision"]
-    list_filter = ["decision"]
-    list_select_related = ["consent__partner"]
+    list_display = ["partner", "registration", "pinned", "waiting_account", "mfa", "since", "until", "decision"]
+    list_filter = ["decision", "consent__registration"]
+    list_select_related = ["consent__partner", "consent__registration"]
     search_fields = ["=object_id", "consent__partner__name__istartswith"]
-    fields = ["partner", "pinned", "waiting_account", "mfa", "since", "until", "decision", "decided_by", "decided_at"]
+    fields = [
+        "partner",
+        "registration",
+        "pinned",
+        "waiting_account",
+        "mfa",
+        "since",
+        "until",
+        "decision",
+        "decided_by",
+        "decided_at",
+    ]
     actions = ["approve", "reject"]
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
@@ -74,6 +101,10 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     @admin.display(ordering="consent__partner__name", description="Partner")
     def partner(self, waiting: WaitingToken) -> str:
         return waiting.consent.partner.name
+
+    @admin.display(ordering="consent__registration__name", description="Application registration")
+    def registration(self, waiting: WaitingToken) -> str:
+        return registration_cell(waiting.consent.registration)
 
     @admin.display(description="Account in use")
     def pinned(self, waiting: WaitingToken) -> str:

@@ -2,76 +2,126 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Case, Count, F, OuterRef, QuerySet, Subquery, When
+from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 
 from consent.admin.customers import EvidenceFilter
-from consent.customer_sync import CUSTOMER_SYNC
-from consent.models import ConsentObservation, CustomerConsent
+from consent.customer_sync import CUSTOMER_SYNC, doors
+from consent.models import ConsentObservation, CustomerConsent, PartnerConsent
 from consent.panels import CUSTOMER_TONES
+from consent.querysets import CustomerConsentQuerySet
+from consent.registrations import registration_names
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import service, tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
-from portal.site.display import EMPTY, Tone, badge, described, guid, json_text, moment, who
+from portal.site.display import EMPTY, Tone, badge, described, guid, json_text, links, moment, who
 from tenants.admin import CustomerTenantAdmin, customer_actions, customer_figures, partner_actions
 from tenants.models import CustomerTenant, PartnerTenant
 
 State = CustomerConsent.State
 _NONE = "none"
 _CONCURRENCY = 16
+_LONGEST_KEY = 19  # digits
 
 
-def with_consent(customers: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
-    """Add the consent of the newest registration, and who must act: as the consent says, else as readiness says."""
-    newest = CustomerConsent.objects.filter(customer=OuterRef("pk")).order_by("-registration")
-    said = newest.annotate(
+def chosen_registration(request: HttpRequest) -> int | None:
+    """Return the key of the registration that the list is filtered by; None for all of them."""
+    text = request.GET.get(RegistrationFilter.parameter_name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < _LONGEST_KEY else None
+
+
+def consents_of(registration: int | None) -> CustomerConsentQuerySet:
+    """Return consents, each with why and who must act, because of the last read or because it failed."""
+    rows = CustomerConsent.objects.annotate(
         why=Case(When(unread_since__isnull=False, then=F("unread_reason")), default=F("reason")),
         who=Case(When(unread_since__isnull=False, then=F("unread_owner")), default=F("owner")),
     )
+    return rows if registration is None else rows.filter(registration=registration)
+
+
+def with_consent(customers: QuerySet[CustomerTenant], registration: int | None) -> QuerySet[CustomerTenant]:
+    """Add the customer's consent for the export: the one to this registration, or the only one.
+
+    Who must act, and why, is as the consent says, else as readiness says. ``consent_count`` tells whether it is the
+    only one.
+    """
+    mine = consents_of(registration).filter(customer=OuterRef("pk"))
+    number = mine.order_by().values("customer").annotate(number=Count("pk")).values("number")
     return customers.annotate(
-        consent_state=Subquery(newest.values("state")[:1]),
-        consent_read_at=Subquery(newest.values("verified_at")[:1]),
-        why=Coalesce(Subquery(said.values("why")[:1]), "readiness_reason"),
-        who_acts=Coalesce(Subquery(said.values("who")[:1]), "readiness_owner"),
+        consent_count=Coalesce(Subquery(number), 0),
+        consent_registration=Subquery(mine.values("registration__name")[:1]),
+        consent_application_id=Subquery(mine.values("registration__application_id")[:1]),
+        consent_state=Subquery(mine.values("state")[:1]),
+        consent_read_at=Subquery(mine.values("verified_at")[:1]),
+        why=Coalesce(Subquery(mine.values("why")[:1]), "readiness_reason"),
+        who_acts=Coalesce(Subquery(mine.values("who")[:1]), "readiness_owner"),
     )
 
 
-class _ChoiceFilter(admin.SimpleListFilter):
-    column = ""
-    choices_shown: list[tuple[str, str]]
+class RegistrationFilter(admin.SimpleListFilter):
+    """Whose consents count; shown are the customers of partners that consented to it."""
+
+    title = "application registration"
+    parameter_name = "registration"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return self.choices_shown
+        return [(str(key), name) for key, name in registration_names().items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
-        value = self.value()
-        if value not in dict(self.choices_shown):
+        if (registration := chosen_registration(request)) is None:
             return queryset
-        return queryset.filter(**{self.column: None if value == _NONE else value})
+        partners = PartnerConsent.objects.filter(registration=registration).values("partner")
+        rows = CustomerConsent.objects.filter(customer=OuterRef("pk"), registration=registration)
+        return queryset.filter(Q(partner__in=partners) | Exists(rows))
 
 
-class ConsentStateFilter(_ChoiceFilter):
+def _any(request: HttpRequest, **columns: Any) -> Exists:
+    """Ask for customers with such a consent, to the registration that the list is filtered by if it is."""
+    return Exists(consents_of(chosen_registration(request)).filter(customer=OuterRef("pk"), **columns))
+
+
+class ConsentStateFilter(admin.SimpleListFilter):
     title = "consent"
     parameter_name = "consent"
-    column = "consent_state"
-    choices_shown = [*((one.value, str(one.label)) for one in State), (_NONE, "Never looked at")]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [*((one.value, str(one.label)) for one in State), (_NONE, "Never looked at")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
+        if self.value() == _NONE:
+            return queryset.filter(~_any(request))
+        return queryset.filter(_any(request, state=self.value())) if self.value() in State.values else queryset
 
 
-class WhoActsFilter(_ChoiceFilter):
+class WhoActsFilter(admin.SimpleListFilter):
     title = "who must act"
     parameter_name = "who"
-    column = "who_acts"
-    choices_shown = OWNER_CHOICES
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return OWNER_CHOICES
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
+        owner = self.value()
+        if owner not in dict(OWNER_CHOICES):
+            return queryset
+        return queryset.filter(_any(request, who=owner) | Q(~_any(request), readiness_owner=owner))
 
 
 class CustomerEvidenceFilter(EvidenceFilter):
-    column = "consent_read_at"
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() == "never":
+            return queryset.filter(~_any(request, verified_at__isnull=False))
+        if self.value() not in {"7", "30", "old"}:
+            return queryset
+        rows = super().queryset(request, consents_of(chosen_registration(request)).filter(customer=OuterRef("pk")))
+        return queryset.filter(Exists(rows))
 
 
 class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
@@ -88,7 +138,7 @@ class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
 
     @admin.display(description="State")
     def shown_state(self, consent: CustomerConsent) -> str:
-        return badge(consent.get_state_display(), CUSTOMER_TONES[State(consent.state)])
+        return _badge(consent)
 
     @admin.display(description="Reason")
     def why(self, consent: CustomerConsent) -> str:
@@ -108,10 +158,13 @@ class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
 
 
 class CustomerPages(CustomerTenantAdmin):
-    """Customers with what is granted there, who must act, and how old the evidence is."""
+    """Customers with what is granted there, who must act, and how old the evidence is, for each of our applications."""
 
     export_fields = [
         *CustomerTenantAdmin.export_fields,
+        "partner__tenant_id",
+        "consent_registration",
+        "consent_application_id",
         "consent_state",
         "why",
         "who_acts",
@@ -119,6 +172,7 @@ class CustomerPages(CustomerTenantAdmin):
     ]
     list_display = ["company_name", "partner", "shown_consent", "reason", "owner", "read", "ready", "seen"]
     list_filter = [
+        RegistrationFilter,
         ConsentStateFilter,
         "readiness",
         WhoActsFilter,
@@ -130,40 +184,87 @@ class CustomerPages(CustomerTenantAdmin):
     inlines = [CustomerConsentInline, *CustomerTenantAdmin.inlines]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CustomerTenant]:
-        return with_consent(super().get_queryset(request))
+        registration = chosen_registration(request)
+        shown = consents_of(registration).select_related("registration").order_by("registration")
+        customers = with_consent(super().get_queryset(request), registration)
+        return customers.prefetch_related(Prefetch("consents", queryset=shown, to_attr="shown_consents"))
 
-    @admin.display(ordering="consent_state", description="Consent")
+    def export_csv(self, request: HttpRequest, queryset: QuerySet[CustomerTenant]) -> HttpResponseBase | None:
+        if queryset.filter(consent_count__gt=1).exists():
+            self.message_user(
+                request,
+                "Some of these customers hold consents to several of our applications, and a line says one. Filter by "
+                "the application registration, or export the customer consents, which have a line for each.",
+                messages.ERROR,
+            )
+            return None
+        return super().export_csv(request, queryset)
+
+    export_csv.short_description = PortalModelAdmin.export_csv.short_description  # type: ignore[attr-defined]
+    export_csv.allowed_permissions = PortalModelAdmin.export_csv.allowed_permissions  # type: ignore[attr-defined]
+
+    @admin.display(description="Consent")
     def shown_consent(self, customer: Any) -> str:
-        if customer.consent_state is None:
+        if not customer.shown_consents:
             return badge("Never looked at", Tone.QUIET)
-        state = State(customer.consent_state)
-        return badge(str(state.label), CUSTOMER_TONES[state])
+        return links([(described(_badge(one), one.registration.name), "") for one in customer.shown_consents])
 
     @admin.display(description="Reason")
     def reason(self, customer: Any) -> str:
-        return customer.why or EMPTY
+        return _each(customer, lambda one: one.why or EMPTY, customer.readiness_reason or EMPTY)
 
-    @admin.display(ordering="who_acts", description="Who must act")
+    @admin.display(description="Who must act")
     def owner(self, customer: Any) -> str:
-        return who(customer.who_acts)
+        return _each(customer, lambda one: who(one.who), who(customer.readiness_owner))
 
-    @admin.display(ordering="consent_read_at", description="Last read")
+    @admin.display(description="Last read")
     def read(self, customer: Any) -> str:
-        return moment(customer.consent_read_at, empty="never")
+        return _each(customer, lambda one: moment(one.verified_at, empty="never"), "never")
+
+
+def _badge(consent: CustomerConsent) -> str:
+    return badge(consent.get_state_display(), CUSTOMER_TONES[State(consent.state)])
+
+
+def _each(customer: Any, cell: Callable[[Any], str], otherwise: str) -> str:
+    """Return what a cell says of each consent of a customer; of several with the name of its registration."""
+    consents = customer.shown_consents
+    if len(consents) < 2:
+        return cell(consents[0]) if consents else otherwise
+    return links([(described(cell(one), one.registration.name), "") for one in consents])
 
 
 def figures_of(partner: PartnerTenant) -> list[Figure]:
-    """Count the partner's listed customers by the state of our consent, each with the list it counts; one query."""
-    listed: QuerySet[Any] = with_consent(CustomerTenant.objects.for_partner(partner).listed())
-    counts = dict(listed.order_by().values_list("consent_state").annotate(Count("pk")))
+    """Count the partner's listed customers by the state of each of our consents, each with the list it counts.
+
+    Four queries, whatever the number of customers and registrations.
+    """
+    listed = CustomerTenant.objects.for_partner(partner).listed()
+    total = listed.count()
+    rows = CustomerConsent.objects.filter(customer__in=listed).order_by().values_list("registration", "state")
+    counts: dict[int | None, dict[str, int]] = {}
+    for registration, state, number in rows.annotate(number=Count("pk")):
+        counts.setdefault(registration, {})[state] = number
+    given = PartnerConsent.objects.for_partner(partner).filter(generation__gt=0)
+    for registration in given.order_by().values_list("registration", flat=True):
+        counts.setdefault(registration, {})
+    names = registration_names()
     address = reverse("admin:tenants_customertenant_changelist")
     address += f"?partner__id__exact={partner.pk}&missing_since__isempty=1&consent="
-    shown = [(state.value, str(state.label), tone) for state, tone in CUSTOMER_TONES.items()]
-    return [
-        Figure(label=label, value=f"{counts[key]:,}", tone=tone, link=f"{address}{key or _NONE}")
-        for key, label, tone in [*shown, (None, "Never looked at", Tone.QUIET)]
-        if counts.get(key)
-    ]
+    figures = []
+    for registration in sorted(counts, key=lambda key: names.get(key or 0, "")) or [None]:
+        by_state = counts.get(registration, {})
+        several = len(counts) > 1 and registration is not None
+        prefix, suffix = (f"{names[registration]}: ", f"&registration={registration}") if several else ("", "")
+        numbers = {state.value: by_state.get(state, 0) for state in CUSTOMER_TONES}
+        numbers[_NONE] = total - sum(by_state.values())
+        labels = {state.value: (str(state.label), tone) for state, tone in CUSTOMER_TONES.items()}
+        for key, number in numbers.items():
+            label, tone = labels.get(key, ("Never looked at", Tone.QUIET))
+            if number:
+                link = f"{address}{key}{suffix}"
+                figures.append(Figure(label=f"{prefix}{label}", value=f"{number:,}", tone=tone, link=link))
+    return figures
 
 
 @admin.action(description="Synchronise their customers now", permissions=["view"])
@@ -183,16 +284,21 @@ def sync_partners_of(
 
 
 def _to_run(page: Any, request: HttpRequest, partners: QuerySet[PartnerTenant]) -> HttpResponseBase | None:
-    chosen = sorted(set(PartnerTenant.objects.active().filter(pk__in=partners).values_list("tenant_id", flat=True)))
+    active = PartnerTenant.objects.active().filter(pk__in=partners)
+    chosen = sorted(set(active.filter(pk__in=doors({}).values("partner")).values_list("tenant_id", flat=True)))
     if not chosen:
-        page.message_user(request, "These partners are disabled or offboarded: no token may be used.", messages.ERROR)
+        why = "have no usable token" if active.exists() else "are disabled or offboarded: no token may be used"
+        page.message_user(request, f"These partners {why}.", messages.ERROR)
         return None
     run, new = service.start(
         CUSTOMER_SYNC, scope={"partner": chosen}, actor=actor_of(request), concurrency=_CONCURRENCY
     )
     tasks.enqueue(run)
     page.message_user(
-        request, f"{len(chosen)} partners are left to the workers." if new else "This is under way already."
+        request,
+        f"{len(chosen):,} partner{' is' if len(chosen) == 1 else 's are'} left to the workers."
+        if new
+        else "This is under way already.",
     )
     return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
 

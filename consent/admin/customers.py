@@ -12,10 +12,13 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
+from consent.admin.cells import registration_cell
 from consent.customer_models import ChangedBy
+from consent.customer_selection import counted
 from consent.models import ConsentObservation, CustomerConsent
 from consent.observations import Change
 from consent.panels import CUSTOMER_TONES
+from consent.registrations import registration_names
 from consent.removal import CONSENT_REMOVE
 from consent.verifying import CONSENT_VERIFY
 from portal.runs import service, tasks
@@ -64,7 +67,6 @@ class EvidenceFilter(admin.SimpleListFilter):
 
     title = "evidence"
     parameter_name = "evidence"
-    column = "verified_at"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("7", "Within 7 days"), ("30", "Within 30 days"), ("old", "Older"), ("never", "Never read")]
@@ -72,12 +74,12 @@ class EvidenceFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value, now = self.value(), timezone.now()
         if value == "never":
-            return queryset.filter(**{f"{self.column}__isnull": True})
+            return queryset.filter(verified_at__isnull=True)
         if value == "old":
-            return queryset.filter(**{f"{self.column}__lt": now - timedelta(days=30)})
+            return queryset.filter(verified_at__lt=now - timedelta(days=30))
         if value not in {"7", "30"}:
             return queryset
-        return queryset.filter(**{f"{self.column}__gte": now - timedelta(days=int(value))})
+        return queryset.filter(verified_at__gte=now - timedelta(days=int(value)))
 
 
 class _ReadColumns:
@@ -130,8 +132,11 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     export_fields = [
         "observed_at",
         "consent__customer__partner__name",
+        "consent__customer__partner__tenant_id",
         "consent__customer__company_name",
         "consent__customer__tenant_id",
+        "consent__registration__name",
+        "consent__registration__application_id",
         "state",
         "changed_by",
         "actor",
@@ -143,9 +148,9 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
         "grants",
         "correlation_id",
     ]
-    list_display = ["read", "customer", "partner", "shown_state", "what", "who", "until"]
-    list_filter = ["changed_by", "state", "evidence", "observed_at"]
-    list_select_related = ["consent__customer__partner"]
+    list_display = ["read", "customer", "partner", "registration", "shown_state", "what", "who", "until"]
+    list_filter = ["changed_by", "state", "evidence", "observed_at", "consent__registration"]
+    list_select_related = ["consent__customer__partner", "consent__registration"]
     link_lookups = ["consent__id__exact"]
     search_fields = ["=consent__customer__tenant_id", "consent__customer__company_name__istartswith", "=correlation_id"]
     fields = ["consent", "read", "shown_state", "what", "who", "until", "shown_evidence", "grants", "correlation_id"]
@@ -158,18 +163,26 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     def partner(self, observation: ConsentObservation) -> str:
         return observation.consent.customer.partner.name
 
+    @admin.display(ordering="consent__registration__name", description="Application registration")
+    def registration(self, observation: ConsentObservation) -> str:
+        return registration_cell(observation.consent.registration)
+
 
 def start_run(
     page: PortalModelAdmin[Any], request: HttpRequest, kind: Kind, rows: QuerySet[CustomerConsent], **options: Any
 ) -> HttpResponseBase:
     """Leave chosen consents to the workers, and go to the page of the run."""
     keys = sorted(rows.values_list("pk", flat=True))
+    tenants, _ = counted(rows)
     run, new = service.start(
         kind, scope={"consents": keys}, options=options, actor=actor_of(request), concurrency=_CONCURRENCY
     )
     tasks.enqueue(run)
     page.message_user(
-        request, f"{len(keys)} customers are left to the workers." if new else "This is under way already."
+        request,
+        f"{tenants:,} customer tenant{' is' if tenants == 1 else 's are'} left to the workers."
+        if new
+        else "This is under way already.",
     )
     return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
 
@@ -181,8 +194,10 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     icon = "verified_user"
     export_fields = [
         "customer__partner__name",
+        "customer__partner__tenant_id",
         "customer__company_name",
         "customer__tenant_id",
+        "registration__name",
         "registration__application_id",
         "state",
         "reason",
@@ -196,7 +211,16 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         "unread_reason",
         "unread_owner",
     ]
-    list_display = ["customer", "partner", "shown_state", "why", "who_acts", "changed", "verified"]
+    list_display = [
+        "customer",
+        "partner",
+        "shown_registration",
+        "shown_state",
+        "why",
+        "who_acts",
+        "changed",
+        "verified",
+    ]
     list_filter = [FindingFilter, "state", "owner", EvidenceFilter, "changed_by", "registration"]
     list_select_related = ["customer__partner", "registration"]
     link_lookups = ["customer__partner__id__exact"]
@@ -226,6 +250,10 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     @admin.display(ordering="customer__partner__name", description="Partner")
     def partner(self, consent: CustomerConsent) -> str:
         return consent.customer.partner.name
+
+    @admin.display(ordering="registration__name", description="Application registration")
+    def shown_registration(self, consent: CustomerConsent) -> str:
+        return registration_cell(consent.registration)
 
     @admin.display(ordering="state", description="State")
     def shown_state(self, consent: CustomerConsent) -> str:
@@ -272,16 +300,21 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
                 request, "Some of their partners are disabled or offboarded: no token may be used.", messages.ERROR
             )
             return None
-        number = queryset.count()
+        tenants, by_registration = counted(queryset)
+        names = registration_names()
+        from_where = "; ".join(
+            f"{names[key]} from {number:,} customer tenant{'' if number == 1 else 's'}"
+            for key, number in sorted(by_registration.items())
+        )
         if answer := self.confirm(
             request,
             queryset,
             action="remove_consents",
             title="Remove our consent",
             explanation=(
-                f"In {number} customer tenant{'' if number == 1 else 's'} our application is deleted with all its "
-                "grants. Whatever works there through it stops at once. Each tenant is read back; bringing the consent "
-                "again needs a plan, or push_consent."
+                f"In {tenants:,} customer tenant{'' if tenants == 1 else 's'} is deleted, with all its grants: "
+                f"{from_where}. Whatever works there through it stops at once. Each tenant is read back; bringing the "
+                "consent again needs a plan, or push_consent."
             ),
             button="Remove",
             dangerous=True,

@@ -358,7 +358,10 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     icon = "checklist"
     export_fields = [
         "plan_id",
+        "plan__registration__name",
+        "plan__registration__application_id",
         "customer__partner__name",
+        "customer__partner__tenant_id",
         "customer__company_name",
         "customer__tenant_id",
         "action",
@@ -371,7 +374,7 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
         "finished_at",
     ]
     list_display = ["customer", "partner", "shown_action", "reason", "shown_result", "owner", "read", "plan"]
-    list_filter = ["action", "result", OwnerFilter, "needs_reset", "customer__partner"]
+    list_filter = ["action", "result", OwnerFilter, "needs_reset", "customer__partner", "plan__registration"]
     list_select_related = ["customer__partner", "plan"]
     link_lookups = ["plan__id__exact"]
     actions = ["undo_items"]

@@ -9,16 +9,19 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 
 from consent import clients
+from consent.admin.cells import registration_cell
 from consent.disconnect import confirm_revoked, disconnect
 from consent.health import ALERT_DAYS, token_age
 from consent.models import PartnerConsent
 from consent.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
 from consent.panels import CONSENT_TONES
+from consent.registrations import registration_names
 from consent.words import CHECK_WORDS
-from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.admin import CONFIRM_LIMIT, ReadOnlyAdmin, actor_of
 from portal.site.display import EMPTY, Tone, badge, described, guid, moment, steps, words
 
 State = PartnerConsent.State
+_NAMED = 20  # partners in the text of a confirmation
 _MFA_SOURCES = {
     PartnerConsent.Mfa.PROVEN: "Partner Center answered isMfaCompliant: true.",
     PartnerConsent.Mfa.MISSING: "Partner Center answered isMfaCompliant: false, or refused a call for want of MFA.",
@@ -81,6 +84,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "partner__name",
         "partner__tenant_id",
         "registration__name",
+        "registration__application_id",
         "state",
         "last_class",
         "last_owner",
@@ -96,10 +100,10 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "mfa_checked_at",
         "amr",
     ]
-    list_display = ["partner", "shown_state", "what_next", "ends", "age", "last_success", "mfa"]
+    list_display = ["partner", "shown_registration", "shown_state", "what_next", "ends", "age", "last_success", "mfa"]
     list_filter = ["state", "last_owner", EndsFilter, "forecast_cause", "last_class", AgeFilter, "mfa", "registration"]
     list_select_related = ["partner", "registration"]
-    search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
+    search_fields = ["partner__name__istartswith", "=partner__tenant_id", "=registration__application_id"]
     actions = ["disconnect_partners", "confirm_revocation"]
     fieldsets = [
         (None, {"fields": ["partner", "registration", "shown_state", "what_next", "ends", "age", "next_try"]}),
@@ -116,6 +120,10 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     def has_disconnect_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("consent.disconnect_partnerconsent")
+
+    @admin.display(ordering="registration__name", description="Application registration")
+    def shown_registration(self, consent: PartnerConsent) -> str:
+        return registration_cell(consent.registration)
 
     # --- state and what to do ---
 
@@ -218,29 +226,33 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     @admin.action(description="Disconnect the partner", permissions=["disconnect"])
     def disconnect_partners(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> HttpResponseBase | None:
-        names = ", ".join(queryset.values_list("partner__name", flat=True)[:20])
+        registrations = registration_names()
+        rows = queryset.select_related("partner")[: CONFIRM_LIMIT + 1]
+        chosen = {one: f"{one.partner} ({registrations[one.registration_id]})" for one in rows}
+        more = len(chosen) - _NAMED
+        names = ", ".join(list(chosen.values())[:_NAMED]) + (f" and {more} more" if more > 0 else "")
         if answer := self.confirm(
             request,
             queryset,
             action="disconnect_partners",
             title="Disconnect partners",
             explanation=(
-                f"{names}: all use of the token stops at once, open links are revoked, and every version in the vault "
-                f"is switched off. {TRUTH} "
-                + " ".join(partners_duties("of this portal", "its id is on the page of the registration"))
+                f"{names}: all use of the token stops at once, open links to this application are revoked, and every "
+                "version in the vault is switched off. What a partner consented to for another application goes on. "
+                f"{TRUTH} " + " ".join(partners_duties("of this portal", "its id is on the page of the registration"))
             ),
             button="Disconnect",
             dangerous=True,
         ):
             return answer
-        for consent in queryset.select_related("partner"):
+        for consent, name in chosen.items():
             if disconnect(consent, vault=clients.vault(), actor=actor_of(request)):
-                self.message_user(request, f"{consent.partner}: disconnected. Now the partner acts: see its page.")
+                self.message_user(request, f"{name}: disconnected. Now the partner acts: see its page.")
             else:
                 self.message_user(
                     request,
-                    f"{consent.partner}: disconnected, but the vault did not switch every version off. See why it "
-                    "refuses, and choose this action again.",
+                    f"{name}: disconnected, but the vault did not switch every version off. See why it refuses, and "
+                    "choose this action again.",
                     messages.ERROR,
                 )
         return None

@@ -12,6 +12,7 @@ from consent import clients, rotation
 from consent.commands import ConsentCommand
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationRegistration
+from consent.registrations import registration_named
 from portal.microsoft.secret import Secret
 
 Kind = ApplicationCredential.Kind
@@ -27,7 +28,9 @@ class Command(ConsentCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("registration", type=int, help="id of the application registration")
+        parser.add_argument(
+            "registration", metavar="REGISTRATION", help="the registration's application id, or its number"
+        )
         parser.add_argument("kind", choices=Kind.values, help="what the application proves itself by")
         parser.add_argument("--file", type=Path, help="read from this file instead of standard input")
         parser.add_argument("--vault-name", metavar="NAME", help="a certificate that is in the vault already")
@@ -38,9 +41,7 @@ class Command(ConsentCommand):
         parser.add_argument("--client-id", metavar="ID", help="client id of the user-assigned managed identity")
 
     def work(self, options: dict[str, Any]) -> int:
-        registration = ApplicationRegistration.objects.filter(pk=options["registration"]).first()
-        if registration is None:
-            raise CommandError("No such registration; create it in the admin first.", returncode=2)
+        registration = registration_named(options["registration"])
         try:
             credential = self._add(registration, options)
         except ValueError as error:

@@ -26,6 +26,13 @@ class Command(ConsentCommand):
         parser.add_argument(
             "audience", choices=[audience.value for audience in Audience], help="the service that the token is for"
         )
+        parser.add_argument(
+            "--registration",
+            default="",
+            metavar="REGISTRATION",
+            help="which of our applications acts: its application id, or its number; needed when the partner consented "
+            "to several",
+        )
         parser.add_argument("--customer", metavar="TENANT", help="a customer's tenant id: ask at its authority")
         parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file, which must not exist yet")
         parser.add_argument("--show", action="store_true", help="print to a terminal all the same")
@@ -40,6 +47,7 @@ class Command(ConsentCommand):
             token = get_access_token(
                 one_tenant_id(options["partner"]),
                 options["audience"],
+                registration=options["registration"],
                 customer=one_tenant_id(options["customer"]) if options["customer"] is not None else "",
                 actor=self.actor,
                 to="file" if output else "standard output",

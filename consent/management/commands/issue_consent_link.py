@@ -6,7 +6,8 @@ from django.core.management.base import CommandError
 
 from consent import links
 from consent.commands import ConsentCommand
-from consent.models import ApplicationRegistration, ConsentLink
+from consent.models import ConsentLink
+from consent.registrations import active_registration
 from consent.selection import one_tenant_id
 from tenants.models import PartnerTenant
 
@@ -17,7 +18,11 @@ class Command(ConsentCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
-        parser.add_argument("--registration", type=int, help="id of the registration; needed when several are active")
+        parser.add_argument(
+            "--registration",
+            metavar="REGISTRATION",
+            help="to which of our applications: its application id, or its number; needed when several are active",
+        )
         parser.add_argument("--days", type=int, help="life of the link, at most 90 (default: LINK_LIFETIME_DAYS)")
 
         parser.add_argument(
@@ -29,25 +34,21 @@ class Command(ConsentCommand):
         partner = PartnerTenant.objects.filter(tenant_id=tenant_id).first()
         if partner is None:
             raise CommandError(f"No partner with tenant id {tenant_id}; create it in the admin first.", returncode=2)
-        registrations = ApplicationRegistration.objects.filter(state="active", cloud=partner.cloud)
-        if options["registration"]:
-            registrations = registrations.filter(pk=options["registration"])
-        if registrations.count() != 1:
-            raise CommandError(
-                f"{registrations.count()} active registrations fit the partner's cloud; name one with --registration.",
-                returncode=2,
-            )
+        registration = active_registration(options["registration"], cloud=partner.cloud)
         days = options["days"]
         try:
             link, address = links.issue(
                 partner,
-                registrations.get(),
+                registration,
                 actor=self.actor,
                 lifetime=None if days is None else timedelta(days=days),
                 kind=ConsentLink.Kind.ADMIN_CONSENT if options["whole_tenant"] else ConsentLink.Kind.SIGN_IN,
             )
         except links.LinkRefused as refused:
             raise CommandError(str(refused), returncode=2) from None
-        self.stderr.write(f"For {partner.name}, until {link.expires_at:%Y-%m-%d %H:%M} UTC. It is not shown again:")
+        self.stderr.write(
+            f"For {partner.name} to consent to {registration.name}, until {link.expires_at:%Y-%m-%d %H:%M} UTC. It is "
+            "not shown again:"
+        )
         self.say(address.reveal())
         return 0

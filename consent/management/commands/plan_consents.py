@@ -8,8 +8,8 @@ from consent.commands import EXIT_SOME_FAILED, ConsentCommand
 from consent.models import ApplicationRegistration, ConsentPlan
 from consent.plan_export import csv_document, head, json_document, lines
 from consent.plans import PlanRefused, make_plan, make_undo
+from consent.registrations import active_registration
 from consent.selection import add_partner_selection, one_tenant_id, partners_in, scope_of
-from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
 from tenants.models import CustomerTenant
 
 _CHOOSING = ("partner", "tag", "cloud", "state", "age", "customer", "registration")
@@ -24,11 +24,12 @@ class Command(ConsentCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_partner_selection(parser)
-        parser.add_argument("--customer", action="append", default=[], metavar="TENANT", help="a customer's tenant id")
-        parser.add_argument(
-            "--registration", metavar="APPLICATION_ID", help="whose wanted grants; needed when several are active"
+        add_partner_selection(
+            parser,
+            registration="whose wanted grants: the registration's application id or number; needed when several are "
+            "active",
         )
+        parser.add_argument("--customer", action="append", default=[], metavar="TENANT", help="a customer's tenant id")
         parser.add_argument("--show", type=int, metavar="PLAN", help="print a stored plan again instead")
         parser.add_argument(
             "--undo", type=int, metavar="PLAN", help="plan to bring back what this plan changed; --customer: only there"
@@ -69,7 +70,8 @@ class Command(ConsentCommand):
         return make_undo(plan, actor=self.actor, customers=customers)
 
     def _made(self, options: Mapping[str, Any]) -> ConsentPlan:
-        scope = scope_of(options)
+        registration = self._registration(options)
+        scope = scope_of({name: value for name, value in options.items() if name != "registration"})
         if options["customer"]:
             wanted = {one_tenant_id(text) for text in options["customer"]}
             known = CustomerTenant.objects.filter(partner__in=partners_in(scope), tenant_id__in=wanted)
@@ -79,24 +81,10 @@ class Command(ConsentCommand):
                     returncode=2,
                 )
             scope["customer"] = sorted(wanted)
-        return make_plan(self._registration(options), scope, actor=self.actor)
+        return make_plan(registration, scope, actor=self.actor)
 
     def _registration(self, options: Mapping[str, Any]) -> ApplicationRegistration:
-        active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE)
-        if options["registration"]:
-            try:
-                active = active.filter(application_id=parse_application_id(options["registration"]))
-            except InvalidIdentifier as error:
-                raise CommandError(str(error), returncode=2) from None
-        elif options["cloud"]:
-            active = active.filter(cloud=options["cloud"])
-        found = list(active[:10])
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            raise CommandError("No such application registration is active; see the admin.", returncode=2)
-        known = ", ".join(f"{one.application_id} ({one.name}, {one.cloud})" for one in found)
-        raise CommandError(f"Several are active; name one with --registration: {known}", returncode=2)
+        return active_registration(options["registration"], cloud=options["cloud"] or "")
 
     def _tell(self, plan: ConsentPlan) -> None:
         about = head(plan)

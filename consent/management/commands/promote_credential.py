@@ -9,6 +9,7 @@ from consent import clients, rotation
 from consent.commands import ConsentCommand
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationRegistration
+from consent.registrations import registration_named
 from consent.selection import one_tenant_id
 from portal.audit.trail import record
 from tenants.models import PartnerTenant
@@ -23,7 +24,9 @@ class Command(ConsentCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("registration", type=int, help="id of the application registration")
+        parser.add_argument(
+            "registration", metavar="REGISTRATION", help="the registration's application id, or its number"
+        )
         parser.add_argument("credential", type=int, nargs="?", help="id of the credential; else the newest candidate")
         parser.add_argument("--partner", metavar="TENANT", help="tenant id of the partner whose token proves it")
         parser.add_argument("--roll-back", action="store_true", help="go back to the credential that was used before")
@@ -31,9 +34,7 @@ class Command(ConsentCommand):
         parser.add_argument("--activate", action="store_true", help="make the registration active afterwards")
 
     def work(self, options: dict[str, Any]) -> int:
-        registration = ApplicationRegistration.objects.filter(pk=options["registration"]).first()
-        if registration is None:
-            raise CommandError("No such registration; create it in the admin first.", returncode=2)
+        registration = registration_named(options["registration"])
         try:
             if options["roll_back"]:
                 credential = rotation.roll_back(registration, door=clients.tokens_with, actor=self.actor)

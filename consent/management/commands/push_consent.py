@@ -7,6 +7,7 @@ from consent.access_tokens import consent_of
 from consent.commands import BulkCommand
 from consent.customer_push import CUSTOMER_PUSH
 from consent.models import CustomerConsent
+from consent.registrations import registration_named
 from consent.selection import one_tenant_id
 from portal.runs.console import EXIT_CODES, add_run_arguments
 from portal.runs.kinds import Outcome
@@ -25,6 +26,12 @@ class Command(BulkCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
         parser.add_argument("customers", nargs="+", metavar="CUSTOMER_TENANT", help="a customer's tenant id")
+        parser.add_argument(
+            "--registration",
+            metavar="REGISTRATION",
+            help="which of our applications: its application id, or its number; needed when the partner consented to "
+            "several",
+        )
         parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="how long to wait for grants")
         add_run_arguments(parser, concurrency=1)
 
@@ -40,8 +47,10 @@ class Command(BulkCommand):
             raise CommandError(
                 f"{partner.name} has no customer {', '.join(sorted(missing))}; run sync_customers first.", returncode=2
             )
-        consent_of(partner)
-        return self.run_it({"customers": sorted(known.values())}, options, {"wait": options["wait"]})
+        named = options["registration"]
+        consent = consent_of(partner, registration_named(named, cloud=partner.cloud) if named else None)
+        scope = {"customers": sorted(known.values()), "registration": consent.registration_id}
+        return self.run_it(scope, options, {"wait": options["wait"]})
 
     def words(self, item: RunItem, outcome: Outcome) -> str:
         if not isinstance(outcome.result, CustomerConsent):

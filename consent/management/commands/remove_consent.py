@@ -4,7 +4,9 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent.commands import BulkCommand
-from consent.customer_selection import add_customer_selection, consents_in, customer_scope_of
+from consent.customer_selection import add_customer_selection, consents_in, counted, customer_scope_of
+from consent.models import ApplicationRegistration
+from consent.registrations import SeveralRegistrations, listed
 from consent.removal import CONSENT_REMOVE
 from portal.runs.console import EXIT_CODES, add_run_arguments
 
@@ -13,8 +15,9 @@ class Command(BulkCommand):
     name = "remove_consent"
     kind = CONSENT_REMOVE
     help = (
-        "Remove our application with all its grants from the chosen customer tenants, and read each back. Customers "
-        f"must be chosen, and --yes must say that it is meant. {EXIT_CODES}"
+        "Remove one of our applications with all its grants from the chosen customer tenants, and read each back. "
+        "Customers must be chosen, also the registration where they hold several, and --yes must say that it is "
+        f"meant. {EXIT_CODES}"
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -27,12 +30,21 @@ class Command(BulkCommand):
 
     def work(self, options: dict[str, Any]) -> int:
         scope = customer_scope_of(options)
-        if not scope:
+        if not scope.keys() - {"registration"}:
             raise CommandError("Choose customers: --partner, --customer, --tag, --cloud, --state.", returncode=2)
-        if not options["yes"] and not options["dry_run"]:
+        tenants, by_registration = counted(consents_in(scope))
+        chosen = list(ApplicationRegistration.objects.filter(pk__in=by_registration))
+        if len(chosen) > 1:
+            raise SeveralRegistrations(
+                f"These customers hold consents to {len(chosen)} of our applications; name one (--registration): "
+                f"{listed(chosen)}. Nothing was sent."
+            )
+        if chosen and not options["yes"] and not options["dry_run"]:
             raise CommandError(
-                f"{consents_in(scope).count()} customer tenants would lose our application and all its grants. Nothing "
-                "was sent; --dry-run lists them, --yes removes them.",
+                f"{tenants:,} customer tenant{'' if tenants == 1 else 's'} would lose {listed(chosen)} and all its "
+                "grants. Nothing was sent; --dry-run lists them, --yes removes it.",
                 returncode=2,
             )
-        return self.run_it(scope, options, {"wait": options["wait"]})
+        # The run keeps which one was meant: a consent that comes meanwhile is none of its business.
+        meant = {"registration": chosen[0].pk} if chosen else {}
+        return self.run_it(scope | meant, options, {"wait": options["wait"]})

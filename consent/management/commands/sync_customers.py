@@ -15,7 +15,8 @@ class Command(BulkCommand):
     concurrency = 16
     help = (
         "Mirror the customers of the chosen partners, then their GDAP relationships and access assignments. Only a "
-        "list that was read to its end marks rows missing. "
+        "list that was read to its end marks rows missing. A partner that consented to several applications is read "
+        "with a token that works, that of the oldest consent first, unless --registration says which. "
         f"{EXIT_CODES}"
     )
 
@@ -37,5 +38,6 @@ class Command(BulkCommand):
             f"{counts['gdap_missing']} missing"
         )
         return (
-            f"ok      {item.label}: {counts['listed']} listed, {counts['new']} new, {counts['missing']} missing; {gdap}"
+            f"ok      {item.label}: {counts['listed']} listed, {counts['new']} new, {counts['missing']} missing; "
+            f"{gdap}; read with the token of {counts['registration_name']}"
         )
