@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from consent.custody import TokenUnavailable
@@ -18,6 +18,7 @@ from consent.selection import add_partner_selection, scope_of
 from consent.token_versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
+from portal.commands import PortalCommand
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import RemoteError, Unreachable
 from portal.runs import tasks
@@ -43,7 +44,7 @@ def explain(error: RemoteError) -> str:
     return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy}{where} [{error}]"
 
 
-class ConsentCommand(BaseCommand):
+class ConsentCommand(PortalCommand):
     """A command that fails with one clear line and a documented exit code."""
 
     name: ClassVar[str]

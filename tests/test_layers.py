@@ -24,6 +24,7 @@ ALLOWED = {
     "portal.site": {"portal.site", "portal.audit", "portal.microsoft", "portal.addresses"},
     "portal.runs": {
         "portal.runs",
+        "portal.commands",
         "portal.incidents",
         "portal.audit",
         "portal.site",

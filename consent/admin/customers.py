@@ -302,19 +302,21 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             return None
         tenants, by_registration = counted(queryset)
         names = registration_names()
-        from_where = "; ".join(
-            f"{names[key]} from {number:,} customer tenant{'' if number == 1 else 's'}"
+        which = "; ".join(
+            f"{names[key]} in {number:,} customer tenant{'' if number == 1 else 's'}"
             for key, number in sorted(by_registration.items())
         )
+        tail = "" if tenants == 1 else "s"
+        what = "our application is" if len(by_registration) == 1 else "our applications are"
         if answer := self.confirm(
             request,
             queryset,
             action="remove_consents",
             title="Remove our consent",
             explanation=(
-                f"In {tenants:,} customer tenant{'' if tenants == 1 else 's'} is deleted, with all its grants: "
-                f"{from_where}. Whatever works there through it stops at once. Each tenant is read back; bringing the "
-                "consent again needs a plan, or push_consent."
+                f"In {tenants:,} customer tenant{tail} {what} deleted with all grants: {which}. Whatever works there "
+                "through it stops at once. Each tenant is read back; bringing the consent again needs a plan, or "
+                "push_consent."
             ),
             button="Remove",
             dangerous=True,

@@ -202,17 +202,18 @@ def test_issue_consent_link_wants_the_registration_named_when_several_fit(portal
 
 @pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it
 def test_sync_customers_mirrors_every_chosen_partner_and_names_those_that_failed(connected: Portal) -> None:
-    never = builders.partner(name="Never Consented")
+    other = builders.partner(name="Lost Its Token", state="attention")
+    builders.consent(other, connected.registration, state="stopped")
 
     ran = run("sync_customers")
 
     assert ran.code == 1
     counts = "3 listed, 3 new, 0 missing; 3 relationships, 3 assignments, 0 missing"
     assert f"ok      Northwind Cloud: {counts}" in ran.out
-    assert "not_consented  Never Consented: Never Consented has not consented yet" in ran.out
+    assert "skipped  Lost Its Token: The partner was stopped" in ran.out
     assert CustomerTenant.objects.for_partner(connected.partner).count() == 3
     assert_silent(connected, ran)
-    PartnerTenant.objects.filter(pk=never.pk).update(state="offboarded")
+    PartnerTenant.objects.filter(pk=other.pk).update(state="offboarded")
     assert run("sync_customers").code == 0
 
 
@@ -232,6 +233,8 @@ def test_sync_customers_prints_json_lines_for_programs(connected: Portal, choice
     assert line == {
         "partner": "Northwind Cloud",
         "tenant_id": connected.partner.tenant_id,
+        "registration": connected.registration.application_id,
+        "registration_name": "Example Control Panel",
         "ok": True,
         "listed": 3,
         "new": 3,
@@ -469,7 +472,9 @@ def test_check_tokens_checks_each_of_many_partners_once_oldest_first(
 
 def test_check_tokens_without_any_partner_is_good(db: None) -> None:
     ran = run("check_tokens")
-    assert (ran.code, ran.out.strip().partition(": ")[2]) == (0, "0 of 0")
+    first, second = ran.out.splitlines()
+    assert (ran.code, first.partition(": ")[2]) == (0, "0 of 0")
+    assert second.startswith("Nothing fits this selection today.")
 
 
 # --- push_consent -------------------------------------------------------------------------------------------------

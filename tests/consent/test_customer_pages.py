@@ -155,7 +155,8 @@ def test_removing_from_chosen_customers_names_their_number_and_the_consequence(p
     staff = Staff(*VIEW, "consent.remove_customerconsent")
 
     page = staff.choose(MODEL, "remove_consents", *keys)
-    assert "In 2 customer tenants our application is deleted with all its grants." in page.content.decode()
+    what = "our application is deleted with all grants: Example Control Panel in 2 customer tenants."
+    assert f"In 2 customer tenants {what}" in page.content.decode()
     assert not Run.objects.exists()
     staff.confirm(page)
 

@@ -69,13 +69,9 @@ def related(customer: CustomerTenant) -> GdapRelationship:
     return row
 
 
-def test_a_customer_shows_what_the_newest_registrations_consent_says_else_what_readiness_says(
-    staff: Staff, partner: PartnerTenant
-) -> None:
-    older, newer = builders.registration(), builders.registration()
-    both, never, unread = (builders.customer(partner) for _ in range(3))
-    consent(both, registration=newer, state="failed", reason="Newer.", owner="us")
-    consent(both, registration=older, state="absent", reason="Older.", owner="microsoft")
+def test_a_customer_shows_what_its_consent_says_else_what_readiness_says(staff: Staff, partner: PartnerTenant) -> None:
+    failed, never, unread = (builders.customer(partner) for _ in range(3))
+    consent(failed, state="failed", reason="Refused.", owner="us")
     CustomerTenant.objects.filter(pk=never.pk).update(
         readiness="not_ready", readiness_reason="No active GDAP relationship.", readiness_owner="partner"
     )
@@ -90,7 +86,11 @@ def test_a_customer_shows_what_the_newest_registrations_consent_says_else_what_r
 
     rows = {row.pk: row for row in staff.get(LIST).context["cl"].result_list}
 
-    assert (rows[both.pk].consent_state, rows[both.pk].why, rows[both.pk].who_acts) == ("failed", "Newer.", "us")
+    assert (rows[failed.pk].consent_state, rows[failed.pk].why, rows[failed.pk].who_acts) == (
+        "failed",
+        "Refused.",
+        "us",
+    )
     assert (rows[never.pk].consent_state, rows[never.pk].who_acts) == (None, "partner")
     assert rows[never.pk].why == "No active GDAP relationship."
     assert (rows[unread.pk].why, rows[unread.pk].who_acts) == ("Closed.", "customer")
@@ -219,6 +219,7 @@ def test_a_sync_is_left_to_the_workers_once_for_partners_and_for_customers(
     staff: Staff, partner: PartnerTenant, model: str
 ) -> None:
     customer = builders.customer(partner)
+    builders.consent(partner, builders.registration())
     action, key = ("sync_partners_of", customer.pk) if model == MODEL else ("sync_partners", partner.pk)
 
     answer = staff.choose(model, action, key)

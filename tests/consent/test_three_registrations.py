@@ -454,9 +454,9 @@ def test_the_removal_page_counts_tenants_and_names_each_registration(three: Thre
     page = staff.choose("consent_customerconsent", "remove_consents", *keys)
 
     text = page.content.decode()
-    assert "In 1 customer tenant is deleted" in text
-    assert "Control Panel from 1 customer tenant" in text
-    assert f"Billing, {three['billing'].application_id} from 1 customer tenant" in text
+    assert "In 1 customer tenant our applications are deleted with all grants: " in text
+    assert "Control Panel in 1 customer tenant; " in text
+    assert f"Billing, {three['billing'].application_id} in 1 customer tenant." in text
     assert three["own"].application_id not in text
     assert "1 customer tenant is left to the workers" in told(staff.confirm(page))
     assert sorted(Run.objects.latest("pk").scope["consents"]) == sorted(keys)

@@ -26,6 +26,10 @@ class Command(ConsentCommand):
         "or from a file with mode 0600, never from an argument, and lies in the vault afterwards. Exit codes: 0 added, "
         "1 the vault did not take it, 2 usage, 3 the cause is on our side."
     )
+    examples = (
+        "add_credential $APPLICATION_ID certificate --file app.pem",
+        "add_credential $APPLICATION_ID secret --expires 2027-05-31 < secret.txt",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(

@@ -28,6 +28,10 @@ class Command(ConsentCommand):
         "Apply a plan as it was shown, in waves, and read each customer back; on a plan that stopped, go on. What has "
         f"changed since the plan was made is held back and said. {EXIT_CODES}"
     )
+    examples = (
+        "apply_plan 12",
+        "apply_plan 12 --waves 1,5,25 --stop-share 0.1 --background",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("plan", type=int, metavar="PLAN", help="number of the plan, as plan_consents printed it")

@@ -10,3 +10,8 @@ class Command(BulkCommand):
         "Check the token of each chosen partner by a real redemption and a real Partner Center answer. "
         f"A run that was cut off goes on where it was. {EXIT_CODES}"
     )
+    examples = (
+        "check_tokens",
+        "check_tokens --tag gold --age 24 --registration $APPLICATION_ID",
+        "check_tokens --state attention --json | head",
+    )

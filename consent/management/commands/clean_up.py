@@ -11,6 +11,7 @@ class Command(ConsentCommand):
         "Remove consent flows that nobody finished, attempts older than 90 days and old reads of customer tenants, and "
         "switch off the tokens of changed accounts that nobody approved within seven days. Run it at least daily."
     )
+    examples = ("clean_up  # daily",)
 
     def work(self, options: dict[str, Any]) -> int:
         report = clean_up(vault=clients.vault(), actor=self.actor)

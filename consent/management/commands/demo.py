@@ -10,18 +10,23 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from consent import demo
+from portal.commands import PortalCommand
 from portal.demo import FOLDER
 
 _START_SECONDS = 30
 
 
-class Command(BaseCommand):
+class Command(PortalCommand):
     help = (
         "From nothing to a running portal: sandbox, SQLite, embedded vault and six example partners in the folder "
         ".demo, which is made anew. Ctrl-C stops everything it started."
+    )
+    examples = (
+        "demo",
+        "demo --seconds 600",
     )
     requires_system_checks: list[str] = []
 

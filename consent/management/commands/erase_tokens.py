@@ -19,6 +19,7 @@ class Command(ConsentCommand):
         "and recoverable by the vault's administrator until its retention ends; 1 only switched off, because the "
         "identity may not delete, or the vault failed; 2 usage; 3 the vault cannot be opened."
     )
+    examples = ("erase_tokens $PARTNER",)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")

@@ -18,7 +18,11 @@ class Command(ConsentCommand):
     name = "get_access_token"
     help = (
         "Get an access token for one partner and audience. It goes to a new file with mode 0600, or into a pipe; never "
-        "to a terminal unless --show is given. Each use is audited."
+        "to a terminal unless --show is given, nor into a file that others can read. Each use is audited."
+    )
+    examples = (
+        "get_access_token $PARTNER graph --output /run/panel/token",
+        "get_access_token $PARTNER graph --customer $CUSTOMER --registration $APPLICATION_ID | panel-import",
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -41,6 +45,12 @@ class Command(ConsentCommand):
         output: Path | None = options["output"]
         if output is None and sys.stdout.isatty() and not options["show"]:
             raise CommandError("This is a terminal. Use --output FILE, a pipe, or --show if you mean it.", returncode=2)
+        if output is None and (mode := _mode_for_others(sys.stdout)):
+            raise CommandError(
+                f"Standard output is a file that others can read (mode {mode:04o}). Use --output FILE, or set "
+                "umask 077 before you redirect.",
+                returncode=2,
+            )
         if output is not None and output.exists():
             raise CommandError(f"{output} exists already; name a new file.", returncode=2)
         try:
@@ -63,6 +73,16 @@ class Command(ConsentCommand):
                 raise CommandError(f"{output} cannot be written: {error.strerror}", returncode=2) from None
             self.stderr.write(f"Written to {output} (0600). It ends within the hour; delete the file after use.")
         return 0
+
+
+def _mode_for_others(stream: Any) -> int:
+    """Return the mode of a file or named pipe that group or others may read; 0 for what only we and root can read."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):  # no descriptor under it
+        return 0
+    readable = (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)) and mode & (stat.S_IRGRP | stat.S_IROTH)
+    return stat.S_IMODE(mode) if readable else 0
 
 
 def _write_private(path: Path, token: Secret) -> None:

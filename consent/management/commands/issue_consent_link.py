@@ -15,6 +15,10 @@ from tenants.models import PartnerTenant
 class Command(ConsentCommand):
     name = "issue_consent_link"
     help = "Make a consent link for one partner and print it once. The link is a locator: send it to that partner only."
+    examples = (
+        "issue_consent_link $PARTNER --registration $APPLICATION_ID --days 7",
+        "issue_consent_link $PARTNER --whole-tenant",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")

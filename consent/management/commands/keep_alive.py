@@ -14,6 +14,10 @@ class Command(BulkCommand):
         "Check and renew the tokens whose next try has come, those renewed longest ago first, and tell staff which "
         f"ones grow old (60, 75 and 85 days) or expired (90). Run it every hour. {EXIT_CODES}"
     )
+    examples = (
+        "keep_alive  # every hour",
+        "keep_alive --cloud china --deadline 50",
+    )
 
     def work(self, options: dict[str, Any]) -> int:
         scope = scope_of(options) | {"due": True}

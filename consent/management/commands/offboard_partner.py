@@ -26,6 +26,10 @@ class Command(BulkCommand):
         "its tokens off and erase them as far as the identities may, and seal a report. Run it again to go on after a "
         f"crash, or to try customers again that remain. {EXIT_CODES}"
     )
+    examples = (
+        "offboard_partner $PARTNER  # only says what it would touch",
+        "offboard_partner $PARTNER --yes --report northwind.json",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")

@@ -22,6 +22,11 @@ class Command(ConsentCommand):
         "with what was last read in each tenant; nothing is sent. Exit codes: 0 nobody is blocked, 1 some are blocked, "
         "2 usage or no plan can be made, 3 the cause is on our side."
     )
+    examples = (
+        "plan_consents --tag gold --registration $APPLICATION_ID",
+        "plan_consents --show 12 --format csv > plan-12.csv",
+        "plan_consents --undo 12",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_partner_selection(

@@ -22,6 +22,10 @@ class Command(ConsentCommand):
         "process uses it from its next redemption on; the older one stays stored for --roll-back. Exit codes: 0 "
         "promoted, 1 not promoted and nothing changed, 2 usage, 3 the cause is on our side."
     )
+    examples = (
+        "promote_credential $APPLICATION_ID  # the newest candidate",
+        "promote_credential $APPLICATION_ID --roll-back",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(

@@ -22,6 +22,10 @@ class Command(BulkCommand):
         "Bring the application's consent into customer tenants of one partner and read it back. "
         f"The state printed is what was read in that tenant, never what was asked for. {EXIT_CODES}"
     )
+    examples = (
+        "push_consent $PARTNER $CUSTOMER  # one customer",
+        "push_consent $PARTNER $CUSTOMER --registration $APPLICATION_ID --wait 120 --json",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")

@@ -19,6 +19,10 @@ class Command(BulkCommand):
         "Customers must be chosen, also the registration where they hold several, and --yes must say that it is "
         f"meant. {EXIT_CODES}"
     )
+    examples = (
+        "remove_consent --customer $CUSTOMER --registration $APPLICATION_ID  # only says what it would remove",
+        "remove_consent --customer $CUSTOMER --registration $APPLICATION_ID --yes",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_customer_selection(parser)

@@ -18,6 +18,10 @@ class Command(ConsentCommand):
         "run again; the portal may run meanwhile. Exit codes: 0 everything needs the new key only, 1 damaged versions "
         "or an old key that is still needed, 2 usage, 3 the vault or its key file cannot be used."
     )
+    examples = (
+        "rotate_vault_key",
+        "rotate_vault_key --retire  # when nothing needs the old key",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(

@@ -16,6 +16,10 @@ class Command(ConsentCommand):
         "stopped and run again: nothing is sent twice. Exit codes: 0 all sent, 1 some partners could not be mailed, "
         "3 stopped because the mail server cannot be used."
     )
+    examples = (
+        "send_campaign 3",
+        "send_campaign 3 --remind",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("campaign", type=int, metavar="ID", help="id of the campaign, as its page shows it")

@@ -19,6 +19,10 @@ class Command(BulkCommand):
         "with a token that works, that of the oldest consent first, unless --registration says which. "
         f"{EXIT_CODES}"
     )
+    examples = (
+        "sync_customers",
+        "sync_customers --partner $PARTNER --force  # believe a list that lacks unusually many",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)

@@ -18,6 +18,10 @@ class Command(ConsentCommand):
         "codes: 0 no difference is left, 1 some are left for a person, 2 usage, 3 the vault does not answer, or more "
         "differs than --max-share allows and nothing was changed."
     )
+    examples = (
+        "vault_reconcile --dry-run",
+        "vault_reconcile --disable-orphans --json",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="list only; change nothing")

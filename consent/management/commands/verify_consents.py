@@ -14,6 +14,11 @@ class Command(BulkCommand):
         "Read again what customer tenants hold of our application, and say what changed since the read before, and "
         f"whether we did it. Nothing is sent that changes a tenant. {EXIT_CODES}"
     )
+    examples = (
+        "verify_consents",
+        "verify_consents --partner $PARTNER --registration $APPLICATION_ID --new",
+        "verify_consents --state differs --age 24 --json",
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_customer_selection(parser)

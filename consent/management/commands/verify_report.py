@@ -17,6 +17,7 @@ class Command(ConsentCommand):
         "Check a report of an offboarding: its seal, and that the audit trail of this portal knows it. "
         "Exit codes: 0 it is unchanged and known, 1 it is not, 2 the file cannot be read or is no report."
     )
+    examples = ("verify_report northwind.json",)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path, metavar="FILE", help="a report as it was downloaded")

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
+
+from portal.commands import PortalCommand
 
 
-class Command(BaseCommand):
+class Command(PortalCommand):
     help = (
         "Run a local imitation of Microsoft (Entra, Partner Center, Graph, Key Vault) on this machine. Only where "
         "TEST_ENDPOINTS is set; Ctrl-C stops it."
     )
+    examples = ("sandbox --scenario demo",)
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:

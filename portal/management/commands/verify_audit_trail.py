@@ -1,16 +1,18 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from portal.commands import PortalCommand
 from portal.incidents.watch import watch_audit_trail
 
 
-class Command(BaseCommand):
+class Command(PortalCommand):
     help = (
         "Walk the audit trail from its first entry and check that each fits to the one before, under INTEGRITY_KEY. "
         "Exit codes: 0 it does, 1 it does not: the number of the first entry that does not fit is printed, and an "
         "incident is opened."
     )
+    examples = ("verify_audit_trail",)
 
     def handle(self, *args: Any, **options: Any) -> None:
         broken = watch_audit_trail()

@@ -1,17 +1,22 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from portal.audit.trail import Actor
+from portal.commands import PortalCommand
 from portal.runs import service
 from portal.runs.models import Run
 
 
-class Command(BaseCommand):
+class Command(PortalCommand):
     help = (
         "Cancel a run for good, or pause it. Whoever works it stops after the units that were begun; what was done "
         "stays done. Exit codes: 0, 2 no such run, or it is finished."
+    )
+    examples = (
+        "run_cancel 44 --pause",
+        "run_cancel 44",
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -3,20 +3,25 @@ from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from portal.audit.trail import Actor
+from portal.commands import PortalCommand
 from portal.runs import service, tasks
 from portal.runs.console import EXIT_CODES, add_processes, foreground, words_of
 from portal.runs.kinds import UnknownKind, kind_named
 from portal.runs.models import Run
 
 
-class Command(BaseCommand):
+class Command(PortalCommand):
     help = (
         "Go on with a run that was cut off, paused or stopped, or help those who work it: several processes share "
         f"one run. What failed for a cause on our side is tried again. {EXIT_CODES}"
+    )
+    examples = (
+        "run_resume 44",
+        "run_resume 44 --processes 4  # helps those who work it",
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

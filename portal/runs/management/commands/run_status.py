@@ -2,18 +2,23 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from portal.commands import PortalCommand
 from portal.runs import service
 from portal.runs.models import Executor, Run
 
 _SHOWN = 20
 
 
-class Command(BaseCommand):
+class Command(PortalCommand):
     help = (
         "Show a run: how far it is, what came of its units, who works it; without a number, the latest runs. "
         "Exit codes: 0, also for a run with failures; 2 no such run."
+    )
+    examples = (
+        "run_status  # the latest runs",
+        "run_status 44 --failed --json",
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -5,19 +5,23 @@ from typing import Any
 
 from dj_queue.hooks import on_worker_stop
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
 from django.db import Error, close_old_connections, connection
 
+from portal.commands import PortalCommand
 from portal.runs import schedule, tasks
 from portal.runs.pool import tune_for_batches
 
 TICK_SECONDS = 5.0
 
 
-class Command(BaseCommand):
+class Command(PortalCommand):
     help = (
         "Work what was left to the workers, and hand out what the schedule says. Start as many as you like, on as many "
         "machines as you like; SIGTERM stops politely. Exit codes: 0 stopped, 1 the queue failed."
+    )
+    examples = (
+        "worker",
+        "worker --no-schedule  # one more, beside the first",
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
