@@ -23,8 +23,9 @@ from consent.disconnect import disconnect
 from consent.erasure import ErasureReport, erase_tokens
 from consent.models import ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
 from consent.offboarding_models import Offboarding
-from consent.offboarding_report import build
+from consent.offboarding_report import build, never_read
 from consent.querysets import ConsentLinkQuerySet, CustomerConsentQuerySet
+from consent.registrations import registration_names
 from consent.removal import CONSENT_REMOVE
 from consent.vault.base import Eraser, Vault, VaultConfigurationError
 from portal.audit.seals import canonical, digest, seal
@@ -53,18 +54,21 @@ class OffboardingRefused(ValueError):
 class Reach:
     """What an offboarding will touch, for whoever confirms it."""
 
-    consents: int
+    customers: int
+    registrations: str
     customers_never_read: int
     open_links: int
     tokens: int
 
 
 def reach(partner: PartnerTenant) -> Reach:
-    """Count what an offboarding of this partner touches; four queries."""
-    consents = CustomerConsent.objects.for_partner(partner)
+    """Count what an offboarding of this partner touches; seven queries."""
+    consents, names = CustomerConsent.objects.for_partner(partner), registration_names()
+    held = set(consents.order_by().values_list("registration", flat=True).distinct())
     return Reach(
-        consents=consents.count(),
-        customers_never_read=partner.customers.exclude(pk__in=consents.values("customer")).count(),
+        customers=consents.order_by().values("customer").distinct().count(),
+        registrations=", ".join(names[key] for key in sorted(held)),
+        customers_never_read=never_read(partner).count(),
         open_links=_open_links(partner.pk).count(),
         tokens=PartnerConsent.objects.for_partner(partner).filter(generation__gt=0).count(),
     )
@@ -162,8 +166,12 @@ def remaining(offboarding: Offboarding) -> CustomerConsentQuerySet:
     )
 
 
+def _remaining_tenants(offboarding: Offboarding) -> int:
+    return remaining(offboarding).order_by().values("customer").distinct().count()
+
+
 def _customers_are_done(offboarding: Offboarding, actor: Actor) -> None:
-    number = remaining(offboarding).count()
+    number = _remaining_tenants(offboarding)
     with transaction.atomic():
         if not number:
             _begin_to_close(offboarding, State.REMOVING, actor)
@@ -188,7 +196,7 @@ def _begin_to_close(offboarding: Offboarding, before: Offboarding.State, actor: 
     """With this transaction nothing is done for the partner any more, in any process (S-53)."""
     partner = offboarding.partner_id
     moved = Offboarding.objects.filter(pk=offboarding.pk, state=before).update(
-        state=State.CLOSING, remaining=remaining(offboarding).count(), vault_entries=_vault_entries(partner)
+        state=State.CLOSING, remaining=_remaining_tenants(offboarding), vault_entries=_vault_entries(partner)
     )
     if moved:
         PartnerTenant.objects.filter(pk=partner).update(state=PartnerTenant.State.OFFBOARDED)

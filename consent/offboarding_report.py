@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import batched
 from typing import Any
 
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from consent.customer_models import ConsentObservation, CustomerConsent
@@ -19,6 +20,7 @@ from consent.models import ConsentLink, PartnerConsent
 from consent.offboarding_models import Offboarding
 from portal.audit.seals import ALGORITHM, Seal, canonical, fits
 from portal.microsoft.diagnosis import Owner
+from tenants.models import CustomerTenant, PartnerTenant
 
 FORMAT = "offboarding-report/1"
 _CHUNK = 500
@@ -38,6 +40,8 @@ def build(offboarding: Offboarding) -> dict[str, Any]:
     """Return the report of an offboarding whose steps are all done; queries grow with customers by 2 for 500."""
     partner = offboarding.partner
     customers = list(_customers(offboarding))
+    tenants = {one["tenant_id"] for one in customers}  # one that holds two of our applications has two entries
+    remaining = {one["tenant_id"] for one in customers if not one["proven_absent"]}
     return {
         "format": FORMAT,
         "offboarding": offboarding.pk,
@@ -49,10 +53,10 @@ def build(offboarding: Offboarding) -> dict[str, Any]:
         "decided_at": _time(offboarding.decided_at),
         "decided_by": offboarding.decided_by,
         "counts": {
-            "customers": len(customers),
-            "proven_absent": sum(one["proven_absent"] for one in customers),
-            "remaining": sum(not one["proven_absent"] for one in customers),
-            "customers_never_read": _never_read(offboarding),
+            "customers": len(tenants),
+            "proven_absent": len(tenants - remaining),
+            "remaining": len(remaining),
+            "customers_never_read": never_read(partner).count(),
         },
         "customers": customers,
         "links": [
@@ -66,7 +70,7 @@ def build(offboarding: Offboarding) -> dict[str, Any]:
             for link in ConsentLink.objects.filter(partner=partner).select_related("registration").order_by("pk")
         ],
         "vault": [{**entry, "meaning": _VAULT_WORDS[entry["result"]]} for entry in offboarding.vault_entries],
-        "remains_at_microsoft": _remains(offboarding, any(not one["proven_absent"] for one in customers)),
+        "remains_at_microsoft": _remains(offboarding, bool(remaining)),
     }
 
 
@@ -118,9 +122,14 @@ def _read(read: ConsentObservation) -> dict[str, Any]:
     }
 
 
-def _never_read(offboarding: Offboarding) -> int:
-    read = CustomerConsent.objects.for_partner(offboarding.partner).values("customer")
-    return offboarding.partner.customers.exclude(pk__in=read).count()
+def never_read(partner: PartnerTenant) -> QuerySet[CustomerTenant]:
+    """Return the customers of which we do not know whether they hold each application that the partner consented to."""
+    given = PartnerConsent.objects.for_partner(partner)  # also without a token: it may be erased by now
+    known = CustomerConsent.objects.filter(customer=OuterRef("pk"))
+    unknown = Q(~Exists(known))
+    for registration in given.values_list("registration", flat=True):
+        unknown |= Q(~Exists(known.filter(registration=registration)))
+    return partner.customers.filter(unknown)
 
 
 def _remains(offboarding: Offboarding, customers_remain: bool) -> list[dict[str, str]]:

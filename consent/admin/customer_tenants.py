@@ -22,6 +22,7 @@ from portal.runs import service, tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import EMPTY, Tone, badge, described, guid, json_text, links, moment, who
+from portal.text import number_of
 from tenants.admin import CustomerTenantAdmin, customer_actions, customer_figures, partner_actions
 from tenants.models import CustomerTenant, PartnerTenant
 
@@ -296,9 +297,7 @@ def _to_run(page: Any, request: HttpRequest, partners: QuerySet[PartnerTenant]) 
     tasks.enqueue(run)
     page.message_user(
         request,
-        f"{len(chosen):,} partner{' is' if len(chosen) == 1 else 's are'} left to the workers."
-        if new
-        else "This is under way already.",
+        f"{number_of(len(chosen), 'partner')} left to the workers." if new else "This is under way already.",
     )
     return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
 

@@ -25,6 +25,7 @@ from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
+from portal.text import number_of
 
 State = CustomerConsent.State
 _CONCURRENCY = 16
@@ -180,9 +181,7 @@ def start_run(
     tasks.enqueue(run)
     page.message_user(
         request,
-        f"{tenants:,} customer tenant{' is' if tenants == 1 else 's are'} left to the workers."
-        if new
-        else "This is under way already.",
+        f"{number_of(tenants, 'customer tenant')} left to the workers." if new else "This is under way already.",
     )
     return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
 
@@ -303,10 +302,8 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         tenants, by_registration = counted(queryset)
         names = registration_names()
         which = "; ".join(
-            f"{names[key]} in {number:,} customer tenant{'' if number == 1 else 's'}"
-            for key, number in sorted(by_registration.items())
+            f"{names[key]} in {number_of(number, 'customer tenant')}" for key, number in sorted(by_registration.items())
         )
-        tail = "" if tenants == 1 else "s"
         what = "our application is" if len(by_registration) == 1 else "our applications are"
         if answer := self.confirm(
             request,
@@ -314,8 +311,8 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             action="remove_consents",
             title="Remove our consent",
             explanation=(
-                f"In {tenants:,} customer tenant{tail} {what} deleted with all grants: {which}. Whatever works there "
-                "through it stops at once. Each tenant is read back; bringing the consent again needs a plan, or "
+                f"In {number_of(tenants, 'customer tenant')} {what} deleted with all grants: {which}. Whatever works "
+                "there through it stops at once. Each tenant is read back; bringing the consent again needs a plan, or "
                 "push_consent."
             ),
             button="Remove",

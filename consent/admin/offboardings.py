@@ -24,6 +24,7 @@ from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, badge, links, moment, who
+from portal.text import number_of
 from tenants.admin import partner_actions
 from tenants.models import PartnerTenant
 
@@ -79,12 +80,14 @@ def offboard_partners(
         action="offboard_partners",
         title=f"Offboard {partner.name}",
         explanation=(
-            f"Our consent is removed in {found.consents} customer tenants and each is read back. "
-            f"{found.open_links} open links die now. When all customers are proven to be without it, {found.tokens} "
-            "tokens are switched off and erased, and the partner is offboarded for good. If customers remain, the "
-            "token lives until somebody decides."
+            f"Our consent ({found.registrations or 'none is known'}) is removed in "
+            f"{number_of(found.customers, 'customer tenant')} and each is read back. Closed at once: "
+            f"{number_of(found.open_links, 'open link')}. When all customers are proven to be without it, "
+            f"{number_of(found.tokens, 'token')} of the partner will be switched off and erased, and the partner is "
+            "offboarded for good. If customers remain, the token lives until somebody decides."
             + (
-                f" {found.customers_never_read} customers were never read: check them first (verify_consents --new)."
+                f" Never read: {number_of(found.customers_never_read, 'customer')}. Check them first "
+                "(verify_consents --new)."
                 if found.customers_never_read
                 else ""
             )
@@ -191,7 +194,10 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
             one,
             action="try_again",
             title=f"Try again: {one.partner.name}",
-            explanation=f"{one.remaining} customers remain. The workers go through the partner's customers once more.",
+            explanation=(
+                f"Remaining: {number_of(one.remaining, 'customer')}. The workers go through the partner's customers "
+                "once more."
+            ),
             button="Try again",
         ):
             return answer

@@ -204,12 +204,14 @@ def test_without_yes_it_says_what_it_would_touch_and_does_nothing(
 ) -> None:
     builders.customer(portal.partner)
     portal.link()
-    with pytest.raises(CommandError, match="3 consents in customer tenants would be removed") as refused:
+    with pytest.raises(
+        CommandError, match=r"our consent \(Example Control Panel\) in 3 customer tenants would be removed"
+    ) as refused:
         call_command("offboard_partner", portal.partner.tenant_id)
 
     assert refused.value.returncode == 2
-    assert "1 links closed, 1 tokens switched off and erased" in str(refused.value)
-    assert "1 customers were never read" in str(refused.value)
+    assert "1 link closed, 1 token switched off and erased" in str(refused.value)
+    assert "Never read: 1 customer " in str(refused.value)
     assert not Offboarding.objects.exists()
     assert partner().offboarding_since is None
 
@@ -226,7 +228,7 @@ def test_while_a_customer_remains_the_partner_waits_with_a_living_token_until_so
 
     one = Offboarding.objects.get()
     assert (code, one.state, one.remaining) == (1, "waiting", 1)
-    assert f"remains  {granted[0].company_name}: unknown." in out
+    assert f"remains  {granted[0].company_name} (Example Control Panel): unknown." in out
     assert "Who must act: partner." in out
     assert "--finish" in err
     assert (partner().state, portal.consent().state) == ("connected", "connected")

@@ -455,7 +455,7 @@ def test_plan_consents_says_what_is_wrong_with_its_arguments(
         (("--show", 1, "--undo", 1), "--show takes no --undo"),
         (("--customer", unknown), f"have no customer {unknown}"),
         (("--customer", "contoso"), "GUID"),
-        (("--registration", unknown), "No such application registration"),
+        (("--registration", unknown), f"There is no application registration {unknown}"),
         (("--registration", "contoso"), "GUID"),
     ):
         ran = run("plan_consents", *arguments)

@@ -45,7 +45,7 @@ def remove(portal: Portal, **scope: Any) -> dict[str, int]:
 
 def message(customer: CustomerTenant) -> str:
     run = Run.objects.latest("pk")
-    return str(run.items.get(label=customer.company_name).message)
+    return str(run.items.get(label=f"{customer} (Example Control Panel)").message)
 
 
 # --- the good way ---------------------------------------------------------------------------------------------------

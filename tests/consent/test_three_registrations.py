@@ -252,7 +252,7 @@ def test_remove_consent_asks_which_and_counts_tenants_and_removes_that_one_only(
 
     ran = run(*chosen, "--registration", three["billing"].application_id)
     assert ran.code == 2
-    assert f"1 customer tenant would lose {three['billing'].application_id} (Billing" in ran.err
+    assert f"1 customer tenant would lose our application {three['billing'].application_id} (Billing" in ran.err
     ran = run(*chosen, "--registration", three["billing"].application_id, "--yes", "--json")
 
     assert ran.code == 0, ran.out + ran.err
@@ -458,7 +458,7 @@ def test_the_removal_page_counts_tenants_and_names_each_registration(three: Thre
     assert "Control Panel in 1 customer tenant; " in text
     assert f"Billing, {three['billing'].application_id} in 1 customer tenant." in text
     assert three["own"].application_id not in text
-    assert "1 customer tenant is left to the workers" in told(staff.confirm(page))
+    assert "1 customer tenant left to the workers" in told(staff.confirm(page))
     assert sorted(Run.objects.latest("pk").scope["consents"]) == sorted(keys)
 
 
@@ -515,3 +515,30 @@ def test_a_partners_page_counts_customers_for_each_registration(three: Three, st
         assert text in page
     assert f"consent=failed&amp;registration={three['billing'].pk}" in page
     assert f"consent=none&amp;registration={three['own'].pk}" in page
+
+
+# --- offboarding: the whole partner, so all of them -------------------------------------------------------------------
+
+
+def test_offboarding_names_each_registration_and_counts_a_tenant_once(three: Three) -> None:
+    customer = everywhere(three, "panel", "billing")
+    partner = three.partner.tenant_id
+
+    ran = run("offboard_partner", partner)
+    assert ran.code == 2
+    assert (
+        f"(Control Panel, Billing, {three['billing'].application_id}) in 1 customer tenant would be removed" in ran.err
+    )
+    # Nothing is known of the third application there, which would stay behind.
+    assert "Never read: 1 customer " in ran.err
+    three.portal.sandbox.world.relationships.clear()
+    ran = run("offboard_partner", partner, "--yes", "--wait", 0)
+
+    assert ran.code == 1
+    assert "1 customers remain" in ran.err
+    assert f"remains  {customer} (Control Panel)" in ran.out
+    assert f"remains  {customer} (Billing)" in ran.out
+    report = run("offboard_partner", partner, "--yes", "--finish", "--wait", 0)
+    assert "Offboarded; 1 customers remain" in report.out
+    counts = json.loads(three.partner.offboardings.get().report)["counts"]
+    assert (counts["customers"], counts["remaining"], counts["customers_never_read"]) == (1, 1, 1)

@@ -13,6 +13,7 @@ from consent.selection import one_tenant_id
 from portal.runs import service, tasks
 from portal.runs.console import EXIT_CODES, foreground, refuse_if_busy
 from portal.runs.models import Run
+from portal.text import number_of
 from tenants.models import PartnerTenant
 
 State = Offboarding.State
@@ -90,27 +91,35 @@ class Command(BulkCommand):
 
     def _what(self, partner: PartnerTenant) -> str:
         found = reach(partner)
+        never_read = number_of(found.customers_never_read, "customer")
         return (
-            f"{partner.name}: {found.consents} consents in customer tenants would be removed and read back, "
-            f"{found.open_links} links closed, {found.tokens} tokens switched off and erased; the partner would be "
-            f"offboarded for good. {found.customers_never_read} customers were never read (verify_consents --new). "
-            "Nothing was done; --yes does it."
+            f"{partner.name}: our consent ({found.registrations or 'none is known'}) in "
+            f"{number_of(found.customers, 'customer tenant')} would be removed and read back, "
+            f"{number_of(found.open_links, 'link')} closed, {number_of(found.tokens, 'token')} switched off and "
+            f"erased; the partner would be offboarded for good. Never read: {never_read} (verify_consents --new). Nothing was "
+            "done; --yes does it."
         )
 
     def _tell(self, offboarding: Offboarding, options: dict[str, Any]) -> int:
         done = offboarding.state == State.DONE
         if options["json"]:
-            columns = {"state": offboarding.state, "remaining": offboarding.remaining, "seal": offboarding.seal}
+            partner = offboarding.partner
+            columns = {
+                "partner": partner.name,
+                "tenant_id": partner.tenant_id,
+                "state": offboarding.state,
+                "remaining": offboarding.remaining,
+                "seal": offboarding.seal,
+            }
             self.say_json({"offboarding": offboarding.pk, **columns})
         elif done:
             self.say(f"Offboarded; {offboarding.remaining} customers remain. --report FILE writes the sealed report.")
         elif offboarding.state == State.WAITING:
-            for consent in remaining(offboarding).select_related("customer")[:20]:
+            for consent in remaining(offboarding).select_related("customer", "registration")[:20]:
                 why = consent.unread_reason or consent.reason
                 who = consent.unread_owner or consent.owner or "us"
-                self.say(
-                    f"remains  {consent.customer}: {consent.get_state_display().lower()}. {why} Who must act: {who}."
-                )
+                state = consent.get_state_display().lower()
+                self.say(f"remains  {consent.customer} ({consent.registration}): {state}. {why} Who must act: {who}.")
             self.stderr.write(
                 f"{offboarding.remaining} customers remain, so the partner's token lives. Run this again to try them "
                 "again, or with --finish to finish all the same."

@@ -9,6 +9,7 @@ from consent.models import ApplicationRegistration
 from consent.registrations import SeveralRegistrations, listed
 from consent.removal import CONSENT_REMOVE
 from portal.runs.console import EXIT_CODES, add_run_arguments
+from portal.text import number_of
 
 
 class Command(BulkCommand):
@@ -45,8 +46,8 @@ class Command(BulkCommand):
             )
         if chosen and not options["yes"] and not options["dry_run"]:
             raise CommandError(
-                f"{tenants:,} customer tenant{'' if tenants == 1 else 's'} would lose {listed(chosen)} and all its "
-                "grants. Nothing was sent; --dry-run lists them, --yes removes it.",
+                f"{number_of(tenants, 'customer tenant')} would lose our application {listed(chosen)} "
+                "and all its grants. Nothing was sent; --dry-run lists them, --yes removes it.",
                 returncode=2,
             )
         # The run keeps which one was meant: a consent that comes meanwhile is none of its business.
