@@ -77,12 +77,12 @@ def attention_panel(request: HttpRequest) -> Panel | None:
         ],
         rows=[
             Row(
-                label=consent.partner.name,
+                label=f"{consent.partner.name} ({consent.registration.name})",
                 detail=next_step(consent, now).text,
                 link=reverse("admin:consent_partnerconsent_change", args=[consent.pk]),
                 tone=CONSENT_TONES[PartnerConsent.State(consent.state)] if consent.state != "connected" else Tone.WARN,
             )
-            for consent in wanting.select_related("partner").order_by("last_success_at", "pk")[:_SHOWN]
+            for consent in wanting.select_related("partner", "registration").order_by("last_success_at", "pk")[:_SHOWN]
         ],
     )
 
@@ -95,7 +95,7 @@ def ends_panel(request: HttpRequest) -> Panel | None:
     consents = (
         PartnerConsent.objects.usable()
         .filter(forecast_at__lt=now + SOON)
-        .select_related("partner")
+        .select_related("partner", "registration")
         .order_by("forecast_at", "pk")[:_SHOWN]
     )
     return Panel(
@@ -105,7 +105,7 @@ def ends_panel(request: HttpRequest) -> Panel | None:
         empty=f"Nothing ends within {SOON.days} days.",
         rows=[
             Row(
-                label=f"{consent.partner.name}: {consent.get_forecast_cause_display()}",
+                label=f"{consent.partner.name} ({consent.registration.name}): {consent.get_forecast_cause_display()}",
                 detail=f"{_when(consent, now)} {ENDS[consent.forecast_cause].text}",
                 link=reverse("admin:consent_partnerconsent_change", args=[consent.pk]),
                 tone=Tone.BAD if consent.forecast_at and consent.forecast_at < now + timedelta(days=7) else Tone.WARN,
@@ -183,7 +183,7 @@ def flows_panel(request: HttpRequest) -> Panel | None:
     """The latest attempts of partners; one query."""
     if not request.user.has_perm("consent.view_consentflow"):
         return None
-    flows = ConsentFlow.objects.select_related("link__partner").order_by("-created_at")[:_SHOWN]
+    flows = ConsentFlow.objects.select_related("link__partner", "link__registration").order_by("-created_at")[:_SHOWN]
     return Panel(
         title="Latest attempts",
         order=40,
@@ -191,7 +191,7 @@ def flows_panel(request: HttpRequest) -> Panel | None:
         empty="No partner has pressed Continue yet.",
         rows=[
             Row(
-                label=f"{flow.link.partner.name}: {flow.get_outcome_display()}",
+                label=f"{flow.link.partner.name} ({flow.link.registration.name}): {flow.get_outcome_display()}",
                 detail=" ".join(part for part in (flow.reference, flow.problem, flow.code) if part),
                 link=reverse("admin:consent_consentflow_change", args=[flow.pk]),
                 tone=FLOW_TONES[ConsentFlow.Outcome(flow.outcome)],

@@ -57,7 +57,8 @@ class PortalCommand(BaseCommand):
     examples: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, stdout: Any = None, stderr: Any = None, **options: Any) -> None:
-        super().__init__(stdout=Pipe(stdout or sys.stdout), stderr=Pipe(stderr or sys.stderr), **options)
+        streams: dict[str, Any] = {"stdout": Pipe(stdout or sys.stdout), "stderr": Pipe(stderr or sys.stderr)}
+        super().__init__(**streams, **options)
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         kwargs.setdefault("formatter_class", _HelpFormatter)

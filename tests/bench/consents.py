@@ -121,7 +121,9 @@ def start(what: str, customers: Sequence[str]) -> Any:
     actor = Actor.command("bench")
     keys = list(CustomerTenant.objects.filter(tenant_id__in=customers).order_by("pk").values_list("pk", flat=True))
     if what == "posts":
-        return service.start(register_posts(), scope={"customers": keys}, actor=actor)[0]
+        registration = ApplicationRegistration.objects.get()
+        scope = {"customers": keys, "registration": registration.pk}
+        return service.start(register_posts(), scope=scope, actor=actor)[0]
     plan = make_plan(ApplicationRegistration.objects.get(), {"customers": keys}, actor=actor)
     return start_apply(plan, actor=actor, waves=())[0]
 

@@ -103,7 +103,7 @@ def test_the_pages_example_for_the_partner_api_sends_a_token_for_it(
 
 def test_there_is_an_example_for_each_service_and_the_command_lines_are_understood() -> None:
     assert len(EXAMPLES) == 4
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 4
     command = load_command_class(get_commands()["get_access_token"], "get_access_token")
     for line in COMMANDS:
         arguments = shlex.split(line.partition("|")[0])
@@ -119,7 +119,14 @@ def test_the_page_says_what_each_failure_means() -> None:
     }
     left_out = {"RemoteError", "RetryableError", "Conflict", "AlreadyExists"}  # bases, and what a token cannot meet
     assert family - left_out <= named
-    assert {"TokenUnavailable", "IdentityMismatch", "UnknownTenant", "ValueError"} <= named
+    assert {
+        "TokenUnavailable",
+        "IdentityMismatch",
+        "UnknownTenant",
+        "UnknownRegistration",
+        "SeveralRegistrations",
+    } <= named
+    assert "ValueError" in named
 
 
 @pytest.mark.req("S-58")

@@ -155,10 +155,11 @@ def test_the_first_page_shows_who_must_act_and_what_ends_next(db: None, django_a
     assert act is not None
     assert ends is not None
     assert [(one.label, one.value) for one in act.figures] == [("Us", 2), ("The partner", 1)]
-    assert {row.label for row in act.rows} == {"Cedar Partners", "Dogwood Partners", "Gorse Partners"}
+    names = ("Cedar Partners", "Dogwood Partners", "Gorse Partners")
+    assert {row.label for row in act.rows} == {f"{name} (Example Control Panel)" for name in names}
     assert [row.label for row in ends.rows] == [
-        "Fir Partners: Sign-in frequency policy",
-        "Elm Partners: 90 days without renewal",
+        "Fir Partners (Example Control Panel): Sign-in frequency policy",
+        "Elm Partners (Example Control Panel): 90 days without renewal",
     ]
     request.user = Staff("tenants.view_partnertenant").user
     assert panels.attention_panel(request) is None
@@ -171,7 +172,10 @@ def test_the_screens_of_a_disconnect_tell_the_truth_and_what_the_partner_does(po
     staff, consent = Staff(), portal.consent()
     question = staff.choose(LIST, "disconnect_partners", consent.pk)
     assert "Microsoft offers no call that revokes one refresh token" in question.content.decode()
-    assert f"{portal.partner.name}: all use of the token stops at once" in question.content.decode()
+    assert (
+        f"{portal.partner.name} (Example Control Panel): all use of the token stops at once"
+        in question.content.decode()
+    )
 
     answer = staff.confirm(question)
 

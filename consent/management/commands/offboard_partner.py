@@ -96,8 +96,8 @@ class Command(BulkCommand):
             f"{partner.name}: our consent ({found.registrations or 'none is known'}) in "
             f"{number_of(found.customers, 'customer tenant')} would be removed and read back, "
             f"{number_of(found.open_links, 'link')} closed, {number_of(found.tokens, 'token')} switched off and "
-            f"erased; the partner would be offboarded for good. Never read: {never_read} (verify_consents --new). Nothing was "
-            "done; --yes does it."
+            f"erased; the partner would be offboarded for good. Never read: {never_read} (verify_consents --new). "
+            "Nothing was done; --yes does it."
         )
 
     def _tell(self, offboarding: Offboarding, options: dict[str, Any]) -> int:
