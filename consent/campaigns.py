@@ -73,8 +73,16 @@ def matching(
     states: Collection[str] = (),
     tags: Collection[PartnerTag] = (),
     token_older_than: timedelta | None = None,
+    lacking_permissions: bool = False,
 ) -> PartnerTenantQuerySet:
-    """Return the partners whom this registration can invite, narrowed by state, tags and age of the stored token."""
+    """Return the partners whom this registration can invite, narrowed by what is given.
+
+    Args:
+        states: of the partner.
+        tags: with any of these.
+        token_older_than: age of the stored token.
+        lacking_permissions: only who granted less than the registration asks for now, as the last sign-in proved.
+    """
     partners = PartnerTenant.objects.active().in_cloud(registration.cloud)
     if registration.kind == ApplicationRegistration.Kind.CSP:
         partners = partners.filter(tenant_id=registration.home_tenant_id)
@@ -87,6 +95,9 @@ def matching(
             registration=registration, generation__gt=0, stored_at__lt=timezone.now() - token_older_than
         )
         partners = partners.filter(pk__in=old.values("partner"))
+    if lacking_permissions:
+        lacking = PartnerConsent.objects.lacking_permissions().filter(registration=registration)
+        partners = partners.filter(pk__in=lacking.values("partner"))
     return partners
 
 

@@ -82,7 +82,7 @@ def attention_panel(request: HttpRequest) -> Panel | None:
                 link=reverse("admin:consent_partnerconsent_change", args=[consent.pk]),
                 tone=CONSENT_TONES[PartnerConsent.State(consent.state)] if consent.state != "connected" else Tone.WARN,
             )
-            for consent in wanting.select_related("partner").order_by("last_success_at", "pk")[:_SHOWN]
+            for consent in wanting.select_related("partner", "registration").order_by("last_success_at", "pk")[:_SHOWN]
         ],
     )
 

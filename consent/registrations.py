@@ -1,0 +1,136 @@
+"""Change one of our registrations: what a change will mean for how many partners, and the change itself.
+
+Which application a registration is at Microsoft is fixed as soon as a partner has a link or a consent of it
+(``ApplicationRegistration.save``): tokens and consents belong to that application. For another one a new registration
+is made, and the old one retired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F, QuerySet
+
+from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent
+from portal.audit.trail import Actor, record
+
+State = ApplicationRegistration.State
+EDITABLE = ("name", "kind", *ApplicationRegistration.IDENTITY, "permission_set", "state")
+
+
+class ChangeRefused(ValueError):
+    """The registration cannot be changed so; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """How many partners one consequence of a change concerns."""
+
+    label: str
+    partners: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a change will mean; ``before`` and ``after`` hold the columns that differ."""
+
+    before: dict[str, str]
+    after: dict[str, str]
+    sentences: list[str]
+    effects: list[Effect]
+    takes_away: bool
+    """Whether some partners can do less afterwards."""
+
+
+def preview(registration: ApplicationRegistration, values: Mapping[str, str]) -> Preview:
+    """Say what it will mean to give the registration these values: nothing is saved.
+
+    Args:
+        values: new values by the names of ``EDITABLE``; those that are the same as before are left out.
+    """
+    before = {name: str(getattr(registration, name)) for name in EDITABLE if name in values}
+    after = {name: str(values[name]) for name, value in before.items() if str(values[name]) != value}
+    consents = PartnerConsent.objects.usable().filter(registration=registration)
+    links = ConsentLink.objects.unanswered().filter(registration=registration)
+    sentences, effects = [], []
+    if "name" in after:
+        sentences.append("Partners read the new name on the page behind their link.")
+        effects.append(Effect(label="Partners with an open link", partners=_partners(links)))
+    if "kind" in after:
+        if after["kind"] == ApplicationRegistration.Kind.CSP:
+            home = after.get("home_tenant_id", registration.home_tenant_id)
+            others = consents.exclude(partner__tenant_id=home)
+            sentences.append("Only the partner in whose tenant it is registered can be invited then.")
+            effects.append(Effect(label="Connected partners that cannot be invited again", partners=_partners(others)))
+        else:
+            sentences.append("Every partner of the cloud can be invited then.")
+    if "permission_set" in after:
+        chosen = after["permission_set"]
+        sentences.append(
+            "Partners keep what they granted. Those that lack something must consent again: invite them in a campaign."
+        )
+        lacking, unproven = consents.lacking_permissions(chosen), consents.permissions_unproven(chosen)
+        effects.append(Effect(label="Partners that lack permissions then", partners=_partners(lacking)))
+        effects.append(Effect(label="Partners whose permissions are not proven", partners=_partners(unproven)))
+    if "state" in after and State.ACTIVE in {after["state"], registration.state}:
+        again = after["state"] == State.ACTIVE
+        sentences.append(
+            "Its tokens are used again, and its open links work again."
+            if again
+            else "No token of it is used any more, in any process, and its links stop working at once."
+        )
+        tokens = "Partners whose token is used again" if again else "Partners whose token is not used any more"
+        links_then = "Partners whose open link works again" if again else "Partners whose open link stops working"
+        effects.append(Effect(label=tokens, partners=_partners(consents)))
+        effects.append(Effect(label=links_then, partners=_partners(links)))
+    if after.keys() & set(ApplicationRegistration.IDENTITY):
+        sentences.append("No partner has a link or a consent of it yet, so no partner is touched.")
+    return Preview(
+        before={name: before[name] for name in after},
+        after=after,
+        sentences=sentences,
+        effects=effects,
+        takes_away=registration.state == State.ACTIVE != after.get("state", State.ACTIVE)
+        or after.get("kind") == ApplicationRegistration.Kind.CSP,
+    )
+
+
+def change(
+    registration: ApplicationRegistration, values: Mapping[str, str], *, shown: Mapping[str, str], actor: Actor
+) -> None:
+    """Give the registration these values.
+
+    Args:
+        shown: the values before, as the person saw them.
+
+    Raises:
+        ChangeRefused: somebody else changed it meanwhile, or it cannot be so.
+    """
+    if unknown := (values.keys() | shown.keys()) - set(EDITABLE):
+        raise ValueError(f"not editable: {', '.join(sorted(unknown))}")
+    try:
+        with transaction.atomic():
+            # Writes nothing new; the row is held until the end, so that of two changes the second one is refused.
+            if not ApplicationRegistration.objects.filter(pk=registration.pk, **shown).update(name=F("name")):
+                raise ChangeRefused("Somebody else changed this registration meanwhile; look at it first.")
+            row = ApplicationRegistration.objects.get(pk=registration.pk)
+            for name, value in values.items():
+                setattr(row, name, value)
+            row.full_clean()
+            row.save(update_fields=list(values))
+            record(
+                "registration.changed",
+                actor=actor,
+                subject={"registration": row.pk, "application_id": row.application_id},
+                details={"before": dict(shown), "after": dict(values)},
+            )
+    except ValidationError as error:
+        raise ChangeRefused(" ".join(error.messages)) from None
+
+
+def _partners(rows: QuerySet[PartnerConsent] | QuerySet[ConsentLink]) -> int:
+    """Count partners as partners: one may have several links."""
+    return rows.order_by().values("partner").distinct().count()
