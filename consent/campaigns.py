@@ -22,7 +22,7 @@ from consent import invitations, links
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from consent.querysets import CampaignPartnerQuerySet
 from portal.audit.trail import Actor, record
-from portal.mail import MailRefused
+from portal.mail import MailPrinted, MailRefused
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTag, PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
@@ -232,6 +232,8 @@ def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> 
             again=item.sent_at is not None,
             reason=Campaign.Reason(item.campaign.reason),
         )
+    except MailPrinted:
+        return Mailing(partner=item.partner.name, problem=SendProblem.PRINTED)
     except MailRefused:
         return Mailing(partner=item.partner.name, problem=SendProblem.REFUSED)
     return Mailing(partner=item.partner.name, problem=None)

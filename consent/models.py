@@ -308,6 +308,7 @@ class CampaignPartner(models.Model):
         NO_LINK = "no_link", "No link can be made: partner or application registration does not allow it."
         REFUSED = "refused", "The mail server refused this message or its address."
         UNAVAILABLE = "unavailable", "The mail server went away before it took the message."
+        PRINTED = "printed", "Printed, not sent: this portal has no mail server."
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="partners")
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="campaigns")
