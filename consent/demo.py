@@ -316,7 +316,7 @@ def _plan_more(registration: ApplicationRegistration, say: Callable[[str], None]
 def _check_all(say: Callable[[str], None]) -> None:
     """Check every token, and twice where it is refused: a denial counts only when it is seen again ten minutes later.
 
-    Nobody waits so long for a demo, so the first one is dated back until the second one has counted.
+    A demo cannot wait so long, so the first one is dated back until the second one has counted.
     """
     for consent in PartnerConsent.objects.usable().select_related("partner", "registration__credential"):
         row = PartnerConsent.objects.filter(pk=consent.pk)

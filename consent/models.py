@@ -100,7 +100,7 @@ class ApplicationRegistration(models.Model):
         with transaction.atomic():
             changes = (names is None or set(names) & set(self.IDENTITY)) and self._has_other_identity()
             super().save(*args, **options)
-            # After the write: from then on nobody makes a link with this row until the transaction is over.
+            # After the write: from then on no link is made with this row until the transaction is over.
             if changes and self.is_known_to_partners():
                 raise ValidationError(_FIXED_IDENTITY)
 

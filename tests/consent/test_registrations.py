@@ -241,8 +241,8 @@ def test_new_rows_and_tags_are_in_the_trail_too() -> None:
     tag = PartnerTag.objects.get()
     staff.post(f"/admin/tenants/partnertag/{tag.pk}/change/", {"name": "silver"})
     staff.post(f"/admin/tenants/partnertag/{tag.pk}/change/", {"name": "silver"})
-    told_of = [(event.action, event.details) for event in AuditEvent.objects.filter(action__startswith="tag.")]
-    assert sorted(told_of) == [
+    written = [(event.action, event.details) for event in AuditEvent.objects.filter(action__startswith="tag.")]
+    assert sorted(written) == [
         ("tag.changed", {"before": {"name": "gold"}, "after": {"name": "silver"}}),
         ("tag.created", {"after": {"name": "gold"}}),
     ], "and nothing is told where nothing changed"
