@@ -221,11 +221,11 @@ def _salt(registration: ApplicationRegistration) -> str:
 
 
 def _label(name: str) -> str:
-    label = str(ApplicationRegistration._meta.get_field(name).verbose_name)
-    return label[0].upper() + label[1:]
+    column: Any = ApplicationRegistration._meta.get_field(name)
+    return str(column.verbose_name)[0].upper() + str(column.verbose_name)[1:]
 
 
 def _word(name: str, value: str) -> str:
     """Return a column's value as the form shows it."""
-    choices = dict(ApplicationRegistration._meta.get_field(name).flatchoices)
-    return str(choices.get(value, value))
+    column: Any = ApplicationRegistration._meta.get_field(name)
+    return str(dict(column.flatchoices).get(value, value))

@@ -121,7 +121,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "mfa_checked_at",
         "amr",
     ]
-    list_display = ["partner", "shown_state", "what_next", "ends", "age", "last_success", "mfa", "has_permissions"]
+    list_display = ["partner", "shown_state", "has_permissions", "what_next", "ends", "age", "last_success", "mfa"]
     list_filter = [
         "state",
         "last_owner",

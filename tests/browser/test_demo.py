@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,19 +41,19 @@ def _offboard(folder: Path) -> None:
     entries = Path(f"/proc/{worker}/environ").read_bytes().decode().split("\0")
     environment = dict(entry.partition("=")[::2] for entry in entries if entry)
     assert environment["SECRET_KEY"] == "", "keys are in files of the folder, not in /proc"
-    database = sqlite3.connect(f"file:{folder / 'db.sqlite3'}?mode=ro", uri=True)
-    (tenant,) = database.execute("select tenant_id from tenants_partnertenant where name like 'Southridge%'").fetchone()
-    subprocess.run(
-        [sys.executable, "manage.py", "offboard_partner", tenant, "--yes", "--background"],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-    )
-    until = time.monotonic() + _SCHEDULE_SECONDS
-    while (state := database.execute("select state from consent_offboarding").fetchone()) != ("done",):
-        assert time.monotonic() < until, state
-        time.sleep(1)
-    database.close()
+    with closing(sqlite3.connect(f"file:{folder / 'db.sqlite3'}?mode=ro", uri=True)) as database:
+        partner = "select tenant_id from tenants_partnertenant where name like 'Southridge%'"
+        (tenant,) = database.execute(partner).fetchone()
+        subprocess.run(
+            [sys.executable, "manage.py", "offboard_partner", tenant, "--yes", "--background"],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+        )
+        until = time.monotonic() + _SCHEDULE_SECONDS
+        while (state := database.execute("select state from consent_offboarding").fetchone()) != ("done",):
+            assert time.monotonic() < until, state
+            time.sleep(1)
 
 
 def test_the_demo_starts_serves_the_thread_and_stops_everything(chromium: Browser, tmp_path: Path) -> None:
