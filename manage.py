@@ -10,7 +10,7 @@ def main() -> None:
     if sys.argv[1:2] == ["demo"]:
         from portal import demo
 
-        demo.prepare()
+        demo.set_environment()
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
     from django.db import OperationalError

@@ -115,8 +115,8 @@ def needs_consent(consent: PartnerConsent, cause: str) -> None:
         about=f"consent:{consent.pk}",
         owner=Owner.PARTNER,
         words=(
-            f"Microsoft refused a partner's token twice, at least ten minutes apart: {cause} Ask the partner whether "
-            "somebody withdrew the consent or the account on purpose, then send a new consent link."
+            f"Microsoft refused a partner's token, and again when it was checked once more: {cause} Ask the partner "
+            "whether somebody withdrew the consent or the account on purpose, then send a new consent link."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},
     )

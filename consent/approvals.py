@@ -56,7 +56,6 @@ def hold(
             consent=consent,
             object_id=new.object_id,
             secret_name=name,
-            granted_scopes=sorted(new.scopes),
             mfa=new.mfa,
             checks=new.checks,
             expires_at=now + KEPT_FOR,
@@ -122,7 +121,7 @@ def approve(
         NewConsent(
             refresh_token=proven.refresh_token,
             object_id=ObjectId(waiting.object_id),
-            scopes=frozenset(waiting.granted_scopes),
+            granted=proven.granted,
             mfa=proven.mfa,
             amr=proven.amr,
             checks=proven.checks,

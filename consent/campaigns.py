@@ -22,7 +22,7 @@ from consent import invitations, links
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from consent.querysets import CampaignPartnerQuerySet
 from portal.audit.trail import Actor, record
-from portal.mail import MailRefused
+from portal.mail import MailPrinted, MailRefused
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTag, PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
@@ -73,8 +73,16 @@ def matching(
     states: Collection[str] = (),
     tags: Collection[PartnerTag] = (),
     token_older_than: timedelta | None = None,
+    lacking_permissions: bool = False,
 ) -> PartnerTenantQuerySet:
-    """Return the partners whom this registration can invite, narrowed by state, tags and age of the stored token."""
+    """Return the partners whom this registration can invite, narrowed by what is given.
+
+    Args:
+        states: of the partner.
+        tags: with any of these.
+        token_older_than: age of the stored token.
+        lacking_permissions: only who granted less than the registration asks for now, as the last sign-in proved.
+    """
     partners = PartnerTenant.objects.active().in_cloud(registration.cloud)
     if registration.kind == ApplicationRegistration.Kind.CSP:
         partners = partners.filter(tenant_id=registration.home_tenant_id)
@@ -87,6 +95,9 @@ def matching(
             registration=registration, generation__gt=0, stored_at__lt=timezone.now() - token_older_than
         )
         partners = partners.filter(pk__in=old.values("partner"))
+    if lacking_permissions:
+        lacking = PartnerConsent.objects.lacking_permissions().filter(registration=registration)
+        partners = partners.filter(pk__in=lacking.values("partner"))
     return partners
 
 
@@ -221,6 +232,8 @@ def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> 
             again=item.sent_at is not None,
             reason=Campaign.Reason(item.campaign.reason),
         )
+    except MailPrinted:
+        return Mailing(partner=item.partner.name, problem=SendProblem.PRINTED)
     except MailRefused:
         return Mailing(partner=item.partner.name, problem=SendProblem.REFUSED)
     return Mailing(partner=item.partner.name, problem=None)

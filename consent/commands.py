@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from consent.custody import TokenUnavailable
-from consent.registrations import SeveralRegistrations, UnknownRegistration
+from consent.naming import SeveralRegistrations, UnknownRegistration
 from consent.selection import add_partner_selection, scope_of
 from consent.token_versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError

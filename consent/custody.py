@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from consent import alarms, health
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.permissions import Grants
 from consent.token_versions import (
     NEWEST_IS_NONE,
     IdentityMismatch,
@@ -76,7 +77,7 @@ class NewConsent:
 
     refresh_token: Secret
     object_id: ObjectId
-    scopes: frozenset[str]
+    granted: Grants
     mfa: PartnerConsent.Mfa
     amr: tuple[str, ...]
     checks: list[dict[str, str]]
@@ -174,7 +175,6 @@ class Custody:
                 "state": PartnerConsent.State.NEEDS_CONSENT,
                 "consented_at": timezone.now(),
                 "pinned_oid": new.object_id,
-                "permission_set_version": registration.permission_set_version,
                 "secret_name": new_secret_name(),
             },
         )
@@ -203,8 +203,7 @@ class Custody:
                     state=PartnerConsent.State.CONNECTED if connected else PartnerConsent.State.MFA_MISSING,
                     pinned_oid=new.object_id,
                     consented_at=now,
-                    granted_scopes=sorted(new.scopes),
-                    permission_set_version=registration.permission_set_version,
+                    granted_scopes=new.granted,
                     mfa=new.mfa,
                     amr=new.amr,
                     mfa_checked_at=now,

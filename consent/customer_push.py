@@ -14,7 +14,7 @@ from consent import clients
 from consent.custody import TokenUnavailable
 from consent.customers import PushRefused, push
 from consent.models import CustomerConsent, PartnerConsent
-from consent.registrations import line_names
+from consent.naming import line_names
 from consent.token_versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError

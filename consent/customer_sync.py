@@ -16,8 +16,8 @@ from consent.custody import TokenUnavailable
 from consent.customers import own_groups
 from consent.health import refresh_partner
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.naming import line_names
 from consent.querysets import PartnerConsentQuerySet
-from consent.registrations import line_names
 from consent.renewals import Renewals
 from consent.selection import partners_in
 from consent.token_versions import IdentityMismatch

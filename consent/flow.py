@@ -275,7 +275,7 @@ def _redeem_and_store(
             tools=tools,
             correlation_id=correlation_id,
         )
-        _keep(flow, identity, proven, redeemed.scopes, tools, actor)
+        _keep(flow, identity, proven, tools, actor)
     except AnotherAccount as other:
         detail = {"expected_tenant": link.partner.tenant_id, "actual_tenant": other.actual_tenant or ""}
         raise Refused(Problem.WRONG_TENANT, code="another_account", detail=detail) from None
@@ -296,7 +296,6 @@ def _keep(
     flow: ConsentFlow,
     identity: VerifiedIdentity,
     proven: Proven,
-    scopes: frozenset[str],
     tools: ConsentTools,
     actor: Actor,
 ) -> None:
@@ -305,7 +304,7 @@ def _keep(
     new = NewConsent(
         refresh_token=proven.refresh_token,
         object_id=identity.object_id,
-        scopes=scopes,
+        granted=proven.granted,
         mfa=proven.mfa,
         amr=proven.amr,
         checks=proven.checks,

@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from consent import links
 from consent.models import Campaign, CampaignPartner, ConsentLink
 from portal.audit.trail import Actor, Outcome, record
-from portal.mail import MailFailed, MailLost, MailRefused, one_address, open_mailer, send
+from portal.mail import MailFailed, MailLost, MailPrinted, MailRefused, one_address, open_mailer, send
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.secret import Secret
 from portal.site.logs import one_line
@@ -97,7 +97,9 @@ def _outcome(link: ConsentLink, actor: Actor) -> Iterator[None]:
         yield
     except MailFailed as failed:
         with transaction.atomic():
-            if isinstance(failed, MailRefused):
+            if isinstance(failed, MailPrinted):
+                invitation.update(last_send_problem=CampaignPartner.SendProblem.PRINTED)
+            elif isinstance(failed, MailRefused):
                 invitation.update(last_send_problem=CampaignPartner.SendProblem.REFUSED)
             elif not isinstance(failed, MailLost):  # which may have left: it stays without an outcome
                 invitation.update(last_send_problem=CampaignPartner.SendProblem.UNAVAILABLE)

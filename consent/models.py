@@ -6,9 +6,11 @@ stored as a SHA-256 (S-01, S-06, S-07, S-30).
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F, Q
 
 from consent.credential_models import ApplicationCredential
@@ -32,6 +34,12 @@ from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.identifiers import ApplicationId
 from tenants.models import PartnerTenant
 
+_FIXED_IDENTITY = (
+    "Application id, home tenant and cloud are fixed: partners have links or consents of this application. Make a new "
+    "registration for another application, and retire this one."
+)
+_NO_CREDENTIAL = "Add and promote a credential (manage.py add_credential) before activating it."
+
 
 class ApplicationRegistration(models.Model):
     """Our application as registered in Entra, one row per cloud and application id.
@@ -52,13 +60,15 @@ class ApplicationRegistration(models.Model):
         ACTIVE = "active", "Active"
         RETIRED = "retired", "Retired"
 
+    # Which application it is at Microsoft; fixed once partners have links or consents of it.
+    IDENTITY = ("cloud", "application_id", "home_tenant_id")
+
     name = NameField(help_text="Partners see this name on the page that asks for their consent.")
     kind = models.CharField(max_length=3, choices=Kind, default=Kind.CPV)
     cloud = models.CharField(max_length=10, choices=CLOUD_CHOICES, default="global")
     application_id = ApplicationIdField("application (client) id")
     home_tenant_id = TenantIdField("home tenant id", help_text="The tenant in which the application is registered.")
     permission_set = models.CharField(max_length=8, choices=PermissionSet, default=PermissionSet.STRICT)
-    permission_set_version = models.PositiveIntegerField(default=1, editable=False)
     credential = models.OneToOneField(
         ApplicationCredential, on_delete=models.PROTECT, null=True, editable=False, related_name="current_for"
     )
@@ -73,12 +83,41 @@ class ApplicationRegistration(models.Model):
             models.CheckConstraint(
                 condition=Q(state="draft") | Q(credential__isnull=False),
                 name="registration_active_has_credential",
-                violation_error_message="Add and promote a credential (manage.py add_credential) before activating it.",
+                violation_error_message=_NO_CREDENTIAL,
             ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """Save.
+
+        Raises:
+            ValidationError: another identity, while partners have links or consents of this one.
+        """
+        names = options.get("update_fields")
+        with transaction.atomic():
+            changes = (names is None or set(names) & set(self.IDENTITY)) and self._has_other_identity()
+            super().save(*args, **options)
+            # After the write: from then on no link is made with this row until the transaction is over.
+            if changes and self.is_known_to_partners():
+                raise ValidationError(_FIXED_IDENTITY)
+
+    def clean(self) -> None:
+        if self._has_other_identity() and self.is_known_to_partners():
+            raise ValidationError(_FIXED_IDENTITY)
+        # The constraint says it too, but a form leaves out constraints of columns that it does not show.
+        if self.state != self.State.DRAFT and self.credential_id is None:
+            raise ValidationError({"state": _NO_CREDENTIAL})
+
+    def is_known_to_partners(self) -> bool:
+        """Tell whether a partner has a link or a consent of it, or one of its customers was looked at."""
+        return self.links.exists() or self.consents.exists() or self.customer_consents.exists()
+
+    def _has_other_identity(self) -> bool:
+        before = ApplicationRegistration.objects.filter(pk=self.pk).values(*self.IDENTITY).first()
+        return before is not None and any(getattr(self, name) != value for name, value in before.items())
 
     @property
     def client_id(self) -> ApplicationId:
@@ -269,6 +308,7 @@ class CampaignPartner(models.Model):
         NO_LINK = "no_link", "No link can be made: partner or application registration does not allow it."
         REFUSED = "refused", "The mail server refused this message or its address."
         UNAVAILABLE = "unavailable", "The mail server went away before it took the message."
+        PRINTED = "printed", "Printed, not sent: this portal has no mail server."
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="partners")
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="campaigns")
@@ -332,8 +372,9 @@ class PartnerConsent(models.Model):
     state = models.CharField(max_length=14, choices=State)
     consented_at = models.DateTimeField()
     pinned_oid = ObjectIdField("account object id", help_text="The account that consented, in the partner's tenant.")
-    granted_scopes = models.JSONField(default=list)
-    permission_set_version = models.PositiveIntegerField()
+    granted_scopes = models.JSONField(
+        default=dict, help_text="Delegated permissions that the sign-in proved, by the application id of the resource"
+    )
 
     # The token, without the token.
     generation = models.PositiveIntegerField(default=0)
@@ -419,7 +460,6 @@ class WaitingToken(models.Model):
     secret_name = models.CharField(max_length=127, unique=True)
     secret_version = models.CharField(max_length=32, blank=True)
     fingerprint = models.CharField(max_length=16, blank=True)
-    granted_scopes = models.JSONField(default=list)
     mfa = models.CharField("MFA", max_length=8, choices=PartnerConsent.Mfa)
     checks = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 from consent.models import PartnerConsent
+from consent.permissions import held, permission_set
 from portal.microsoft.diagnosis import FailureClass, Owner
 
 SOON = timedelta(days=30)  # ends that are nearer want somebody to act
@@ -89,4 +90,7 @@ def next_step(consent: PartnerConsent, now: datetime) -> Step:
         return ENDS[consent.forecast_cause]
     if is_stale(consent, now):
         return Step(Owner.US, "See that keep_alive runs every hour: this token was not checked for too long.")
+    if missing := held(consent.granted_scopes, permission_set(consent.registration)).missing:
+        names = ", ".join(scope for scopes in missing.values() for scope in scopes)
+        return Step(Owner.PARTNER, f"{NEW_LINK} The application asks for more than was granted: {names}.")
     return NOTHING

@@ -22,10 +22,10 @@ from consent.custody import Custody, TokenUnavailable
 from consent.disconnect import disconnect
 from consent.erasure import ErasureReport, erase_tokens
 from consent.models import ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
+from consent.naming import registration_names
 from consent.offboarding_models import Offboarding
 from consent.offboarding_report import build, never_read
 from consent.querysets import ConsentLinkQuerySet, CustomerConsentQuerySet
-from consent.registrations import registration_names
 from consent.removal import CONSENT_REMOVE
 from consent.vault.base import Eraser, Vault, VaultConfigurationError
 from portal.audit.seals import canonical, digest, seal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,12 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICA
 if TYPE_CHECKING:
     from consent.models import ApplicationRegistration
 
+Grants = Mapping[str, Sequence[str]]
+"""Names of delegated permissions by the application id of their resource."""
+
 _SCOPE = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,119}")
+# Microsoft lists them beside the permissions of a resource; they belong to each sign-in, and no set asks for them.
+_SIGN_IN_SCOPES = {"openid", "profile", "email", "offline_access"}
 
 # Ids of delegated permissions. Source: Microsoft Graph permissions reference; Partner Center's service principal.
 _PERMISSION_IDS = {
@@ -63,6 +68,48 @@ PERMISSION_SETS: Mapping[str, PermissionSet] = {
 def permission_set(registration: ApplicationRegistration) -> PermissionSet:
     """Return the permission set of this registration."""
     return PERMISSION_SETS[registration.permission_set]
+
+
+def granted_names(scopes: Iterable[str]) -> list[str]:
+    """Return the delegated permissions among the scope names of a token answer, sorted; nothing else enters a row."""
+    return sorted(scope for scope in scopes if scope not in _SIGN_IN_SCOPES and _SCOPE.fullmatch(scope))
+
+
+def differences(wanted: Grants, actual: Grants) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return what is missing and what is extra, by resource; permission names do not differ by case."""
+
+    def without(these: Grants, those: Grants) -> dict[str, list[str]]:
+        known = {resource: {scope.lower() for scope in scopes} for resource, scopes in those.items()}
+        left = {
+            resource: [scope for scope in scopes if scope.lower() not in known.get(resource, set())]
+            for resource, scopes in these.items()
+        }
+        return {resource: scopes for resource, scopes in left.items() if scopes}
+
+    return without(wanted, actual), without(actual, wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a partner granted, beside what its registration asks for now.
+
+    Attributes:
+        missing: asked for, and not granted on a resource whose grants were proven.
+        extra: granted, and not asked for any more.
+        unproven: resources that are asked for, and whose grants no sign-in proved.
+    """
+
+    missing: dict[str, list[str]]
+    extra: dict[str, list[str]]
+    unproven: list[str]
+
+
+def held(granted: Grants, chosen: PermissionSet) -> Held:
+    """Compare what the last sign-in proved with a permission set; ``PartnerConsentQuerySet`` says the same in SQL."""
+    asked = chosen.resources()
+    proven = {resource: scopes for resource, scopes in asked.items() if resource in granted}
+    missing, extra = differences(proven, granted)
+    return Held(missing=missing, extra=extra, unproven=[resource for resource in asked if resource not in granted])
 
 
 def required_resource_access(chosen: PermissionSet) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from consent.customers import CustomerClients, PushRefused, State, compare, gran
 from consent.directory import Presence
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
 from consent.observations import PROPAGATION
-from consent.plan_judging import differences
+from consent.permissions import differences
 from portal.audit.trail import Actor, Outcome, record
 from portal.incidents.desk import report, settle
 from portal.microsoft.diagnosis import Owner, diagnose

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from consent.models import ConsentPlan, ConsentPlanItem
-from consent.plan_judging import CHUNK, Grants, differences
+from consent.permissions import Grants, differences
+from consent.plan_judging import CHUNK
 from consent.plans import counts, results
 from portal.site.export import csv_lines
 

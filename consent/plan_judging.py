@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from django.db.models import QuerySet
 
 from consent.customers import PushRefused, check_customer, check_grants
 from consent.models import ConsentPlan, ConsentPlanItem, CustomerConsent, PartnerConsent
+from consent.permissions import Grants, differences
 from portal.microsoft.diagnosis import Owner
 from tenants.models import CustomerTenant
 
 Action = ConsentPlanItem.Action
-Grants = Mapping[str, Sequence[str]]
 
 _THEIRS = {Owner.PARTNER.value, Owner.CUSTOMER.value}  # what is in the way stays until they act
 CHUNK = 1000  # customers of one statement
-
-
-def differences(wanted: Grants, actual: Grants) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return what is missing and what is extra, by resource; permission names do not differ by case."""
-
-    def without(these: Grants, those: Grants) -> dict[str, list[str]]:
-        known = {resource: {scope.lower() for scope in scopes} for resource, scopes in those.items()}
-        left = {
-            resource: [scope for scope in scopes if scope.lower() not in known.get(resource, set())]
-            for resource, scopes in these.items()
-        }
-        return {resource: scopes for resource, scopes in left.items() if scopes}
-
-    return without(wanted, actual), without(actual, wanted)
 
 
 def in_chunks(customers: QuerySet[CustomerTenant]) -> Iterator[list[CustomerTenant]]:

@@ -13,8 +13,8 @@ from django.db.models import Count
 
 from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
+from consent.permissions import differences
 from consent.plan_judging import CHUNK, add_to, in_chunks, judged, new_tally
-from consent.plan_judging import differences as differences
 from consent.querysets import ConsentPlanItemQuerySet
 from consent.selection import partners_in
 from consent.wanted import current

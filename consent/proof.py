@@ -4,16 +4,17 @@ the expected account, and one real Partner Center call that says tenant and MFA.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from consent.accounts import GLOBAL_ADMINISTRATOR, AccountClient, Standing
 from consent.entra import EntraClient, TokenResponse
 from consent.id_tokens import IdTokenValidator, sign_in_methods, unverified_claims
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.permissions import Grants, granted_names
 from consent.tokens import Audience, TokenService
 from consent.vault.base import Vault
-from portal.microsoft.clouds import NationalCloud, get_cloud
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, NationalCloud, get_cloud
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
 from portal.microsoft.secret import Secret
@@ -59,6 +60,8 @@ class Proven:
     """What was proven, and the newest refresh token of the account."""
 
     refresh_token: Secret
+    granted: Grants
+    """The delegated permissions that Microsoft's answers named; a resource that gave no answer is not there."""
     mfa: PartnerConsent.Mfa
     amr: tuple[str, ...]
     checks: list[dict[str, str]]
@@ -101,11 +104,12 @@ def prove(
         raise AnotherAccount(profile.tenant_id)
     mfa = {True: Mfa.PROVEN, False: Mfa.MISSING, None: Mfa.UNPROVEN}[profile.mfa_compliant]
     newest = answer.refresh_token or refresh_token
-    newest, standing = _standing(partner, registration, newest, tools, correlation_id)
+    newest, graph_scopes, standing = _standing(partner, registration, newest, tools, correlation_id)
     if standing.is_member is False:
         raise GuestAccount
     return Proven(
         refresh_token=newest,
+        granted=_granted({PARTNER_CENTER_APPLICATION_ID: answer.scopes, GRAPH_APPLICATION_ID: graph_scopes}),
         mfa=mfa,
         amr=sign_in_methods(answer.access_token),
         checks=_checks(mfa, answer, standing),
@@ -118,10 +122,11 @@ def _standing(
     refresh_token: Secret,
     tools: ConsentTools,
     correlation_id: CorrelationId,
-) -> tuple[Secret, Standing]:
+) -> tuple[Secret, frozenset[str], Standing]:
     """Ask Graph who the account is. What Graph does not tell stays "could not verify" and refuses nobody.
 
-    Returns the newest refresh token with it: a service that rotates strictly ends the older one at each redemption.
+    Returns the newest refresh token with it: a service that rotates strictly ends the older one at each redemption;
+    and the scopes that the answer names, none when there was no answer.
     """
     cloud = tools.clouds(partner.cloud)
     try:
@@ -129,12 +134,17 @@ def _standing(
             tenant_id=partner.tenant, refresh_token=refresh_token, scope=Audience.GRAPH.scope(cloud)
         )
     except RemoteError:
-        return refresh_token, UNKNOWN
+        return refresh_token, frozenset(), UNKNOWN
     newest = answer.refresh_token or refresh_token
     try:
-        return newest, tools.account(cloud, lambda: answer.access_token, correlation_id).standing()
+        return newest, answer.scopes, tools.account(cloud, lambda: answer.access_token, correlation_id).standing()
     except RemoteError:
-        return newest, UNKNOWN
+        return newest, answer.scopes, UNKNOWN
+
+
+def _granted(answers: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    named = {resource: granted_names(scopes) for resource, scopes in answers.items()}
+    return {resource: scopes for resource, scopes in named.items() if scopes}
 
 
 def _checks(mfa: PartnerConsent.Mfa, answer: TokenResponse, standing: Standing) -> list[dict[str, str]]:

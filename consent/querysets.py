@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from django.db import models
 from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Coalesce, Now
+
+from consent.permissions import PERMISSION_SETS
 
 if TYPE_CHECKING:
     import consent.credential_models
@@ -59,6 +64,10 @@ class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
     def usable(self) -> ConsentLinkQuerySet:
         """Links that may start a flow now: live and not closed by a consent (S-03)."""
         return self.live().filter(closed_at__isnull=True)
+
+    def unanswered(self) -> ConsentLinkQuerySet:
+        """Links that are neither over nor closed, whatever partner and registration allow now."""
+        return self.filter(revoked_at__isnull=True, closed_at__isnull=True, expires_at__gt=Now())
 
     def with_progress(self) -> ConsentLinkQuerySet:
         """Annotate ``progress`` (``ConsentLink.Progress``), and outcome, problem and time of the latest attempt.
@@ -128,6 +137,30 @@ class ConsentFlowQuerySet(models.QuerySet["consent.models.ConsentFlow"]):
         return self.filter(expires_at__lt=moment)
 
 
+def _on_any_resource(permission_set: str, of_resource: Callable[[str, Sequence[str]], Q]) -> Q:
+    """Return the condition that holds on any resource of the permission set; empty: of the registration's own."""
+    return functools.reduce(
+        operator.or_,
+        (
+            (Q() if permission_set else Q(registration__permission_set=name)) & of_resource(resource, scopes)
+            for name, chosen in PERMISSION_SETS.items()
+            if permission_set in {"", name}
+            for resource, scopes in chosen.resources().items()
+        ),
+    )
+
+
+def _lacks(resource: str, scopes: Sequence[str]) -> Q:
+    # As text, with the quotes of JSON around the name: no list operator works on both databases, and names of
+    # permissions do not differ by case.
+    has = (Q(**{f"granted_scopes__{resource}__icontains": f'"{scope}"'}) for scope in scopes)
+    return Q(granted_scopes__has_key=resource) & ~functools.reduce(operator.and_, has)
+
+
+def _unproven(resource: str, scopes: Sequence[str]) -> Q:
+    return ~Q(granted_scopes__has_key=resource)
+
+
 class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
     def for_partner(self, partner: PartnerTenant) -> PartnerConsentQuerySet:
         return self.filter(partner=partner)
@@ -139,6 +172,20 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
             .exclude(state__in=["disconnected", "revoked"])
             .exclude(partner__state__in=["disabled", "offboarded"])
         )
+
+    def lacking_permissions(self, permission_set: str = "") -> PartnerConsentQuerySet:
+        """Usable consents whose last sign-in proved less than the registration asks for now.
+
+        What a sign-in did not prove at all is not lacking: see ``permissions_unproven``.
+
+        Args:
+            permission_set: compare with this one instead of the registration's own.
+        """
+        return self.usable().filter(_on_any_resource(permission_set, _lacks))
+
+    def permissions_unproven(self, permission_set: str = "") -> PartnerConsentQuerySet:
+        """Usable consents of which no sign-in proved what is granted on a resource that is asked for now."""
+        return self.usable().filter(_on_any_resource(permission_set, _unproven))
 
     def lease_free(self) -> PartnerConsentQuerySet:
         """Rows whose renewal nobody holds, by the database's clock (R-03)."""

@@ -1,113 +1,136 @@
-"""Which of our application registrations somebody means. One partner may have consented to several."""
+"""Change one of our registrations: what a change will mean for how many partners, and the change itself.
+
+Which application a registration is at Microsoft is fixed as soon as a partner has a link or a consent of it
+(``ApplicationRegistration.save``): tokens and consents belong to that application. For another one a new registration
+is made, and the old one retired.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from consent.models import ApplicationRegistration
-from portal.microsoft.clouds import CLOUD_CHOICES
-from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
-from tenants.models import CustomerTenant, PartnerTenant
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F, QuerySet
 
-_CLOUDS = dict(CLOUD_CHOICES)
-_LONGEST_LABEL = 200
-_LONGEST_NUMBER = 19  # digits of a key
+from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent
+from portal.audit.trail import Actor, record
 
-
-class UnknownRegistration(LookupError):
-    """There is no such application registration, or none that can belong to this partner; nothing was sent."""
+State = ApplicationRegistration.State
+EDITABLE = ("name", "kind", *ApplicationRegistration.IDENTITY, "permission_set", "state")
 
 
-class SeveralRegistrations(LookupError):
-    """Several application registrations fit and none was chosen; the text lists them. Nothing was sent."""
+class ChangeRefused(ValueError):
+    """The registration cannot be changed so; the text says why and what to do."""
 
 
-def registration_named(text: str, *, cloud: str = "") -> ApplicationRegistration:
-    """Return the registration that somebody names by its application id or by its number.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """How many partners one consequence of a change concerns."""
+
+    label: str
+    partners: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a change will mean; ``before`` and ``after`` hold the columns that differ."""
+
+    before: dict[str, str]
+    after: dict[str, str]
+    sentences: list[str]
+    effects: list[Effect]
+    takes_away: bool
+    """Whether some partners can do less afterwards."""
+
+
+def preview(registration: ApplicationRegistration, values: Mapping[str, str]) -> Preview:
+    """Say what it will mean to give the registration these values: nothing is saved.
 
     Args:
-        cloud: of this cloud only. One application id may be registered in two clouds.
+        values: new values by the names of ``EDITABLE``; those that are the same as before are left out.
+    """
+    before = {name: str(getattr(registration, name)) for name in EDITABLE if name in values}
+    after = {name: str(values[name]) for name, value in before.items() if str(values[name]) != value}
+    consents = PartnerConsent.objects.usable().filter(registration=registration)
+    links = ConsentLink.objects.unanswered().filter(registration=registration)
+    sentences, effects = [], []
+    if "name" in after:
+        sentences.append("Partners read the new name on the page behind their link.")
+        effects.append(Effect(label="Partners with an open link", partners=_partners(links)))
+    if "kind" in after:
+        if after["kind"] == ApplicationRegistration.Kind.CSP:
+            home = after.get("home_tenant_id", registration.home_tenant_id)
+            others = consents.exclude(partner__tenant_id=home)
+            sentences.append("Only the partner in whose tenant it is registered can be invited then.")
+            effects.append(Effect(label="Connected partners that cannot be invited again", partners=_partners(others)))
+        else:
+            sentences.append("Every partner of the cloud can be invited then.")
+    if "permission_set" in after:
+        chosen = after["permission_set"]
+        sentences.append(
+            "Partners keep what they granted. Those that lack something must consent again: invite them in a campaign."
+        )
+        lacking, unproven = consents.lacking_permissions(chosen), consents.permissions_unproven(chosen)
+        effects.append(Effect(label="Partners that lack permissions then", partners=_partners(lacking)))
+        effects.append(Effect(label="Partners whose permissions are not proven", partners=_partners(unproven)))
+    if "state" in after and State.ACTIVE in {after["state"], registration.state}:
+        again = after["state"] == State.ACTIVE
+        sentences.append(
+            "Its tokens are used again, and its open links work again."
+            if again
+            else "No token of it is used any more, in any process, and its links stop working at once."
+        )
+        tokens = "Partners whose token is used again" if again else "Partners whose token is not used any more"
+        links_then = "Partners whose open link works again" if again else "Partners whose open link stops working"
+        effects.append(Effect(label=tokens, partners=_partners(consents)))
+        effects.append(Effect(label=links_then, partners=_partners(links)))
+    if after.keys() & set(ApplicationRegistration.IDENTITY):
+        sentences.append("No partner has a link or a consent of it yet, so no partner is touched.")
+    return Preview(
+        before={name: before[name] for name in after},
+        after=after,
+        sentences=sentences,
+        effects=effects,
+        takes_away=registration.state == State.ACTIVE != after.get("state", State.ACTIVE)
+        or after.get("kind") == ApplicationRegistration.Kind.CSP,
+    )
+
+
+def change(
+    registration: ApplicationRegistration, values: Mapping[str, str], *, shown: Mapping[str, str], actor: Actor
+) -> None:
+    """Give the registration these values.
+
+    Args:
+        shown: the values before, as the person saw them.
 
     Raises:
-        UnknownRegistration: there is none, or only one of another cloud.
-        SeveralRegistrations: the application id stands in several clouds.
+        ChangeRefused: somebody else changed it meanwhile, or it cannot be so.
     """
-    known = ApplicationRegistration.objects.order_by("pk")
-    if text.isascii() and text.isdecimal() and len(text) < _LONGEST_NUMBER:
-        known = known.filter(pk=int(text))
-    else:
-        try:
-            known = known.filter(application_id=parse_application_id(text))
-        except InvalidIdentifier as error:
-            raise UnknownRegistration(f"{error} A registration is named by its application id or number.") from None
-    everywhere = list(known)
-    found = [one for one in everywhere if cloud in ("", one.cloud)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise SeveralRegistrations(f"This application id stands in several clouds; name a number: {listed(found)}.")
-    if everywhere:
-        raise UnknownRegistration(
-            f"{everywhere[0].name} is registered in {_CLOUDS[everywhere[0].cloud]}, not in {_CLOUDS[cloud]}."
-        )
-    raise UnknownRegistration(f"There is no application registration {text}; see the list in the admin.")
+    if unknown := (values.keys() | shown.keys()) - set(EDITABLE):
+        raise ValueError(f"not editable: {', '.join(sorted(unknown))}")
+    try:
+        with transaction.atomic():
+            # Writes nothing new; the row is held until the end, so that of two changes the second one is refused.
+            if not ApplicationRegistration.objects.filter(pk=registration.pk, **shown).update(name=F("name")):
+                raise ChangeRefused("Somebody else changed this registration meanwhile; look at it first.")
+            row = ApplicationRegistration.objects.get(pk=registration.pk)
+            for name, value in values.items():
+                setattr(row, name, value)
+            row.full_clean()
+            row.save(update_fields=list(values))
+            record(
+                "registration.changed",
+                actor=actor,
+                subject={"registration": row.pk, "application_id": row.application_id},
+                details={"before": dict(shown), "after": dict(values)},
+            )
+    except ValidationError as error:
+        raise ChangeRefused(" ".join(error.messages)) from None
 
 
-def active_registration(text: str | None, *, cloud: str = "") -> ApplicationRegistration:
-    """Return the active registration that somebody names, or else the only one, of all clouds or of this one.
-
-    Raises:
-        UnknownRegistration: there is none, or it is not active.
-        SeveralRegistrations: several are active, and none was named.
-    """
-    if text:
-        registration = registration_named(text, cloud=cloud)
-        if registration.state != ApplicationRegistration.State.ACTIVE:
-            state = registration.get_state_display().lower()
-            raise UnknownRegistration(f"{registration.name} is not active but {state}; activate it in the admin.")
-        return registration
-    active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE).order_by("pk")
-    fitting = list(active.filter(cloud=cloud) if cloud else active)
-    if not fitting:
-        where = f" in {_CLOUDS[cloud]}" if cloud else ""
-        raise UnknownRegistration(f"No application registration is active{where}; see the admin.")
-    if len(fitting) > 1:
-        raise SeveralRegistrations(
-            f"{len(fitting)} application registrations are active; name one (--registration): {listed(fitting)}."
-        )
-    return fitting[0]
-
-
-def listed(registrations: Iterable[ApplicationRegistration]) -> str:
-    """Return registrations as somebody chooses one of them: application id, name and number of each."""
-    return ", ".join(f"{one.application_id} ({one.name}, number {one.pk})" for one in registrations)
-
-
-def registration_names() -> dict[int, str]:
-    """Return the name of each registration by its key; those of one name have their application ids beside it."""
-    rows = list(ApplicationRegistration.objects.order_by("pk").values_list("pk", "name", "application_id"))
-    times = Counter(name for _, name, _ in rows)
-    return {key: name if times[name] == 1 else f"{name}, {application}" for key, name, application in rows}
-
-
-def unit_label(name: str, registration: str) -> str:
-    """Return what one unit of a run is about: a partner or customer, and our application there."""
-    tail = f" ({registration})"
-    return f"{name[: _LONGEST_LABEL - len(tail)]}{tail}"
-
-
-def line_names(
-    partner: PartnerTenant, registration: ApplicationRegistration | None, customer: CustomerTenant | None = None
-) -> dict[str, str]:
-    """Return the columns of a JSON line that say what it is about: the partner, our application, and the customer.
-
-    ``registration`` is the application id; ``tenant_id`` is the partner's, ``customer`` the customer's tenant id.
-    """
-    names = {
-        "partner": partner.name,
-        "tenant_id": partner.tenant_id,
-        "registration": "" if registration is None else registration.application_id,
-        "registration_name": "" if registration is None else registration.name,
-    }
-    return names if customer is None else names | {"customer": customer.tenant_id, "company": customer.company_name}
+def _partners(rows: QuerySet[PartnerConsent] | QuerySet[ConsentLink]) -> int:
+    """Count partners as partners: one may have several links."""
+    return rows.order_by().values("partner").distinct().count()

@@ -23,8 +23,8 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Mod, Now
 
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.naming import UnknownRegistration, registration_named
 from consent.querysets import PartnerConsentQuerySet
-from consent.registrations import UnknownRegistration, registration_named
 from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from tenants.models import PartnerTag, PartnerTenant

@@ -17,7 +17,7 @@ from consent import clients, health
 from consent.checks import Verdict, judge, write_verdicts
 from consent.custody import BUSY, LOST, TokenUnavailable, is_cut_off, spends_nothing
 from consent.models import PartnerConsent
-from consent.registrations import line_names, registration_names, unit_label
+from consent.naming import line_names, registration_names, unit_label
 from consent.renewals import Pointer, Renewals
 from consent.selection import partner_consents_in
 from consent.token_versions import IdentityMismatch

@@ -18,9 +18,9 @@ from consent.customer_models import ChangedBy, CustomerConsent
 from consent.customer_selection import consents_in
 from consent.customers import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
 from consent.models import PartnerConsent
+from consent.naming import line_names, registration_names, unit_label
 from consent.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
 from consent.observations import write as write_readings
-from consent.registrations import line_names, registration_names, unit_label
 from consent.token_versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from django.core.exceptions import ValidationError
 from django.core.mail import EmailMessage, MailerDoesNotExist, mailers
 from django.core.mail.backends.base import BaseEmailBackend
+from django.core.mail.backends.console import EmailBackend as PrintingBackend
 from django.core.validators import validate_email
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,10 @@ class MailRefused(MailFailed):
     """This mail cannot be sent; others can."""
 
 
+class MailPrinted(MailRefused):
+    """This mail was printed where it should have been sent: beside a sandbox, without a mail server."""
+
+
 class MailUnavailable(MailFailed):
     """No mail can be sent now; this one did not leave, and the next would not."""
 
@@ -36,7 +41,7 @@ class MailLost(MailUnavailable):
 
 
 def can_send() -> bool:
-    """Whether this deployment has a mail server (EMAIL_HOST)."""
+    """Whether this deployment has a mail server (EMAIL_HOST), or prints its mails beside a sandbox."""
     return "default" in mailers
 
 
@@ -77,7 +82,7 @@ def send(message: EmailMessage, mailer: BaseEmailBackend) -> None:
     """Send one mail over an open mailer. A connection that broke before is opened again.
 
     Raises:
-        MailRefused, MailUnavailable, MailLost: it did not leave, or may not have.
+        MailRefused, MailPrinted, MailUnavailable, MailLost: it did not leave, or may not have.
     """
     _open(mailer)
     try:
@@ -95,6 +100,8 @@ def send(message: EmailMessage, mailer: BaseEmailBackend) -> None:
             f"The mail server went away before it answered ({type(error).__name__}); the mail may have left all the "
             "same. Check EMAIL_HOST and what belongs to it."
         ) from None
+    if isinstance(mailer, PrintingBackend):
+        raise MailPrinted("The mail was printed and not sent: this portal has no mail server. Set EMAIL_HOST.")
 
 
 def _open(mailer: BaseEmailBackend) -> None:

@@ -11,8 +11,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 
-from portal.audit.trail import record
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, badge, described, guid, links, moment, words
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTag, PartnerTenant
@@ -45,6 +44,7 @@ customer_figures: list[Callable[[PartnerTenant], Sequence[Figure]]] = []  # on t
 class PartnerTagAdmin(PortalModelAdmin[PartnerTag]):
     list_display = ["name"]
     search_fields = ["name"]
+    audit_word = "tag"
 
 
 @admin.register(PartnerTenant)
@@ -58,6 +58,8 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     search_fields = ["name__istartswith", "=tenant_id", "domain__startswith"]
     actions = partner_actions
     filter_horizontal = ["tags"]
+    audit_word = "partner"
+    audit_without_values = ["contact_name", "contact_email", "notes"]
     readonly_fields = ["shown_state", "created_at", "customers_synced_at", "by_readiness", "by_state"]
     fieldsets = [
         (None, {"fields": ["name", "tenant_id", "cloud", "domain", "kind"]}),
@@ -119,14 +121,8 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
         figures = [figure for count in customer_figures for figure in count(partner)]
         return render_to_string("admin/figures.html", {"figures": figures})
 
-    def save_model(self, request: HttpRequest, obj: PartnerTenant, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        record(
-            "partner.changed" if change else "partner.created",
-            actor=actor_of(request),
-            subject={"partner": obj.pk, "tenant_id": obj.tenant_id},
-            details={"fields": sorted(form.changed_data)},
-        )
+    def audit_subject(self, obj: PartnerTenant) -> dict[str, str | int]:
+        return {"partner": obj.pk, "tenant_id": obj.tenant_id}
 
 
 def _roles(roles: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationGrant, ApplicationRegistration, CustomerConsent, PartnerConsent
+from consent.permissions import permission_set
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTenant
@@ -85,7 +86,7 @@ def consent(of: PartnerTenant, by: ApplicationRegistration, **columns: Any) -> P
         "state": "connected",
         "consented_at": now,
         "pinned_oid": guid(),
-        "permission_set_version": 1,
+        "granted_scopes": permission_set(by).resources(),
         "generation": 1,
         "secret_name": f"rt-{uuid.uuid4().hex}",
         "secret_version": uuid.uuid4().hex,

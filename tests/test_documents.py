@@ -51,6 +51,14 @@ def test_the_readme_lists_every_variable_and_no_other() -> None:
     assert listed == set(variables())
 
 
+def test_where_one_redirect_uri_is_named_the_other_is_too() -> None:
+    """Entra knew only one of them, so every link of the whole tenant ended at Microsoft."""
+    texts = {path.name: path.read_text() for path in DOCUMENTS}
+    named = {name for name, text in texts.items() if "/consent/callback/" in text}
+    assert named == {name for name, text in texts.items() if "/consent/admin-consent/" in text}
+    assert named >= {"README.md", "operations.md"}
+
+
 def test_the_readme_names_the_required_variables() -> None:
     settings = (ROOT / "portal/settings.py").read_text()
     required = set(re.findall(r'env\.text\("([A-Z_]+)"\)', settings))

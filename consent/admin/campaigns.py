@@ -20,6 +20,7 @@ from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
 )
 
 from consent import campaigns
@@ -73,6 +74,13 @@ class ChooseForm(forms.Form):
         help_text="Only partners whose token was stored so long ago. An unused token is dead after 90 days.",
     )
 
+    lacking_permissions = forms.BooleanField(
+        widget=UnfoldBooleanWidget,
+        required=False,
+        label="Lacks permissions",
+        help_text="Only partners that granted less than the registration asks for now.",
+    )
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not PartnerTag.objects.exists():
@@ -86,6 +94,7 @@ class ChooseForm(forms.Form):
             states=self.cleaned_data["states"],
             tags=self.cleaned_data.get("tags", ()),
             token_older_than=timedelta(days=days) if days else None,
+            lacking_permissions=self.cleaned_data["lacking_permissions"],
         )
 
 

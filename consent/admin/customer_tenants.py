@@ -14,9 +14,9 @@ from django.urls import reverse
 from consent.admin.customers import EvidenceFilter
 from consent.customer_sync import CUSTOMER_SYNC, doors
 from consent.models import ConsentObservation, CustomerConsent, PartnerConsent
+from consent.naming import registration_names
 from consent.panels import CUSTOMER_TONES
 from consent.querysets import CustomerConsentQuerySet
-from consent.registrations import registration_names
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import service, tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of

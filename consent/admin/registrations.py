@@ -2,18 +2,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten_fieldsets, unquote
+from django.core import signing
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
 from unfold.decorators import action
 
+from consent import registrations
 from consent.admin.credentials import end_badge, state_badge
 from consent.admin.wanted import change_page
 from consent.credential_models import ApplicationCredential
+from consent.flow import admin_consent_redirect_uri, redirect_uri
 from consent.models import ApplicationGrant, ApplicationRegistration, WantedGrants
-from portal.audit.trail import record
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
-from portal.site.display import guid, moment, words
+from portal.site.dashboard import Figure
+from portal.site.display import Tone, guid, moment, words
+
+_FIXED = (
+    "Application id, home tenant and cloud are fixed, because partners have links or consents of this application. For "
+    "another application make a new registration, invite the partners with it, and retire this one."
+)
+_ENTRA = "What Entra must know of this application: both are redirect URIs of the platform Web."
 
 
 class ApplicationGrantInline(ReadOnlyInline[ApplicationGrant, ApplicationRegistration]):
@@ -76,27 +88,122 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
     list_display = ["name", "kind", "cloud", "shown_application_id", "permission_set", "credential", "state"]
     list_filter = ["state", "cloud", "kind"]
     search_fields = ["name__istartswith", "=application_id"]
-    readonly_fields = ["credential", "permission_set_version", "created_at"]
+    readonly_fields = ["credential", "created_at", "sign_in_uri", "whole_tenant_uri"]
+    audit_word = "registration"
     fieldsets = [
         (None, {"fields": ["name", "kind", "cloud", "application_id", "home_tenant_id", "state"]}),
-        ("Permissions in the partner's tenant", {"fields": ["permission_set", "permission_set_version"]}),
+        ("Permissions in the partner's tenant", {"fields": ["permission_set"]}),
+        ("In Entra", {"fields": ["sign_in_uri", "whole_tenant_uri"], "description": _ENTRA}),
         ("Credential", {"fields": ["credential", "created_at"]}),
     ]
     inlines = [ApplicationGrantInline, WantedGrantsInline, CredentialInline]
     actions_detail = ["change_wanted_grants"]
 
+    def get_fieldsets(self, request: HttpRequest, obj: ApplicationRegistration | None = None) -> Any:
+        first, permissions, entra, credential = self.fieldsets
+        if obj is None:  # the addresses depend on the cloud, and a credential needs a row
+            return [first, permissions]
+        if obj.is_known_to_partners():
+            first = (first[0], {**first[1], "description": _FIXED})
+        return [first, permissions, entra, credential]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApplicationRegistration | None = None) -> list[str]:
+        fixed = obj is not None and obj.is_known_to_partners()
+        return [*self.readonly_fields, *(ApplicationRegistration.IDENTITY if fixed else ())]
+
     @admin.display(ordering="application_id", description="Application (client) id")
     def shown_application_id(self, registration: ApplicationRegistration) -> str:
         return guid(registration.application_id, label="application id")
 
+    @admin.display(description="Redirect URI of sign-ins")
+    def sign_in_uri(self, registration: ApplicationRegistration) -> str:
+        return guid(redirect_uri(registration.cloud), label="redirect URI")
+
+    @admin.display(description="Redirect URI of links for the whole tenant")
+    def whole_tenant_uri(self, registration: ApplicationRegistration) -> str:
+        return guid(admin_consent_redirect_uri(registration.cloud), label="redirect URI")
+
+    def audit_subject(self, obj: ApplicationRegistration) -> dict[str, str | int]:
+        return {"registration": obj.pk, "application_id": obj.application_id}
+
+    # --- edit, see what it will mean, save ---
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        if request.method == "POST" and object_id is not None:
+            registration = self.get_object(request, unquote(object_id))
+            if registration is not None and self.has_change_permission(request, registration):
+                answer = self._change(request, registration)
+                if answer is not None:
+                    return answer
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
     def save_model(self, request: HttpRequest, obj: ApplicationRegistration, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        record(
-            "registration.changed" if change else "registration.created",
-            actor=actor_of(request),
-            subject={"registration": obj.pk, "application_id": obj.application_id},
-            details={"fields": sorted(form.changed_data)},
+        if not change:  # a change goes through ``_change`` only
+            super().save_model(request, obj, form, change)
+
+    def _change(self, request: HttpRequest, registration: ApplicationRegistration) -> HttpResponse | None:
+        """Ask before what the form says is saved, or save what was asked. None: there is nothing to ask yet."""
+        if "_once" in request.POST:
+            return self._save(request, registration)
+        fields = flatten_fieldsets(self.get_fieldsets(request, registration))
+        typed = self.get_form(request, registration, change=True, fields=fields)(request.POST, instance=registration)
+        if not typed.is_valid() or not typed.changed_data:
+            return None
+        values = {name: typed.cleaned_data[name] for name in typed.changed_data}
+        stored = ApplicationRegistration.objects.get(pk=registration.pk)  # the form wrote on the other one
+        seen = registrations.preview(stored, values)
+        answer = self.confirm(
+            request,
+            ApplicationRegistration.objects.filter(pk=stored.pk),
+            action="change",
+            title=f"What this change of {stored.name} will mean",
+            explanation=" ".join(seen.sentences),
+            button="Change the registration",
+            dangerous=seen.takes_away,
         )
+        assert isinstance(answer, TemplateResponse)  # noqa: S101  # nothing was confirmed yet: it is the page
+        answer.template_name = "admin/consent/wanted_preview.html"
+        answer.context_data = {
+            **(answer.context_data or {}),
+            "proposed": signing.dumps({"before": seen.before, "after": seen.after}, salt=_salt(stored)),
+            "changes": [
+                (_label(name), words([f"{_word(name, seen.before[name])} → {_word(name, seen.after[name])}"]))
+                for name in seen.after
+            ],
+            "figures_title": "How many partners it concerns",
+            "figures": [
+                Figure(
+                    label=effect.label,
+                    value=f"{effect.partners:,}",
+                    tone=Tone.WARN if effect.partners else Tone.QUIET,
+                )
+                for effect in seen.effects
+            ],
+            "list_address": reverse("admin:consent_applicationregistration_change", args=[stored.pk]),
+        }
+        return answer
+
+    def _save(self, request: HttpRequest, registration: ApplicationRegistration) -> HttpResponse:
+        chosen = ApplicationRegistration.objects.filter(pk=registration.pk)
+        if answer := self.confirm(request, chosen, action="change", title="", explanation="", button=""):
+            assert isinstance(answer, HttpResponse)  # noqa: S101  # a redirection with a message
+            return answer
+        try:
+            proposed = signing.loads(request.POST.get("proposed", ""), salt=_salt(registration))
+            registrations.change(registration, proposed["after"], shown=proposed["before"], actor=actor_of(request))
+        except signing.BadSignature:
+            self.message_user(request, "This page was changed on the way. Nothing was saved.", messages.ERROR)
+        except registrations.ChangeRefused as refused:
+            self.message_user(request, str(refused), messages.ERROR)
+        else:
+            self.message_user(request, "The registration was changed.")
+        return HttpResponseRedirect(reverse("admin:consent_applicationregistration_change", args=[registration.pk]))
 
     @action(  # type: ignore[untyped-decorator]
         description="Change wanted grants", icon="tune", url_path="wanted", permissions=["change"]
@@ -106,3 +213,19 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
         if registration is None:
             raise Http404
         return change_page(self, request, registration)
+
+
+def _salt(registration: ApplicationRegistration) -> str:
+    """Bind what a page proposes to its registration."""
+    return f"consent.admin.registrations.{registration.pk}"
+
+
+def _label(name: str) -> str:
+    column: Any = ApplicationRegistration._meta.get_field(name)
+    return str(column.verbose_name)[0].upper() + str(column.verbose_name)[1:]
+
+
+def _word(name: str, value: str) -> str:
+    """Return a column's value as the form shows it."""
+    column: Any = ApplicationRegistration._meta.get_field(name)
+    return str(dict(column.flatchoices).get(value, value))

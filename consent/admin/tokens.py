@@ -13,10 +13,12 @@ from consent.admin.cells import registration_cell
 from consent.disconnect import confirm_revoked, disconnect
 from consent.health import ALERT_DAYS, token_age
 from consent.models import PartnerConsent
+from consent.naming import registration_names
 from consent.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
 from consent.panels import CONSENT_TONES
-from consent.registrations import registration_names
+from consent.permissions import Grants, held, permission_set
 from consent.words import CHECK_WORDS
+from consent.words.permissions import resource_name
 from portal.site.admin import CONFIRM_LIMIT, ReadOnlyAdmin, actor_of
 from portal.site.display import EMPTY, Tone, badge, described, guid, moment, steps, words
 
@@ -75,6 +77,29 @@ class AgeFilter(admin.SimpleListFilter):
         return queryset
 
 
+class PermissionsFilter(admin.SimpleListFilter):
+    """What the sign-in proved, against what the registration asks for now."""
+
+    title = "permissions"
+    parameter_name = "permissions"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("lacking", "Lacks permissions"), ("unproven", "Not proven"), ("granted", "All granted")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> QuerySet[PartnerConsent]:
+        consents = PartnerConsent.objects.all()
+        lacking, unproven = consents.lacking_permissions(), consents.permissions_unproven()
+        match self.value():
+            case "lacking":
+                return queryset.filter(pk__in=lacking.values("pk"))
+            case "unproven":
+                return queryset.filter(pk__in=unproven.values("pk"))
+            case "granted":
+                usable = queryset.filter(pk__in=consents.usable().values("pk"))
+                return usable.exclude(pk__in=lacking.values("pk")).exclude(pk__in=unproven.values("pk"))
+        return queryset
+
+
 @admin.register(PartnerConsent)
 class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     """What we know about each partner's token; nothing here can be typed (S-35)."""
@@ -100,15 +125,36 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "mfa_checked_at",
         "amr",
     ]
-    list_display = ["partner", "shown_registration", "shown_state", "what_next", "ends", "age", "last_success", "mfa"]
-    list_filter = ["state", "last_owner", EndsFilter, "forecast_cause", "last_class", AgeFilter, "mfa", "registration"]
+    list_display = [
+        "partner",
+        "shown_registration",
+        "shown_state",
+        "has_permissions",
+        "what_next",
+        "ends",
+        "age",
+        "last_success",
+        "mfa",
+    ]
+    list_filter = [
+        "state",
+        "last_owner",
+        EndsFilter,
+        "forecast_cause",
+        "last_class",
+        AgeFilter,
+        "mfa",
+        PermissionsFilter,
+        "registration",
+    ]
     list_select_related = ["partner", "registration"]
     search_fields = ["partner__name__istartswith", "=partner__tenant_id", "=registration__application_id"]
     actions = ["disconnect_partners", "confirm_revocation"]
     fieldsets = [
         (None, {"fields": ["partner", "registration", "shown_state", "what_next", "ends", "age", "next_try"]}),
         ("Checks", {"fields": ["last_success", "last_try", "last_class", "last_owner", "last_code", "last_message"]}),
-        ("Sign-in", {"fields": ["consented", "account", "permissions", "shown_mfa", "shown_amr", "shown_checks"]}),
+        ("Sign-in", {"fields": ["consented", "account", "shown_mfa", "shown_amr", "shown_checks"]}),
+        ("Permissions at the sign-in", {"fields": ["has_permissions", "permissions", "extra_permissions"]}),
         ("Token", {"fields": ["generation", "stored", "short_fingerprint", "policy"]}),
     ]
 
@@ -196,9 +242,27 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     def shown_checks(self, consent: PartnerConsent) -> str:
         return words([f"{CHECK_WORDS[one['check']][one['state']]['label']}: {one['state']}" for one in consent.checks])
 
+    @admin.display(description="Permissions")
+    def has_permissions(self, consent: PartnerConsent) -> str:
+        """Compare what the sign-in proved with what the registration asks for now; nothing where no token is used."""
+        if consent.generation == 0 or consent.state in PartnerConsent.LEFT_STATES or not consent.partner.is_active:
+            return EMPTY
+        compared = held(consent.granted_scopes, permission_set(consent.registration))
+        if compared.missing:
+            names = ", ".join(scope for scopes in compared.missing.values() for scope in scopes)
+            return described(badge("Lacks permissions", Tone.WARN), names)
+        if compared.unproven:
+            names = ", ".join(resource_name(resource) for resource in compared.unproven)
+            return described(badge("Not proven", Tone.QUIET), f"No sign-in proved what is granted on {names}.")
+        return badge("All granted", Tone.GOOD)
+
     @admin.display(description="Granted permissions")
     def permissions(self, consent: PartnerConsent) -> str:
-        return words(consent.granted_scopes)
+        return words(_named(consent.granted_scopes))
+
+    @admin.display(description="Granted, not asked for now")
+    def extra_permissions(self, consent: PartnerConsent) -> str:
+        return words(_named(held(consent.granted_scopes, permission_set(consent.registration)).extra))
 
     @admin.display(description="Stored")
     def stored(self, consent: PartnerConsent) -> str:
@@ -274,3 +338,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         done = sum(confirm_revoked(consent, actor=actor_of(request)) for consent in queryset)
         self.message_user(request, f"{done} noted as dead.")
         return None
+
+
+def _named(grants: Grants) -> list[str]:
+    return [f"{resource_name(resource)}: {scope}" for resource, scopes in grants.items() for scope in scopes]

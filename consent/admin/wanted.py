@@ -144,6 +144,7 @@ def _ask(
             for heading, grants in (("Adds on", seen.added), ("Takes away on", seen.removed))
             for resource, scopes in grants.items()
         ],
+        "figures_title": "What a plan for all customers would show then",
         "figures": figures_of(seen.counts),
         "list_address": back,
     }

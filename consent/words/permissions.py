@@ -112,6 +112,11 @@ PERMISSION_WORDS: Mapping[str, PermissionWords] = MappingProxyType(
 )
 
 
+def resource_name(resource: str) -> str:
+    """Return what Microsoft calls the service with this application id; one without words of ours is shown as it is."""
+    return str(_RESOURCE_NAMES.get(resource, resource))
+
+
 def permission_groups(resources: Mapping[str, Iterable[str]]) -> list[PermissionGroup]:
     """Return the landing page's list: the given permissions, then those that belong to each sign-in.
 
@@ -120,7 +125,7 @@ def permission_groups(resources: Mapping[str, Iterable[str]]) -> list[Permission
     """
     groups = [
         PermissionGroup(
-            resource=_RESOURCE_NAMES.get(resource, resource),
+            resource=resource_name(resource),
             permissions=tuple(_permission_line(resource, scope) for scope in scopes),
         )
         for resource, scopes in resources.items()

@@ -77,11 +77,17 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         export_fields: columns of the CSV export, as for ``values_list``; empty means there is no export.
         link_lookups: query parameters that our own links to this list use and that are no filter,
             for example ``partner__id__exact``.
+        audit_word: what a row is called in the audit trail; ``partner`` writes ``partner.created`` and
+            ``partner.changed``. Every class whose form saves by itself has one.
+        audit_without_values: columns of which the trail says only that they changed: free text and what is personal,
+            which the trail would keep for ever (S-68, S-70).
     """
 
     icon = "table_rows"
     export_fields: Sequence[str] = ()
     link_lookups: Sequence[str] = ()
+    audit_word = ""
+    audit_without_values: Sequence[str] = ()
 
     list_per_page = 50
     list_max_show_all = 50
@@ -122,6 +128,32 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     def _choice_description(self, action: Any, action_location: ActionLocation) -> str:
         plural = action_location == ActionLocation.CHANGE_LIST
         return str((action.plural_description if plural else action.description) % model_format_dict(self.model))
+
+    # --- what was edited can be put back from the trail (S-55) ---
+
+    def audit_subject(self, obj: M) -> dict[str, str | int]:
+        """Return the ids under which the trail knows this row."""
+        return {self.audit_word: obj.pk}
+
+    def save_model(self, request: HttpRequest, obj: M, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if self.audit_word and (form.changed_data or not change):
+            record(
+                f"{self.audit_word}.{'changed' if change else 'created'}",
+                actor=actor_of(request),
+                subject=self.audit_subject(obj),
+                details=self._edited(form, change),
+            )
+
+    def _edited(self, form: Any, change: bool) -> dict[str, Any]:
+        """Return what a form changes, as values before and after; of a new row all that was typed."""
+        names = sorted(form.changed_data if change else form.cleaned_data)
+        silent = [name for name in names if name in self.audit_without_values and name in form.changed_data]
+        kept = [name for name in names if name not in self.audit_without_values]
+        details: dict[str, Any] = {"after": {name: _audited(form.cleaned_data[name]) for name in kept}}
+        if change:
+            details["before"] = {name: _audited(form.initial.get(name)) for name in kept}
+        return details | ({"also_changed": silent} if silent else {})
 
     # --- nothing undeclared can be asked (S-35) ---
 
@@ -302,6 +334,13 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     def _list_address(self) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+
+
+def _audited(value: Any) -> Any:
+    """Return the value of a form's field as the trail keeps it: rows by their names."""
+    if isinstance(value, QuerySet | list | tuple):
+        return sorted(str(one) for one in value)
+    return value if value is None or isinstance(value, bool | int) else str(value)
 
 
 class ReadOnlyAdmin[M: Model](PortalModelAdmin[M]):

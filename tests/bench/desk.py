@@ -101,7 +101,6 @@ def _fill(town: Town) -> None:
                 state="connected",
                 consented_at=now,
                 pinned_oid=each.object_id,
-                permission_set_version=1,
                 generation=1,
                 secret_name=each.secret_name,
                 secret_version=each.secret_version,

@@ -89,7 +89,6 @@ def furnish(partners: int, customers: int) -> None:
             "state": "connected",
             "consented_at": str(now),
             "pinned_oid": guid(2, number),
-            "permission_set_version": 1,
             "generation": 1,
             "secret_name": f"rt-{number:032x}",
             "secret_version": f"{number:032x}",

@@ -876,3 +876,29 @@ def test_a_campaign_that_cannot_be_sent_is_a_usage_error(registration: Applicati
     ran = run("send_campaign", campaign.pk if why == "closed" else 4711)
     assert ran.code == 2
     assert ("closed" if why == "closed" else "no campaign 4711") in ran.err
+
+
+# --- beside a sandbox, without a mail server ---------------------------------------------------------------------
+
+
+def test_a_mail_that_was_only_printed_is_not_sent(
+    registration: ApplicationRegistration, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run of real data beside the sandbox left partners invited that had got nothing."""
+    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"}}
+    campaign = make(registration, partners(2))
+
+    ran = run("send_campaign", str(campaign.pk))
+
+    assert ran.code == 1
+    assert "0 sent, 2 could not be mailed." in ran.out
+    assert "Printed, not sent: this portal has no mail server." in ran.out
+    assert capsys.readouterr().out.count("https://portal.localhost/consent/") >= 2, "the links can be taken from there"
+    assert progress(campaign) == [Progress.SEND_FAILED] * 2
+    assert not CampaignPartner.objects.exclude(sent_at=None).exists()
+    assert set(CampaignPartner.objects.values_list("last_send_problem", flat=True)) == {Problem.PRINTED}
+    assert set(AuditEvent.objects.filter(action="link.sent").values_list("outcome", flat=True)) == {"intent", "failed"}
+
+    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+    assert [done.problem for done in send(campaign)] == [None, None], "a mail server that comes later sends them"
+    assert progress(campaign) == [Progress.SENT] * 2

@@ -448,7 +448,6 @@ def test_check_tokens_checks_each_of_many_partners_once_oldest_first(
                 state="connected",
                 consented_at=timezone.now(),
                 pinned_oid=builders.guid(),
-                permission_set_version=1,
                 generation=1,
                 secret_name=f"rt-{number}",
                 secret_version="0" * 32,

@@ -12,7 +12,7 @@ from consent import clients, rotation
 from consent.commands import ConsentCommand
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationRegistration
-from consent.registrations import registration_named
+from consent.naming import registration_named
 from portal.microsoft.secret import Secret
 
 Kind = ApplicationCredential.Kind

@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 
 from consent import demo
 from portal.commands import PortalCommand
-from portal.demo import FOLDER
+from portal.demo import FOLDER, FolderRefused, note, prepare
 
 _START_SECONDS = 30
 
@@ -22,7 +22,8 @@ _START_SECONDS = 30
 class Command(PortalCommand):
     help = (
         "From nothing to a running portal: sandbox, SQLite, embedded vault and six example partners in the folder "
-        ".demo, which is made anew. Ctrl-C stops everything it started."
+        ".demo (or DEMO_FOLDER), which is made anew; a folder that it did not make, or in which a demo runs, is left "
+        "alone. Ctrl-C stops everything it started."
     )
     examples = (
         "demo",
@@ -35,6 +36,12 @@ class Command(PortalCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         started = time.monotonic()
+        if str(FOLDER / "vault") != settings.VAULT_URL:
+            raise CommandError("Start it with manage.py demo: only that sets the demo's own environment.", returncode=2)
+        try:
+            self.marker = prepare()
+        except FolderRefused as refused:
+            raise CommandError(str(refused), returncode=2) from None
         children: list[subprocess.Popen[bytes]] = []
         # SIGTERM ends the demo like Ctrl-C, so that no child survives either of them. A shell that starts something in
         # the background tells it to ignore SIGINT; here it counts all the same.
@@ -52,7 +59,7 @@ class Command(PortalCommand):
 
     def _start(self, children: list[subprocess.Popen[bytes]]) -> str:
         self.stdout.write("Starting the sandbox and the portal ...")
-        children.append(_spawn([sys.executable, "manage.py", "sandbox", "--scenario", "demo"], "sandbox.log"))
+        children.append(self._spawn([sys.executable, "manage.py", "sandbox", "--scenario", "demo"], "sandbox.log"))
         call_command("migrate", interactive=False, verbosity=0)
         password = secrets.token_urlsafe(12)
         User.objects.create_superuser("admin", password=password)
@@ -69,12 +76,29 @@ class Command(PortalCommand):
             "--no-control-socket",
         ]
         # One process: the demo shows the product, and SQLite has one writer anyway.
-        children.append(_spawn([*gunicorn, "--bind", f"127.0.0.1:{port}", "portal.wsgi"], "portal.log"))
-        # Works what is begun in the admin. Without the schedule: the example shall stay as it is shown.
-        children.append(_spawn([sys.executable, "manage.py", "worker", "--no-schedule"], "worker.log"))
+        children.append(self._spawn([*gunicorn, "--bind", f"127.0.0.1:{port}", "portal.wsgi"], "portal.log"))
+        # Works what is begun in the admin, and keeps the schedule as a deployment's worker does: without it an
+        # offboarding would never end. What comes round every hour and day finds nothing to do before the example is
+        # there, and comes again after an hour.
+        children.append(self._spawn([sys.executable, "manage.py", "worker"], "worker.log"))
         _wait_for("sandbox", children[0], settings.TEST_SIGN_IN_PORT)
         _wait_for("portal", children[1], int(port))
         return password
+
+    def _spawn(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
+        with (FOLDER / log).open("wb") as output:
+            # A session of its own: Ctrl-C reaches the demo only, which then stops its children in order. The marker
+            # goes with it: where a child outlives the demo, the folder is still taken.
+            child = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ.copy(),
+                pass_fds=[self.marker.fileno()],
+            )
+        note(self.marker, child.pid)
+        return child
 
     def _explain(self, address: str, password: str, seconds: float) -> None:
         sign_in = f"http://login.global.localhost:{settings.TEST_SIGN_IN_PORT}"
@@ -103,14 +127,6 @@ class Command(PortalCommand):
                 if child.poll() is not None:
                     raise CommandError(f"A process of the demo ended; see the logs in {FOLDER.name}/.")
             time.sleep(0.5)
-
-
-def _spawn(command: list[str], log: str) -> subprocess.Popen[bytes]:
-    with (FOLDER / log).open("wb") as output:
-        # A session of its own: Ctrl-C reaches the demo only, which then stops its children in order.
-        return subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ.copy()
-        )
 
 
 def _wait_for(name: str, child: subprocess.Popen[bytes], port: int) -> None:

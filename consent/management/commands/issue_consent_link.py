@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 from consent import links
 from consent.commands import ConsentCommand
 from consent.models import ConsentLink
-from consent.registrations import active_registration
+from consent.naming import active_registration
 from consent.selection import one_tenant_id
 from tenants.models import PartnerTenant
 

@@ -9,7 +9,7 @@ from consent import clients, rotation
 from consent.commands import ConsentCommand
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationRegistration
-from consent.registrations import registration_named
+from consent.naming import registration_named
 from consent.selection import one_tenant_id
 from portal.audit.trail import record
 from tenants.models import PartnerTenant
