@@ -71,7 +71,7 @@ def scope_of(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CommandError: it can never match: a tenant id is none or unknown, no tag or registration has this name, or
             partner, cloud and registration do not belong together.
-        UnknownRegistration, SeveralRegistrations: as :func:`consent.registrations.registration_named`.
+        UnknownRegistration, SeveralRegistrations: as :func:`consent.naming.registration_named`.
     """
     scope: dict[str, Any] = {
         name: sorted(options[name]) for name in ("partner", "tag", "state") if options.get(name)
