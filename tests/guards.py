@@ -62,6 +62,7 @@ _BENT_FLOW = "tests/consent/test_id_tokens_in_flows.py::test_a_bent_id_token_end
 _LATE = "tests/consent/test_tokens.py::test_a_late_writer_cannot_overwrite_and_switches_its_version_off"
 _APPROVALS = "tests/consent/test_approvals.py::"
 _DATABASE = "tests/consent/test_database_down.py::"
+_AUDIT = "tests/portal_ground/test_audit.py::"
 _SITES = "tests/browser/test_other_sites.py::"
 
 GUARDS = (
@@ -233,7 +234,42 @@ GUARDS = (
         without="        return self.reveal()\n\n    __str__ = __repr__",
         tests=("tests/microsoft/test_secret.py::test_what_gives_a_text_shows_the_mask_at_most",),
     ),
-    # Beyond the twenty of S-75: what only a browser can show.
+    # Beyond the twenty of S-75.
+    Guard(
+        name="profile-tenant",
+        shows="S-18",
+        file="consent/proof.py",
+        text="    if profile.tenant_id != partner.tenant:\n",
+        without="    if False:\n",
+        tests=(f"{_REFUSALS}test_a_profile_of_another_tenant_refuses_the_flow_and_stores_nothing",),
+    ),
+    Guard(
+        name="proven-account",
+        shows="S-17",
+        file="consent/proof.py",
+        text="    if identity.object_id != object_id:\n",
+        without="    if False:\n",
+        tests=(
+            f"{_REFUSALS}test_a_refresh_token_of_another_account_of_the_tenant_than_the_one_that_signed_in_is_not_kept",
+        ),
+    ),
+    Guard(
+        name="chain-order",
+        shows="S-57",
+        file="portal/audit/trail.py",
+        text="event.sequence == expected and event.previous_mac == previous",
+        without="event.sequence == expected",
+        tests=(f"{_AUDIT}test_a_splice_of_two_genuine_chains_shows_although_each_entry_has_its_true_mac",),
+    ),
+    Guard(
+        name="user-part",
+        shows="S-26",
+        file="portal/microsoft/http.py",
+        text=' or "@" in parts.netloc',
+        without="",
+        tests=("tests/microsoft/test_http.py::test_a_user_part_is_refused_whatever_the_list_of_hosts_says",),
+    ),
+    # What only a browser can show.
     Guard(
         name="same-site-none",
         shows="S-07",

@@ -262,7 +262,7 @@ class GuardedSession(requests.Session):
     def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
         _clock.sent = False
         parts = urlsplit(request.url or "")
-        if parts.scheme != "https" or parts.username or not self._is_allowed(parts.netloc):
+        if parts.scheme != "https" or "@" in parts.netloc or not self._is_allowed(parts.netloc):
             raise DestinationRefused("an address outside this deployment's hosts was about to be called")
         if self._loopback and not (parts.hostname or "").endswith(".localhost"):
             raise DestinationRefused("with test endpoints only names below .localhost are called")
