@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import alarms
-from consent.custody import NewConsent
+from consent.custody import AnotherAccountPinned, NewConsent, ProvesLess
 from consent.id_tokens import IdTokenRefused
 from consent.models import PartnerConsent, WaitingToken
 from consent.proof import AnotherAccount, ConsentTools, GuestAccount, prove
@@ -114,23 +114,27 @@ def approve(
         )
     except (AnotherAccount, GuestAccount, IdTokenRefused):
         raise DecisionRefused("The token does not prove this account any more. Reject it.") from None
-    if consent.state == PartnerConsent.State.CONNECTED and proven.mfa is not PartnerConsent.Mfa.PROVEN:
-        raise DecisionRefused("Partner Center does not confirm MFA for this account; the working one stays.")
-    done = tools.tokens.store_new_consent(
-        consent.partner,
-        consent.registration,
-        NewConsent(
-            refresh_token=proven.refresh_token,
-            object_id=ObjectId(waiting.object_id),
-            scopes=frozenset(waiting.granted_scopes),
-            mfa=proven.mfa,
-            amr=proven.amr,
-            checks=proven.checks,
-        ),
-        actor=actor,
-        correlation_id=correlation_id,
-        in_same_transaction=lambda _: _approved(waiting, actor),
-    )
+    try:
+        done = tools.tokens.store_new_consent(
+            consent.partner,
+            consent.registration,
+            NewConsent(
+                refresh_token=proven.refresh_token,
+                object_id=ObjectId(waiting.object_id),
+                scopes=frozenset(waiting.granted_scopes),
+                mfa=proven.mfa,
+                amr=proven.amr,
+                checks=proven.checks,
+            ),
+            actor=actor,
+            correlation_id=correlation_id,
+            in_same_transaction=lambda _: _approved(waiting, actor),
+            replaces=ObjectId(consent.pinned_oid),
+        )
+    except ProvesLess:
+        raise DecisionRefused("Partner Center does not confirm MFA for this account; the working one stays.") from None
+    except AnotherAccountPinned:
+        raise DecisionRefused("The account was changed meanwhile. Look at the consent, then decide again.") from None
     _switch_off(waiting, tools.vault)
     return done
 

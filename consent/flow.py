@@ -25,7 +25,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from consent import alarms
 from consent.approvals import hold
-from consent.custody import NewConsent, TokenUnavailable
+from consent.custody import AnotherAccountPinned, NewConsent, ProvesLess, TokenUnavailable
 from consent.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
@@ -311,30 +311,28 @@ def _keep(
         checks=proven.checks,
     )
     correlation_id = CorrelationId(flow.correlation_id)
-    existing = PartnerConsent.objects.for_partner(link.partner).filter(registration=link.registration, generation__gt=0)
-    current = existing.first()
-    if current is not None and current.pinned_oid != identity.object_id:
+    connected = proven.mfa is PartnerConsent.Mfa.PROVEN
+    outcome = ConsentFlow.Outcome.CONNECTED if connected else ConsentFlow.Outcome.MFA_MISSING
+    try:
+        tools.tokens.store_new_consent(
+            link.partner,
+            link.registration,
+            new,
+            actor=actor,
+            correlation_id=correlation_id,
+            in_same_transaction=lambda _: _end(flow, outcome, proven.checks),
+        )
+    except ProvesLess:
+        raise Refused(Problem.MFA_MISSING, code="mfa_missing_kept_old") from None  # S-17: the working token stays
+    except AnotherAccountPinned:
         hold(
-            current,
+            PartnerConsent.objects.get(partner=link.partner, registration=link.registration),
             new,
             vault=tools.vault,
             actor=actor,
             correlation_id=correlation_id,
             in_same_transaction=lambda: _end(flow, ConsentFlow.Outcome.WAITING_APPROVAL, proven.checks),
         )
-        return
-    connected = proven.mfa is PartnerConsent.Mfa.PROVEN
-    if current is not None and current.state == PartnerConsent.State.CONNECTED and not connected:
-        raise Refused(Problem.MFA_MISSING, code="mfa_missing_kept_old")  # S-17: the working token stays
-    outcome = ConsentFlow.Outcome.CONNECTED if connected else ConsentFlow.Outcome.MFA_MISSING
-    tools.tokens.store_new_consent(
-        link.partner,
-        link.registration,
-        new,
-        actor=actor,
-        correlation_id=correlation_id,
-        in_same_transaction=lambda _: _end(flow, outcome, proven.checks),
-    )
 
 
 def _identify(

@@ -163,10 +163,13 @@ GUARDS = (
     Guard(
         name="oid-pin",
         shows="S-15",
-        file="consent/flow.py",
-        text="if current is not None and current.pinned_oid != identity.object_id:",
-        without="if False and current is not None:",
-        tests=(f"{_APPROVALS}test_another_account_waits_under_its_own_name_and_the_working_token_stays",),
+        file="consent/custody.py",
+        text="if consent.pinned_oid not in {new.object_id, replaces}:",
+        without="if False:",
+        tests=(
+            f"{_APPROVALS}test_another_account_waits_under_its_own_name_and_the_working_token_stays",
+            f"{_APPROVALS}test_two_flows_of_one_link_with_a_stall_between_pin_one_account_and_the_other_waits",
+        ),
     ),
     Guard(
         name="guid-pattern",
