@@ -45,6 +45,7 @@ from portal.microsoft.errors import (
     MfaRequired,
     NotFound,
     RemoteError,
+    UnexpectedResponse,
     safe_code,
 )
 from portal.microsoft.http import time_budget
@@ -282,7 +283,7 @@ def _redeem_and_store(
     except GuestAccount:
         raise Refused(Problem.PERSONAL_OR_GUEST_ACCOUNT, code="guest") from None
     except IdTokenRefused as refused:
-        raise Refused(Problem.OUR_FAULT, code=f"id_token_{refused.flaw}") from None
+        raise _refused_id_token(flow, refused) from None
     except RemoteError as error:
         log.warning("consent flow refused: %s", error, extra={"flow": flow.reference})
         if isinstance(error, AuthenticationFailed) and error.service == "entra":
@@ -350,18 +351,23 @@ def _identify(
             nonce=_derive("nonce", flow.public_id, binder),
         )
     except IdTokenRefused as refused:
-        problem = {
-            Flaw.TENANT: Problem.WRONG_TENANT,
-            Flaw.FOREIGN_ACCOUNT: Problem.PERSONAL_OR_GUEST_ACCOUNT,
-            Flaw.TIME: Problem.CLOCK,
-            Flaw.NONCE: Problem.START_AGAIN,
-        }.get(refused.flaw, Problem.OUR_FAULT)
-        detail = {"expected_tenant": str(flow.link.partner.tenant_id)}
-        if refused.actual_tenant:
-            detail["actual_tenant"] = refused.actual_tenant
-        raise Refused(problem, code=f"id_token_{refused.flaw}", detail=detail) from None
+        if refused.flaw is Flaw.TIME and redeemed.clock_ahead is None:  # whose clock it is, nothing says
+            raise Refused(Problem.CLOCK, code=f"id_token_{refused.flaw}") from None
+        raise
     alarms.clock_is_right()
     return identity
+
+
+def _refused_id_token(flow: ConsentFlow, refused: IdTokenRefused) -> Refused:
+    problem = {
+        Flaw.TENANT: Problem.WRONG_TENANT,
+        Flaw.FOREIGN_ACCOUNT: Problem.PERSONAL_OR_GUEST_ACCOUNT,
+        Flaw.NONCE: Problem.START_AGAIN,
+    }.get(refused.flaw, Problem.ANSWER_REFUSED)
+    detail = {"expected_tenant": str(flow.link.partner.tenant_id)}
+    if refused.actual_tenant:
+        detail["actual_tenant"] = refused.actual_tenant
+    return Refused(problem, code=f"id_token_{refused.flaw}", detail=detail)
 
 
 def _problem_for(error: RemoteError) -> Problem:
@@ -373,8 +379,9 @@ def _problem_for(error: RemoteError) -> Problem:
         return Problem.ROLE_MISSING
     if isinstance(error, AuthenticationFailed | InvalidRequest) and error.service == "partner_center":
         return Problem.PARTNER_CENTER_REFUSED
-    if error.service == "entra" and isinstance(error, ConsentRequired | NotFound):
-        digits = error.code.removeprefix("AADSTS")
+    digits = error.code.removeprefix("AADSTS")
+    look = isinstance(error, UnexpectedResponse) and digits.isdecimal()  # a number of Microsoft's that we do not know
+    if error.service == "entra" and (look or isinstance(error, ConsentRequired | NotFound)):
         return problem_for_callback_error("", [int(digits)] if digits.isdecimal() else [], "")
     if error.retryable:
         return Problem.TRY_AGAIN

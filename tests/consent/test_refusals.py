@@ -138,7 +138,7 @@ def test_an_answer_that_does_not_fit_the_flow_is_dropped_whole(portal: Portal, t
     page = portal.onboard()
 
     assert page.status_code >= 400
-    problem = "our_fault" if tamper.id_token == "missing" else "start_again"
+    problem = "answer_refused" if tamper.id_token == "missing" else "start_again"
     assert_refused(portal, problem)
     assert token_calls(portal) == 1
     assert not [name for name in portal.sandbox.world.counters if name.startswith("partner_center")]
