@@ -13,8 +13,10 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
@@ -35,6 +37,7 @@ from consent.tokens import Audience
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record
+from portal.limits import Rule, limiter
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import callback_error_codes
 from portal.microsoft.errors import (
@@ -57,6 +60,8 @@ log = logging.getLogger(__name__)
 FLOW_LIFETIME = timedelta(minutes=15)  # S-10
 BINDER_LENGTH = 43
 _WEB_SECONDS = 25.0  # R-13: a web request never waits longer on outside services
+_NOTED_SECONDS = 3600
+_NOTED_IN_ALL = Rule(name="refused", per_address=200, window=_NOTED_SECONDS)  # lines an hour, from all addresses
 _PROBE_SECONDS = 10.0  # R-07: how long one proof that the vault is writable is believed
 
 
@@ -86,6 +91,37 @@ class Refused(Exception):
         self.problem = problem
         self.code = safe_code(code)
         self.detail = detail or {}
+
+
+class CallbackFlaw(StrEnum):
+    """Why a callback was refused before any flow was claimed. The words go to the audit trail."""
+
+    METHOD = "method"
+    FORM = "form"
+    SIZE = "size"
+    FOREIGN_ORIGIN = "foreign_origin"
+    FRAMED = "framed"
+    REPEATED = "repeated_parameters"
+    INCOMPLETE = "missing_parameters"
+    UNKNOWN_STATE = "unknown_state"
+    FOREIGN_COOKIE = "foreign_cookie"
+    OTHER_CALLBACK = "other_callback"
+    FOREIGN_ISSUER = "foreign_issuer"
+    FORGED_ADMIN_CONSENT = "forged_admin_consent"
+    FLOW_ENDED = "flow_ended"
+
+
+class CallbackRefused(Exception):
+    """This request answers no flow that waits for it. Nothing was called or consumed.
+
+    Args:
+        flow: whose state it carried, when that is known.
+    """
+
+    def __init__(self, why: CallbackFlaw, flow: ConsentFlow | None = None) -> None:
+        super().__init__(why.value)
+        self.why = why
+        self.flow = flow
 
 
 def sha256(text: str) -> str:
@@ -162,19 +198,60 @@ def start(link: ConsentLink, *, binder: str, cloud: NationalCloud, actor: Actor)
     return Started(authorize_url=address, binder=Secret(binder))
 
 
-def find(state: str, binder: str, cloud_key: str, kind: ConsentLink.Kind) -> ConsentFlow | None:
-    """Return the flow of this state if the browser's cookie fits; otherwise None, and nothing is consumed (S-07).
+def find(state: str, binder: str, cloud_key: str, kind: ConsentLink.Kind) -> ConsentFlow:
+    """Return the flow of this state if the browser's cookie fits.
 
     Cloud and kind of the link must be those of the callback's path (S-19).
+
+    Raises:
+        CallbackRefused: it is no flow of this browser, or another callback's; nothing is consumed (S-07).
     """
     flow = (
         ConsentFlow.objects.select_related("link__partner", "link__registration")
-        .filter(state_hash=sha256(state), link__partner__cloud=cloud_key, link__kind=kind)
+        .filter(state_hash=sha256(state))
         .first()
     )
-    if flow is None or not hmac.compare_digest(flow.binder_hash, sha256(binder)):
-        return None
+    if flow is None:
+        raise CallbackRefused(CallbackFlaw.UNKNOWN_STATE)
+    if not hmac.compare_digest(flow.binder_hash, sha256(binder)):
+        raise CallbackRefused(CallbackFlaw.FOREIGN_COOKIE, flow)
+    if (flow.link.partner.cloud, flow.link.kind) != (cloud_key, kind):
+        raise CallbackRefused(CallbackFlaw.OTHER_CALLBACK, flow)
     return flow
+
+
+def check_issuer(flow: ConsentFlow, issuers: Sequence[str], tools: Callable[[], ConsentTools]) -> None:
+    """Compare the callback's ``iss`` with the flow's own issuer, exactly (S-19, RFC 9207 section 2.4).
+
+    Raises:
+        CallbackRefused: it is another one's; nothing is consumed.
+        RemoteError: the cloud's discovery document, which names the issuer, cannot be read.
+    """
+    if not issuers:  # Entra sends none today
+        return
+    with time_budget(_WEB_SECONDS):
+        validator, cloud = tools().validator, tools().clouds(flow.link.partner.cloud)
+        if list(issuers) != [validator.issuer(cloud, flow.link.partner.tenant)]:
+            raise CallbackRefused(CallbackFlaw.FOREIGN_ISSUER, flow)
+
+
+def note_refused(refused: CallbackRefused, cloud_key: str, address: str | None) -> None:
+    """Leave one audit line for each reason, address and hour: whoever floods the callback does not flood the trail."""
+    if limiter.seconds_to_wait(Rule(name=f"refused {refused.why}", per_address=1, window=_NOTED_SECONDS), address):
+        return
+    if limiter.seconds_to_wait(_NOTED_IN_ALL, None):
+        return
+    flow = refused.flow
+    subject = {"flow": flow.pk, "link": flow.link_id, "partner": flow.link.partner_id} if flow else {}
+    log.warning("callback refused: %s", refused.why, extra={"cloud": cloud_key, **subject})
+    record(
+        "callback.refused",
+        actor=Actor.visitor(address),
+        outcome=Outcome.REFUSED,
+        subject=subject,
+        details={"why": refused.why.value, "cloud": cloud_key},
+        correlation_id=flow.correlation_id if flow else "",
+    )
 
 
 class WriteProbe:

@@ -164,6 +164,10 @@ class IdTokenValidator:
         self._metadata.of(cloud)
         self._keys.prefetch(cloud, tenant_id)
 
+    def issuer(self, cloud: NationalCloud, tenant_id: TenantId) -> str:
+        """Return the v2 issuer of a tenant, as the cloud's discovery document writes it. Raises RemoteError."""
+        return self._metadata.of(cloud).issuer_template.replace("{tenantid}", tenant_id)
+
     def validate(
         self,
         id_token: Secret | None,

@@ -70,8 +70,8 @@ GUARDS = (
         name="cookie-compare",
         shows="S-07",
         file="consent/flow.py",
-        text="if flow is None or not hmac.compare_digest(flow.binder_hash, sha256(binder)):",
-        without="if flow is None:",
+        text="if not hmac.compare_digest(flow.binder_hash, sha256(binder)):",
+        without="if False:",
         tests=(
             f"{_REFUSALS}test_another_browser_cannot_finish_a_flow_and_does_not_burn_it",
             f"{_SITES}test_another_browser_cannot_finish_and_does_not_spoil_it",
@@ -238,6 +238,14 @@ GUARDS = (
         tests=("tests/microsoft/test_secret.py::test_what_gives_a_text_shows_the_mask_at_most",),
     ),
     # Beyond the twenty of S-75.
+    Guard(
+        name="callback-issuer",
+        shows="S-19",
+        file="consent/flow.py",
+        text="if list(issuers) != [validator.issuer(cloud, flow.link.partner.tenant)]:",
+        without="if False:",
+        tests=("tests/consent/test_hostile_callbacks.py::test_only_the_flows_own_issuer_is_taken",),
+    ),
     Guard(
         name="profile-tenant",
         shows="S-18",
