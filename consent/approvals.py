@@ -22,6 +22,7 @@ from consent.token_versions import token_fingerprint
 from consent.vault.base import GENERATION_TAG, RECORD_TAG, SecretName, SecretVersion, Vault, new_secret_name
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.errors import NotFound, RemoteError
+from portal.microsoft.http import WEB_SECONDS, time_budget
 from portal.microsoft.identifiers import CorrelationId, ObjectId
 
 KEPT_FOR = timedelta(days=7)
@@ -104,14 +105,15 @@ def approve(
     if not hmac.compare_digest(token_fingerprint(stored.value), waiting.fingerprint):
         raise DecisionRefused("The vault's token is not the one that was stored for this account. Reject it.")
     try:
-        proven = prove(
-            consent.partner,
-            consent.registration,
-            stored.value,
-            object_id=ObjectId(waiting.object_id),
-            tools=tools,
-            correlation_id=correlation_id,
-        )
+        with time_budget(WEB_SECONDS):
+            proven = prove(
+                consent.partner,
+                consent.registration,
+                stored.value,
+                object_id=ObjectId(waiting.object_id),
+                tools=tools,
+                correlation_id=correlation_id,
+            )
     except (AnotherAccount, GuestAccount, IdTokenRefused):
         raise DecisionRefused("The token does not prove this account any more. Reject it.") from None
     try:

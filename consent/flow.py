@@ -51,7 +51,7 @@ from portal.microsoft.errors import (
     UnexpectedResponse,
     safe_code,
 )
-from portal.microsoft.http import time_budget
+from portal.microsoft.http import WEB_SECONDS, time_budget
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
 from portal.microsoft.secret import Secret
 
@@ -59,7 +59,6 @@ log = logging.getLogger(__name__)
 
 FLOW_LIFETIME = timedelta(minutes=15)  # S-10
 BINDER_LENGTH = 43
-_WEB_SECONDS = 25.0  # R-13: a web request never waits longer on outside services
 _NOTED_SECONDS = 3600
 _NOTED_IN_ALL = Rule(name="refused", per_address=200, window=_NOTED_SECONDS)  # lines an hour, from all addresses
 _PROBE_SECONDS = 10.0  # R-07: how long one proof that the vault is writable is believed
@@ -229,7 +228,7 @@ def check_issuer(flow: ConsentFlow, issuers: Sequence[str], tools: Callable[[], 
     """
     if not issuers:  # Entra sends none today
         return
-    with time_budget(_WEB_SECONDS):
+    with time_budget(WEB_SECONDS):
         validator, cloud = tools().validator, tools().clouds(flow.link.partner.cloud)
         if list(issuers) != [validator.issuer(cloud, flow.link.partner.tenant)]:
             raise CallbackRefused(CallbackFlaw.FOREIGN_ISSUER, flow)
@@ -289,7 +288,7 @@ def finish(flow: ConsentFlow, answer: CallbackAnswer, *, binder: str, tools: Con
     Runs outside any transaction (R-35).
     """
     try:
-        with time_budget(_WEB_SECONDS):
+        with time_budget(WEB_SECONDS):
             _redeem_and_store(flow, answer, binder, tools, actor)
     except Refused as refused:
         _end_refused(flow, refused, actor)
