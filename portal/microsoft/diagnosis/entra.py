@@ -33,6 +33,7 @@ from portal.microsoft.diagnosis.rows import (
     row,
     rows,
 )
+from portal.microsoft.diagnosis.services import say_what_is_odd
 from portal.microsoft.errors import InteractionRequired, RemoteError, UnexpectedResponse, safe_code
 
 SERVICE = "entra"
@@ -292,6 +293,8 @@ def read_raised(error: RemoteError) -> Diagnosis:
     ]
     fitting = [reading for reading in readings if reading.error is type(error)]
     exact = [reading for reading in fitting if reading.cause == error.detail]
+    if not exact and isinstance(error, UnexpectedResponse):
+        return say_what_is_odd(_UNREADABLE.read(error.code or SERVICE), error)
     if exact or fitting:
         return (exact or fitting)[0]
     return replace(_NEW_ERROR.read(error.code or SERVICE), error=type(error))
