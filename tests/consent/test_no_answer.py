@@ -38,8 +38,8 @@ def trust(settings: Settings, file: Path) -> None:
     clients.reset()
 
 
-def host_of(portal: Portal, service: str = "authority") -> str:
-    return urlsplit(getattr(portal.sandbox.clouds["global"], service)).netloc
+def host_of(portal: Portal) -> str:
+    return urlsplit(portal.sandbox.clouds["global"].authority).netloc
 
 
 def test_a_certificate_of_an_unknown_issuer_is_named_with_its_host_and_is_an_incident_until_it_is_well(

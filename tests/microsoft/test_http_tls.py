@@ -565,6 +565,9 @@ def failing(case: str, authority: Authority, other: Authority, monkeypatch: pyte
     def no_tls(connection: socket.socket, closing: threading.Event) -> None:
         connection.sendall(b"220 mail.example ESMTP\r\n")
 
+    def silent_below_tls(connection: socket.socket, closing: threading.Event) -> None:
+        closing.wait(20)
+
     contexts = {
         "expired": authority.context(days=-1),
         "another name": authority.context("login.global.localhost"),
@@ -573,7 +576,7 @@ def failing(case: str, authority: Authority, other: Authority, monkeypatch: pyte
     if case == "unknown name":
         monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
     if case in {"no TLS", "silent before TLS"}:
-        with raw_server(no_tls if case == "no TLS" else silent) as server:
+        with raw_server(no_tls if case == "no TLS" else silent_below_tls) as server:
             yield server
         return
     behaviour = sends(b"") if case == "cut" else silent_after_request
