@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import alarms
-from consent.custody import NewConsent
+from consent.custody import AnotherAccountPinned, NewConsent, ProvesLess
 from consent.id_tokens import IdTokenRefused
 from consent.models import PartnerConsent, WaitingToken
 from consent.proof import AnotherAccount, ConsentTools, GuestAccount, prove
@@ -22,6 +22,7 @@ from consent.token_versions import token_fingerprint
 from consent.vault.base import GENERATION_TAG, RECORD_TAG, SecretName, SecretVersion, Vault, new_secret_name
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.errors import NotFound, RemoteError
+from portal.microsoft.http import WEB_SECONDS, time_budget
 from portal.microsoft.identifiers import CorrelationId, ObjectId
 
 KEPT_FOR = timedelta(days=7)
@@ -103,33 +104,38 @@ def approve(
     if not hmac.compare_digest(token_fingerprint(stored.value), waiting.fingerprint):
         raise DecisionRefused("The vault's token is not the one that was stored for this account. Reject it.")
     try:
-        proven = prove(
-            consent.partner,
-            consent.registration,
-            stored.value,
-            object_id=ObjectId(waiting.object_id),
-            tools=tools,
-            correlation_id=correlation_id,
-        )
+        with time_budget(WEB_SECONDS):
+            proven = prove(
+                consent.partner,
+                consent.registration,
+                stored.value,
+                object_id=ObjectId(waiting.object_id),
+                tools=tools,
+                correlation_id=correlation_id,
+            )
     except (AnotherAccount, GuestAccount, IdTokenRefused):
         raise DecisionRefused("The token does not prove this account any more. Reject it.") from None
-    if consent.state == PartnerConsent.State.CONNECTED and proven.mfa is not PartnerConsent.Mfa.PROVEN:
-        raise DecisionRefused("Partner Center does not confirm MFA for this account; the working one stays.")
-    done = tools.tokens.store_new_consent(
-        consent.partner,
-        consent.registration,
-        NewConsent(
-            refresh_token=proven.refresh_token,
-            object_id=ObjectId(waiting.object_id),
-            granted=proven.granted,
-            mfa=proven.mfa,
-            amr=proven.amr,
-            checks=proven.checks,
-        ),
-        actor=actor,
-        correlation_id=correlation_id,
-        in_same_transaction=lambda _: _approved(waiting, actor),
-    )
+    try:
+        done = tools.tokens.store_new_consent(
+            consent.partner,
+            consent.registration,
+            NewConsent(
+                refresh_token=proven.refresh_token,
+                object_id=ObjectId(waiting.object_id),
+                granted=proven.granted,
+                mfa=proven.mfa,
+                amr=proven.amr,
+                checks=proven.checks,
+            ),
+            actor=actor,
+            correlation_id=correlation_id,
+            in_same_transaction=lambda _: _approved(waiting, actor),
+            replaces=ObjectId(consent.pinned_oid),
+        )
+    except ProvesLess:
+        raise DecisionRefused("Partner Center does not confirm MFA for this account; the working one stays.") from None
+    except AnotherAccountPinned:
+        raise DecisionRefused("The account was changed meanwhile. Look at the consent, then decide again.") from None
     _switch_off(waiting, tools.vault)
     return done
 

@@ -27,7 +27,7 @@ from consent.entra import EntraClient, MetadataCache
 from consent.health import renew_after
 from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.proof import ConsentTools
+from consent.proof import PATIENT, ConsentTools
 from consent.tokens import Audience, TokenService
 from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
 from consent.vault.pace import Pace
@@ -290,7 +290,7 @@ def consent_tools() -> ConsentTools:
         tokens=tokens(),
         validator=_validator(),
         entra=entra,
-        partner_center=partner_center,
+        partner_center=partial(partner_center, retry=PATIENT),
         account=account,
         clouds=cloud,
     )

@@ -19,8 +19,9 @@ from consent.token_versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
 from portal.commands import PortalCommand
+from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import diagnose
-from portal.microsoft.errors import RemoteError, Unreachable
+from portal.microsoft.errors import NoAnswer, RemoteError
 from portal.runs import tasks
 from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
 from portal.runs.kinds import Kind, Outcome
@@ -34,14 +35,13 @@ EXIT_SYSTEMIC = 3
 def explain(error: RemoteError) -> str:
     """Return the failure in plain words: what happened, who must act, what to do, and the ids to find it by."""
     diagnosis = diagnose(error)
-    if isinstance(error, Unreachable) and settings.TEST_ENDPOINTS:
+    if settings.TEST_ENDPOINTS and error.code == NoAnswer.REFUSED:
         return (
             f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start it with "
             f"manage.py sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
         )
     who = {"us": "you", "nobody": "nobody, try again later"}.get(diagnosis.owner.value, diagnosis.owner.value)
-    where = f" ({error.service} is at fault)" if error.retryable else ""
-    return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy}{where} [{error}]"
+    return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy} [{error}]"
 
 
 class ConsentCommand(PortalCommand):
@@ -70,6 +70,8 @@ class ConsentCommand(PortalCommand):
                 f"The database does not answer ({type(error).__name__}). Check DATABASE_URL and run migrate.",
                 returncode=EXIT_SYSTEMIC,
             ) from None
+        finally:
+            watch_certificates()
         if code:
             sys.exit(code)
 

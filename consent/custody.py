@@ -71,6 +71,14 @@ class TokenUnavailable(Exception):
     """No token may be used: the partner is disabled, never connected, stopped, or busy. Says why in plain words."""
 
 
+class AnotherAccountPinned(Exception):
+    """The consent is another account's; nothing was stored. A person decides whether the account changes (S-15)."""
+
+
+class ProvesLess(Exception):
+    """The token in use is proven by MFA and the new one is not; nothing was stored (S-17)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewConsent:
     """A refresh token that was just proven, on its way into the vault."""
@@ -157,14 +165,17 @@ class Custody:
         actor: Actor,
         correlation_id: CorrelationId,
         in_same_transaction: Callable[[PartnerConsent], None],
+        replaces: ObjectId | None = None,
     ) -> PartnerConsent:
         """Keep a proven refresh token of a new consent: vault first, then row, link and partner in one transaction.
 
         Args:
             in_same_transaction: the caller's own writes (link, flow), committed together with the pointer or not at
                 all.
+            replaces: the pinned account that a person agreed to replace.
 
         Raises:
+            AnotherAccountPinned, ProvesLess: what stands there now may not be replaced by it.
             TokenUnavailable: another renewal holds the lease; nothing was stored.
             RemoteError: the vault did not take it; an older token stays as it was.
         """
@@ -184,6 +195,8 @@ class Custody:
             consent = self.roll_forward(
                 PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk), owner
             )
+            # The row as it is under the lease: what was looked at before may be another flow's by now (S-15).
+            self._check_replaceable(consent, new, replaces)
             stopped = consent.state == PartnerConsent.State.STOPPED
             if stopped:  # its name may be another record's; nothing under it is touched
                 consent.secret_name = new_secret_name()
@@ -249,6 +262,16 @@ class Custody:
                 self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
         consent.refresh_from_db()
         return consent
+
+    @staticmethod
+    def _check_replaceable(consent: PartnerConsent, new: NewConsent, replaces: ObjectId | None) -> None:
+        if consent.generation == 0:
+            return
+        if consent.pinned_oid not in {new.object_id, replaces}:
+            raise AnotherAccountPinned
+        proven = new.mfa is PartnerConsent.Mfa.PROVEN
+        if consent.state == PartnerConsent.State.CONNECTED and not proven:
+            raise ProvesLess
 
     def begin(self, consent: PartnerConsent, owner: str) -> None:
         """Note that the stored token is about to be redeemed for a new one: the intent row of R-02.

@@ -27,8 +27,16 @@ from consent.credentials import ClientCredential
 from portal.microsoft.api import DEFAULT_RETRY_AFTER_SECONDS, parse_json
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose_token_error, named_token_lifetime
-from portal.microsoft.errors import NotFound, NotSent, RemoteError, Throttled, UnexpectedResponse, Unreachable
-from portal.microsoft.http import nothing_was_sent, retry_after_seconds
+from portal.microsoft.errors import (
+    NotFound,
+    NotSent,
+    RemoteError,
+    ServerFault,
+    Throttled,
+    UnexpectedResponse,
+    Unreachable,
+)
+from portal.microsoft.http import no_answer, nothing_was_sent, retry_after_seconds
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_domain, parse_tenant_id
 from portal.microsoft.secret import Secret
 
@@ -349,14 +357,20 @@ def _transport_error(error: Exception, operation: str, correlation_id: Correlati
             SERVICE, operation, correlation_id=correlation_id, detail="the answer is too large or cannot be decoded"
         )
     kind = NotSent if nothing_was_sent() else Unreachable
-    return kind(SERVICE, operation, correlation_id=correlation_id)
+    return no_answer(SERVICE, operation, correlation_id=correlation_id, kind=kind)
 
 
-def get_document(session: requests.Session, url: str, operation: str, correlation_id: str = "") -> Mapping[str, Any]:
+def get_document(
+    session: requests.Session, url: str, operation: str, correlation_id: str = "", *, of_unknown_tenant: bool = False
+) -> Mapping[str, Any]:
     """Fetch one public JSON document of the sign-in service (discovery, keys).
 
+    Args:
+        of_unknown_tenant: 400 (``invalid_tenant``) and 404 mean that there is no such tenant. Otherwise the document
+            must be there, and where it is not the fault is the service's.
+
     Raises:
-        NotFound: the service knows no such tenant (400 ``invalid_tenant`` or 404).
+        NotFound: the service knows no such tenant.
         RemoteError: anything else.
     """
     try:
@@ -367,13 +381,23 @@ def get_document(session: requests.Session, url: str, operation: str, correlatio
         body = parse_json(response.content)
     except ValueError:
         body = None
-    if response.status_code in {400, 404}:
-        raise NotFound(SERVICE, operation, status=response.status_code, correlation_id=correlation_id)
-    if response.status_code != 200:
-        diagnosis = diagnose_token_error(error="", status=response.status_code)
-        raise diagnosis.error(SERVICE, operation, status=response.status_code, correlation_id=correlation_id)
+    status = response.status_code
+    if status in {400, 404}:
+        kind = NotFound if of_unknown_tenant else ServerFault
+        raise kind(SERVICE, operation, status=status, code=f"HTTP{status}", correlation_id=correlation_id)
+    if status != 200:
+        diagnosis = diagnose_token_error(error="", status=status)
+        raise diagnosis.error(
+            SERVICE, operation, status=status, code=diagnosis.key, correlation_id=correlation_id, detail=diagnosis.cause
+        )
     if not isinstance(body, dict):
-        raise UnexpectedResponse(SERVICE, operation, status=200, correlation_id=correlation_id)
+        raise UnexpectedResponse(
+            SERVICE,
+            operation,
+            status=200,
+            correlation_id=correlation_id,
+            detail="the answer is not the documented JSON",
+        )
     return body
 
 
@@ -445,6 +469,7 @@ def find_tenant(
                 f"{cloud.authority}/{parse_domain(domain)}/v2.0/.well-known/openid-configuration",
                 operation,
                 correlation_id,
+                of_unknown_tenant=True,
             )
         except NotFound:
             continue

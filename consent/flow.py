@@ -13,8 +13,10 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
@@ -25,7 +27,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from consent import alarms
 from consent.approvals import hold
-from consent.custody import NewConsent, TokenUnavailable
+from consent.custody import AnotherAccountPinned, NewConsent, ProvesLess, TokenUnavailable
 from consent.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
@@ -35,6 +37,7 @@ from consent.tokens import Audience
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record
+from portal.limits import Rule, limiter
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import callback_error_codes
 from portal.microsoft.errors import (
@@ -45,9 +48,10 @@ from portal.microsoft.errors import (
     MfaRequired,
     NotFound,
     RemoteError,
+    UnexpectedResponse,
     safe_code,
 )
-from portal.microsoft.http import time_budget
+from portal.microsoft.http import WEB_SECONDS, time_budget
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
 from portal.microsoft.secret import Secret
 
@@ -55,7 +59,8 @@ log = logging.getLogger(__name__)
 
 FLOW_LIFETIME = timedelta(minutes=15)  # S-10
 BINDER_LENGTH = 43
-_WEB_SECONDS = 25.0  # R-13: a web request never waits longer on outside services
+_NOTED_SECONDS = 3600
+_NOTED_IN_ALL = Rule(name="refused", per_address=200, window=_NOTED_SECONDS)  # lines an hour, from all addresses
 _PROBE_SECONDS = 10.0  # R-07: how long one proof that the vault is writable is believed
 
 
@@ -85,6 +90,37 @@ class Refused(Exception):
         self.problem = problem
         self.code = safe_code(code)
         self.detail = detail or {}
+
+
+class CallbackFlaw(StrEnum):
+    """Why a callback was refused before any flow was claimed. The words go to the audit trail."""
+
+    METHOD = "method"
+    FORM = "form"
+    SIZE = "size"
+    FOREIGN_ORIGIN = "foreign_origin"
+    FRAMED = "framed"
+    REPEATED = "repeated_parameters"
+    INCOMPLETE = "missing_parameters"
+    UNKNOWN_STATE = "unknown_state"
+    FOREIGN_COOKIE = "foreign_cookie"
+    OTHER_CALLBACK = "other_callback"
+    FOREIGN_ISSUER = "foreign_issuer"
+    FORGED_ADMIN_CONSENT = "forged_admin_consent"
+    FLOW_ENDED = "flow_ended"
+
+
+class CallbackRefused(Exception):
+    """This request answers no flow that waits for it. Nothing was called or consumed.
+
+    Args:
+        flow: whose state it carried, when that is known.
+    """
+
+    def __init__(self, why: CallbackFlaw, flow: ConsentFlow | None = None) -> None:
+        super().__init__(why.value)
+        self.why = why
+        self.flow = flow
 
 
 def sha256(text: str) -> str:
@@ -161,19 +197,60 @@ def start(link: ConsentLink, *, binder: str, cloud: NationalCloud, actor: Actor)
     return Started(authorize_url=address, binder=Secret(binder))
 
 
-def find(state: str, binder: str, cloud_key: str, kind: ConsentLink.Kind) -> ConsentFlow | None:
-    """Return the flow of this state if the browser's cookie fits; otherwise None, and nothing is consumed (S-07).
+def find(state: str, binder: str, cloud_key: str, kind: ConsentLink.Kind) -> ConsentFlow:
+    """Return the flow of this state if the browser's cookie fits.
 
     Cloud and kind of the link must be those of the callback's path (S-19).
+
+    Raises:
+        CallbackRefused: it is no flow of this browser, or another callback's; nothing is consumed (S-07).
     """
     flow = (
         ConsentFlow.objects.select_related("link__partner", "link__registration")
-        .filter(state_hash=sha256(state), link__partner__cloud=cloud_key, link__kind=kind)
+        .filter(state_hash=sha256(state))
         .first()
     )
-    if flow is None or not hmac.compare_digest(flow.binder_hash, sha256(binder)):
-        return None
+    if flow is None:
+        raise CallbackRefused(CallbackFlaw.UNKNOWN_STATE)
+    if not hmac.compare_digest(flow.binder_hash, sha256(binder)):
+        raise CallbackRefused(CallbackFlaw.FOREIGN_COOKIE, flow)
+    if (flow.link.partner.cloud, flow.link.kind) != (cloud_key, kind):
+        raise CallbackRefused(CallbackFlaw.OTHER_CALLBACK, flow)
     return flow
+
+
+def check_issuer(flow: ConsentFlow, issuers: Sequence[str], tools: Callable[[], ConsentTools]) -> None:
+    """Compare the callback's ``iss`` with the flow's own issuer, exactly (S-19, RFC 9207 section 2.4).
+
+    Raises:
+        CallbackRefused: it is another one's; nothing is consumed.
+        RemoteError: the cloud's discovery document, which names the issuer, cannot be read.
+    """
+    if not issuers:  # Entra sends none today
+        return
+    with time_budget(WEB_SECONDS):
+        validator, cloud = tools().validator, tools().clouds(flow.link.partner.cloud)
+        if list(issuers) != [validator.issuer(cloud, flow.link.partner.tenant)]:
+            raise CallbackRefused(CallbackFlaw.FOREIGN_ISSUER, flow)
+
+
+def note_refused(refused: CallbackRefused, cloud_key: str, address: str | None) -> None:
+    """Leave one audit line for each reason, address and hour: whoever floods the callback does not flood the trail."""
+    if limiter.seconds_to_wait(Rule(name=f"refused {refused.why}", per_address=1, window=_NOTED_SECONDS), address):
+        return
+    if limiter.seconds_to_wait(_NOTED_IN_ALL, None):
+        return
+    flow = refused.flow
+    subject = {"flow": flow.pk, "link": flow.link_id, "partner": flow.link.partner_id} if flow else {}
+    log.warning("callback refused: %s", refused.why, extra={"cloud": cloud_key, **subject})
+    record(
+        "callback.refused",
+        actor=Actor.visitor(address),
+        outcome=Outcome.REFUSED,
+        subject=subject,
+        details={"why": refused.why.value, "cloud": cloud_key},
+        correlation_id=flow.correlation_id if flow else "",
+    )
 
 
 class WriteProbe:
@@ -211,7 +288,7 @@ def finish(flow: ConsentFlow, answer: CallbackAnswer, *, binder: str, tools: Con
     Runs outside any transaction (R-35).
     """
     try:
-        with time_budget(_WEB_SECONDS):
+        with time_budget(WEB_SECONDS):
             _redeem_and_store(flow, answer, binder, tools, actor)
     except Refused as refused:
         _end_refused(flow, refused, actor)
@@ -282,7 +359,7 @@ def _redeem_and_store(
     except GuestAccount:
         raise Refused(Problem.PERSONAL_OR_GUEST_ACCOUNT, code="guest") from None
     except IdTokenRefused as refused:
-        raise Refused(Problem.OUR_FAULT, code=f"id_token_{refused.flaw}") from None
+        raise _refused_id_token(flow, refused) from None
     except RemoteError as error:
         log.warning("consent flow refused: %s", error, extra={"flow": flow.reference})
         if isinstance(error, AuthenticationFailed) and error.service == "entra":
@@ -310,30 +387,28 @@ def _keep(
         checks=proven.checks,
     )
     correlation_id = CorrelationId(flow.correlation_id)
-    existing = PartnerConsent.objects.for_partner(link.partner).filter(registration=link.registration, generation__gt=0)
-    current = existing.first()
-    if current is not None and current.pinned_oid != identity.object_id:
+    connected = proven.mfa is PartnerConsent.Mfa.PROVEN
+    outcome = ConsentFlow.Outcome.CONNECTED if connected else ConsentFlow.Outcome.MFA_MISSING
+    try:
+        tools.tokens.store_new_consent(
+            link.partner,
+            link.registration,
+            new,
+            actor=actor,
+            correlation_id=correlation_id,
+            in_same_transaction=lambda _: _end(flow, outcome, proven.checks),
+        )
+    except ProvesLess:
+        raise Refused(Problem.MFA_MISSING, code="mfa_missing_kept_old") from None  # S-17: the working token stays
+    except AnotherAccountPinned:
         hold(
-            current,
+            PartnerConsent.objects.get(partner=link.partner, registration=link.registration),
             new,
             vault=tools.vault,
             actor=actor,
             correlation_id=correlation_id,
             in_same_transaction=lambda: _end(flow, ConsentFlow.Outcome.WAITING_APPROVAL, proven.checks),
         )
-        return
-    connected = proven.mfa is PartnerConsent.Mfa.PROVEN
-    if current is not None and current.state == PartnerConsent.State.CONNECTED and not connected:
-        raise Refused(Problem.MFA_MISSING, code="mfa_missing_kept_old")  # S-17: the working token stays
-    outcome = ConsentFlow.Outcome.CONNECTED if connected else ConsentFlow.Outcome.MFA_MISSING
-    tools.tokens.store_new_consent(
-        link.partner,
-        link.registration,
-        new,
-        actor=actor,
-        correlation_id=correlation_id,
-        in_same_transaction=lambda _: _end(flow, outcome, proven.checks),
-    )
 
 
 def _identify(
@@ -351,18 +426,23 @@ def _identify(
             nonce=_derive("nonce", flow.public_id, binder),
         )
     except IdTokenRefused as refused:
-        problem = {
-            Flaw.TENANT: Problem.WRONG_TENANT,
-            Flaw.FOREIGN_ACCOUNT: Problem.PERSONAL_OR_GUEST_ACCOUNT,
-            Flaw.TIME: Problem.CLOCK,
-            Flaw.NONCE: Problem.START_AGAIN,
-        }.get(refused.flaw, Problem.OUR_FAULT)
-        detail = {"expected_tenant": str(flow.link.partner.tenant_id)}
-        if refused.actual_tenant:
-            detail["actual_tenant"] = refused.actual_tenant
-        raise Refused(problem, code=f"id_token_{refused.flaw}", detail=detail) from None
+        if refused.flaw is Flaw.TIME and redeemed.clock_ahead is None:  # whose clock it is, nothing says
+            raise Refused(Problem.CLOCK, code=f"id_token_{refused.flaw}") from None
+        raise
     alarms.clock_is_right()
     return identity
+
+
+def _refused_id_token(flow: ConsentFlow, refused: IdTokenRefused) -> Refused:
+    problem = {
+        Flaw.TENANT: Problem.WRONG_TENANT,
+        Flaw.FOREIGN_ACCOUNT: Problem.PERSONAL_OR_GUEST_ACCOUNT,
+        Flaw.NONCE: Problem.START_AGAIN,
+    }.get(refused.flaw, Problem.ANSWER_REFUSED)
+    detail = {"expected_tenant": str(flow.link.partner.tenant_id)}
+    if refused.actual_tenant:
+        detail["actual_tenant"] = refused.actual_tenant
+    return Refused(problem, code=f"id_token_{refused.flaw}", detail=detail)
 
 
 def _problem_for(error: RemoteError) -> Problem:
@@ -374,8 +454,9 @@ def _problem_for(error: RemoteError) -> Problem:
         return Problem.ROLE_MISSING
     if isinstance(error, AuthenticationFailed | InvalidRequest) and error.service == "partner_center":
         return Problem.PARTNER_CENTER_REFUSED
-    if error.service == "entra" and isinstance(error, ConsentRequired | NotFound):
-        digits = error.code.removeprefix("AADSTS")
+    digits = error.code.removeprefix("AADSTS")
+    look = isinstance(error, UnexpectedResponse) and digits.isdecimal()  # a number of Microsoft's that we do not know
+    if error.service == "entra" and (look or isinstance(error, ConsentRequired | NotFound)):
         return problem_for_callback_error("", [int(digits)] if digits.isdecimal() else [], "")
     if error.retryable:
         return Problem.TRY_AGAIN

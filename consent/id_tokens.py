@@ -21,14 +21,15 @@ import requests
 from consent.entra import SERVICE, MetadataCache, get_document
 from portal.microsoft.api import parse_json
 from portal.microsoft.clouds import NationalCloud
-from portal.microsoft.errors import UnexpectedResponse
+from portal.microsoft.errors import ServerFault
 from portal.microsoft.identifiers import (
+    CONSUMERS_TENANT,
     ApplicationId,
     InvalidIdentifier,
     ObjectId,
     TenantId,
+    canonical_guid,
     parse_object_id,
-    parse_tenant_id,
 )
 from portal.microsoft.secret import Secret
 
@@ -128,12 +129,12 @@ class SigningKeys:
         operation = "read signing keys"
         document = get_document(self._session, f"{cloud.authority}/{tenant_id}/discovery/v2.0/keys", operation)
         entries = document.get("keys")
-        if not isinstance(entries, list):
-            raise UnexpectedResponse(SERVICE, operation, status=200, detail="the answer holds no list of keys")
+        keys = dict(filter(None, (_rsa_key(entry, now) for entry in entries))) if isinstance(entries, list) else {}
+        if not keys:  # then no token can be believed, and none disbelieved either
+            raise ServerFault(SERVICE, operation, status=200, code="no_signing_keys", detail="it gave no signing key")
         self._fetched[cloud.key] = now
-        for entry in entries:
-            if parsed := _rsa_key(entry, now):
-                self._keys[cloud.key, parsed[0]] = parsed[1]
+        for key_id, key in keys.items():
+            self._keys[cloud.key, key_id] = key
         return self._known(cloud, kid)
 
 
@@ -162,6 +163,10 @@ class IdTokenValidator:
         """Read what all ID tokens of a cloud are checked with, unless it is known. Raises RemoteError."""
         self._metadata.of(cloud)
         self._keys.prefetch(cloud, tenant_id)
+
+    def issuer(self, cloud: NationalCloud, tenant_id: TenantId) -> str:
+        """Return the v2 issuer of a tenant, as the cloud's discovery document writes it. Raises RemoteError."""
+        return self._metadata.of(cloud).issuer_template.replace("{tenantid}", tenant_id)
 
     def validate(
         self,
@@ -192,7 +197,7 @@ class IdTokenValidator:
             raise IdTokenRefused(Flaw.MALFORMED)
         claims = self._verified_claims(text, cloud, tenant_id)
         _check_tenant(claims, self._metadata.of(cloud).issuer_template, tenant_id)
-        if claims.get("aud") != application_id:
+        if str(claims.get("aud")).lower() != application_id:
             raise IdTokenRefused(Flaw.AUDIENCE)
         if claims.get("ver") != "2.0":
             raise IdTokenRefused(Flaw.VERSION)
@@ -204,7 +209,7 @@ class IdTokenValidator:
             if not isinstance(actual, str) or not actual.isascii() or not hmac.compare_digest(actual, nonce.reveal()):
                 raise IdTokenRefused(Flaw.NONCE)
         provider = str(claims.get("idp", claims["iss"]))
-        if not customer_tenant and tenant_id not in provider:
+        if not customer_tenant and tenant_id not in provider.lower():
             raise IdTokenRefused(Flaw.FOREIGN_ACCOUNT)
         try:
             object_id = parse_object_id(str(claims.get("oid", "")))
@@ -240,13 +245,11 @@ class IdTokenValidator:
 
 def _check_tenant(claims: Mapping[str, Any], issuer_template: str, tenant_id: TenantId) -> None:
     tid, issuer = claims.get("tid"), claims.get("iss")
-    if tid != tenant_id:
-        try:
-            actual = parse_tenant_id(str(tid))
-        except InvalidIdentifier:
-            actual = None
-        raise IdTokenRefused(Flaw.TENANT, actual)
-    if issuer != issuer_template.replace("{tenantid}", tenant_id):
+    if not isinstance(tid, str) or canonical_guid(tid) != tid.lower():
+        raise IdTokenRefused(Flaw.MALFORMED)  # it names no tenant, so it says nothing about anybody
+    if tid.lower() != tenant_id:
+        raise IdTokenRefused(Flaw.TENANT, None if tid.lower() == CONSUMERS_TENANT else TenantId(tid.lower()))
+    if issuer not in [issuer_template.replace("{tenantid}", written) for written in (tenant_id, tid)]:
         raise IdTokenRefused(Flaw.ISSUER)
 
 
@@ -254,7 +257,7 @@ def _check_times(claims: Mapping[str, Any]) -> None:
     now = time.time()
     times = [claims.get(name) for name in ("exp", "nbf", "iat")]
     if not all(isinstance(value, int) and not isinstance(value, bool) for value in times):
-        raise IdTokenRefused(Flaw.TIME)
+        raise IdTokenRefused(Flaw.MALFORMED)  # a time that is not there is no wrong time
     expires, not_before, issued = (int(value) for value in times if value is not None)
     if expires <= now - LEEWAY_SECONDS or not_before > now + LEEWAY_SECONDS or issued > now + LEEWAY_SECONDS:
         raise IdTokenRefused(Flaw.TIME)

@@ -14,8 +14,10 @@ from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants, granted_names
 from consent.tokens import Audience, TokenService
 from consent.vault.base import Vault
+from portal.microsoft.api import RetryPolicy
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, NationalCloud, get_cloud
 from portal.microsoft.errors import RemoteError
+from portal.microsoft.http import WEB_SECONDS
 from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
@@ -23,6 +25,10 @@ from tenants.partner_center import PartnerCenterClient
 
 Mfa = PartnerConsent.Mfa
 UNKNOWN = Standing(is_member=None, is_admin_agent=None, is_global_administrator=None)
+# A person waits, and would have to sign in with MFA again: what only asks for patience gets it, within the one time
+# limit of the request (R-13). What was refused for its rate was not done, so a token is as good as before.
+PATIENT = RetryPolicy(tries_when_throttled=5, longest_wait_seconds=WEB_SECONDS)
+_THROTTLED_ONLY = RetryPolicy(tries=1, tries_when_throttled=5, longest_wait_seconds=WEB_SECONDS)
 _WORDS = {True: "passed", False: "failed", None: "unverified"}
 
 
@@ -85,8 +91,11 @@ def prove(
         RemoteError: Microsoft refused, or did not answer.
     """
     cloud = tools.clouds(partner.cloud)
-    answer = tools.entra(registration, correlation_id).redeem_refresh_token(
-        tenant_id=partner.tenant, refresh_token=refresh_token, scope=Audience.PARTNER_CENTER.scope(cloud)
+    entra = tools.entra(registration, correlation_id)
+    answer = _THROTTLED_ONLY.run(
+        lambda: entra.redeem_refresh_token(
+            tenant_id=partner.tenant, refresh_token=refresh_token, scope=Audience.PARTNER_CENTER.scope(cloud)
+        )
     )
     identity = tools.validator.validate(
         answer.id_token,

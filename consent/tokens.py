@@ -23,7 +23,7 @@ from consent.vault.base import SecretDisabled, Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.errors import AuthenticationFailed, RemoteError, UnexpectedResponse
-from portal.microsoft.identifiers import CorrelationId, TenantId
+from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant, PartnerTenant
 
@@ -306,6 +306,7 @@ class TokenService:
         actor: Actor,
         correlation_id: CorrelationId,
         in_same_transaction: Callable[[PartnerConsent], None],
+        replaces: ObjectId | None = None,
     ) -> PartnerConsent:
         """Keep a proven refresh token of a new consent; see :meth:`consent.custody.Custody.store_new`."""
         consent = self._custody.store_new(
@@ -315,6 +316,7 @@ class TokenService:
             actor=actor,
             correlation_id=correlation_id,
             in_same_transaction=in_same_transaction,
+            replaces=replaces,
         )
         self.forget(consent.pk)  # tokens of the older consent must not outlive it
         return consent

@@ -6,6 +6,7 @@ They read no staff session, log nobody in and render the same with or without a 
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
@@ -25,6 +26,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from consent import clients, flow, links
+from consent.flow import CallbackFlaw
 from consent.limits import CALLBACK, LANDING, START
 from consent.models import ConsentFlow, ConsentLink
 from consent.permissions import permission_set
@@ -34,8 +36,11 @@ from portal.addresses import client_address
 from portal.audit.trail import Actor
 from portal.limits import limited
 from portal.microsoft.clouds import NationalCloud
+from portal.microsoft.errors import RemoteError
 from portal.microsoft.secret import Secret
 from portal.site.policy import landing_policy
+
+log = logging.getLogger(__name__)
 
 # The name contains "token" because Django hides cookies by name in error reports (S-33).
 COOKIE = "__Host-cpv-flow-token"
@@ -141,20 +146,18 @@ def start(request: HttpRequest, token: str) -> HttpResponse:
 @sensitive_variables()
 def callback(request: HttpRequest, cloud_key: str) -> HttpResponse:
     """Receive Microsoft's answer. Nothing in it is identity: the validated ID token is."""
-    cloud = clients.cloud(cloud_key)
-    refusal = _malformed(request, cloud)
-    if refusal is not None:
-        page = problem_page(request, Problem.MALFORMED, status=refusal)
-        if refusal == 405:
-            page["Allow"] = "POST"
-        return page
-    posted = request.POST
-    binder = request.COOKIES.get(COOKIE, "")
     try:
+        _check_form(request, clients.cloud(cloud_key))
+        posted = request.POST
+        binder = request.COOKIES.get(COOKIE, "")
         found = flow.find(posted.get("state", ""), binder, cloud_key, ConsentLink.Kind.SIGN_IN)
-        if found is None:
-            return problem_page(request, Problem.START_AGAIN)
+        flow.check_issuer(found, posted.getlist("iss"), clients.consent_tools)
         return _redeem_once(request, found, binder, posted)
+    except flow.CallbackRefused as refused:
+        return _refuse(request, refused, cloud_key)
+    except RemoteError as error:
+        log.warning("a callback's issuer could not be compared: %s", error)
+        return problem_page(request, Problem.TRY_AGAIN)
     except (DatabaseError, VaultConfigurationError):
         # R-37: the code is not spent as long as the flow was not claimed.
         return problem_page(request, Problem.STORAGE_UNAVAILABLE)
@@ -169,25 +172,57 @@ def admin_consent_callback(request: HttpRequest, cloud_key: str) -> HttpResponse
 
     State, cookie and claim guard it as they guard the other callback; it redeems nothing and stores no token.
     """
-    states, errors = request.GET.getlist("state"), request.GET.getlist("error")
-    told = request.GET.getlist("admin_consent")
-    if len(states) != 1 or len(errors) > 1 or not (all(errors) if errors else told == ["True"]):
-        return problem_page(request, Problem.MALFORMED)
     try:
-        found = flow.find(states[0], request.COOKIES.get(COOKIE, ""), cloud_key, ConsentLink.Kind.ADMIN_CONSENT)
-        if found is None:
-            return problem_page(request, Problem.START_AGAIN)
+        _check_query(request)
+        state, binder = request.GET["state"], request.COOKIES.get(COOKIE, "")
+        found = flow.find(state, binder, cloud_key, ConsentLink.Kind.ADMIN_CONSENT)
+        flow.check_issuer(found, request.GET.getlist("iss"), clients.consent_tools)
         if flow.claim(found):
             flow.finish_admin_consent(
                 found,
-                errors[0] if errors else "",
+                request.GET.get("error", ""),
                 request.GET.get("error_description", "")[:2000],
                 actor=Actor.link(found.link_id, client_address(request)),
             )
             return _to_result(found)
-        return _to_earlier_result(request, found)
-    except DatabaseError:
+        return _to_earlier_result(found)
+    except flow.CallbackRefused as refused:
+        if refused.why is CallbackFlaw.UNKNOWN_STATE:
+            refused = flow.CallbackRefused(CallbackFlaw.FORGED_ADMIN_CONSENT)
+        return _refuse(request, refused, cloud_key)
+    except RemoteError as error:
+        log.warning("a callback's issuer could not be compared: %s", error)
+        return problem_page(request, Problem.TRY_AGAIN)
+    except (DatabaseError, VaultConfigurationError):
         return problem_page(request, Problem.STORAGE_UNAVAILABLE)
+
+
+# What a person reads, and the status. All others look like no answer of Microsoft at all.
+_NOT_THIS_BROWSERS = frozenset(
+    {
+        CallbackFlaw.UNKNOWN_STATE,
+        CallbackFlaw.FOREIGN_COOKIE,
+        CallbackFlaw.OTHER_CALLBACK,
+        CallbackFlaw.FORGED_ADMIN_CONSENT,
+        CallbackFlaw.FLOW_ENDED,
+    }
+)
+_STATUS = {CallbackFlaw.METHOD: 405, CallbackFlaw.SIZE: 413}
+
+
+def _refuse(request: HttpRequest, refused: flow.CallbackRefused, cloud_key: str) -> HttpResponse:
+    """Note why, and answer; the reason itself is not shown."""
+    try:
+        flow.note_refused(refused, cloud_key, client_address(request))
+    except DatabaseError as error:
+        log.warning("a refused callback was not recorded: %s", type(error).__name__)
+    if refused.why in _NOT_THIS_BROWSERS:
+        own = refused.why is CallbackFlaw.FLOW_ENDED and refused.flow
+        return problem_page(request, Problem.START_AGAIN, reference=own.reference if own else "")
+    page = problem_page(request, Problem.MALFORMED, status=_STATUS.get(refused.why))
+    if refused.why is CallbackFlaw.METHOD:
+        page["Allow"] = "POST"
+    return page
 
 
 def _to_result(found: ConsentFlow) -> HttpResponse:
@@ -197,11 +232,11 @@ def _to_result(found: ConsentFlow) -> HttpResponse:
     return response
 
 
-def _to_earlier_result(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
+def _to_earlier_result(found: ConsentFlow) -> HttpResponse:
     """Answer a post that did not claim the flow: somebody was faster, or it expired, was revoked or disabled."""
     found.refresh_from_db(fields=["claimed_at"])
     if found.claimed_at is None:
-        return problem_page(request, Problem.START_AGAIN, reference=found.reference)
+        raise flow.CallbackRefused(CallbackFlaw.FLOW_ENDED, found)
     return _to_result(found)
 
 
@@ -223,33 +258,39 @@ def _redeem_once(request: HttpRequest, found: ConsentFlow, binder: str, posted: 
         except DatabaseError:  # the code is spent: sending it again would not help
             return problem_page(request, Problem.INTERRUPTED, reference=found.reference)
         return _to_result(found)
-    return _to_earlier_result(request, found)
+    return _to_earlier_result(found)
 
 
-def _malformed(request: HttpRequest, cloud: NationalCloud) -> int | None:
-    """Return the HTTP status of the refusal, or None for a well-formed answer (S-20). Reads the body last."""
+def _check_form(request: HttpRequest, cloud: NationalCloud) -> None:
+    """Raise CallbackRefused for anything but one well-formed answer (S-20). Reads the body last."""
     if request.method != "POST":
-        return 405
+        raise flow.CallbackRefused(CallbackFlaw.METHOD)
     if request.content_type != "application/x-www-form-urlencoded" or request.META.get("QUERY_STRING"):
-        return 400
+        raise flow.CallbackRefused(CallbackFlaw.FORM)
     length = request.META.get("CONTENT_LENGTH") or ""
     if not length.isascii() or not length.isdecimal():
-        return 400
+        raise flow.CallbackRefused(CallbackFlaw.FORM)
     if len(length) > 9 or int(length) > MAX_CALLBACK_BYTES:
-        return 413
+        raise flow.CallbackRefused(CallbackFlaw.SIZE)
     own_origins = {cloud.sign_in, "null", *(f"https://{host}" for host in cloud.authority_aliases)}
     if request.headers.get("Origin", "null") not in own_origins:
-        return 400
+        raise flow.CallbackRefused(CallbackFlaw.FOREIGN_ORIGIN)
     if request.headers.get("Sec-Fetch-Dest", "document") != "document":
-        return 400
+        raise flow.CallbackRefused(CallbackFlaw.FRAMED)
     states, codes, errors = (request.POST.getlist(name) for name in ("state", "code", "error"))
-    single = len(states) == 1 and len(codes) + len(errors) == 1
-    if not single or not states[0] or not (codes + errors)[0]:
-        return 400
-    issuers = request.POST.getlist("iss")
-    if issuers and (len(issuers) > 1 or not issuers[0].startswith(cloud.authority + "/")):
-        return 400
-    return None
+    if len(states) > 1 or len(codes) + len(errors) > 1 or len(request.POST.getlist("iss")) > 1:
+        raise flow.CallbackRefused(CallbackFlaw.REPEATED)
+    if not all(states + codes + errors) or not states or not codes + errors:
+        raise flow.CallbackRefused(CallbackFlaw.INCOMPLETE)
+
+
+def _check_query(request: HttpRequest) -> None:
+    """Raise CallbackRefused for anything but one well-formed answer of the admin consent endpoint."""
+    states, errors, told = (request.GET.getlist(name) for name in ("state", "error", "admin_consent"))
+    if len(states) > 1 or len(errors) > 1 or len(told) > 1:
+        raise flow.CallbackRefused(CallbackFlaw.REPEATED)
+    if not states or not (all(errors) if errors else told == ["True"]):
+        raise flow.CallbackRefused(CallbackFlaw.INCOMPLETE)
 
 
 @public_page

@@ -158,4 +158,6 @@ class PartnerCenterClient(PartnerCenterApi):
         path = uri if uri.startswith("/v1/") else f"/v1{uri}"
         if path.partition("?")[0] != "/v1/customers" or len(path) > _LONGEST_LINK:
             raise self._unexpected(operation, None, "the next page is elsewhere")
+        if not all(value.isascii() and value.isprintable() for value in wanted.values()):
+            raise self._unexpected(operation, None, "the token of the next page is no header's value")
         return path, wanted

@@ -62,6 +62,7 @@ _BENT_FLOW = "tests/consent/test_id_tokens_in_flows.py::test_a_bent_id_token_end
 _LATE = "tests/consent/test_tokens.py::test_a_late_writer_cannot_overwrite_and_switches_its_version_off"
 _APPROVALS = "tests/consent/test_approvals.py::"
 _DATABASE = "tests/consent/test_database_down.py::"
+_AUDIT = "tests/portal_ground/test_audit.py::"
 _SITES = "tests/browser/test_other_sites.py::"
 
 GUARDS = (
@@ -69,8 +70,8 @@ GUARDS = (
         name="cookie-compare",
         shows="S-07",
         file="consent/flow.py",
-        text="if flow is None or not hmac.compare_digest(flow.binder_hash, sha256(binder)):",
-        without="if flow is None:",
+        text="if not hmac.compare_digest(flow.binder_hash, sha256(binder)):",
+        without="if False:",
         tests=(
             f"{_REFUSALS}test_another_browser_cannot_finish_a_flow_and_does_not_burn_it",
             f"{_SITES}test_another_browser_cannot_finish_and_does_not_spoil_it",
@@ -139,7 +140,7 @@ GUARDS = (
         name="iss",
         shows="S-14",
         file="consent/id_tokens.py",
-        text='if issuer != issuer_template.replace("{tenantid}", tenant_id):',
+        text='if issuer not in [issuer_template.replace("{tenantid}", written) for written in (tenant_id, tid)]:',
         without="if False:",
         tests=(f"{_BENT}[issuer of another tenant]",),
     ),
@@ -147,7 +148,7 @@ GUARDS = (
         name="aud",
         shows="S-14",
         file="consent/id_tokens.py",
-        text='if claims.get("aud") != application_id:',
+        text='if str(claims.get("aud")).lower() != application_id:',
         without="if False:",
         tests=(f"{_BENT_FLOW}[audience]", f"{_BENT}[audience missing]"),
     ),
@@ -155,17 +156,20 @@ GUARDS = (
         name="tid",
         shows="S-14",
         file="consent/id_tokens.py",
-        text="    if tid != tenant_id:\n",
+        text="    if tid.lower() != tenant_id:\n",
         without="    if False:\n",
-        tests=(f"{_BENT}[tid of another tenant under our issuer]", f"{_BENT_FLOW}[tid missing]"),
+        tests=(f"{_BENT}[tid of another tenant under our issuer]", f"{_BENT_FLOW}[tid of another tenant]"),
     ),
     Guard(
         name="oid-pin",
         shows="S-15",
-        file="consent/flow.py",
-        text="if current is not None and current.pinned_oid != identity.object_id:",
-        without="if False and current is not None:",
-        tests=(f"{_APPROVALS}test_another_account_waits_under_its_own_name_and_the_working_token_stays",),
+        file="consent/custody.py",
+        text="if consent.pinned_oid not in {new.object_id, replaces}:",
+        without="if False:",
+        tests=(
+            f"{_APPROVALS}test_another_account_waits_under_its_own_name_and_the_working_token_stays",
+            f"{_APPROVALS}test_two_flows_of_one_link_with_a_stall_between_pin_one_account_and_the_other_waits",
+        ),
     ),
     Guard(
         name="guid-pattern",
@@ -233,7 +237,50 @@ GUARDS = (
         without="        return self.reveal()\n\n    __str__ = __repr__",
         tests=("tests/microsoft/test_secret.py::test_what_gives_a_text_shows_the_mask_at_most",),
     ),
-    # Beyond the twenty of S-75: what only a browser can show.
+    # Beyond the twenty of S-75.
+    Guard(
+        name="callback-issuer",
+        shows="S-19",
+        file="consent/flow.py",
+        text="if list(issuers) != [validator.issuer(cloud, flow.link.partner.tenant)]:",
+        without="if False:",
+        tests=("tests/consent/test_hostile_callbacks.py::test_only_the_flows_own_issuer_is_taken",),
+    ),
+    Guard(
+        name="profile-tenant",
+        shows="S-18",
+        file="consent/proof.py",
+        text="    if profile.tenant_id != partner.tenant:\n",
+        without="    if False:\n",
+        tests=(f"{_REFUSALS}test_a_profile_of_another_tenant_refuses_the_flow_and_stores_nothing",),
+    ),
+    Guard(
+        name="proven-account",
+        shows="S-17",
+        file="consent/proof.py",
+        text="    if identity.object_id != object_id:\n",
+        without="    if False:\n",
+        tests=(
+            f"{_REFUSALS}test_a_refresh_token_of_another_account_of_the_tenant_than_the_one_that_signed_in_is_not_kept",
+        ),
+    ),
+    Guard(
+        name="chain-order",
+        shows="S-57",
+        file="portal/audit/trail.py",
+        text="event.sequence == expected and event.previous_mac == previous",
+        without="event.sequence == expected",
+        tests=(f"{_AUDIT}test_a_splice_of_two_genuine_chains_shows_although_each_entry_has_its_true_mac",),
+    ),
+    Guard(
+        name="user-part",
+        shows="S-26",
+        file="portal/microsoft/http.py",
+        text=' or "@" in parts.netloc',
+        without="",
+        tests=("tests/microsoft/test_http.py::test_a_user_part_is_refused_whatever_the_list_of_hosts_says",),
+    ),
+    # What only a browser can show.
     Guard(
         name="same-site-none",
         shows="S-07",

@@ -246,7 +246,7 @@ def test_a_sandbox_that_is_not_running_is_named_and_changes_no_state(connected: 
 
     assert code == 3
     assert "Traceback" not in text
-    assert "No answer came" in text
+    assert f":{settings.TEST_ENDPOINTS} was refused." in text
     assert "No partner's state was changed" in text
     after = PartnerConsent.objects.values().get()
     assert {**after, "last_try_at": None} == {**before, "last_try_at": None}

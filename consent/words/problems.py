@@ -52,6 +52,7 @@ class Problem(StrEnum):
     STORAGE_UNAVAILABLE = "storage_unavailable"
     INTERRUPTED = "interrupted"
     OUR_FAULT = "our_fault"
+    ANSWER_REFUSED = "answer_refused"
     CLOCK = "clock"
     MALFORMED = "malformed"
 
@@ -297,7 +298,7 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
             status=503,
             heading=_("Microsoft is not available at the moment"),
             what=_(
-                "A Microsoft service did not answer in time, so we could not finish. Nothing was changed by this "
+                "A Microsoft service did not answer as it should, so we could not finish. Nothing was changed by this "
                 "attempt, and nothing is wrong on your side."
             ),
             who=Who.MICROSOFT,
@@ -346,6 +347,21 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
                 _("Send us the reference on this page. We tell you when to open the link again."),
             ),
             start_again=False,
+        ),
+        Problem.ANSWER_REFUSED: ProblemWords(
+            status=400,
+            heading=_("The answer did not prove who signed in"),
+            what=_(
+                "What came back from the sign-in is not what Microsoft documents, so we did not use it. Nothing was "
+                "changed, and we keep nothing from this attempt."
+            ),
+            who=Who.US,
+            steps=(
+                _("You do not need to change anything in your tenant."),
+                _("Open the link in your invitation once more."),
+                _("If this page comes back, send us the reference on it. We find out what Microsoft sent."),
+            ),
+            start_again=True,
         ),
         Problem.CLOCK: ProblemWords(
             status=500,

@@ -48,6 +48,11 @@ class Actor:
         return cls(kind=AuditEvent.ActorKind.LINK, name=f"link {link_id}", address=address)
 
     @classmethod
+    def visitor(cls, address: str | None) -> Actor:
+        """Return somebody who asked a public page and proved nothing."""
+        return cls(kind=AuditEvent.ActorKind.SYSTEM, name="visitor", address=address)
+
+    @classmethod
     def staff(cls, username: str, address: str | None) -> Actor:
         """Return a signed-in member of staff."""
         return cls(kind=AuditEvent.ActorKind.STAFF, name=username, address=address)

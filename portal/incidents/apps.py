@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.core.signals import request_finished
 
 
 class IncidentsConfig(AppConfig):
@@ -9,6 +10,8 @@ class IncidentsConfig(AppConfig):
 
     def ready(self) -> None:
         from portal.incidents.panels import incidents_panel
+        from portal.incidents.watch import watch_certificates
         from portal.site.dashboard import register_panel
 
         register_panel(incidents_panel)
+        request_finished.connect(lambda **_: watch_certificates(), weak=False, dispatch_uid="watch_certificates")

@@ -6,6 +6,7 @@ mapped by one table, strict parsing (R-25), and paging that finishes or raises.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -20,8 +21,8 @@ import urllib3
 from requests import Response
 
 from portal.microsoft.diagnosis import diagnose_api_error
-from portal.microsoft.errors import RemoteError, UnexpectedResponse, Unreachable
-from portal.microsoft.http import budget_left, retry_after_seconds
+from portal.microsoft.errors import RemoteError, Throttled, UnexpectedResponse
+from portal.microsoft.http import budget_left, no_answer, retry_after_seconds
 from portal.microsoft.identifiers import CorrelationId, RequestId
 from portal.microsoft.secret import Secret
 
@@ -53,12 +54,42 @@ class RetryPolicy:
 
     The waits are jittered between ``base`` and ``base * 2**n`` seconds, or what ``Retry-After`` says; never less than
     ``base``, and never longer than the time that is left (R-13, R-16).
+
+    Attributes:
+        tries_when_throttled: as ``tries`` for calls that were refused for their rate; 0 stands for the same number.
+            Whoever has a person waiting goes on as long as there is time: giving up would cost another sign-in.
     """
 
     tries: int = 3
+    tries_when_throttled: int = 0
     base_seconds: float = 1.0
     longest_wait_seconds: float = 20.0
     sleep: Callable[[float], None] = field(default=time.sleep)
+
+    def run[T](self, call: Callable[[], T]) -> T:
+        """Make a call that is safe to repeat. Raises what the last try raised."""
+        for attempt in itertools.count(1):
+            try:
+                return call()
+            except RemoteError as error:
+                wait = self.wait(error, attempt)
+                if wait is None:
+                    raise
+            self.sleep(wait)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    def wait(self, error: RemoteError, attempt: int) -> float | None:
+        """Return the seconds to wait after this try before the next one; None when it was the last."""
+        tries = (isinstance(error, Throttled) and self.tries_when_throttled) or self.tries
+        if not error.retryable or attempt >= tries:
+            return None
+        base = self.base_seconds
+        if error.retry_after is not None:
+            wait = max(error.retry_after, base)
+        else:
+            wait = random.uniform(base, base * 2**attempt)  # noqa: S311  # jitter, no secret
+        # A longer wait is not slept through here: the caller learns it and puts the partner back (R-31).
+        return wait if wait <= min(self.longest_wait_seconds, budget_left()) else None
 
 
 def parse_json(content: bytes) -> Any:
@@ -138,27 +169,16 @@ class ApiClient:
             RemoteError: the family of ``portal.microsoft.errors``.
         """
         may_repeat = method == "GET" if repeatable is None else repeatable
-        for attempt in range(1, self._retry.tries + 1):
+        for attempt in itertools.count(1):
             token = self._token_source()  # has its own rules for trying again; a failure here is no failure of the call
             try:
                 return self._call(method, path, operation, token, params, payload, headers, request_id)
             except RemoteError as error:
-                wait = self._wait_before_retry(error, attempt)
+                wait = self._retry.wait(error, attempt)
                 if not may_repeat or wait is None:
                     raise
                 self._retry.sleep(wait)
         raise AssertionError("unreachable: the last attempt raises")
-
-    def _wait_before_retry(self, error: RemoteError, attempt: int) -> float | None:
-        if not error.retryable or attempt >= self._retry.tries:
-            return None
-        base = self._retry.base_seconds
-        if error.retry_after is not None:
-            wait = max(error.retry_after, base)
-        else:
-            wait = random.uniform(base, base * 2**attempt)  # noqa: S311  # jitter, no secret
-        # A longer wait is not slept through here: the caller learns it and puts the partner back (R-31).
-        return wait if wait <= min(self._retry.longest_wait_seconds, budget_left()) else None
 
     def _call(
         self,
@@ -184,7 +204,7 @@ class ApiClient:
             raise self._unexpected(operation, None, "the answer is too large or cannot be decoded") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
             # The texts of these exceptions carry addresses and headers; ours says what is needed.
-            raise Unreachable(self.service, operation, correlation_id=self.correlation_id) from None
+            raise no_answer(self.service, operation, correlation_id=self.correlation_id) from None
         body, readable = self._parse(response)
         if not 200 <= response.status_code < 300:
             raise self.error_for(response, body, operation)

@@ -17,6 +17,7 @@ that nothing which swallows remote failures swallows them.
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import ClassVar
 
 _SAFE_CODE = re.compile(r"[^A-Za-z0-9_.\-]")
@@ -27,6 +28,28 @@ def safe_code(text: object, limit: int = 60) -> str:
     return _SAFE_CODE.sub("_", str(text))[:limit]
 
 
+class NoAnswer(StrEnum):
+    """What kept the answer of a host from us: the ``code`` of an :class:`Unreachable` that names its host."""
+
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_NAME = "certificate_of_another_name"
+    CERTIFICATE_ISSUER = "certificate_of_unknown_issuer"
+    CERTIFICATE = "certificate_refused"
+    TLS = "tls_failed"
+    NAME = "name_unknown"
+    REFUSED = "connection_refused"
+    SILENT = "silent"
+    PROXY = "proxy_failed"
+    BROKEN_OFF = "connection_broken_off"
+    LEFT_ALONE = "left_alone"
+    NO_TIME = "no_time_left"
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether the host's certificate was refused: a wrong clock, a proxy that inspects, or an interception."""
+        return self in {self.CERTIFICATE_EXPIRED, self.CERTIFICATE_NAME, self.CERTIFICATE_ISSUER, self.CERTIFICATE}
+
+
 class RemoteError(Exception):
     """Base of the family.
 
@@ -34,11 +57,12 @@ class RemoteError(Exception):
         service: who answered or should have: ``entra``, ``partner_center``, ``graph``, ``vault`` ...
         operation: what we wanted, in our words.
         status: HTTP status, None when there was no answer.
-        code: the service's own error code, already passed through :func:`safe_code`.
+        code: the service's own error code, already passed through :func:`safe_code`; or a :class:`NoAnswer`.
         correlation_id: ours, to be found in Microsoft's logs.
         request_id: theirs.
         retry_after: seconds to wait, when the service said so.
         detail: our own words, never the service's.
+        host: ``host[:port]`` that was asked, where no answer came; one of this deployment's addresses.
     """
 
     retryable: ClassVar[bool] = False
@@ -57,6 +81,7 @@ class RemoteError(Exception):
         request_id: str = "",
         retry_after: float | None = None,
         detail: str = "",
+        host: str = "",
     ) -> None:
         super().__init__(service, operation)
         self.service = service
@@ -67,9 +92,12 @@ class RemoteError(Exception):
         self.request_id = safe_code(request_id)
         self.retry_after = retry_after
         self.detail = detail
+        self.host = host
 
     def __str__(self) -> str:
         parts = [f"{self.service}: {self.operation}: {self.detail or self.summary}"]
+        if self.host:
+            parts.append(f"host {self.host}")
         if self.status is not None:
             parts.append(f"HTTP {self.status}")
         if self.code:

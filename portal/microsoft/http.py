@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import email.utils
 import math
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -26,10 +28,12 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from portal.microsoft.breakers import AWAY, Breakers
+from portal.microsoft.errors import NoAnswer, Unreachable
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0
 TOTAL_SECONDS = 30.0  # R-13; of one call, whatever the server does
+WEB_SECONDS = 25.0  # R-13; of all calls of one web request together
 MAX_BODY_BYTES = 1_000_000  # R-25; the largest documented answer is a tenth of it
 MAX_WIRE_BYTES = 2 * MAX_BODY_BYTES  # of one answer with its head; http.client has ways to read without asking us
 MOST_HOSTS = 64  # whose connections are kept; all clouds together have fewer
@@ -107,6 +111,91 @@ def paced(pace: Pace) -> Iterator[None]:
 def nothing_was_sent() -> bool:
     """Whether the latest request of this thread failed before a byte of it left: name, connection or handshake."""
     return not getattr(_clock, "sent", True)
+
+
+# --- what kept an answer from us ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    host: str
+    why: NoAnswer
+
+
+def no_answer(
+    service: str, operation: str, *, correlation_id: str = "", kind: type[Unreachable] = Unreachable
+) -> Unreachable:
+    """Return the error for the latest request of this thread, which got no answer: it names the host and the cause."""
+    failure: _Failure | None = getattr(_clock, "failure", None)
+    if failure is None:
+        return kind(service, operation, correlation_id=correlation_id)
+    return kind(service, operation, code=failure.why, host=failure.host, correlation_id=correlation_id)
+
+
+# OpenSSL's codes of a certificate that failed, "X509_verify_cert_error_string".
+_CERTIFICATES: Mapping[int, NoAnswer] = {
+    **dict.fromkeys((9, 10), NoAnswer.CERTIFICATE_EXPIRED),
+    **dict.fromkeys((62, 64), NoAnswer.CERTIFICATE_NAME),
+    **dict.fromkeys((2, 18, 19, 20, 21), NoAnswer.CERTIFICATE_ISSUER),
+}
+_BY_EXCEPTION: Mapping[NoAnswer, tuple[type[BaseException], ...]] = {
+    NoAnswer.PROXY: (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError),
+    NoAnswer.NAME: (socket.gaierror, urllib3.exceptions.NameResolutionError),
+    NoAnswer.REFUSED: (ConnectionRefusedError,),
+    NoAnswer.SILENT: (TimeoutError, requests.exceptions.Timeout, urllib3.exceptions.TimeoutError),
+    NoAnswer.TLS: (ssl.SSLError, requests.exceptions.SSLError, urllib3.exceptions.SSLError),
+}
+
+
+def _why(error: BaseException) -> NoAnswer:
+    """Tell by the types of an exception and its causes what happened; their texts differ and carry addresses."""
+    causes = list(_with_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _CERTIFICATES.get(cause.verify_code, NoAnswer.CERTIFICATE)
+    for why, kinds in _BY_EXCEPTION.items():
+        if any(isinstance(cause, kinds) for cause in causes):
+            return why
+    return NoAnswer.BROKEN_OFF
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what led to it; requests and urllib3 keep that in three places."""
+    left, seen = [error], set()
+    while left:
+        one = left.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            inner = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+            left += [each for each in inner if isinstance(each, BaseException)]
+
+
+class Certificates:
+    """What this process saw of the hosts' certificates since somebody last took it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._refused: dict[str, NoAnswer] = {}
+        self._accepted: set[str] = set()
+
+    def saw(self, host: str, why: NoAnswer | None) -> None:
+        """Take note of an answer (None), or of why none came."""
+        if why is None:
+            self._accepted.add(host)
+        elif why.is_certificate:
+            with self._lock:
+                self._refused[host] = why
+
+    def take(self) -> tuple[Mapping[str, NoAnswer], frozenset[str]]:
+        """Return the hosts whose certificate was refused, and those that answered and had none refused."""
+        with self._lock:
+            refused, accepted = self._refused, self._accepted
+            self._refused, self._accepted = {}, set()
+        return refused, frozenset(accepted - refused.keys())
+
+
+certificates = Certificates()
 
 
 class _DeadlineSocket(ssl.SSLSocket):
@@ -234,6 +323,7 @@ class GuardedSession(requests.Session):
         self.trust_env = False
         self.proxies = dict(proxies or {})
         self.breakers = Breakers()
+        self._last: dict[str, NoAnswer] = {}
         self._is_allowed = is_allowed
         self._loopback = loopback
         self.adapters.clear()
@@ -260,9 +350,9 @@ class GuardedSession(requests.Session):
         return self.send(prepared, timeout=timeout)
 
     def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
-        _clock.sent = False
+        _clock.sent, _clock.failure = False, None
         parts = urlsplit(request.url or "")
-        if parts.scheme != "https" or parts.username or not self._is_allowed(parts.netloc):
+        if parts.scheme != "https" or "@" in parts.netloc or not self._is_allowed(parts.netloc):
             raise DestinationRefused("an address outside this deployment's hosts was about to be called")
         if self._loopback and not (parts.hostname or "").endswith(".localhost"):
             raise DestinationRefused("with test endpoints only names below .localhost are called")
@@ -273,8 +363,10 @@ class GuardedSession(requests.Session):
         began = time.monotonic()
         with time_budget(TOTAL_SECONDS):
             if _remaining_seconds() <= 0:
+                _clock.failure = _Failure(parts.netloc, NoAnswer.NO_TIME)
                 raise requests.exceptions.ConnectTimeout("total time limit reached")
             if not self.breakers.may_send(parts.netloc):
+                _clock.failure = _Failure(parts.netloc, self._last.get(parts.netloc, NoAnswer.LEFT_ALONE))
                 raise requests.exceptions.ConnectionError("this host gave no answer lately and is left alone")
             _clock.received = 0
             try:
@@ -285,9 +377,14 @@ class GuardedSession(requests.Session):
                 _read_body(response)
             except requests.exceptions.ContentDecodingError:
                 raise
-            except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
+            except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+                why = self._last[parts.netloc] = _why(error)
+                _clock.failure = _Failure(parts.netloc, why)
+                certificates.saw(parts.netloc, why)
                 self.breakers.failed(parts.netloc)
                 raise
+            self._last.pop(parts.netloc, None)
+            certificates.saw(parts.netloc, None)
             if response.status_code in AWAY:
                 self.breakers.failed(parts.netloc)
             else:

@@ -22,6 +22,8 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from portal.incidents.watch import watch_certificates
+from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.runs import service, waves
 from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome, kind_named
@@ -256,6 +258,7 @@ class Executor:
 
     def _settle(self, ending: Ending) -> None:
         """Say what is true of the cause that stopped, or did not stop, this run."""
+        watch_certificates()
         if ending is Ending.STOPPED and self._watch.cause is not None:
             service.report_stop(self.run, self._watch.cause, self._watch.owner)
         elif ending is Ending.DONE and self._watch.proven:
@@ -393,7 +396,7 @@ class Executor:
             with time_budget(self.kind.seconds):
                 job()
         except Exception as error:  # noqa: BLE001  # the first unit meets it again, and tells
-            log.info("not prepared (%s)", type(error).__name__)
+            log.info("not prepared: %s", error if isinstance(error, RemoteError) else type(error).__name__)
             return False
         return True
 

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from django.tasks import task
 
 from portal.incidents.desk import report, settle
+from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
 from portal.runs.models import Run, ScheduledJob
 from portal.runs.tasks import enqueue
@@ -90,6 +91,7 @@ def run_job(name: str) -> str:
         )
     else:
         settle(FAILED, about=name)
+    watch_certificates()
     ScheduledJob.objects.filter(name=name).update(last_result=result[:200])
     return result
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from consent import approvals, clients
@@ -16,7 +20,7 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import PartnerTenant
 from tests import builders
-from tests.portal import Portal
+from tests.portal import SERVICE_ACCOUNT, Browser, Portal
 
 SECOND = "second@northwind.example.com"
 pytestmark = pytest.mark.req("S-15")
@@ -55,6 +59,65 @@ def test_another_account_waits_under_its_own_name_and_the_working_token_stays(
     clients.tokens().access_token(consent, Audience.GRAPH, correlation_id=new_correlation_id())
     used = [line["user"] for line in portal.sandbox.world.ledger if line.get("grant") == "refresh_token"]
     assert used[-1] == consent.pinned_oid
+
+
+@contextmanager
+def stalled_before_the_row_is_made(meanwhile: Callable[[], object]) -> Iterator[None]:
+    """Do something else between a flow's look at the consents and the moment in which it makes or finds its own."""
+    called = False
+
+    def wrapper(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        nonlocal called
+        if not called and sql.startswith("SELECT") and 'FROM "consent_partnerconsent"' in sql and "LIMIT 21" in sql:
+            called = True
+            meanwhile()
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(wrapper):
+        yield
+    assert called
+
+
+def test_two_flows_of_one_link_with_a_stall_between_pin_one_account_and_the_other_waits(portal: Portal) -> None:
+    path, one, two = portal.link(), Browser(), Browser()
+    first = portal.at_microsoft(portal.press_continue(one, path))
+    second = portal.at_microsoft(portal.press_continue(two, path), SECOND)
+
+    with stalled_before_the_row_is_made(lambda: portal.come_back(one, first)):
+        portal.come_back(two, second)
+
+    consent = portal.consent()
+    assert (consent.pinned_oid, consent.generation) == (oid_of(portal, SERVICE_ACCOUNT), 1)
+    assert WaitingToken.objects.get().object_id == oid_of(portal, SECOND)
+    assert sorted(ConsentFlow.objects.values_list("outcome", flat=True)) == ["connected", "waiting_approval"]
+
+
+def test_two_flows_of_one_account_with_a_stall_between_keep_the_one_with_mfa(portal: Portal) -> None:
+    path, one, two = portal.link(), Browser(), Browser()
+    first = portal.at_microsoft(portal.press_continue(one, path))
+    second = portal.at_microsoft(portal.press_continue(two, path), mfa=False)
+
+    with stalled_before_the_row_is_made(lambda: portal.come_back(one, first)):
+        portal.come_back(two, second)
+
+    consent = portal.consent()
+    assert (consent.state, consent.mfa, consent.generation) == ("connected", "proven", 1)
+    assert ConsentFlow.objects.get(outcome="refused").problem == "mfa_missing"
+
+
+def test_an_account_is_not_approved_over_one_that_took_over_meanwhile(portal: Portal, waiting: WaitingToken) -> None:
+    third = builders.guid()
+
+    with (
+        stalled_before_the_row_is_made(lambda: PartnerConsent.objects.update(pinned_oid=third)),
+        pytest.raises(approvals.DecisionRefused, match="changed meanwhile"),
+    ):
+        approve(waiting)
+
+    consent = portal.consent()
+    assert (consent.pinned_oid, consent.generation) == (third, 1)
+    waiting.refresh_from_db()
+    assert waiting.decision == "waiting"
 
 
 def test_approving_swaps_the_account_and_switches_both_older_versions_off(

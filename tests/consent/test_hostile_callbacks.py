@@ -11,12 +11,16 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from consent import flow, links
-from consent.models import ConsentFlow, PartnerConsent
+from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
+from portal.limits import limiter
 from portal.sandbox.entra import Answer
+from portal.sandbox.world import Fault
 from tests import builders
 from tests.consent.hostile import (
     FORM,
@@ -76,6 +80,10 @@ def too_many_fields(sent: Sent, portal: Portal) -> None:
     sent.body = urlencode(sent.fields).encode() + b"&a=" * 20_000
 
 
+another_character_set = with_body(FORM + "; charset=utf-7", b"state=+AGE-&code=+AGE-")
+REFUSED_BY_DJANGO = {too_many_fields, another_character_set}  # while it reads the body
+
+
 def origin_of_another_cloud(sent: Sent, portal: Portal) -> None:
     sent.headers["origin"] = portal.sandbox.clouds["china"].sign_in
 
@@ -125,7 +133,7 @@ AT_THE_DOOR: dict[str, tuple[int, Bend]] = {
     "multipart": (400, as_multipart),
     "plain text": (400, as_plain_text),
     "no content type": (400, with_body("", f"state={MARK}&code={MARK}".encode())),
-    "another character set": (400, with_body(FORM + "; charset=utf-7", b"state=+AGE-&code=+AGE-")),
+    "another character set": (400, another_character_set),
     "a query string beside the body": (400, post_with_query),
     "an unknown query string": (400, with_query(f"next=//{MARK}.example")),
     "state twice": (400, with_repeated("state")),
@@ -209,9 +217,163 @@ def test_a_hostile_callback_is_refused_at_the_door_and_burns_nothing(
     assert list(AuditEvent.objects.filter(action__startswith="flow.").values_list("action", flat=True)) == [
         "flow.started"
     ]
+    # S-55: one line with the reason, an address, and nothing of what was sent. Django refuses a Host before any view.
+    noted = AuditEvent.objects.filter(action="callback.refused")
+    assert noted.count() == (0 if status == 404 or bend in REFUSED_BY_DJANGO or "host" in sent.headers else 1)
+    for event in noted:
+        assert event.details["why"] in set(flow.CallbackFlaw)
+        assert (event.outcome, event.actor, event.address) == ("refused", "visitor", "127.0.0.1")
     # The honest answer of the same browser still works: nobody can burn a partner's flow from outside.
     assert honest(portal, answer).by(who).status_code == 303
     assert portal.consent().state == "connected"
+
+
+def issuer(portal: Portal, tenant_id: str = "", cloud: str = "global") -> str:
+    return f"{portal.sandbox.clouds[cloud].authority}/{tenant_id or portal.partner.tenant_id}/v2.0"
+
+
+@pytest.mark.req("S-19")
+def test_only_the_flows_own_issuer_is_taken(portal: Portal) -> None:
+    """RFC 9207 section 2.4: simple string comparison. Another tenant on the same host is another issuer."""
+    who, answer = one_answer(portal)
+    own = issuer(portal)
+    for foreign in (
+        issuer(portal, builders.guid()),
+        issuer(portal, cloud="usgov"),
+        own + "/",
+        own.upper(),
+        own.removesuffix("/v2.0"),
+        portal.sandbox.clouds["global"].authority + "/",
+        f"{portal.sandbox.clouds['global'].authority}/{{tenantid}}/v2.0",
+    ):
+        sent = honest(portal, answer)
+        sent.fields.append(("iss", foreign))
+        assert sent.by(who).status_code == 400, foreign
+    assert token_calls(portal) == 0
+    noted = AuditEvent.objects.filter(action="callback.refused")
+    assert {event.details["why"] for event in noted} == {"foreign_issuer"}
+    assert {event.subject["partner"] for event in noted} == {portal.partner.pk}
+
+    sent = honest(portal, answer)
+    sent.fields.append(("iss", own))
+    assert sent.by(who).status_code == 303
+    assert portal.consent().state == "connected"
+
+
+@pytest.mark.req("S-19")
+def test_an_issuer_that_cannot_be_compared_spends_nothing(portal: Portal) -> None:
+    who, answer = one_answer(portal)
+    portal.sandbox.world.faults.append(Fault(service="login", path="openid-configuration", status=503, body=""))
+    sent = honest(portal, answer)
+    sent.fields.append(("iss", issuer(portal)))
+
+    assert sent.by(who).status_code == 503
+    assert token_calls(portal) == 0
+    assert sent.by(who).status_code == 303
+
+
+# --- what the trail says -------------------------------------------------------------------------------------------
+
+
+def why_of(portal: Portal, bend: Bend, who: Browser | None = None) -> AuditEvent:
+    """Send a bent answer and return the one line that it left."""
+    mine, answer = one_answer(portal)
+    sent = honest(portal, answer)
+    bend(sent, portal)
+    response = sent.by(who or mine)
+    assert response.status_code >= 400
+    return AuditEvent.objects.get(action="callback.refused")
+
+
+@pytest.mark.req("S-55")
+@pytest.mark.parametrize(
+    ("why", "bend"),
+    [
+        ("method", with_method("GET")),
+        ("form", as_json),
+        ("size", too_large),
+        ("foreign_origin", with_header("origin", "https://evil.example")),
+        ("framed", with_header("sec-fetch-dest", "iframe")),
+        ("repeated_parameters", with_repeated("state")),
+        ("repeated_parameters", with_more(("error", "access_denied"))),
+        ("repeated_parameters", issuer_twice),
+        ("missing_parameters", without("code")),
+        ("missing_parameters", with_value("state", "")),
+        ("unknown_state", with_value("state", "A" * 43)),
+        ("other_callback", on_path_of_china_without_origin),
+        ("foreign_issuer", with_more(("iss", ""))),
+    ],
+)
+def test_a_refused_callback_leaves_one_line_with_its_reason(portal: Portal, why: str, bend: Bend) -> None:
+    event = why_of(portal, bend)
+
+    known = why in {"other_callback", "foreign_issuer"}
+    assert event.details["why"] == why
+    assert event.details["cloud"] in {"global", "china"}
+    assert event.subject.get("partner") == (portal.partner.pk if known else None)
+    assert event.correlation_id == (ConsentFlow.objects.get().correlation_id if known else "")
+
+
+@pytest.mark.req("S-55")
+@pytest.mark.req("S-07")
+def test_a_valid_state_with_a_foreign_cookie_names_the_flow_that_somebody_tried_to_finish(portal: Portal) -> None:
+    event = why_of(portal, lambda sent, portal: None, Browser())
+
+    attempt = ConsentFlow.objects.get()
+    assert event.details["why"] == "foreign_cookie"
+    assert event.subject == {"flow": attempt.pk, "link": attempt.link_id, "partner": portal.partner.pk}
+    assert event.correlation_id == attempt.correlation_id
+
+
+@pytest.mark.req("S-55")
+def test_forged_admin_consents_leave_their_line(portal: Portal) -> None:
+    for query, why in (
+        ("admin_consent=True&state=" + "A" * 43, "forged_admin_consent"),
+        ("admin_consent=True&admin_consent=True&state=a", "repeated_parameters"),
+        ("admin_consent=True&state=a&state=b", "repeated_parameters"),
+        ("admin_consent=False&state=a", "missing_parameters"),
+        ("", "missing_parameters"),
+    ):
+        assert Browser().get(f"/consent/admin-consent/global?{query}").status_code == 400
+        assert AuditEvent.objects.filter(action="callback.refused").first().details["why"] == why  # type: ignore[union-attr]
+
+
+@pytest.mark.req("S-55")
+def test_an_answer_for_a_link_that_ended_meanwhile_leaves_its_line(portal: Portal) -> None:
+    def revoke(sent: Sent, portal: Portal) -> None:
+        ConsentLink.objects.update(revoked_at=timezone.now())
+
+    event = why_of(portal, revoke)
+
+    assert (event.details["why"], event.subject["partner"]) == ("flow_ended", portal.partner.pk)
+
+
+@pytest.mark.req("S-55")
+@pytest.mark.req("S-63")
+def test_a_flood_of_refused_callbacks_leaves_one_line_per_reason_address_and_hour(
+    portal: Portal, settings: Settings
+) -> None:
+    settings.REQUEST_LIMIT_FACTOR = 1
+    limiter.forget()
+    who, answer = one_answer(portal)
+    for _ in range(20):
+        for bend in (with_method("GET"), with_repeated("state"), with_value("state", "A" * 43)):
+            sent = honest(portal, answer)
+            bend(sent, portal)
+            sent.by(who)
+    sent = honest(portal, answer)
+    sent.environ["REMOTE_ADDR"] = "198.51.100.7"
+    sent.method = "GET"
+    sent.by(who)
+
+    noted = AuditEvent.objects.filter(action="callback.refused").values_list("details__why", "address")
+    assert sorted(noted) == [
+        ("method", "127.0.0.1"),
+        ("method", "198.51.100.7"),
+        ("repeated_parameters", "127.0.0.1"),
+        ("unknown_state", "127.0.0.1"),
+    ]
+    limiter.forget()
 
 
 def test_the_table_has_the_promised_length() -> None:

@@ -19,7 +19,7 @@ from consent import entra, id_tokens
 from consent.entra import MetadataCache
 from consent.id_tokens import MAX_TOKEN_BYTES, Flaw, IdTokenRefused, IdTokenValidator, SigningKeys
 from portal.microsoft.clouds import CHINA, GLOBAL
-from portal.microsoft.errors import RemoteError
+from portal.microsoft.errors import NotFound, RemoteError, ServerFault
 from portal.microsoft.identifiers import CONSUMERS_TENANT
 from portal.microsoft.secret import Secret
 from tests.consent.id_token_maker import (
@@ -134,17 +134,21 @@ BENT: dict[str, tuple[Flaw, Callable[[], str | None]]] = {
     "issuer of the template": (Flaw.ISSUER, lambda: token(claims(iss=f"{GLOBAL.authority}/{{tenantid}}/v2.0"))),
     "issuer as a list": (Flaw.ISSUER, lambda: token(claims(iss=[ISSUER]))),
     "issuer missing": (Flaw.ISSUER, lambda: token(claims(iss=...))),
-    "tid missing": (Flaw.TENANT, lambda: token(claims(tid=...))),
-    "tid null": (Flaw.TENANT, lambda: token(claims(tid=None))),
-    "tid as a list": (Flaw.TENANT, lambda: token(claims(tid=[TENANT]))),
-    "tid in capitals": (Flaw.TENANT, lambda: token(claims(tid=TENANT.upper()))),
-    "tid with a blank": (Flaw.TENANT, lambda: token(claims(tid=f"{TENANT} "))),
+    "tid missing": (Flaw.MALFORMED, lambda: token(claims(tid=...))),
+    "tid null": (Flaw.MALFORMED, lambda: token(claims(tid=None))),
+    "tid as a list": (Flaw.MALFORMED, lambda: token(claims(tid=[TENANT]))),
+    "tid in braces": (Flaw.MALFORMED, lambda: token(claims(tid=f"{{{TENANT}}}"))),
+    "tid nil": (Flaw.MALFORMED, lambda: token(claims(tid="00000000-0000-0000-0000-000000000000"))),
+    "issuer of another tenant in capitals": (
+        Flaw.ISSUER,
+        lambda: token(claims(iss=f"{GLOBAL.authority}/{OTHER.upper()}/v2.0", tid=TENANT.upper())),
+    ),
+    "tid with a blank": (Flaw.MALFORMED, lambda: token(claims(tid=f"{TENANT} "))),
     # --- for whom
     "audience of another application": (Flaw.AUDIENCE, lambda: token(claims(aud=str(uuid.uuid4())))),
     "audience as a list of ours": (Flaw.AUDIENCE, lambda: token(claims(aud=[APPLICATION]))),
     "audience as a list with ours": (Flaw.AUDIENCE, lambda: token(claims(aud=[APPLICATION, str(uuid.uuid4())]))),
     "audience as an address": (Flaw.AUDIENCE, lambda: token(claims(aud=f"api://{APPLICATION}"))),
-    "audience in capitals": (Flaw.AUDIENCE, lambda: token(claims(aud=APPLICATION.upper()))),
     "audience missing": (Flaw.AUDIENCE, lambda: token(claims(aud=...))),
     # --- how it is signed
     "alg none": (Flaw.ALGORITHM, lambda: unsigned("none")),
@@ -189,18 +193,18 @@ BENT: dict[str, tuple[Flaw, Callable[[], str | None]]] = {
     "expired exactly at the end of the leeway": (Flaw.TIME, lambda: token(claims(exp=NOW - 300))),
     "not valid yet": (Flaw.TIME, lambda: token(claims(nbf=NOW + 301))),
     "issued in the future": (Flaw.TIME, lambda: token(claims(iat=NOW + 301))),
-    "exp missing": (Flaw.TIME, lambda: token(claims(exp=...))),
-    "nbf missing": (Flaw.TIME, lambda: token(claims(nbf=...))),
-    "iat missing": (Flaw.TIME, lambda: token(claims(iat=...))),
-    "exp null": (Flaw.TIME, lambda: token(claims(exp=None))),
-    "exp a fraction": (Flaw.TIME, lambda: token(claims(exp=NOW + 3600.5))),
+    "exp missing": (Flaw.MALFORMED, lambda: token(claims(exp=...))),
+    "nbf missing": (Flaw.MALFORMED, lambda: token(claims(nbf=...))),
+    "iat missing": (Flaw.MALFORMED, lambda: token(claims(iat=...))),
+    "exp null": (Flaw.MALFORMED, lambda: token(claims(exp=None))),
+    "exp a fraction": (Flaw.MALFORMED, lambda: token(claims(exp=NOW + 3600.5))),
     "exp infinite": (Flaw.MALFORMED, lambda: token(claims(exp=float("inf")))),
     "exp not a number": (Flaw.MALFORMED, lambda: token(claims(exp=float("nan")))),
-    "exp a text": (Flaw.TIME, lambda: token(claims(exp=str(NOW + 3600)))),
-    "exp a boolean": (Flaw.TIME, lambda: token(claims(exp=True))),
-    "nbf a boolean": (Flaw.TIME, lambda: token(claims(nbf=False))),
-    "iat a text": (Flaw.TIME, lambda: token(claims(iat=str(NOW)))),
-    "iat a list": (Flaw.TIME, lambda: token(claims(iat=[NOW]))),
+    "exp a text": (Flaw.MALFORMED, lambda: token(claims(exp=str(NOW + 3600)))),
+    "exp a boolean": (Flaw.MALFORMED, lambda: token(claims(exp=True))),
+    "nbf a boolean": (Flaw.MALFORMED, lambda: token(claims(nbf=False))),
+    "iat a text": (Flaw.MALFORMED, lambda: token(claims(iat=str(NOW)))),
+    "iat a list": (Flaw.MALFORMED, lambda: token(claims(iat=[NOW]))),
     "nbf larger than any clock": (Flaw.TIME, lambda: token(claims(nbf=10**300))),
     # --- what kind
     "version 1.0": (Flaw.VERSION, lambda: token(claims(ver="1.0"))),
@@ -292,8 +296,22 @@ def test_a_bent_id_token_is_refused_with_its_own_word(
         (claims(nbf=NOW + 300), {}),
         (claims(iat=NOW + 300), {}),
         (claims(preferred_username="someone@evil.example", email="ceo@partner.example", upn="x"), {}),
+        (claims(tid=TENANT.upper()), {}),
+        (claims(tid=TENANT.upper(), iss=f"{GLOBAL.authority}/{TENANT.upper()}/v2.0"), {}),
+        (claims(idp=f"https://sts.windows.net/{TENANT.upper()}/"), {}),
+        (claims(aud=APPLICATION.upper()), {}),
+        (claims(oid=ACCOUNT.upper()), {}),
     ],
-    ids=["as is", "no typ", "x5t", "idp of its own tenant", "exp edge", "nbf edge", "iat edge", "any names"],
+    ids=[
+        *("as is", "no typ", "x5t", "idp of its own tenant", "exp edge", "nbf edge", "iat edge", "any names"),
+        *(
+            "tid in capitals",
+            "tid and issuer in capitals",
+            "idp in capitals",
+            "audience in capitals",
+            "oid in capitals",
+        ),
+    ],
 )
 def test_a_good_token_proves_tenant_and_account(
     validator: IdTokenValidator, bent: dict[str, Any], header: dict[str, Any]
@@ -444,7 +462,7 @@ def test_a_new_key_is_found_within_a_minute_and_known_keys_are_kept_a_day(
 def test_an_entry_that_is_no_signing_key_of_this_tenant_is_passed_over(
     validator: IdTokenValidator, entra_host: responses.RequestsMock, entry: object
 ) -> None:
-    entra_host.replace("GET", KEYS_URL, json={"keys": [entry]})
+    entra_host.replace("GET", KEYS_URL, json={"keys": [entry, jwk(STRANGERS_KEY, "another key")]})
     with pytest.raises(IdTokenRefused) as refused:
         validate(validator, token())
     assert refused.value.flaw is Flaw.KEY
@@ -458,13 +476,16 @@ def test_a_key_that_names_this_tenant_is_this_tenants(
     assert validate(validator, token()).tenant_id == TENANT
 
 
-@pytest.mark.parametrize("document", [{}, {"keys": {}}, {"keys": None}, {"keys": "RSA"}, {"keys": 1}], ids=str)
-def test_a_key_set_of_another_shape_proves_nothing(
+@pytest.mark.parametrize(
+    "document", [{}, {"keys": {}}, {"keys": None}, {"keys": "RSA"}, {"keys": 1}, {"keys": []}, {"keys": [1]}], ids=str
+)
+def test_a_key_set_without_a_key_is_microsofts_fault_and_says_nothing_about_the_token(
     validator: IdTokenValidator, entra_host: responses.RequestsMock, document: dict[str, Any]
 ) -> None:
     entra_host.replace("GET", KEYS_URL, json=document)
-    with pytest.raises((IdTokenRefused, RemoteError)):
+    with pytest.raises(ServerFault) as caught:
         validate(validator, token())
+    assert (caught.value.code, caught.value.retryable) == ("no_signing_keys", True)
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 429, 500, 503])
@@ -472,8 +493,11 @@ def test_keys_that_cannot_be_read_are_a_fault_of_the_service_and_not_of_the_toke
     validator: IdTokenValidator, entra_host: responses.RequestsMock, status: int
 ) -> None:
     entra_host.replace("GET", KEYS_URL, status=status, json={"keys": [jwk(KEY, KID)]})
-    with pytest.raises(RemoteError):
+    with pytest.raises(RemoteError) as caught:
         validate(validator, token())
+    assert not isinstance(caught.value, NotFound), "a key set that is away says nothing about a tenant"
+    assert caught.value.retryable is (status != 302)
+    assert caught.value.code == f"HTTP{status}"
     entra_host.replace("GET", KEYS_URL, json={"keys": [jwk(KEY, KID)]})
     assert validate(validator, token()).tenant_id == TENANT
 
@@ -483,7 +507,7 @@ def test_a_key_of_one_cloud_does_not_open_another(
     validator: IdTokenValidator, entra_host: responses.RequestsMock
 ) -> None:
     validate(validator, token())
-    entra_host.get(f"{CHINA.authority}/{TENANT}/discovery/v2.0/keys", json={"keys": []})
+    entra_host.get(f"{CHINA.authority}/{TENANT}/discovery/v2.0/keys", json={"keys": [jwk(STRANGERS_KEY, "of China")]})
     with pytest.raises(IdTokenRefused) as refused:
         validate(validator, token(claims(iss=f"{CHINA.authority}/{TENANT}/v2.0")), cloud=CHINA)
     assert refused.value.flaw is Flaw.KEY

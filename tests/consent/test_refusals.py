@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from collections.abc import Callable
@@ -69,6 +70,49 @@ def test_a_token_of_another_tenant_is_refused_and_leaves_only_an_audit_line(port
     assert other not in incident.words
 
 
+@pytest.mark.req("S-16")
+@pytest.mark.req("S-18")
+def test_a_profile_of_another_tenant_refuses_the_flow_and_stores_nothing(portal: Portal) -> None:
+    tenants = portal.sandbox.world.tenants.values()
+    other = next(one.tenant_id for one in tenants if one.domain == "southridge.example.com")
+    body = json.dumps({"tenantId": other, "companyName": "Southridge IT", "domain": "southridge.example.com"})
+    portal.sandbox.world.faults.append(
+        Fault(
+            service="partnercenter",
+            path="profiles/organization",
+            status=200,
+            body=body,
+            headers={"isMfaCompliant": "true"},
+        )
+    )
+
+    page = portal.onboard()
+
+    assert page.status_code == 403
+    assert_refused(portal, "wrong_tenant")
+    details = AuditEvent.objects.get(action="flow.refused").details
+    assert (details["expected_tenant"], details["actual_tenant"]) == (portal.partner.tenant_id, other)
+    assert other not in page.content.decode()
+    assert Incident.objects.get().cause == "wrong_tenant"
+
+
+@pytest.mark.req("S-15")
+@pytest.mark.req("S-17")
+def test_a_refresh_token_of_another_account_of_the_tenant_than_the_one_that_signed_in_is_not_kept(
+    portal: Portal,
+) -> None:
+    portal.sandbox.world.tampers.append(
+        Tamper(grant_type="refresh_token", claims={"oid": "00ff2504-aaaa-41d3-9a0c-0305e82c3302"})
+    )
+
+    page = portal.onboard()
+
+    assert page.status_code == 403
+    assert_refused(portal, "wrong_tenant")
+    assert AuditEvent.objects.get(action="flow.refused").details["code"] == "another_account"
+    assert not [name for name in portal.sandbox.world.counters if name.startswith("partner_center")]
+
+
 def test_microsoft_itself_refuses_an_account_of_another_tenant_at_a_tenants_own_authority(portal: Portal) -> None:
     who = Browser()
     with pytest.raises(Shown) as shown:
@@ -94,7 +138,7 @@ def test_an_answer_that_does_not_fit_the_flow_is_dropped_whole(portal: Portal, t
     page = portal.onboard()
 
     assert page.status_code >= 400
-    problem = "our_fault" if tamper.id_token == "missing" else "start_again"
+    problem = "answer_refused" if tamper.id_token == "missing" else "start_again"
     assert_refused(portal, problem)
     assert token_calls(portal) == 1
     assert not [name for name in portal.sandbox.world.counters if name.startswith("partner_center")]

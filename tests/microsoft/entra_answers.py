@@ -288,9 +288,9 @@ ODD: list[tuple[tuple[int, ...], str, str, int, str, str]] = [
             "unsupported_response_type",
         )
     ),
-    ((7777777,), "invalid_grant", "", 400, CONSENT, "AADSTS7777777"),
+    ((7777777,), "invalid_grant", "", 400, "unknown", "AADSTS7777777"),
     ((7777777,), "invalid_client", "", 401, CREDENTIAL, "AADSTS7777777"),
-    ((7777777,), "interaction_required", "", 400, SIGN_IN, "AADSTS7777777"),
+    ((7777777,), "interaction_required", "", 400, "unknown", "AADSTS7777777"),
     ((-50076,), "invalid_grant", "", 400, CONSENT, "invalid_grant"),
     ((999,), "invalid_grant", "", 400, CONSENT, "invalid_grant"),
     ((10**40,), "invalid_grant", "", 400, CONSENT, "invalid_grant"),

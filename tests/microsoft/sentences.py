@@ -6,9 +6,12 @@ import re
 
 from portal.microsoft.diagnosis import Diagnosis
 
+_HOST = re.compile(r"\b[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]+)?\b")
+
 
 def is_plain_sentence(text: str) -> bool:
     """One sentence for a person: no code, no address, no field name, nothing that looks copied from an answer."""
+    text = _HOST.sub("Host", text)
     return (
         re.fullmatch(r"[A-Z][^.;:!?<>{}\r\n]*(: [^.;:!?<>{}\r\n]*)?\.", re.sub(r"\b(User)\.(Read)\b", "", text))
         is not None

@@ -18,6 +18,7 @@ from portal.microsoft.clouds import GLOBAL
 from portal.microsoft.diagnosis import (
     Diagnosis,
     FailureClass,
+    Owner,
     callback_error_codes,
     diagnose,
     diagnose_token_error,
@@ -193,6 +194,12 @@ def test_an_answer_that_cannot_be_read_is_a_protocol_error_and_nobodys_lost_toke
         (answer("invalid_grant", [50173], error_description=None), 400, "needs_consent"),
         (answer("invalid_grant", [50173], error_description="x" * 20_000), 400, "needs_consent"),
         (answer("invalid_grant", error_codes=None), 400, "needs_consent"),
+        (answer("invalid_grant", [987654]), 400, "unknown"),
+        (answer("invalid_grant", [70002, 987654]), 400, "unknown"),
+        (answer("invalid_grant", [987654], "bad_token"), 400, "needs_consent"),
+        (answer("interaction_required", [987654]), 400, "unknown"),
+        (answer("invalid_client", [987654]), 401, "our_credential"),
+        (answer("temporarily_unavailable", [987654]), 503, "temporary"),
         (answer("invalid_grant", error_codes="50173"), 400, "needs_consent"),
         (answer("invalid_grant", error_codes=["50173", None, {}, 1.5]), 400, "needs_consent"),
         (answer("invalid_grant", [50076]).replace("{", '{"suberror": 7, ', 1), 400, "mfa"),
@@ -247,16 +254,25 @@ unknown_numbers = st.integers().filter(lambda number: number not in entra.NUMBER
     status=st.sampled_from([None, 200, 400, 401, 403, 404, 408, 429, 500, 503]),
     customer_tenant=st.booleans(),
 )
-def test_an_unknown_number_changes_nothing_but_the_code(
+def test_an_unknown_number_makes_nothing_worse_and_blames_no_partner_where_the_error_alone_would(
     error: str, suberror: str, numbers: list[int], status: int | None, customer_tenant: bool
 ) -> None:
     without = diagnose_token_error(error=error, suberror=suberror, status=status, customer_tenant=customer_tenant)
     with_numbers = diagnose_token_error(
         error=error, suberror=suberror, error_codes=numbers, status=status, customer_tenant=customer_tenant
     )
-    assert replace(with_numbers, key="") == replace(without, key="")
     assert re.fullmatch(r"[A-Za-z0-9_.\-]{1,60}", without.key)
     assert not with_numbers.fatal_for_token
+    lost = without.failure_class in {FailureClass.NEEDS_CONSENT, FailureClass.NEEDS_INTERACTION}
+    if (
+        lost
+        and suberror.strip().lower() not in entra.SUBERRORS
+        and any(1000 <= number <= 99_999_999 for number in numbers)
+    ):
+        assert (with_numbers.failure_class, with_numbers.owner) == (FailureClass.UNKNOWN, Owner.US)
+        assert with_numbers.remedy.startswith("Look at")
+    else:
+        assert replace(with_numbers, key="") == replace(without, key="")
 
 
 @pytest.mark.req("R-15")

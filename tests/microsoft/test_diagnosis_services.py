@@ -354,7 +354,11 @@ def test_each_fault_of_the_embedded_vaults_disk_has_its_sentence(
         (errors.Unreachable("vault", "read"), "temporary", "The vault has a fault."),
         (errors.Throttled("vault", "read"), "throttled", "The vault asks us to slow down."),
         (SecretTooLarge("vault", "write"), "protocol_error", "The vault did not accept the request."),
-        (errors.UnexpectedResponse("vault", "read"), "protocol_error", "The answer does not have the documented form."),
+        (
+            errors.UnexpectedResponse("vault", "read"),
+            "protocol_error",
+            "The answer of the vault does not have the documented form.",
+        ),
     ],
 )
 def test_a_vault_in_files_has_sentences_without_status_and_code(error: RemoteError, expected: str, cause: str) -> None:

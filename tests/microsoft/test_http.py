@@ -450,6 +450,19 @@ def test_a_prepared_request_passes_the_same_guard(session: GuardedSession) -> No
 
 
 @pytest.mark.req("S-26")
+@pytest.mark.parametrize("user", ["user@", "user:password@", ":password@", "evil.example@"])
+def test_a_user_part_is_refused_whatever_the_list_of_hosts_says(
+    wire: responses.RequestsMock, session: GuardedSession, user: str
+) -> None:
+    wire.get(URL, json={})
+    lax = GuardedSession(is_allowed=lambda _: True)
+    for one in (session, lax):  # the second one's list would let it pass
+        with pytest.raises(DestinationRefused):
+            one.get(URL.replace("https://", f"https://{user}"))
+    assert not wire.calls
+
+
+@pytest.mark.req("S-26")
 @pytest.mark.parametrize("host", ["graph.microsoft.com", "localhost", "127.0.0.1", "evillocalhost"])
 def test_with_test_endpoints_only_names_below_localhost_are_called(host: str) -> None:
     session = GuardedSession(is_allowed=lambda _: True, loopback=True)

@@ -13,6 +13,7 @@ import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ import requests
 
 from portal.microsoft import http
 from portal.microsoft.api import ApiClient, RetryPolicy
-from portal.microsoft.errors import RemoteError, UnexpectedResponse, Unreachable
-from portal.microsoft.http import GuardedSession, time_budget
+from portal.microsoft.breakers import FAILURES
+from portal.microsoft.diagnosis import FailureClass, diagnose
+from portal.microsoft.errors import NoAnswer, RemoteError, UnexpectedResponse, Unreachable
+from portal.microsoft.http import GuardedSession, certificates, time_budget
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
+from tests.microsoft.sentences import check_words
 from tests.microsoft.tls_server import (
     HOST,
     Authority,
@@ -531,6 +535,109 @@ def test_a_port_where_nobody_listens_is_unreachable(session: GuardedSession) -> 
     with raw_server(lambda connection, closing: None) as server:
         pass
     fails_in_time(session, server, Unreachable)
+
+
+# --- what is said of it -------------------------------------------------------------------------------------------
+
+CAUSES: dict[str, tuple[NoAnswer, str]] = {
+    "expired": (NoAnswer.CERTIFICATE_EXPIRED, "The certificate of {host} has expired, or is not valid yet."),
+    "another name": (NoAnswer.CERTIFICATE_NAME, "What answers as {host} has the certificate of another name."),
+    "unknown issuer": (
+        NoAnswer.CERTIFICATE_ISSUER,
+        "The certificate of {host} has an issuer that this server does not trust.",
+    ),
+    "no TLS": (NoAnswer.TLS, "No TLS connection to {host} came about."),
+    "unknown name": (NoAnswer.NAME, "The host name {host} is not known."),
+    "refused": (NoAnswer.REFUSED, "The connection to {host} was refused."),
+    "silent": (NoAnswer.SILENT, "{host} gave no answer in time."),
+    "silent before TLS": (NoAnswer.SILENT, "{host} gave no answer in time."),
+    "cut": (NoAnswer.BROKEN_OFF, "The connection to {host} broke off."),
+}
+
+
+@contextmanager
+def failing(case: str, authority: Authority, other: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Run a server that fails in this way."""
+
+    def nobody_knows(*args: Any, **keywords: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "the resolver knows no names")
+
+    def no_tls(connection: socket.socket, closing: threading.Event) -> None:
+        connection.sendall(b"220 mail.example ESMTP\r\n")
+
+    def silent_below_tls(connection: socket.socket, closing: threading.Event) -> None:
+        closing.wait(20)
+
+    contexts = {
+        "expired": authority.context(days=-1),
+        "another name": authority.context("login.global.localhost"),
+        "unknown issuer": other.context(),
+    }
+    if case == "unknown name":
+        monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
+    if case in {"no TLS", "silent before TLS"}:
+        with raw_server(no_tls if case == "no TLS" else silent_below_tls) as server:
+            yield server
+        return
+    behaviour = sends(b"") if case == "cut" else silent_after_request
+    with tls_server(contexts.get(case, authority.context()), behaviour) as server:
+        if case == "refused":
+            server.close()
+        yield server
+
+
+@pytest.mark.usefixtures("_short")
+@pytest.mark.parametrize("case", CAUSES)
+def test_each_way_of_getting_no_answer_is_a_sentence_that_names_the_host(
+    session: GuardedSession,
+    authority: Authority,
+    other_authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+) -> None:
+    why, sentence = CAUSES[case]
+    certificates.take()
+
+    with failing(case, authority, other_authority, monkeypatch) as server, pytest.raises(Unreachable) as caught:
+        call(session, server)
+
+    host = f"{HOST}:{server.port}"
+    assert (caught.value.code, caught.value.host) == (why, host)
+    assert host in str(caught.value)
+    diagnosis = diagnose(caught.value)
+    assert diagnosis.cause == sentence.format(host=host)
+    assert (diagnosis.failure_class, diagnosis.retry) == (FailureClass.TEMPORARY, True)
+    check_words(diagnosis)
+    assert certificates.take() == ({host: why} if why.is_certificate else {}, frozenset())
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_host_that_is_left_alone_still_says_why(session: GuardedSession, other_authority: Authority) -> None:
+    with tls_server(other_authority.context(), silent) as server:
+        for _ in range(FAILURES + 1):
+            with pytest.raises(Unreachable) as caught:
+                call(session, server)
+        assert server.connections == FAILURES
+    assert caught.value.code == NoAnswer.CERTIFICATE_ISSUER
+
+
+def test_a_call_for_which_no_time_is_left_says_so_and_blames_no_host(
+    session: GuardedSession, context: ssl.SSLContext
+) -> None:
+    with tls_server(context, silent) as server, time_budget(0), pytest.raises(Unreachable) as caught:
+        call(session, server)
+    assert caught.value.code == NoAnswer.NO_TIME
+    check_words(diagnose(caught.value))
+
+
+def test_a_good_answer_takes_a_refused_certificate_back(
+    session: GuardedSession, authority: Authority, other_authority: Authority
+) -> None:
+    certificates.take()
+    with tls_server(authority.context(), answering(good_answer())) as server:
+        call(session, server)
+        assert certificates.take() == ({}, frozenset({f"{HOST}:{server.port}"}))
+        session.close()
 
 
 def test_the_limits_are_those_of_the_requirements() -> None:

@@ -179,6 +179,23 @@ def test_the_chain_names_the_first_entry_that_was_tampered_with(statements: list
 
 
 @pytest.mark.req("S-57")
+@pytest.mark.django_db(transaction=True)
+def test_a_splice_of_two_genuine_chains_shows_although_each_entry_has_its_true_mac() -> None:
+    """Two copies of a database went on apart; the tail of one is put behind the head of the other."""
+    write(2)
+    write(2, "branch.one")
+    one = list(AuditEvent.objects.filter(sequence__gt=2).order_by("sequence").values())
+    with without_triggers():
+        sql(f"DELETE FROM {TABLE} WHERE sequence > 2")
+    write(2, "branch.two")
+    with without_triggers():
+        sql(f"DELETE FROM {TABLE} WHERE sequence = 4")
+    AuditEvent(**one[1]).save(force_insert=True)
+    assert [event.action for event in AuditEvent.objects.order_by("sequence")][2:] == ["branch.two", "branch.one"]
+    assert trail.first_broken_sequence() == 4
+
+
+@pytest.mark.req("S-57")
 def test_an_entry_written_past_the_trail_shows() -> None:
     last = write(2)[-1]
     AuditEvent.objects.create(

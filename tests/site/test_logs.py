@@ -48,6 +48,17 @@ def log(request: pytest.FixtureRequest) -> Log:
     return Log(request.param())
 
 
+def test_what_django_refuses_is_one_line_without_a_traceback() -> None:
+    log = Log(ConsoleFormatter())
+    log.logger.name = "django.security.DisallowedModelAdminLookup"
+
+    fail(log, "not said")
+
+    assert log.text().count("\n") == 1
+    assert "failed" in log.text()
+    assert "Traceback" not in log.text()
+
+
 @pytest.mark.req("S-32")
 @pytest.mark.parametrize(
     "message",

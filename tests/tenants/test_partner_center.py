@@ -10,6 +10,7 @@ import pytest
 import requests
 import responses
 
+from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -26,6 +27,7 @@ from portal.microsoft.errors import (
 from portal.microsoft.http import GuardedSession
 from portal.microsoft.identifiers import TenantId
 from tenants.partner_center import PartnerCenterClient
+from tests.microsoft.sentences import check_words
 from tests.tenants.wire import CORRELATION, OTHER, PARTNER_CENTER, TENANT, client, customer
 
 PROFILE = f"{PARTNER_CENTER}/v1/profiles/organization"
@@ -216,9 +218,31 @@ def test_a_next_page_that_leads_elsewhere_is_not_followed(
 
     pages = center.customers()
     next(pages)
-    with pytest.raises(UnexpectedResponse):
+    with pytest.raises(UnexpectedResponse) as caught:
         next(pages)
 
+    assert len(wire.calls) == 1
+    diagnosis = diagnose(caught.value)
+    assert diagnosis.cause.startswith("Partner Center, list customers: ")
+    check_words(diagnosis)
+
+
+@pytest.mark.parametrize("token", ["a\r\nAuthorization: theirs", "a\n", " \x00", "ñ", "a\u202e"], ids=ascii)
+def test_a_token_of_the_next_page_that_is_no_header_is_said_to_be_one(
+    wire: responses.RequestsMock, center: PartnerCenterClient, token: str
+) -> None:
+    wire.get(CUSTOMERS, json=page(customer(), following=next_link(token)))
+    pages = center.customers()
+    next(pages)
+
+    with pytest.raises(UnexpectedResponse) as caught:
+        next(pages)
+
+    assert diagnose(caught.value).cause == (
+        "Partner Center, list customers: the token of the next page is no header's value."
+        if "\x00" not in token
+        else "Partner Center, list customers: the field value is missing or has the wrong type."
+    )
     assert len(wire.calls) == 1
 
 

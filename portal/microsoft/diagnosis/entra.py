@@ -33,6 +33,7 @@ from portal.microsoft.diagnosis.rows import (
     row,
     rows,
 )
+from portal.microsoft.diagnosis.services import say_what_is_odd
 from portal.microsoft.errors import InteractionRequired, RemoteError, UnexpectedResponse, safe_code
 
 SERVICE = "entra"
@@ -228,12 +229,17 @@ def diagnose_token_error(
         customer_tenant: the answer came from a customer's authority: it says nothing about the partner's token.
     """
     error, suberror = error.strip().lower(), suberror.strip().lower()
-    numbers = sorted((code for code in error_codes if 1000 <= code <= 99_999_999), key=_COMPANIONS.__contains__)
+    numbers = [code for code in error_codes if 1000 <= code <= 99_999_999]
+    numbers = [code for code in numbers if code not in _COMPANIONS] or numbers
     known = [code for code in numbers if code in NUMBERS]
     number = (known or numbers or [0])[0]
     key = f"AADSTS{number}" if number else safe_code(error) or f"HTTP{status or 0}"
     generic = _generic_row(error, suberror, status)
     refined = DAMAGED_TOKEN.get((error, number)) or NUMBERS.get(number)
+    if number and not known and generic is ERRORS.get(error) and generic.failure_class in _LOST:
+        # ``invalid_grant`` stands for a hundred causes. A number that says which one, and that is not in the table, is
+        # a thing to look at: what Microsoft invents tomorrow may be its own fault (R-15).
+        return _NEW_ERROR.read(key, customer_tenant=customer_tenant)
     chosen = refined if refined is not None and _is_plausible(refined, generic, error) else generic
     # A sign-in that is wanted does not become a lost consent by a suberror or a number.
     wants_sign_in = error in ERRORS and ERRORS[error].failure_class is _INTERACTION
@@ -287,6 +293,8 @@ def read_raised(error: RemoteError) -> Diagnosis:
     ]
     fitting = [reading for reading in readings if reading.error is type(error)]
     exact = [reading for reading in fitting if reading.cause == error.detail]
+    if not exact and isinstance(error, UnexpectedResponse):
+        return say_what_is_odd(_UNREADABLE.read(error.code or SERVICE), error)
     if exact or fitting:
         return (exact or fitting)[0]
     return replace(_NEW_ERROR.read(error.code or SERVICE), error=type(error))

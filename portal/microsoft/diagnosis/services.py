@@ -32,6 +32,7 @@ from portal.microsoft.errors import (
     AlreadyExists,
     Conflict,
     MfaRequired,
+    NoAnswer,
     NotFound,
     RemoteError,
     UnexpectedResponse,
@@ -244,6 +245,8 @@ GRAPH: Mapping[str, Row] = merged(
 )
 
 _VAULT_RIGHTS = "Give the portal's identity the rights to get and set secrets in the vault."
+_LONGEST_CAUSE = 138
+_LONGEST_HOST = 80
 _VAULT_BUSY = "Nothing was lost, and the portal tries again."
 
 VAULT: Mapping[str, Row] = merged(
@@ -348,34 +351,39 @@ VAULT: Mapping[str, Row] = merged(
 
 CODES: Mapping[str, Mapping[str, Row]] = {"partner_center": PARTNER_CENTER, "graph": GRAPH, "vault": VAULT}
 
-_CHANGED = Words(Owner.US, "It conflicts with what is there.", _LOOK_THERE)
-_REFUSED = Words(Owner.US, "The service did not accept the request.", REPORT)
+# What an answer says without a code that is known. ``{service}`` becomes the service's name.
+_CHANGED = Words(Owner.US, "{service} says that it conflicts with what is there.", _LOOK_THERE)
+_REFUSED = Words(Owner.US, "{service} did not accept the request.", REPORT)
 _BY_STATUS: Mapping[int, Row] = {
     400: row(FailureClass.PROTOCOL_ERROR, _REFUSED),
-    401: row(FailureClass.OUR_CREDENTIAL, Words(Owner.US, "The service did not accept the access token.", _IDENTITY)),
-    403: row(FailureClass.NOT_PERMITTED, Words(Owner.PARTNER, "The service account lacks a right.", _ROLE_OR_SCOPE)),
+    401: row(FailureClass.OUR_CREDENTIAL, Words(Owner.US, "{service} did not accept the access token.", _IDENTITY)),
+    403: row(
+        FailureClass.NOT_PERMITTED,
+        Words(Owner.PARTNER, "{service} says that the service account lacks a right.", _ROLE_OR_SCOPE),
+    ),
     404: row(
-        FailureClass.NOT_FOUND, Words(Owner.US, "It does not exist, or the account does not see it.", _SYNCHRONISE)
+        FailureClass.NOT_FOUND,
+        Words(Owner.US, "{service} does not have it, or does not show it to the account.", _SYNCHRONISE),
     ),
     405: row(FailureClass.PROTOCOL_ERROR, _REFUSED),
     409: row(FailureClass.UNKNOWN, _CHANGED, error=Conflict),
     412: row(FailureClass.UNKNOWN, _CHANGED, error=Conflict),
-    429: row(FailureClass.THROTTLED, Words(Owner.NOBODY, "The service asks us to slow down.", LATER)),
+    429: row(FailureClass.THROTTLED, Words(Owner.NOBODY, "{service} asks us to slow down.", LATER)),
     501: row(
         FailureClass.UNKNOWN,
         Words(
             Owner.MICROSOFT,
-            "The service does not support this call.",
+            "{service} does not support this call.",
             "Open a Microsoft support request with the correlation id.",
         ),
     ),
 }
-_FAULT = row(FailureClass.TEMPORARY, Words(Owner.NOBODY, "The service has a fault.", LATER))
+_FAULT = row(FailureClass.TEMPORARY, Words(Owner.NOBODY, "{service} has a fault.", LATER))
 _UNREACHABLE = row(
     FailureClass.TEMPORARY,
     Words(
         Owner.NOBODY,
-        "No answer came: name, network, TLS or time limit.",
+        "No answer came from {service}.",
         "The portal tries again, and if it lasts check this server's network.",
     ),
     error=Unreachable,
@@ -384,14 +392,60 @@ _UNREADABLE = row(
     FailureClass.PROTOCOL_ERROR,
     Words(
         Owner.US,
-        "The answer does not have the documented form.",
+        "The answer of {service} does not have the documented form.",
         "Look whether a proxy answers in the service's place, then report the correlation id.",
     ),
     error=UnexpectedResponse,
 )
 _NEW_CODE = row(
-    FailureClass.UNKNOWN, Words(Owner.US, "Microsoft returned a code that this portal does not know.", LOOK)
+    FailureClass.UNKNOWN, Words(Owner.US, "{service} returned a code that this portal does not know.", LOOK)
 )
+_NAMES: Mapping[str, str] = {
+    "entra": "the sign-in service",
+    "partner_center": "Partner Center",
+    "graph": "Microsoft Graph",
+    "vault": "the vault",
+}
+
+_INTERCEPTED = "Look who answers there, because somebody may read the connection."
+_NETWORK = "The portal tries again, and if it lasts check this server's network."
+# Why no answer came, whoever was asked for what. ``{host}`` becomes the host that was asked.
+NO_ANSWER: Mapping[NoAnswer, Words] = {
+    NoAnswer.CERTIFICATE_EXPIRED: Words(
+        Owner.US,
+        "The certificate of {host} has expired, or is not valid yet.",
+        "Check this server's clock, then look who answers there.",
+    ),
+    NoAnswer.CERTIFICATE_NAME: Words(
+        Owner.US, "What answers as {host} has the certificate of another name.", _INTERCEPTED
+    ),
+    NoAnswer.CERTIFICATE_ISSUER: Words(
+        Owner.US,
+        "The certificate of {host} has an issuer that this server does not trust.",
+        "If a proxy of yours inspects TLS, name its CA in OUTGOING_CA_FILE, else somebody may read the connection.",
+    ),
+    NoAnswer.CERTIFICATE: Words(Owner.US, "The certificate of {host} was refused.", _INTERCEPTED),
+    NoAnswer.TLS: Words(Owner.US, "No TLS connection to {host} came about.", _INTERCEPTED),
+    NoAnswer.NAME: Words(
+        Owner.US,
+        "The host name {host} is not known.",
+        "Check the setting that names this host, then this server's DNS.",
+    ),
+    NoAnswer.REFUSED: Words(
+        Owner.NOBODY,
+        "The connection to {host} was refused.",
+        "The portal tries again, and if it lasts check address, port and firewall.",
+    ),
+    NoAnswer.SILENT: Words(Owner.NOBODY, "{host} gave no answer in time.", _NETWORK),
+    NoAnswer.PROXY: Words(
+        Owner.US, "The proxy gave no connection to {host}.", "Check OUTGOING_PROXY and the proxy's own log."
+    ),
+    NoAnswer.BROKEN_OFF: Words(Owner.NOBODY, "The connection to {host} broke off.", _NETWORK),
+    NoAnswer.LEFT_ALONE: Words(Owner.NOBODY, "{host} had faults only and is left alone for half a minute.", LATER),
+    NoAnswer.NO_TIME: Words(
+        Owner.NOBODY, "The time for this work was over before {host} was asked.", "Try again, when less is to be done."
+    ),
+}
 # What a status of the vault means when it names no known code.
 _VAULT_BY_STATUS: Mapping[int, Row] = {
     400: VAULT["BadParameter"],
@@ -412,12 +466,13 @@ def diagnose_api_error(*, service: str, status: int | None, code: str) -> Diagno
     """
     generic = _by_status(service, status) or (_NEW_CODE if code else _UNREADABLE)
     known = CODES.get(service, {}).get(code)
+    key = f"{service}:{code or status or 'none'}"
     # Whether to repeat is the status's to say; among what is not repeated, the code knows better.
     if known is not None and (
         known.error is generic.error or not (known.error.retryable or generic.error.retryable) or service == "vault"
     ):
-        return known.read(_key(service, code, status))
-    return generic.read(_key(service, code, status))
+        return known.read(key)
+    return _read(generic, service, key)
 
 
 def _by_status(service: str, status: int | None) -> Row | None:
@@ -428,22 +483,45 @@ def _by_status(service: str, status: int | None) -> Row | None:
     return (_VAULT_BY_STATUS.get(status) if service == "vault" else None) or _BY_STATUS.get(status)
 
 
-def _key(service: str, code: str, status: int | None) -> str:
-    return f"{service}:{code or status or 'none'}"
+def _read(generic: Row, service: str, key: str) -> Diagnosis:
+    """Return the diagnosis of a row that holds for all services, with this one's name."""
+    found = generic.read(key)
+    cause = found.cause.replace("{service}", _NAMES.get(service, "the service"))
+    return replace(found, cause=cause[:1].upper() + cause[1:])
 
 
 def read_raised(error: RemoteError) -> Diagnosis:
     """Read an error of these services; the class of the exception has the last word."""
+    if isinstance(error, Unreachable) and error.host:
+        return _no_answer(error)
     if error.service != "vault" and isinstance(error, Unreachable):
-        return _UNREACHABLE.read(f"{error.service}:unreachable")
+        return _read(_UNREACHABLE, error.service, f"{error.service}:unreachable")
     found = diagnose_api_error(service=error.service, status=error.status, code=error.code)
     fits = isinstance(error, found.error)
     if error.service == "vault" and not (fits and (error.code in VAULT or not error.detail)):
         return _say_as_the_vault_did(error, found.key)
-    if fits:
-        return replace(found, error=type(error))
-    nearest = (each for each in (*_BY_STATUS.values(), _FAULT, _UNREADABLE) if isinstance(error, each.error))
-    return replace(next(nearest, _NEW_CODE).read(found.key), error=type(error))
+    if not fits:
+        nearest = (each for each in (*_BY_STATUS.values(), _FAULT, _UNREADABLE) if isinstance(error, each.error))
+        found = _read(next(nearest, _NEW_CODE), error.service, found.key)
+    if isinstance(error, UnexpectedResponse):
+        found = say_what_is_odd(found, error)
+    return replace(found, error=type(error))
+
+
+def say_what_is_odd(found: Diagnosis, error: UnexpectedResponse) -> Diagnosis:
+    """Put what the client saw, in our words, into the sentence: service, operation, and the field or link."""
+    if not error.detail or error.detail == found.cause:
+        return found
+    name = _NAMES.get(error.service, "the service")
+    cause = f"{name[:1].upper()}{name[1:]}, {error.operation}: {error.detail.removesuffix('.')}"
+    return replace(found, cause=f"{cause[:_LONGEST_CAUSE]}.")
+
+
+def _no_answer(error: Unreachable) -> Diagnosis:
+    known = NoAnswer(error.code) if error.code in set(NoAnswer) else NoAnswer.BROKEN_OFF
+    owner, cause, remedy = NO_ANSWER[known]
+    words = Words(owner, cause.replace("{host}", error.host[:_LONGEST_HOST]), remedy)
+    return row(FailureClass.TEMPORARY, words, error=type(error)).read(f"{error.service}:{known}")
 
 
 def _say_as_the_vault_did(error: RemoteError, key: str) -> Diagnosis:
