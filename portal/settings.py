@@ -239,14 +239,8 @@ if _celery_broker:
     }
     # Both are about results of messages, which nobody reads: what became of a run stands in its rows.
     SILENCED_SYSTEM_CHECKS += ["django_tasks_celery.W001", "django_tasks_celery.W002"]
-# Shared by all processes and kept over a restart: forms that work once are remembered here.
-CACHES = {
-    "default": {
-        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
-        "LOCATION": "portal_cache",
-        "OPTIONS": {"MAX_ENTRIES": 100_000},  # beyond it Django drops entries that are still needed
-    }
-}
+# Django's caches unpickle what they read. Nothing of ours uses one, and what a package puts there is forgotten at once.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 
 LANGUAGE_CODE = "en"
 LOCALE_PATHS = [BASE_DIR / "locale"]
@@ -295,6 +289,7 @@ if env.flag("BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 USE_X_FORWARDED_HOST = False
 X_FRAME_OPTIONS = "DENY"
+SESSION_ENGINE = "portal.site.sessions"
 SESSION_COOKIE_NAME = "__Host-sessionid"  # S-62: the prefix keeps sibling hosts from planting cookies
 SESSION_COOKIE_SECURE = True
 SESSION_COOKIE_HTTPONLY = True

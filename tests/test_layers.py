@@ -21,7 +21,7 @@ ALLOWED = {
         "portal.microsoft",
         "portal.fields",
     },
-    "portal.site": {"portal.site", "portal.audit", "portal.microsoft", "portal.addresses"},
+    "portal.site": {"portal.site", "portal.audit", "portal.microsoft", "portal.addresses", "portal.models"},
     "portal.runs": {
         "portal.runs",
         "portal.incidents",

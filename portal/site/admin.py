@@ -13,7 +13,6 @@ from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
 from django.contrib.admin.utils import model_format_dict
 from django.contrib.admin.views.main import ChangeList
 from django.core import signing
-from django.core.cache import cache
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models import Model, QuerySet
@@ -24,6 +23,7 @@ from django.urls import reverse
 from portal.addresses import client_address
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import InvalidIdentifier, canonical_guid
+from portal.models import SpentForm
 from portal.site.export import csv_response
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             return False
         if (named, person) != (action, request.user.pk):
             return False
-        return cache.add(f"portal-once-{number}", True, timeout=_FORM_LIFETIME)
+        return SpentForm.objects.spend(number, seconds=_FORM_LIFETIME)
 
     def _list_address(self) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
