@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -10,19 +11,22 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import Error
 
 from consent.custody import TokenUnavailable
 from consent.selection import add_partner_selection, scope_of
 from consent.token_versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
+from portal.databases import trouble
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import RemoteError, Unreachable
 from portal.runs import tasks
 from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
 from portal.runs.kinds import Kind, Outcome
 from portal.runs.models import RunItem
+
+log = logging.getLogger(__name__)
 
 EXIT_SOME_FAILED = 1
 EXIT_SYSTEMIC = 3
@@ -60,11 +64,12 @@ class ConsentCommand(BaseCommand):
             raise CommandError(str(error), returncode=EXIT_SOME_FAILED) from None
         except VaultConfigurationError as error:
             raise CommandError(str(error), returncode=EXIT_SYSTEMIC) from None
-        except DatabaseError as error:
-            raise CommandError(
-                f"The database does not answer ({type(error).__name__}). Check DATABASE_URL and run migrate.",
-                returncode=EXIT_SYSTEMIC,
-            ) from None
+        except Error as error:
+            sentence = trouble(error)
+            if sentence is None:
+                log.exception("a command failed at the database")
+                sentence = f"The database refused what the portal asked ({type(error).__name__}); the log says where."
+            raise CommandError(sentence, returncode=EXIT_SYSTEMIC) from None
         if code:
             sys.exit(code)
 
