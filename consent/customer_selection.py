@@ -26,7 +26,7 @@ from django.db.models.functions import Mod, Now
 
 from consent.models import CustomerConsent, PartnerConsent
 from consent.querysets import CustomerConsentQuerySet
-from consent.selection import one_tenant_id, partners_in, scope_of
+from consent.selection import add_cloud, one_tenant_id, partners_in, scope_of
 from tenants.models import CustomerTenant
 
 WEEK_HOURS = 7 * 24
@@ -38,7 +38,7 @@ def add_customer_selection(parser: ArgumentParser) -> None:
     """Add the arguments that choose consents in customer tenants."""
     parser.add_argument("--partner", action="append", default=[], metavar="TENANT", help="a partner's tenant id")
     parser.add_argument("--tag", action="append", default=[], help="customers of partners with this tag")
-    parser.add_argument("--cloud", choices=["china", "global", "usgov"], help="customers of partners of this cloud")
+    add_cloud(parser, "customers of partners of this cloud")
     parser.add_argument("--customer", action="append", default=[], metavar="TENANT", help="a customer's tenant id")
     parser.add_argument(
         "--state", action="append", default=[], choices=sorted(CustomerConsent.State.values), help="in this state"

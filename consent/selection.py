@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from django.db.models import Exists, OuterRef
 from django.db.models.functions import Mod, Now
 
 from consent.models import PartnerConsent
+from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from tenants.models import PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
@@ -29,11 +30,23 @@ from tenants.querysets import PartnerTenantQuerySet
 _STATES = [PartnerTenant.State.INVITED, PartnerTenant.State.CONNECTED, PartnerTenant.State.ATTENTION]
 
 
+def add_cloud(parser: ArgumentParser, words: str) -> None:
+    """Add ``--cloud``, which says why a cloud cannot be chosen."""
+    parser.add_argument("--cloud", type=_cloud, metavar="{" + ",".join(sorted(MICROSOFT)) + "}", help=words)
+
+
+def _cloud(text: str) -> str:
+    try:
+        return get_cloud(text).key
+    except UnknownCloud as reason:
+        raise ArgumentTypeError(str(reason)) from None
+
+
 def add_partner_selection(parser: ArgumentParser) -> None:
     """Add the arguments that choose partners."""
     parser.add_argument("--partner", action="append", default=[], metavar="TENANT", help="a partner's tenant id")
     parser.add_argument("--tag", action="append", default=[], help="partners with this tag")
-    parser.add_argument("--cloud", choices=sorted(["global", "usgov", "china"]), help="partners of this cloud")
+    add_cloud(parser, "partners of this cloud")
     parser.add_argument(
         "--state", action="append", default=[], choices=[str(one) for one in _STATES], help="partners in this state"
     )
