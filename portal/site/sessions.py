@@ -11,6 +11,7 @@ import hashlib
 from typing import Any
 
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
@@ -51,13 +52,13 @@ class SessionStore(DatabaseStore):
     async def aexists(self, session_key: str) -> bool:
         return bool(await super().aexists(stored_key(session_key)))
 
-    def create_model_instance(self, data: dict[str, Any]) -> Session:
-        session: Session = super().create_model_instance(data)
+    def create_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:
+        session = super().create_model_instance(data)
         session.session_key = stored_key(session.session_key)
         return session
 
-    async def acreate_model_instance(self, data: dict[str, Any]) -> Session:
-        session: Session = await super().acreate_model_instance(data)
+    async def acreate_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:
+        session = await super().acreate_model_instance(data)
         session.session_key = stored_key(session.session_key)
         return session
 

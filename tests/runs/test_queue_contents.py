@@ -14,7 +14,8 @@ from django.apps import apps
 from django.db import connection, models
 from django.test import TestCase
 from django.utils import timezone
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 
 from portal.celery import app
 from portal.runs import tasks
@@ -61,8 +62,8 @@ def test_a_planted_job_calls_nothing_that_is_no_task(tmp_path: Path, path: str) 
 
 def test_celery_takes_json_and_nothing_else(tmp_path: Path) -> None:
     refused: list[Exception] = []
-    with Connection("memory://") as link:
-        place = Queue("portal-hostile")
+    with Connection("memory://") as link:  # type: ignore[no-untyped-call]
+        place = Queue("portal-hostile")  # type: ignore[no-untyped-call]
         consumer = app.amqp.TaskConsumer(
             link.channel(), queues=[place], on_decode_error=lambda message, error: refused.append(error)
         )
