@@ -57,8 +57,8 @@ types: .venv/installed ## Check types (mypy --strict, code and tests)
 	@$(BIN)/mypy .
 
 .PHONY: check
-check: .venv/installed ## Check settings as for production, and that no migration is missing
-	@$(BIN)/python -m tests.deploy_check
+check: .venv/installed ## Check whether the settings of .env and the database are fit for production
+	@$(BIN)/python manage.py check --deploy --database default
 
 .PHONY: lock
 lock: .venv/installed ## Resolve the dependencies anew and pin them with hashes

@@ -13,15 +13,19 @@ def main() -> None:
         demo.set_environment()
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
-    from django.db import OperationalError
+    from django.db import Error
 
-    # One clear line instead of forty of traceback: it names the variable and what to do.
+    from portal.databases import trouble
+
+    # One clear line instead of forty of traceback: it names the variable or the place and what to do.
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"Configuration: {error}")
-    except OperationalError as error:
-        sys.stderr.write(f"The database does not answer, check DATABASE_URL: {error}".splitlines()[0] + "\n")
+    except (Error, OSError) as error:
+        if (sentence := trouble(error)) is None:
+            raise
+        sys.stderr.write(f"{sentence}\n")
         sys.exit(3)
 
 

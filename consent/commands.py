@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import DatabaseError
+from django.db import Error
 
 from consent.custody import TokenUnavailable
 from consent.naming import SeveralRegistrations, UnknownRegistration
@@ -19,6 +20,7 @@ from consent.token_versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
 from portal.commands import PortalCommand
+from portal.databases import trouble
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import NoAnswer, RemoteError
@@ -26,6 +28,8 @@ from portal.runs import tasks
 from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
 from portal.runs.kinds import Kind, Outcome
 from portal.runs.models import RunItem
+
+log = logging.getLogger(__name__)
 
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
@@ -65,11 +69,12 @@ class ConsentCommand(PortalCommand):
             raise CommandError(str(error), returncode=EXIT_USAGE) from None
         except VaultConfigurationError as error:
             raise CommandError(str(error), returncode=EXIT_SYSTEMIC) from None
-        except DatabaseError as error:
-            raise CommandError(
-                f"The database does not answer ({type(error).__name__}). Check DATABASE_URL and run migrate.",
-                returncode=EXIT_SYSTEMIC,
-            ) from None
+        except Error as error:
+            sentence = trouble(error)
+            if sentence is None:
+                log.exception("a command failed at the database")
+                sentence = f"The database refused what the portal asked ({type(error).__name__}); the log says where."
+            raise CommandError(sentence, returncode=EXIT_SYSTEMIC) from None
         finally:
             watch_certificates()
         if code:

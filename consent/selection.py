@@ -25,7 +25,7 @@ from django.db.models.functions import Mod, Now
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.naming import UnknownRegistration, registration_named
 from consent.querysets import PartnerConsentQuerySet
-from portal.microsoft.clouds import CLOUD_CHOICES
+from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from tenants.models import PartnerTag, PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
@@ -51,7 +51,17 @@ def add_partners(parser: ArgumentParser) -> None:
     """Add the arguments that choose partners by what staff know of them."""
     parser.add_argument("--partner", action="append", default=[], metavar="TENANT", help="a partner's tenant id")
     parser.add_argument("--tag", action="append", default=[], help="partners with this tag")
-    parser.add_argument("--cloud", choices=sorted(dict(CLOUD_CHOICES)), help="partners of this cloud")
+    parser.add_argument(
+        "--cloud", type=_cloud, metavar="{" + ",".join(sorted(MICROSOFT)) + "}", help="partners of this cloud"
+    )
+
+
+def _cloud(text: str) -> str:
+    """Return the cloud of an argument. Raises ArgumentTypeError (usage), which says why it cannot be chosen."""
+    try:
+        return get_cloud(text).key
+    except UnknownCloud as reason:
+        raise ArgumentTypeError(str(reason)) from None
 
 
 def hours(text: str) -> float:

@@ -10,5 +10,7 @@ class PortalConfig(AppConfig):
 
     def ready(self) -> None:
         from portal.checks import refuse_error_reporters  # which registers the deploy checks
+        from portal.dumps import forbid_core_files
 
+        forbid_core_files()
         refuse_error_reporters()

@@ -22,6 +22,11 @@ from django.conf import settings
 
 app = Celery("portal", broker=settings.CELERY_BROKER.reveal(), set_as_current=False)
 app.conf.update(
+    # Who can write to the broker must not choose what is built from a message: JSON and nothing else.
+    accept_content=["json"],
+    task_serializer="json",
+    result_serializer="json",
+    event_serializer="json",
     task_ignore_result=True,  # what became of a run stands in its rows
     task_acks_late=True,
     worker_hijack_root_logger=False,  # our log format, with its filters, stays

@@ -19,6 +19,8 @@ class Environment:
 
     def __init__(self, env_file: Path | None = None) -> None:
         self._env = Env()
+        self.files: list[str] = []
+        """The files that were read for ``NAME_FILE``, which hold keys and passwords."""
         if env_file is not None and env_file.is_file():
             self._env.read_env(str(env_file))
 
@@ -34,6 +36,7 @@ class Environment:
     def _read(self, name: str) -> str:
         # Not through django-environ's casts: they take a value that begins with $ for another variable's name.
         if path := self._env.ENVIRON.get(f"{name}_FILE"):
+            self.files.append(path)
             try:
                 return Path(path).read_text(encoding="utf-8")
             except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from portal.environment import Environment
-from portal.microsoft.clouds import MICROSOFT, local_clouds
+from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud, local_clouds
 from portal.microsoft.secret import Secret
 from portal.site.logs import logging_config
 from portal.site.policy import PUBLIC_POLICY
@@ -139,14 +139,20 @@ TOKEN_RENEW_DAYS = env.number("TOKEN_RENEW_DAYS", 30, minimum=2, maximum=59)
 # A directory for the embedded vault, or the https address of an Azure Key Vault.
 VAULT_URL = env.text("VAULT_URL", str(_local / "vault"))
 VAULT_KEY_FILE = env.text("VAULT_KEY_FILE", str(_local / "vault-key"))
-VAULT_IDENTITY = env.text("VAULT_IDENTITY", "managed-identity")
+VAULT_IDENTITY = env.choice("VAULT_IDENTITY", "managed-identity", ("managed-identity", "client-secret", "certificate"))
 VAULT_CLOUD = env.text("VAULT_CLOUD", "global")
+try:
+    get_cloud(VAULT_CLOUD)
+except UnknownCloud as reason:
+    raise ImproperlyConfigured(f"VAULT_CLOUD: {reason}") from None
 VAULT_TENANT_ID = env.text("VAULT_TENANT_ID", "")
 VAULT_CLIENT_ID = env.text("VAULT_CLIENT_ID", "")
 VAULT_CREDENTIAL_FILE = env.text("VAULT_CREDENTIAL_FILE", "")
 # Other identities for what needs more than Get and Set: "client id" or "client id,credential file" (S-40).
 VAULT_RECONCILE_IDENTITY = env.text("VAULT_RECONCILE_IDENTITY", "")
 VAULT_ERASE_IDENTITY = env.text("VAULT_ERASE_IDENTITY", "")
+# Files with keys in them, for `check --deploy`, which looks at who may read them (S-71).
+KEY_FILES = [Path(file) for file in (*env.files, VAULT_KEY_FILE, VAULT_CREDENTIAL_FILE) if file]
 
 # --- Django -------------------------------------------------------------------------------------------------------
 
@@ -239,14 +245,8 @@ if _celery_broker:
     }
     # Both are about results of messages, which nobody reads: what became of a run stands in its rows.
     SILENCED_SYSTEM_CHECKS += ["django_tasks_celery.W001", "django_tasks_celery.W002"]
-# Shared by all processes and kept over a restart: forms that work once are remembered here.
-CACHES = {
-    "default": {
-        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
-        "LOCATION": "portal_cache",
-        "OPTIONS": {"MAX_ENTRIES": 100_000},  # beyond it Django drops entries that are still needed
-    }
-}
+# Django's caches unpickle what they read. Nothing of ours uses one, and what a package puts there is forgotten at once.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 
 LANGUAGE_CODE = "en"
 LOCALE_PATHS = [BASE_DIR / "locale"]
@@ -295,6 +295,7 @@ if env.flag("BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 USE_X_FORWARDED_HOST = False
 X_FRAME_OPTIONS = "DENY"
+SESSION_ENGINE = "portal.site.sessions"
 SESSION_COOKIE_NAME = "__Host-sessionid"  # S-62: the prefix keeps sibling hosts from planting cookies
 SESSION_COOKIE_SECURE = True
 SESSION_COOKIE_HTTPONLY = True

@@ -7,3 +7,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("consent/", include("consent.urls")),
 ]
+
+handler500 = "portal.site.errors.server_error"

@@ -1,4 +1,4 @@
-"""What ``make check`` runs: Django's and our own deploy checks under settings as in production, and the migrations."""
+"""For a test: the deploy checks under the settings as they are shipped, and that no migration is missing."""
 
 from __future__ import annotations
 

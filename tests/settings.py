@@ -4,8 +4,11 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+
+from portal import dumps
 
 _scratch = Path(tempfile.mkdtemp(prefix="cpv-portal-tests-"))
 atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
@@ -34,6 +37,10 @@ for _name in (
     "OUTGOING_PROXY",
 ):
     os.environ[_name] = ""
+
+if "pytest" in sys.modules:
+    # Not in the tests' own process, which could never allow them again: what it starts shall show that it forbids them.
+    dumps.forbid_core_files = lambda: None
 
 from portal.settings import *  # noqa: E402, F403
 from portal.settings import DATABASES, MIDDLEWARE, STORAGES  # noqa: E402

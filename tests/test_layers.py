@@ -21,7 +21,14 @@ ALLOWED = {
         "portal.microsoft",
         "portal.fields",
     },
-    "portal.site": {"portal.site", "portal.audit", "portal.microsoft", "portal.addresses"},
+    "portal.site": {
+        "portal.site",
+        "portal.audit",
+        "portal.microsoft",
+        "portal.addresses",
+        "portal.databases",
+        "portal.models",
+    },
     "portal.runs": {
         "portal.runs",
         "portal.commands",
@@ -29,6 +36,7 @@ ALLOWED = {
         "portal.audit",
         "portal.site",
         "portal.microsoft",
+        "portal.databases",
         "portal.fields",
     },
     "portal": {"portal"},

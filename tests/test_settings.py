@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import runpy
 import secrets
 import socket
@@ -22,7 +23,9 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.models import PartnerConsent
+from portal.checks import is_weak
 from portal.microsoft.clouds import local_clouds
+from tests import builders
 from tests.portal import Portal
 from tests.test_layers import ROOT
 
@@ -97,6 +100,15 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "a database with a wrong port": ({"DATABASE_URL": "postgres://portal@db.example:x/portal"}, "DATABASE_URL"),
     "a file that is not there": ({"SECRET_KEY_FILE": "/nonexistent/key"}, "SECRET_KEY_FILE names /nonexistent/key"),
     "a file that is a folder": ({"SECRET_KEY_FILE": "/"}, "SECRET_KEY_FILE"),
+    "a cloud that is closed": ({"VAULT_CLOUD": "germany"}, "VAULT_CLOUD: Microsoft Cloud Germany was closed on 29 Oct"),
+    "a cloud that is none": (
+        {"VAULT_CLOUD": "mars"},
+        "VAULT_CLOUD: Unknown cloud; choose one of global, usgov",
+    ),
+    "an identity that is none": ({"VAULT_IDENTITY": "default"}, "VAULT_IDENTITY must be one of managed-identity, "),
+    "a protocol that is none": ({"EMAIL_TLS": "ssl"}, "EMAIL_TLS must be one of"),
+    "a format that is none": ({"LOG_FORMAT": "xml"}, "LOG_FORMAT must be one of"),
+    "a level that is none": ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL must be one of"),
 }
 
 
@@ -204,6 +216,106 @@ def test_a_command_says_one_line_about_a_database_that_was_never_made(tmp_path: 
     assert_one_line(ended, "run migrate", 3)
 
 
+def test_a_command_refuses_a_closed_cloud_with_the_reason() -> None:
+    for command in ("check_tokens", "plan_consents", "verify_consents"):
+        ended = manage(command, "--cloud", "germany")
+        assert ended.returncode == 2
+        assert "closed on 29 October 2021; its partners moved to Global." in ended.stderr
+        ended = manage(command, "--cloud", "mars")
+        assert ended.returncode == 2
+        assert "choose one of global, usgov, china." in ended.stderr
+
+
+def make_check(**changes: str) -> subprocess.CompletedProcess[str]:
+    """Run what ``make check`` runs, with an operator's settings."""
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    (line,) = recipe[1].splitlines()
+    program, *arguments = line.removeprefix("\t@$(BIN)/python ").split()
+    assert program == "manage.py"
+    return manage(*arguments, **changes)
+
+
+@pytest.mark.req("S-71")
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"DEBUG": "true"}, "portal.E005"),
+        ({"SECRET_KEY": "short"}, "portal.E006"),
+        ({"INTEGRITY_KEY": "a" * 40}, "portal.E003"),
+        ({"ALLOWED_HOSTS": ".example.com"}, "portal.E007"),
+        ({"TEST_ENDPOINTS": "9443", "TEST_CA_FILE": "/nowhere/ca.pem"}, "portal.E001"),
+        ({"SECURE_HSTS_SECONDS": "0"}, "portal.E008"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_make_check_fails_for_the_operators_own_settings(changes: dict[str, str], told: str, tmp_path: Path) -> None:
+    ended = make_check(DATABASE_URL=f"sqlite:///{tmp_path}/db.sqlite3", **changes)
+    assert ended.returncode == 1
+    errors = ended.stderr.partition("WARNINGS:")[0]
+    assert told in errors
+    assert "HINT: " in errors
+    assert "docs/operations.md#deploy-checks" in errors
+
+
+@pytest.mark.req("S-71")
+def test_make_check_needs_the_settings_to_be_there() -> None:
+    assert_one_line(make_check(SECRET_KEY=""), "Set SECRET_KEY")
+
+
+@pytest.mark.req("S-71")
+def test_make_check_says_run_migrate_and_is_content_afterwards(tmp_path: Path) -> None:
+    own = {"DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3", "VAULT_URL": "https://vendor.vault.azure.net"}
+    ended = make_check(**own)
+    assert ended.returncode == 1
+    assert "portal.E009" in ended.stderr
+    assert "run migrate: manage.py migrate" in ended.stderr
+    assert "DATABASE_URL" not in ended.stderr
+    assert manage("migrate", **own).returncode == 0
+    ended = make_check(**own)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "no issues" in ended.stdout
+
+
+@pytest.mark.req("S-71")
+@pytest.mark.django_db
+@pytest.mark.parametrize(("partners", "told"), [(1, "1 partner is in"), (2, "2 partners are in")])
+def test_mails_on_a_console_are_refused_while_partners_wait_for_them(
+    settings: Settings, partners: int, told: str
+) -> None:
+    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"}}
+
+    def found() -> list[checks.CheckMessage]:
+        all_ = checks.run_checks(include_deployment_checks=True, databases=["default"])
+        return [one for one in all_ if one.id == "consent.E001"]
+
+    assert found() == []
+    for _ in range(partners):
+        builders.partner()
+    (error,) = found()
+    assert told in error.msg
+    assert "docs/operations.md#deploy-checks" in str(error.hint)
+    assert isinstance(error, checks.Error)
+    settings.MAILERS = {}
+    assert found() == []
+
+
+@pytest.mark.parametrize("size", [32, 48, 64])
+def test_a_random_key_is_never_called_weak(size: int) -> None:
+    for _ in range(300):
+        assert not is_weak(secrets.token_hex(size // 2), 32)
+        assert not is_weak(secrets.token_urlsafe(size), 32)
+
+
+def test_each_deploy_check_has_its_line_in_the_docs() -> None:
+    page = (ROOT / "docs/operations.md").read_text().partition("## Deploy checks")[2].partition("\n## ")[0]
+    source = "".join((ROOT / name).read_text() for name in ("portal/checks.py", "consent/deployment.py"))
+    ids = {f"portal.E{int(number):03}" for number in re.findall(r"_error\(\s*(\d+),", source)}
+    ids |= set(re.findall(r'id="([a-z]+\.[EW]\d{3})"', source))
+    assert len(ids) == 14
+    assert sorted(re.findall(r"^\| `([a-z]+\.[EW]\d{3})` \|", page, re.MULTILINE)) == sorted(ids)
+
+
 @pytest.mark.req("S-71")
 def test_the_shipped_production_settings_pass_their_own_deploy_check() -> None:
     ended = subprocess.run(
@@ -299,10 +411,22 @@ FLIPPED: dict[str, tuple[dict[str, Any], str]] = {
         "portal.E004",
     ),
     "embedded vault": ({"VAULT_URL": "/var/lib/portal/vault"}, "portal.W001"),
-    "DEBUG": ({"DEBUG": True}, "security.W018"),
-    "weak secret key": ({"SECRET_KEY": "short"}, "security.W009"),
-    "default secret key": ({"SECRET_KEY": "django-insecure-" + "a1b2c3d4" * 8}, "security.W009"),
-    "weak older secret key": ({"SECRET_KEY_FALLBACKS": ["short"]}, "security.W025"),
+    "one letter as audit key": ({"INTEGRITY_KEY": "a" * 40}, "portal.E003"),
+    "one word again and again as audit key": ({"INTEGRITY_KEY": "password1" * 6}, "portal.E003"),
+    "DEBUG": ({"DEBUG": True}, "portal.E005"),
+    "short secret key": ({"SECRET_KEY": "short"}, "portal.E006"),
+    "default secret key": ({"SECRET_KEY": "django-insecure-" + secrets.token_urlsafe(48)}, "portal.E006"),
+    "one word again and again as secret key": ({"SECRET_KEY": "a1b2c3d4" * 8}, "portal.E006"),
+    "weak older secret key": ({"SECRET_KEY_FALLBACKS": ["short"]}, "portal.E006"),
+    "every host below a domain": ({"ALLOWED_HOSTS": ["portal.example.com", ".example.com"]}, "portal.E007"),
+    "every host": ({"ALLOWED_HOSTS": ["*"]}, "portal.E007"),
+    "a pattern of hosts": ({"ALLOWED_HOSTS": ["*.example.com"]}, "portal.E007"),
+    "no HSTS at all": ({"SECURE_HSTS_SECONDS": 0}, "portal.E008"),
+    "no content security policy": ({"SECURE_CSP": {}}, "portal.E010"),
+    "a session cookie of any host": ({"SESSION_COOKIE_NAME": "sessionid"}, "portal.E010"),
+    "a session cookie of other sites": ({"SESSION_COOKIE_SAMESITE": "None"}, "portal.E010"),
+    "a CSRF cookie for scripts": ({"CSRF_COOKIE_HTTPONLY": False}, "portal.E010"),
+    "a key file for all": ({"KEY_FILES": [Path(__file__)]}, "portal.E011"),
     "no hosts": ({"ALLOWED_HOSTS": []}, "security.W020"),
     "no HSTS": ({"SECURE_HSTS_SECONDS": 0}, "security.W004"),
     "HSTS without subdomains": ({"SECURE_HSTS_INCLUDE_SUBDOMAINS": False}, "security.W005"),

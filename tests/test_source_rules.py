@@ -144,6 +144,37 @@ def logs_a_secret_by_name(tree: ast.AST) -> bool:
     )
 
 
+# Stores that unpickle what lies in them, and modules that turn bytes into objects of any class.
+_UNPICKLES = re.compile(
+    r"core\.cache\.backends\.(?!dummy)|sessions\.backends\.(?:cache|cached_db|file|db$)|"
+    r"[Pp]ickle|x-python-serialize"
+)
+_OBJECT_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "jsonpickle", "joblib", "shelve", "marshal", "yaml"}
+
+
+def unpickles(tree: ast.AST) -> bool:
+    """See each module, cache, session store and serialiser that loads objects, and each use of Django's caches."""
+    lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {word for line in lines for word in re.findall(r"[\w.]+", line)}
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
+    return (
+        bool(modules & _OBJECT_MODULES)
+        or any("django.core.cache" in line for line in lines)
+        or any(_UNPICKLES.search(text) for text in lines + texts)
+    )
+
+
 DATACLASS = "@dataclass\nclass A:\n    "
 # rule: how it is found, modules that may, what it must see
 RULES: dict[str, tuple[Callable[[ast.AST], bool], set[str], list[str]]] = {
@@ -196,6 +227,23 @@ RULES: dict[str, tuple[Callable[[ast.AST], bool], set[str], list[str]]] = {
         keeps_plain_secrets,
         set(),
         [DATACLASS + "refresh_token: str", DATACLASS + "nonce: str | None = None", DATACLASS + "secret: bytes"],
+    ),
+    "nothing is unpickled": (
+        unpickles,
+        set(),
+        [
+            "import pickle",
+            "from shelve import open",
+            "import yaml",
+            "from django.core.cache import cache",
+            "CACHES = {'default': {'BACKEND': 'django.core.cache.backends.db.DatabaseCache'}}",
+            "CACHES = {'default': {'BACKEND': 'django.core.cache.backends.redis.RedisCache'}}",
+            "SESSION_ENGINE = 'django.contrib.sessions.backends.cached_db'",
+            "SESSION_ENGINE = 'django.contrib.sessions.backends.db'",
+            "SESSION_SERIALIZER = 'django.contrib.sessions.serializers.PickleSerializer'",
+            "app.conf.update(accept_content=['json', 'pickle'])",
+            "app.conf.update(task_serializer='pickle')",
+        ],
     ),
     "no secret is handed to a logger": (logs_a_secret_by_name, set(), ["log.info('%s', refresh_token)"]),
 }

@@ -130,6 +130,8 @@ CHINA = NationalCloud(
 MICROSOFT: Mapping[str, NationalCloud] = {cloud.key: cloud for cloud in (GLOBAL, US_GOVERNMENT, CHINA)}
 CLOUD_CHOICES = [(cloud.key, cloud.name) for cloud in MICROSOFT.values()]
 
+GERMANY_IS_CLOSED = "Microsoft Cloud Germany was closed on 29 October 2021; its partners moved to Global."
+
 
 def get_cloud(key: str, clouds: Mapping[str, NationalCloud] = MICROSOFT) -> NationalCloud:
     """Return the cloud of this key.
@@ -138,11 +140,11 @@ def get_cloud(key: str, clouds: Mapping[str, NationalCloud] = MICROSOFT) -> Nati
         UnknownCloud: the key is unknown, or it is Germany, which Microsoft closed on 29 October 2021.
     """
     if key == "germany":
-        raise UnknownCloud("Microsoft Cloud Germany was closed on 29 October 2021; its partners moved to Global")
+        raise UnknownCloud(GERMANY_IS_CLOSED)
     try:
         return clouds[key]
     except KeyError:
-        raise UnknownCloud(f"Unknown cloud; choose one of {', '.join(clouds)}") from None
+        raise UnknownCloud(f"Unknown cloud; choose one of {', '.join(clouds)}.") from None
 
 
 def local_clouds(port: int, browser_port: int = 0) -> Mapping[str, NationalCloud]:

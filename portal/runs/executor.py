@@ -22,6 +22,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from portal.databases import trouble
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
@@ -376,7 +377,7 @@ class Executor:
         except (OperationalError, InterfaceError) as error:
             # a lost connection is nobody's fault, and its retry costs nothing; a unit is safe to work again.
             log.warning("the database was away from a unit of %s", self.kind.name, extra={"key": held.item.key})
-            words = f"The database was away ({type(error).__name__})."
+            words = trouble(error) or f"The database was away ({type(error).__name__})."
             return held, Outcome(failure_class=UNEXPECTED, message=words, owner="us", retry_after=0.0, throttled=True)
         except Exception as error:
             # one bad record must not stop the run. The text of a foreign exception may hold anything.
@@ -580,7 +581,7 @@ class Executor:
         while True:
             try:
                 return step()
-            except (OperationalError, InterfaceError):
+            except (OperationalError, InterfaceError) as error:
                 if connection.in_atomic_block:
                     raise
                 connection.close()
@@ -590,7 +591,7 @@ class Executor:
                 elif now >= until:
                     raise
                 self._unsure = True
-                log.warning("the database is away; trying again")
+                log.warning("trying again: %s", trouble(error))
                 time.sleep(1.0)
 
     def _report(self) -> None:

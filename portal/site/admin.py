@@ -13,17 +13,19 @@ from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
 from django.contrib.admin.utils import model_format_dict
 from django.contrib.admin.views.main import ChangeList
 from django.core import signing
-from django.core.cache import cache
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
 from django.db.models import Model, QuerySet
+from django.forms import TypedChoiceField
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from portal.addresses import client_address
 from portal.audit.trail import Actor, record
+from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import InvalidIdentifier, canonical_guid
+from portal.models import SpentForm
 from portal.site.export import csv_response
 
 if TYPE_CHECKING:
@@ -56,6 +58,18 @@ _DATE_LOOKUPS = ("gte", "gt", "lte", "lt", "year", "month", "day")
 def actor_of(request: HttpRequest) -> Actor:
     """Return the signed-in person for the audit trail."""
     return Actor.staff(request.user.get_username(), client_address(request))
+
+
+class CloudChoice(TypedChoiceField):
+    """The choice of a national cloud: says why one cannot be chosen, and not only that."""
+
+    def validate(self, value: Any) -> None:
+        if value:
+            try:
+                get_cloud(value)
+            except UnknownCloud as reason:
+                raise ValidationError(str(reason), code="unknown_cloud") from None
+        super().validate(value)
 
 
 class PortalChangeList(ChangeList):
@@ -204,6 +218,15 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
                 options = field.related_model._meta
         return field
 
+    # --- forms ---
+
+    def formfield_for_choice_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.choices == CLOUD_CHOICES:
+            kwargs |= {"choices_form_class": CloudChoice, "help_text": GERMANY_IS_CLOSED}
+        return super().formfield_for_choice_field(db_field, request, **kwargs)
+
+    # --- search ---
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[M], search_term: str
     ) -> tuple[QuerySet[M], bool]:
@@ -330,7 +353,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             return False
         if (named, person) != (action, request.user.pk):
             return False
-        return cache.add(f"portal-once-{number}", True, timeout=_FORM_LIFETIME)
+        return SpentForm.objects.spend(number, seconds=_FORM_LIFETIME)
 
     def _list_address(self) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")

@@ -43,7 +43,6 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
 # What a LogRecord has anyway; everything else came through ``extra=``.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _MARK = "_cleaned"
-_REFUSALS = "django.security."  # what a client sent and Django refused: where in Django it did so is no news
 _HIDDEN = _STANDARD | {_MARK, "request", "server_time"}
 _SECRET_NAME = re.compile(rf"(?i)^(?:{_PARAMETERS}|.*(?:password|secret|token|authorization|cookie))$")
 
@@ -90,8 +89,8 @@ def cleaned(record: logging.LogRecord) -> logging.LogRecord:
     except (TypeError, ValueError, KeyError):
         message = f"{record.msg!s} (its arguments do not fit)"
     record.msg, record.args = _clean(message), None
-    if record.name.startswith(_REFUSALS):
-        record.exc_info = record.exc_text = None
+    if _is_refusal(record):
+        record.exc_info = record.exc_text = record.stack_info = None
     if record.exc_info and record.exc_info[0] is not None:
         record.exc_text = "".join(traceback.format_exception(*record.exc_info))
     record.exc_info = None
@@ -103,6 +102,13 @@ def cleaned(record: logging.LogRecord) -> logging.LogRecord:
         setattr(record, name, _extra(name, value))
     setattr(record, _MARK, True)
     return record
+
+
+def _is_refusal(record: logging.LogRecord) -> bool:
+    """Whether Django logs a request that it answered with anything but 500: who asks could fill a disk with traces."""
+    if record.name.startswith("django.security."):
+        return True
+    return record.name == "django.request" and getattr(record, "status_code", 500) != 500
 
 
 def _extra(name: str, value: Any) -> str | int | float | bool | None:

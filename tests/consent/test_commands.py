@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command, get_commands, load_command_class
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError
 from django.utils import timezone
 
 from consent import clients
@@ -145,9 +145,10 @@ def test_a_disabled_partner_is_called_disabled_and_nothing_is_sent(
     ("error", "code", "words"),
     [
         (VaultConfigurationError("VAULT_URL names nothing; fix it"), 3, "VAULT_URL"),
-        (DatabaseError("secret dsn"), 3, "DATABASE_URL"),
+        (OperationalError("secret dsn"), 3, "DATABASE_URL"),
+        (DatabaseError("secret dsn"), 3, "The database refused what the portal asked (DatabaseError); the log says"),
     ],
-    ids=["vault", "database"],
+    ids=["vault", "database", "statement"],
 )
 def test_a_fault_of_the_deployment_ends_with_3_and_one_line(
     connected: Portal, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words: str

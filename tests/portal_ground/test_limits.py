@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import time_machine
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.db import OperationalError, connection, connections
 from django.test.utils import CaptureQueriesContext
 from pytest_django.fixtures import Settings
@@ -28,7 +27,6 @@ from consent.models import ConsentFlow
 from portal import limits
 from portal.limits import EXPORT, LOGIN, Rule, limiter
 from portal.models import RequestCount
-from tests import builders
 from tests.portal import Browser, Portal
 from tests.test_layers import ROOT
 from tests.test_settings import variables
@@ -473,12 +471,12 @@ CHILD = """
 import sys, time_machine, django
 from datetime import UTC, datetime
 django.setup()
-from django.core.cache import cache
 from django.test import Client
+from portal.models import SpentForm
 with time_machine.travel(datetime.fromtimestamp(float(sys.argv[1]), UTC), tick=False):
     who = Client(headers={"host": "portal.localhost"})
     answers = [who.get(sys.argv[2], secure=True, REMOTE_ADDR=sys.argv[3]).status_code for _ in range(int(sys.argv[4]))]
-    print(answers.count(404), answers.count(429), cache.add("portal-once-test", True))
+    print(answers.count(404), answers.count(429), SpentForm.objects.spend("test", seconds=600))
 """
 
 
@@ -512,7 +510,6 @@ def process(settings: Settings, path: str, times: int) -> subprocess.Popen[str]:
 @pytest.mark.django_db(transaction=True)
 def test_processes_count_together_and_a_restart_forgets_nothing(settings: Settings) -> None:
     path = unknown_link()
-    cache.delete("portal-once-test")
     with ExitStack() as ends:
         both = [ends.enter_context(process(settings, path, LANDING.per_link)) for _ in range(2)]
         told = [one.communicate(timeout=60)[0].split() for one in both]
@@ -521,7 +518,6 @@ def test_processes_count_together_and_a_restart_forgets_nothing(settings: Settin
     assert sorted(first for _, _, first in told) == ["False", "True"], "a form that works once works once for all"
     with process(settings, path, 2) as restarted:
         assert restarted.communicate(timeout=60)[0].split() == ["0", "2", "False"]
-    cache.delete("portal-once-test")
 
 
 @pytest.mark.req("R-34")
@@ -541,12 +537,3 @@ def test_requests_at_the_same_moment_get_exactly_the_allowance() -> None:
     processes = [limits.Limiter(), limits.Limiter()]
     with ThreadPoolExecutor(40) as pool:
         assert list(pool.map(work, range(40))).count(True) == 20
-
-
-def test_the_cache_lies_in_the_database() -> None:
-    assert cache.add("portal-once-1", True)
-    assert not cache.add("portal-once-1", True)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT COUNT(*) FROM portal_cache")
-        assert cursor.fetchone() == (1,)
-    assert builders.partner().pk, "and the connection is still usable"

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.template.loader import get_template
 from django.test import Client
 
-PAGES = ["400", "403", "403_csrf", "404", "500"]
+PAGES = ["400", "403", "403_csrf", "404", "500", "503"]
 
 
 class Inline(HTMLParser):

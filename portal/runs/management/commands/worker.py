@@ -8,6 +8,7 @@ from django.core.management import call_command
 from django.db import Error, close_old_connections, connection
 
 from portal.commands import PortalCommand
+from portal.databases import trouble
 from portal.runs import schedule, tasks
 from portal.runs.pool import tune_for_batches
 
@@ -49,6 +50,6 @@ class Command(PortalCommand):
             try:
                 schedule.tick()
             except Error as error:
-                self.stderr.write(f"The schedule waits for the database ({type(error).__name__}).")
+                self.stderr.write(f"The schedule waits. {trouble(error) or type(error).__name__}")
                 connection.close()
             time.sleep(TICK_SECONDS)
