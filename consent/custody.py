@@ -115,10 +115,32 @@ class Custody:
         if problem:
             raise TokenUnavailable(problem)
 
-    def read(self, consent: PartnerConsent) -> Secret:
-        """Read the pointer's version and make sure that it is this record's token (S-51)."""
+    def look_up(self, consent: PartnerConsent) -> tuple[PartnerConsent, Secret]:
+        """Read the token in use, and the row again, once, where another process renewed it since the row was read.
+
+        A renewal switches the older version off, so a reader with an older row meets a disabled one. That alone costs
+        a query.
+
+        Returns:
+            The row that the token belongs to, and the token.
+
+        Raises:
+            TokenUnavailable: the row that was read again allows no use of its token.
+            IdentityMismatch: it is not the token that this record stored; whoever calls stops the partner.
+            RemoteError: as :meth:`consent.vault.base.Vault.read`; SecretDisabled when the row names that version still.
+        """
         try:
-            return self.versions.look_up(consent).value
+            return consent, self.versions.look_up(consent).value
+        except SecretDisabled:
+            newer = self.usable(consent.pk)
+            if newer.secret_version == consent.secret_version:
+                raise
+        return newer, self.versions.look_up(newer).value
+
+    def read(self, consent: PartnerConsent) -> tuple[PartnerConsent, Secret]:
+        """As :meth:`look_up`, and stop the partner when the token is not this record's (S-51)."""
+        try:
+            return self.look_up(consent)
         except IdentityMismatch as mismatch:
             self.stop(consent, mismatch.why, CorrelationId(""))
             raise

@@ -19,7 +19,7 @@ from consent.entra import SERVICE, EntraClient, TokenResponse
 from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.token_versions import IdentityMismatch
-from consent.vault.base import SecretDisabled, Vault
+from consent.vault.base import Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.errors import AuthenticationFailed, RemoteError, UnexpectedResponse
@@ -217,13 +217,7 @@ class TokenService:
     def _redeem_stored(
         self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
     ) -> TokenResponse:
-        try:
-            refresh_token = self._custody.read(consent)
-        except SecretDisabled:
-            newer = self._usable(consent.pk)
-            if newer.generation == consent.generation:
-                raise
-            consent, refresh_token = newer, self._custody.read(newer)  # renewed elsewhere since the row was read
+        consent, refresh_token = self._custody.read(consent)
         try:
             answer = self.exchange(consent, audience, tenant, refresh_token, correlation_id)
         except IdentityMismatch as mismatch:
