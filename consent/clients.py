@@ -110,7 +110,8 @@ def _open_vault(identity: str) -> AzureKeyVault | LocalVault:
     from consent.vault.azure import open_azure_vault, vault_credential
 
     client_id, _, credential_file = (part.strip() for part in identity.partition(","))
-    credential = vault_credential(
+    credential = partial(
+        vault_credential,
         settings.VAULT_IDENTITY,
         authority=cloud(settings.VAULT_CLOUD).authority,
         tenant_id=settings.VAULT_TENANT_ID,

@@ -19,6 +19,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent import alarms, health
+from consent.entra import REDEMPTION, SERVICE
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.token_versions import (
     NEWEST_IS_NONE,
@@ -540,5 +541,5 @@ def is_cut_off(consent: PartnerConsent, error: RemoteError) -> bool:
 def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
     """Tell whether the stored token is as good as before: refused or never sent, and no older renewal is open."""
     refused = error.status is not None and 400 <= error.status < 500
-    never_sent = error.service != "entra" or isinstance(error, NotSent)
+    never_sent = (error.service, error.operation) != (SERVICE, REDEMPTION) or isinstance(error, NotSent)
     return consent.renewal_started_at is None and (refused or never_sent)
