@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from consent import clients
 from consent.custody import TokenUnavailable
 from consent.selection import add_partner_selection, scope_of
 from consent.token_versions import IdentityMismatch
@@ -98,6 +99,7 @@ class BulkCommand(ConsentCommand):
         self, scope: Mapping[str, Any], options: Mapping[str, Any], kind_options: Mapping[str, Any] | None = None
     ) -> int:
         """Start or continue the run of this scope and work it, here or in the background; return the exit code."""
+        clients.vault()  # before the run exists: another vault than the database's stops the command
         if options["dry_run"]:
             return dry_run(self.kind, scope, self.stdout, as_json=options["json"])
         run = begin(self.kind, scope=scope, options=options, kind_options=kind_options or {}, actor=self.actor)

@@ -1,14 +1,25 @@
-"""Deploy check of what the database says; runs with ``check --deploy --database default`` only."""
+"""What must be true of a deployment and only database and vault can say.
+
+The check of credentials runs with ``check --deploy --database default`` only; the vault is looked at by every web
+process and worker before it takes work.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
+from django.db import DatabaseError
 
+from consent import clients
 from consent.credential_models import ApplicationCredential
+from consent.vault.base import VaultConfigurationError
+from portal import starting
+
+log = logging.getLogger(__name__)
 
 
 @checks.register(checks.Tags.database, deploy=True)
@@ -27,3 +38,20 @@ def credentials(
         )
         for credential in found.select_related("registration")
     ]
+
+
+def own_vault() -> None:
+    """Refuse the start with another vault than this database's; what does not answer now is met again by the work.
+
+    Raises:
+        StartRefused: the vault is missing, wrongly set up, or another.
+    """
+    try:
+        clients.vault()
+    except VaultConfigurationError as error:
+        raise starting.StartRefused(str(error)) from None
+    except DatabaseError as error:
+        log.warning("not seen whether the vault is this database's (%s)", type(error).__name__)
+
+
+starting.CHECKS.append(own_vault)

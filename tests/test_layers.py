@@ -29,6 +29,7 @@ ALLOWED = {
         "portal.site",
         "portal.microsoft",
         "portal.fields",
+        "portal.starting",
     },
     "portal": {"portal"},
     "tenants": {"tenants", "portal"},

@@ -33,11 +33,20 @@ class Command(ConsentCommand):
             metavar="PERCENT",
             help="stop before the first change when more than this share differs (default 20; ten are always allowed)",
         )
+        parser.add_argument(
+            "--new-vault",
+            action="store_true",
+            help="the former vault is lost for good: first take the one that VAULT_URL names for this database's own",
+        )
         parser.add_argument("--json", action="store_true", help="one JSON line per difference, and one at the end")
 
     def work(self, options: dict[str, Any]) -> int:
         if not 0 <= options["max_share"] <= 100:
             raise CommandError("--max-share is a percentage: 0 to 100.", returncode=2)
+        if options["new_vault"]:
+            if options["dry_run"]:
+                raise CommandError("--new-vault changes something, so it does not go with --dry-run.", returncode=2)
+            clients.take_new_vault(self.actor)
         reconciler = Reconciler(
             vault=clients.vault(),
             inventory=clients.inventory(),
