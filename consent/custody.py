@@ -503,6 +503,54 @@ class Custody:
             return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
         return consent
 
+    def take_up_older(
+        self,
+        consent: PartnerConsent,
+        older: StoredSecret,
+        token: Secret,
+        owner: str,
+        *,
+        actor: Actor,
+        correlation_id: CorrelationId,
+    ) -> None:
+        """Keep what an older token was redeemed for, in the order of a renewal; the lost version is passed over.
+
+        Raises:
+            TokenUnavailable: the partner was disabled or renewed meanwhile; nothing was changed.
+            RemoteError: the vault did not take it; the older version stays as it was.
+        """
+        generation = consent.generation + 1
+        name, version = self.versions.write(consent, token, generation)
+        with transaction.atomic():
+            taken = self._point_to(
+                consent,
+                owner,
+                generation=generation,
+                secret_name=name,
+                secret_version=version,
+                fingerprint=token_fingerprint(token),
+                stored_at=Now(),
+                replaced_version=older.version,
+                renewal_started_at=None,
+                next_try_at=timezone.now(),  # the check then says how the partner is
+            )
+            taken = taken and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
+            if taken:
+                health.refresh([consent.pk])
+                record(
+                    "token.older_taken_up",
+                    actor=actor,
+                    subject={"partner": consent.partner_id, "consent": consent.pk},
+                    details={"older": generation_of(older), "lost": consent.generation, "generation": generation},
+                    correlation_id=correlation_id,
+                )
+            else:
+                transaction.set_rollback(True)
+        if not taken:
+            self.versions.switch_off(name, version)
+            raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was changed.")
+        self._switch_off_replaced(consent, older.version)
+
     def _switch_off_replaced(self, consent: PartnerConsent, version: SecretVersion) -> None:
         """Switch off the version that the pointer left; until that is done the row remembers it (S-42)."""
         if self.versions.switch_off(SecretName(consent.secret_name), version):
