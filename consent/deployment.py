@@ -12,6 +12,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 
 from consent import clients
@@ -48,7 +49,7 @@ def own_vault() -> None:
     """
     try:
         clients.vault()
-    except VaultConfigurationError as error:
+    except (VaultConfigurationError, ImproperlyConfigured) as error:
         raise starting.StartRefused(str(error)) from None
     except DatabaseError as error:
         log.warning("not seen whether the vault is this database's (%s)", type(error).__name__)

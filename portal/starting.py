@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 
@@ -16,3 +17,16 @@ def check() -> None:
     """Look once. Raises StartRefused."""
     for each in CHECKS:
         each()
+
+
+def check_or_exit(who: str) -> None:
+    """Look once; end this process with one sentence and code 3, which gunicorn takes for a start not worth repeating.
+
+    Args:
+        who: starts the sentence, for example ``The portal``.
+    """
+    try:
+        check()
+    except StartRefused as refused:
+        sys.stderr.write(f"{who} does not start: {refused}.\n")
+        sys.exit(3)

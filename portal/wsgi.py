@@ -1,7 +1,6 @@
 """WSGI entry point of the web process."""
 
 import os
-import sys
 
 from django.core.wsgi import get_wsgi_application
 
@@ -9,8 +8,4 @@ from portal import starting
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 application = get_wsgi_application()
-try:
-    starting.check()
-except starting.StartRefused as refused:
-    sys.stderr.write(f"The portal does not start: {refused}.\n")
-    sys.exit(3)  # which gunicorn takes for a start that is not worth repeating
+starting.check_or_exit("The portal")

@@ -292,7 +292,7 @@ class _Identity:
         self._refused = token
 
 
-class _Authorization(BearerTokenCredentialPolicy):
+class _Authorization(BearerTokenCredentialPolicy[Any, Any]):
     """Adds the token to each request. A request whose token the vault refused goes once more, with a new one."""
 
     def __init__(self, identity: _Identity, scope: str) -> None:

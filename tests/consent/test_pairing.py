@@ -245,8 +245,16 @@ def test_a_worker_does_not_start(portal: Portal, settings: Settings, tmp_path: P
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_web_process_ends_with_one_sentence_and_the_code_that_gunicorn_does_not_repeat(
-    settings: Settings, tmp_path: Path
+@pytest.mark.parametrize(
+    ("command", "who"),
+    [
+        (["-c", "import portal.wsgi"], "The portal"),
+        (["-m", "celery", "-A", "portal.celery", "worker", "--pool", "threads", "--concurrency", "1"], "The worker"),
+    ],
+    ids=["web", "Celery"],
+)
+def test_a_process_ends_with_one_sentence_and_the_code_that_gunicorn_does_not_repeat(
+    settings: Settings, tmp_path: Path, command: list[str], who: str
 ) -> None:
     use_local_vault(settings, tmp_path)
     VaultPairing.objects.create(pk=1, vault_id="1" * 32)
@@ -254,11 +262,12 @@ def test_a_web_process_ends_with_one_sentence_and_the_code_that_gunicorn_does_no
         ID_NAME, Secret("0" * 32), tags={}, expires_at=None
     )
     ended = subprocess.run(
-        [sys.executable, "-c", "import portal.wsgi"],
+        [sys.executable, *command],
         env=os.environ
         | {
             "DJANGO_SETTINGS_MODULE": "portal.settings",
             "DATABASE_URL": _url(),
+            "CELERY_BROKER_URL": "memory://",
             "VAULT_URL": settings.VAULT_URL,
             "VAULT_KEY_FILE": settings.VAULT_KEY_FILE,
         },
@@ -269,7 +278,7 @@ def test_a_web_process_ends_with_one_sentence_and_the_code_that_gunicorn_does_no
     )
     assert ended.returncode == 3
     assert "Traceback" not in ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith("The portal does not start: VAULT_URL leads to ")
+    assert ended.stderr.splitlines()[-1].startswith(f"{who} does not start: VAULT_URL leads to ")
 
 
 def _url() -> str:
