@@ -7,7 +7,7 @@ class ConsentConfig(AppConfig):
     navigation_order = 20
 
     def ready(self) -> None:
-        from consent import deployment, panels  # noqa: F401  # deployment registers its check
+        from consent import deployment, panels  # noqa: F401  # deployment registers its checks
         from portal.site.dashboard import register_panel
 
         for panel in (

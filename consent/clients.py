@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ import requests
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from consent import alarms
+from consent import alarms, pairing
 from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
 from consent.credential_models import ApplicationCredential
@@ -31,9 +32,10 @@ from consent.proof import PATIENT, ConsentTools
 from consent.tokens import Audience, TokenService
 from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
 from consent.vault.pace import Pace
+from portal.audit.trail import Actor
 from portal.microsoft.api import RetryPolicy
 from portal.microsoft.clouds import NationalCloud, get_cloud
-from portal.microsoft.errors import Unreachable
+from portal.microsoft.errors import RemoteError, Unreachable
 from portal.microsoft.http import GuardedSession, turn_of
 from portal.microsoft.identifiers import CorrelationId, parse_tenant_id
 from portal.microsoft.secret import Secret
@@ -44,6 +46,8 @@ from tenants.partner_center import PartnerCenterClient
 if TYPE_CHECKING:
     from consent.vault.azure import AzureKeyVault
     from consent.vault.local import LocalVault
+
+log = logging.getLogger(__name__)
 
 
 def cloud(key: str) -> NationalCloud:
@@ -82,35 +86,69 @@ def session() -> requests.Session:
 def vault() -> Vault:
     """Return the vault that VAULT_URL names, with the portal's own identity: Get and Set.
 
+    The first call of a process asks the database which vault is its own. One that does not answer then is taken for it.
+
     Raises:
-        VaultConfigurationError: it cannot be opened; says which path or variable and what to do.
+        VaultConfigurationError: it cannot be opened, or is not the vault of this database; says which path or variable
+            and what to do.
     """
-    return _open_vault("")
+    return _paired(_azure_vault("")) if _is_azure() else _embedded_vault()
+
+
+def _paired[V: Vault](opened: V) -> V:
+    try:
+        pairing.pair(opened, settings.VAULT_URL)
+    except RemoteError as error:  # which whoever works meets again
+        log.warning("not seen whether this is the vault of this database: %s", error)
+    return opened
+
+
+def take_new_vault(actor: Actor) -> None:
+    """Take the vault that VAULT_URL names for this database's own, because the former one is lost for good.
+
+    Raises:
+        VaultConfigurationError: it cannot be opened.
+        RemoteError: it does not answer; nothing was changed.
+    """
+    reset()
+    pairing.pair_anew(_azure_vault("") if _is_azure() else _open_embedded(create=True), actor=actor)
 
 
 @cache
 def inventory() -> Inventory:
     """Return the same vault with the identity that may List; only for the reconcile command. Raises as vault()."""
-    return _open_vault(settings.VAULT_RECONCILE_IDENTITY)
+    return _azure_vault(settings.VAULT_RECONCILE_IDENTITY) if _is_azure() else _embedded_vault()
 
 
 @cache
 def eraser() -> Eraser:
     """Return the same vault with the identity that may Delete and Purge; only to erase. Raises as vault()."""
-    return _open_vault(settings.VAULT_ERASE_IDENTITY)
+    return _azure_vault(settings.VAULT_ERASE_IDENTITY) if _is_azure() else _embedded_vault()
 
 
-def _open_vault(identity: str) -> AzureKeyVault | LocalVault:
-    """Open the vault. ``identity`` is empty for the portal's own, or ``client id`` or ``client id,credential file``."""
-    if not settings.VAULT_URL.startswith("https://"):
-        from consent.vault.local import LocalVault
+def _is_azure() -> bool:
+    return settings.VAULT_URL.startswith("https://")
 
-        return LocalVault.open(Path(settings.VAULT_URL), Path(settings.VAULT_KEY_FILE))
 
+@cache
+def _embedded_vault() -> LocalVault:
+    """Open the embedded vault. Where the database names nothing that it must hold, this is the first start."""
+    return _paired(_open_embedded(create=not pairing.names_entries()))
+
+
+def _open_embedded(*, create: bool) -> LocalVault:
+    from consent.vault.local import LocalVault
+
+    return LocalVault.open(Path(settings.VAULT_URL), Path(settings.VAULT_KEY_FILE), create=create)
+
+
+def _azure_vault(identity: str) -> AzureKeyVault:
+    """Open the Key Vault. ``identity`` is empty for the portal's own, or ``client id`` or ``client id,file``."""
     from consent.vault.azure import open_azure_vault, vault_credential
 
     client_id, _, credential_file = (part.strip() for part in identity.partition(","))
-    credential = vault_credential(
+    credential = partial(
+        vault_credential,
         settings.VAULT_IDENTITY,
         authority=cloud(settings.VAULT_CLOUD).authority,
         tenant_id=settings.VAULT_TENANT_ID,
@@ -332,6 +370,7 @@ def reset() -> None:
         vault,
         inventory,
         eraser,
+        _embedded_vault,
         _pace,
         _metadata,
         _validator,

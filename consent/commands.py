@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import Error
 
+from consent import clients
 from consent.custody import TokenUnavailable
 from consent.naming import SeveralRegistrations, UnknownRegistration
 from consent.selection import add_partner_selection, scope_of
@@ -111,6 +112,7 @@ class BulkCommand(ConsentCommand):
         self, scope: Mapping[str, Any], options: Mapping[str, Any], kind_options: Mapping[str, Any] | None = None
     ) -> int:
         """Start or continue the run of this scope and work it, here or in the background; return the exit code."""
+        clients.vault()  # before the run exists: another vault than the database's stops the command
         if options["dry_run"]:
             return dry_run(self.kind, scope, self.stdout, as_json=options["json"])
         nothing = not self.kind.units(scope, 0, 1)

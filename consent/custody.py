@@ -19,6 +19,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent import alarms, health
+from consent.entra import REDEMPTION, SERVICE
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants
 from consent.token_versions import (
@@ -124,10 +125,32 @@ class Custody:
         if problem:
             raise TokenUnavailable(problem)
 
-    def read(self, consent: PartnerConsent) -> Secret:
-        """Read the pointer's version and make sure that it is this record's token (S-51)."""
+    def look_up(self, consent: PartnerConsent) -> tuple[PartnerConsent, Secret]:
+        """Read the token in use, and the row again, once, where another process renewed it since the row was read.
+
+        A renewal switches the older version off, so a reader with an older row meets a disabled one. That alone costs
+        a query.
+
+        Returns:
+            The row that the token belongs to, and the token.
+
+        Raises:
+            TokenUnavailable: the row that was read again allows no use of its token.
+            IdentityMismatch: it is not the token that this record stored; whoever calls stops the partner.
+            RemoteError: as :meth:`consent.vault.base.Vault.read`; SecretDisabled when the row names that version still.
+        """
         try:
-            return self.versions.look_up(consent).value
+            return consent, self.versions.look_up(consent).value
+        except SecretDisabled:
+            newer = self.usable(consent.pk)
+            if newer.secret_version == consent.secret_version:
+                raise
+        return newer, self.versions.look_up(newer).value
+
+    def read(self, consent: PartnerConsent) -> tuple[PartnerConsent, Secret]:
+        """As :meth:`look_up`, and stop the partner when the token is not this record's (S-51)."""
+        try:
+            return self.look_up(consent)
         except IdentityMismatch as mismatch:
             self.stop(consent, mismatch.why, CorrelationId(""))
             raise
@@ -502,6 +525,54 @@ class Custody:
             return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
         return consent
 
+    def take_up_older(
+        self,
+        consent: PartnerConsent,
+        older: StoredSecret,
+        token: Secret,
+        owner: str,
+        *,
+        actor: Actor,
+        correlation_id: CorrelationId,
+    ) -> None:
+        """Keep what an older token was redeemed for, in the order of a renewal; the lost version is passed over.
+
+        Raises:
+            TokenUnavailable: the partner was disabled or renewed meanwhile; nothing was changed.
+            RemoteError: the vault did not take it; the older version stays as it was.
+        """
+        generation = consent.generation + 1
+        name, version = self.versions.write(consent, token, generation)
+        with transaction.atomic():
+            taken = self._point_to(
+                consent,
+                owner,
+                generation=generation,
+                secret_name=name,
+                secret_version=version,
+                fingerprint=token_fingerprint(token),
+                stored_at=Now(),
+                replaced_version=older.version,
+                renewal_started_at=None,
+                next_try_at=timezone.now(),  # the check then says how the partner is
+            )
+            taken = taken and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
+            if taken:
+                health.refresh([consent.pk])
+                record(
+                    "token.older_taken_up",
+                    actor=actor,
+                    subject={"partner": consent.partner_id, "consent": consent.pk},
+                    details={"older": generation_of(older), "lost": consent.generation, "generation": generation},
+                    correlation_id=correlation_id,
+                )
+            else:
+                transaction.set_rollback(True)
+        if not taken:
+            self.versions.switch_off(name, version)
+            raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was changed.")
+        self._switch_off_replaced(consent, older.version)
+
     def _switch_off_replaced(self, consent: PartnerConsent, version: SecretVersion) -> None:
         """Switch off the version that the pointer left; until that is done the row remembers it (S-42)."""
         if self.versions.switch_off(SecretName(consent.secret_name), version):
@@ -540,5 +611,5 @@ def is_cut_off(consent: PartnerConsent, error: RemoteError) -> bool:
 def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
     """Tell whether the stored token is as good as before: refused or never sent, and no older renewal is open."""
     refused = error.status is not None and 400 <= error.status < 500
-    never_sent = error.service != "entra" or isinstance(error, NotSent)
+    never_sent = (error.service, error.operation) != (SERVICE, REDEMPTION) or isinstance(error, NotSent)
     return consent.renewal_started_at is None and (refused or never_sent)

@@ -153,7 +153,7 @@ def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_
         return service.access_token(consent, audience, correlation_id=correlation_id)
     custody.check_usable(consent)
     try:
-        stored = custody.versions.look_up(consent).value
+        consent, stored = custody.look_up(consent)
         tenant = consent.partner.tenant
         return service.exchange(consent, audience, tenant, stored, correlation_id).access_token
     except IdentityMismatch as mismatch:

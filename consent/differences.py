@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from consent.vault.base import SecretVersion
 from portal.microsoft.diagnosis import Owner
 
 
@@ -64,7 +65,7 @@ MEANINGS: dict[Kind, Meaning] = {
     ),
     Kind.MISSING: Meaning(
         what="The vault does not hold the token that the database names.",
-        remedy="Restore the vault's backup, or send the partner a new link.",
+        remedy="Restore the vault's newer backup, run vault_reconcile --adopt-older, or send the partner a new link.",
         loud=True,
     ),
     Kind.DELETED: Meaning(
@@ -122,11 +123,18 @@ class Difference:
     note: str = ""
     """What is special here, in our words."""
     outcome: str = ""
-    """``repaired``, why it was not, or empty where nothing was tried."""
+    """``repaired`` or ``older token taken up``, why not, or empty where nothing was tried."""
+    older: list[SecretVersion] = field(default_factory=list)
+    """Enabled versions of this record that could be tried in place of the missing one, newest first."""
 
     @property
     def meaning(self) -> Meaning:
         return MEANINGS[self.kind]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this run ended the difference."""
+        return self.outcome in {REPAIRED, TAKEN_UP}
 
     @property
     def about(self) -> str:
@@ -158,7 +166,12 @@ class ReconcileReport:
     @property
     def open(self) -> int:
         """How many differences remain."""
-        return sum(each.outcome != REPAIRED for each in self.differences)
+        return sum(not each.is_over for each in self.differences)
+
+    @property
+    def taken_up(self) -> int:
+        """How many partners work with an older token, because the newer one is lost."""
+        return sum(each.outcome == TAKEN_UP for each in self.differences)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -167,3 +180,4 @@ class ReconcileReport:
 
 
 REPAIRED = "repaired"
+TAKEN_UP = "older token taken up"

@@ -41,6 +41,7 @@ from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId,
 from portal.microsoft.secret import Secret
 
 SERVICE = "entra"
+REDEMPTION = "redeem refresh token"  # the operation that spends a stored token, where the service rotates strictly
 _LONGEST_LIFETIME = 172_800  # seconds; continuous access evaluation gives up to 28 hours
 _METADATA_SECONDS = 24 * 3600
 _ISSUER_TENANT = re.compile(r"https://[^/]+/([0-9a-f-]{36})/v2\.0")
@@ -253,7 +254,7 @@ class EntraClient:
         def call(application: msal.ConfidentialClientApplication) -> None:
             application.acquire_token_by_refresh_token(refresh_token.reveal(), [scope])
 
-        return self._exchange(tenant_id, "redeem refresh token", call, customer_tenant=customer_tenant)
+        return self._exchange(tenant_id, REDEMPTION, call, customer_tenant=customer_tenant)
 
     def _exchange(self, tenant_id: TenantId, operation: str, call: Any, *, customer_tenant: bool) -> TokenResponse:
         base = f"{self._cloud.authority}/{tenant_id}"

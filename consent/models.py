@@ -29,6 +29,7 @@ from consent.querysets import (
     PartnerConsentQuerySet,
     WaitingTokenQuerySet,
 )
+from consent.vault_models import VaultPairing as VaultPairing
 from portal.fields import ApplicationIdField, NameField, ObjectIdField, OwnerField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.identifiers import ApplicationId

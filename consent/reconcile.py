@@ -1,4 +1,7 @@
-"""Compare database and vault; repair what is safe: roll forward, switch off; never back, never delete (R-02, R-41).
+"""Compare database and vault; repair what is safe: roll forward, switch off; never delete (R-02, R-41).
+
+Back to an older token goes only who asks for it, after a restore of an older vault, and only with a token that the
+sign-in service still honours for the same tenant and account.
 
 Everything is looked at before anything is changed. Each repair takes the row's lease, looks again, and does only what
 is still right then; so a run may be killed, repeated, or run beside a working portal.
@@ -11,15 +14,17 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from django.apps import apps
 from django.utils import timezone
 
-from consent.custody import Custody
-from consent.differences import REPAIRED, Difference, Kind, ReconcileReport
+from consent.custody import Custody, TokenUnavailable
+from consent.differences import REPAIRED, TAKEN_UP, Difference, Kind, ReconcileReport
 from consent.models import PartnerConsent, WaitingToken
 from consent.token_versions import IdentityMismatch, record_id, token_fingerprint
+from consent.tokens import TokenService
 from consent.vault.base import (
     OUR_NAME,
     Inventory,
@@ -36,8 +41,8 @@ from portal.incidents.desk import report as report_incident
 from portal.incidents.desk import settle
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
-from portal.microsoft.errors import AccessDenied, AuthenticationFailed, NotFound, RemoteError
-from portal.microsoft.identifiers import CorrelationId
+from portal.microsoft.errors import AccessDenied, AuthenticationFailed, ConsentRequired, NotFound, RemoteError
+from portal.microsoft.identifiers import CorrelationId, new_correlation_id
 
 INCIDENT = "vault_difference"
 MANY = "vault_many_differences"
@@ -62,6 +67,8 @@ class Reconciler:
         vault: with the portal's own identity, Get and Set.
         inventory: with the identity that may List; without the right the run says what it could not see.
         disable_orphans: switch off entries that no row names, if they carry our tag and are a day old.
+        adopt_older: redeems older tokens where the newer one is missing, and takes up those that are honoured; None
+            leaves them as they are.
         max_share: percent of what was looked at that may be changed without a question.
         progress: called now and then with how many rows were looked at.
     """
@@ -74,6 +81,7 @@ class Reconciler:
         actor: Actor,
         dry_run: bool = False,
         disable_orphans: bool = False,
+        adopt_older: TokenService | None = None,
         max_share: int = 20,
         progress: Callable[[int], None] = lambda done: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -83,6 +91,7 @@ class Reconciler:
         self._inventory: Inventory | None = inventory
         self._actor = actor
         self._disable_orphans = disable_orphans
+        self._adopt_older = adopt_older
         self._max_share = max_share
         self._progress = progress
         self._sleep = sleep
@@ -208,9 +217,13 @@ class Reconciler:
         kind, note = pointer
         if kind is Kind.MISMATCH:
             return [differs(kind, consent.secret_version)]
+        missing = differs(kind, consent.secret_version, note)
         if others:  # never back: it stays for a person to decide
-            note = f"{note} {len(others)} older enabled version(s) are left as they are.".strip()
-        return [differs(kind, consent.secret_version, note), *odd]
+            missing.note = f"{note} {len(others)} older enabled version(s) are left as they are.".strip()
+        if kind is Kind.MISSING:
+            others.sort(key=lambda each: (each.generation, each.created_at), reverse=True)
+            missing.older = [each.version for each in others]
+        return [missing, *odd]
 
     def _compare_pointer(self, consent: PartnerConsent, versions: list[VersionInfo]) -> tuple[Kind, str] | None:
         """Read the version that the database names. Returns what is wrong with it, or None."""
@@ -312,6 +325,8 @@ class Reconciler:
                 if difference.kind is Kind.ORPHAN:
                     if self._disable_orphans:
                         difference.outcome = self._disable_orphan(difference)
+                elif difference.older and self._adopt_older is not None:
+                    difference.outcome = self._take_up_older(difference, self._adopt_older)
                 elif difference.meaning.repair:
                     difference.outcome = self._repair_one(difference)
             except RemoteError as error:
@@ -343,6 +358,30 @@ class Reconciler:
             self._switch_off(difference)
         return REPAIRED
 
+    def _take_up_older(self, difference: Difference, tokens: TokenService) -> str:
+        """Try the older versions, newest first; the others of them are switched off when one is taken up."""
+        consent = PartnerConsent.objects.get(pk=difference.subject["consent"])
+        with self._custody.lease(consent) as owner:
+            if owner is None:
+                return "busy: its token is being renewed; run this again"
+            consent = PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
+            now = next((each for each in self._compare(consent) if each.kind is Kind.MISSING), None)
+            if now is None:
+                return REPAIRED  # by the portal meanwhile
+            why = ""
+            for version in now.older:
+                try:
+                    older = self._read(consent.secret_name, version)
+                    tokens.take_up_older(consent, older, owner, actor=self._actor, correlation_id=new_correlation_id())
+                except (TokenUnavailable, IdentityMismatch, ConsentRequired) as refused:
+                    why = f"not taken up: {refused}"
+                    continue
+                for other in now.older:
+                    if other != version:
+                        self._switch_off(replace(now, kind=Kind.LEFTOVER, version=other))
+                return TAKEN_UP
+            return why
+
     def _disable_orphan(self, difference: Difference) -> str:
         inventory = self._inventory
         if inventory is None or difference.name in _names_of_rows():
@@ -372,7 +411,7 @@ class Reconciler:
         loud = {
             each.about: each
             for each in self._report.differences
-            if each.meaning.loud and each.kind is not Kind.MISMATCH
+            if each.meaning.loud and each.kind is not Kind.MISMATCH and each.outcome != TAKEN_UP
         }  # stopping a partner reports by itself
         for about in Incident.objects.open().filter(cause=INCIDENT).values_list("about", flat=True):
             if about not in loud:

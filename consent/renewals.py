@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from django.db.models import Case, F, Value, When
 from django.db.models.functions import Coalesce, Now
@@ -22,6 +23,9 @@ from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
+
+# A refresh of these leaves the partner and the registration that were loaded with the row.
+_OWN_COLUMNS: Final = [column.name for column in PartnerConsent._meta.concrete_fields if not column.is_relation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +58,16 @@ class Renewals(Custody):
                 renewal_started_at=Coalesce("renewal_started_at", Now()),  # the intent row (R-02)
             )
         )
-        mine = set(keys)
-        if taken != len(keys):
-            mine = set(PartnerConsent.objects.filter(pk__in=keys, lease_owner=owner).values_list("pk", flat=True))
+        if not taken:
+            return owner
+        mine = dict(PartnerConsent.objects.filter(pk__in=keys, lease_owner=owner).values_list("pk", "secret_version"))
         for consent in consents:
-            if consent.pk in mine:
-                consent.lease_owner = owner
+            if consent.pk not in mine:
+                continue
+            if consent.secret_version != mine[consent.pk]:  # renewed elsewhere between the look and the lease
+                consent.refresh_from_db(fields=_OWN_COLUMNS)
+                consent.renewal_started_at = None  # the note is this renewal's own
+            consent.lease_owner = owner
         return owner
 
     def release_all(self, consents: Sequence[PartnerConsent], owner: str) -> None:
@@ -81,12 +89,11 @@ class Renewals(Custody):
             if consent.renewal_started_at is not None and not isinstance(error, NEWEST_IS_NONE):
                 raise
             # This says what is wrong, if it concerns the version in use.
-            return consent, self.versions.look_up(consent).value
+            return self.look_up(consent)
         if newest.version == consent.secret_version:
             self.versions.check(consent, newest)
             return consent, newest.value
-        consent = self.adopt_or_disable(consent, newest, owner)
-        return consent, self.versions.look_up(consent).value
+        return self.look_up(self.adopt_or_disable(consent, newest, owner))
 
     def keep(self, consent: PartnerConsent, token: Secret, owner: str, correlation_id: CorrelationId) -> Pointer:
         """Write a rotated token into the vault and read it back. Runs no query. Raises RemoteError."""

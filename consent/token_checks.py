@@ -91,7 +91,7 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Check]:
 
 
 def work(key: int, check: Check, context: Context) -> Outcome:
-    """Redeem the partner's token and ask for its profile. No query."""
+    """Redeem the partner's token and ask for its profile. No query, unless the token was renewed since the load."""
     correlation_id = CorrelationId(context.correlation_id(key))
     token: Secret | None = None
 
@@ -139,7 +139,7 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
             check.consent = consent
             custody.check_not_lost(consent)
         else:
-            stored = custody.versions.look_up(consent).value
+            consent, stored = custody.look_up(consent)
         answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
     except IdentityMismatch as mismatch:
         check.mismatch = mismatch.why

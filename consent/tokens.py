@@ -19,7 +19,7 @@ from consent.entra import SERVICE, EntraClient, TokenResponse
 from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.token_versions import IdentityMismatch
-from consent.vault.base import SecretDisabled, Vault
+from consent.vault.base import StoredSecret, Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.errors import AuthenticationFailed, RemoteError, UnexpectedResponse
@@ -217,13 +217,7 @@ class TokenService:
     def _redeem_stored(
         self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
     ) -> TokenResponse:
-        try:
-            refresh_token = self._custody.read(consent)
-        except SecretDisabled:
-            newer = self._usable(consent.pk)
-            if newer.generation == consent.generation:
-                raise
-            consent, refresh_token = newer, self._custody.read(newer)  # renewed elsewhere since the row was read
+        consent, refresh_token = self._custody.read(consent)
         try:
             answer = self.exchange(consent, audience, tenant, refresh_token, correlation_id)
         except IdentityMismatch as mismatch:
@@ -284,6 +278,36 @@ class TokenService:
         if not is_customer and identity.object_id != consent.pinned_oid:
             raise IdentityMismatch("the renewed token belongs to another account", "object_id")
         return answer
+
+    def take_up_older(
+        self,
+        consent: PartnerConsent,
+        older: StoredSecret,
+        owner: str,
+        *,
+        actor: Actor,
+        correlation_id: CorrelationId,
+    ) -> None:
+        """Use an older token of a partner again, because the newer one is lost with its vault.
+
+        It is redeemed first and must prove the pinned account in the partner's tenant. What comes back is kept as the
+        next generation, so the pointer never goes back.
+
+        Args:
+            older: a version that carries this record's tag.
+            owner: of the lease that the caller holds.
+
+        Raises:
+            TokenUnavailable: the partner is disabled or was renewed meanwhile; nothing was changed.
+            IdentityMismatch: it is the token of another account, such as one that was pinned before.
+            RemoteError: what the sign-in service or the vault answered.
+        """
+        self._custody.check_usable(consent)
+        tenant = consent.partner.tenant
+        answer = self.exchange(consent, Audience.PARTNER_CENTER, tenant, older.value, correlation_id)
+        token = older.value if answer.refresh_token is None else answer.refresh_token
+        self._custody.take_up_older(consent, older, token, owner, actor=actor, correlation_id=correlation_id)
+        self.forget(consent.pk)
 
     def _usable(self, consent_id: int) -> PartnerConsent:
         """Read the row again; whoever may not be used any more leaves the cache at once (S-38, S-53)."""

@@ -14,7 +14,9 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import celeryd_after_setup, worker_shutting_down
+
+from portal import starting
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
@@ -32,6 +34,11 @@ app.conf.update(
     worker_hijack_root_logger=False,  # our log format, with its filters, stays
     broker_connection_retry_on_startup=True,
 )
+
+
+@celeryd_after_setup.connect(weak=False)  # type: ignore[untyped-decorator]
+def _check_the_start(**_: Any) -> None:
+    starting.check_or_exit("The worker")
 
 
 @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]

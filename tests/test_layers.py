@@ -38,6 +38,7 @@ ALLOWED = {
         "portal.microsoft",
         "portal.databases",
         "portal.fields",
+        "portal.starting",
     },
     "portal": {"portal"},
     "tenants": {"tenants", "portal"},

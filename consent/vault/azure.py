@@ -2,9 +2,13 @@
 
 The SDK does what is easily done wrong (token, claims challenge, wire format). Its pipeline has only what we want of
 it: the token's audience is that of the vault's own domain and never one that a server names, and nothing is logged,
-repeated or redirected. What it raises is turned into the ``RemoteError`` family by status and inner code, never by
-text, and is not chained: its texts carry addresses and AADSTS sentences. Only the caller knows how much of its time is
-left to try again; but calls are spread out, and after a 429 all are held back as long as the vault asked (R-08).
+repeated or redirected, but for a call whose token the vault refused, which goes once more with a new one. What it
+raises is turned into the ``RemoteError`` family by status and inner code, never by text, and is not chained: its texts
+carry addresses and AADSTS sentences. Only the caller knows how much of its time is left to try again; but calls are
+spread out, and after a 429 all are held back as long as the vault asked (R-08).
+
+The sign-in service stands between us and the vault. What it answers is read in our own transport, below the SDK: its
+faults have ``service="entra"``, a refused identity is the vault's, because an operator repairs it there.
 
 What each method needs is decided by the identity that opens the vault: ``names``, ``versions`` and ``deleted_names``
 List, ``erase`` Delete and, to be complete, Purge.
@@ -26,22 +30,17 @@ from urllib.parse import urlsplit
 
 import requests
 from azure.core.credentials import AccessToken, TokenCredential
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
-    ServiceRequestTimeoutError,
-)
-from azure.core.pipeline import PipelineRequest
+from azure.core.exceptions import AzureError, HttpResponseError
+from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, SansIOHTTPPolicy
 from azure.core.pipeline.transport import HttpRequest as LegacyRequest
 from azure.core.pipeline.transport import RequestsTransport, RequestsTransportResponse
 from azure.core.rest import HttpRequest
 from azure.identity import CertificateCredential, ClientSecretCredential
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
-from msal.exceptions import MsalServiceError
 
 from consent.credentials import managed_identity
+from consent.entra import SERVICE as ENTRA
 from consent.entra import endpoints
 from consent.vault.base import (
     OUR_NAME,
@@ -61,13 +60,15 @@ from consent.vault.base import (
 )
 from consent.vault.pace import Pace
 from consent.vault.private_files import read_private_file
-from portal.microsoft.api import parse_json
+from portal.microsoft.api import DEFAULT_RETRY_AFTER_SECONDS, parse_json
+from portal.microsoft.diagnosis import diagnose_token_error
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
     Conflict,
     InvalidRequest,
     NotFound,
+    NotSent,
     RemoteError,
     ServerFault,
     Throttled,
@@ -79,6 +80,7 @@ from portal.microsoft.http import (
     READ_SECONDS,
     DestinationRefused,
     budget_left,
+    nothing_was_sent,
     retry_after_seconds,
     time_budget,
     turn_of,
@@ -92,6 +94,9 @@ CONTENT_TYPE = "application/x-refresh-token"
 _VAULT_URL = re.compile(r"https://[0-9A-Za-z.-]+(:[0-9]+)?/?")
 _OPERATION_SECONDS = 25.0  # token and call together; a web request waits no longer (R-13)
 _HOST_IDENTITY_SECONDS = 5.0  # the managed identity's endpoint is on the same host
+_SIGN_IN = "sign in to the vault"
+IDENTITY_REFUSED: Final = "identity_refused"  # our own codes, beside the vault's in the table of sentences
+NO_MANAGED_IDENTITY: Final = "no_managed_identity"
 _THROTTLED_SECONDS = 10.0  # Key Vault counts in windows of ten seconds and often sends no Retry-After
 
 _BY_STATUS: Mapping[int, type[RemoteError]] = {
@@ -244,6 +249,9 @@ class AzureKeyVault:
             failure = _failure(operation, error)
             if isinstance(failure, Throttled) and failure.retry_after is not None:
                 self._pace.pause(failure.retry_after)
+        except RemoteError as error:  # of the sign-in, or of an answer that was read here
+            failure = error
+            failure.__cause__ = failure.__context__ = None
         except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
             # What the SDK raises for JSON of another shape.
             failure = UnexpectedResponse(SERVICE, operation)
@@ -251,49 +259,89 @@ class AzureKeyVault:
         raise failure
 
 
-class _OneAtATime:
-    """A credential whose callers wait for each other: one of many threads fetches a token, the others get that one."""
+class _Identity:
+    """The identity that signs in for the vault; of many threads one fetches a token, and the others get that one.
 
-    def __init__(self, credential: TokenCredential) -> None:
-        self._credential = credential
+    A token that the vault refused is never handed out again. The SDK's credential keeps tokens in a cache that cannot
+    be emptied from outside, so the credential is made anew.
+    """
+
+    def __init__(self, make: Callable[[], TokenCredential]) -> None:
+        self._make = make
+        self._credential = make()
         self._lock = threading.Lock()
+        self._handed_out = self._refused = ""
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        failure: Exception
         try:
             with turn_of(self._lock):
-                return self._credential.get_token(*scopes, **options)
-        except TimeoutError as late:
-            raise ServiceRequestTimeoutError(str(late)) from None
+                if self._refused and self._refused == self._handed_out:
+                    self._credential = self._make()
+                token = self._credential.get_token(*scopes, **options)
+                self._handed_out = token.token
+                return token
+        except TimeoutError:
+            failure = Unreachable(ENTRA, _SIGN_IN)
+        except AzureError as error:
+            failure = _sign_in_failure(error)
+        raise failure
+
+    def refused(self, token: str) -> None:
+        """Take note that the vault does not accept this token."""
+        self._refused = token
+
+
+class _Authorization(BearerTokenCredentialPolicy[Any, Any]):
+    """Adds the token to each request. A request whose token the vault refused goes once more, with a new one."""
+
+    def __init__(self, identity: _Identity, scope: str) -> None:
+        super().__init__(identity, scope, enable_cae=True)
+        self._identity = identity
+
+    def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:
+        if response.http_response.status_code == 401:
+            self._identity.refused(_bearer_of(request))
+
+    def on_challenge(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> bool:
+        """Answer a claims challenge as the SDK does, and any other by a new token, if there is one."""
+        if super().on_challenge(request, response):
+            return True
+        refused = _bearer_of(request)
+        self.authorize_request(request, *self._scopes)
+        return _bearer_of(request) != refused
+
+
+def _bearer_of(request: PipelineRequest[Any]) -> str:
+    return str(request.http_request.headers.get("Authorization", "")).removeprefix("Bearer ")
 
 
 def open_azure_vault(
-    vault_url: str, credential: TokenCredential, *, session: requests.Session, pace: Pace | None = None
+    vault_url: str, credential: Callable[[], TokenCredential], *, session: requests.Session, pace: Pace | None = None
 ) -> AzureKeyVault:
     """Return the vault at this address; nothing is called yet.
 
     Args:
         vault_url: ``https://<name>.vault.azure.net`` or its like in another cloud.
-        credential: of the vault's own identity, from :func:`vault_credential`; never the CPV application's.
+        credential: makes that of the vault's own identity, by :func:`vault_credential`; never the CPV application's.
+            Called now, and again when the vault refuses a token.
         session: a :class:`portal.microsoft.http.GuardedSession`: time limits, allowed hosts, verified TLS.
         pace: shared by all identities of this process.
 
     Raises:
-        VaultConfigurationError: the address is not one of a vault.
+        VaultConfigurationError: the address is not one of a vault, or what ``credential`` raises.
     """
     if not _VAULT_URL.fullmatch(vault_url):
         raise VaultConfigurationError("VAULT_URL must look like https://name.vault.azure.net")
     domain = (urlsplit(vault_url).hostname or "").partition(".")[2]
-    identity = _OneAtATime(credential)
+    identity = _Identity(credential)
     client = SecretClient(
         vault_url=vault_url,
         credential=identity,
         api_version=API_VERSION,
         transport=_Transport(session),
         # Without a logging policy no setting can make it print bodies, that is refresh tokens (S-32).
-        policies=[
-            _RequestId(),
-            BearerTokenCredentialPolicy(identity, f"https://{domain}/.default", enable_cae=True),
-        ],
+        policies=[_RequestId(), _Authorization(identity, f"https://{domain}/.default")],
     )
     return AzureKeyVault(client, pace or Pace())
 
@@ -362,7 +410,11 @@ class _Transport(RequestsTransport):  # type: ignore[misc]  # azure-core types i
 
 
 class _IdentityTransport(_Transport):
-    """Answers MSAL's question for a tenant's endpoints itself, as ``consent.entra`` does: they are the cloud's own."""
+    """Answers MSAL's question for a tenant's endpoints itself, as ``consent.entra`` does: they are the cloud's own.
+
+    Whatever is no token is raised here as what it is. Above, the SDK would make one exception and one log line, with
+    the service's own sentence, of a refused credential, a throttled service and a dead host.
+    """
 
     def __init__(self, session: requests.Session, base: str) -> None:
         super().__init__(session)
@@ -370,13 +422,30 @@ class _IdentityTransport(_Transport):
 
     def send(self, request: LegacyRequest, **options: Any) -> RequestsTransportResponse:
         if request.method != "GET" or request.url != f"{self._base}/v2.0/.well-known/openid-configuration":
-            return super().send(request, **options)
+            return self._ask_for_token(request, **options)
         response = requests.Response()
         response.status_code = 200
         response.headers["Content-Type"] = "application/json"
         response.encoding = "utf-8"
         response._content = json.dumps(endpoints(self._base)).encode()
         return RequestsTransportResponse(request, response)
+
+    def _ask_for_token(self, request: LegacyRequest, **options: Any) -> RequestsTransportResponse:
+        failure: RemoteError
+        try:
+            answer: RequestsTransportResponse = super().send(request, **options)
+        except AzureError as error:
+            failure = _transport_failure(ENTRA, _SIGN_IN, error)
+        else:
+            try:
+                content = parse_json(answer.body())
+            except ValueError:
+                content = None
+            known = content if isinstance(content, dict) else {}
+            if answer.status_code == 200 and isinstance(known.get("access_token"), str):
+                return answer
+            failure = _refused_sign_in(answer.status_code, answer.headers, known)
+        raise failure
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
@@ -425,21 +494,14 @@ def _info(name: SecretName, item: SecretProperties, operation: str) -> VersionIn
 
 def _failure(operation: str, error: AzureError) -> Exception:
     response = error.response if isinstance(error, HttpResponseError) else None
-    if isinstance(error, ClientAuthenticationError) and response is None:
-        return _sign_in_failure(operation, error)
-    if isinstance(error.inner_exception, requests.exceptions.ContentDecodingError):
-        return UnexpectedResponse(SERVICE, operation, detail="The answer is too large or cannot be decoded")
     if not isinstance(error, HttpResponseError) or response is None or error.status_code is None:
-        # Not connected, not in time, or cut off in the middle: azure-core has six classes for it.
-        return Unreachable(SERVICE, operation)
+        return _transport_failure(SERVICE, operation, error)
 
     status = error.status_code
     code, inner = _codes(error)
     kind = _BY_INNER_CODE.get((status, inner)) or _BY_INNER_CODE.get((status, code))
     if kind is None:
         kind = _BY_STATUS.get(status, ServerFault if status >= 500 else UnexpectedResponse)
-    if isinstance(error, ClientAuthenticationError) and not kind.retryable:
-        kind = AuthenticationFailed  # also the sign-in service's 400 invalid_client, which is not the vault's 400
     headers: Mapping[str, str] = getattr(response, "headers", {})
     retry_after = retry_after_seconds(headers.get("Retry-After"))
     if kind is Throttled and retry_after is None:
@@ -455,16 +517,55 @@ def _failure(operation: str, error: AzureError) -> Exception:
     )
 
 
-def _sign_in_failure(operation: str, error: ClientAuthenticationError) -> Exception:
-    """Tell a refused credential from a sign-in service that could not be asked: azure-identity wraps both alike."""
+def _transport_failure(service: str, operation: str, error: AzureError) -> RemoteError:
+    """Name a call without an answer: not connected, not in time, or cut off; azure-core has six classes for it."""
+    if isinstance(error.inner_exception, requests.exceptions.ContentDecodingError):
+        return UnexpectedResponse(service, operation, detail="The answer is too large or cannot be decoded")
+    return (NotSent if nothing_was_sent() else Unreachable)(service, operation)
+
+
+def _refused_sign_in(status: int, headers: Mapping[str, str], answer: Mapping[str, Any]) -> RemoteError:
+    """Tell the sign-in service's own trouble from a refusal of the vault's identity."""
+    codes = answer.get("error_codes")
+    diagnosis = diagnose_token_error(
+        error=str(answer.get("error", ""))[:100],
+        suberror=str(answer.get("suberror", ""))[:100],
+        error_codes=[code for code in codes if isinstance(code, int)] if isinstance(codes, list) else [],
+        status=status,
+    )
+    request_id = headers.get("x-ms-request-id", "")
+    if diagnosis.retry or "error" not in answer:
+        retry_after = retry_after_seconds(headers.get("Retry-After"))
+        if retry_after is None and diagnosis.error is Throttled:
+            retry_after = DEFAULT_RETRY_AFTER_SECONDS
+        return diagnosis.error(
+            ENTRA,
+            _SIGN_IN,
+            status=status,
+            code=diagnosis.key,
+            request_id=request_id,
+            retry_after=retry_after,
+            detail=diagnosis.cause,
+        )
+    return AuthenticationFailed(
+        SERVICE,
+        _SIGN_IN,
+        status=status,
+        code=IDENTITY_REFUSED,
+        request_id=request_id,
+        detail=f"the sign-in service refused the vault's identity ({diagnosis.key})",
+    )
+
+
+def _sign_in_failure(error: AzureError) -> Exception:
+    """Take our own error out of the SDK's wrapping. Without one it was the managed identity, which has no transport of
+    ours."""
     cause = error.__cause__
-    if isinstance(cause, DestinationRefused):
-        return cause  # our configuration, not a remote failure
-    if isinstance(cause, AzureError):
-        return _failure(operation, cause)
-    if isinstance(cause, MsalServiceError):  # MSAL raises it for 5xx only
-        return ServerFault(SERVICE, operation, detail="The sign-in service has a fault")
-    return AuthenticationFailed(SERVICE, operation)
+    if isinstance(cause, DestinationRefused | RemoteError):
+        return cause  # of our transport
+    return AuthenticationFailed(
+        SERVICE, _SIGN_IN, code=NO_MANAGED_IDENTITY, detail="this host got no token of the managed identity"
+    )
 
 
 def _codes(error: HttpResponseError) -> tuple[str, str]:

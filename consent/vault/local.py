@@ -39,6 +39,7 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 
 from consent.vault.base import (
+    ID_NAME,
     MAX_SECRET_BYTES,
     PROBE_NAME,
     SECRET_NAME,
@@ -68,7 +69,9 @@ _TAG_BYTES = 16
 _MAX_ATTRIBUTES_BYTES = 1_000  # two short tags, two times and a flag are about 150
 _MAX_ENVELOPE_BYTES = _HEAD.size + _MAX_ATTRIBUTES_BYTES + _NONCE_BYTES + MAX_SECRET_BYTES + _TAG_BYTES
 _TEMPORARY = ".tmp"
+_RESERVED = frozenset({PROBE_NAME, ID_NAME})
 
+_GONE = "The vault's directory is gone, or its disk is not mounted"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -96,26 +99,35 @@ class LocalVault:
         self._keys = keys
         self._key_file = key_file
         self._key_file_seen: tuple[int, int, int] | None = None
+        self._has_id = False  # seen here once; an empty folder in its place has none
         with _configuration_errors(directory):
             _make_private(directory)
             self._check_key()
             self._remove_leftovers()
 
     @classmethod
-    def open(cls, directory: Path, key_file: Path) -> Self:
+    def open(cls, directory: Path, key_file: Path, *, create: bool = True) -> Self:
         """Open the vault; at the very first start, when there is no data, make directory and key file.
+
+        Args:
+            create: false when something is known to be stored, so that a missing directory or key file is a fault.
 
         Raises:
             VaultConfigurationError: as the constructor and :meth:`KeyRing.open`; also when there is data and no key,
-                because a new key would turn every stored token into noise (S-43).
+                because a new key would turn every stored token into noise (S-43). Nothing was made.
         """
         with _configuration_errors(directory):
-            if not key_file.exists() and _first_envelope(directory) is not None:
+            if not create and not directory.is_dir():
+                raise VaultConfigurationError(
+                    f"The vault's directory, {directory}, is missing, although tokens were stored in it; mount its "
+                    "disk, restore it from its backup, or correct VAULT_URL"
+                )
+            if not key_file.exists() and (not create or _first_envelope(directory) is not None):
                 raise VaultConfigurationError(
                     f"The vault in {directory} holds secrets, but its key file, {key_file}, is missing; "
-                    "restore the key file from its backup"
+                    "restore the key file from its backup, or correct VAULT_KEY_FILE"
                 )
-        return cls(directory, KeyRing.open(key_file, create=True), key_file=key_file)
+        return cls(directory, KeyRing.open(key_file, create=create), key_file=key_file)
 
     # --- the protocol ---------------------------------------------------------------------------------------------
 
@@ -137,6 +149,7 @@ class LocalVault:
             sequence = 1 if newest is None else int(newest[:8], 16) + 1
             version = SecretVersion(f"{sequence:08x}{secrets.token_hex(12)}")
             _replace(folder / version, self._seal(name, version, opened))
+        self._has_id |= name == ID_NAME
         return version
 
     def read(self, name: SecretName, version: SecretVersion) -> StoredSecret:
@@ -165,6 +178,7 @@ class LocalVault:
             newest = max(_versions(self._directory / name), default=None)
         if newest is None:
             raise self._not_found(operation)
+        self._has_id |= name == ID_NAME
         return self.read(name, newest)
 
     def disable(self, name: SecretName, version: SecretVersion) -> None:
@@ -189,7 +203,7 @@ class LocalVault:
         """See :meth:`consent.vault.base.Inventory.names`."""
         with _os_errors_mapped("list"):
             found = sorted(path.name for path in self._directory.iterdir() if path.is_dir())
-        yield from (SecretName(name) for name in found if SECRET_NAME.fullmatch(name) and name != PROBE_NAME)
+        yield from (SecretName(name) for name in found if SECRET_NAME.fullmatch(name) and name not in _RESERVED)
 
     def versions(self, name: SecretName) -> list[VersionInfo]:
         """See :meth:`consent.vault.base.Inventory.versions`; each version is decrypted to see whether it is whole."""
@@ -208,7 +222,8 @@ class LocalVault:
 
     def items(self) -> list[tuple[SecretName, SecretVersion]]:
         """Return all versions of all secrets, without opening any."""
-        return [(name, version) for name in self.names() for version in sorted(_versions(self._directory / name))]
+        names = [*self.names(), ID_NAME]
+        return [(name, version) for name in names for version in sorted(_versions(self._directory / name))]
 
     def erase(self, name: SecretName) -> bool:
         """See :meth:`consent.vault.base.Eraser.erase`."""
@@ -351,10 +366,14 @@ class LocalVault:
         return self._keys
 
     def _not_found(self, operation: str) -> RemoteError:
-        if not self._directory.is_dir():
+        if self._is_gone():
             # An unmounted disk must not look like partners who never consented.
-            return ServerFault(SERVICE, operation, detail="The vault's directory is gone")
+            return ServerFault(SERVICE, operation, detail=_GONE)
         return NotFound(SERVICE, operation)
+
+    def _is_gone(self) -> bool:
+        """Whether the directory vanished, or another one, such as the empty one below a mount, is in its place."""
+        return not self._directory.is_dir() or (self._has_id and not (self._directory / ID_NAME).is_dir())
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -363,6 +382,8 @@ class LocalVault:
         """Keep every other writer of this secret out, in this process and in others; a killed holder lets go."""
         folder = self._directory / name
         if create and not folder.is_dir():
+            if self._is_gone():
+                raise ServerFault(SERVICE, operation, detail=_GONE)
             folder.mkdir(mode=0o700, exist_ok=True)
             fsync_directory(self._directory)
         try:

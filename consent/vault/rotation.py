@@ -54,7 +54,7 @@ def rotate(directory: Path, key_file: Path, *, progress: Callable[[int, int], No
         RemoteError: the disk failed; run it again.
     """
     with _alone(directory):
-        vault = LocalVault.open(directory, key_file)
+        vault = LocalVault.open(directory, key_file, create=False)
         keys = KeyRing.open(key_file)
         if len(keys.ids) == 1:
             keys = keys.save(key_file, with_new_key=True)
@@ -80,7 +80,7 @@ def retire(directory: Path, key_file: Path) -> RotationReport:
         VaultConfigurationError: as :func:`rotate`.
     """
     with _alone(directory):
-        vault = LocalVault.open(directory, key_file)
+        vault = LocalVault.open(directory, key_file, create=False)
         keys = KeyRing.open(key_file)
         report = _look(vault, keys)
         if report.needing_older:

@@ -163,6 +163,8 @@ def _iso(record: logging.LogRecord) -> str:
 
 # These print requests, answers or codes below WARNING.
 CAPPED_LOGGERS = ("azure", "msal", "requests", "urllib3", "http.client", "asyncio", "django.db.backends")
+# These also warn, with a service's own sentences and whole tracebacks, of what they raise: our code tells that itself.
+SILENT_LOGGERS = ("azure", "msal")
 
 
 def logging_config(*, json: bool, level: str) -> dict[str, Any]:
@@ -170,7 +172,8 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
 
     Args:
         json: one JSON object a line; otherwise text for a console.
-        level: lowest level of our own loggers; the capped libraries stay at WARNING whatever it says.
+        level: lowest level of our own loggers; the capped libraries stay at WARNING whatever it says, and
+            Microsoft's SDKs say nothing.
     """
     return {
         "version": 1,
@@ -193,5 +196,6 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
             "django": {"handlers": [], "level": "INFO", "propagate": True},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             **{name: {"level": "WARNING"} for name in CAPPED_LOGGERS},
+            **{name: {"level": "CRITICAL"} for name in SILENT_LOGGERS},
         },
     }

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from playwright.sync_api import BrowserContext, Cookie, Page, Request, expect
 
-from consent.vault.base import PROBE_NAME
+from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import known_id
@@ -141,7 +141,7 @@ class BusyPortal:
         return {
             path.relative_to(folder): path.read_bytes()
             for path in folder.rglob("*")
-            if path.is_file() and path.parent.name != PROBE_NAME
+            if path.is_file() and path.parent.name not in {PROBE_NAME, ID_NAME}
         }
 
     @contextmanager

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
@@ -20,10 +21,19 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.custody import INTERRUPTED, LEASE
+from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import PartnerConsent
 from consent.reconcile import Reconciler
+from consent.renewals import Renewals
+from consent.token_checks import TOKEN_CHECK
+from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
+from portal.runs import kinds, service
+from portal.runs.executor import Executor
+from portal.runs.kinds import Context, Kind
+from portal.runs.listening import Ending
+from portal.runs.models import Run
 from portal.sandbox.scenarios import vault_application_id
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Fault
@@ -34,6 +44,7 @@ from tests.consent.custody import ask, enabled_versions, make_due, redemptions
 from tests.consent.workers import Worker, Workers, forking
 from tests.leaks.sinks import Canaries, Sinks
 from tests.portal import Portal
+from tests.runs.work import classes
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
 OF_A_TEST = (
@@ -342,3 +353,70 @@ def test_a_worker_whose_clock_is_wrong_renews_and_leases_by_the_databases_time(s
         assert after.stored_at is not None
         assert abs((timezone.now() - after.stored_at).total_seconds()) < 20
         assert enabled_versions(portal, after) == [after.secret_version]
+
+
+# --- renewed by another process while bulk work has the row -------------------------------------------------------
+
+
+def bulk(kind: Kind) -> Run:
+    run, _ = service.start(kind, scope={}, actor=builders.ACTOR, concurrency=2)
+    assert Executor(run).work() is Ending.DONE
+    return run
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.parametrize("site", [("local", False), ("azure", False)], indirect=True, ids=["local", "azure"])
+@pytest.mark.parametrize("kind", [TOKEN_CHECK, CUSTOMER_SYNC], ids=lambda kind: kind.name)
+def test_bulk_work_that_read_the_row_before_another_process_renewed_reads_it_again(
+    site: Site, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(keys: Sequence[int], context: Context) -> dict[int, Any]:
+        subjects = dict(kind.load(keys, context))
+        make_due(site.portal.consent())
+        assert site.start().answers() == ["ok"]
+        return subjects
+
+    monkeypatch.setitem(kinds._kinds, kind.name, replace(kind, load=load))
+
+    run = bulk(kind)
+
+    assert classes(run) == {"ok": 1}
+    after = site.portal.consent()
+    assert (after.generation, after.state) == (2, "connected")
+    assert enabled_versions(site.portal, after) == [after.secret_version]
+    assert not Incident.objects.open().exists()
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.req("R-03")
+def test_a_check_that_took_the_lease_after_another_process_renewed_renews_the_newer_token(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows were read, another process renewed, and then this one took the leases."""
+    lease_all = Renewals.lease_all
+
+    def renewed_first(custody: Renewals, consents: Sequence[PartnerConsent]) -> str:
+        assert site.start().answers() == ["ok"]
+        return lease_all(custody, consents)
+
+    monkeypatch.setattr(Renewals, "lease_all", renewed_first)
+    make_due(site.portal.consent())
+
+    run = bulk(TOKEN_CHECK)
+
+    assert classes(run) == {"ok": 1}
+    after = site.portal.consent()
+    assert (after.generation, after.state, after.lease_owner, after.renewal_started_at) == (3, "connected", "", None)
+    assert enabled_versions(site.portal, after) == [after.secret_version]
+    assert not Incident.objects.open().exists()
+
+
+@pytest.mark.parametrize("site", [("local", False)], indirect=True, ids=["local"])
+def test_a_version_that_somebody_switched_off_is_still_reported(site: Site) -> None:
+    consent = site.portal.consent()
+    clients.vault().disable(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+
+    run, _ = service.start(TOKEN_CHECK, scope={}, actor=builders.ACTOR, concurrency=2)
+    assert Executor(run).work() is Ending.STOPPED
+
+    assert site.portal.consent().state == "connected"

@@ -18,7 +18,7 @@ from django.db import connections
 
 from consent import flow
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
-from consent.vault.base import PROBE_NAME
+from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.sandbox.world import Fault
@@ -57,7 +57,7 @@ def redemptions(portal: Portal) -> Counter[str]:
 
 def stored_versions(portal: Portal) -> list[str]:
     """Return the files of all refresh tokens in the embedded vault."""
-    not_tokens = {PROBE_NAME, portal.credential_name}
+    not_tokens = {PROBE_NAME, ID_NAME, portal.credential_name}
     folders = [path for path in Path(settings.VAULT_URL).iterdir() if path.is_dir() and path.name not in not_tokens]
     return [file.name for folder in folders for file in folder.iterdir()]
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
@@ -18,6 +19,7 @@ from pytest_django.fixtures import Settings
 
 from consent import approvals, clients, reconcile, schedule
 from consent.custody import Custody
+from consent.differences import ReconcileReport
 from consent.models import PartnerConsent, WaitingToken
 from consent.reconcile import TooManyChanges
 from consent.tokens import Audience
@@ -32,6 +34,7 @@ from portal.sandbox import scenarios
 from portal.sandbox import world as sandbox_world
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Fault, known_id
+from tenants.models import PartnerTenant
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.consent import custody, vault_desk
@@ -313,6 +316,120 @@ def test_a_waiting_token_that_was_exchanged_is_told(portal: Portal) -> None:
     WaitingToken.objects.update(fingerprint="0" * 16)
     assert found(vault_desk.reconcile()) == [("waiting_token_lost", "")]
     assert Incident.objects.open().get(cause="vault_difference").about == f"waiting:{waiting.pk}"
+
+
+# --- an older token, after a restore of an older vault --------------------------------------------------------------
+
+
+@pytest.fixture
+def older(portal: Portal, consent: PartnerConsent) -> PartnerConsent:
+    """The row is two renewals ahead of its vault. Returns it as it was when the vault was copied."""
+    restore = vault_desk.snapshot(portal)
+    rotate(portal)
+    rotate(portal)
+    restore()
+    assert portal.consent().generation == 3
+    return consent
+
+
+def adopt(**options: Any) -> ReconcileReport:
+    return vault_desk.reconcile(adopt_older=clients.tokens(), **options)
+
+
+@pytest.mark.req("R-41")
+@pytest.mark.req("R-02")
+def test_an_older_token_that_microsoft_honours_is_taken_up_when_it_is_asked_for(
+    portal: Portal, older: PartnerConsent
+) -> None:
+    assert found(vault_desk.reconcile()) == [("token_missing", "")]
+    assert portal.consent().secret_version != older.secret_version
+    assert Incident.objects.open().filter(cause="vault_difference").count() == 1
+    calls = len(custody.redemptions(portal))
+
+    report = adopt()
+
+    assert found(report) == [("token_missing", "older token taken up")]
+    assert (report.open, report.taken_up) == (0, 1)
+    assert len(custody.redemptions(portal)) == calls + 1
+    after = portal.consent()
+    assert (after.generation, after.state, after.replaced_version, after.lease_owner) == (4, "connected", "", "")
+    assert custody.enabled_versions(portal, after) == [after.secret_version] != [older.secret_version]
+    assert not Incident.objects.open().exists()
+    event = AuditEvent.objects.get(action="token.older_taken_up")
+    assert event.details == {"older": 1, "lost": 3, "generation": 4}
+    custody.ask(after, fresh=True)
+    assert_nothing_more(portal)
+
+
+def test_the_newest_of_several_older_tokens_is_taken_up_and_the_others_are_switched_off(
+    portal: Portal, older: PartnerConsent
+) -> None:
+    custody.write_version(older, Secret("a token that nobody knows"), 0)
+    custody.write_version(older, Secret("another"), 2)  # tried first, and refused
+
+    report = adopt()
+
+    assert found(report) == [("token_missing", "older token taken up")]
+    after = portal.consent()
+    assert custody.enabled_versions(portal, after) == [after.secret_version]
+    assert_nothing_more(portal)
+
+
+@pytest.mark.req("S-51")
+@pytest.mark.parametrize("why", ["refused", "another account", "disabled", "Microsoft is away"])
+def test_an_older_token_that_is_not_proven_stays_as_it_is(portal: Portal, older: PartnerConsent, why: str) -> None:
+    vault_desk.reconcile(dry_run=True)  # so that the vault's identities have signed in
+    if why == "refused":
+        custody.service_account(portal).sessions_revoked_at = portal.sandbox.world.now() + 1
+    elif why == "another account":
+        PartnerConsent.objects.update(pinned_oid=known_id("user", "somebody else"))
+    elif why == "disabled":
+        PartnerTenant.objects.update(state="disabled")
+    else:
+        portal.sandbox.world.faults.append(Fault(service="login", status=503, body="{}", times=50))
+    before = vault_desk.row(older)
+    content = vault_desk.content(portal)
+
+    report = adopt()
+
+    [difference] = report.differences
+    assert difference.outcome.startswith("failed" if why == "Microsoft is away" else "not taken up: ")
+    assert report.open == 1
+    assert vault_desk.row(older) == before
+    assert vault_desk.content(portal) == content
+    assert not AuditEvent.objects.filter(action="token.older_taken_up").exists()
+    assert Incident.objects.open().filter(cause="vault_difference").count() == 1
+
+
+@AT_AZURE
+def test_get_and_set_alone_are_enough_to_take_an_older_token_up(
+    portal: Portal, older: PartnerConsent, settings: Settings
+) -> None:
+    settings.VAULT_RECONCILE_IDENTITY = ""
+    clients.reset()
+    assert found(adopt()) == [("token_missing", "older token taken up")]
+    custody.ask(portal.consent(), fresh=True)
+
+
+def test_the_command_takes_older_tokens_up_and_says_how_many(portal: Portal, older: PartnerConsent) -> None:
+    dry = run("vault_reconcile", "--dry-run", "--adopt-older")
+    assert dry.code == 1
+    assert "vault_reconcile --adopt-older" in dry.out
+    assert portal.consent().generation == 3
+
+    ran = run("vault_reconcile", "--adopt-older")
+
+    assert ran.code == 0
+    assert "1 older token(s) were taken up" in ran.out
+    assert run("vault_reconcile", "--json", "--adopt-older").out.count('"older_taken_up": 0') == 1
+
+
+@pytest.mark.req("R-03")
+def test_a_renewal_that_holds_the_lease_is_not_disturbed(portal: Portal, older: PartnerConsent) -> None:
+    with clients.tokens()._custody.lease(portal.consent()):
+        report = adopt()
+    assert report.busy == 1
+    assert portal.consent().generation == 3
 
 
 # --- restores -----------------------------------------------------------------------------------------------------

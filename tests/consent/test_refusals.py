@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from consent import flow, views
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
-from consent.vault.base import PROBE_NAME
+from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.sandbox.entra import Answer, Shown
@@ -35,9 +35,9 @@ def token_calls(portal: Portal) -> int:
 
 
 def stored_tokens(portal: Portal) -> int:
-    """Count secrets beside the application's credential and the write probe."""
+    """Count secrets beside the application's credential, the write probe and the vault's id."""
     names = {path.name for path in Path(settings.VAULT_URL).iterdir() if path.is_dir()}
-    return len(names - {PROBE_NAME, portal.credential_name})
+    return len(names - {PROBE_NAME, ID_NAME, portal.credential_name})
 
 
 def assert_refused(portal: Portal, problem: str) -> None:

@@ -171,3 +171,16 @@ def test_http_msal_and_vault_libraries_stay_at_warning_whatever_the_level(capsys
         assert not logging.getLogger(name).isEnabledFor(logging.INFO)
     logging.getLogger("portal.anything").debug("ours")
     assert "ours" in capsys.readouterr().err
+
+
+@pytest.mark.req("S-32")
+@pytest.mark.usefixtures("_configured")
+def test_microsofts_sdks_log_no_sentence_of_a_service_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.config.dictConfig(logging_config(json=True, level="debug"))
+    stream = logging.getLogger().handlers[-1]
+    assert isinstance(stream, logging.StreamHandler)
+    stream.setStream(sys.stderr)
+    for name in ("azure.identity._internal.get_token_mixin", "azure.keyvault.secrets._utils", "msal.token_cache"):
+        logging.getLogger(name).warning("Ran into a deserialization error: %s", CANARY, exc_info=ValueError(CANARY))
+        logging.getLogger(name).error("AADSTS7000215: %s", CANARY)
+    assert capsys.readouterr().err == ""

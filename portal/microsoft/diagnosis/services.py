@@ -260,8 +260,16 @@ VAULT: Mapping[str, Row] = merged(
         Owner.US,
         {
             "Unauthorized": (
-                "The vault did not accept the portal's identity.",
-                "Check tenant, client id and credential of the vault's identity.",
+                "The vault did not accept the portal's identity, although the sign-in service did.",
+                "Check that VAULT_TENANT_ID and VAULT_CLOUD are those of the vault.",
+            ),
+            "identity_refused": (
+                "The sign-in service refused the vault's identity.",
+                "Check VAULT_TENANT_ID, VAULT_CLIENT_ID and the credential in VAULT_CREDENTIAL_FILE.",
+            ),
+            "no_managed_identity": (
+                "This host got no token of the managed identity for the vault.",
+                "Assign the identity to every host on which the portal runs, and check VAULT_CLIENT_ID.",
             ),
         },
     ),

@@ -114,7 +114,7 @@ def azure_vault(
     sandbox: Sandbox, sandbox_session: GuardedSession, sandbox_credential: TokenCredential, sandbox_vault_name: str
 ) -> AzureKeyVault:
     address = f"https://{sandbox_vault_name}{sandbox.clouds['global'].vault_suffix}"
-    return open_azure_vault(address, sandbox_credential, session=sandbox_session)
+    return open_azure_vault(address, lambda: sandbox_credential, session=sandbox_session)
 
 
 @pytest.fixture(params=["local", "azure"])

@@ -60,7 +60,7 @@ ALL_OPERATIONS = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=O
 def vault(vault_url: str, session: GuardedSession) -> AzureKeyVault:
     """A vault whose pauses are not slept through: what a pause does is shown in test_azure_sandbox.py."""
     pace = Pace(sleep=lambda seconds: None)
-    return open_azure_vault(vault_url, FixedCredential(), session=session, pace=pace)
+    return open_azure_vault(vault_url, FixedCredential, session=session, pace=pace)
 
 
 def sent(request: requests.PreparedRequest) -> tuple[str, str, Any]:
@@ -307,13 +307,15 @@ def test_the_token_is_for_the_domain_of_the_vault_and_no_other(
             raise ClientAuthenticationError("there is no such resource")
 
     with pytest.raises(AuthenticationFailed):
-        open_azure_vault(f"https://{host}", Noting(), session=session).read(NAME, VERSION)
+        open_azure_vault(f"https://{host}", Noting, session=session).read(NAME, VERSION)
     assert asked == [f"https://{host.partition('.')[2]}/.default"]
     assert len(wire.calls) == 0
 
 
 def test_a_vault_outside_the_allowed_hosts_is_not_called(wire: responses.RequestsMock, session: GuardedSession) -> None:
-    vault = open_azure_vault("https://vault.attacker.example", FixedCredential("attacker.example"), session=session)
+    vault = open_azure_vault(
+        "https://vault.attacker.example", lambda: FixedCredential("attacker.example"), session=session
+    )
     with pytest.raises(DestinationRefused):
         vault.read(NAME, VERSION)
     assert len(wire.calls) == 0
@@ -358,7 +360,7 @@ def test_a_server_that_accepts_and_says_nothing_is_left_within_the_limit(monkeyp
     with silent_server() as port:
         session = GuardedSession(is_allowed=lambda host: True, loopback=True)
         vault = open_azure_vault(
-            f"https://quiet.vault.localhost:{port}", FixedCredential("vault.localhost"), session=session
+            f"https://quiet.vault.localhost:{port}", lambda: FixedCredential("vault.localhost"), session=session
         )
         for operation in OPERATIONS.values():
             started = time.monotonic()
@@ -392,4 +394,4 @@ def test_token_and_call_share_one_budget(
 )
 def test_what_is_not_the_address_of_a_vault_is_refused(session: GuardedSession, address: str) -> None:
     with pytest.raises(VaultConfigurationError, match="VAULT_URL"):
-        open_azure_vault(address, FixedCredential(), session=session)
+        open_azure_vault(address, FixedCredential, session=session)

@@ -300,18 +300,19 @@ def test_the_command_rotates_and_retires_and_says_what_to_do_with_the_old_key(va
     written = fill(vault, 4)
     first = run("rotate_vault_key")
     assert first.code == 0
-    assert "4 of 4 versions encrypted anew" in first.out
+    assert "5 of 5 versions encrypted anew" in first.out  # the vault's id is the fifth
     assert "Back up the key file now" in first.out
     second = run("rotate_vault_key", "--retire")
     assert second.code == 0
     assert "Backups of the vault that were made before the rotation still need the old key" in second.out
     assert_all(vault, written)
     assert [event.action for event in AuditEvent.objects.order_by("sequence")] == [
+        "vault.paired",
         "vault.key_rotated",
         "vault.key_retired",
     ]
     again = run("rotate_vault_key", "--json")
-    assert '"encrypted": 4' in again.out
+    assert '"encrypted": 5' in again.out
     assert "CANARY" not in first.out + second.out + again.out + first.err + second.err + again.err
 
 

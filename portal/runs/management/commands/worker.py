@@ -5,8 +5,10 @@ from typing import Any
 
 from dj_queue.hooks import on_worker_stop
 from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import Error, close_old_connections, connection
 
+from portal import starting
 from portal.commands import PortalCommand
 from portal.databases import trouble
 from portal.runs import schedule, tasks
@@ -18,7 +20,8 @@ TICK_SECONDS = 5.0
 class Command(PortalCommand):
     help = (
         "Work what was left to the workers, and hand out what the schedule says. Start as many as you like, on as many "
-        "machines as you like; SIGTERM stops politely. Exit codes: 0 stopped, 1 the queue failed."
+        "machines as you like; SIGTERM stops politely. Exit codes: 0 stopped, 1 the queue failed, 3 the vault is not "
+        "this database's."
     )
     examples = (
         "worker",
@@ -33,6 +36,10 @@ class Command(PortalCommand):
         parser.add_argument("--once", action="store_true", help="hand out what is due now and return")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            starting.check()
+        except starting.StartRefused as refused:
+            raise CommandError(f"The worker does not start: {refused}.", returncode=3) from None
         if options["once"]:
             self.stdout.write(", ".join(schedule.tick()) or "Nothing is due.")
             return
