@@ -207,7 +207,7 @@ class Custody:
                     permission_set_version=registration.permission_set_version,
                     mfa=new.mfa,
                     amr=new.amr,
-                    mfa_checked_at=now,
+                    mfa_checked_at=None if new.mfa is PartnerConsent.Mfa.UNPROVEN else now,
                     last_success_at=now,
                     last_try_at=now,
                     last_problem="",

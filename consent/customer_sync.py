@@ -6,12 +6,13 @@ One partner's lists are read one page after the other, so a partner never has mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
 
 from consent import clients
+from consent.checks import blame_of
 from consent.custody import TokenUnavailable
 from consent.customers import own_groups
 from consent.health import refresh_partner
@@ -91,7 +92,8 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
     except RemoteError as error:
         diagnosis = diagnose(error)
         words = f"{diagnosis.cause} {diagnosis.remedy}"
-        return _failed(diagnosis.failure_class, words, diagnosis.owner, fields, error=error)
+        failed = _failed(diagnosis.failure_class, words, diagnosis.owner, fields, error=error)
+        return failed if failed.systemic else replace(failed, blame=blame_of(consent, error))
     desk.settle(TOO_MANY, about=about)
     return Outcome(fields=fields | {"ok": True} | counts | gdap)
 

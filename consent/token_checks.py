@@ -105,6 +105,7 @@ def work(key: int, check: Check, context: Context) -> Outcome:
         systemic=result.systemic,
         retry_after=verdict.retry_after,
         throttled=result.failure_class == FailureClass.THROTTLED,
+        blame=None if context.options.get("force") else verdict.blame,
         fields={
             "partner": result.partner,
             "ok": result.ok,
