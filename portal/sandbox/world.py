@@ -308,6 +308,8 @@ SWITCHES: dict[str, Any] = {
     "profile_limit": 0,  # > 0: requests for the organization profile per second and application
     "profile_partner_limit": 0,  # > 0: the same per ten seconds and tenant
     "retry_after": True,
+    "items_without_id": [],  # customers, relationships and assignments whose id the lists leave out
+    "items_with_odd_name": [],  # those whose name holds a zero character and half a surrogate pair
     "page_limit": 500,
     "graph_page": 100,
     "graph_foreign_next_link": False,
@@ -318,6 +320,20 @@ SWITCHES: dict[str, Any] = {
     "vault_purge_protection": False,
     "vault_limit": 0,  # > 0: transactions per 10 s and vault
 }
+
+
+def odd(world: World, item: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """Return an item of a list as the switches for odd items bend it.
+
+    Args:
+        name: the member that holds its name.
+    """
+    bent = dict(item)
+    if name and item["id"] in world.switches["items_with_odd_name"]:
+        bent[name] = f"{item[name]}\0\ud800"
+    if item["id"] in world.switches["items_without_id"]:
+        del bent["id"]
+    return bent
 
 
 class World:

@@ -1,4 +1,4 @@
-"""The same failure of nearly all partners is a question to us: no partner is blamed, one incident says where to look."""
+"""The same failure of nearly all partners is a question to us: no partner is blamed, one incident says what to do."""
 
 from __future__ import annotations
 
