@@ -290,6 +290,7 @@ SWITCHES: dict[str, Any] = {
     "sign_in_frequency_days": 0,  # > 0: older sign-ins are refused with 70043
     "loop_limit": 0,  # > 0: that many equal refresh requests in 60 s, then 50196
     "customer_not_consented": 65001,  # or 700016, 90099
+    "assertion_leeway": 300,  # seconds by which the clocks may differ when an application proves itself
     "application_disabled": 7000112,  # or 700016: the answer to a registration that its owner disabled
     "several_resources": 700022,  # or 28000; 0: the token is for the first
     "graph_scope_form": "short",  # or full: with the resource in front
