@@ -129,7 +129,7 @@ def mfa_missing(consent: PartnerConsent) -> None:
         about=f"consent:{consent.pk}",
         owner=Owner.PARTNER,
         words=(
-            "Partner Center does not confirm multifactor authentication for a partner's service account, and refuses "
+            "Partner Center does not confirm multifactor authentication for a partner's service account; it may refuse "
             "its calls for it. Let the partner enforce MFA for the account, and sign in through a new consent link."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},

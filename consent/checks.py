@@ -1,13 +1,15 @@
 """Check a partner's token: one real redemption and one real Partner Center answer (R-45).
 
 Our own faults never change a partner's state (R-05, R-14, R-15), and one denial does not either: only
-``invalid_grant`` seen twice, at least ten minutes apart, turns a healthy partner to "needs consent".
+``invalid_grant`` seen twice, at least ten minutes apart, turns a healthy partner to "needs consent". What nearly all
+partners share is no finding about any of them: each verdict says what it blames, and a run judges that (R-14).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -24,6 +26,7 @@ from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, InteractionRequired, MfaRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
+from portal.runs.kinds import Blame
 from tenants.models import PartnerTenant
 from tenants.partner_center import OrganizationProfile, PartnerCenterClient
 
@@ -32,6 +35,15 @@ _MOMENTS = {"last_success_at", "last_try_at", "mfa_checked_at", "next_try_at"}
 State = PartnerConsent.State
 _SETTLED = (State.STOPPED, *PartnerConsent.LEFT_STATES)  # no check changes these
 Mfa = PartnerConsent.Mfa
+_PARTNER_STATES = {
+    State.CONNECTED: PartnerTenant.State.CONNECTED,
+    State.MFA_MISSING: PartnerTenant.State.ATTENTION,
+}
+MFA_UNPROVEN = "mfa_unproven"  # a class of our own: the token works, and Partner Center gave no verdict
+
+# What Entra answers when an application is off or removed: in one tenant by its administrator, in nearly all by
+# its owner or by Microsoft. Which of them stands for which is not documented, so they count as one cause.
+_APPLICATION_OFF = frozenset({"AADSTS7000112", "AADSTS700016", "AADSTS7000229"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +73,7 @@ class Verdict:
         columns: of the consent's row, None when nothing was seen that belongs there.
         retry_after: seconds after which the check should be repeated, None when it need not be.
         is_dead: Microsoft said that the stored token never works again.
+        blame: what the partner is blamed for, as long as nearly all others are not.
     """
 
     consent: PartnerConsent
@@ -70,6 +83,7 @@ class Verdict:
     outcome: Outcome = Outcome.DONE
     retry_after: float | None = None
     is_dead: bool = False
+    blame: Blame | None = None
 
 
 def check_token(consent: PartnerConsent, client: PartnerCenterClient, *, actor: Actor) -> CheckResult:
@@ -117,30 +131,20 @@ def judge(
         return _failed(consent, error, correlation_id)
     if profile.tenant_id != consent.partner.tenant:
         return _foreign_profile(consent, correlation_id)
-    mfa = {True: Mfa.PROVEN, False: Mfa.MISSING, None: Mfa.UNPROVEN}[profile.mfa_compliant]
     now = timezone.now()
-    healthy = mfa is Mfa.PROVEN
-    if healthy:
+    if profile.mfa_compliant is None and consent.state == State.CONNECTED:
+        result, columns, blame = _no_verdict(consent, now, correlation_id)
+    elif profile.mfa_compliant:
         result = _result(consent, FailureClass.OK, "", None, "", "", correlation_id)
+        columns, blame = {"state": State.CONNECTED, "mfa": Mfa.PROVEN, "mfa_checked_at": now}, None
     else:
-        result = _result(
-            consent,
-            FailureClass.NEEDS_INTERACTION,
-            "The token works, but Partner Center does not confirm multifactor authentication.",
-            Owner.PARTNER,
-            "Send a new consent link; the partner signs in with MFA.",
-            "",
-            correlation_id,
-        )
-    columns: dict[str, Any] = {
-        "state": State.CONNECTED if healthy else State.MFA_MISSING,
-        "mfa": mfa,
-        "mfa_checked_at": now,
+        result, columns, blame = _without_mfa(consent, profile, now, correlation_id)
+    columns |= {
         "last_success_at": now,
         "last_try_at": now,
-        "last_problem": "" if healthy else "mfa",
+        "last_problem": columns.get("last_problem", ""),
         "last_code": "",
-        "last_message": "" if healthy else f"{result.cause} {result.remedy}",
+        "last_message": f"{result.cause} {result.remedy}".strip(),
         "first_denied_at": None,
         "last_class": result.failure_class,
         "last_owner": result.owner,
@@ -155,7 +159,79 @@ def judge(
         consent=consent,
         result=result,
         columns=columns,
-        partner_state=PartnerTenant.State.CONNECTED if healthy else PartnerTenant.State.ATTENTION,
+        partner_state=_PARTNER_STATES.get(columns.get("state", "")),
+        blame=blame,
+    )
+
+
+_Found = tuple[CheckResult, dict[str, Any], Blame | None]
+
+
+def _no_verdict(consent: PartnerConsent, now: datetime, correlation_id: CorrelationId) -> _Found:
+    """Partner Center answered a connected partner and said nothing of MFA: its state stays, its proof does not (S-18).
+
+    ``mfa_checked_at`` stays the time of the last verdict, so that everybody sees how old it is.
+    """
+    result = _result(
+        consent,
+        MFA_UNPROVEN,
+        "The token works, but Partner Center gave no verdict on multifactor authentication.",
+        Owner.NOBODY,
+        "Nothing to do, because the next check asks again; if it lasts, look whether a proxy drops isMfaCompliant.",
+        "",
+        correlation_id,
+    )
+    question = (
+        "This looks like Partner Center or a proxy, not like the partners: no verdict on MFA. Look first whether "
+        "something on the way drops the header isMfaCompliant."
+    )
+    known = consent.mfa == Mfa.PROVEN and not consent.last_problem
+    return result, {"mfa": Mfa.UNPROVEN}, Blame(cause=MFA_UNPROVEN, question=question, was_well=known)
+
+
+def _without_mfa(
+    consent: PartnerConsent, profile: OrganizationProfile, now: datetime, correlation_id: CorrelationId
+) -> _Found:
+    """Partner Center says that MFA is missing; or says nothing of it for a partner that was not connected."""
+    result = _result(
+        consent,
+        FailureClass.NEEDS_INTERACTION,
+        "The token works, but Partner Center does not confirm multifactor authentication.",
+        Owner.PARTNER,
+        "Send a new consent link; the partner signs in with MFA.",
+        "",
+        correlation_id,
+    )
+    columns: dict[str, Any] = {"state": State.MFA_MISSING, "last_problem": "mfa"}
+    if profile.mfa_compliant is False:
+        columns |= {"mfa": Mfa.MISSING, "mfa_checked_at": now}
+    elif consent.mfa == Mfa.PROVEN:
+        columns["mfa"] = Mfa.UNPROVEN
+    return result, columns, _blame(consent, "mfa", "", "Partner Center denies MFA")
+
+
+def _blame(consent: PartnerConsent, cause: str, code: str, answer: str) -> Blame:
+    """Return what a failure of this partner is, if nearly all that were well have it too.
+
+    Args:
+        code: Microsoft's, empty when there is none.
+        answer: it in words.
+    """
+    off = code in _APPLICATION_OFF
+    where = (
+        "Look first in its home tenant whether the registration is disabled (also by Microsoft) or deleted"
+        if off
+        else "Look first whether its registration was changed"
+    )
+    # One denial makes nobody ill (R-15), and those that were denied first must not speak against the pattern.
+    denied_once = consent.first_denied_at is not None and consent.last_code == code
+    return Blame(
+        cause="application" if off else f"{cause}:{code}",
+        question=(
+            f"This looks like our application {consent.registration.name[:60]}, not like the partners: {answer}. "
+            f"{where}, or a policy restricts it."
+        ),
+        was_well=consent.state == State.CONNECTED and (not consent.last_problem or denied_once),
     )
 
 
@@ -184,7 +260,7 @@ def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: Correla
             if confirmed and consent.state != State.EXPIRED:
                 columns["state"] = State.MFA_MISSING if isinstance(error, MfaRequired) else State.NEEDS_CONSENT
             if confirmed and isinstance(error, MfaRequired):
-                columns["mfa"] = Mfa.MISSING
+                columns |= {"mfa": Mfa.MISSING, "mfa_checked_at": now}
         if isinstance(error, ConsentRequired | AccessDenied):
             partner_state = PartnerTenant.State.ATTENTION
     if error.token_lifetime is not None:
@@ -209,7 +285,13 @@ def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: Correla
         outcome=Outcome.FAILED,
         retry_after=(error.retry_after or 0.0) if error.retryable else None,
         is_dead=diagnosis.fatal_for_token,
+        blame=None if diagnosis.failure_class.systemic else blame_of(consent, error),
     )
+
+
+def blame_of(consent: PartnerConsent, error: RemoteError) -> Blame:
+    """Return what an error that is not on our side blames this partner for."""
+    return _blame(consent, diagnose(error).failure_class, error.code, error.code or diagnose(error).cause.rstrip("."))
 
 
 def _foreign_profile(consent: PartnerConsent, correlation_id: CorrelationId) -> Verdict:

@@ -26,8 +26,11 @@ from portal.microsoft.http import CONNECT_SECONDS, READ_SECONDS
 from portal.microsoft.identifiers import ApplicationId
 from portal.microsoft.secret import Secret
 
-ASSERTION_SECONDS = 600  # Entra accepts five to ten minutes; one assertion serves its token endpoint that long
-_RENEW_SECONDS = 120
+ASSERTION_SECONDS = 600  # Entra recommends five to ten minutes
+# Our clock may be wrong by as much, either way: an assertion is valid so long before it was made, and is made
+# anew so long before its end, and a minute for the way.
+_CLOCK_SECONDS = 300
+_RENEW_SECONDS = _CLOCK_SECONDS + 60
 
 
 class ClientCredential(Protocol):
@@ -100,7 +103,7 @@ class Certificate:
                     "iss": application_id,
                     "sub": application_id,
                     "jti": str(uuid.uuid4()),
-                    "nbf": now - 60,
+                    "nbf": now - _CLOCK_SECONDS,
                     "iat": now,
                     "exp": now + ASSERTION_SECONDS,
                 },

@@ -242,7 +242,7 @@ class Custody:
                     granted_scopes=new.granted,
                     mfa=new.mfa,
                     amr=new.amr,
-                    mfa_checked_at=now,
+                    mfa_checked_at=None if new.mfa is PartnerConsent.Mfa.UNPROVEN else now,
                     last_success_at=now,
                     last_try_at=now,
                     last_problem="",

@@ -6,12 +6,13 @@ One partner's lists are read one page after the other, so a partner never has mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
 
 from consent import clients
+from consent.checks import blame_of
 from consent.custody import TokenUnavailable
 from consent.customers import own_groups
 from consent.health import refresh_partner
@@ -35,7 +36,8 @@ from tenants.readiness import UNREAD
 from tenants.sync import TooManyMissing, sync_customers
 
 NOT_CONSENTED = "not_consented"
-TOO_MANY = "customers_missing"  # cause of the incident
+TOO_MANY = "customers_missing"  # causes of incidents
+ODD = "list_items_odd"
 
 
 @dataclass(slots=True)
@@ -112,9 +114,30 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
     except RemoteError as error:
         diagnosis = diagnose(error)
         words = f"{diagnosis.cause} {diagnosis.remedy}"
-        return _failed(diagnosis.failure_class, words, diagnosis.owner, fields, error=error)
+        failed = _failed(diagnosis.failure_class, words, diagnosis.owner, fields, error=error)
+        return failed if failed.systemic else replace(failed, blame=blame_of(consent, error))
     desk.settle(TOO_MANY, about=about)
+    if odd := [*report.odd, *gdap.pop("odd", [])]:
+        return _odd(sync.partner, odd, fields | counts | gdap)
+    desk.settle(ODD, about=about)
     return Outcome(fields=fields | {"ok": True} | counts | gdap)
+
+
+def _odd(partner: PartnerTenant, odd: Sequence[str], fields: Mapping[str, Any]) -> Outcome:
+    """Name the items that could not be read; the rest is stored. The incident repeats no text from outside."""
+    number = "One item" if len(odd) == 1 else f"{len(odd)} items"
+    were = "was" if len(odd) == 1 else "were"
+    told = f"{number} of Microsoft's lists could not be read and {were} left out, and nothing was marked missing"
+    desk.report(
+        ODD,
+        about=f"partner:{partner.pk}",
+        owner=Owner.US,
+        words=f"{partner.name}: {told}. The partner's latest customer sync names them. Report them to Microsoft.",
+        subject={"partner": partner.pk},
+    )
+    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+    words = f"{told}: {'; '.join(odd[:3])}{more}. All others were stored. Report them to Microsoft."
+    return _failed(ODD, words, Owner.US, {**fields, "odd": list(odd)})
 
 
 def _relationships(
@@ -143,6 +166,7 @@ def _relationships(
         "relationships": report.relationships,
         "assignments": report.assignments,
         "gdap_missing": report.missing,
+        "odd": report.odd,
     }
 
 

@@ -18,13 +18,12 @@ from django.db import DatabaseError
 
 from consent import clients
 from consent.credential_models import ApplicationCredential
+from consent.vault.base import VaultConfigurationError
+from portal import starting
 from portal.databases import unapplied
 from tenants.models import PartnerTenant
 
 _CONSOLE = "django.core.mail.backends.console.EmailBackend"
-from consent.vault.base import VaultConfigurationError
-from portal import starting
-
 log = logging.getLogger(__name__)
 
 

@@ -431,7 +431,10 @@ class PartnerConsent(models.Model):
             models.CheckConstraint(
                 condition=~Q(state="connected") | Q(generation__gt=0), name="consent_connected_has_token"
             ),
-            models.CheckConstraint(condition=~Q(state="connected") | Q(mfa="proven"), name="consent_connected_has_mfa"),
+            # Proven once; an answer without a verdict takes the proof, not the state.
+            models.CheckConstraint(
+                condition=~Q(state="connected") | ~Q(mfa="missing"), name="consent_connected_lacks_no_mfa"
+            ),
             models.CheckConstraint(
                 condition=Q(forecast_at__isnull=True, forecast_cause="")
                 | (Q(forecast_at__isnull=False) & ~Q(forecast_cause="")),

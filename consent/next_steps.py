@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 
+from consent.checks import MFA_UNPROVEN
 from consent.models import PartnerConsent
 from consent.permissions import held, permission_set
 from portal.microsoft.diagnosis import FailureClass, Owner
@@ -84,6 +85,8 @@ def next_step(consent: PartnerConsent, now: datetime) -> Step:
     if consent.last_problem:
         owner = Owner(consent.last_owner) if consent.last_owner else Owner.PARTNER
         return Step(owner, consent.last_message or NEW_LINK)
+    if consent.last_class == MFA_UNPROVEN:
+        return Step(Owner.NOBODY, consent.last_message)
     if step := _BY_CLASS.get(consent.last_class):
         return step
     if consent.forecast_at is not None and consent.forecast_at - now < SOON:

@@ -22,6 +22,7 @@ from consent.credential_models import ApplicationCredential
 from consent.credentials import Certificate, read_credential
 from consent.custody import TokenUnavailable
 from consent.entra import SERVICE
+from consent.id_tokens import LEEWAY_SECONDS
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.tokens import Audience, TokenService
 from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, new_secret_name
@@ -303,7 +304,7 @@ def _check_valid(credential: ApplicationCredential) -> None:
     now = timezone.now()
     if credential.retired_at is not None:
         raise RotationRefused(f"{credential} is retired; add a new one.")
-    if credential.starts_at > now:
+    if credential.starts_at > now + timedelta(seconds=LEEWAY_SECONDS):
         raise RotationRefused(f"{credential} is not valid before {credential.starts_at:%Y-%m-%d %H:%M} UTC.")
     if credential.expires_at is not None and credential.expires_at <= now:
         raise RotationRefused(f"{credential} ended on {credential.expires_at:%Y-%m-%d}; add a new one.")

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # A longer wait is not slept through: the partner is put back, and the thread works for others meanwhile.
 _RETRY = RetryPolicy(longest_wait_seconds=2.0)
+# And a run is not held up by one partner that must wait for longer (seconds): its row says when it is tried again.
+_LONGEST_WAIT = 60.0
 
 
 @dataclass(slots=True)
@@ -110,8 +112,9 @@ def work(key: int, check: Check, context: Context) -> Outcome:
         owner=result.owner,
         code=result.code,
         systemic=result.systemic,
-        retry_after=verdict.retry_after,
+        retry_after=None if (verdict.retry_after or 0.0) > _LONGEST_WAIT else verdict.retry_after,
         throttled=result.failure_class == FailureClass.THROTTLED,
+        blame=None if context.options.get("force") else verdict.blame,
         fields={
             **line_names(check.consent.partner, check.consent.registration),
             "ok": result.ok,

@@ -134,6 +134,11 @@ VAULT_RATE = env.number("VAULT_RATE", 300, minimum=1, maximum=400)
 TOKEN_CHECK_HOURS = env.number("TOKEN_CHECK_HOURS", 24, minimum=1, maximum=720)
 TOKEN_RENEW_DAYS = env.number("TOKEN_RENEW_DAYS", 30, minimum=2, maximum=59)
 
+# The same failure of so many partners at least, and of so many in a hundred, that were well before is a question to us:
+# the run stops and no partner is blamed.
+SAME_CAUSE_FEWEST = env.number("SAME_CAUSE_FEWEST", 3, minimum=2, maximum=1000)
+SAME_CAUSE_PERCENT = env.number("SAME_CAUSE_PERCENT", 90, minimum=51, maximum=100)
+
 # --- vault --------------------------------------------------------------------------------------------------------
 
 # A directory for the embedded vault, or the https address of an Azure Key Vault.

@@ -52,26 +52,37 @@ class AccessAssignment:
 class GdapClient(GraphApi):
     """Reads relationships and their access assignments."""
 
-    def relationships(self, *, customer: TenantId | None = None) -> Iterator[Relationship]:
+    def relationships(
+        self, *, customer: TenantId | None = None, odd: list[str] | None = None
+    ) -> Iterator[Relationship]:
         """Yield all relationships, of any status: with this customer, or of the partner; finishes or raises.
 
         GET /v1.0/tenantRelationships/delegatedAdminRelationships[?$filter=customer/tenantId eq '...'].
+
+        Args:
+            odd: takes the items that cannot be read, in words; without it one is an error.
         """
         operation = "list GDAP relationships"
         params = {"$top": "300"}
         if customer is not None:
             params["$filter"] = f"customer/tenantId eq '{parse_tenant_id(customer)}'"
-        for item in self.collection(f"/v1.0{_RELATIONSHIPS}", operation=operation, params=params):
-            yield self._relationship(item, operation)
+        for items in self.pages(f"/v1.0{_RELATIONSHIPS}", operation=operation, params=params):
+            yield from self.each(
+                items, operation, lambda item: self._relationship(item, operation), name=self._called, odd=odd
+            )
 
-    def access_assignments(self, relationship: Relationship) -> list[AccessAssignment]:
-        """Return the assignments of one relationship."""
+    def access_assignments(self, relationship: Relationship, *, odd: list[str] | None = None) -> list[AccessAssignment]:
+        """Return the assignments of one relationship. ``odd`` is that of :meth:`relationships`."""
         path = f"/v1.0{self._assignments_path(relationship)}"
         return [
-            self._assignment(item, _ASSIGNMENTS) for item in self.collection(path, operation=_ASSIGNMENTS, params={})
+            each
+            for items in self.pages(path, operation=_ASSIGNMENTS, params={})
+            for each in self._assignments(items, odd)
         ]
 
-    def access_assignments_of(self, relationships: Sequence[Relationship]) -> list[list[AccessAssignment]]:
+    def access_assignments_of(
+        self, relationships: Sequence[Relationship], *, odd: list[str] | None = None
+    ) -> list[list[AccessAssignment]]:
         """Return the assignments of up to :data:`BATCH` relationships, in their order, by one call where possible.
 
         POST /v1.0/$batch. A part that was throttled, refused or cut into pages is asked again by a call of its own.
@@ -87,12 +98,20 @@ class GdapClient(GraphApi):
         for part in self.records(self.record(answer.body, _ASSIGNMENTS).get("responses"), _ASSIGNMENTS):
             body = part.get("body")
             if part.get("status") == 200 and isinstance(body, dict) and "@odata.nextLink" not in body:
-                items = self.records(body.get("value"), _ASSIGNMENTS)
-                found[self.text(part, "id", _ASSIGNMENTS)] = [self._assignment(item, _ASSIGNMENTS) for item in items]
+                found[self.text(part, "id", _ASSIGNMENTS)] = self._assignments(body.get("value"), odd)
         return [
-            found[str(number)] if str(number) in found else self.access_assignments(relationship)
+            found[str(number)] if str(number) in found else self.access_assignments(relationship, odd=odd)
             for number, relationship in enumerate(relationships)
         ]
+
+    def _assignments(self, items: Any, odd: list[str] | None) -> list[AccessAssignment]:
+        return self.each(
+            items, _ASSIGNMENTS, lambda item: self._assignment(item, _ASSIGNMENTS), name=self._called, odd=odd
+        )
+
+    @staticmethod
+    def _called(item: Mapping[str, Any]) -> object:
+        return item.get("displayName") or item.get("id")
 
     def _assignments_path(self, relationship: Relationship) -> str:
         if not _RELATIONSHIP_ID.fullmatch(relationship.relationship_id):
@@ -107,9 +126,12 @@ class GdapClient(GraphApi):
                 tenant = parse_tenant_id(str(customer["tenantId"]))
             except InvalidIdentifier:
                 raise self._unexpected(operation, None, "a customer's tenant id is not a GUID") from None
+        relationship_id = self.text(item, "id", operation)
+        if not _RELATIONSHIP_ID.fullmatch(relationship_id):
+            raise self._unexpected(operation, None, "the id of the relationship has an unknown form")
         return Relationship(
-            relationship_id=self.text(item, "id", operation),
-            display_name=self.text(item, "displayName", operation, required=False),
+            relationship_id=relationship_id,
+            display_name=self.display(item, "displayName", operation),
             customer_tenant_id=tenant,
             status=self.text(item, "status", operation),
             roles=self._roles(item, operation),

@@ -84,15 +84,18 @@ class PartnerCenterClient(PartnerCenterApi):
         verdict = response.headers.get("isMfaCompliant", "").strip().lower()
         return OrganizationProfile(
             tenant_id=self._tenant(profile, "tenantId", operation),
-            company_name=self.text(profile, "companyName", operation, required=False),
-            domain=self.text(profile, "domain", operation, required=False),
+            company_name=self.display(profile, "companyName", operation),
+            domain=self.display(profile, "domain", operation),
             mfa_compliant={"true": True, "false": False}.get(verdict),
         )
 
-    def customers(self) -> Iterator[list[Customer]]:
+    def customers(self, *, odd: list[str] | None = None) -> Iterator[list[Customer]]:
         """Yield the pages of all customers; finishes or raises.
 
         GET /v1/customers?size=, then ``links.next`` with the headers that it lists (``MS-ContinuationToken``).
+
+        Args:
+            odd: takes the items that cannot be read, in words; without it one is an error.
         """
         operation = "list customers"
         first = {"size": str(PAGE_SIZE)}
@@ -114,8 +117,8 @@ class PartnerCenterClient(PartnerCenterApi):
             return lambda: self.request("GET", path, operation=operation, headers=headers)
 
         for page in self.follow(fetch_first, after):
-            items = self.records(self.record(page.body, operation).get("items"), operation)
-            yield [self._customer(item, operation) for item in items]
+            items = self.record(page.body, operation).get("items")
+            yield self.each(items, operation, lambda item: self._customer(item, operation), name=self._called, odd=odd)
 
     def customer(self, tenant_id: TenantId) -> Customer:
         """Return one customer; proves that it is a customer of this partner (S-52).
@@ -136,10 +139,15 @@ class PartnerCenterClient(PartnerCenterApi):
         return Customer(
             partner_center_id=self.text(item, "id", operation)[:64],
             tenant_id=self._tenant(source, key, operation),
-            company_name=self.text(company, "companyName", operation, required=False)[:256],
-            domain=self.text(company, "domain", operation, required=False)[:253],
-            relationship=self.text(item, "relationshipToPartner", operation, required=False)[:40],
+            company_name=self.display(company, "companyName", operation)[:256],
+            domain=self.display(company, "domain", operation)[:253],
+            relationship=self.display(item, "relationshipToPartner", operation)[:40],
         )
+
+    @staticmethod
+    def _called(item: Mapping[str, Any]) -> object:
+        company = item.get("companyProfile")
+        return (company.get("companyName") if isinstance(company, dict) else None) or item.get("id")
 
     def _tenant(self, record: Mapping[str, Any], key: str, operation: str) -> TenantId:
         try:

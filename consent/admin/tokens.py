@@ -27,7 +27,7 @@ _NAMED = 20  # partners in the text of a confirmation
 _MFA_SOURCES = {
     PartnerConsent.Mfa.PROVEN: "Partner Center answered isMfaCompliant: true.",
     PartnerConsent.Mfa.MISSING: "Partner Center answered isMfaCompliant: false, or refused a call for want of MFA.",
-    PartnerConsent.Mfa.UNPROVEN: "Partner Center gave no verdict, and no verdict is not a proof.",
+    PartnerConsent.Mfa.UNPROVEN: "Partner Center gave no verdict at the last check, and no verdict is not a proof.",
 }
 
 
@@ -134,7 +134,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "ends",
         "age",
         "last_success",
-        "mfa",
+        "shown_mfa",
     ]
     list_filter = [
         "state",
@@ -225,11 +225,11 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     def account(self, consent: PartnerConsent) -> str:
         return guid(consent.pinned_oid, label="object id")
 
-    @admin.display(description="MFA")
+    @admin.display(ordering="mfa", description="MFA")
     def shown_mfa(self, consent: PartnerConsent) -> str:
         tones = {PartnerConsent.Mfa.PROVEN: Tone.GOOD, PartnerConsent.Mfa.MISSING: Tone.BAD}
         head = badge(consent.get_mfa_display(), tones.get(PartnerConsent.Mfa(consent.mfa), Tone.WARN))
-        seen = f" Seen {consent.mfa_checked_at:%Y-%m-%d %H:%M} UTC." if consent.mfa_checked_at else ""
+        seen = f" Last verdict {consent.mfa_checked_at:%Y-%m-%d %H:%M} UTC." if consent.mfa_checked_at else ""
         return described(head, _MFA_SOURCES[PartnerConsent.Mfa(consent.mfa)] + seen)
 
     @admin.display(description="Sign-in methods")

@@ -284,6 +284,49 @@ class ApiClient:
             raise self._unexpected(operation, None, f"the field {key} is missing or has the wrong type")
         return value
 
+    def display(self, record: Mapping[str, Any], key: str, operation: str) -> str:
+        """Return a text that is only shown, with U+FFFD for what no database takes; "" when absent.
+
+        Raises:
+            UnexpectedResponse: it is no text.
+        """
+        value = record.get(key)
+        if not isinstance(value, str | None):
+            raise self._unexpected(operation, None, f"the field {key} has the wrong type")
+        return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", value or "")
+
+    def each[Item](
+        self,
+        items: Any,
+        operation: str,
+        read: Callable[[Mapping[str, Any]], Item],
+        *,
+        name: Callable[[Mapping[str, Any]], object],
+        odd: list[str] | None,
+    ) -> list[Item]:
+        """Read the items of a list, each by ``read``.
+
+        Args:
+            name: what a person calls an item that ``read`` refuses, if it is a text.
+            odd: takes what is wrong with which item, and the item is left out; None: one odd item is an error.
+
+        Raises:
+            UnexpectedResponse: no list, or an odd item.
+        """
+        if not isinstance(items, list):
+            raise self._unexpected(operation, None, "a list of JSON objects was expected")
+        found = []
+        for number, item in enumerate(items, start=1):
+            try:
+                found.append(read(self.record(item, operation)))
+            except UnexpectedResponse as error:
+                if odd is None:
+                    raise
+                called = name(item) if isinstance(item, dict) else None
+                printable = "".join(filter(str.isprintable, called))[:60] if isinstance(called, str) else ""
+                odd.append(f"{printable or f'item {number}'} ({error.detail})")
+        return found
+
     def follow(
         self, first: Callable[[], JsonResponse], after: Callable[[JsonResponse], Callable[[], JsonResponse] | None]
     ) -> Iterator[JsonResponse]:

@@ -28,7 +28,12 @@ class GraphApi(ApiClient):
         return super().error_code(body, response)
 
     def collection(self, path: str, *, operation: str, params: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        """Yield the items of all pages; finishes or raises.
+        """Yield the items of all pages; finishes or raises."""
+        for items in self.pages(path, operation=operation, params=params):
+            yield from self.records(items, operation)
+
+    def pages(self, path: str, *, operation: str, params: Mapping[str, str]) -> Iterator[Any]:
+        """Yield what each page calls its items; finishes or raises.
 
         ``@odata.nextLink`` is followed verbatim, after checking that it stays on this host: a token never goes to a
         foreign one.
@@ -48,4 +53,4 @@ class GraphApi(ApiClient):
             return lambda: self.request("GET", link.removeprefix(self._base_url), operation=operation)
 
         for page in self.follow(first, after):
-            yield from self.records(self.record(page.body, operation).get("value"), operation)
+            yield self.record(page.body, operation).get("value")

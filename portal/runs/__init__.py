@@ -32,4 +32,6 @@ What a kind must keep:
 * An outcome with ``retry_after`` is put back and comes again, at most five times (R-16); ``write`` sees the last one.
 * An outcome with ``systemic`` says that the cause is on our side. Five at the start, or more than a fifth of the last
   fifty, stop the run, change nobody's state, and make one incident (R-14).
+* An outcome with ``blame`` is somebody else's fault that one of ours would explain as well. It is written when it is
+  clear that not nearly all have it; else the run stops in the same way (``systemic``).
 """

@@ -88,7 +88,7 @@ class Executor:
         self._until = None if seconds is None else time.monotonic() + seconds
         self._row: ExecutorRow
         self._pool: Pool[tuple[Held, Outcome | None] | Held | bool] = Pool(self._size)
-        self._watch = Watch()
+        self._watch = Watch(self._size)
         self._preparing: int | None = None
         self._unprepared = False
         self._waiting: deque[Held] = deque()
@@ -205,7 +205,7 @@ class Executor:
             self._settle_chores()
             self._report()
             if self._is_idle():
-                if self._watch.all_bad():
+                if self._watch.over():
                     return self._end(Ending.STOPPED)
                 if self._steadily(lambda: waves.judge(self.run, self.kind)):
                     self._next_claim = 0.0
@@ -246,11 +246,16 @@ class Executor:
             self._steadily(self._pacer.replenish)
             self._collect(0.2)
             self._report()
-        if ending is Ending.STOPPED or not self._watch.proven:
-            for held, outcome in self._finished:
-                if outcome.systemic:  # so that what it holds, such as a lease, is free for others at once
-                    self._give_back(held, 0.0)
-            self._finished = [(held, outcome) for held, outcome in self._finished if not outcome.systemic]
+        if ending is not Ending.STOPPED:
+            self._watch.over()  # no more comes here; what is still in question is asked again
+        ours = ending is Ending.STOPPED or not self._watch.proven
+        written = []
+        for held, outcome in self._finished:
+            if self._watch.holds(outcome) or (ours and outcome.systemic):
+                self._give_back(held, 0.0)  # so that what it holds, such as a lease, is free for others at once
+            else:
+                written.append((held, outcome))
+        self._finished = written
         self._flush(now=True)
         while self._chores and time.monotonic() < until:
             self._collect(0.2)
@@ -441,7 +446,7 @@ class Executor:
                 self._give_back(held, 0.0)
             else:
                 was_proven = self._watch.proven
-                self._watch.saw(outcome)
+                self._watch.saw(outcome, self.kind.place(held.subject))
                 if self._watch.proven and not was_proven:
                     self._listener.proven()
                 self._keep(held, outcome)
@@ -456,9 +461,7 @@ class Executor:
 
     def _presentable(self) -> list[tuple[Held, Outcome]]:
         """Return the results that may be written: until we know that we are well, none that we may be to blame for."""
-        if self._watch.proven:
-            return self._finished
-        return [each for each in self._finished if not each[1].systemic or each[1].throttled]
+        return [each for each in self._finished if not self._watch.holds(each[1])]
 
     def _flush(self, *, now: bool = False) -> None:
         """Write what is finished: results, and units that come again. One transaction, few statements."""

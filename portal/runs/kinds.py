@@ -39,6 +39,21 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blame:
+    """Who a failure is blamed on, other than us; the same for nearly all is a question to us (``systemic``).
+
+    Attributes:
+        cause: equal for failures that one fault of ours would explain.
+        question: what staff look at first when nearly all share the cause; whole sentences.
+        was_well: the subject was well when it was last looked at; of the others nothing is concluded.
+    """
+
+    cause: str
+    question: str
+    was_well: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of one unit.
 
@@ -50,6 +65,7 @@ class Outcome:
         retry_after: seconds after which the unit should be tried again; 0 leaves the wait to the engine, None is final.
         throttled: a limit was met; costs nothing of the retry budget, and does not stop a run.
         pending: good so far and not over: the unit comes again after ``retry_after``, as often as it says so.
+        blame: for a failure of somebody else that a fault of ours could explain; it is held back until that is known.
         fields: the columns of the ``--json`` line; ``write`` may add what it learns.
         result: whatever the kind's ``write`` needs.
     """
@@ -62,6 +78,7 @@ class Outcome:
     retry_after: float | None = None
     throttled: bool = False
     pending: bool = False
+    blame: Blame | None = None
     fields: dict[str, Any] = field(default_factory=dict)
     result: Any = None
 

@@ -2,20 +2,94 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
-from portal.runs.kinds import Outcome
+from django.conf import settings
+
+from portal.microsoft.diagnosis import Owner
+from portal.runs.kinds import Blame, Outcome
 
 FIRST = 5  # so many distinct units at the start
 WINDOW = 50
 SHARE = 0.2  # of the window
+_LOOK = 10  # outcomes of one application over which a blame is judged
+Place = tuple[str, str]  # application id and cloud
+
+
+class Blames:
+    """Finds out whether units are blamed for what is ours: the same cause for nearly all that were well.
+
+    An application that was disabled looks like thousands of partners that switched it off. So a blame is held back
+    until ten more outcomes of the same application came, or no more come. Outcomes of other applications say nothing
+    about it.
+
+    Args:
+        at_once: units that are worked at once; so many may be good still when an application is disabled.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._look = max(_LOOK, settings.SAME_CAUSE_FEWEST)
+        self._wait = self._look + at_once
+        self._seen: Counter[Place] = Counter()
+        self._latest: dict[Place, deque[str]] = {}  # the causes of what was well before; "" of what works
+        self._held: dict[int, tuple[Place, Blame, int]] = {}  # by the outcome's id, which lives as long as it is held
+        self.question = ""
+
+    def saw(self, outcome: Outcome, place: Place) -> bool:
+        """Take note of an outcome that is not on our side; return whether it shows that we are well."""
+        self._seen[place] += 1
+        latest = self._latest.setdefault(place, deque(maxlen=self._look))
+        if (blame := outcome.blame) is not None:
+            self._held[id(outcome)] = place, blame, self._seen[place]
+            if blame.was_well:
+                latest.append(blame.cause)
+            if len(latest) == self._look:
+                self._ask(place, blame)
+        elif outcome.ok:
+            latest.append("")
+        return self._let_go(place) or blame is None
+
+    def holds(self, outcome: Outcome) -> bool:
+        return id(outcome) in self._held
+
+    def over(self) -> bool:
+        """No more outcomes come: judge by what there is; return whether something is what it seems to be."""
+        for place, blame, _ in list(self._held.values()):
+            self._ask(place, blame)
+        if self.question or not self._held:
+            return False
+        self._held.clear()
+        return True
+
+    def _ask(self, place: Place, blame: Blame) -> None:
+        latest = self._latest[place]
+        number = latest.count(blame.cause)
+        share = settings.SAME_CAUSE_PERCENT * len(latest) / 100
+        if not self.question and number >= max(settings.SAME_CAUSE_FEWEST, share):
+            self.question = f"{blame.question} Seen for {number} of the last {len(latest)} that were well before."
+
+    def _let_go(self, place: Place) -> bool:
+        """Believe what enough later outcomes did not call in question; return whether there was any."""
+        if self.question:
+            return False
+        believed = [
+            key
+            for key, (of, _, number) in self._held.items()
+            if of == place and self._seen[place] - number >= self._wait
+        ]
+        for key in believed:
+            del self._held[key]
+        return bool(believed)
 
 
 class Watch:
     """Watches the outcomes of one executor.
 
     Until one unit showed that we ourselves are well, only so many are begun as may fail; their results are held back.
-    A throttled unit shows nothing.
+    A throttled unit shows nothing, and a blamed one nothing yet.
+
+    Args:
+        at_once: units that the executor works at once.
 
     Attributes:
         proven: some unit had an outcome that is not on our side.
@@ -23,8 +97,8 @@ class Watch:
         cause: why the run has to stop, in words; None while it need not.
     """
 
-    def __init__(self, *, proven: bool = False) -> None:
-        self.proven = proven
+    def __init__(self, at_once: int = 1) -> None:
+        self.proven = False
         self.prepared = False
         self.cause: str | None = None
         self.owner = ""
@@ -32,6 +106,7 @@ class Watch:
         self._bad = 0
         self._last: Outcome | None = None
         self._window: deque[bool] = deque(maxlen=WINDOW)
+        self._blames = Blames(at_once)
 
     def room(self, size: int, *, ready: int = 0) -> int:
         """Return how many units may be worked at once now, with those that may lie ready beside them.
@@ -43,30 +118,43 @@ class Watch:
             return size + ready
         return max(min(size, FIRST if self.proven else FIRST - self._bad), 0)
 
-    def saw(self, outcome: Outcome) -> None:
-        """Take note of the outcome of one unit, or of one try of it."""
+    def saw(self, outcome: Outcome, place: Place = ("", "")) -> None:
+        """Take note of the outcome of one unit, or of one try of it.
+
+        Args:
+            place: application and cloud by which it was worked.
+        """
         self._begun = True
         if outcome.throttled:
             return
         self._window.append(outcome.systemic)
         if not outcome.systemic:
-            self.proven = True
+            self.proven = self._blames.saw(outcome, place) or self.proven
+            if self._blames.question:
+                self._stop(self._blames.question, Owner.US)
             return
         self._last = outcome
         self._bad += 1
         if (not self.proven and self._bad >= FIRST) or (
             len(self._window) == WINDOW and sum(self._window) > WINDOW * SHARE
         ):
-            self._stop(outcome)
+            self._stop(outcome.message or outcome.failure_class, outcome.owner)
 
-    def all_bad(self) -> bool:
-        """Call when nothing is left to do: every unit of a short run failed for a cause on our side."""
-        if self._last is None or self.proven:
-            return False
-        self._stop(self._last)
-        return True
+    def holds(self, outcome: Outcome) -> bool:
+        """Tell whether a result may not be written yet, because we may be to blame for it."""
+        return self._blames.holds(outcome) or (outcome.systemic and not outcome.throttled and not self.proven)
 
-    def _stop(self, outcome: Outcome) -> None:
+    def over(self) -> bool:
+        """Call when nothing is left to do. Returns whether the run has to stop: every unit of a short one failed for a
+        cause on our side, or nearly all are blamed for the same.
+        """
+        self.proven = self._blames.over() or self.proven
+        if self._blames.question:
+            self._stop(self._blames.question, Owner.US)
+        elif self._last is not None and not self.proven:
+            self._stop(self._last.message or self._last.failure_class, self._last.owner)
+        return self.cause is not None
+
+    def _stop(self, cause: str, owner: str) -> None:
         if self.cause is None:
-            self.cause = outcome.message or outcome.failure_class
-            self.owner = outcome.owner
+            self.cause, self.owner = cause, owner

@@ -26,7 +26,6 @@ from portal.sandbox.world import Application, World
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LONGEST_SECONDS = 86_400
-_SKEW_SECONDS = 300
 
 
 def authenticate(
@@ -85,7 +84,7 @@ def _check_assertion(
         raise Refused(50013, "The assertion's audience is wrong.")
     if claims.get("iss") != application.app_id or claims.get("sub") != application.app_id or not claims.get("jti"):
         raise Refused(700027, "The assertion's issuer, subject or identifier is not right.")
-    _check_times(claims, world.now())
+    _check_times(claims, world)
 
 
 def _check_federated(world: World, cloud: NationalCloud, application: Application, assertion: str) -> None:
@@ -97,7 +96,7 @@ def _check_federated(world: World, cloud: NationalCloud, application: Applicatio
             raise Refused(code, f"No matching federated identity record found for the assertion's {name}.")
     if claims.get("idtyp") != "app":
         raise Refused(700229, "Only app tokens can be used as federated credentials.")
-    _check_times(claims, world.now())
+    _check_times(claims, world)
 
 
 def _parse(assertion: str) -> tuple[str, str, bytes, dict[str, Any], dict[str, Any]]:
@@ -111,11 +110,12 @@ def _parse(assertion: str) -> tuple[str, str, bytes, dict[str, Any], dict[str, A
     return head, body, raw, header, claims
 
 
-def _check_times(claims: Mapping[str, Any], now: float) -> None:
+def _check_times(claims: Mapping[str, Any], world: World) -> None:
+    now, leeway = world.now(), float(world.switches["assertion_leeway"])
     starts, expires = claims.get("nbf", 0), claims.get("exp", 0)
     if not isinstance(starts, int | float) or not isinstance(expires, int | float):
         raise Refused(50027, "The assertion is malformed.")
-    if not starts - _SKEW_SECONDS <= now < expires + _SKEW_SECONDS or expires > now + _LONGEST_SECONDS:
+    if not starts - leeway <= now < expires + leeway or expires > now + _LONGEST_SECONDS:
         raise Refused(700024, "Client assertion is not within its valid time range.")
 
 

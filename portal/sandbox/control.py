@@ -3,8 +3,8 @@
 Reading: GET ``/state``, ``/counters``, ``/ledger?last=N``, ``/crossings``. Changing: POST ``/reset`` {scenario},
 ``/clock`` {seconds}, ``/switches`` {name: value}, ``/faults``, ``/refusals``, ``/tampers`` (the fields of the dataclass
 of that name in ``world``; DELETE clears), ``/release``, ``/users/<upn>``, ``/relationships/<id>``,
-``/applications/<id>/credentials``, ``/authorize`` {url, user, mfa, accept}. What cannot be understood is answered with
-400 and changes nothing.
+``/applications/<id>`` {enabled}, ``/applications/<id>/credentials``, ``/authorize`` {url, user, mfa, accept}. What
+cannot be understood is answered with 400 and changes nothing.
 """
 
 from __future__ import annotations
@@ -118,6 +118,14 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
                 return web.json_response({"status": one.status})
         raise web.HTTPNotFound(text="no such relationship")
 
+    async def registration(request: web.Request) -> web.Response:
+        """Disable a registration for all tenants, as its owner can, or enable it again: ``enabled``."""
+        application = world.applications.get(request.match_info["app_id"])
+        if application is None:
+            raise web.HTTPNotFound(text="no such application")
+        application.enabled = bool((await read(request))["enabled"])
+        return web.json_response({"enabled": application.enabled})
+
     async def credential(request: web.Request) -> web.Response:
         """Register a credential with the application, as its owner would.
 
@@ -163,6 +171,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.delete("/tampers", clear_tampers),
         web.post("/users/{upn}", user),
         web.post("/relationships/{id}", relationship),
+        web.post("/applications/{app_id}", registration),
         web.post("/applications/{app_id}/credentials", credential),
         web.post("/authorize", authorize),
     ]

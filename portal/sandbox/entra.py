@@ -233,8 +233,10 @@ def _parties(world: World, cloud: NationalCloud, tenant: str, query: Mapping[str
             raise Shown(90002, f"Tenant '{tenant}' not found. Check that you have the correct tenant ID and cloud.")
         tenant = found.tenant_id
     application = world.application(query.get("client_id", ""), cloud.key)
-    if application is None or not application.enabled:
+    if application is None:
         raise Shown(700016, "The application was not found in the directory.")
+    if not application.enabled:
+        raise Shown(int(world.switches["application_disabled"]), "The application is disabled.")
     if not application.multi_tenant and tenant != application.home_tenant:
         raise Shown(50194, "The application is not configured as a multi-tenant application.")
     return tenant, application

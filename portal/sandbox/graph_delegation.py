@@ -26,7 +26,7 @@ from portal.sandbox.graph_calls import (
     not_found,
     one,
 )
-from portal.sandbox.world import Assignment, Relationship, Tenant
+from portal.sandbox.world import Assignment, Relationship, Tenant, odd
 
 _WRITER = "DelegatedAdminRelationship.ReadWrite.All"
 _READERS = ("DelegatedAdminRelationship.Read.All", _WRITER)
@@ -54,7 +54,7 @@ def _relationship_item(call: Call, relationship: Relationship) -> Item:
     days = 730 if started is None or ends is None else max(1, round((ends - started) / _DAY))
     customer = call.world.tenants.get(relationship.customer)
     created = moment(_UNKNOWN_START if started is None else started - _DAY)
-    return {
+    item = {
         "@odata.etag": _etag(relationship.etag),
         "id": relationship.relationship_id,
         "displayName": relationship.name,
@@ -68,10 +68,11 @@ def _relationship_item(call: Call, relationship: Relationship) -> Item:
         "activatedDateTime": moment(started),
         "endDateTime": moment(ends),
     }
+    return odd(call.world, item, "displayName")
 
 
-def _assignment_item(relationship: Relationship, assignment: Assignment) -> Item:
-    return {
+def _assignment_item(call: Call, relationship: Relationship, assignment: Assignment) -> Item:
+    item = {
         "@odata.etag": _etag(relationship.etag),
         "id": assignment.assignment_id,
         "status": assignment.status,
@@ -80,6 +81,7 @@ def _assignment_item(relationship: Relationship, assignment: Assignment) -> Item
         "accessContainer": {"accessContainerId": assignment.group, "accessContainerType": "securityGroup"},
         "accessDetails": _roles(assignment.roles),
     }
+    return odd(call.world, item)
 
 
 def _own(call: Call, *scopes: str) -> list[Relationship]:
@@ -139,7 +141,7 @@ def _remove_relationship(call: Call) -> Answer:
 def _assignments(call: Call) -> Answer:
     found = _found(call, *_READERS)
     fragment = f"tenantRelationships/delegatedAdminRelationships('{found.relationship_id}')/accessAssignments"
-    return collection(call, fragment, found.assignments, partial(_assignment_item, found), max_top=_MAX_TOP)
+    return collection(call, fragment, found.assignments, partial(_assignment_item, call, found), max_top=_MAX_TOP)
 
 
 def _found_assignment(call: Call, *scopes: str) -> tuple[Relationship, Assignment]:
@@ -153,7 +155,7 @@ def _found_assignment(call: Call, *scopes: str) -> tuple[Relationship, Assignmen
 def _one_assignment(call: Call) -> Answer:
     relationship, assignment = _found_assignment(call, *_READERS)
     fragment = f"tenantRelationships/delegatedAdminRelationships('{relationship.relationship_id}')/accessAssignments"
-    return one(call, fragment, _assignment_item(relationship, assignment))
+    return one(call, fragment, _assignment_item(call, relationship, assignment))
 
 
 def _remove_assignment(call: Call) -> Answer:

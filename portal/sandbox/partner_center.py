@@ -21,7 +21,7 @@ from aiohttp import web
 
 from portal.sandbox import partner_center_consents
 from portal.sandbox.partner_center_calls import Call, PartnerCenterError, route
-from portal.sandbox.world import GLOBAL_ADMINISTRATOR, SWITCHES, Tenant, World
+from portal.sandbox.world import GLOBAL_ADMINISTRATOR, SWITCHES, Tenant, World, odd
 
 SWITCHES.update(
     {
@@ -63,6 +63,15 @@ def _customer(world: World, customer: Tenant, relationship: str) -> dict[str, An
         "links": {"self": _link(world, f"/customers/{customer.tenant_id}")},
         "attributes": {"objectType": "Customer"},
     }
+
+
+def _listed(world: World, customer: Tenant, relationship: str) -> dict[str, Any]:
+    item = odd(world, _customer(world, customer, relationship))
+    if "id" not in item:
+        del item["companyProfile"]["tenantId"]
+    if customer.tenant_id in world.switches["items_with_odd_name"]:
+        item["companyProfile"]["companyName"] += "\0\ud800"
+    return item
 
 
 def _matches(text: str) -> Callable[[Tenant], bool]:
@@ -125,7 +134,7 @@ async def _customers(call: Call) -> tuple[int, Any]:
     asked = {"size": str(query.size)} | ({"filter": query.filter} if query.filter else {})
     body: dict[str, Any] = {
         "totalCount": len(page),
-        "items": [_customer(world, customer, relationship) for customer, relationship in page],
+        "items": [_listed(world, customer, relationship) for customer, relationship in page],
         "links": {"self": _link(world, f"/customers?{urlencode(asked)}")},
         "attributes": {"objectType": "Collection"},
     }

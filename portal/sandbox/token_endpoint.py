@@ -111,7 +111,7 @@ def _answer(
     _forced_refusal(world, tenant, application)
     credential = authenticate(world, cloud, tenant_text, application, form)
     if not application.enabled:
-        raise Refused(7000112, "The application is disabled.")
+        raise Refused(int(world.switches["application_disabled"]), "The application is disabled.")
     request = _Request(
         world=world, cloud=cloud, tenant=tenant, form=form, application=application, credential=credential
     )

@@ -290,6 +290,8 @@ SWITCHES: dict[str, Any] = {
     "sign_in_frequency_days": 0,  # > 0: older sign-ins are refused with 70043
     "loop_limit": 0,  # > 0: that many equal refresh requests in 60 s, then 50196
     "customer_not_consented": 65001,  # or 700016, 90099
+    "assertion_leeway": 300,  # seconds by which the clocks may differ when an application proves itself
+    "application_disabled": 7000112,  # or 700016: the answer to a registration that its owner disabled
     "several_resources": 700022,  # or 28000; 0: the token is for the first
     "graph_scope_form": "short",  # or full: with the resource in front
     "amr_values_honoured": True,  # authorize with amr_values=mfa asks everybody for it
@@ -307,6 +309,8 @@ SWITCHES: dict[str, Any] = {
     "profile_limit": 0,  # > 0: requests for the organization profile per second and application
     "profile_partner_limit": 0,  # > 0: the same per ten seconds and tenant
     "retry_after": True,
+    "items_without_id": [],  # customers, relationships and assignments whose id the lists leave out
+    "items_with_odd_name": [],  # those whose name holds a zero character and half a surrogate pair
     "page_limit": 500,
     "graph_page": 100,
     "graph_foreign_next_link": False,
@@ -317,6 +321,20 @@ SWITCHES: dict[str, Any] = {
     "vault_purge_protection": False,
     "vault_limit": 0,  # > 0: transactions per 10 s and vault
 }
+
+
+def odd(world: World, item: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """Return an item of a list as the switches for odd items bend it.
+
+    Args:
+        name: the member that holds its name.
+    """
+    bent = dict(item)
+    if name and item["id"] in world.switches["items_with_odd_name"]:
+        bent[name] = f"{item[name]}\0\ud800"
+    if item["id"] in world.switches["items_without_id"]:
+        del bent["id"]
+    return bent
 
 
 class World:

@@ -13,8 +13,10 @@ from pytest_django.fixtures import Settings
 from consent import clients
 from consent.checks import CheckResult, check_token
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.next_steps import next_step
 from consent.vault.base import SecretDisabled, VaultDamaged
 from portal.audit.models import AuditEvent
+from portal.incidents.models import Incident
 from portal.microsoft.errors import AccessDenied, NotFound, RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.sandbox.world import Fault, Refusal, Tamper
@@ -93,19 +95,56 @@ def test_each_check_redeems_and_asks_partner_center_even_with_a_good_cached_toke
 
 
 @pytest.mark.req("S-18")
-@pytest.mark.parametrize("switch", [{"mfa_header": False}, {}], ids=["no verdict", "not compliant"])
-def test_without_proof_of_mfa_a_working_token_is_not_healthy(connected: Portal, switch: dict[str, Any]) -> None:
-    connected.sandbox.world.switches.update(switch)
-    if not switch:
-        for token in connected.sandbox.world.refresh_tokens.values():
-            token.amr = ["pwd"]
+def test_without_mfa_a_working_token_is_not_healthy(connected: Portal) -> None:
+    for token in connected.sandbox.world.refresh_tokens.values():
+        token.amr = ["pwd"]
 
     result = check(connected)
 
     assert (result.ok, result.failure_class, result.owner) == (False, "needs_interaction", "partner")
     now = health(connected)
-    assert (now["state"], now["partner"], now["last_problem"]) == ("mfa_missing", "attention", "mfa")
-    assert now["mfa"] == ("unproven" if switch else "missing")
+    assert (now["state"], now["mfa"], now["partner"], now["last_problem"]) == (
+        "mfa_missing",
+        "missing",
+        "attention",
+        "mfa",
+    )
+
+
+@pytest.mark.req("S-18")
+def test_an_answer_without_a_verdict_takes_the_proof_and_not_the_state(connected: Portal) -> None:
+    """One answer of Partner Center, or of a proxy, without the header ``isMfaCompliant``."""
+    verdict_at = timezone.now() - timedelta(days=3)
+    PartnerConsent.objects.update(mfa_checked_at=verdict_at, last_success_at=verdict_at)
+    before = health(connected)
+    connected.sandbox.world.switches["mfa_header"] = False
+
+    for _ in range(2):
+        result = check(connected)
+        assert (result.ok, result.failure_class, result.owner) == (False, "mfa_unproven", "nobody")
+        now = health(connected)
+        assert (now["state"], now["mfa"], now["partner"]) == ("connected", "unproven", "connected")
+        assert (now["last_problem"], now["first_denied_at"]) == ("", None)
+        assert now["last_success_at"] > before["last_success_at"]
+    assert connected.consent().mfa_checked_at == verdict_at, "the age of the last verdict"
+    assert not Incident.objects.exists()
+    assert next_step(connected.consent(), timezone.now()).owner == "nobody"
+
+    connected.sandbox.world.switches["mfa_header"] = True
+    assert check(connected).ok
+    assert health(connected)["mfa"] == "proven"
+
+
+@pytest.mark.req("S-18")
+@pytest.mark.parametrize("mfa", ["missing", "unproven"])
+def test_an_answer_without_a_verdict_heals_nobody(connected: Portal, mfa: str) -> None:
+    PartnerConsent.objects.update(state="mfa_missing", mfa=mfa, last_problem="mfa")
+    connected.sandbox.world.switches["mfa_header"] = False
+
+    assert not check(connected).ok
+
+    now = health(connected)
+    assert (now["state"], now["mfa"], now["last_problem"]) == ("mfa_missing", mfa, "mfa")
 
 
 @pytest.mark.req("S-18")

@@ -131,7 +131,7 @@ def test_a_flow_has_an_outcome_only_when_it_was_claimed_and_a_refusal_says_why()
     assert not refuses(flows, outcome="refused", claimed_at=NOW, problem="declined")
 
 
-def test_a_connected_consent_has_a_token_and_proven_mfa() -> None:
+def test_a_connected_consent_has_a_token_and_is_not_known_to_lack_mfa() -> None:
     builders.consent(builders.partner(), builders.registration())
     consents = PartnerConsent.objects.all()
     assert refuses(consents, generation=0)
@@ -139,6 +139,7 @@ def test_a_connected_consent_has_a_token_and_proven_mfa() -> None:
     assert refuses(consents, fingerprint="")
     assert refuses(consents, secret_version="")
     assert not refuses(consents, state="mfa_missing", mfa="missing")
+    assert not refuses(consents, mfa="unproven")
 
 
 def test_a_granted_customer_has_evidence() -> None:

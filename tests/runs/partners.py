@@ -19,12 +19,16 @@ from tests import builders
 from tests.portal import Portal
 
 
-def connect(portal: Portal, number: int, *, due: bool = False) -> list[PartnerConsent]:
-    """Add connected partners whose tokens are in the vault and good at the sandbox; ``due`` ones are to be renewed."""
+def connect(portal: Portal, number: int, *, due: bool = False, first: int = 0) -> list[PartnerConsent]:
+    """Add connected partners whose tokens are in the vault and good at the sandbox; ``due`` ones are to be renewed.
+
+    Args:
+        first: number of the first one; the sandbox knows a partner by it.
+    """
     world = portal.sandbox.world
     stored_at = timezone.now() - timedelta(hours=30 if due else 1)
     consents = []
-    for index in range(number):
+    for index in range(first, first + number):
         tenant = add_partner(world, f"many{index}", f"Partner {index}")
         account = next(user for user in tenant.users.values() if user.upn.startswith("service@"))
         world.token_numbers += 1

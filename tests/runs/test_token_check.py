@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from consent import clients
 from consent.models import PartnerConsent
@@ -255,3 +257,23 @@ def test_a_thread_works_for_others_while_a_throttled_partner_waits(portal: Porta
     last, at = shown[-1]
     assert last == slow.pk
     assert at - began >= 3
+
+
+@pytest.mark.req("R-31")
+def test_a_partner_that_must_wait_for_long_does_not_hold_the_run(portal: Portal) -> None:
+    consents = connect(portal, 6)
+    slow = PartnerTenant.objects.get(pk=consents[2].partner_id)
+    headers = {"Retry-After": "86400"}
+    portal.sandbox.world.faults.append(
+        Fault(service="partnercenter", tenant=slow.tenant_id, status=429, headers=headers, times=10)
+    )
+    began = time.monotonic()
+
+    run, ending = check()
+
+    assert time.monotonic() - began < 30
+    assert (ending, classes(run)) == (Ending.DONE, {"ok": 5, "throttled": 1})
+    row = PartnerConsent.objects.get(pk=consents[2].pk)
+    assert (row.state, row.last_class) == ("connected", "throttled")
+    assert row.next_try_at is not None
+    assert row.next_try_at > timezone.now() + timedelta(minutes=5)

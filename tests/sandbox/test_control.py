@@ -79,6 +79,20 @@ def test_a_relationship_can_end(wire: Wire, sandbox: Sandbox) -> None:
     assert wire.control("/relationships/none", {"status": "terminated"}).status == 404
 
 
+def test_an_application_can_be_disabled_by_its_owner(wire: Wire, vendor: Vendor) -> None:
+    """Which number answers is not documented, so a switch says it."""
+    refresh, address = vendor.refresh_token(), f"/applications/{vendor.application.app_id}"
+
+    wire.control(address, {"enabled": False})
+    assert vendor.refresh(refresh).json()["error_codes"] == [7000112]
+    assert "AADSTS7000112" in wire.get(vendor.authorize_url()).text
+    wire.control("/switches", {"application_disabled": 700016})
+    assert vendor.refresh(refresh).json()["error_codes"] == [700016]
+    wire.control(address, {"enabled": True})
+    assert vendor.refresh(refresh).status == 200
+    assert wire.control("/applications/none", {"enabled": False}).status == 404
+
+
 def test_an_application_gets_its_credentials_and_redirect_uri_from_outside(wire: Wire, sandbox: Sandbox) -> None:
     application = sandbox.world.applications[scenarios.application_id()]
     body = {

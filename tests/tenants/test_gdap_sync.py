@@ -38,13 +38,15 @@ class Graph:
         self._listed, self._assignments = listed, assignments
         self.asked: list[str] = []
 
-    def relationships(self) -> Iterator[Relationship]:
+    def relationships(self, *, odd: list[str] | None = None) -> Iterator[Relationship]:
         for each in self._listed:
             if isinstance(each, Exception):
                 raise each
             yield each
 
-    def access_assignments_of(self, relationships: Sequence[Relationship]) -> list[list[AccessAssignment]]:
+    def access_assignments_of(
+        self, relationships: Sequence[Relationship], *, odd: list[str] | None = None
+    ) -> list[list[AccessAssignment]]:
         assert len(relationships) <= BATCH
         self.asked += [each.relationship_id for each in relationships]
         return [
@@ -124,7 +126,7 @@ def test_relationships_and_assignments_are_mirrored_as_graph_says_them(
     assert (given.status, given.group_id, given.roles) == ("active", GROUP, [GLOBAL])
     assert GdapRelationship.objects.filter(customer=None).count() == 2
     event = AuditEvent.objects.get(action="partner.relationships_synced")
-    assert event.details == {"relationships": 3, "assignments": 1, "missing": 0}
+    assert event.details == {"relationships": 3, "assignments": 1, "missing": 0, "odd": 0}
 
 
 def test_only_live_relationships_are_asked_for_their_assignments_twenty_at_a_time(partner: PartnerTenant) -> None:

@@ -29,7 +29,7 @@ class Pages:
     def __init__(self, *pages: list[Customer] | Exception) -> None:
         self._pages = pages
 
-    def customers(self) -> Iterator[list[Customer]]:
+    def customers(self, *, odd: list[str] | None = None) -> Iterator[list[Customer]]:
         for page in self._pages:
             if isinstance(page, Exception):
                 raise page
@@ -77,7 +77,7 @@ def test_all_pages_are_mirrored_and_counted(partner: PartnerTenant) -> None:
     partner.refresh_from_db()
     assert partner.customers_synced_at is not None
     event = AuditEvent.objects.get(action="partner.customers_synced")
-    assert event.details == {"listed": 7, "created": 7, "missing": 0}
+    assert event.details == {"listed": 7, "created": 7, "missing": 0, "odd": 0}
     assert event.correlation_id == Pages.correlation_id
 
 

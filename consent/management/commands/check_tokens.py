@@ -1,4 +1,8 @@
+from argparse import ArgumentParser
+from typing import Any
+
 from consent.commands import BulkCommand
+from consent.selection import scope_of
 from consent.token_checks import TOKEN_CHECK
 from portal.runs.console import EXIT_CODES
 
@@ -15,3 +19,10 @@ class Command(BulkCommand):
         "check_tokens --tag gold --age 24 --registration $APPLICATION_ID",
         "check_tokens --state attention --json | head",
     )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--force", action="store_true", help="believe a failure that nearly all partners share")
+
+    def work(self, options: dict[str, Any]) -> int:
+        return self.run_it(scope_of(options), options, {"force": True} if options["force"] else {})

@@ -1,0 +1,283 @@
+"""The same failure of nearly all partners is a question to us: no partner is blamed, one incident says what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from consent.customer_sync import CUSTOMER_SYNC
+from consent.models import PartnerConsent
+from consent.token_checks import TOKEN_CHECK
+from portal.audit.models import AuditEvent
+from portal.incidents.models import Incident
+from portal.runs import service
+from portal.runs.executor import Executor
+from portal.runs.kinds import Blame, Kind, Outcome
+from portal.runs.listening import Ending, Listener
+from portal.runs.models import Run, RunItem
+from portal.sandbox.world import Application, Refusal
+from tenants.models import PartnerTenant
+from tests import builders
+from tests.consent.custody import redemptions
+from tests.consent.test_commands import run as command
+from tests.portal import Portal
+from tests.runs.partners import connect
+from tests.runs.work import GOOD, Work, classes
+
+HEALTH = (
+    "pk", "state", "mfa", "mfa_checked_at", "last_problem", "last_code", "last_message", "first_denied_at", "failures",
+    "last_try_at", "next_try_at", "secret_version", "partner__state",
+)  # fmt: skip
+
+
+def check(kind: Kind = TOKEN_CHECK, concurrency: int = 16, listener: Listener | None = None) -> tuple[Run, Ending]:
+    run, _ = service.start(kind, scope={}, actor=builders.ACTOR, concurrency=concurrency)
+    ending = Executor(run, listener=listener).work()
+    run.refresh_from_db()
+    return run, ending
+
+
+def health() -> list[Any]:
+    return list(PartnerConsent.objects.order_by("pk").values_list(*HEALTH))
+
+
+def application(portal: Portal) -> Application:
+    return portal.sandbox.world.applications[portal.registration.application_id]
+
+
+def refuse(portal: Portal, consents: list[PartnerConsent], code: int) -> None:
+    for consent in consents:
+        tenant = PartnerTenant.objects.get(pk=consent.partner_id).tenant_id
+        portal.sandbox.world.refusals.append(Refusal(code=code, tenant_id=tenant, times=1000))
+
+
+@pytest.mark.req("R-14")
+@pytest.mark.parametrize("code", [7000112, 700016])
+def test_a_disabled_application_stops_the_run_and_blames_no_partner(portal: Portal, code: int) -> None:
+    connect(portal, 200)
+    application(portal).enabled = False
+    portal.sandbox.world.switches["application_disabled"] = code
+    before = health()
+
+    ran = command("check_tokens", "--json")
+
+    assert ran.code == 3
+    assert health() == before
+    assert not AuditEvent.objects.filter(action="token.checked").exists()
+    assert len(redemptions(portal)) <= 20
+    incident = Incident.objects.get()
+    assert (incident.cause, incident.about, incident.owner, incident.times) == ("run_stopped", "token_check", "us", 1)
+    assert f"looks like our application {portal.registration.name}" in incident.words
+    for word in (f"AADSTS{code}", "10 of the last 10", "disabled", "deleted", "policy", "resume run"):
+        assert word in incident.words
+
+    application(portal).enabled = True
+    run = Run.objects.get()
+    assert service.resume(run, actor=builders.ACTOR)
+    assert Executor(run).work() is Ending.DONE
+    assert classes(run) == {"ok": 200}
+    assert Incident.objects.get().settled_at is not None
+
+
+@pytest.mark.req("R-14")
+@pytest.mark.parametrize("number", [1, 30])
+def test_the_same_answer_for_one_partner_is_that_partners(portal: Portal, number: int) -> None:
+    consents = connect(portal, number)
+    refuse(portal, consents[:1], 7000112)
+
+    run, ending = check()
+
+    assert ending is Ending.DONE
+    assert classes(run) == Counter({"needs_interaction": 1}) + Counter({"ok": number - 1})
+    row = PartnerConsent.objects.select_related("partner").get(pk=consents[0].pk)
+    assert (row.last_code, row.last_owner, row.partner.state) == ("AADSTS7000112", "partner", "attention")
+    assert "Let the partner enable the enterprise application" in row.last_message
+    assert not Incident.objects.exists()
+
+
+@pytest.mark.parametrize(("number", "ending"), [(2, Ending.DONE), (3, Ending.STOPPED)])
+def test_a_small_fleet_is_judged_from_three_partners_on(portal: Portal, number: int, ending: Ending) -> None:
+    connect(portal, number)
+    application(portal).enabled = False
+    before = health()
+
+    _, ended = check()
+
+    assert ended is ending
+    assert (health() == before) is (ending is Ending.STOPPED)
+
+
+def test_the_thresholds_are_settings(portal: Portal, settings: Settings) -> None:
+    consents = connect(portal, 6)
+    refuse(portal, consents[:4], 7000112)
+    settings.SAME_CAUSE_PERCENT = 60
+    assert check()[1] is Ending.STOPPED
+    assert not PartnerConsent.objects.exclude(last_code="").exists()
+
+    settings.SAME_CAUSE_FEWEST = 5
+    assert check()[1] is Ending.DONE
+    assert PartnerConsent.objects.filter(last_code="AADSTS7000112").count() == 4
+
+
+def test_partners_that_were_not_well_before_prove_nothing(portal: Portal) -> None:
+    consents = connect(portal, 12)
+    PartnerConsent.objects.update(state="needs_consent", last_problem="needs_consent", last_code="AADSTS50173")
+    refuse(portal, consents, 50173)
+
+    run, ending = check()
+
+    assert (ending, classes(run)) == (Ending.DONE, {"needs_consent": 12})
+    assert not Incident.objects.exists()
+
+
+def test_those_that_were_not_well_keep_their_state_while_the_others_fail_alike(portal: Portal) -> None:
+    consents = connect(portal, 12)
+    sick = [consent.pk for consent in consents[:3]]
+    hour_ago = timezone.now() - timedelta(hours=1)
+    PartnerConsent.objects.filter(pk__in=sick).update(
+        last_problem="needs_consent", last_code="AADSTS50173", first_denied_at=hour_ago, last_try_at=hour_ago
+    )
+    application(portal).enabled = False
+    portal.sandbox.world.switches["application_disabled"] = 700016  # invalid_grant seen twice would cost them the state
+    before = health()
+
+    assert check()[1] is Ending.STOPPED
+    assert health() == before
+
+
+def test_a_first_denial_written_by_a_smaller_run_does_not_hide_the_pattern(portal: Portal) -> None:
+    """Two partners were due in the hour in which the application was disabled; in the next hour they come again."""
+    connect(portal, 2)
+    application(portal).enabled = False
+    portal.sandbox.world.switches["application_disabled"] = 700016
+    assert check()[1] is Ending.DONE
+    assert PartnerConsent.objects.filter(state="connected", first_denied_at__isnull=False).count() == 2
+    PartnerConsent.objects.update(first_denied_at=timezone.now() - timedelta(hours=1))
+    connect(portal, 1, first=2)
+    before = health()
+
+    assert check()[1] is Ending.STOPPED
+    assert health() == before
+
+
+@pytest.mark.parametrize(
+    ("codes", "ending"),
+    [
+        ((7000112, 700016), Ending.STOPPED),  # of both nobody knows which stands for a registration that is gone
+        ((50173, 53003), Ending.DONE),
+    ],
+)
+def test_mixed_causes_are_one_only_where_one_fault_of_ours_explains_them(
+    portal: Portal, codes: tuple[int, int], ending: Ending
+) -> None:
+    consents = connect(portal, 20)
+    refuse(portal, consents[::2], codes[0])
+    refuse(portal, consents[1::2], codes[1])
+    before = health()
+
+    _, ended = check()
+
+    assert ended is ending
+    assert (health() == before) is (ending is Ending.STOPPED)
+
+
+def test_what_was_held_back_for_others_is_written_once_it_is_clear(portal: Portal) -> None:
+    consents = connect(portal, 40)
+    refuse(portal, consents[:3], 50173)  # the first three of the list, one after the other
+
+    run, ending = check(concurrency=1)
+
+    assert (ending, classes(run)) == (Ending.DONE, {"needs_consent": 3, "ok": 37})
+    assert PartnerConsent.objects.filter(first_denied_at__isnull=False).count() == 3
+
+
+@pytest.mark.req("R-14")
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_an_application_that_is_disabled_during_a_run_costs_nobody_anything(portal: Portal, concurrency: int) -> None:
+    connect(portal, 80)
+
+    class Owner(Listener):
+        def finished(self, item: RunItem, outcome: Outcome) -> None:
+            application(portal).enabled = False
+
+    _, ending = check(concurrency=concurrency, listener=Owner())
+
+    assert ending is Ending.STOPPED
+    assert not PartnerConsent.objects.exclude(last_problem="").exists()
+    assert set(PartnerTenant.objects.filter(consents__isnull=False).values_list("state", flat=True)) == {"connected"}
+    assert PartnerConsent.objects.filter(last_success_at__isnull=False).exists()  # and what was good is kept
+
+
+def test_the_other_applications_say_nothing_about_one(db: None) -> None:
+    blamed = Blame(cause="application", question="This looks like our application.", was_well=True)
+    theirs = Outcome(failure_class="needs_consent", owner="partner", blame=blamed)
+    work = Work(number=60, answer=lambda key, attempt: theirs if key % 4 == 0 else GOOD)
+    kind = work.kind
+
+    class Two(Work):
+        def kind(self, **more: Any) -> Kind:
+            return kind(place=lambda key: ("broken" if key % 4 == 0 else "good", "global"), **more)
+
+    run, ending = Two(number=60, answer=work.answer).do()
+
+    assert ending is Ending.STOPPED
+    assert "needs_consent" not in classes(run)
+    assert "10 of the last 10" in run.reason
+
+
+def test_a_person_can_say_that_it_is_true(portal: Portal) -> None:
+    connect(portal, 12)
+    application(portal).enabled = False
+
+    ran = command("check_tokens", "--force")
+
+    assert ran.code == 1
+    assert PartnerConsent.objects.filter(last_code="AADSTS7000112").count() == 12
+    assert check()[1] is Ending.DONE, "they are known to be ill, so they raise no new question"
+
+
+@pytest.mark.req("S-18")
+def test_no_verdict_for_nearly_all_is_not_about_the_partners(portal: Portal) -> None:
+    connect(portal, 40)
+    portal.sandbox.world.switches["mfa_header"] = False
+    before = health()
+
+    _, ending = check()
+
+    assert ending is Ending.STOPPED
+    assert health() == before
+    words = Incident.objects.get().words
+    assert "no verdict on MFA" in words
+    assert "isMfaCompliant" in words
+
+
+@pytest.mark.req("S-18")
+def test_missing_mfa_for_nearly_all_is_a_question_and_for_one_that_partners(portal: Portal) -> None:
+    consents = connect(portal, 12)
+    tokens = list(portal.sandbox.world.refresh_tokens.values())
+    tokens[0].amr = ["pwd"]
+    assert check()[1] is Ending.DONE
+    assert list(PartnerConsent.objects.filter(state="mfa_missing")) == [consents[0]]
+
+    for token in tokens:
+        token.amr = ["pwd"]
+    before = health()
+    assert check()[1] is Ending.STOPPED
+    assert health() == before
+
+
+@pytest.mark.req("R-14")
+def test_a_sync_asks_the_same_question(portal: Portal) -> None:
+    connect(portal, 12)
+    PartnerTenant.objects.filter(consents__isnull=True).update(state="disabled")
+    application(portal).enabled = False
+
+    run, ending = check(CUSTOMER_SYNC)
+
+    assert (ending, classes(run)) == (Ending.STOPPED, {})
+    assert "looks like our application" in Incident.objects.get().words
