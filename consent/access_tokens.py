@@ -8,7 +8,9 @@ from __future__ import annotations
 from consent import clients
 from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.registrations import SeveralRegistrations, listed, registration_named
+from consent.registrations import SeveralRegistrations as SeveralRegistrations
+from consent.registrations import UnknownRegistration as UnknownRegistration
+from consent.registrations import listed, registration_named
 from consent.tokens import Audience
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
