@@ -8,7 +8,9 @@ from __future__ import annotations
 from consent import clients
 from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.naming import SeveralRegistrations, listed, registration_named
+from consent.naming import SeveralRegistrations as SeveralRegistrations
+from consent.naming import UnknownRegistration as UnknownRegistration
+from consent.naming import listed, registration_named
 from consent.tokens import Audience
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id

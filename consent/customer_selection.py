@@ -22,7 +22,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db.models import Count, Exists, OuterRef, Q
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Mod, Now
 
 from consent.models import ApplicationRegistration, CustomerConsent
@@ -126,7 +126,7 @@ def open_rows(scope: Mapping[str, Any]) -> int:
     return made
 
 
-def counted(consents: CustomerConsentQuerySet) -> tuple[int, dict[int, int]]:
+def counted(consents: QuerySet[CustomerConsent]) -> tuple[int, dict[int, int]]:
     """Return in how many customer tenants these consents are, and in how many of them each registration is, by its key.
 
     A customer of two partners is one tenant.

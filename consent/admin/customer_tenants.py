@@ -16,7 +16,6 @@ from consent.customer_sync import CUSTOMER_SYNC, doors
 from consent.models import ConsentObservation, CustomerConsent, PartnerConsent
 from consent.naming import registration_names
 from consent.panels import CUSTOMER_TONES
-from consent.querysets import CustomerConsentQuerySet
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import service, tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
@@ -38,9 +37,9 @@ def chosen_registration(request: HttpRequest) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < _LONGEST_KEY else None
 
 
-def consents_of(registration: int | None) -> CustomerConsentQuerySet:
+def consents_of(registration: int | None) -> QuerySet[Any]:
     """Return consents, each with why and who must act, because of the last read or because it failed."""
-    rows = CustomerConsent.objects.annotate(
+    rows: QuerySet[Any] = CustomerConsent.objects.annotate(
         why=Case(When(unread_since__isnull=False, then=F("unread_reason")), default=F("reason")),
         who=Case(When(unread_since__isnull=False, then=F("unread_owner")), default=F("owner")),
     )
@@ -184,13 +183,13 @@ class CustomerPages(CustomerTenantAdmin):
     link_lookups = ["partner__id__exact"]
     inlines = [CustomerConsentInline, *CustomerTenantAdmin.inlines]
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[CustomerTenant]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         registration = chosen_registration(request)
         shown = consents_of(registration).select_related("registration").order_by("registration")
         customers = with_consent(super().get_queryset(request), registration)
         return customers.prefetch_related(Prefetch("consents", queryset=shown, to_attr="shown_consents"))
 
-    def export_csv(self, request: HttpRequest, queryset: QuerySet[CustomerTenant]) -> HttpResponseBase | None:
+    def export_csv(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponseBase | None:
         if queryset.filter(consent_count__gt=1).exists():
             self.message_user(
                 request,
@@ -255,8 +254,9 @@ def figures_of(partner: PartnerTenant) -> list[Figure]:
     figures = []
     for registration in sorted(counts, key=lambda key: names.get(key or 0, "")) or [None]:
         by_state = counts.get(registration, {})
-        several = len(counts) > 1 and registration is not None
-        prefix, suffix = (f"{names[registration]}: ", f"&registration={registration}") if several else ("", "")
+        prefix, suffix = "", ""
+        if registration is not None and len(counts) > 1:
+            prefix, suffix = f"{names[registration]}: ", f"&registration={registration}"
         numbers = {state.value: by_state.get(state, 0) for state in CUSTOMER_TONES}
         numbers[_NONE] = total - sum(by_state.values())
         labels = {state.value: (str(state.label), tone) for state, tone in CUSTOMER_TONES.items()}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from django.core.management import call_command, get_commands, load_command_class
@@ -152,7 +152,7 @@ def of_ours() -> list[str]:
 
 @pytest.mark.parametrize("name", of_ours())
 def test_each_help_has_examples_that_are_understood(name: str) -> None:
-    command = load_command_class(get_commands()[name], name)
+    command: Any = load_command_class(get_commands()[name], name)
     shown = command.create_parser("manage.py", name).format_help().partition("Examples:\n")[2]
     lines = re.findall(r"^  manage\.py (.+)$", shown, re.MULTILINE)
 
@@ -243,7 +243,7 @@ def test_a_token_is_not_written_to_a_redirection_that_others_can_read(
 ) -> None:
     calls = len(connected.sandbox.world.ledger)
 
-    code, written = redirected(connected, tmp_path, monkeypatch, lambda path: path.touch() or path.chmod(mode))
+    code, written = redirected(connected, tmp_path, monkeypatch, with_mode(mode))
 
     assert (code, written) == (2, "")
     assert len(connected.sandbox.world.ledger) == calls
@@ -253,7 +253,7 @@ def test_a_token_is_not_written_to_a_redirection_that_others_can_read(
 def test_a_token_is_written_to_a_redirection_that_only_we_can_read(
     connected: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, written = redirected(connected, tmp_path, monkeypatch, lambda path: path.touch(mode=0o600))
+    code, written = redirected(connected, tmp_path, monkeypatch, with_mode(0o600))
     assert (code, written.count(".")) == (0, 2)
 
 
@@ -271,8 +271,18 @@ def test_a_named_pipe_that_others_can_open_is_refused_too(
     os.close(reading)
 
 
+def with_mode(mode: int) -> Callable[[Path], None]:
+    """Return what a shell does that has this file already, or another umask."""
+
+    def make(path: Path) -> None:
+        path.touch()
+        path.chmod(mode)
+
+    return make
+
+
 def redirected(
-    portal: Portal, folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
+    portal: Portal, folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
 ) -> tuple[int, str]:
     """Run the command with ``> file`` and return its exit code and what stands in the file."""
     path, code = folder / "token", 0

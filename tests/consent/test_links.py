@@ -99,9 +99,9 @@ def test_every_changed_character_makes_the_token_unknown(
         ({"tenant_id": "contoso.onmicrosoft.com"}, "tenant id"),
         ({"tenant_id": "9188040d-6c67-4c5b-b112-36a304b66dad"}, "tenant id"),
         ({"state": "disabled"}, "disabled"),
-        ({"state": "offboarded"}, "disabled"),
+        ({"state": "offboarded"}, "offboarded for good"),
         ({"cloud": "china"}, "different clouds"),
-        ({"pk": None}, "enable it"),
+        ({"pk": None}, "Save the partner"),
     ],
     ids=str,
 )

@@ -472,7 +472,7 @@ def test_a_customers_row_shows_each_consent_and_is_found_by_each(three: Three, s
     )
     address = "/admin/tenants/customertenant/"
 
-    def found(**query: object) -> bool:
+    def found(**query: str | int) -> bool:
         return [row.pk for row in staff.get(address, query).context["cl"].result_list] == [customer.pk]
 
     page = staff.get(address).content.decode()
@@ -489,9 +489,9 @@ def test_the_export_of_customers_asks_which_registration(three: Three, staff: St
     customer = everywhere(three, "panel", "billing")
     CustomerConsent.objects.filter(registration=three["panel"]).update(state="failed")
 
-    answer = staff.choose("tenants_customertenant", "export_csv", customer.pk)
-    assert "Filter by the application registration" in told(staff.get(answer["Location"]))
-    answer = staff.post(
+    asked = staff.choose("tenants_customertenant", "export_csv", customer.pk)
+    assert "Filter by the application registration" in told(staff.get(asked["Location"]))
+    answer: Any = staff.post(
         f"/admin/tenants/customertenant/?registration={three['panel'].pk}",
         {"action": "export_csv", "_selected_action": [customer.pk], "index": 0},
         headers={"referer": "https://portal.localhost/admin/"},
