@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("consent", "0001_initial")]
+    dependencies = [("consent", "0003_mails_that_were_printed")]
 
     operations = [
         migrations.RemoveConstraint(model_name="partnerconsent", name="consent_connected_has_mfa"),
