@@ -23,7 +23,7 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.management import call_command
 
-from consent import campaigns, clients, flow, links, plans, rotation, wanted
+from consent import campaigns, clients, flow, invitations, links, plans, rotation, wanted
 from consent.checks import check_token
 from consent.customers import PushRefused, grants_hash, push, wanted_grants
 from consent.health import CONFIRM_AFTER
@@ -135,7 +135,7 @@ def build(say: Callable[[str], None]) -> str:
     _check_all(say)
     _plan_more(registration, say)
     _invite_again(control, partners, registration, post)
-    _consent_for_the_tenant(control, partners["northwind"], registration, say)
+    _consent_for_the_tenant(control, partners["northwind"], registration, post, say)
     return open_link
 
 
@@ -164,11 +164,17 @@ def _invite_again(
 
 
 def _consent_for_the_tenant(
-    control: Control, partner: PartnerTenant, registration: ApplicationRegistration, say: Callable[[str], None]
+    control: Control,
+    partner: PartnerTenant,
+    registration: ApplicationRegistration,
+    post: Post,
+    say: Callable[[str], None],
 ) -> None:
     """Show a link for the whole tenant: an administrator consents, and no token comes of it."""
-    _, address = links.issue(partner, registration, actor=_ACTOR, kind=ConsentLink.Kind.ADMIN_CONSENT)
-    _consent(control, address.reveal(), f"service@{partner.domain}")
+    link, address = links.issue(partner, registration, actor=_ACTOR, kind=ConsentLink.Kind.ADMIN_CONSENT)
+    invitations.announce(link, actor=_ACTOR)
+    invitations.deliver(link, address, mailer=post, actor=_ACTOR)
+    _consent(control, post.links[partner.contact_email], f"service@{partner.domain}")
     say(f"{partner}: consented for the whole tenant, through a link of its own.")
     spare, _ = links.issue(partner, registration, actor=_ACTOR)
     links.revoke(spare, actor=_ACTOR)
