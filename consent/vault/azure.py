@@ -79,6 +79,7 @@ from portal.microsoft.http import (
     READ_SECONDS,
     DestinationRefused,
     budget_left,
+    no_answer,
     retry_after_seconds,
     time_budget,
     turn_of,
@@ -431,7 +432,7 @@ def _failure(operation: str, error: AzureError) -> Exception:
         return UnexpectedResponse(SERVICE, operation, detail="The answer is too large or cannot be decoded")
     if not isinstance(error, HttpResponseError) or response is None or error.status_code is None:
         # Not connected, not in time, or cut off in the middle: azure-core has six classes for it.
-        return Unreachable(SERVICE, operation)
+        return no_answer(SERVICE, operation, kind=Unreachable)
 
     status = error.status_code
     code, inner = _codes(error)

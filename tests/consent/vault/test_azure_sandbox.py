@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from azure.core.credentials import TokenCredential
@@ -14,9 +15,11 @@ from azure.core.credentials import TokenCredential
 from consent.vault.azure import AzureKeyVault, open_azure_vault
 from consent.vault.base import NameBlocked, SecretDisabled, SecretName, SecretVersion, new_secret_name
 from consent.vault.pace import Pace
+from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
+    NoAnswer,
     NotFound,
     RemoteError,
     ServerFault,
@@ -240,8 +243,10 @@ def test_an_unknown_certificate_authority_is_unreachable_and_gets_nothing(
     address = f"https://untrusted{sandbox.clouds['global'].vault_suffix}"
     with GuardedSession(is_allowed=lambda host: True, loopback=True) as session:
         vault = open_azure_vault(address, sandbox_credential, session=session)
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable) as caught:
             write(vault, name)
+    assert (caught.value.host, caught.value.code) == (urlsplit(address).netloc, NoAnswer.CERTIFICATE_ISSUER)
+    assert "does not trust" in diagnose(caught.value).cause
     assert not [line for line in sandbox.world.ledger if line["service"] == "vault"]
 
 
