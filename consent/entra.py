@@ -34,9 +34,8 @@ from portal.microsoft.errors import (
     ServerFault,
     Throttled,
     UnexpectedResponse,
-    Unreachable,
 )
-from portal.microsoft.http import no_answer, nothing_was_sent, retry_after_seconds
+from portal.microsoft.http import no_answer, retry_after_seconds
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId, parse_domain, parse_tenant_id
 from portal.microsoft.secret import Secret
 
@@ -357,8 +356,7 @@ def _transport_error(error: Exception, operation: str, correlation_id: Correlati
         return UnexpectedResponse(
             SERVICE, operation, correlation_id=correlation_id, detail="the answer is too large or cannot be decoded"
         )
-    kind = NotSent if nothing_was_sent() else Unreachable
-    return no_answer(SERVICE, operation, correlation_id=correlation_id, kind=kind)
+    return no_answer(SERVICE, operation, correlation_id=correlation_id)
 
 
 def get_document(

@@ -68,7 +68,6 @@ from portal.microsoft.errors import (
     Conflict,
     InvalidRequest,
     NotFound,
-    NotSent,
     RemoteError,
     ServerFault,
     Throttled,
@@ -80,7 +79,7 @@ from portal.microsoft.http import (
     READ_SECONDS,
     DestinationRefused,
     budget_left,
-    nothing_was_sent,
+    no_answer,
     retry_after_seconds,
     time_budget,
     turn_of,
@@ -521,7 +520,7 @@ def _transport_failure(service: str, operation: str, error: AzureError) -> Remot
     """Name a call without an answer: not connected, not in time, or cut off; azure-core has six classes for it."""
     if isinstance(error.inner_exception, requests.exceptions.ContentDecodingError):
         return UnexpectedResponse(service, operation, detail="The answer is too large or cannot be decoded")
-    return (NotSent if nothing_was_sent() else Unreachable)(service, operation)
+    return no_answer(service, operation)
 
 
 def _refused_sign_in(status: int, headers: Mapping[str, str], answer: Mapping[str, Any]) -> RemoteError:

@@ -21,7 +21,7 @@ import urllib3
 from requests import Response
 
 from portal.microsoft.diagnosis import diagnose_api_error
-from portal.microsoft.errors import RemoteError, Throttled, UnexpectedResponse
+from portal.microsoft.errors import RemoteError, Throttled, UnexpectedResponse, Unreachable
 from portal.microsoft.http import budget_left, no_answer, retry_after_seconds
 from portal.microsoft.identifiers import CorrelationId, RequestId
 from portal.microsoft.secret import Secret
@@ -204,7 +204,7 @@ class ApiClient:
             raise self._unexpected(operation, None, "the answer is too large or cannot be decoded") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
             # The texts of these exceptions carry addresses and headers; ours says what is needed.
-            raise no_answer(self.service, operation, correlation_id=self.correlation_id) from None
+            raise no_answer(self.service, operation, correlation_id=self.correlation_id, kind=Unreachable) from None
         body, readable = self._parse(response)
         if not 200 <= response.status_code < 300:
             raise self.error_for(response, body, operation)

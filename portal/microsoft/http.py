@@ -28,7 +28,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from portal.microsoft.breakers import AWAY, Breakers
-from portal.microsoft.errors import NoAnswer, Unreachable
+from portal.microsoft.errors import NoAnswer, NotSent, Unreachable
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0
@@ -123,13 +123,18 @@ class _Failure:
 
 
 def no_answer(
-    service: str, operation: str, *, correlation_id: str = "", kind: type[Unreachable] = Unreachable
+    service: str, operation: str, *, correlation_id: str = "", kind: type[Unreachable] | None = None
 ) -> Unreachable:
-    """Return the error for the latest request of this thread, which got no answer: it names the host and the cause."""
+    """Return the error for the latest request of this thread, which got no answer: it names the host and the cause.
+
+    Args:
+        kind: NotSent when nothing of the request left, else Unreachable; unless the caller makes no difference.
+    """
     failure: _Failure | None = getattr(_clock, "failure", None)
+    raised = kind or (NotSent if nothing_was_sent() else Unreachable)
     if failure is None:
-        return kind(service, operation, correlation_id=correlation_id)
-    return kind(service, operation, code=failure.why, host=failure.host, correlation_id=correlation_id)
+        return raised(service, operation, correlation_id=correlation_id)
+    return raised(service, operation, code=failure.why, host=failure.host, correlation_id=correlation_id)
 
 
 # OpenSSL's codes of a certificate that failed, "X509_verify_cert_error_string".

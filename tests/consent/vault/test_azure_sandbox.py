@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from azure.core.credentials import TokenCredential
@@ -18,6 +19,7 @@ from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
+    NoAnswer,
     NotFound,
     RemoteError,
     ServerFault,
@@ -242,8 +244,10 @@ def test_an_unknown_certificate_authority_is_unreachable_and_gets_nothing(
     address = f"https://untrusted{sandbox.clouds['global'].vault_suffix}"
     with GuardedSession(is_allowed=lambda host: True, loopback=True) as session:
         vault = open_azure_vault(address, lambda: sandbox_credential, session=session)
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable) as caught:
             write(vault, name)
+    assert (caught.value.host, caught.value.code) == (urlsplit(address).netloc, NoAnswer.CERTIFICATE_ISSUER)
+    assert "does not trust" in diagnose(caught.value).cause
     assert not [line for line in sandbox.world.ledger if line["service"] == "vault"]
 
 
