@@ -20,6 +20,7 @@ class Incident(models.Model):
 
     cause = models.CharField(max_length=40, db_index=True, help_text="A word, such as wrong_tenant")
     about = models.CharField(max_length=100, blank=True, help_text="What it concerns, such as partner:7")
+    name = models.CharField("what it concerns", max_length=300, blank=True, help_text="In words, as it was called then")
     owner = OwnerField(blank=False)
     words = models.CharField("what happened and what to do", max_length=400)
     subject = models.JSONField(default=dict, help_text="Ids of what it concerns")
@@ -46,7 +47,12 @@ class Incident(models.Model):
         permissions = [("settle_incident", "Can take up and settle an incident")]
 
     def __str__(self) -> str:
-        return f"{self.cause} {self.about}".strip()
+        return f"{self.name}: {self.title[0].lower()}{self.title[1:]}" if self.name else self.title
+
+    @property
+    def title(self) -> str:
+        """The cause in words."""
+        return self.cause.replace("_", " ").capitalize()
 
     @property
     def seen_words(self) -> str:
