@@ -211,11 +211,14 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         return self.filter((living & Q(forecast_at__isnull=True)) | (~living & Q(forecast_at__isnull=False)))
 
     def wanting_action(self) -> PartnerConsentQuerySet:
-        """Consents of active partners of which somebody must do something, beyond waiting for the next try."""
+        """Consents of which somebody must do something, beyond waiting for the next try.
+
+        Of partners for whom work goes on: what is left of an offboarding stands on its own page.
+        """
         somebody = Q(last_owner__in=["us", "partner", "customer", "microsoft"])
         return (
             self.of_living_application()
-            .filter(_PARTNER_ON, UNWELL | somebody, generation__gt=0)
+            .filter(_PARTNER_ON, UNWELL | somebody, generation__gt=0, partner__offboarding_since__isnull=True)
             .exclude(state="revoked")
         )
 

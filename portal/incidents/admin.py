@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
 from portal.incidents import desk
-from portal.incidents.models import Incident
+from portal.incidents.models import Incident, cause_in_words
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.display import EMPTY, Tone, badge, links, moment
 from portal.site.subjects import facts
@@ -43,13 +43,27 @@ class OpenFilter(admin.SimpleListFilter):
         return queryset.filter(settled_at__isnull=True)
 
 
+class CauseFilter(admin.SimpleListFilter):
+    """The causes that were reported, in words."""
+
+    title = "cause"
+    parameter_name = "cause"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        causes = Incident.objects.order_by("cause").values_list("cause", flat=True).distinct()
+        return [(cause, cause_in_words(cause)) for cause in causes]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Incident]) -> QuerySet[Incident]:
+        return queryset.filter(cause=self.value()) if self.value() else queryset
+
+
 @admin.register(Incident)
 class IncidentAdmin(ReadOnlyAdmin[Incident]):
     """What somebody must look into."""
 
     icon = "notifications_active"
     list_display = ["title", "state", "what", "owner", "times", "last_seen", "first_seen"]
-    list_filter = [OpenFilter, "owner", "cause"]
+    list_filter = [OpenFilter, "owner", CauseFilter]
     search_fields = ["name__icontains", "words__icontains", "=about", "=cause"]
     fields = [
         "words",

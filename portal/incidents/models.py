@@ -6,6 +6,11 @@ from django.db.models import F, Q
 from portal.fields import OwnerField
 
 
+def cause_in_words(cause: str) -> str:
+    """Return a cause as it is shown."""
+    return cause.replace("_", " ").capitalize()
+
+
 class IncidentQuerySet(models.QuerySet["Incident"]):
     def open(self) -> IncidentQuerySet:
         """Incidents that nobody settled."""
@@ -47,12 +52,8 @@ class Incident(models.Model):
         permissions = [("settle_incident", "Can take up and settle an incident")]
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.title[0].lower()}{self.title[1:]}" if self.name else self.title
-
-    @property
-    def title(self) -> str:
-        """The cause in words."""
-        return self.cause.replace("_", " ").capitalize()
+        words = cause_in_words(self.cause)
+        return f"{self.name}: {words[0].lower()}{words[1:]}" if self.name else words
 
     @property
     def seen_words(self) -> str:

@@ -192,7 +192,7 @@ def test_a_token_never_looks_better_than_its_partner(partners: dict[str, str]) -
 
 def test_whoever_needs_attention_is_among_those_who_must_act(partners: dict[str, str]) -> None:
     wanting = set(PartnerConsent.objects.wanting_action().values_list("partner__tenant_id", flat=True))
-    assert {tenant for tenant, state in partners.items() if state == "attention"} <= wanting
+    assert {tenant for tenant, state in partners.items() if state == "attention"} == wanting
 
 
 def test_a_partner_is_new_until_it_has_a_link() -> None:
