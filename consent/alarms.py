@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationRegistration, ConsentFlow, PartnerConsent, WaitingToken
-from portal.incidents.desk import report, settle
+from portal.incidents.desk import report, settle, settle_all
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError
 
 REFUSALS_THAT_ALARM = 10
+
+
+def _name(consent_id: int) -> str:
+    """Name partner and application; one query, in the rare case that there is something to report."""
+    return str(PartnerConsent.objects.select_related("partner", "registration").get(pk=consent_id))
 
 
 def wrong_tenant(flow: ConsentFlow) -> None:
@@ -16,6 +23,7 @@ def wrong_tenant(flow: ConsentFlow) -> None:
     report(
         "wrong_tenant",
         about=f"link:{flow.link_id}",
+        name=str(flow.link),
         owner=Owner.US,
         words=(
             "Somebody signed in through this partner's link with an account of another tenant. Nothing was stored. "
@@ -31,6 +39,7 @@ def refused_often(flow: ConsentFlow) -> None:
         report(
             "link_refused_often",
             about=f"link:{flow.link_id}",
+            name=str(flow.link),
             owner=Owner.US,
             words=(
                 f"More than {REFUSALS_THAT_ALARM} attempts through this link were refused. The link's page says why: "
@@ -45,6 +54,7 @@ def account_waits(waiting: WaitingToken, partner_id: int) -> None:
     report(
         "account_waits_for_approval",
         about=f"waiting:{waiting.pk}",
+        name=_name(waiting.consent_id),
         owner=Owner.US,
         words=(
             "Another account of the partner signed in and waits for approval. Ask the partner, by another way than "
@@ -64,6 +74,7 @@ def identity_mismatch(consent: PartnerConsent) -> None:
     report(
         "identity_mismatch",
         about=f"consent:{consent.pk}",
+        name=_name(consent.pk),
         owner=Owner.US,
         words=(
             "A token does not belong to the partner whose record names it; the partner was stopped and nothing is done "
@@ -78,9 +89,10 @@ def token_grows_old(consent: PartnerConsent, days: int, left: int) -> None:
     report(
         f"token_not_renewed_{days}_days",
         about=f"consent:{consent.pk}",
+        name=_name(consent.pk),
         owner=Owner.US,
         words=(
-            f"A partner's token was not renewed for {days} days; in {left} days it is dead. The consent's page says "
+            f"The token was not renewed for {days} days; in {left} days it is dead. Its page says "
             "what fails: repair that, or send the partner a new link; see that keep_alive runs every hour."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},
@@ -92,9 +104,10 @@ def token_expired(consent: PartnerConsent) -> None:
     report(
         "token_expired",
         about=f"consent:{consent.pk}",
+        name=_name(consent.pk),
         owner=Owner.PARTNER,
         words=(
-            "A partner's token was not renewed for 90 days and is dead. Send the partner a new consent link, and see "
+            "The token was not renewed for 90 days and is dead. Send the partner a new consent link, and see "
             "why keep_alive could not renew it in time."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},
@@ -113,9 +126,10 @@ def needs_consent(consent: PartnerConsent, cause: str) -> None:
     report(
         "token_needs_consent",
         about=f"consent:{consent.pk}",
+        name=_name(consent.pk),
         owner=Owner.PARTNER,
         words=(
-            f"Microsoft refused a partner's token, and again when it was checked once more: {cause} Ask the partner "
+            f"Microsoft refused the token, and again when it was checked once more: {cause} Ask the partner "
             "whether somebody withdrew the consent or the account on purpose, then send a new consent link."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},
@@ -127,9 +141,10 @@ def mfa_missing(consent: PartnerConsent) -> None:
     report(
         "mfa_missing",
         about=f"consent:{consent.pk}",
+        name=_name(consent.pk),
         owner=Owner.PARTNER,
         words=(
-            "Partner Center does not confirm multifactor authentication for a partner's service account; it may refuse "
+            "Partner Center does not confirm multifactor authentication for the service account; it may refuse "
             "its calls for it. Let the partner enforce MFA for the account, and sign in through a new consent link."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},
@@ -137,7 +152,7 @@ def mfa_missing(consent: PartnerConsent) -> None:
 
 
 def works_again(consent: PartnerConsent) -> None:
-    """Settle what was told about a token that works and is proven by MFA."""
+    """Settle what was reported about a token that works and is proven by MFA."""
     settle("token_needs_consent", about=f"consent:{consent.pk}")
     settle("mfa_missing", about=f"consent:{consent.pk}")
 
@@ -147,18 +162,34 @@ def interrupted_while_saving(consent: PartnerConsent) -> None:
     report(
         "interrupted_while_saving",
         about=f"consent:{consent.pk}",
+        name=_name(consent.pk),
         owner=Owner.PARTNER,
         words=(
-            "The renewal of this partner's token was interrupted while saving, and its old token is worth nothing now. "
+            "The renewal of the token was interrupted while saving, and its old token is worth nothing now. "
             "Send the partner a new consent link; find out what stopped the process or the vault at that moment."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},
     )
 
 
-def consented_again(consent: PartnerConsent) -> None:
+def found_again(consent: PartnerConsent) -> None:
     """Settle the report of a lost token: there is one again."""
     settle("interrupted_while_saving", about=f"consent:{consent.pk}")
+
+
+def consented_again(consent: PartnerConsent) -> None:
+    """Settle everything that was reported about the token before: a new one of this account was proven and stored."""
+    found_again(consent)
+    works_again(consent)
+    for cause in ("identity_mismatch", "disconnect_unfinished"):
+        settle(cause, about=f"consent:{consent.pk}")
+    credentials_work([consent.registration_id])
+
+
+def link_is_over(link_id: int) -> None:
+    """Settle what was reported about a link through which nobody can come any more."""
+    for cause in ("wrong_tenant", "link_refused_often"):
+        settle(cause, about=f"link:{link_id}")
 
 
 def not_saved() -> None:
@@ -206,6 +237,7 @@ def credential_refused(registration: ApplicationRegistration, error: RemoteError
     report(
         "credential_refused",
         about=f"registration:{registration.pk}",
+        name=registration.name,
         owner=Owner.US,
         words=(
             f"{diagnosis.cause} {diagnosis.remedy} Nothing works for any partner of this application until then, and "
@@ -215,9 +247,10 @@ def credential_refused(registration: ApplicationRegistration, error: RemoteError
     )
 
 
-def credential_works(registration_id: int) -> None:
-    """Settle the report of a refused credential."""
-    settle("credential_refused", about=f"registration:{registration_id}")
+def credentials_work(registrations: Collection[int]) -> None:
+    """Settle the reports of refused credentials of these applications: a token was redeemed with them. One query."""
+    if registrations:
+        settle_all("credential_refused", about=[f"registration:{key}" for key in registrations])
 
 
 def credential_expires(credential: ApplicationCredential, days: int) -> None:
@@ -225,10 +258,11 @@ def credential_expires(credential: ApplicationCredential, days: int) -> None:
     report(
         "credential_expires",
         about=f"credential:{credential.pk}",
+        name=f"{credential.registration.name}, {credential.get_kind_display().lower()}",
         owner=Owner.US,
         words=(
-            f"The {credential.get_kind_display().lower()} of {credential.registration.name} ends on "
-            f"{credential.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one at Microsoft and here "
+            f"The credential ends on {credential.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one at "
+            "Microsoft and here "
             "(manage.py add_credential), then promote it; the partners' tokens stay valid."
         ),
         subject={"registration": credential.registration_id, "credential": credential.pk},
@@ -245,10 +279,11 @@ def disconnect_unfinished(consent: PartnerConsent) -> None:
     report(
         "disconnect_unfinished",
         about=f"consent:{consent.pk}",
+        name=_name(consent.pk),
         owner=Owner.US,
         words=(
-            "A partner was disconnected and nothing is done with its token any more, but the vault did not switch all "
-            "versions off. See why the vault refuses, then choose Disconnect for this consent once more."
+            "The partner was disconnected and nothing is done with its token any more, but the vault did not switch "
+            "all versions off. See why the vault refuses, then choose Disconnect for its token once more."
         ),
         subject={"consent": consent.pk, "partner": consent.partner_id},
     )

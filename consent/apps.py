@@ -11,6 +11,7 @@ class ConsentConfig(AppConfig):
         from portal.site.dashboard import register_panel
 
         for panel in (
+            panels.partners_panel,
             panels.attention_panel,
             panels.credentials_panel,
             panels.ends_panel,
@@ -19,7 +20,7 @@ class ConsentConfig(AppConfig):
         ):
             register_panel(panel)
         self._add_partner_pages()
-        self._add_incident_pages()
+        self._name_subjects()
         self._add_kinds_of_runs()
 
     def _add_kinds_of_runs(self) -> None:
@@ -36,17 +37,24 @@ class ConsentConfig(AppConfig):
             register(kind)
         register_jobs()
 
-    def _add_incident_pages(self) -> None:
-        from portal.incidents.desk import PAGES
+    def _name_subjects(self) -> None:
+        from consent import models
+        from consent.credential_models import ApplicationCredential
+        from portal.site.subjects import Named, name_subjects
 
-        PAGES.update(
-            link="admin:consent_consentlink_change",
-            flow="admin:consent_consentflow_change",
-            consent="admin:consent_partnerconsent_change",
-            waiting="admin:consent_waitingtoken_change",
-            registration="admin:consent_applicationregistration_change",
-            offboarding="admin:consent_offboarding_change",
-            credential="admin:consent_applicationcredential_change",
+        of_a_customer = Named(models.CustomerConsent, "customer__partner", "registration")
+        name_subjects(
+            link=Named(models.ConsentLink, "partner"),
+            flow=Named(models.ConsentFlow),
+            campaign=Named(models.Campaign),
+            consent=Named(models.PartnerConsent, "partner", "registration"),
+            customer_consent=of_a_customer,
+            consents=of_a_customer,
+            waiting=Named(models.WaitingToken, "consent__partner", "consent__registration"),
+            registration=Named(models.ApplicationRegistration),
+            offboarding=Named(models.Offboarding, "partner"),
+            credential=Named(ApplicationCredential, "registration"),
+            plan=Named(models.ConsentPlan, "registration"),
         )
 
     def _add_partner_pages(self) -> None:

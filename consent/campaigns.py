@@ -21,6 +21,7 @@ from django.utils import timezone
 from consent import invitations, links
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from consent.querysets import CampaignPartnerQuerySet
+from consent.states import with_state
 from portal.audit.trail import Actor, record
 from portal.mail import MailPrinted, MailRefused
 from portal.microsoft.secret import Secret
@@ -87,7 +88,7 @@ def matching(
     if registration.kind == ApplicationRegistration.Kind.CSP:
         partners = partners.filter(tenant_id=registration.home_tenant_id)
     if states:
-        partners = partners.filter(state__in=states)
+        partners = with_state(partners).filter(Q(state__in=states))
     if tags:
         partners = partners.tagged(*(tag.name for tag in tags))
     if token_older_than is not None:

@@ -7,7 +7,7 @@ partners share is no finding about any of them: each verdict says what it blames
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,11 +23,10 @@ from consent.models import PartnerConsent
 from consent.token_versions import IdentityMismatch
 from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
-from portal.microsoft.errors import AccessDenied, ConsentRequired, InteractionRequired, MfaRequired, RemoteError
+from portal.microsoft.errors import ConsentRequired, InteractionRequired, MfaRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from portal.runs.kinds import Blame
-from tenants.models import PartnerTenant
 from tenants.partner_center import OrganizationProfile, PartnerCenterClient
 
 # These differ within a batch by moments that mean nothing; without them healthy partners are all alike.
@@ -35,10 +34,6 @@ _MOMENTS = {"last_success_at", "last_try_at", "mfa_checked_at", "next_try_at"}
 State = PartnerConsent.State
 _SETTLED = (State.STOPPED, *PartnerConsent.LEFT_STATES)  # no check changes these
 Mfa = PartnerConsent.Mfa
-_PARTNER_STATES = {
-    State.CONNECTED: PartnerTenant.State.CONNECTED,
-    State.MFA_MISSING: PartnerTenant.State.ATTENTION,
-}
 MFA_UNPROVEN = "mfa_unproven"  # a class of our own: the token works, and Partner Center gave no verdict
 
 # What Entra answers when an application is off or removed: in one tenant by its administrator, in nearly all by
@@ -79,7 +74,6 @@ class Verdict:
     consent: PartnerConsent
     result: CheckResult
     columns: Mapping[str, Any] | None = None
-    partner_state: PartnerTenant.State | None = None
     outcome: Outcome = Outcome.DONE
     retry_after: float | None = None
     is_dead: bool = False
@@ -155,13 +149,7 @@ def judge(
         columns["amr"] = sign_in_methods(token)
     if health.outlived(consent, now):
         columns["sign_in_lifetime"] = None  # the policy that named it holds no longer
-    return Verdict(
-        consent=consent,
-        result=result,
-        columns=columns,
-        partner_state=_PARTNER_STATES.get(columns.get("state", "")),
-        blame=blame,
-    )
+    return Verdict(consent=consent, result=result, columns=columns, blame=blame)
 
 
 _Found = tuple[CheckResult, dict[str, Any], Blame | None]
@@ -244,7 +232,6 @@ def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: Correla
         "last_owner": diagnosis.owner.value,
         "failures": consent.failures + 1,
     }
-    partner_state: PartnerTenant.State | None = None
     confirmed = False
     if not diagnosis.failure_class.systemic:
         columns |= {
@@ -261,8 +248,6 @@ def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: Correla
                 columns["state"] = State.MFA_MISSING if isinstance(error, MfaRequired) else State.NEEDS_CONSENT
             if confirmed and isinstance(error, MfaRequired):
                 columns |= {"mfa": Mfa.MISSING, "mfa_checked_at": now}
-        if isinstance(error, ConsentRequired | AccessDenied):
-            partner_state = PartnerTenant.State.ATTENTION
     if error.token_lifetime is not None:
         columns["sign_in_lifetime"] = error.token_lifetime
     columns["next_try_at"] = health.try_after_failure(
@@ -281,7 +266,6 @@ def _failed(consent: PartnerConsent, error: RemoteError, correlation_id: Correla
         consent=consent,
         result=result,
         columns=columns,
-        partner_state=partner_state,
         outcome=Outcome.FAILED,
         retry_after=(error.retry_after or 0.0) if error.retryable else None,
         is_dead=diagnosis.fatal_for_token,
@@ -314,13 +298,7 @@ def _foreign_profile(consent: PartnerConsent, correlation_id: CorrelationId) -> 
         "last_owner": Owner.US.value,
         "next_try_at": None,
     }
-    return Verdict(
-        consent=consent,
-        result=result,
-        columns=columns,
-        partner_state=PartnerTenant.State.ATTENTION,
-        outcome=Outcome.REFUSED,
-    )
+    return Verdict(consent=consent, result=result, columns=columns, outcome=Outcome.REFUSED)
 
 
 def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
@@ -334,9 +312,9 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
         # Each failure has its own wait; those of healthy partners differ enough from batch to batch.
         own = _MOMENTS - {"next_try_at"} if verdict.outcome is not Outcome.DONE else _MOMENTS
         key = tuple((name, value) for name, value in columns.items() if name not in own)
-        alike.setdefault((verdict.partner_state, key), []).append(verdict)
+        alike.setdefault(key, []).append(verdict)
     with transaction.atomic():
-        for (partner_state, *_), group in alike.items():
+        for group in alike.values():
             consents = [verdict.consent for verdict in group]
             # A partner that consented anew or was stopped while we asked keeps its newer truth: its time of consent
             # is none of those that were read.
@@ -344,16 +322,11 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
                 pk__in=[consent.pk for consent in consents],
                 consented_at__in={consent.consented_at for consent in consents},
             ).exclude(state__in=_SETTLED)
-            written = current.update(**(group[-1].columns or {}))
-            if partner_state is not None and written:
-                partners = [consent.partner_id for consent in consents]
-                if written < len(consents):
-                    partners = list(_still_theirs(consents, group[-1]))
-                PartnerTenant.objects.active().filter(pk__in=partners).exclude(state=partner_state).update(
-                    state=partner_state
-                )
+            current.update(**(group[-1].columns or {}))
         for verdict in seen:
             _tell(verdict)
+        redeemed = [verdict.consent for verdict in seen if "last_success_at" in (verdict.columns or {})]
+        alarms.credentials_work({consent.registration_id for consent in redeemed})
         health.refresh_changed([(verdict.consent, verdict.columns or {}) for verdict in seen])
         record_all(
             [
@@ -389,15 +362,6 @@ def _tell(verdict: Verdict) -> None:
         alarms.needs_consent(verdict.consent, verdict.result.cause)
     elif after == State.STOPPED:
         alarms.identity_mismatch(verdict.consent)
-
-
-def _still_theirs(consents: Sequence[PartnerConsent], verdict: Verdict) -> Iterable[int]:
-    """Return the partners whose rows just took the columns of this verdict."""
-    return PartnerConsent.objects.filter(
-        pk__in=[consent.pk for consent in consents],
-        consented_at__in={consent.consented_at for consent in consents},
-        last_try_at=(verdict.columns or {})["last_try_at"],
-    ).values_list("partner_id", flat=True)
 
 
 def _result(

@@ -167,7 +167,6 @@ class Custody:
                 next_try_at=None,
             )
             health.refresh([consent.pk])
-            PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=PartnerTenant.State.ATTENTION)
             record(
                 "token.identity_mismatch",
                 actor=SYSTEM,
@@ -258,14 +257,13 @@ class Custody:
                     renewal_started_at=None,
                 )
                 # R-12, S-53: a partner disabled meanwhile is not revived by an answer that was on its way.
+                # The update changes nothing: a decision of staff waits for it, or is seen by it.
                 active = PartnerTenant.objects.active().filter(pk=partner.pk)
-                won = won and bool(
-                    active.update(state=PartnerTenant.State.CONNECTED if connected else PartnerTenant.State.ATTENTION)
-                )
+                won = won and bool(active.update(switch=PartnerTenant.Switch.ON))
                 if won:
                     in_same_transaction(consent)
                     health.refresh([consent.pk])
-                    alarms.works_again(consent)
+                    alarms.consented_again(consent)
                     if not connected:
                         alarms.mfa_missing(consent)
                     record(
@@ -280,7 +278,6 @@ class Custody:
             if not won:
                 self.versions.switch_off(name, version)
                 raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was stored.")
-            alarms.consented_again(consent)
             if consent.generation and not stopped:
                 self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
         consent.refresh_from_db()
@@ -340,7 +337,6 @@ class Custody:
             )
             if not marked:
                 return
-            PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=PartnerTenant.State.ATTENTION)
             health.refresh([consent.pk])
             record(
                 "token.lost",
@@ -519,7 +515,7 @@ class Custody:
                     details={"from": consent.generation, "to": generation_of(newer)},
                 )
                 if columns:
-                    alarms.consented_again(consent)
+                    alarms.found_again(consent)
         if adopted:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
             return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)

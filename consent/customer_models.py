@@ -77,7 +77,8 @@ class CustomerConsent(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"Customer consent {self.pk}"
+        """Note: this reads customer, its partner and registration; where they are not loaded, those are queries."""
+        return f"{self.customer}, customer of {self.customer.partner}, {self.registration}"
 
     @property
     def was_removed(self) -> bool:
@@ -113,4 +114,4 @@ class ConsentObservation(models.Model):
         verbose_name_plural = "history of customer consents"
 
     def __str__(self) -> str:
-        return f"Observation {self.pk}"
+        return f"Read at {self.observed_at:%Y-%m-%d %H:%M} UTC"

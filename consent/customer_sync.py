@@ -109,7 +109,14 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
     except (TokenUnavailable, IdentityMismatch) as error:
         return _failed("skipped", str(error), Owner.US, fields)
     except TooManyMissing as error:
-        desk.report(TOO_MANY, about=about, owner=Owner.US, words=str(error), subject={"partner": sync.partner.pk})
+        desk.report(
+            TOO_MANY,
+            about=about,
+            name=sync.partner.name,
+            owner=Owner.US,
+            words=str(error),
+            subject={"partner": sync.partner.pk},
+        )
         return _failed("held_back", str(error), Owner.US, fields)
     except RemoteError as error:
         diagnosis = diagnose(error)

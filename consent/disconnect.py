@@ -16,7 +16,6 @@ from consent.vault.base import SecretDisabled, SecretName, SecretVersion, Vault
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import Owner, never_heals
 from portal.microsoft.errors import NotFound, RemoteError
-from tenants.models import PartnerTenant
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,6 @@ def disconnect(consent: PartnerConsent, *, vault: Vault, actor: Actor) -> bool:
             )
         )
         if changed:
-            _leave(consent, PartnerTenant.State.INVITED if _is_dead(consent) else PartnerTenant.State.ATTENTION)
             for link in ConsentLink.objects.filter(
                 partner=consent.partner, registration=consent.registration, revoked_at=None, closed_at=None
             ):
@@ -75,7 +73,6 @@ def confirm_revoked(consent: PartnerConsent, *, actor: Actor) -> bool:
             state=State.REVOKED, last_owner=""
         )
         if changed:
-            _leave(consent, PartnerTenant.State.INVITED)
             record(
                 "consent.revocation_confirmed",
                 actor=actor,
@@ -87,13 +84,6 @@ def confirm_revoked(consent: PartnerConsent, *, actor: Actor) -> bool:
 def _is_dead(consent: PartnerConsent) -> bool:
     refused = consent.state == State.NEEDS_CONSENT and never_heals(consent.last_code)
     return refused or consent.state == State.EXPIRED
-
-
-def _leave(consent: PartnerConsent, state: PartnerTenant.State) -> None:
-    """Write the partner's state, unless another application of ours still works for it."""
-    others = PartnerConsent.objects.usable().for_partner(consent.partner).exclude(pk=consent.pk)
-    if not others.exists():
-        PartnerTenant.objects.active().filter(pk=consent.partner_id).update(state=state)
 
 
 def _switch_off(consent: PartnerConsent, vault: Vault) -> bool:

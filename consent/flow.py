@@ -472,6 +472,7 @@ def _end(flow: ConsentFlow, outcome: ConsentFlow.Outcome, checks: list[dict[str,
     ConsentFlow.objects.filter(pk=flow.pk).update(outcome=outcome, finished_at=now, checks=checks)
     if outcome in {ConsentFlow.Outcome.CONNECTED, ConsentFlow.Outcome.ADMIN_CONSENTED}:
         ConsentLink.objects.filter(pk=flow.link_id).update(closed_at=now)
+        alarms.link_is_over(flow.link_id)
 
 
 def _end_refused(flow: ConsentFlow, refused: Refused, actor: Actor) -> None:

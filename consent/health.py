@@ -19,7 +19,7 @@ from django.utils import timezone
 from consent import alarms
 from consent.models import ApplicationRegistration, PartnerConsent
 from portal.audit.trail import SYSTEM, record
-from portal.microsoft.diagnosis import Diagnosis, FailureClass
+from portal.microsoft.diagnosis import Diagnosis, FailureClass, Owner
 from tenants.models import CustomerTenant, PartnerTenant
 
 ALERT_DAYS = (60, 75, 85)
@@ -240,8 +240,7 @@ def _alert(row: PartnerConsent, now: datetime) -> None:
 
 def _expire(row: PartnerConsent) -> None:
     written = PartnerConsent.objects.filter(pk=row.pk, state__in=_MAY_EXPIRE).update(
-        state=State.EXPIRED, forecast_at=None, forecast_cause="", next_try_at=None
+        state=State.EXPIRED, last_owner=Owner.PARTNER.value, forecast_at=None, forecast_cause="", next_try_at=None
     )
     if written:
-        PartnerTenant.objects.active().filter(pk=row.partner_id).update(state=PartnerTenant.State.ATTENTION)
         record("token.expired", actor=SYSTEM, subject={"partner": row.partner_id, "consent": row.pk})

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from consent import alarms
 from consent.models import ApplicationRegistration, CampaignPartner, ConsentLink
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
@@ -110,6 +111,7 @@ def revoke(link: ConsentLink, *, actor: Actor) -> bool:
             revoked_at=timezone.now()
         )
         if changed:
+            alarms.link_is_over(link.pk)
             record("link.revoked", actor=actor, subject={"link": link.pk, "partner": link.partner_id})
     return bool(changed)
 
@@ -121,6 +123,7 @@ def close(link: ConsentLink, *, actor: Actor) -> bool:
             closed_at=timezone.now()
         )
         if changed:
+            alarms.link_is_over(link.pk)
             record("link.closed", actor=actor, subject={"link": link.pk, "partner": link.partner_id})
     return bool(changed)
 

@@ -443,7 +443,8 @@ class PartnerConsent(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"Consent {self.pk}"
+        """Note: this reads ``self.partner`` and ``self.registration``; where they are not loaded, that is a query."""
+        return f"{self.partner}, {self.registration}"
 
 
 class WaitingToken(models.Model):
@@ -491,4 +492,5 @@ class WaitingToken(models.Model):
         permissions = [("decide_waitingtoken", "Can approve or reject a changed account")]
 
     def __str__(self) -> str:
-        return f"Account {self.object_id[:8]} of consent {self.consent_id}"
+        """Note: this reads ``self.consent`` with partner and registration; not loaded, those are queries."""
+        return f"Account {self.object_id} of {self.consent}"

@@ -12,6 +12,7 @@ from consent.checks import MFA_UNPROVEN
 from consent.models import PartnerConsent
 from consent.permissions import held, permission_set
 from portal.microsoft.diagnosis import FailureClass, Owner
+from tenants.models import PartnerTenant
 
 SOON = timedelta(days=30)  # ends that are nearer want somebody to act
 State = PartnerConsent.State
@@ -36,6 +37,11 @@ _BY_STATE: Mapping[str, Step] = {
     ),
     State.REVOKED: Step(None, "Nothing to do. A new consent link brings the partner back."),
 }
+_BY_SWITCH: Mapping[str, Step] = {
+    PartnerTenant.Switch.DISABLED: Step(None, "Nothing is done for a disabled partner. Enable it to go on."),
+    PartnerTenant.Switch.OFFBOARDED: Step(None, "Nothing to do: the partner was offboarded."),
+}
+_OFFBOARDING = Step(None, "The page of the offboarding says what is left to do.")
 _BY_CLASS: Mapping[str, Step] = {
     FailureClass.OUR_CREDENTIAL: Step(Owner.US, "Check the application's credential, and store a valid one."),
     FailureClass.TEMPORARY: Step(Owner.NOBODY, "Nothing to do: the portal tries again."),
@@ -70,8 +76,11 @@ def partners_duties(application: str, application_id: str) -> list[str]:
 
 
 def is_stale(consent: PartnerConsent, now: datetime) -> bool:
-    """Tell whether the last proof is older than checks are meant to be: then nobody knows how it stands (R-45)."""
-    if consent.state not in {State.CONNECTED, State.MFA_MISSING}:
+    """Tell whether the last proof is older than checks are meant to be: then nobody knows how it stands (R-45).
+
+    It reads the consent's partner: of one that is disabled or offboarded nothing is checked.
+    """
+    if consent.state not in {State.CONNECTED, State.MFA_MISSING} or not consent.partner.is_active:
         return False
     return consent.last_success_at is None or now - consent.last_success_at > timedelta(
         hours=settings.TOKEN_CHECK_HOURS
@@ -79,7 +88,11 @@ def is_stale(consent: PartnerConsent, now: datetime) -> bool:
 
 
 def next_step(consent: PartnerConsent, now: datetime) -> Step:
-    """Say who acts and what to do, in the order of what matters most."""
+    """Say who acts and what to do, in the order of what matters most. It reads the consent's partner."""
+    if step := _BY_SWITCH.get(consent.partner.switch):
+        return step
+    if consent.partner.offboarding_since is not None:
+        return _OFFBOARDING
     if step := _BY_STATE.get(consent.state):
         return step
     if consent.last_problem:

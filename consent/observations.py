@@ -241,8 +241,9 @@ def _watch_drift(written: Sequence[tuple[CustomerConsent, ConsentObservation]]) 
             DRIFT,
             about=f"partner:{key}",
             owner=Owner.US,
+            name=name,
             words=(
-                f"{name}: somebody outside changed our consent in {number} customer tenant{'' if number == 1 else 's'}."
+                f"Somebody outside changed our consent in {number} customer tenant{'' if number == 1 else 's'}."
                 " Look at the findings below Customer consents, ask the partner, then plan and apply, or remove."
             ),
             subject={"partner": key},

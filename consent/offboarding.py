@@ -87,7 +87,7 @@ def start(
     known = Offboarding.objects.open().filter(partner=partner).first()
     if known is not None:
         return try_again(known, actor=actor, wait_seconds=wait_seconds, concurrency=concurrency)
-    if partner.state == PartnerTenant.State.OFFBOARDED:
+    if partner.switch == PartnerTenant.Switch.OFFBOARDED:
         raise OffboardingRefused(f"{partner.name} was offboarded before; its report is in the admin.")
     try:
         with transaction.atomic():
@@ -183,10 +183,11 @@ def _customers_are_done(offboarding: Offboarding, actor: Actor) -> None:
         report_incident(
             REMAINS,
             about=f"partner:{offboarding.partner_id}",
+            name=offboarding.partner.name,
             owner=Owner.US,
             words=(
-                f"{offboarding.partner.name}: {number} customers could not be proven to be without our consent. The "
-                "offboarding waits: see each reason, then try again, or finish with the remaining customers."
+                f"{number} customer{'' if number == 1 else 's'} could not be proven to be without our consent. The "
+                "offboarding waits: see each reason, then try again, or finish with what remains."
             ),
             subject={"partner": offboarding.partner_id, "offboarding": offboarding.pk},
         )
@@ -199,7 +200,7 @@ def _begin_to_close(offboarding: Offboarding, before: Offboarding.State, actor: 
         state=State.CLOSING, remaining=_remaining_tenants(offboarding), vault_entries=_vault_entries(partner)
     )
     if moved:
-        PartnerTenant.objects.filter(pk=partner).update(state=PartnerTenant.State.OFFBOARDED)
+        PartnerTenant.objects.filter(pk=partner).update(switch=PartnerTenant.Switch.OFFBOARDED)
         _close_links(partner, actor)
         settle(REMAINS, about=f"partner:{partner}")
         record("partner.offboarding_closes", actor=actor, subject=_subject(offboarding))

@@ -52,4 +52,5 @@ class Offboarding(models.Model):
         permissions = [("offboard_partner", "Can offboard a partner")]
 
     def __str__(self) -> str:
-        return f"Offboarding {self.pk}"
+        """Note: this reads ``self.partner``; where it is not loaded, that is a query."""
+        return f"Offboarding of {self.partner}"

@@ -13,12 +13,25 @@ from consent.credential_models import ApplicationCredential
 from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
 from consent.next_steps import ENDS, SOON, next_step
 from consent.rotation import WARN_DAYS
+from consent.states import STANDINGS, Standing, count_by_state, standing, with_standing
 from portal.microsoft.diagnosis import OWNER_CHOICES, Owner
 from portal.site.dashboard import Figure, Panel, Row
-from portal.site.display import Tone, distance
+from portal.site.display import Tone, badge, distance
+from tenants.models import PartnerTenant
 
 _SHOWN = 8
-CONSENT_TONES = {
+_ALWAYS_COUNTED = (PartnerTenant.State.CONNECTED, PartnerTenant.State.ATTENTION, PartnerTenant.State.INVITED)
+STATE_TONES = {
+    PartnerTenant.State.CONNECTED: Tone.GOOD,
+    PartnerTenant.State.ATTENTION: Tone.WARN,
+    PartnerTenant.State.INVITED: Tone.BUSY,
+    PartnerTenant.State.NEW: Tone.QUIET,
+    PartnerTenant.State.LEFT: Tone.QUIET,
+    PartnerTenant.State.OFFBOARDING: Tone.BUSY,
+    PartnerTenant.State.DISABLED: Tone.QUIET,
+    PartnerTenant.State.OFFBOARDED: Tone.QUIET,
+}
+STANDING_TONES: dict[Standing, Tone] = {
     PartnerConsent.State.CONNECTED: Tone.GOOD,
     PartnerConsent.State.MFA_MISSING: Tone.WARN,
     PartnerConsent.State.NEEDS_CONSENT: Tone.BAD,
@@ -26,6 +39,7 @@ CONSENT_TONES = {
     PartnerConsent.State.STOPPED: Tone.BAD,
     PartnerConsent.State.DISCONNECTED: Tone.WARN,
     PartnerConsent.State.REVOKED: Tone.QUIET,
+    **{state: STATE_TONES[state] for state in STANDINGS if isinstance(state, PartnerTenant.State)},
 }
 OWNER_TONES = {
     Owner.US.value: Tone.BAD,
@@ -55,6 +69,36 @@ FLOW_TONES = {
 }
 
 
+def state_badge(word: str) -> str:
+    """Return how a partner stands, from a word of ``PartnerTenant.State``."""
+    state = PartnerTenant.State(word)
+    return badge(str(state.label), STATE_TONES[state])
+
+
+def standing_badge(word: str) -> str:
+    """Return how a token stands, from a word of ``STANDINGS``."""
+    stands = standing(word)
+    return badge(str(stands.label), STANDING_TONES[stands])
+
+
+def partners_panel(request: HttpRequest) -> Panel | None:
+    """Partners by state, each figure with the list that it counts; one query."""
+    if not request.user.has_perm("tenants.view_partnertenant"):
+        return None
+    counts = count_by_state()
+    address = reverse("admin:tenants_partnertenant_changelist")
+    return Panel(
+        title="Partners",
+        link=address,
+        order=10,
+        figures=[
+            Figure(label=str(state.label), value=counts.get(state, 0), tone=tone, link=f"{address}?state={state.value}")
+            for state, tone in STATE_TONES.items()
+            if counts.get(state) or state in _ALWAYS_COUNTED
+        ],
+    )
+
+
 def attention_panel(request: HttpRequest) -> Panel | None:
     """Who must act: figures by owner, and the tokens with a problem, the longest without success first. Two queries."""
     if not request.user.has_perm("consent.view_partnerconsent"):
@@ -80,9 +124,11 @@ def attention_panel(request: HttpRequest) -> Panel | None:
                 label=f"{consent.partner.name} ({consent.registration.name})",
                 detail=next_step(consent, now).text,
                 link=reverse("admin:consent_partnerconsent_change", args=[consent.pk]),
-                tone=CONSENT_TONES[PartnerConsent.State(consent.state)] if consent.state != "connected" else Tone.WARN,
+                tone=STANDING_TONES[standing(consent.standing)],
             )
-            for consent in wanting.select_related("partner", "registration").order_by("last_success_at", "pk")[:_SHOWN]
+            for consent in with_standing(wanting)
+            .select_related("partner", "registration")
+            .order_by("last_success_at", "pk")[:_SHOWN]
         ],
     )
 

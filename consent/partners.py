@@ -11,38 +11,31 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
-from consent.models import PartnerConsent
+from consent.states import state_of
 from portal.audit.trail import Actor, record
 from portal.site.admin import PortalModelAdmin, actor_of
 from tenants.models import PartnerTenant
 
-State = PartnerTenant.State
+Switch = PartnerTenant.Switch
 
 
 def disable(partner: PartnerTenant, *, actor: Actor) -> bool:
     """Stop all work for this partner at once; links are dead, flows are refused. Returns False if it was stopped."""
     with transaction.atomic():
-        changed = PartnerTenant.objects.active().filter(pk=partner.pk).update(state=State.DISABLED)
+        before = state_of(partner)
+        changed = PartnerTenant.objects.active().filter(pk=partner.pk).update(switch=Switch.DISABLED)
         if changed:
-            record("partner.disabled", actor=actor, subject={"partner": partner.pk}, details={"before": partner.state})
+            record("partner.disabled", actor=actor, subject={"partner": partner.pk}, details={"before": before.value})
     return bool(changed)
 
 
 def enable(partner: PartnerTenant, *, actor: Actor) -> bool:
-    """Let work go on, in the state that the partner's consents say. Returns False if it was not disabled."""
-    states = set(
-        PartnerConsent.objects.for_partner(partner)
-        .filter(generation__gt=0)
-        .exclude(state="revoked")
-        .values_list("state", flat=True)
-    )
-    state = State.INVITED
-    if states:
-        state = State.CONNECTED if states == {PartnerConsent.State.CONNECTED} else State.ATTENTION
+    """Let work go on. Returns False if it was not disabled."""
     with transaction.atomic():
-        changed = PartnerTenant.objects.filter(pk=partner.pk, state=State.DISABLED).update(state=state)
+        changed = PartnerTenant.objects.filter(pk=partner.pk, switch=Switch.DISABLED).update(switch=Switch.ON)
         if changed:
-            record("partner.enabled", actor=actor, subject={"partner": partner.pk}, details={"after": state.value})
+            after = state_of(partner)
+            record("partner.enabled", actor=actor, subject={"partner": partner.pk}, details={"after": after.value})
     return bool(changed)
 
 

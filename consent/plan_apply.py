@@ -370,6 +370,7 @@ def mark_broken(item: ConsentPlanItem, why: str, *, actor: Actor, there: Grants 
         report(
             GRANTS_LOST,
             about=_about(item),
+            name=f"{item.customer}, customer of {item.customer.partner}",
             owner=Owner.US,
             words=f"{words} Remove the cause, then go on: apply_plan {item.plan_id}.",
             subject=subject,

@@ -83,7 +83,8 @@ class ConsentPlan(models.Model):
         permissions = [("apply_consentplan", "Can apply a consent plan")]
 
     def __str__(self) -> str:
-        return f"Plan {self.pk}"
+        """Note: this reads ``self.registration``; where it is not loaded, that is a query."""
+        return f"Plan {self.pk} for {self.registration}"
 
 
 class ConsentPlanItem(models.Model):

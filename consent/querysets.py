@@ -13,6 +13,7 @@ from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, Value, 
 from django.db.models.functions import Coalesce, Now
 
 from consent.permissions import PERMISSION_SETS
+from tenants.models import PartnerTenant
 
 if TYPE_CHECKING:
     import consent.credential_models
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     import consent.models  # named in the bases below
     import consent.offboarding_models
     import consent.plan_models  # noqa: F401
-    from tenants.models import PartnerTenant
+
+_PARTNER_ON = Q(partner__switch=PartnerTenant.Switch.ON)
+UNWELL = ~Q(state="connected") | ~Q(last_problem="")
+"""Consents with a token of which somebody must do something; those that are over are none."""
 
 
 class ApplicationCredentialQuerySet(models.QuerySet["consent.credential_models.ApplicationCredential"]):
@@ -56,10 +60,11 @@ class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
         """Links whose flows may still end, by the database's own clock (S-10, R-42)."""
         return self.filter(
             partner__offboarding_since__isnull=True,
+            partner__switch=PartnerTenant.Switch.ON,
             revoked_at__isnull=True,
             expires_at__gt=Now(),
             registration__state="active",
-        ).exclude(partner__state__in=["disabled", "offboarded"])
+        )
 
     def usable(self) -> ConsentLinkQuerySet:
         """Links that may start a flow now: live and not closed by a consent (S-03)."""
@@ -84,7 +89,7 @@ class ConsentLinkQuerySet(models.QuerySet["consent.models.ConsentLink"]):
                 When(revoked_at__isnull=False, then=Value(is_.REVOKED)),
                 When(expires_at__lte=Now(), then=Value(is_.EXPIRED)),
                 When(~Q(registration__state="active"), then=Value(is_.OFF)),
-                When(partner__state__in=["disabled", "offboarded"], then=Value(is_.OFF)),
+                When(~_PARTNER_ON, then=Value(is_.OFF)),
                 When(partner__offboarding_since__isnull=False, then=Value(is_.OFF)),
                 default=Coalesce(_progress_of_attempts(latest), Value(is_.OPEN)),
                 output_field=models.CharField(),
@@ -165,13 +170,14 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
     def for_partner(self, partner: PartnerTenant) -> PartnerConsentQuerySet:
         return self.filter(partner=partner)
 
+    def of_living_application(self) -> PartnerConsentQuerySet:
+        """Consents of registrations that are not retired."""
+        return self.exclude(registration__state="retired")
+
     def usable(self) -> PartnerConsentQuerySet:
-        """Consents with a stored token of a partner that is active."""
-        return (
-            self.filter(generation__gt=0)
-            .exclude(state__in=["disconnected", "revoked"])
-            .exclude(partner__state__in=["disabled", "offboarded"])
-        )
+        """Consents with a stored token of a partner that is active, and of an application that is not retired."""
+        living = self.of_living_application().filter(_PARTNER_ON, generation__gt=0)
+        return living.exclude(state__in=["disconnected", "revoked"])
 
     def lacking_permissions(self, permission_set: str = "") -> PartnerConsentQuerySet:
         """Usable consents whose last sign-in proved less than the registration asks for now.
@@ -193,8 +199,6 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
 
     def of_active_partner(self) -> PartnerConsentQuerySet:
         """Rows of partners that are neither disabled nor offboarded, without a join; for UPDATEs."""
-        from tenants.models import PartnerTenant
-
         return self.filter(Exists(PartnerTenant.objects.active().filter(pk=OuterRef("partner_id"))))
 
     def with_all_for_calls(self) -> PartnerConsentQuerySet:
@@ -207,11 +211,14 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
         return self.filter((living & Q(forecast_at__isnull=True)) | (~living & Q(forecast_at__isnull=False)))
 
     def wanting_action(self) -> PartnerConsentQuerySet:
-        """Consents of active partners of which somebody must do something, beyond waiting for the next try."""
+        """Consents of which somebody must do something, beyond waiting for the next try.
+
+        Of partners for whom work goes on: what is left of an offboarding stands on its own page.
+        """
+        somebody = Q(last_owner__in=["us", "partner", "customer", "microsoft"])
         return (
-            self.filter(generation__gt=0)
-            .exclude(partner__state__in=["disabled", "offboarded"])
-            .filter(Q(last_owner__in=["us", "partner", "customer", "microsoft"]) | ~Q(last_problem=""))
+            self.of_living_application()
+            .filter(_PARTNER_ON, UNWELL | somebody, generation__gt=0, partner__offboarding_since__isnull=True)
             .exclude(state="revoked")
         )
 
@@ -242,8 +249,8 @@ class CustomerConsentQuerySet(models.QuerySet["consent.customer_models.CustomerC
         not_there = Q(state="absent") & ~Q(requested_hash="")
         not_gone = _REMOVED & ~Q(state="absent")
         other = Q(state__in=["differs", "partial"])
-        return self.filter(_DRIFTED | other | not_there | not_gone | Q(unread_since__isnull=False)).exclude(
-            customer__partner__state__in=["disabled", "offboarded"]
+        return self.filter(_DRIFTED | other | not_there | not_gone | Q(unread_since__isnull=False)).filter(
+            customer__partner__switch=PartnerTenant.Switch.ON
         )
 
 

@@ -43,6 +43,7 @@ from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AccessDenied, AuthenticationFailed, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
+from portal.site.subjects import facts
 
 INCIDENT = "vault_difference"
 MANY = "vault_many_differences"
@@ -421,6 +422,7 @@ class Reconciler:
             report_incident(
                 INCIDENT,
                 about=about,
+                name=", ".join(text for text, _ in facts(difference.subject)) or difference.name,
                 owner=meaning.owner,
                 words=f"{meaning.what} {meaning.remedy}",
                 subject=difference.subject,

@@ -361,7 +361,7 @@ def _switch(credential: ApplicationCredential, older: int | None, partner: Partn
             details={"before": older, "proven_with": None if partner is None else partner.pk},
         )
         if partner is not None:
-            alarms.credential_works(credential.registration_id)
+            alarms.credentials_work([credential.registration_id])
         if older is not None and older != credential.pk:
             alarms.credential_replaced(older)
 
@@ -371,6 +371,8 @@ def _point(registration_id: int, before: int | None, after: int) -> bool:
     seen = Q(credential__isnull=True) if before is None else Q(credential=before)
     moved = bool(ApplicationRegistration.objects.filter(seen, pk=registration_id).update(credential=after))
     if moved:
+        # One that comes back is warned of again: its incident was settled when it was replaced.
+        ApplicationCredential.objects.filter(pk=after).update(warned_days=None)
         health.refresh_registration(registration_id)  # the tokens may end with the credential
     return moved
 

@@ -13,6 +13,7 @@ from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import Offboarding
 from consent.offboarding import advance
 from consent.reconcile import Reconciler, TooManyChanges
+from consent.settling import settle_what_is_over
 from consent.token_checks import TOKEN_CHECK, units
 from consent.upkeep import clean_up
 from consent.verifying import CONSENT_VERIFY
@@ -73,6 +74,10 @@ def _clean_up() -> str:
     return f"{removed}, {report.expired_accounts} accounts"
 
 
+def _settle() -> str:
+    return f"{settle_what_is_over()} settled"
+
+
 def _reconcile() -> str:
     """Never more than is safe and little; what needs a person is an incident (R-02, R-41)."""
     try:
@@ -90,6 +95,7 @@ def register_jobs() -> None:
         Job(name="customer_sync", label="Customer sync", every=hour, work=_sync),
         Job(name="consent_verify", label="Check of customer consents", every=hour, work=_verify),
         Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
+        Job(name="incidents", label="Settling of incidents", every=hour, work=_settle),
         Job(name="clean_up", label="Clean-up", every=day, work=_clean_up),
         Job(name="vault_reconcile", label="Comparison of vault and database", every=day, work=_reconcile),
     ):

@@ -25,12 +25,12 @@ from django.db.models.functions import Mod, Now
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.naming import UnknownRegistration, registration_named
 from consent.querysets import PartnerConsentQuerySet
+from consent.states import ACTIVE_STATES, with_state
 from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from tenants.models import PartnerTag, PartnerTenant
 from tenants.querysets import PartnerTenantQuerySet
 
-_STATES = [PartnerTenant.State.INVITED, PartnerTenant.State.CONNECTED, PartnerTenant.State.ATTENTION]
 _LONGEST_AGE = 100 * 365 * 24  # hours; more is a slip of the keyboard
 ONE_REGISTRATION = "only this application registration: its application id, or its number"
 
@@ -39,9 +39,8 @@ def add_partner_selection(parser: ArgumentParser, *, registration: str = ONE_REG
     """Add the arguments that choose partners, and which of their consents."""
     add_partners(parser)
     parser.add_argument("--registration", metavar="REGISTRATION", help=registration)
-    parser.add_argument(
-        "--state", action="append", default=[], choices=[str(one) for one in _STATES], help="partners in this state"
-    )
+    states = [str(one) for one in ACTIVE_STATES]
+    parser.add_argument("--state", action="append", default=[], choices=states, help="partners in this state")
     parser.add_argument(
         "--age", type=hours, metavar="HOURS", help="tokens that were not tried for so many hours, or never"
     )
@@ -129,7 +128,7 @@ def partners_in(scope: Mapping[str, Any]) -> PartnerTenantQuerySet:
     if scope.get("cloud"):
         partners = partners.in_cloud(scope["cloud"])
     if scope.get("state"):
-        partners = partners.filter(state__in=scope["state"])
+        partners = with_state(partners).filter(Q(state__in=scope["state"]))
     if scope.get("age") is not None:
         tried = PartnerConsent.objects.filter(
             _of_registration(scope), partner=OuterRef("pk"), last_try_at__gte=Now() - timedelta(hours=scope["age"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from consent import clients, health
+from consent import alarms, clients, health
 from consent.checks import Verdict, judge, write_verdicts
 from consent.custody import BUSY, LOST, TokenUnavailable, is_cut_off, spends_nothing
 from consent.models import PartnerConsent
@@ -178,6 +178,7 @@ def write(done: Sequence[Done], context: Context) -> None:
     write_verdicts(verdicts, actor=context.actor)
     if won:
         health.refresh(won)
+        alarms.saved_again()
     record_all(
         [
             Entry(

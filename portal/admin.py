@@ -1,10 +1,26 @@
+from typing import Any
+
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
+from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from portal.audit.models import AuditEvent
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
+from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin
+from portal.site.display import EMPTY, links
+from portal.site.subjects import facts, facts_of, lines
+
+
+class AuditChangeList(PortalChangeList):
+    """A page of events with the names of what they are about, which are looked up for all of them at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        for event, about in zip(self.result_list, facts_of([one.subject for one in self.result_list]), strict=True):
+            event.lines = about
 
 
 @admin.register(AuditEvent)
@@ -12,7 +28,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
     icon = "history"
-    list_display = ["sequence", "at", "actor_kind", "actor", "action", "outcome", "subject", "correlation_id"]
+    list_display = ["sequence", "at", "actor_kind", "actor", "action", "outcome", "about", "correlation_id"]
     list_filter = ["outcome", "actor_kind", "action"]
     search_fields = ["=correlation_id", "=actor", "=action"]
     fields = [
@@ -23,10 +39,22 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
         "address",
         "action",
         "outcome",
-        "subject",
-        "details",
+        "about",
+        "more",
         "correlation_id",
     ]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return AuditChangeList
+
+    @admin.display(description="About")
+    def about(self, event: Any) -> str:
+        lines = event.lines if hasattr(event, "lines") else facts(event.subject)
+        return links(lines) if lines else EMPTY
+
+    @admin.display(description="Details")
+    def more(self, event: AuditEvent) -> str:
+        return links(lines(event.details)) if event.details else EMPTY
 
 
 # Django registers these two with "delete selected" and a delete page; here nobody removes a person who acted (S-54).

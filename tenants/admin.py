@@ -13,9 +13,9 @@ from django.urls import URLPattern, path
 
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline
 from portal.site.dashboard import Figure
-from portal.site.display import Tone, badge, described, guid, links, moment, words
+from portal.site.display import badge, described, guid, links, moment, words
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTag, PartnerTenant
-from tenants.panels import READINESS_TONES, STATE_TONES, readiness_figures
+from tenants.panels import READINESS_TONES, readiness_figures
 from tenants.readiness import CONSENT_ROLES, NO_EXTENSION
 
 # Shown on the empty form only, whose address the link is relative to.
@@ -47,24 +47,25 @@ class PartnerTagAdmin(PortalModelAdmin[PartnerTag]):
     audit_word = "tag"
 
 
-@admin.register(PartnerTenant)
 class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
-    """Partners. Tenant and cloud are typed once, by staff, before a link exists (S-04)."""
+    """Partners. Tenant and cloud are typed once, by staff, before a link exists (S-04).
+
+    ``consent`` registers it with how a partner stands, which follows from links and consents.
+    """
 
     icon = "domain"
-    export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "state", "customers_synced_at"]
-    list_display = ["name", "shown_state", "shown_tenant", "cloud", "customer_count", "synced"]
-    list_filter = ["state", "cloud", "kind", "tags"]
+    export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "customers_synced_at"]
+    list_display = ["name", "shown_tenant", "cloud", "customer_count", "synced"]
+    list_filter = ["cloud", "kind", "tags"]
     search_fields = ["name__istartswith", "=tenant_id", "domain__startswith"]
     actions = partner_actions
     filter_horizontal = ["tags"]
     audit_word = "partner"
     audit_without_values = ["contact_name", "contact_email", "notes"]
-    readonly_fields = ["shown_state", "created_at", "customers_synced_at", "by_readiness", "by_state"]
+    readonly_fields = ["created_at", "customers_synced_at", "by_readiness", "by_state"]
     fieldsets = [
         (None, {"fields": ["name", "tenant_id", "cloud", "domain", "kind"]}),
         ("Contact", {"fields": ["contact_name", "contact_email", "tags", "notes"]}),
-        ("State", {"fields": ["shown_state", "created_at"]}),
         ("Customers", {"fields": ["customers_synced_at", "by_readiness", "by_state"]}),
     ]
 
@@ -97,12 +98,6 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     @admin.display(ordering="customer_count", description="Customers")
     def customer_count(self, partner: Any) -> int:
         return int(partner.customer_count)
-
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, partner: PartnerTenant) -> str:
-        if partner.offboarding_since is not None and partner.is_active:
-            return badge("Being offboarded", Tone.BUSY)
-        return badge(partner.get_state_display(), STATE_TONES[PartnerTenant.State(partner.state)])
 
     @admin.display(ordering="tenant_id", description="Tenant id")
     def shown_tenant(self, partner: PartnerTenant) -> str:

@@ -7,9 +7,7 @@ class TenantsConfig(AppConfig):
     navigation_order = 10
 
     def ready(self) -> None:
-        from portal.incidents.desk import PAGES
-        from portal.site.dashboard import register_panel
-        from tenants.panels import partners_panel
+        from portal.site.subjects import Named, name_subjects
+        from tenants.models import CustomerTenant, PartnerTenant
 
-        register_panel(partners_panel)
-        PAGES.update(partner="admin:tenants_partnertenant_change", customer="admin:tenants_customertenant_change")
+        name_subjects(partner=Named(PartnerTenant), customer=Named(CustomerTenant), customers=Named(CustomerTenant))

@@ -27,8 +27,8 @@ class PartnerTag(models.Model):
 class PartnerTenant(models.Model):
     """A CSP partner's tenant. Tenant and cloud are fixed by staff before a link exists (S-04).
 
-    ``state`` follows the partner's consent; only ``consent`` services write it, except ``disabled`` and
-    ``offboarded``, which are decisions of staff and win over everything (S-53).
+    How it stands (``State``) follows from its links and consents and from what staff decided (``switch``,
+    ``offboarding_since``), which wins over everything (S-53). It is stored nowhere: ``consent.states`` works it out.
     """
 
     class Kind(models.TextChoices):
@@ -37,13 +37,23 @@ class PartnerTenant(models.Model):
         INDIRECT_RESELLER = "indirect_reseller", "Indirect reseller"
 
     class State(models.TextChoices):
+        """How it stands; one word for each partner, the same wherever it is shown."""
+
+        NEW = "new", "New"
         INVITED = "invited", "Invited"
         CONNECTED = "connected", "Connected"
         ATTENTION = "attention", "Needs attention"
+        LEFT = "left", "Disconnected"
+        OFFBOARDING = "offboarding", "Being offboarded"
         DISABLED = "disabled", "Disabled"
         OFFBOARDED = "offboarded", "Offboarded"
 
-    INACTIVE_STATES = (State.DISABLED, State.OFFBOARDED)
+    class Switch(models.TextChoices):
+        """What staff decided: whether anything may be done with it at all (S-53)."""
+
+        ON = "on", "On"
+        DISABLED = "disabled", "Disabled"
+        OFFBOARDED = "offboarded", "Offboarded"
 
     name = NameField()
     tenant_id = TenantIdField("tenant id", help_text="The partner's Microsoft Entra tenant id (a GUID).")
@@ -54,7 +64,7 @@ class PartnerTenant(models.Model):
     contact_email = models.EmailField(blank=True)
     tags = models.ManyToManyField(PartnerTag, blank=True)
     notes = models.TextField(blank=True, max_length=4000)
-    state = models.CharField(max_length=12, choices=State, default=State.INVITED, db_index=True)
+    switch = models.CharField(max_length=12, choices=Switch, default=Switch.ON, db_index=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     customers_synced_at = models.DateTimeField(null=True, editable=False)
     offboarding_since = models.DateTimeField(
@@ -74,8 +84,7 @@ class PartnerTenant(models.Model):
                 violation_error_message="There is already a partner with this tenant id.",
             ),
             models.CheckConstraint(
-                condition=Q(state__in=["invited", "connected", "attention", "disabled", "offboarded"]),
-                name="partner_state_known",
+                condition=Q(switch__in=["on", "disabled", "offboarded"]), name="partner_switch_known"
             ),
             models.CheckConstraint(condition=Q(cloud__in=["global", "usgov", "china"]), name="partner_cloud_known"),
         ]
@@ -91,14 +100,14 @@ class PartnerTenant(models.Model):
     @property
     def is_active(self) -> bool:
         """Whether anything may be done with this partner at all (S-53)."""
-        return self.state not in self.INACTIVE_STATES
+        return self.switch == self.Switch.ON
 
     @property
     def why_inactive(self) -> str:
         """Why nothing may be done with this partner, and what to do; empty while it is active."""
-        if self.state == self.State.OFFBOARDED:
+        if self.switch == self.Switch.OFFBOARDED:
             return f"{self.name} is offboarded for good; nothing is done with it any more."
-        return f"{self.name} is disabled; enable it first." if self.state == self.State.DISABLED else ""
+        return f"{self.name} is disabled; enable it first." if self.switch == self.Switch.DISABLED else ""
 
 
 class CustomerTenant(models.Model):

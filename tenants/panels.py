@@ -1,22 +1,13 @@
-"""What the dashboard shows of tenants."""
+"""What a partner's page counts of its customers."""
 
 from __future__ import annotations
 
 from django.db.models import Count
-from django.http import HttpRequest
 from django.urls import reverse
 
-from portal.site.dashboard import Figure, Panel
+from portal.site.dashboard import Figure
 from portal.site.display import Tone
 from tenants.models import CustomerTenant, PartnerTenant
-
-STATE_TONES = {
-    PartnerTenant.State.CONNECTED: Tone.GOOD,
-    PartnerTenant.State.ATTENTION: Tone.WARN,
-    PartnerTenant.State.INVITED: Tone.BUSY,
-    PartnerTenant.State.DISABLED: Tone.QUIET,
-    PartnerTenant.State.OFFBOARDED: Tone.QUIET,
-}
 
 READINESS_TONES = {
     CustomerTenant.Readiness.READY: Tone.GOOD,
@@ -41,23 +32,3 @@ def readiness_figures(partner: PartnerTenant) -> list[Figure]:
         for readiness, tone in READINESS_TONES.items()
         if counts.get(readiness)
     ]
-
-
-def partners_panel(request: HttpRequest) -> Panel | None:
-    """Partners by state; one query."""
-    if not request.user.has_perm("tenants.view_partnertenant"):
-        return None
-    counts = dict(PartnerTenant.objects.order_by().values_list("state").annotate(Count("pk")))
-    address = reverse("admin:tenants_partnertenant_changelist")
-    return Panel(
-        title="Partners",
-        link=address,
-        order=10,
-        figures=[
-            Figure(
-                label=state.label, value=counts.get(state, 0), tone=tone, link=f"{address}?state__exact={state.value}"
-            )
-            for state, tone in STATE_TONES.items()
-            if counts.get(state, 0) or state is not PartnerTenant.State.OFFBOARDED
-        ],
-    )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class PartnerTenantQuerySet(models.QuerySet["tenants.models.PartnerTenant"]):
     def active(self) -> PartnerTenantQuerySet:
         """Partners for whom work may be done: neither disabled nor offboarded (S-53)."""
-        return self.exclude(state__in=["disabled", "offboarded"])
+        return self.filter(switch=self.model.Switch.ON)
 
     def in_cloud(self, cloud: str) -> PartnerTenantQuerySet:
         return self.filter(cloud=cloud)

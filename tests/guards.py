@@ -108,8 +108,8 @@ GUARDS = (
         name="partner-active",
         shows="S-10",
         file="consent/querysets.py",
-        text='="active",\n        ).exclude(partner__state__in=["disabled", "offboarded"])',
-        without='="active",\n        )',
+        text="            partner__switch=PartnerTenant.Switch.ON,\n            revoked_at",
+        without="            revoked_at",
         tests=(f"{_AWAY}[partner disabled]",),
     ),
     Guard(

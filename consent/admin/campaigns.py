@@ -27,6 +27,7 @@ from consent import campaigns
 from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, who_acts, why
 from consent.links import MAX_LIFETIME
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner
+from consent.states import ACTIVE_STATES
 from portal.fields import validate_name
 from portal.mail import MailUnavailable, can_send, open_mailer
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
@@ -53,7 +54,7 @@ class ChooseForm(forms.Form):
 
     registration = _registration_field()
     states = forms.MultipleChoiceField(
-        choices=[one for one in PartnerTenant.State.choices if one[0] not in PartnerTenant.INACTIVE_STATES],
+        choices=[(one.value, one.label) for one in ACTIVE_STATES],
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
         required=False,
         label="State",

@@ -72,9 +72,18 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
         return moment(flow.created_at)
 
 
+_HOW_TO_ASK = (
+    "Ask the partner, by a channel that you know, whether the change is theirs. Give them both object ids: in the "
+    "Entra admin center, Users, a search for an object id shows the account with its name."
+)
+
+
 @admin.register(WaitingToken)
 class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
-    """Changed accounts: somebody compares the two object ids with the partner, and decides (S-15)."""
+    """Changed accounts: somebody compares the two object ids with the partner, and decides (S-15).
+
+    The portal keeps no name of an account; the partner finds the object id beside the account's name.
+    """
 
     icon = "switch_account"
     list_display = ["partner", "registration", "pinned", "waiting_account", "mfa", "since", "until", "decision"]
@@ -86,6 +95,7 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
         "registration",
         "pinned",
         "waiting_account",
+        "how_to_ask",
         "mfa",
         "since",
         "until",
@@ -105,6 +115,10 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     @admin.display(ordering="consent__registration__name", description="Application registration")
     def registration(self, waiting: WaitingToken) -> str:
         return registration_cell(waiting.consent.registration)
+
+    @admin.display(description="How to ask")
+    def how_to_ask(self, waiting: WaitingToken) -> str:
+        return _HOW_TO_ASK
 
     @admin.display(description="Account in use")
     def pinned(self, waiting: WaitingToken) -> str:
@@ -131,7 +145,7 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
             title="Approve changed accounts",
             explanation=(
                 "From now on the portal works with the new account's token, and only this account may renew it. "
-                "Ask the partner, by a channel that you know, whether the change is theirs."
+                f"{_HOW_TO_ASK}"
             ),
             button="Approve",
             dangerous=True,

@@ -187,7 +187,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
             request,
             queryset,
             action="promote",
-            title="Promote credential",
+            title=f"Promote a credential of {queryset.select_related('registration').get().registration}",
             explanation=(
                 "The token of a connected partner is redeemed with this credential. Only if Microsoft accepts it, all "
                 "processes use it from their next redemption on. The one in use until now stays stored: promote it "
@@ -215,14 +215,15 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
 
     @admin.action(description="Retire the selected credentials", permissions=["retire"])
     def retire(self, request: HttpRequest, queryset: QuerySet[ApplicationCredential]) -> HttpResponseBase | None:
+        named = "; ".join(f"{one.registration}: {one}" for one in queryset.select_related("registration")[:20])
         if answer := self.confirm(
             request,
             queryset,
             action="retire",
             title="Retire credentials",
             explanation=(
-                "These credentials are given up for good: what we stored of them is switched off in the vault, and "
-                "there is no roll back to them. Remove them at Microsoft as well."
+                f"{named}. These credentials are given up for good: what we stored of them is switched off in the "
+                "vault, and there is no roll back to them. Remove them at Microsoft as well."
             ),
             button="Retire",
             dangerous=True,

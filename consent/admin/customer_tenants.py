@@ -134,7 +134,9 @@ class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
     def get_queryset(self, request: HttpRequest) -> QuerySet[CustomerConsent]:
         reads = ConsentObservation.objects.filter(consent=OuterRef("pk")).order_by("-observed_at", "-pk")
         rows: QuerySet[CustomerConsent] = super().get_queryset(request)
-        return rows.select_related("registration").annotate(last_grants=Subquery(reads.values("grants")[:1]))
+        return rows.select_related("registration", "customer__partner").annotate(
+            last_grants=Subquery(reads.values("grants")[:1])
+        )
 
     @admin.display(description="State")
     def shown_state(self, consent: CustomerConsent) -> str:

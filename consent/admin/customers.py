@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -26,6 +26,7 @@ from portal.runs.kinds import Kind
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
 from portal.text import number_of
+from tenants.models import PartnerTenant
 
 State = CustomerConsent.State
 _CONCURRENCY = 16
@@ -293,7 +294,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
 
     @admin.action(description="Remove our consent from the customers", permissions=["remove"])
     def remove_consents(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> HttpResponseBase | None:
-        inactive = queryset.filter(Q(customer__partner__state__in=["disabled", "offboarded"]))
+        inactive = queryset.exclude(customer__partner__switch=PartnerTenant.Switch.ON)
         if "_once" not in request.POST and inactive.exists():
             self.message_user(
                 request, "Some of their partners are disabled or offboarded: no token may be used.", messages.ERROR

@@ -375,7 +375,7 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     ]
     list_display = ["customer", "partner", "shown_action", "reason", "shown_result", "owner", "read", "plan"]
     list_filter = ["action", "result", OwnerFilter, "needs_reset", "customer__partner", "plan__registration"]
-    list_select_related = ["customer__partner", "plan"]
+    list_select_related = ["customer__partner", "plan__registration"]
     link_lookups = ["plan__id__exact"]
     actions = ["undo_items"]
     search_fields = ["customer__company_name__istartswith", "=customer__tenant_id", "customer__domain__startswith"]

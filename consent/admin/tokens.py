@@ -15,8 +15,9 @@ from consent.health import ALERT_DAYS, token_age
 from consent.models import PartnerConsent
 from consent.naming import registration_names
 from consent.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
-from consent.panels import CONSENT_TONES
+from consent.panels import standing_badge
 from consent.permissions import Grants, held, permission_set
+from consent.states import STANDINGS, standing, with_standing
 from consent.words import CHECK_WORDS
 from consent.words.permissions import resource_name
 from portal.site.admin import CONFIRM_LIMIT, ReadOnlyAdmin, actor_of
@@ -29,6 +30,19 @@ _MFA_SOURCES = {
     PartnerConsent.Mfa.MISSING: "Partner Center answered isMfaCompliant: false, or refused a call for want of MFA.",
     PartnerConsent.Mfa.UNPROVEN: "Partner Center gave no verdict at the last check, and no verdict is not a proof.",
 }
+
+
+class StandingFilter(admin.SimpleListFilter):
+    """How a token stands."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(one.value, str(one.label)) for one in STANDINGS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(standing=self.value()) if self.value() else queryset
 
 
 class EndsFilter(admin.SimpleListFilter):
@@ -110,7 +124,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "partner__tenant_id",
         "registration__name",
         "registration__application_id",
-        "state",
+        "standing",
         "last_class",
         "last_owner",
         "last_code",
@@ -137,7 +151,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "shown_mfa",
     ]
     list_filter = [
-        "state",
+        StandingFilter,
         "last_owner",
         EndsFilter,
         "forecast_cause",
@@ -158,6 +172,9 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         ("Token", {"fields": ["generation", "stored", "short_fingerprint", "policy"]}),
     ]
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PartnerConsent]:
+        return with_standing(super().get_queryset(request))
+
     def get_fieldsets(self, request: HttpRequest, obj: PartnerConsent | None = None) -> Any:
         sets = super().get_fieldsets(request, obj)
         if obj is not None and obj.state == State.DISCONNECTED:
@@ -173,13 +190,12 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     # --- state and what to do ---
 
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, consent: PartnerConsent) -> str:
-        tone = CONSENT_TONES[State(consent.state)]
+    @admin.display(ordering="standing", description="State")
+    def shown_state(self, consent: Any) -> str:
         if is_stale(consent, timezone.now()):
             since = "ever" if consent.last_success_at is None else f"since {consent.last_success_at:%Y-%m-%d %H:%M} UTC"
-            return described(badge(consent.get_state_display(), Tone.WARN), f"Not checked {since}.")
-        return badge(consent.get_state_display(), tone)
+            return described(badge(str(standing(consent.standing).label), Tone.WARN), f"Not checked {since}.")
+        return standing_badge(consent.standing)
 
     @admin.display(ordering="last_owner", description="What to do next")
     def what_next(self, consent: PartnerConsent) -> str:

@@ -57,7 +57,8 @@ class AuditEvent(models.Model):
         verbose_name = "audit event"
 
     def __str__(self) -> str:
-        return f"{self.sequence} {self.action} {self.outcome}"
+        words = self.action.replace(".", " ").replace("_", " ")
+        return f"{self.sequence}: {words}, {self.get_outcome_display().lower()}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:

@@ -5,12 +5,12 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
-from django.urls import NoReverseMatch, reverse
 
 from portal.incidents import desk
-from portal.incidents.models import Incident
+from portal.incidents.models import Incident, cause_in_words
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.display import EMPTY, Tone, badge, links, moment
+from portal.site.subjects import facts
 
 
 class OpenFilter(admin.SimpleListFilter):
@@ -43,14 +43,28 @@ class OpenFilter(admin.SimpleListFilter):
         return queryset.filter(settled_at__isnull=True)
 
 
+class CauseFilter(admin.SimpleListFilter):
+    """The causes that were reported, in words."""
+
+    title = "cause"
+    parameter_name = "cause"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        causes = Incident.objects.order_by("cause").values_list("cause", flat=True).distinct()
+        return [(cause, cause_in_words(cause)) for cause in causes]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Incident]) -> QuerySet[Incident]:
+        return queryset.filter(cause=self.value()) if self.value() else queryset
+
+
 @admin.register(Incident)
 class IncidentAdmin(ReadOnlyAdmin[Incident]):
     """What somebody must look into."""
 
     icon = "notifications_active"
-    list_display = ["words", "state", "owner", "times", "last_seen", "first_seen", "cause", "about"]
-    list_filter = [OpenFilter, "owner", "cause"]
-    search_fields = ["=about", "=cause", "words__icontains"]
+    list_display = ["title", "state", "what", "owner", "times", "last_seen", "first_seen"]
+    list_filter = [OpenFilter, "owner", CauseFilter]
+    search_fields = ["name__icontains", "words__icontains", "=about", "=cause"]
     fields = [
         "words",
         "state",
@@ -63,11 +77,10 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         "taken_up",
         "settled",
         "mailed",
-        "cause",
-        "about",
     ]
     export_fields = [
         "cause",
+        "name",
         "about",
         "owner",
         "words",
@@ -83,6 +96,14 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
 
     def has_settle_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("incidents.settle_incident")
+
+    @admin.display(ordering="cause", description="Incident")
+    def title(self, incident: Incident) -> str:
+        return str(incident)
+
+    @admin.display(description="What happened and what to do")
+    def what(self, incident: Incident) -> str:
+        return incident.words
 
     @admin.display(description="State")
     def state(self, incident: Incident) -> str:
@@ -112,14 +133,9 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
 
     @admin.display(description="Concerns")
     def concerns(self, incident: Incident) -> str:
-        """Links to the pages of what it concerns, for the names that apps have pages for."""
-        shown = []
-        for name, key in sorted(incident.subject.items()):
-            try:
-                shown.append((f"{name} {key}", reverse(desk.PAGES[name], args=[key])))
-            except (KeyError, NoReverseMatch):
-                shown.append((f"{name} {key}", ""))
-        return links(shown) if shown else EMPTY
+        """What it concerns by its present name, with links to the pages that there are."""
+        shown = facts(incident.subject)
+        return links(shown) if shown else incident.name or EMPTY
 
     @admin.action(description="Take up", permissions=["settle"])
     def take_up(self, request: HttpRequest, queryset: QuerySet[Incident]) -> None:

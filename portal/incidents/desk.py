@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from django.conf import settings
@@ -18,19 +18,20 @@ from portal.audit.trail import Actor, record
 from portal.incidents.models import Incident, IncidentQuerySet
 from portal.mail import MailFailed, can_send, open_mailer, send
 from portal.microsoft.diagnosis import Owner
+from portal.site.logs import one_line
 
 log = logging.getLogger(__name__)
 
 MAIL_AGAIN_AFTER = timedelta(days=1)  # what goes on happening is told once a day, with its count
 _LONGEST_WORDS = 400
-# Admin pages of what an incident can concern, by the name in ``subject``; apps add theirs in ``AppConfig.ready()``.
-PAGES: dict[str, str] = {}
+_LONGEST_NAME = 300
 
 
 def report(
     cause: str,
     *,
     about: str = "",
+    name: str = "",
     owner: Owner,
     words: str,
     subject: Mapping[str, str | int] | None = None,
@@ -42,11 +43,18 @@ def report(
     Args:
         cause: a word, lower case with underscores, at most 40 characters.
         about: what it concerns, such as ``partner:7``; each has a row of its own.
+        name: the same in words: partner, customer, registration; needed wherever ``about`` is. Control characters of
+            names from outside are replaced.
         words: what happened and what to do next, in our own words: never a text from outside, never a secret.
         subject: ids, for links from the page, such as ``{"partner": 7}``.
     """
     now = timezone.now()
-    values = {"owner": Owner(owner).value, "words": words[:_LONGEST_WORDS], "subject": dict(subject or {})}
+    values = {
+        "owner": Owner(owner).value,
+        "name": one_line(name)[:_LONGEST_NAME],
+        "words": words[:_LONGEST_WORDS],
+        "subject": dict(subject or {}),
+    }
     new = Incident(cause=cause, about=about, first_seen_at=now, last_seen_at=now, **values)
     incident = _count_up(new) or _open(new) or _count_up(new)
     if incident is None:
@@ -63,6 +71,7 @@ def _count_up(new: Incident) -> Incident | None:
         times=F("times") + 1,
         last_seen_at=Greatest("last_seen_at", new.last_seen_at),  # whoever began earlier may come here later
         owner=new.owner,
+        name=new.name,
         words=new.words,
         subject=new.subject,
     )
@@ -80,7 +89,12 @@ def _open(new: Incident) -> Incident | None:
 
 def settle(cause: str, *, about: str = "") -> int:
     """Close the open incident of a cause that is over. Returns how many were open: 0 or 1."""
-    return Incident.objects.open().filter(cause=cause, about=about).update(settled_at=timezone.now())
+    return settle_all(cause, about=[about])
+
+
+def settle_all(cause: str, *, about: Collection[str]) -> int:
+    """Close the open incidents of a cause that is over for these. Returns how many were open; one query."""
+    return Incident.objects.open().filter(cause=cause, about__in=about).update(settled_at=timezone.now())
 
 
 def take_up(incident: Incident, *, actor: Actor) -> bool:
@@ -138,14 +152,16 @@ def _mail(incidents: IncidentQuerySet) -> int:
 
 def _message(incident: Incident) -> EmailMessage:
     page = settings.PUBLIC_BASE_URL + reverse("admin:incidents_incident_change", args=[incident.pk])
+    concerns = f"Concerns: {incident.name}\n" if incident.name else ""
     body = (
         f"{incident.words}\n\n"
+        f"{concerns}"
         f"Who must act: {incident.get_owner_display()}\n"
         f"Seen: {incident.seen_words}, first at {incident.first_seen_at:%Y-%m-%d %H:%M} UTC\n"
         f"{page}\n"
     )
     return EmailMessage(
-        subject=f"[{settings.VENDOR_NAME}] {incident.cause.replace('_', ' ')}",
+        subject=f"[{settings.VENDOR_NAME}] {incident}",
         body=body,
         to=list(settings.ALERT_EMAIL),
     )

@@ -6,6 +6,11 @@ from django.db.models import F, Q
 from portal.fields import OwnerField
 
 
+def cause_in_words(cause: str) -> str:
+    """Return a cause as it is shown."""
+    return cause.replace("_", " ").capitalize()
+
+
 class IncidentQuerySet(models.QuerySet["Incident"]):
     def open(self) -> IncidentQuerySet:
         """Incidents that nobody settled."""
@@ -20,6 +25,7 @@ class Incident(models.Model):
 
     cause = models.CharField(max_length=40, db_index=True, help_text="A word, such as wrong_tenant")
     about = models.CharField(max_length=100, blank=True, help_text="What it concerns, such as partner:7")
+    name = models.CharField("what it concerns", max_length=300, blank=True, help_text="In words, as it was called then")
     owner = OwnerField(blank=False)
     words = models.CharField("what happened and what to do", max_length=400)
     subject = models.JSONField(default=dict, help_text="Ids of what it concerns")
@@ -46,7 +52,8 @@ class Incident(models.Model):
         permissions = [("settle_incident", "Can take up and settle an incident")]
 
     def __str__(self) -> str:
-        return f"{self.cause} {self.about}".strip()
+        words = cause_in_words(self.cause)
+        return f"{self.name}: {words[0].lower()}{words[1:]}" if self.name else words
 
     @property
     def seen_words(self) -> str:

@@ -34,8 +34,8 @@ def incidents_panel(request: HttpRequest) -> Panel | None:
         ],
         rows=[
             Row(
-                label=incident.words,
-                detail=f"{incident.get_owner_display()}, seen {incident.seen_words}",
+                label=str(incident),
+                detail=f"{incident.words} {incident.get_owner_display()}, seen {incident.seen_words}.",
                 link=reverse("admin:incidents_incident_change", args=[incident.pk]),
                 tone=Tone.WARN if incident.seen_at else Tone.BAD,
             )

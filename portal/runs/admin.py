@@ -22,7 +22,8 @@ from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED, all_kinds
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
-from portal.site.display import EMPTY, Tone, badge, moment, who
+from portal.site.display import EMPTY, Tone, badge, links, moment, who
+from portal.site.subjects import facts, lines
 
 State = Run.State
 TONES = {
@@ -146,8 +147,8 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         "shown_kind",
         "shown_state",
         "reason",
-        "scope",
-        "options",
+        "chosen",
+        "shown_options",
         "actor",
         "concurrency",
         "rate",
@@ -207,6 +208,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     @admin.display(ordering="finished_at", description="Finished")
     def finished(self, run: Run) -> str:
         return moment(run.finished_at)
+
+    @admin.display(description="Chosen")
+    def chosen(self, run: Run) -> str:
+        return links(facts(run.scope) or [("Everything", "")])
+
+    @admin.display(description="Options")
+    def shown_options(self, run: Run) -> str:
+        return links(lines(run.options)) if run.options else EMPTY
 
     # --- one run ---
 

@@ -12,11 +12,13 @@ class RunsConfig(AppConfig):
     navigation_order = 30
 
     def ready(self) -> None:
-        from portal.incidents.desk import PAGES, mail_due
+        from portal.incidents.desk import mail_due
         from portal.runs import schedule, service
+        from portal.runs.models import Run
         from portal.runs.schedule import Job
+        from portal.site.subjects import Named, name_subjects
 
-        PAGES["run"] = "admin:runs_run_change"
+        name_subjects(run=Named(Run))
         minute, day = timedelta(minutes=1), timedelta(days=1)
         for job in (
             Job(name="sweep", label="Search for abandoned runs", every=minute, work=schedule.sweep),

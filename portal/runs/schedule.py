@@ -86,6 +86,7 @@ def run_job(name: str) -> str:
         report(
             FAILED,
             about=name,
+            name=job.label,
             owner=Owner.US,
             words=f"{job.label} failed ({type(error).__name__}); the log says where. It is tried again when it is due.",
         )

@@ -203,7 +203,8 @@ def halt(run: Run, *, reason: str, words: str) -> bool:
     with transaction.atomic():
         halted = _steer(run, [State.OPEN], "run.halted", actor_of_run(run), state=State.PAUSED, reason=reason[:300])
         if halted:
-            report(HALTED, about=f"run:{run.pk}", owner=Owner.US, words=words, subject={"run": run.pk})
+            name = f"{label_of(run)}, run {run.pk}"
+            report(HALTED, about=f"run:{run.pk}", name=name, owner=Owner.US, words=words, subject={"run": run.pk})
     return halted
 
 
@@ -346,7 +347,7 @@ def report_stop(run: Run, cause: str, owner: str) -> None:
     """Tell staff that a run was stopped; one incident for a kind, however many runs of it stop (R-14)."""
     words = f"{label_of(run)} stopped, no partner's state was changed: {cause} Then resume run {run.pk}."
     known = owner if owner in set(Owner) else Owner.US
-    report(STOPPED, about=run.kind, owner=Owner(known), words=words, subject={"run": run.pk})
+    report(STOPPED, about=run.kind, name=label_of(run), owner=Owner(known), words=words, subject={"run": run.pk})
 
 
 def settle_stop(run: Run) -> None:

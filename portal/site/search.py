@@ -23,6 +23,9 @@ def search_records(request: HttpRequest, term: str) -> list[SearchResult]:
                 continue
             options = entry["model"]._meta
             rows, _ = model_admin.get_search_results(request, model_admin.get_queryset(request), term)
+            named_with = model_admin.get_list_select_related(request)
+            if isinstance(named_with, list | tuple):
+                rows = rows.select_related(*named_with)
             found += [
                 SearchResult(
                     title=str(row),

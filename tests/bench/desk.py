@@ -86,10 +86,7 @@ def _fill(town: Town) -> None:
     ApplicationRegistration.objects.filter(pk=registration.pk).update(state="active")
     now = timezone.now()
     PartnerTenant.objects.bulk_create(
-        [
-            PartnerTenant(pk=each.number, name=each.name, tenant_id=each.tenant_id, state=PartnerTenant.State.CONNECTED)
-            for each in town.partners
-        ],
+        [PartnerTenant(pk=each.number, name=each.name, tenant_id=each.tenant_id) for each in town.partners],
         batch_size=1000,
     )
     PartnerConsent.objects.bulk_create(

@@ -159,7 +159,7 @@ def pages(partners: int, customers: int) -> Mapping[str, str]:
     return {
         "first page": "/admin/",
         "partners": "/admin/tenants/partnertenant/",
-        "partners, by state": "/admin/tenants/partnertenant/?state__exact=attention",
+        "partners, by state": "/admin/tenants/partnertenant/?state=attention",
         "partners, by name": f"/admin/tenants/partnertenant/?q=Partner+{partners // 2}",
         "a partner": f"/admin/tenants/partnertenant/{partners // 2}/change/",
         "tokens": "/admin/consent/partnerconsent/",

@@ -30,7 +30,7 @@ LOOP_SECONDS = 60.0  # the portal's own wait after AADSTS50196, which names none
 def states() -> list[Any]:
     from consent.models import PartnerConsent
 
-    columns = ("pk", "state", "mfa", "last_problem", "first_denied_at", "partner__state")
+    columns = ("pk", "state", "mfa", "last_problem", "first_denied_at")
     return list(PartnerConsent.objects.order_by("pk").values_list(*columns))
 
 

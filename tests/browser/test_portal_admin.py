@@ -57,8 +57,8 @@ def fill() -> None:
     registration = builders.registration(state="active")
     builders.grant(registration, "User.Read.All", "Directory.Read.All")
     customer_states = list(CustomerConsent.State.values)
-    for number, state in enumerate(PartnerTenant.State.values):
-        partner = builders.partner(state=state)
+    for number, switch in enumerate([*[PartnerTenant.Switch.ON] * 3, *PartnerTenant.Switch]):
+        partner = builders.partner(switch=switch)
         customer = builders.customer(partner, company_name=f"{HOSTILE} {number}")
         if partner.is_active:
             builders.consent(partner, registration)

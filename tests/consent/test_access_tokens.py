@@ -162,7 +162,7 @@ def test_what_cannot_be_asked_is_refused_before_any_call(connected: Portal) -> N
         get_access_token(partner, "graph", customer=other.tenant_id)
     with pytest.raises(TokenUnavailable, match="not consented yet"):
         get_access_token(other.partner.tenant_id, "graph")
-    PartnerTenant.objects.update(state="disabled")
+    PartnerTenant.objects.update(switch="disabled")
     with pytest.raises(TokenUnavailable, match="disabled"):
         get_access_token(partner, "graph")
 

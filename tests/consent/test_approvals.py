@@ -190,10 +190,10 @@ def test_a_token_that_cannot_prove_itself_any_more_is_not_approved(portal: Porta
 
 
 def test_a_disabled_partner_is_not_revived_by_an_approval(portal: Portal, waiting: WaitingToken) -> None:
-    PartnerTenant.objects.update(state="disabled")
+    PartnerTenant.objects.update(switch="disabled")
     with pytest.raises(approvals.DecisionRefused):
         approve(waiting)
-    assert PartnerTenant.objects.get().state == "disabled"
+    assert PartnerTenant.objects.get().switch == "disabled"
 
 
 def test_the_same_account_again_replaces_its_own_waiting_token(portal: Portal, waiting: WaitingToken) -> None:

@@ -71,7 +71,7 @@ def test_a_filter_chooses_and_the_next_page_names_them(staff: Staff, registratio
     chosen, other = partners(3), builders.partner(name="Elsewhere")
     for partner in chosen:
         partner.tags.add(europe)
-    where = f"{ADD}?{urlencode({'registration': registration.pk, 'tags': europe.pk, 'states': 'invited'})}"
+    where = f"{ADD}?{urlencode({'registration': registration.pk, 'tags': europe.pk, 'states': 'new'})}"
 
     found = staff.get(where)
     assert "3 partners match" in found.content.decode()
@@ -106,7 +106,7 @@ def test_a_form_filled_in_wrongly_is_asked_again(staff: Staff, registration: App
 
 def test_partners_of_the_list_can_be_invited_together(staff: Staff, registration: ApplicationRegistration) -> None:
     chosen = list(partners(3))
-    PartnerTenant.objects.filter(pk=chosen[0].pk).update(state="disabled")
+    PartnerTenant.objects.filter(pk=chosen[0].pk).update(switch="disabled")
     named = staff.choose(PARTNERS, "invite_in_campaign", *(partner.pk for partner in chosen))
     done = staff.confirm(named, **fields(registration))
     assert "2 partners are in the campaign. 1 were left out" in told(done)
@@ -117,7 +117,7 @@ def test_keys_that_the_page_did_not_name_cannot_bring_in_a_disabled_partner(
     staff: Staff, registration: ApplicationRegistration
 ) -> None:
     partners(1)
-    disabled = builders.partner(state="disabled")
+    disabled = builders.partner(switch="disabled")
     named = staff.post(f"{ADD}?registration={registration.pk}")
     done = staff.confirm(named, _selected_action=[disabled.pk, "x"], **fields(registration))
     assert "None of these partners can be invited" in told(done)

@@ -145,23 +145,24 @@ def link_of(item: CampaignPartner) -> ConsentLink:
 
 def test_partners_are_chosen_by_state_tag_age_of_the_token_and_cloud(registration: ApplicationRegistration) -> None:
     europe, asia = PartnerTag.objects.create(name="Europe"), PartnerTag.objects.create(name="Asia")
-    fresh, stale, waiting = (builders.partner(state=state) for state in ("connected", "attention", "invited"))
-    for state in PartnerTenant.INACTIVE_STATES:
-        builders.partner(state=state)
+    fresh, stale, other, waiting = (builders.partner() for _ in range(4))
+    for switch in (PartnerTenant.Switch.DISABLED, PartnerTenant.Switch.OFFBOARDED):
+        builders.partner(switch=switch)
     builders.partner(cloud="china")
     fresh.tags.add(europe)
     stale.tags.add(asia, europe)
     now = timezone.now()
     builders.consent(fresh, registration, stored_at=now - timedelta(days=3))
-    builders.consent(stale, registration, stored_at=now - timedelta(days=80))
+    builders.consent(stale, registration, stored_at=now - timedelta(days=80), last_problem="not_permitted")
     # Another application's token is none of this one's business.
-    builders.consent(waiting, builders.registration(), stored_at=now - timedelta(days=80))
+    builders.consent(other, builders.registration(), stored_at=now - timedelta(days=80))
+    links.issue(waiting, registration, actor=builders.ACTOR)
 
     def found(**filters: Any) -> set[PartnerTenant]:
         return set(campaigns.matching(registration, **filters))
 
-    assert found() == {fresh, stale, waiting}
-    assert found(states=["invited", "connected"]) == {fresh, waiting}
+    assert found() == {fresh, stale, other, waiting}
+    assert found(states=["invited", "connected"]) == {fresh, other, waiting}
     assert found(tags=[europe]) == {fresh, stale}
     assert campaigns.matching(registration, tags=[europe, asia]).count() == 2, "each partner once"
     assert found(tags=[europe], states=["attention"]) == {stale}
@@ -194,7 +195,7 @@ def test_making_a_campaign_sends_nothing_and_is_recorded(
 def test_who_cannot_be_invited_is_left_out_and_counted(registration: ApplicationRegistration) -> None:
     fine, done, disabled, elsewhere = partners(4)
     builders.consent(done, registration)
-    PartnerTenant.objects.filter(pk=disabled.pk).update(state="disabled")
+    PartnerTenant.objects.filter(pk=disabled.pk).update(switch="disabled")
     PartnerTenant.objects.filter(pk=elsewhere.pk).update(cloud="china")
     chosen = PartnerTenant.objects.all()
 
@@ -214,7 +215,7 @@ def test_who_cannot_be_invited_is_left_out_and_counted(registration: Application
 def test_a_campaign_for_nobody_is_refused(registration: ApplicationRegistration, why: str) -> None:
     chosen = partners(1)
     if why == "nobody":
-        chosen.update(state="offboarded")
+        chosen.update(switch="offboarded")
     elif why == "not active":
         registration.state = ApplicationRegistration.State.RETIRED
     else:
@@ -316,7 +317,7 @@ def test_a_partner_without_an_address_or_disabled_meanwhile_stops_nobody_else(
     campaign = make(registration, partners(3))
     first, second, third = items(campaign)
     PartnerTenant.objects.filter(pk=first.partner_id).update(contact_email="a@b.example, c@evil.example")
-    PartnerTenant.objects.filter(pk=second.partner_id).update(state="disabled")
+    PartnerTenant.objects.filter(pk=second.partner_id).update(switch="disabled")
 
     told = {mailing.partner: mailing.problem for mailing in send(campaign)}
 

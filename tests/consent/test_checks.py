@@ -14,6 +14,7 @@ from consent import clients
 from consent.checks import CheckResult, check_token
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.next_steps import next_step
+from consent.states import state_of
 from consent.vault.base import SecretDisabled, VaultDamaged
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
@@ -42,7 +43,7 @@ def check(portal: Portal) -> CheckResult:
 
 def health(portal: Portal) -> dict[str, Any]:
     row: dict[str, Any] = PartnerConsent.objects.values(*HEALTH).get()
-    return row | {"partner": PartnerTenant.objects.get().state}
+    return row | {"partner": state_of(PartnerTenant.objects.get())}
 
 
 def refuse(portal: Portal, code: int, times: int = 1) -> None:
@@ -63,7 +64,6 @@ def test_a_working_token_is_connected_with_the_time_of_its_success(connected: Po
         last_message="old",
         first_denied_at=timezone.now(),
     )
-    PartnerTenant.objects.update(state="attention")
 
     result = check(connected)
 
@@ -338,7 +338,7 @@ def test_another_accounts_token_is_reported_as_a_mismatch(connected: Portal) -> 
 @pytest.mark.parametrize("who", ["partner", "registration"])
 def test_what_is_disabled_is_skipped_without_a_call_or_a_trace(connected: Portal, who: str) -> None:
     if who == "partner":
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
     else:
         ApplicationRegistration.objects.update(state="retired")
     before, calls = health(connected), len(custody.redemptions(connected))
@@ -356,14 +356,14 @@ def test_a_partner_disabled_during_the_check_stays_disabled(connected: Portal, m
     profile = client.organization_profile()
 
     def disabled_meanwhile() -> object:
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
         return profile
 
     monkeypatch.setattr(client, "organization_profile", disabled_meanwhile)
 
     check_token(connected.consent(), client, actor=builders.ACTOR)
 
-    assert PartnerTenant.objects.get().state == "disabled"
+    assert PartnerTenant.objects.get().switch == "disabled"
 
 
 @pytest.mark.parametrize("state", ["stopped", "disconnected"])
@@ -375,7 +375,6 @@ def test_a_consent_stopped_during_the_check_is_not_revived(
 
     def stopped_meanwhile() -> object:
         PartnerConsent.objects.update(state=state)
-        PartnerTenant.objects.update(state="attention")
         return profile
 
     monkeypatch.setattr(client, "organization_profile", stopped_meanwhile)

@@ -21,6 +21,7 @@ from django.utils import timezone
 from consent import clients
 from consent.checks import CheckResult, Verdict
 from consent.models import ConsentLink, CustomerConsent, PartnerConsent
+from consent.states import count_by_state
 from consent.vault.base import SecretName, SecretVersion, VaultConfigurationError
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
@@ -129,7 +130,7 @@ def test_a_disabled_partner_is_called_disabled_and_nothing_is_sent(
     connected: Portal, tmp_path: Path, name: str
 ) -> None:
     customer = custody.first_customer(connected)
-    PartnerTenant.objects.update(state="disabled")
+    PartnerTenant.objects.update(switch="disabled")
     calls = len(connected.sandbox.world.ledger)
     rest = [customer.tenant_id] if name == "push_consent" else ["graph", "--output", tmp_path / "token"]
 
@@ -214,7 +215,7 @@ def test_sync_customers_mirrors_every_chosen_partner_and_names_those_that_failed
     assert "skipped  Lost Its Token: The partner was stopped" in ran.out
     assert CustomerTenant.objects.for_partner(connected.partner).count() == 3
     assert_silent(connected, ran)
-    PartnerTenant.objects.filter(pk=other.pk).update(state="offboarded")
+    PartnerTenant.objects.filter(pk=other.pk).update(switch="offboarded")
     assert run("sync_customers").code == 0
 
 
@@ -338,7 +339,7 @@ def test_check_tokens_reports_good_and_bad_partners(connected: Portal) -> None:
 def many(connected: Portal, number: int) -> None:
     """Add partners whose rows look like the connected one's."""
     for _ in range(number):
-        builders.consent(builders.partner(state="connected"), connected.registration)
+        builders.consent(builders.partner(), connected.registration)
 
 
 @pytest.mark.req("R-14")
@@ -346,7 +347,7 @@ def many(connected: Portal, number: int) -> None:
 def test_check_tokens_stops_with_3_when_the_cause_is_ours_and_changes_no_state(connected: Portal, code: int) -> None:
     real = connected.consent()
     for _ in range(7):
-        other = builders.consent(builders.partner(state="connected"), connected.registration)
+        other = builders.consent(builders.partner(), connected.registration)
         version = clients.vault().write(
             SecretName(other.secret_name),
             clients.vault().read(SecretName(real.secret_name), SecretVersion(real.secret_version)).value,
@@ -374,7 +375,7 @@ def test_check_tokens_stops_with_3_when_the_cause_is_ours_and_changes_no_state(c
         list(PartnerConsent.objects.order_by("pk").values_list("state", "mfa", "last_problem", "first_denied_at"))
         == before
     )
-    assert set(PartnerTenant.objects.values_list("state", flat=True)) == {"connected"}
+    assert set(count_by_state()) == {"connected"}
 
 
 def _result(consent: PartnerConsent, failure_class: str, *, systemic: bool) -> CheckResult:
@@ -439,7 +440,7 @@ def test_check_tokens_checks_each_of_many_partners_once_oldest_first(
 ) -> None:
     PartnerConsent.objects.update(last_try_at=timezone.now())
     partners = PartnerTenant.objects.bulk_create(
-        [PartnerTenant(name=f"P{number}", tenant_id=builders.guid(), state="connected") for number in range(1200)]
+        [PartnerTenant(name=f"P{number}", tenant_id=builders.guid()) for number in range(1200)]
     )
     PartnerConsent.objects.bulk_create(
         [

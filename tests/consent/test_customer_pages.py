@@ -178,7 +178,7 @@ def test_without_the_permission_there_is_no_such_action(portal: Portal) -> None:
 
 def test_customers_of_a_disabled_partner_are_not_removed(portal: Portal, staff: Staff) -> None:
     customers = desk.connect_customers(portal)
-    type(portal.partner).objects.update(state="disabled")
+    type(portal.partner).objects.update(switch="disabled")
 
     staff.choose(MODEL, "remove_consents", desk.consent_of(customers[0]).pk)
 

@@ -232,7 +232,7 @@ def test_a_sync_is_left_to_the_workers_once_for_partners_and_for_customers(
 
 
 def test_nothing_is_synchronised_for_a_disabled_partner(staff: Staff) -> None:
-    partner = builders.partner(state="disabled")
+    partner = builders.partner(switch="disabled")
     page = staff.choose("tenants_partnertenant", "sync_partners", partner.pk)
     assert "no token may be used" in told(staff.get(page["Location"]))
     assert not Run.objects.exists()

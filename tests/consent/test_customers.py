@@ -15,6 +15,7 @@ from consent.application_consents import ApplicationConsentClient
 from consent.customers import PushRefused, compare, grants_hash, push, verify
 from consent.directory import Grant, Presence
 from consent.models import ApplicationGrant, ApplicationRegistration, CustomerConsent
+from consent.states import state_of
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError, Throttled
@@ -425,7 +426,7 @@ def test_insufficient_privileges_are_this_customers_failure(
     assert result.state == "failed"
     assert result.reason
     assert AuditEvent.objects.filter(action="customer_consent.create", outcome="failed").count() == 1
-    assert PartnerTenant.objects.get().state == "connected"
+    assert state_of(PartnerTenant.objects.get()) == "connected"
 
 
 @pytest.mark.req("R-24")
@@ -525,7 +526,7 @@ def _retired(portal: Portal, customer: CustomerTenant) -> None:
 
 
 def _disabled(portal: Portal, customer: CustomerTenant) -> None:
-    PartnerTenant.objects.update(state="disabled")
+    PartnerTenant.objects.update(switch="disabled")
 
 
 @pytest.mark.req("S-52")

@@ -175,7 +175,8 @@ def test_many_drifted_customers_are_one_incident_of_their_partner_until_all_is_w
 
     one = Incident.objects.get(cause="consent_drift")
     assert (one.about, one.owner) == (f"partner:{portal.partner.pk}", "us")
-    assert one.words.startswith("Northwind Cloud: somebody outside changed our consent in 3 customer tenants.")
+    assert str(one) == "Northwind Cloud: consent drift"
+    assert one.words.startswith("Somebody outside changed our consent in 3 customer tenants.")
 
     for customer in granted[:2]:
         desk.change_scopes(portal, customer, set(desk.WANTED))

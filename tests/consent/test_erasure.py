@@ -79,7 +79,7 @@ def test_a_disabled_partners_tokens_are_gone_and_a_new_consent_has_a_new_name(po
 
 
 def test_an_active_partner_keeps_its_tokens(portal: Portal) -> None:
-    PartnerTenant.objects.update(state="connected")
+    PartnerTenant.objects.update(switch="on")
     before = vault_desk.content(portal)
     code, out = erase(portal)
     assert code == 2

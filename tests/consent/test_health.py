@@ -16,6 +16,7 @@ from consent.custody import TokenUnavailable
 from consent.customers import push
 from consent.disconnect import confirm_revoked, disconnect
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent, WaitingToken
+from consent.states import state_of
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
@@ -477,12 +478,12 @@ def test_after_a_disconnect_no_call_is_made_and_no_version_is_left_on(connected:
     assert custody.enabled_versions(connected, connected.consent()) == []
     assert connected.consent().get_state_display() == "Disconnected (token may still be valid at Microsoft)"
     assert not ConsentLink.objects.usable().exists(), link
-    assert PartnerTenant.objects.get().state == "attention"
+    assert state_of(PartnerTenant.objects.get()) == "attention"
     assert AuditEvent.objects.get(action="consent.disconnected").actor == builders.ACTOR.name
 
     assert confirm_revoked(connected.consent(), actor=builders.ACTOR)
     assert not confirm_revoked(connected.consent(), actor=builders.ACTOR)
-    assert PartnerTenant.objects.get().state == "invited"
+    assert state_of(PartnerTenant.objects.get()) == "left"
 
 
 @pytest.mark.req("S-67")

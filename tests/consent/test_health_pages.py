@@ -88,7 +88,7 @@ def test_old_evidence_is_shown_as_old_for_every_healthy_token_after_a_day(db: No
 @pytest.mark.parametrize(
     ("query", "shown"),
     [
-        ("?state__exact=needs_consent", {"Cedar"}),
+        ("?state=needs_consent", {"Cedar"}),
         ("?last_owner__exact=us", {"Dogwood", "Gorse"}),
         ("?last_class=our_credential", {"Dogwood"}),
         ("?forecast_cause__exact=sign_in", {"Fir"}),

@@ -297,7 +297,7 @@ def test_what_cannot_be_sent_again_leaves_the_older_link_alone(
     if why == "no address":
         PartnerTenant.objects.update(contact_email="")
     elif why == "disabled":
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
     else:
         links.close(old, actor=builders.ACTOR)
     old = ConsentLink.objects.select_related("partner").get(pk=old.pk)

@@ -15,6 +15,7 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.models import PartnerConsent
+from consent.states import state_of
 from portal.incidents.models import Incident
 from portal.runs.models import Run
 from portal.sandbox.world import Refusal
@@ -124,7 +125,7 @@ def test_a_partner_that_fails_from_day_1_alerts_on_days_60_75_and_85_and_is_expi
     assert (states[89], states[90], states[120]) == (state_before, "expired", "expired")
     assert [one.cause for one in Incident.objects.open().filter(cause__in=AGES)] == ["token_expired"]
     assert Incident.objects.filter(cause__in=AGES).count() == 4, "told once each"
-    assert PartnerTenant.objects.get().state == "attention"
+    assert state_of(PartnerTenant.objects.get()) == "attention"
     tried = len(custody.redemptions(portal)) - calls
     assert tried == 2 if code == 700082 else tried < 95, "never in a loop"
 

@@ -143,7 +143,7 @@ def test_a_partner_disabled_in_the_same_moment_gets_no_link(
     really = links.issue
 
     def meanwhile(partner: PartnerTenant, *args: Any, **kwargs: Any) -> Any:
-        partner.state = "disabled"
+        partner.switch = "disabled"
         return really(partner, *args, **kwargs)
 
     monkeypatch.setattr(links, "issue", meanwhile)
@@ -235,7 +235,7 @@ def one_of_each(registration: ApplicationRegistration) -> dict[str, ConsentLink]
     links.revoke(made["revoked"], actor=builders.ACTOR)
     expired = ConsentLink.objects.filter(pk=made["expired"].pk)
     expired.update(created_at=timezone.now() - timedelta(days=9), expires_at=timezone.now() - timedelta(days=1))
-    PartnerTenant.objects.filter(pk=made["off"].partner_id).update(state="disabled")
+    PartnerTenant.objects.filter(pk=made["off"].partner_id).update(switch="disabled")
     return made
 
 

@@ -44,8 +44,8 @@ def link(**columns: Any) -> ConsentLink:
     )
 
 
-@pytest.mark.parametrize("columns", [{"state": "friendly"}, {"cloud": "germany"}])
-def test_a_partner_has_a_known_state_and_cloud(columns: dict[str, str]) -> None:
+@pytest.mark.parametrize("columns", [{"switch": "friendly"}, {"cloud": "germany"}])
+def test_a_partner_has_a_known_switch_and_cloud(columns: dict[str, str]) -> None:
     builders.partner()
     assert refuses(PartnerTenant.objects.all(), **columns)
 
@@ -161,11 +161,11 @@ def test_a_decision_on_a_waiting_account_has_its_time_and_one_waits_per_account(
 
 def test_the_vocabulary_leaves_out_who_may_not_be_worked_for() -> None:
     registration = builders.registration()
-    states = ["connected", "attention", "invited", "disabled", "offboarded"]
-    partners = {state: builders.partner(state=state) for state in states}
-    for partner in partners.values():
+    on, left, *off = (builders.partner(switch=switch) for switch in ("on", "on", "disabled", "offboarded"))
+    for partner in (on, left, *off):
         builders.consent(partner, registration)
-    assert set(PartnerTenant.objects.active()) == {partners[state] for state in states[:3]}
-    assert {one.partner_id for one in PartnerConsent.objects.usable()} == {partners[state].pk for state in states[:3]}
-    PartnerConsent.objects.filter(partner=partners["invited"]).update(state="disconnected")
-    assert PartnerConsent.objects.usable().count() == 2
+    builders.consent(on, builders.registration(state="retired"))
+    assert set(PartnerTenant.objects.active()) == {on, left}
+    assert [one.partner_id for one in PartnerConsent.objects.usable().order_by("pk")] == [on.pk, left.pk]
+    PartnerConsent.objects.filter(partner=left).update(state="disconnected")
+    assert PartnerConsent.objects.usable().count() == 1

@@ -25,6 +25,7 @@ from consent.customers import PushRefused, check_customer
 from consent.disconnect import disconnect
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, Offboarding, PartnerConsent
 from consent.offboarding_report import to_file
+from consent.states import state_of
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence
@@ -79,7 +80,7 @@ def partner() -> PartnerTenant:
 def assert_offboarded(portal: Portal, customers: list[CustomerTenant]) -> None:
     """The end that every way leads to."""
     one = Offboarding.objects.get()
-    assert (one.state, one.remaining, partner().state) == ("done", 0, "offboarded")
+    assert (one.state, one.remaining, state_of(partner())) == ("done", 0, "offboarded")
     assert [desk.holds(portal, customer) for customer in customers] == [set()] * len(customers)
     assert set(CustomerConsent.objects.values_list("state", flat=True)) == {"absent"}
     assert not ConsentLink.objects.usable().exists()
@@ -139,14 +140,16 @@ def test_the_token_lives_until_the_last_customer_is_done(
     real = offboarding.remaining
 
     def look(one: Offboarding) -> Any:
-        seen.append((partner().state, portal.consent().state, sum(bool(desk.holds(portal, each)) for each in granted)))
+        seen.append(
+            (state_of(partner()), portal.consent().state, sum(bool(desk.holds(portal, each)) for each in granted))
+        )
         return real(one)
 
     monkeypatch.setattr(offboarding, "remaining", look)
 
     command(portal, "--yes")
 
-    assert seen[0] == ("connected", "connected", 0)
+    assert seen[0] == ("offboarding", "connected", 0)
 
 
 @pytest.mark.req("S-53")
@@ -231,7 +234,7 @@ def test_while_a_customer_remains_the_partner_waits_with_a_living_token_until_so
     assert f"remains  {granted[0].company_name} (Example Control Panel): unknown." in out
     assert "Who must act: partner." in out
     assert "--finish" in err
-    assert (partner().state, portal.consent().state) == ("connected", "connected")
+    assert (state_of(partner()), portal.consent().state) == ("offboarding", "connected")
     custody.ask(portal.consent())
     assert Incident.objects.open().filter(cause="offboarding_waits", about=f"partner:{portal.partner.pk}").exists()
     assert schedule._offboard() == "0 of 0 done", "nobody decides but a person"
@@ -239,7 +242,7 @@ def test_while_a_customer_remains_the_partner_waits_with_a_living_token_until_so
     code, _, _ = command(portal, "--yes", "--finish")
 
     one.refresh_from_db()
-    assert (code, one.state, one.remaining, partner().state) == (1, "done", 1, "offboarded")
+    assert (code, one.state, one.remaining, state_of(partner())) == (1, "done", 1, "offboarded")
     assert one.decided_by
     report = json.loads(one.report)
     assert report["finished_with_remaining_customers"]
@@ -424,7 +427,7 @@ def test_a_cancelled_run_leaves_the_partner_waiting(portal: Portal, granted: lis
     schedule._offboard()
 
     one.refresh_from_db()
-    assert (one.state, one.remaining, partner().state) == ("waiting", 3, "connected")
+    assert (one.state, one.remaining, state_of(partner())) == ("waiting", 3, "offboarding")
 
 
 # --- the vault ------------------------------------------------------------------------------------------------------
@@ -470,7 +473,7 @@ def test_the_report_says_what_became_of_each_vault_entry_and_a_restored_database
 
     for row in consents:  # an older database comes back
         PartnerConsent.objects.filter(pk=row["id"]).update(**row)
-    PartnerTenant.objects.filter(pk=azure.partner.pk).update(state=before.state, offboarding_since=None)
+    PartnerTenant.objects.filter(pk=azure.partner.pk).update(switch=before.switch, offboarding_since=None)
     redemptions = len(custody.redemptions(azure))
     clients.reset()
     with pytest.raises(Exception, match="vault"):
@@ -487,7 +490,7 @@ def test_a_vault_that_is_away_leaves_it_closing_and_the_schedule_tries_again(
 
     code, _, err = command(azure, "--yes")
 
-    assert (code, Offboarding.objects.get().state, partner().state) == (1, "closing", "offboarded")
+    assert (code, Offboarding.objects.get().state, state_of(partner())) == (1, "closing", "offboarded")
     assert "vault did not do its part" in err
     azure.sandbox.world.faults.clear()
     assert schedule._offboard() == "1 of 1 done"

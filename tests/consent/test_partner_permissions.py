@@ -87,7 +87,7 @@ def consents(registration: ApplicationRegistration) -> dict[str, PartnerConsent]
         for name, scopes in held.items()
     }
     nothing: dict[str, Any] = {"granted_scopes": {GRAPH: []}}
-    builders.consent(builders.partner(state="disabled"), registration, **nothing)
+    builders.consent(builders.partner(switch="disabled"), registration, **nothing)
     builders.consent(builders.partner(), registration, state="disconnected", **nothing)
     return made
 

@@ -9,6 +9,7 @@ from consent import clients
 from consent.custody import TokenUnavailable
 from consent.models import ConsentLink, PartnerConsent
 from consent.partners import disable, enable
+from consent.states import state_of
 from consent.tokens import Audience
 from portal.audit.models import AuditEvent
 from portal.microsoft.identifiers import new_correlation_id
@@ -36,22 +37,22 @@ def test_a_disabled_partner_is_worked_for_by_nobody(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("consent", "expected"), [(None, "invited"), ("connected", "connected"), ("needs_consent", "attention")]
+    ("consent", "expected"), [(None, "new"), ("connected", "connected"), ("needs_consent", "attention")]
 )
 def test_enabling_says_where_the_partner_stands(db: None, consent: str | None, expected: str) -> None:
-    partner = builders.partner(state="disabled")
+    partner = builders.partner(switch="disabled")
     if consent:
         builders.consent(partner, builders.registration())
         PartnerConsent.objects.update(state=consent)
 
     assert enable(partner, actor=builders.ACTOR)
 
-    assert PartnerTenant.objects.get().state == expected
+    assert state_of(PartnerTenant.objects.get()) == expected
     assert not enable(partner, actor=builders.ACTOR)
 
 
 def test_an_offboarded_partner_is_not_enabled(db: None) -> None:
-    assert not enable(builders.partner(state="offboarded"), actor=builders.ACTOR)
+    assert not enable(builders.partner(switch="offboarded"), actor=builders.ACTOR)
 
 
 def test_staff_confirm_before_it_happens(portal: Portal) -> None:
@@ -64,9 +65,9 @@ def test_staff_confirm_before_it_happens(portal: Portal) -> None:
     page = who.post(address, asked)
 
     assert portal.partner.name in page.content.decode()
-    assert PartnerTenant.objects.get(pk=portal.partner.pk).state == "invited"
+    assert state_of(portal.partner) == "new"
     who.post(address, asked | {"_once": page.context["once"]})
-    assert PartnerTenant.objects.get(pk=portal.partner.pk).state == "disabled"
+    assert PartnerTenant.objects.get(pk=portal.partner.pk).switch == "disabled"
     event = AuditEvent.objects.get(action="partner.disabled")
     assert event.actor == "admin"
     assert not ConsentLink.objects.usable().exists()

@@ -12,6 +12,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
+from consent import states as partner_states
 from consent.application_consents import ApplicationConsentClient
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentObservation, ConsentPlan, ConsentPlanItem
 from consent.plan_runs import start_apply
@@ -396,7 +397,7 @@ def test_a_customers_failure_stays_there_and_the_run_goes_on(portal: Portal) -> 
     failed = ConsentPlanItem.objects.get(customer=customers[4])
     assert failed.result == "failed"
     assert failed.message
-    assert PartnerTenant.objects.get().state == "connected"
+    assert partner_states.state_of(PartnerTenant.objects.get()) == "connected"
 
 
 # --- waves --------------------------------------------------------------------------------------------------------
@@ -453,7 +454,7 @@ def _missing(customer: CustomerTenant) -> None:
 
 
 def _disabled(customer: CustomerTenant) -> None:
-    PartnerTenant.objects.update(state="disabled")
+    PartnerTenant.objects.update(switch="disabled")
 
 
 def _retired(customer: CustomerTenant) -> None:
@@ -668,7 +669,7 @@ def test_a_partner_that_is_disabled_between_the_halves_gets_no_request_and_it_is
 
     def remove(self: ApplicationConsentClient, **arguments: Any) -> None:
         real(self, **arguments)
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
 
     monkeypatch.setattr(ApplicationConsentClient, "remove", remove)
 

@@ -199,7 +199,7 @@ def test_a_plan_for_nobody_is_refused(registration: ApplicationRegistration) -> 
 
 
 def test_partners_tags_and_customers_choose(partner: PartnerTenant, registration: ApplicationRegistration) -> None:
-    other, disabled = builders.partner(name="Contoso"), builders.partner(state="disabled")
+    other, disabled = builders.partner(name="Contoso"), builders.partner(switch="disabled")
     elsewhere = builders.partner(cloud="china")
     other.tags.add(PartnerTag.objects.create(name="Europe"))
     first, second = builders.customer(partner), builders.customer(partner)

@@ -384,7 +384,7 @@ def test_an_older_token_that_is_not_proven_stays_as_it_is(portal: Portal, older:
     elif why == "another account":
         PartnerConsent.objects.update(pinned_oid=known_id("user", "somebody else"))
     elif why == "disabled":
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
     else:
         portal.sandbox.world.faults.append(Fault(service="login", status=503, body="{}", times=50))
     before = vault_desk.row(older)

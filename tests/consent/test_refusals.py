@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from consent import flow, views
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
+from consent.states import state_of
 from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
@@ -200,7 +201,7 @@ def test_dead_links_look_alike(portal: Portal, death: str) -> None:
     elif death == "unknown":
         path = "/consent/" + "A" * 43 + "/"
     elif death == "disabled":
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
     else:
         ConsentLink.objects.update(**{f"{death}_at": timezone.now()})
 
@@ -221,7 +222,7 @@ def test_what_ends_while_the_person_is_at_microsoft_is_not_redeemed(portal: Port
     elif event == "link expired":
         _expire(ConsentLink.objects.get())
     elif event == "partner disabled":
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
     else:
         ConsentFlow.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
 
@@ -254,8 +255,7 @@ def test_a_sign_in_without_mfa_is_connected_but_never_called_healthy(portal: Por
     assert page.status_code == 200
     consent = portal.consent()
     assert (consent.state, consent.mfa) == ("mfa_missing", "missing")
-    portal.partner.refresh_from_db()
-    assert portal.partner.state == "attention"
+    assert state_of(portal.partner) == "attention"
 
 
 @pytest.mark.req("S-18")

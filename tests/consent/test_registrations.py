@@ -143,7 +143,7 @@ def test_another_permission_set_says_first_how_many_partners_must_consent_again(
 def test_retiring_says_whose_token_and_links_end(registration: ApplicationRegistration) -> None:
     connected, invited = builders.partner(), builders.partner()
     builders.consent(connected, registration)
-    builders.consent(builders.partner(state="disabled"), registration)
+    builders.consent(builders.partner(switch="disabled"), registration)
     for _ in range(2):
         links.issue(invited, registration, actor=builders.ACTOR)
     staff = Staff()

@@ -252,7 +252,7 @@ def test_a_partner_disabled_during_the_run_gets_no_further_call(
     real = clients.customer_clients
 
     def disabled_first(*arguments: Any) -> Any:
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
         return real(*arguments)
 
     monkeypatch.setattr(clients, "customer_clients", disabled_first)

@@ -12,6 +12,7 @@ from consent import clients
 from consent.checks import check_token
 from consent.customers import push
 from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
+from consent.states import state_of
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
@@ -46,8 +47,7 @@ def test_a_partner_is_onboarded_and_a_customer_granted(either_portal: Portal, cl
     consent = portal.consent()
     assert (consent.state, consent.mfa, consent.generation) == ("connected", "proven", 1)
     assert consent.amr == ["pwd", "mfa"]
-    portal.partner.refresh_from_db()
-    assert portal.partner.state == PartnerTenant.State.CONNECTED
+    assert state_of(portal.partner) == PartnerTenant.State.CONNECTED
     assert ConsentFlow.objects.get().outcome == ConsentFlow.Outcome.CONNECTED
 
     report = sync_customers(

@@ -17,6 +17,7 @@ from pytest_django.fixtures import Settings
 from consent import clients
 from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.states import state_of
 from consent.token_versions import IdentityMismatch, token_fingerprint
 from consent.tokens import Audience
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, VaultDamaged
@@ -89,7 +90,7 @@ def stopped_by(consent: PartnerConsent) -> str:
     """Return why this consent was stopped; the audit trail says it, too, and nothing else about it."""
     consent.refresh_from_db()
     assert consent.state == PartnerConsent.State.STOPPED
-    assert PartnerTenant.objects.get(pk=consent.partner_id).state == PartnerTenant.State.ATTENTION
+    assert state_of(PartnerTenant.objects.get(pk=consent.partner_id)) == PartnerTenant.State.ATTENTION
     event = AuditEvent.objects.get(action="token.identity_mismatch", subject__consent=consent.pk)
     assert event.outcome == AuditEvent.Outcome.REFUSED
     return str(event.details["what"])
@@ -178,13 +179,13 @@ def test_a_cloud_without_a_partner_api_is_a_usage_error() -> None:
 def test_a_disabled_partner_stops_before_any_call_and_loses_its_cached_tokens(connected: Portal, state: str) -> None:
     consent = connected.consent()
     cached, before = ask(consent), len(redemptions(connected))
-    PartnerTenant.objects.update(state=state)
+    PartnerTenant.objects.update(switch=state)
 
     with pytest.raises(TokenUnavailable, match=state):
         ask(consent)
     assert len(redemptions(connected)) == before
 
-    PartnerTenant.objects.update(state="connected")
+    PartnerTenant.objects.update(switch="on")
     assert not ask(consent).same_as(cached)
 
 
@@ -700,7 +701,7 @@ def test_a_key_vault_that_is_down_causes_no_token_call_and_no_state(
     assert caught.value.service == "vault"
     assert len(redemptions(portal)) == before
     assert portal.consent().state == "connected"
-    assert PartnerTenant.objects.get().state == "connected"
+    assert state_of(PartnerTenant.objects.get()) == "connected"
 
 
 @pytest.mark.req("R-06")
@@ -889,7 +890,7 @@ def test_a_customers_error_never_changes_the_partner(connected: Portal, code: in
         ask(connected.consent(), Audience.GRAPH, customer=customer)
 
     assert PartnerConsent.objects.values().get() == before
-    assert PartnerTenant.objects.get().state == "connected"
+    assert state_of(PartnerTenant.objects.get()) == "connected"
     ask(connected.consent())
 
 
@@ -938,7 +939,7 @@ def test_a_partner_disabled_while_the_answer_is_held_gets_nothing_out_of_it(conn
         until = time.monotonic() + 10
         while not connected.sandbox.faults.holding and time.monotonic() < until:
             time.sleep(0.01)
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
         connected.sandbox.faults.release()
 
     work = in_threads(2, lambda index: disable_and_release() if index else ask(consent, fresh=True))
@@ -949,7 +950,7 @@ def test_a_partner_disabled_while_the_answer_is_held_gets_nothing_out_of_it(conn
     after = connected.consent()
     assert (after.generation, after.secret_version) == (1, consent.secret_version)
     assert enabled_versions(connected, after) == [consent.secret_version]
-    assert PartnerTenant.objects.get().state == "disabled"
+    assert PartnerTenant.objects.get().switch == "disabled"
 
 
 @pytest.mark.req("R-12")
@@ -961,7 +962,7 @@ def test_a_partner_disabled_between_vault_and_pointer_has_the_new_version_switch
 
     def disable(operation: str) -> None:
         if operation == "write":
-            PartnerTenant.objects.update(state="disabled")
+            PartnerTenant.objects.update(switch="disabled")
 
     watched.after = disable
     make_due(before)
@@ -982,7 +983,7 @@ def test_a_partner_disabled_while_its_consent_is_stored_is_not_revived(
 
     def disable(operation: str) -> None:
         if operation == "write":
-            PartnerTenant.objects.update(state="disabled")
+            PartnerTenant.objects.update(switch="disabled")
 
     watched.after = disable
 
@@ -991,7 +992,7 @@ def test_a_partner_disabled_while_its_consent_is_stored_is_not_revived(
     consent = portal.consent()
     assert (consent.generation, consent.state) == (0, "needs_consent")
     assert enabled_versions(portal, consent) == []
-    assert PartnerTenant.objects.get().state == "disabled"
+    assert PartnerTenant.objects.get().switch == "disabled"
 
 
 @pytest.mark.req("R-03")

@@ -243,7 +243,7 @@ def test_a_partner_disabled_during_the_run_gets_no_further_call(
     real, calls = clients.customer_clients, []
 
     def disabled_first(*arguments: Any) -> Any:
-        PartnerTenant.objects.update(state="disabled")
+        PartnerTenant.objects.update(switch="disabled")
         calls.append(len(portal.sandbox.world.ledger))
         return real(*arguments)
 
@@ -263,7 +263,7 @@ def test_consents_are_chosen_by_partner_tag_cloud_customer_state_and_age(portal:
     here = [builders.customer(portal.partner) for _ in range(2)]
     other = builders.partner(cloud="usgov")
     there = builders.customer(other)
-    off = builders.customer(builders.partner(state="disabled"))
+    off = builders.customer(builders.partner(switch="disabled"))
     tag = PartnerTag.objects.create(name="gold")
     other.tags.add(tag)
     for customer in (*here, there, off):

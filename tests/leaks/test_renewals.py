@@ -130,7 +130,7 @@ HARMLESS = {
 }
 ENDING = {
     "somebody else's": with_tamper(claims={"oid": "11111111-2222-4333-8444-555555555555"}),
-    "disabled in the middle": after_write(lambda gate: PartnerTenant.objects.update(state="disabled")),
+    "disabled in the middle": after_write(lambda gate: PartnerTenant.objects.update(switch="disabled")),
     "too late": after_write(
         lambda gate: PartnerConsent.objects.update(lease_owner="another", lease_until="2026-01-01T00:00:00Z")
     ),

@@ -304,7 +304,7 @@ def test_long_texts_are_cut_and_events_are_found_by_what_they_are_about() -> Non
     event = AuditEvent.objects.about(partner=7, link=1).get()
     assert (len(event.actor), len(event.details["t"])) == (150, 300)
     assert not AuditEvent.objects.about(partner=7, link=2).exists()
-    assert str(event) == "1 thing.happened done"
+    assert str(event) == "1: thing happened, done"
 
 
 def test_a_command_is_recorded_with_its_name_and_the_user_of_the_system() -> None:

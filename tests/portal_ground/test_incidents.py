@@ -21,6 +21,7 @@ from portal.incidents import desk, watch
 from portal.incidents.desk import report, settle
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
+from tests import builders
 from tests.builders import ACTOR
 from tests.portal import Browser
 
@@ -244,9 +245,10 @@ def test_the_list_shows_open_ones_unless_asked_otherwise(staff: Browser) -> None
 
 @pytest.mark.django_db
 def test_the_page_leads_to_what_it_concerns_and_the_first_page_shows_it(staff: Browser) -> None:
+    builders.partner(pk=7, name="Harbour")
     incident = happened()
     page = staff.get(f"/admin/incidents/incident/{incident.pk}/change/").content.decode()
-    assert 'href="/admin/tenants/partnertenant/7/change/"' in page
+    assert '<a href="/admin/tenants/partnertenant/7/change/">Partner: Harbour</a>' in page
     assert WORDS in staff.get("/admin/").content.decode()
 
 

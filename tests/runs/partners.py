@@ -14,7 +14,6 @@ from consent.vault.base import new_secret_name
 from portal.microsoft.secret import Secret
 from portal.sandbox.scenarios import add_partner
 from portal.sandbox.world import PARTNER_CENTER, RefreshToken
-from tenants.models import PartnerTenant
 from tests import builders
 from tests.portal import Portal
 
@@ -46,7 +45,7 @@ def connect(portal: Portal, number: int, *, due: bool = False, first: int = 0) -
         )
         tenant.add_principal(portal.registration.application_id, "Example Control Panel")
         tenant.grant(portal.registration.application_id, PARTNER_CENTER, {"user_impersonation"})
-        partner = builders.partner(name=tenant.name, tenant_id=tenant.tenant_id, state=PartnerTenant.State.CONNECTED)
+        partner = builders.partner(name=tenant.name, tenant_id=tenant.tenant_id)
         consent = builders.consent(partner, portal.registration)
         name = new_secret_name()
         version = clients.vault().write(

@@ -152,7 +152,7 @@ def test_what_is_outside_the_rules_is_a_usage_error(arguments: list[object]) -> 
 def test_partners_are_chosen_by_tag_state_cloud_age_and_hour(portal: Portal) -> None:
     first, second, third, fourth = (consent.partner for consent in connect(portal, 4))
     first.tags.add(PartnerTag.objects.create(name="gold"))
-    PartnerTenant.objects.filter(pk=second.pk).update(state="attention")
+    PartnerConsent.objects.filter(partner=second).update(last_problem="not_permitted")
     PartnerTenant.objects.filter(pk=third.pk).update(cloud="china")
     PartnerConsent.objects.exclude(partner=fourth).update(last_try_at=timezone.now())
 

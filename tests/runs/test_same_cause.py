@@ -31,7 +31,7 @@ from tests.runs.work import GOOD, Work, classes
 
 HEALTH = (
     "pk", "state", "mfa", "mfa_checked_at", "last_problem", "last_code", "last_message", "first_denied_at", "failures",
-    "last_try_at", "next_try_at", "secret_version", "partner__state",
+    "last_try_at", "next_try_at", "secret_version",
 )  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def test_missing_mfa_for_nearly_all_is_a_question_and_for_one_that_partners(port
 @pytest.mark.req("R-14")
 def test_a_sync_asks_the_same_question(portal: Portal) -> None:
     connect(portal, 12)
-    PartnerTenant.objects.filter(consents__isnull=True).update(state="disabled")
+    PartnerTenant.objects.filter(consents__isnull=True).update(switch="disabled")
     application(portal).enabled = False
 
     run, ending = check(CUSTOMER_SYNC)

@@ -1,0 +1,102 @@
+"""Settle incidents whose cause is over, from what the rows say (S-60).
+
+Most incidents are settled where the thing is mended. What ends without anybody doing anything, or is seen to work by
+another process than the one that reported it, is found here, every hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from django.utils import timezone
+
+from consent.credential_models import ApplicationCredential
+from consent.models import (
+    ApplicationRegistration,
+    ConsentLink,
+    ConsentPlan,
+    CustomerConsent,
+    PartnerConsent,
+)
+from consent.plan_apply import GRANTS_LOST
+from portal.incidents.models import Incident
+from tenants.models import PartnerTenant
+
+type Open = Mapping[int, Incident]
+"""Open incidents of one kind, by the key of what they are about."""
+
+_OF_LINKS = ("wrong_tenant", "link_refused_often")
+_OF_TOKENS = (
+    "identity_mismatch",
+    "token_needs_consent",
+    "mfa_missing",
+    "interrupted_while_saving",
+    "token_expired",
+    "token_not_renewed_60_days",
+    "token_not_renewed_75_days",
+    "token_not_renewed_85_days",
+)
+
+
+def settle_what_is_over() -> int:
+    """Settle them, and return how many. Its queries grow with the open incidents only."""
+    over: list[int] = []
+    for causes, standing in (
+        (_OF_LINKS, _links),
+        (_OF_TOKENS, _tokens),
+        (("credential_refused",), _refused_credentials),
+        (("credential_expires",), _ending_credentials),
+        ((GRANTS_LOST,), _lost_grants),
+    ):
+        for cause in causes:
+            incidents = {_key(one): one for one in Incident.objects.open().filter(cause=cause)}
+            stands = set(standing(incidents)) if incidents else set()
+            over += [one.pk for key, one in incidents.items() if key not in stands]
+    return Incident.objects.open().filter(pk__in=over).update(settled_at=timezone.now()) if over else 0
+
+
+def _key(incident: Incident) -> int:
+    return int(incident.about.rpartition(":")[2])
+
+
+def _links(incidents: Open) -> Iterable[int]:
+    """Links that still work; nobody comes through the others any more."""
+    return ConsentLink.objects.usable().filter(pk__in=incidents).values_list("pk", flat=True)
+
+
+def _tokens(incidents: Open) -> Iterable[int]:
+    """Tokens that anybody still wants: their partner and their application are not given up, nor are they."""
+    wanted = PartnerConsent.objects.of_living_application().filter(pk__in=incidents)
+    wanted = wanted.exclude(state__in=PartnerConsent.LEFT_STATES)
+    return wanted.exclude(partner__switch=PartnerTenant.Switch.OFFBOARDED).values_list("pk", flat=True)
+
+
+def _refused_credentials(incidents: Open) -> Iterable[int]:
+    """Applications with which no token was redeemed since Microsoft last refused them."""
+    for registration in ApplicationRegistration.objects.filter(pk__in=incidents):
+        works = PartnerConsent.objects.filter(
+            registration=registration, last_success_at__gt=incidents[registration.pk].last_seen_at
+        )
+        if registration.state == ApplicationRegistration.State.ACTIVE and not works.exists():
+            yield registration.pk
+
+
+def _ending_credentials(incidents: Open) -> Iterable[int]:
+    """Credentials in use."""
+    return ApplicationCredential.objects.current().filter(pk__in=incidents).values_list("pk", flat=True)
+
+
+def _lost_grants(incidents: Open) -> Iterable[int]:
+    """Customers of whom no later read showed that all is there again, or gone because we removed it."""
+    by_plan = dict(ConsentPlan.objects.values_list("pk", "registration").filter(pk__in=_plans(incidents)))
+    for key, incident in incidents.items():
+        read = CustomerConsent.objects.filter(
+            customer=key, registration=by_plan.get(incident.subject["plan"]), verified_at__gt=incident.last_seen_at
+        ).first()
+        removed = read is not None and read.state == CustomerConsent.State.ABSENT and read.was_removed
+        if read is None or not (removed or read.state == CustomerConsent.State.GRANTED):
+            yield key
+
+
+def _plans(incidents: Open) -> list[int]:
+    return [incident.subject["plan"] for incident in incidents.values()]
