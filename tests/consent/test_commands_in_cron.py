@@ -17,7 +17,7 @@ from django.core.management import call_command, get_commands, load_command_clas
 from consent.models import PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
-from tenants.models import CustomerTenant, PartnerTag
+from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 from tests import builders
 from tests.consent import custody
 from tests.consent.test_commands import run
@@ -132,7 +132,7 @@ def test_the_page_does_not_begin_a_sync_of_who_never_consented(db: None) -> None
 @pytest.mark.parametrize("door", ["get_access_token", "push_consent"])
 def test_an_offboarded_partner_is_not_called_one_to_enable(connected: Portal, door: str) -> None:
     customer = custody.first_customer(connected)
-    connected.partner.state = "offboarded"
+    connected.partner.switch = PartnerTenant.Switch.OFFBOARDED
     connected.partner.save()
     rest = ["graph"] if door == "get_access_token" else [customer.tenant_id]
 

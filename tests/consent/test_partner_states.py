@@ -72,7 +72,6 @@ def consent(partner: PartnerTenant, by: ApplicationRegistration, word: str, now:
         state=state,
         consented_at=now,
         pinned_oid=builders.guid(),
-        permission_set_version=1,
         generation=0 if word == "begun" else 1,
         secret_name=f"rt-{name}",
         secret_version=name,
