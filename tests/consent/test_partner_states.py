@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from consent import campaigns, links
+from consent import campaigns, clients, links
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent
 from consent.selection import partners_in
 from consent.states import ACTIVE_STATES, STANDINGS, State, state_of
@@ -90,6 +90,7 @@ def partners() -> dict[str, str]:
     first, second = builders.registration(name="First"), builders.registration(name="Second")
     retired = builders.registration(name="Old", state="retired")
     now = timezone.now()
+    clients.vault()  # made before the rows: a database that names tokens refuses a vault that is missing
     found, tenants, consents, issued = {}, [], [], []
     for number, (words, old, link, switch) in enumerate(combinations()):
         tenant = PartnerTenant(name=f"P{number:05}", tenant_id=builders.guid())
