@@ -682,7 +682,7 @@ def test_the_command_tells_each_difference_its_owner_and_the_next_step(portal: P
     dry = run("vault_reconcile", "--dry-run")
     assert dry.code == 1
     assert "token_missing" in dry.out
-    assert "Who must act: you. Restore the vault's backup, or send the partner a new link." in dry.out
+    assert "Who must act: you. Restore the vault's newer backup, run vault_reconcile --adopt-older, or send" in dry.out
     machine = run("vault_reconcile", "--json")
     assert machine.code == 1
     assert '"kind": "token_missing"' in machine.out

@@ -348,7 +348,10 @@ def test_a_bug_in_any_step_mails_and_shows_no_secret(
     gate: Gate, monkeypatch: pytest.MonkeyPatch, settings: Settings, owner: object, name: str, debug: bool
 ) -> None:
     settings.DEBUG = debug
-    gate.portal.onboard(gate.browser()) if name == "read" else None
+    if name == "read":
+        gate.portal.onboard(gate.browser())
+        clients.reset()
+        clients.vault()  # the bug is in a unit of work, not in the start
 
     def broken(*args: object, **kwargs: object) -> None:
         kept = (args, kwargs)  # a local variable that holds whatever was passed, as real code would
@@ -361,7 +364,6 @@ def test_a_bug_in_any_step_mails_and_shows_no_secret(
     who.raise_request_exception = False
     path = gate.portal.link()
     if name == "read":
-        clients.reset()
         gate.command("check_tokens")  # a bug in one unit of work ends that unit only
         assert RunItem.objects.get().failure_class not in {"", "ok"}
     elif name == "start":
