@@ -80,6 +80,7 @@ from portal.microsoft.http import (
     READ_SECONDS,
     DestinationRefused,
     budget_left,
+    no_answer,
     nothing_was_sent,
     retry_after_seconds,
     time_budget,
@@ -521,7 +522,7 @@ def _transport_failure(service: str, operation: str, error: AzureError) -> Remot
     """Name a call without an answer: not connected, not in time, or cut off; azure-core has six classes for it."""
     if isinstance(error.inner_exception, requests.exceptions.ContentDecodingError):
         return UnexpectedResponse(service, operation, detail="The answer is too large or cannot be decoded")
-    return (NotSent if nothing_was_sent() else Unreachable)(service, operation)
+    return no_answer(service, operation, kind=NotSent if nothing_was_sent() else Unreachable)
 
 
 def _refused_sign_in(status: int, headers: Mapping[str, str], answer: Mapping[str, Any]) -> RemoteError:
