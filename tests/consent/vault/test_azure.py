@@ -26,6 +26,7 @@ from consent.vault import azure
 from consent.vault.azure import AzureKeyVault, open_azure_vault
 from consent.vault.base import PROBE_NAME, NameBlocked, SecretDisabled, VaultConfigurationError
 from consent.vault.pace import Pace
+from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -273,9 +274,11 @@ def test_no_answer_is_unreachable_and_is_not_repeated_here(
     vault: AzureKeyVault, service: Answering, operation: Operation, failure: Exception
 ) -> None:
     service.answers.append(failure)
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable) as caught:
         operation(vault)
     assert len(service.requests) == 1
+    assert (caught.value.service, f"https://{caught.value.host}") == ("vault", service.url)
+    assert caught.value.host in diagnose(caught.value).cause
 
 
 def test_an_answer_above_one_megabyte_is_refused(vault: AzureKeyVault, service: Answering) -> None:

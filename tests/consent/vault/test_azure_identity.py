@@ -146,6 +146,7 @@ def test_a_refused_identity_is_told_from_trouble_of_the_sign_in_service(
     assert (error.__cause__, error.__context__) == (None, None)
     assert PRIVATE_TEXT not in "".join(traceback.format_exception(error)) + caplog.text
     assert service.requests == []
+    assert error.host == ("login.microsoftonline.com" if kind is NotSent else "")
     diagnosis = diagnose(error)
     blamed = "vault" in f"{diagnosis.cause} {diagnosis.remedy}".lower()
     assert blamed is (at_fault == "vault")  # nobody changes a good credential, or looks for a fault of the vault
