@@ -99,7 +99,7 @@ def test_what_was_raised_while_preparing_is_not_logged(caplog: pytest.LogCapture
     register(work.kind(prepare=lambda: [prepare]))
     with caplog.at_level("DEBUG"):
         assert Executor(run).work() is Ending.DONE
-    assert "not prepared (LookupError)" in caplog.text
+    assert "not prepared: LookupError" in caplog.text
     assert "must not be logged" not in caplog.text
 
 
