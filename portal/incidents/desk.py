@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -22,7 +22,8 @@ from portal.microsoft.diagnosis import Owner
 log = logging.getLogger(__name__)
 
 MAIL_AGAIN_AFTER = timedelta(days=1)  # what goes on happening is told once a day, with its count
-_LONGEST_WORDS = 400
+KEPT_FOR = timedelta(days=365)  # after it was settled
+LONGEST_WORDS = 400
 # Admin pages of what an incident can concern, by the name in ``subject``; apps add theirs in ``AppConfig.ready()``.
 PAGES: dict[str, str] = {}
 
@@ -46,13 +47,13 @@ def report(
         subject: ids, for links from the page, such as ``{"partner": 7}``.
     """
     now = timezone.now()
-    values = {"owner": Owner(owner).value, "words": words[:_LONGEST_WORDS], "subject": dict(subject or {})}
+    values = {"owner": Owner(owner).value, "words": words[:LONGEST_WORDS], "subject": dict(subject or {})}
     new = Incident(cause=cause, about=about, first_seen_at=now, last_seen_at=now, **values)
     incident = _count_up(new) or _open(new) or _count_up(new)
     if incident is None:
         raise RuntimeError("an incident was opened and settled by others in the same moment")
-    log.warning("incident", extra={"cause": cause, "about": about, "times": incident.times})
-    key = incident.pk
+    key, told = incident.pk, {"cause": cause, "about": about, "times": incident.times, "words": incident.words}
+    transaction.on_commit(lambda: log.warning("incident", extra=told))
     transaction.on_commit(lambda: _mail(Incident.objects.filter(pk=key)))
     return incident
 
@@ -80,7 +81,15 @@ def _open(new: Incident) -> Incident | None:
 
 def settle(cause: str, *, about: str = "") -> int:
     """Close the open incident of a cause that is over. Returns how many were open: 0 or 1."""
-    return Incident.objects.open().filter(cause=cause, about=about).update(settled_at=timezone.now())
+    settled = Incident.objects.open().filter(cause=cause, about=about).update(settled_at=timezone.now())
+    if settled:
+        transaction.on_commit(lambda: log.info("incident settled", extra={"cause": cause, "about": about}))
+    return settled
+
+
+def remove_settled(now: datetime) -> int:
+    """Remove what was settled a year ago; returns how many. The log and the audit trail keep what was done."""
+    return Incident.objects.filter(settled_at__lt=now - KEPT_FOR).delete()[0]
 
 
 def take_up(incident: Incident, *, actor: Actor) -> bool:
@@ -101,6 +110,8 @@ def close(incident: Incident, *, actor: Actor) -> bool:
     with transaction.atomic():
         won = Incident.objects.open().filter(pk=incident.pk).update(settled_at=timezone.now())
         if won:
+            told = {"cause": incident.cause, "about": incident.about}
+            transaction.on_commit(lambda: log.info("incident settled by %s", actor.name, extra=told))
             record("incident.settled", actor=actor, subject={"incident": incident.pk})
     return bool(won)
 
