@@ -239,6 +239,7 @@ CUSTOMER_SYNC = Kind(
     load=load,
     work=work,
     write=write,
+    repeats=True,
     prepare=clients.shared_by_all,
     place=place,
     seconds=3600.0,  # 100,000 customers and as many relationships are 5,500 calls

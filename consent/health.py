@@ -7,7 +7,7 @@ that changed one, after a renewal, a new credential or a sync, and daily by ``wa
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -189,15 +189,20 @@ def refresh_partner(partner: PartnerTenant) -> None:
     refresh(PartnerConsent.objects.for_partner(partner).values_list("pk", flat=True))
 
 
-def watch() -> int:
-    """Work all tokens in use out anew, and tell staff which ones grow old. Returns how many were looked at."""
+def watch(*, between: Callable[[], None] = lambda: None) -> int:
+    """Work all tokens in use out anew, and tell staff which ones grow old. Returns how many were looked at.
+
+    Args:
+        between: called before each batch; what it raises ends the work there.
+    """
     keys = list(PartnerConsent.objects.usable().values_list("pk", flat=True))
-    _in_batches(keys)
+    _in_batches(keys, between)
     return len(keys)
 
 
-def _in_batches(keys: Sequence[int]) -> None:
+def _in_batches(keys: Sequence[int], between: Callable[[], None] = lambda: None) -> None:
     for start in range(0, len(keys), _BATCH):
+        between()
         refresh(keys[start : start + _BATCH])
 
 

@@ -8,7 +8,7 @@ in that time is ours, any other one came from outside.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -255,10 +255,13 @@ def _watch_drift(written: Sequence[tuple[CustomerConsent, ConsentObservation]]) 
 # --- pruning --------------------------------------------------------------------------------------------------------
 
 
-def prune(now: datetime) -> int:
+def prune(now: datetime, between: Callable[[], None] = lambda: None) -> int:
     """Remove reads that changed nothing after 90 days, and others after two years; return how many.
 
     The newest read of a consent stays, and the one that proves its last removal.
+
+    Args:
+        between: called after each piece; what it raises ends the work there.
     """
     removed = 0
     old = ConsentObservation.objects.prunable(
@@ -266,4 +269,5 @@ def prune(now: datetime) -> int:
     ).order_by("pk")
     while keys := list(old.values_list("pk", flat=True)[:_PRUNED_AT_ONCE]):
         removed += ConsentObservation.objects.filter(pk__in=keys).delete()[0]
+        between()
     return removed

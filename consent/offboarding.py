@@ -110,7 +110,7 @@ def try_again(
         if waited:
             record("partner.offboarding_repeated", actor=actor, subject=_subject(offboarding))
         offboarding = Offboarding.objects.select_related("partner", "run").get(pk=offboarding.pk)
-        lost = offboarding.run is None or offboarding.run.state not in _UNFINISHED
+        lost = offboarding.run is None or offboarding.run.state not in _UNFINISHED  # a stopped one is not waited for
         if offboarding.state == State.REMOVING and (waited or lost):
             _start_run(offboarding, actor, wait_seconds, concurrency)
     return offboarding
@@ -151,7 +151,7 @@ def finish_anyway(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
 def advance(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
     """Do what is due; safe to call at any time, again, and by several processes at once."""
     offboarding = Offboarding.objects.select_related("partner", "run").get(pk=offboarding.pk)
-    if offboarding.state == State.REMOVING and (offboarding.run is None or offboarding.run.state not in _UNFINISHED):
+    if offboarding.state == State.REMOVING and (offboarding.run is None or offboarding.run.is_over):
         _customers_are_done(offboarding, actor)
         offboarding.refresh_from_db()
     if offboarding.state == State.CLOSING:

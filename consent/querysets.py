@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Case, Count, Exists, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Coalesce, Now
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 _PARTNER_ON = Q(partner__switch=PartnerTenant.Switch.ON)
 UNWELL = ~Q(state="connected") | ~Q(last_problem="")
 """Consents with a token of which somebody must do something; those that are over are none."""
+
+# A moment further ahead than anything is ever put off was written while the clock was: it counts as past (R-42).
+_LONGEST_LEASE = timedelta(minutes=5)
+_LONGEST_FAILURE = timedelta(hours=27)  # a day, and a tenth for what a service asked to wait
 
 
 class ApplicationCredentialQuerySet(models.QuerySet["consent.credential_models.ApplicationCredential"]):
@@ -195,7 +200,8 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
 
     def lease_free(self) -> PartnerConsentQuerySet:
         """Rows whose renewal nobody holds, by the database's clock (R-03)."""
-        return self.filter(Q(lease_owner="") | Q(lease_until__lt=Now()))
+        over = Q(lease_until__lt=Now()) | Q(lease_until__gt=Now() + _LONGEST_LEASE)
+        return self.filter(Q(lease_owner="") | over)
 
     def of_active_partner(self) -> PartnerConsentQuerySet:
         """Rows of partners that are neither disabled nor offboarded, without a join; for UPDATEs."""
@@ -224,7 +230,8 @@ class PartnerConsentQuerySet(models.QuerySet["consent.models.PartnerConsent"]):
 
     def due(self, now: datetime) -> PartnerConsentQuerySet:
         """Usable consents whose next try has come."""
-        return self.usable().filter(next_try_at__lte=now)
+        latest = now + max(timedelta(hours=settings.TOKEN_CHECK_HOURS), _LONGEST_FAILURE)
+        return self.usable().filter(Q(next_try_at__lte=now) | Q(next_try_at__gt=latest))
 
     def oldest_check_first(self) -> PartnerConsentQuerySet:
         return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")

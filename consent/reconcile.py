@@ -72,6 +72,7 @@ class Reconciler:
             leaves them as they are.
         max_share: percent of what was looked at that may be changed without a question.
         progress: called now and then with how many rows were looked at.
+        between: called after each row; what it raises ends the run there, and the next one begins anew.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Reconciler:
         adopt_older: TokenService | None = None,
         max_share: int = 20,
         progress: Callable[[int], None] = lambda done: None,
+        between: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._vault = vault
@@ -95,6 +97,7 @@ class Reconciler:
         self._adopt_older = adopt_older
         self._max_share = max_share
         self._progress = progress
+        self._between = between
         self._sleep = sleep
         self._names: set[SecretName] = set()
         self._deleted: set[SecretName] | None = None
@@ -147,6 +150,7 @@ class Reconciler:
     def _add(self, found: Sequence[Difference]) -> None:
         self._report.differences += found
         self._report.looked_at += 1
+        self._between()
         if self._report.looked_at % 500 == 0:
             self._progress(self._report.looked_at)
 
@@ -322,6 +326,7 @@ class Reconciler:
 
     def _repair(self) -> None:
         for difference in self._report.differences:
+            self._between()
             try:
                 if difference.kind is Kind.ORPHAN:
                     if self._disable_orphans:

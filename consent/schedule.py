@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -20,36 +21,38 @@ from consent.verifying import CONSENT_VERIFY
 from portal.audit.trail import SYSTEM
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
-from portal.runs.schedule import Job, register
+from portal.runs.schedule import Job, register, stop_point
 
-_HOURS = 24
 _CONCURRENCY = 16  # by day and by night, beside people who wait for a page
 
 
-def _keep_alive() -> str:
+def _keep_alive(times: Sequence[datetime] = ()) -> str:
     """Check the tokens whose next try has come; their times are spread by jitter. Then tell staff which grow old."""
     try:
         due: dict[str, Any] = {"due": True}
         return _start(TOKEN_CHECK, due) if units(due, after=0, limit=1) else "nothing due"
     finally:
-        health.watch()
+        health.watch(between=stop_point)
 
 
-def _sync() -> str:
-    """Start the lists of this hour: each partner has its hour, so that the work of a day is spread over the day."""
-    return _start(CUSTOMER_SYNC, {"hour": timezone.now().hour})
+def _sync(times: Sequence[datetime]) -> str:
+    """Start the lists of the hours that came due: each partner has its hour, so a day's work is spread over the day."""
+    return "; ".join(_start(CUSTOMER_SYNC, {"hour": time.hour}) for time in times)
 
 
-def _verify() -> str:
-    """Read the consents of this hour of the week: each has its hour, so that the work is spread over the week."""
-    scope = {"week_hour": int(timezone.now().timestamp()) // 3600 % WEEK_HOURS}
-    return _start(CONSENT_VERIFY, scope) if consents_in(scope).exists() else "nothing due"
+def _verify(times: Sequence[datetime]) -> str:
+    """Read the consents of the hours of the week that came due: each has its hour, so the work is spread over it."""
+    scopes = [{"week_hour": int(time.timestamp()) // 3600 % WEEK_HOURS} for time in times]
+    return "; ".join(_start(CONSENT_VERIFY, scope) for scope in scopes if consents_in(scope).exists()) or "nothing due"
 
 
-def _offboard() -> str:
+def _offboard(times: Sequence[datetime] = ()) -> str:
     """Go on with offboardings whose customers are done, or whose closing was cut off."""
     found = list(Offboarding.objects.to_advance())
-    done = sum(advance(one, actor=SYSTEM).state == Offboarding.State.DONE for one in found)
+    done = 0
+    for one in found:
+        stop_point()
+        done += advance(one, actor=SYSTEM).state == Offboarding.State.DONE
     return f"{done} of {len(found)} done"
 
 
@@ -68,20 +71,20 @@ def _start(kind: Kind, scope: dict[str, Any]) -> str:
     return f"run {run.pk} {'started' if new else 'goes on'}"
 
 
-def _clean_up() -> str:
-    report = clean_up(vault=clients.vault(), actor=SYSTEM)
-    removed = f"{report.expired_flows} flows, {report.old_attempts} attempts, {report.old_reads} reads"
-    return f"{removed}, {report.expired_accounts} accounts"
+def _clean_up(times: Sequence[datetime] = ()) -> str:
+    return clean_up(vault=clients.vault(), actor=SYSTEM, between=stop_point).words
 
 
-def _settle() -> str:
+def _settle(times: Sequence[datetime] = ()) -> str:
     return f"{settle_what_is_over()} settled"
 
 
-def _reconcile() -> str:
+def _reconcile(times: Sequence[datetime] = ()) -> str:
     """Never more than is safe and little; what needs a person is an incident (R-02, R-41)."""
     try:
-        report = Reconciler(vault=clients.vault(), inventory=clients.inventory(), actor=SYSTEM).run()
+        report = Reconciler(
+            vault=clients.vault(), inventory=clients.inventory(), actor=SYSTEM, between=stop_point
+        ).run()
     except TooManyChanges:
         return "too many differences; nothing was changed"
     return f"{report.looked_at} looked at, {len(report.differences)} differences, {report.open} left"

@@ -238,6 +238,7 @@ TOKEN_CHECK = Kind(
     after=after,
     settle=settle,
     release=release,
+    repeats=True,
     prepare=clients.shared_by_all,
     place=place,
 )

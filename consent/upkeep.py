@@ -1,22 +1,49 @@
-"""What is done by schedule: removing flows that nobody finished, old attempts, accounts that nobody approved and old
-reads of customer tenants, and warning of credentials that end.
+"""What is done by schedule: removing what is over and was kept long enough, and warning of credentials that end.
+
+===============================================  ==============================================
+removed                                          when
+===============================================  ==============================================
+consent flows that nobody finished               at once when their time is over
+attempts                                         90 days after their end
+tokens of changed accounts (switched off)        seven days without approval
+reads of customer tenants                        see ``observations.prune``
+consent links without a campaign                 a year after they were closed, revoked or expired
+plans that were never applied                    90 days after they were made
+plans that were applied                          two years after, as reads that changed something
+incidents                                        a year after they were settled
+sessions of staff                                when they expired
+messages of the queue that died with a worker    after a week
+===============================================  ==============================================
+
+The audit trail keeps its own line of everything that was done.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from importlib import import_module
 
+from django.conf import settings
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from consent import approvals, observations, rotation
-from consent.models import ConsentFlow
+from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record
-from portal.incidents.desk import mail_due
+from portal.incidents.desk import mail_due, remove_settled
 from portal.incidents.watch import watch_audit_trail
+from portal.runs.tasks import remove_dead_messages
 
-ATTEMPTS_KEPT_FOR = timedelta(days=90)  # staff look attempts up by their reference; the audit trail keeps its own line
+ATTEMPTS_KEPT_FOR = timedelta(days=90)  # staff look attempts up by their reference
+LINKS_KEPT_FOR = timedelta(days=365)
+SHOWN_PLANS_KEPT_FOR = timedelta(days=90)
+APPLIED_PLANS_KEPT_FOR = timedelta(days=730)
+_DEAD_MESSAGES_KEPT_FOR = timedelta(days=7)
+_PIECE = 1000
+State = ConsentPlan.State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,31 +54,77 @@ class UpkeepReport:
     old_attempts: int
     expired_accounts: int
     old_reads: int
+    old_links: int
+    old_plans: int
+    old_incidents: int
+    dead_messages: int
+
+    @property
+    def words(self) -> str:
+        """Say what was removed; what was not there is left out."""
+        counted = [
+            _counted(number, name.replace("_", " "))
+            for name, number in asdict(self).items()
+            if number and name != "expired_accounts"
+        ]
+        removed = f"{', '.join(counted)} removed" if counted else "nothing to remove"
+        return f"{removed}; {_counted(self.expired_accounts, 'unapproved accounts')} switched off"
 
 
-def clean_up(*, vault: Vault, actor: Actor) -> UpkeepReport:
-    """Remove what is over. Running it twice, or at the same time, is harmless (S-10, S-15)."""
+def _counted(number: int, plural: str) -> str:
+    return f"{number} {plural.removesuffix('s') if number == 1 else plural}"
+
+
+def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda: None) -> UpkeepReport:
+    """Remove what is over. Running it twice, or at the same time, is harmless (S-10, S-15).
+
+    Args:
+        between: called between pieces; what it raises ends the work there, and the next run does the rest.
+    """
     now = timezone.now()
     expired, _ = ConsentFlow.objects.expired_before(now).filter(outcome=ConsentFlow.Outcome.OPEN).delete()
     old, _ = ConsentFlow.objects.expired_before(now - ATTEMPTS_KEPT_FOR).delete()
+    between()
     report = UpkeepReport(
         expired_flows=expired,
         old_attempts=old,
         expired_accounts=approvals.expire_overdue(vault=vault),
-        old_reads=observations.prune(now),
+        old_reads=observations.prune(now, between),
+        old_links=_remove(_old_links(now), between),
+        old_plans=_remove_plans(now, between),
+        old_incidents=remove_settled(now),
+        dead_messages=remove_dead_messages(now - _DEAD_MESSAGES_KEPT_FOR),
     )
-    record(
-        "upkeep.done",
-        actor=actor,
-        subject={},
-        details={
-            "expired_flows": report.expired_flows,
-            "old_attempts": report.old_attempts,
-            "expired_accounts": report.expired_accounts,
-            "old_reads": report.old_reads,
-        },
-    )
+    import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
+    record("upkeep.done", actor=actor, subject={}, details=asdict(report))
     rotation.warn_of_expiry()
-    watch_audit_trail()
+    watch_audit_trail(actor=actor, between=between)
     mail_due()
     return report
+
+
+def _old_links(now: datetime) -> QuerySet[ConsentLink]:
+    """Return links that ended long ago; those of a campaign stay with it, as its figures are read from them."""
+    limit = now - LINKS_KEPT_FOR
+    ended = Q(closed_at__lt=limit) | Q(revoked_at__lt=limit) | Q(expires_at__lt=limit)
+    return ConsentLink.objects.filter(ended, invitation__isnull=True)
+
+
+def _remove_plans(now: datetime, between: Callable[[], None]) -> int:
+    never = Q(state=State.SHOWN, created_at__lt=now - SHOWN_PLANS_KEPT_FOR)
+    applied = Q(state__in=[State.DONE, State.STOPPED], applied_at__lt=now - APPLIED_PLANS_KEPT_FOR)
+    plans = ConsentPlan.objects.filter(never | applied)
+    _remove(ConsentPlanItem.objects.filter(plan__in=plans), between)
+    return _remove(plans, between)
+
+
+def _remove(
+    rows: QuerySet[ConsentLink] | QuerySet[ConsentPlan] | QuerySet[ConsentPlanItem], between: Callable[[], None]
+) -> int:
+    """Remove these rows in pieces, each in its own transaction; return how many."""
+    removed = 0
+    while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:_PIECE]):
+        rows.model._default_manager.filter(pk__in=keys).delete()
+        removed += len(keys)
+        between()
+    return removed

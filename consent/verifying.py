@@ -229,6 +229,7 @@ CONSENT_VERIFY = Kind(
     load=load,
     work=work,
     write=write,
+    repeats=True,
     prepare=clients.shared_by_all,
     place=place,
     uses_database=True,  # each use of a token reads the partner's row again (S-51, S-53)

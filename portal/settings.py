@@ -237,7 +237,7 @@ TASKS: dict[str, dict[str, object]] = {
             "dispatchers": [{"polling_interval": 5.0}],
             "process_heartbeat_interval": 10,
             "process_alive_threshold": 60,
-            "shutdown_timeout": 35,  # longer than a polite stop takes
+            "shutdown_timeout": 28,  # longer than a polite stop takes, and shorter than the 30 seconds of R-28
             "preserve_finished_jobs": False,
             "listen_notify": False,
         },

@@ -11,14 +11,14 @@ import getpass
 import hmac
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from portal.audit.models import AuditEvent
@@ -27,6 +27,8 @@ from portal.microsoft.secret import Secret
 Outcome = AuditEvent.Outcome
 _LOCK = 0x43505641  # any constant: the advisory lock of the chain on PostgreSQL
 _LONGEST_TEXT = 300
+CHECKED = "audit_trail.checked"  # the action of the entry that says how far the chain was checked
+_PIECE = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,12 +176,64 @@ def record_all(entries: Sequence[Entry]) -> list[AuditEvent]:
     return events
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """How far a walk of the chain came.
+
+    Attributes:
+        sequence: the last entry that fits; 0 before the first.
+        mac: of that entry.
+        broken: sequence of the first entry that does not fit, None while all do.
+    """
+
+    sequence: int = 0
+    mac: str = ""
+    broken: int | None = None
+
+
+def walk(start: Walked | None = None) -> Iterator[Walked]:
+    """Check the chain after ``start`` in pieces of 2,000 entries, and yield how far it is after each.
+
+    Each piece is one query by key, so the database holds no cursor and no copy between them. Entries that are written
+    meanwhile are left to the next walk.
+    """
+    at = start or Walked()
+    end = AuditEvent.objects.aggregate(end=Max("sequence"))["end"] or 0
+    while at.sequence < end and at.broken is None:
+        piece = AuditEvent.objects.filter(sequence__gt=at.sequence, sequence__lte=end).order_by("sequence")[:_PIECE]
+        for event in piece:
+            follows = event.sequence == at.sequence + 1 and event.previous_mac == at.mac
+            if not follows or not hmac.compare_digest(event.mac, _mac(event)):
+                at = replace(at, broken=at.sequence + 1)
+                break
+            at = Walked(sequence=event.sequence, mac=event.mac)
+        yield at
+
+
 def first_broken_sequence() -> int | None:
     """Walk the whole chain and return the sequence of the first entry that does not fit, or None."""
-    expected, previous = 1, ""
-    for event in AuditEvent.objects.order_by("sequence").iterator(chunk_size=2000):
-        follows = event.sequence == expected and event.previous_mac == previous
-        if not follows or not hmac.compare_digest(event.mac, _mac(event)):
-            return expected
-        expected, previous = expected + 1, event.mac
-    return None
+    at = Walked()
+    for at in walk():  # noqa: B007  # the last one says it
+        pass
+    return at.broken
+
+
+def note_walk(at: Walked, *, actor: Actor) -> None:
+    """Keep how far the chain was checked, as an entry of the chain itself, so that nobody else can claim it."""
+    record(
+        CHECKED,
+        actor=actor,
+        subject={},
+        details={"verified_to": at.sequence, "mac": at.mac},
+    )
+
+
+def last_walk() -> Walked:
+    """Return how far the chain was checked before; the very beginning when nothing trustworthy says so."""
+    note = AuditEvent.objects.filter(action=CHECKED).order_by("-sequence").first()
+    if note is None or not hmac.compare_digest(note.mac, _mac(note)):
+        return Walked()
+    at = Walked(sequence=note.details["verified_to"], mac=note.details["mac"])
+    if at.sequence and not AuditEvent.objects.filter(sequence=at.sequence, mac=at.mac).exists():
+        return Walked()
+    return at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -23,8 +23,9 @@ from portal.site.logs import one_line
 log = logging.getLogger(__name__)
 
 MAIL_AGAIN_AFTER = timedelta(days=1)  # what goes on happening is told once a day, with its count
-_LONGEST_WORDS = 400
+LONGEST_WORDS = 400
 _LONGEST_NAME = 300
+KEPT_FOR = timedelta(days=365)  # after it was settled
 
 
 def report(
@@ -52,15 +53,15 @@ def report(
     values = {
         "owner": Owner(owner).value,
         "name": one_line(name)[:_LONGEST_NAME],
-        "words": words[:_LONGEST_WORDS],
+        "words": words[:LONGEST_WORDS],
         "subject": dict(subject or {}),
     }
     new = Incident(cause=cause, about=about, first_seen_at=now, last_seen_at=now, **values)
     incident = _count_up(new) or _open(new) or _count_up(new)
     if incident is None:
         raise RuntimeError("an incident was opened and settled by others in the same moment")
-    log.warning("incident", extra={"cause": cause, "about": about, "times": incident.times})
-    key = incident.pk
+    key, told = incident.pk, {"cause": cause, "about": about, "times": incident.times, "words": incident.words}
+    transaction.on_commit(lambda: log.warning("incident", extra=told))
     transaction.on_commit(lambda: _mail(Incident.objects.filter(pk=key)))
     return incident
 
@@ -93,8 +94,19 @@ def settle(cause: str, *, about: str = "") -> int:
 
 
 def settle_all(cause: str, *, about: Collection[str]) -> int:
-    """Close the open incidents of a cause that is over for these. Returns how many were open; one query."""
-    return Incident.objects.open().filter(cause=cause, about__in=about).update(settled_at=timezone.now())
+    """Close the open incidents of a cause that is over for these. Returns how many were open."""
+    found = dict(Incident.objects.open().filter(cause=cause, about__in=about).values_list("pk", "about"))
+    if not found:
+        return 0
+    settled = Incident.objects.open().filter(pk__in=found).update(settled_at=timezone.now())
+    names = ", ".join(sorted(found.values()))
+    transaction.on_commit(lambda: log.info("incident settled", extra={"cause": cause, "about": names}))
+    return settled
+
+
+def remove_settled(now: datetime) -> int:
+    """Remove what was settled a year ago; returns how many. The log and the audit trail keep what was done."""
+    return Incident.objects.filter(settled_at__lt=now - KEPT_FOR).delete()[0]
 
 
 def take_up(incident: Incident, *, actor: Actor) -> bool:
@@ -115,6 +127,8 @@ def close(incident: Incident, *, actor: Actor) -> bool:
     with transaction.atomic():
         won = Incident.objects.open().filter(pk=incident.pk).update(settled_at=timezone.now())
         if won:
+            told = {"cause": incident.cause, "about": incident.about}
+            transaction.on_commit(lambda: log.info("incident settled by %s", actor.name, extra=told))
             record("incident.settled", actor=actor, subject={"incident": incident.pk})
     return bool(won)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from django.db import DatabaseError
 
-from portal.audit.trail import first_broken_sequence
+from portal.audit.trail import SYSTEM, Actor, Walked, last_walk, note_walk, walk
 from portal.incidents.desk import report, settle
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner, diagnose
@@ -19,12 +20,30 @@ TRAIL_BROKEN = "audit_trail_broken"
 CERTIFICATE_REFUSED = "certificate_refused"
 
 
-def watch_audit_trail() -> int | None:
-    """Walk the whole audit trail; report where it breaks (S-57, S-60), or settle the report once it fits together.
+def watch_audit_trail(
+    *, whole: bool = False, actor: Actor = SYSTEM, between: Callable[[], None] = lambda: None
+) -> int | None:
+    """Check what the audit trail got since the last time, or all of it; report where it breaks (S-57, S-60).
 
-    Returns the sequence of the first entry that does not fit, or None. One query in pieces of 2,000 rows.
+    How far it was checked is kept, so that a day's check is a day's entries long, and one that is cut off goes on where
+    it was. While a break is reported, all of it is checked, so that the report is settled only when it fits together.
+
+    Args:
+        whole: begin at the first entry.
+        between: called after each piece of 2,000 entries; what it raises ends the check there.
+
+    Returns:
+        The sequence of the first entry that does not fit, or None.
     """
-    broken = first_broken_sequence()
+    is_reported = Incident.objects.open().filter(cause=TRAIL_BROKEN).exists()
+    at = start = Walked() if whole or is_reported else last_walk()
+    try:
+        for at in walk(start):  # noqa: B007  # the last one says how far it came
+            between()
+    finally:
+        if at.broken is None and at != start:
+            note_walk(at, actor=actor)
+    broken = at.broken
     if broken is None:
         settle(TRAIL_BROKEN)
     else:

@@ -78,6 +78,8 @@ def run_panel(run: Run) -> RunPanel:
         if rate and waiting + running:
             facts.append(f"about {timedelta(seconds=round((waiting + running) / rate))} left")
         facts.append(f"worked by {', '.join(living)}" if living else "nobody works it just now")
+    if run.state == State.STOPPED:
+        facts.append(service.after_stop(run))
     figures = [
         Figure(
             label=_words(name),
@@ -153,6 +155,8 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         "concurrency",
         "rate",
         "deadline",
+        "resumes_at",
+        "resumes",
         "created",
         "started",
         "finished",
@@ -216,6 +220,10 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     @admin.display(description="Options")
     def shown_options(self, run: Run) -> str:
         return links(lines(run.options)) if run.options else EMPTY
+
+    @admin.display(description="Resumes by itself at")
+    def resumes_at(self, run: Run) -> str:
+        return moment(run.resume_at)
 
     # --- one run ---
 
@@ -390,7 +398,7 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     list_display = ["name", "due", "last_started", "last_result"]
     list_filter = ["due_at"]
     search_fields = ["name__istartswith"]
-    fields = ["name", "due", "last_started", "last_result"]
+    fields = ["name", "due", "last_started", "last_result", "first_due_at", "repeat_at", "cut_off"]
 
     @admin.display(ordering="due_at", description="Due")
     def due(self, job: ScheduledJob) -> str:

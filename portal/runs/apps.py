@@ -21,10 +21,18 @@ class RunsConfig(AppConfig):
         name_subjects(run=Named(Run))
         minute, day = timedelta(minutes=1), timedelta(days=1)
         for job in (
-            Job(name="sweep", label="Search for abandoned runs", every=minute, work=schedule.sweep),
-            Job(name="alerts", label="Mails about incidents", every=10 * minute, work=lambda: f"{mail_due()} sent"),
+            Job(name="sweep", label="Search for abandoned runs", every=minute, work=lambda times: schedule.sweep()),
             Job(
-                name="old_runs", label="Removal of old runs", every=day, work=lambda: f"{service.remove_old()} removed"
+                name="alerts",
+                label="Mails about incidents",
+                every=10 * minute,
+                work=lambda times: f"{mail_due()} sent",
+            ),
+            Job(
+                name="old_runs",
+                label="Removal of old runs",
+                every=day,
+                work=lambda times: f"{service.remove_old()} removed",
             ),
         ):
             schedule.register(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from portal.runs import crew as crews
 from portal.runs import service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome
-from portal.runs.listening import Ending, Listener, Progress
+from portal.runs.listening import Ending, Listener, Progress, wait_words
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from portal.runs.pool import tune_for_batches
@@ -33,6 +34,7 @@ EXIT_SOME_FAILED = 1
 EXIT_SYSTEMIC = 3
 EXIT_BUSY = 75
 _MOST_PROCESSES = 32
+_SAY_AGAIN_SECONDS = 30.0  # while nothing is finished
 EXIT_CODES = (
     "Exit codes: 0 all good, 1 finished or ended early and not all are good, 2 usage, 3 stopped because the cause is "
     "on our side, 75 somebody else does this just now, 130 or 143 interrupted."
@@ -72,21 +74,34 @@ def add_processes(parser: ArgumentParser) -> None:
     )
 
 
+def waiting_words(progress: Progress) -> str:
+    """Return what is waited for, in one sentence."""
+    if progress.waits:
+        return wait_words(progress.waits, progress.more_waits)
+    if progress.running:
+        return f"Waits for answers to {progress.running} {'unit' if progress.running == 1 else 'units'}."
+    return "No unit is at work in this process just now."
+
+
 class Lines(Listener):
     """One line for each unit: for people, or as JSON."""
 
-    def __init__(self, out: Output, *, as_json: bool, words: Callable[[RunItem, Outcome], str]) -> None:
+    def __init__(self, out: Output, err: Output, *, as_json: bool, words: Callable[[RunItem, Outcome], str]) -> None:
         self._out = out
+        self._err = err
         self._as_json = as_json
         self._words = words
-        self.number = 0
-        self.total = 0
+        self._say_at = 0.0
 
     def progressed(self, progress: Progress) -> None:
-        self.total = progress.total
+        now = time.monotonic()
+        if not progress.quiet:
+            self._say_at = 0.0
+        elif now >= self._say_at:
+            self._say_at = now + _SAY_AGAIN_SECONDS
+            self._err.write(f"{progress.done} of {progress.total} so far. {waiting_words(progress)}")
 
     def finished(self, item: RunItem, outcome: Outcome) -> None:
-        self.number += 1
         if self._as_json:
             known = {"label": item.label, "class": outcome.failure_class, "message": outcome.message}
             self._out.write(_line(outcome.fields or known))
@@ -128,7 +143,9 @@ class Bar(Listener):
         ]
         if progress.throttled:
             calls.append(f"{progress.throttled:,} times told to slow down")
-        lines = (f"{self._label}  {'  '.join(facts)}", f"  {', '.join(classes)}", f"  {', '.join(calls)}")
+        lines = [f"{self._label}  {'  '.join(facts)}", f"  {', '.join(classes)}", f"  {', '.join(calls)}"]
+        if progress.quiet:
+            lines.append(f"  {waiting_words(progress)}")
         return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
 
 
@@ -203,7 +220,7 @@ def foreground(
         with Live(console=Console(), refresh_per_second=4, transient=True) as live:
             ending, signal_number = _work(run, Bar(service.label_of(run), live), own, crew)
     else:
-        ending, signal_number = _work(run, Lines(out, as_json=as_json, words=words), own, crew)
+        ending, signal_number = _work(run, Lines(out, err, as_json=as_json, words=words), own, crew)
     return tell(run, ending, signal_number, out=out, err=err, as_json=as_json)
 
 
@@ -230,7 +247,7 @@ def tell(run: Run, ending: Ending, signal_number: int, *, out: Output, err: Outp
         out.write(f"{service.label_of(run)}, run {run.pk}: {numbers.done} of {numbers.total}: {classes}".rstrip(": "))
     again = f"Resume with run_resume {run.pk}."
     if ending is Ending.STOPPED:
-        err.write(f"Stopped: {numbers.reason} No partner's state was changed. {again}")
+        err.write(f"Stopped: {numbers.reason} No partner's state was changed. {service.after_stop(run)}")
         return EXIT_SYSTEMIC
     if ending is Ending.INTERRUPTED:
         err.write(f"Interrupted. {again}")

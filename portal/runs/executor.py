@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -28,8 +29,8 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.runs import service, waves
 from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome, kind_named
-from portal.runs.limits import pacer_for
-from portal.runs.listening import Ending, Listener, Progress
+from portal.runs.limits import limit_words, pacer_for
+from portal.runs.listening import Ending, Listener, Progress, Wait
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from portal.runs.pacing import Halted, Place
@@ -46,7 +47,9 @@ _RETRIES_FREE = 10
 _FLUSH_SECONDS = 0.25  # so long a result may lie in memory: what a kill there costs is worked twice
 _READY = 0.5  # units that lie ready for each thread, so that none waits while this one writes
 _IDLE_SECONDS = 0.5
-STOP_SECONDS = 30.0  # R-28
+_QUIET_SECONDS = 5.0  # without a result; then people are told what is waited for
+_ASKED_TO_SLOW_DOWN = "The service asked to slow down."
+STOP_SECONDS = 24.0  # for the units that were begun; with writing what they brought it stays below the 30 of R-28
 _RECONNECT_SECONDS = 90.0  # R-36
 
 
@@ -106,6 +109,8 @@ class Executor:
         self._classes: Counter[str] = Counter()
         self._done_before = 0
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._last_result = self._next_look = time.monotonic()
+        self._waits: tuple[list[Wait], int] = [], 0
         self._tries = self._retries = 0
         self._lease_until = self._next_beat = self._next_claim = self._next_report = 0.0
         self._stopping = self._ending = False
@@ -137,6 +142,9 @@ class Executor:
             rate=(last[1] - first[1]) / passed if passed > 0 else 0.0,
             slowest=self._pacer.slowest(),
             throttled=self._pacer.throttled(),
+            waits=self._waits[0],
+            more_waits=self._waits[1],
+            quiet=self._is_quiet(),
         )
 
     def look_soon(self) -> None:
@@ -237,8 +245,8 @@ class Executor:
             self._give_back(held, 0.0)
         self._waiting.clear()
         if ending is Ending.STOPPED and self._watch.cause is not None:
-            cause = self._watch.cause
-            self._steadily(lambda: service.stop(self.run, cause))
+            cause, passes = service.cause_of_stop(self._watch.cause), self._watch.passes
+            self._steadily(lambda: service.stop(self.run, cause, passes=passes))
         until = time.monotonic() + STOP_SECONDS
         while self._running and time.monotonic() < until:
             if time.monotonic() >= self._next_beat:
@@ -266,9 +274,9 @@ class Executor:
         """Say what is true of the cause that stopped, or did not stop, this run."""
         watch_certificates()
         if ending is Ending.STOPPED and self._watch.cause is not None:
-            service.report_stop(self.run, self._watch.cause, self._watch.owner)
+            service.report_stop(self.run, service.cause_of_stop(self._watch.cause), self._watch.owner)
         elif ending is Ending.DONE and self._watch.proven:
-            service.settle_stop(self.run)
+            service.settle_stops(self.run)
 
     def _is_idle(self) -> bool:
         busy = self._running or self._chores or self._waiting or self._preparing
@@ -475,8 +483,8 @@ class Executor:
         waits = [self._wait_before(held, outcome) for held, outcome in ready]
         final = [each for each, wait in zip(ready, waits, strict=True) if wait is None]
         again = [(*each, wait) for each, wait in zip(ready, waits, strict=True) if wait is not None]
-        pending = [(held, wait) for held, outcome, wait in again if outcome.pending]
-        back = [(held, wait) for held, outcome, wait in again if not outcome.pending]
+        pending = [(held, wait, outcome.message) for held, outcome, wait in again if outcome.pending]
+        back = [(held, wait, outcome.message) for held, outcome, wait in again if not outcome.pending]
         returned = self._returned
         fresh = self._steadily(lambda: self._write(final, pending, back, returned))
         written = [held for held, _ in final if held.item.pk in fresh]
@@ -487,6 +495,7 @@ class Executor:
             self._correlation.pop(held.item.key, None)
         for held, outcome in final:
             self._classes[outcome.failure_class] += 1
+            self._last_result = time.monotonic()
             self._listener.finished(held.item, outcome)
         if any(outcome.failure_class not in self.kind.harmless for _, outcome in final):
             self._steadily(lambda: waves.judge(self.run, self.kind))
@@ -513,8 +522,8 @@ class Executor:
     def _write(
         self,
         final: Sequence[tuple[Held, Outcome]],
-        pending: Sequence[tuple[Held, float]],
-        back: Sequence[tuple[Held, float]],
+        pending: Sequence[tuple[Held, float, str]],
+        back: Sequence[tuple[Held, float, str]],
         returned: Sequence[tuple[Held, float]],
     ) -> set[int]:
         """Write in one transaction; return the items whose results were worked and written just now."""
@@ -533,10 +542,14 @@ class Executor:
                 self.kind.write(worked, self._context)
             held = RunItem.objects.held_by(self._row.pk)
             held.finish([(each.item.pk, outcome) for each, outcome in final])
-            held.put_back([(each.item.pk, wait) for each, wait in pending], attempts=0)
-            held.put_back([(each.item.pk, wait) for each, wait in back])
-            held.put_back([(each.item.pk, wait) for each, wait in returned], attempts=F("attempts") - 1)
-            if without := [held.subject for held, _ in (*pending, *back, *returned) if held.subject is not None]:
+            held.put_back([(each.item.pk, wait, why) for each, wait, why in pending], attempts=0)
+            held.put_back([(each.item.pk, wait, why) for each, wait, why in back])
+            held.put_back(
+                [(each.item.pk, wait, _ASKED_TO_SLOW_DOWN if wait > 0 else "") for each, wait in returned],
+                attempts=F("attempts") - 1,
+            )
+            given_back = [held for held, *_ in (*pending, *back)] + [held for held, _ in returned]
+            if without := [each.subject for each in given_back if each.subject is not None]:
                 self.kind.release(without, self._context)
         self._unsure = False
         self._lease_held()
@@ -571,8 +584,10 @@ class Executor:
 
     def _may_call(self) -> bool:
         """Tell whether a request may leave: after a long stop (SIGSTOP) the lease may be another's (R-27)."""
-        if self._size == 1 and time.monotonic() >= self._next_beat and not connection.in_atomic_block:
-            self._beat()
+        if self._size == 1 and not connection.in_atomic_block:  # then this is the thread that owns the database
+            if time.monotonic() >= self._next_beat:
+                self._beat()
+            self._report()
         return time.monotonic() < self._lease_until
 
     def _halted(self) -> bool:
@@ -597,11 +612,39 @@ class Executor:
                 log.warning("trying again: %s", trouble(error))
                 time.sleep(1.0)
 
+    def _is_quiet(self) -> bool:
+        return time.monotonic() - self._last_result >= _QUIET_SECONDS
+
+    def _look_for_waits(self) -> None:
+        """Find out what is waited for: partners and limits in memory, then what the rows say."""
+        now = timezone.now()
+        names = {held.item.group: held.item.label for held in (*self._running.values(), *self._waiting)}
+        found = []
+        for each in self._pacer.waits(1.0):
+            if each.group is not None and each.group not in names:
+                continue
+            why = _ASKED_TO_SLOW_DOWN if each.refused else "The calls that may leave until then are given to others."
+            found.append(
+                Wait(
+                    who=limit_words(each.service) if each.group is None else names[each.group],
+                    until=now + timedelta(seconds=each.seconds),
+                    why=why,
+                )
+            )
+        rows, more = self._steadily(lambda: service.waits_of(self.run))
+        known = {each.who for each in found}
+        self._waits = found + [each for each in rows if each.who not in known], more
+
     def _report(self) -> None:
         now = time.monotonic()
         if now < self._next_report:
             return
         self._next_report = now + 0.25
+        if not self._is_quiet():
+            self._waits = [], 0
+        elif now >= self._next_look:
+            self._next_look = now + _QUIET_SECONDS
+            self._look_for_waits()
         self._recent.append((now, sum(self._classes.values())))
         while len(self._recent) > 2 and self._recent[0][0] < now - 10:
             self._recent.popleft()

@@ -128,6 +128,7 @@ class Kind:
         harmless: classes that do not count as failures when a wave is judged.
         unfinished: classes that leave a unit in a state in which nobody may leave it: the first one stops a run that
             has waves, and a resume works these units again.
+        repeats: the schedule comes back to the same units by itself, so one incident tells of all its stopped runs.
         follow: told the scope and the new state of a run in the transaction that changes it.
     """
 
@@ -148,6 +149,7 @@ class Kind:
     seconds: float = 120.0
     per_group: int = 0
     uses_database: bool = False
+    repeats: bool = False
 
 
 _kinds: dict[str, Kind] = {}

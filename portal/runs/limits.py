@@ -36,6 +36,22 @@ def rule_of(netloc: str, path: str) -> Rule:
     return Rule(f"other:{netloc}", settings.CALL_RATE)
 
 
+_SERVICES = {
+    "consents": "consents at Partner Center",
+    "partner_center": "Partner Center",
+    "graph": "Microsoft Graph",
+    "sign_in": "the sign-in service",
+    "vault": "the vault",
+    "run": "the run's own limit (--rate)",
+}
+
+
+def limit_words(name: str) -> str:
+    """Return what people call a limit, from its name."""
+    service = name.partition(":")[0]
+    return _SERVICES.get(service, name.removeprefix("other:"))
+
+
 def pacer_for(run: Run, *, alive: Callable[[], bool], thirsty: Callable[[], None], threads: int) -> Pacer:
     """Return what paces the calls of one executor of this run."""
     return Pacer(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from portal.runs.kinds import Outcome
 from portal.runs.models import RunItem
@@ -23,6 +25,28 @@ class Ending(StrEnum):
     """Others took over what this executor held, because it did not renew its lease in time."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What a run waits for: for whom or for what, until when, and why."""
+
+    who: str
+    until: datetime
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.who} until {self.until:%H:%M:%S} UTC: {self.why}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"who": self.who, "until": self.until.isoformat(), "why": self.why}
+
+
+def wait_words(waits: Sequence[Wait], more: int) -> str:
+    """Return one sentence for what is waited for; ``more`` units are only counted."""
+    named = "; ".join(str(each).rstrip(".") for each in waits)
+    counted = f"; and {more} more {'unit' if more == 1 else 'units'}" if more else ""
+    return f"Waits for {named}{counted}."
+
+
 @dataclass(slots=True)
 class Progress:
     """Where a run stands, as this executor sees it. Cheap: no query."""
@@ -36,6 +60,11 @@ class Progress:
     slowest: Mapping[str, float]
     """Mean seconds of a call, by service."""
     throttled: int
+    waits: Sequence[Wait] = ()
+    """What is waited for, once nothing was finished for some seconds."""
+    more_waits: int = 0
+    quiet: bool = False
+    """Whether nothing was finished for some seconds."""
 
     @property
     def seconds_left(self) -> float | None:

@@ -39,6 +39,12 @@ class Run(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     reason = models.CharField(max_length=300, blank=True, help_text="Why it is paused or stopped")
+    resume_at = models.DateTimeField(
+        "resumes by itself at", null=True, help_text="When the workers try a stopped run again; empty: a person must"
+    )
+    resumes = models.PositiveSmallIntegerField(
+        "resumed by itself", default=0, help_text="How often since a person last let it go on"
+    )
 
     objects = RunQuerySet.as_manager()
 
@@ -60,6 +66,12 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"Run {self.pk}"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it goes on only when a person says so."""
+        unfinished = self.state in {self.State.OPEN, self.State.PAUSED}
+        return not unfinished and not (self.state == self.State.STOPPED and self.resume_at is not None)
 
 
 class Executor(models.Model):
@@ -165,6 +177,12 @@ class ScheduledJob(models.Model):
     due_at = models.DateTimeField()
     last_started_at = models.DateTimeField(null=True)
     last_result = models.CharField(max_length=200, blank=True)
+    first_due_at = models.DateTimeField(null=True, help_text="The earliest time that came due and is not done yet")
+    repeat_at = models.DateTimeField(
+        null=True, help_text="Handed out and not done: it is handed out again then, unless its process puts that off"
+    )
+    owner = models.CharField(max_length=36, blank=True, help_text="Id of the process's work on it")
+    cut_off = models.PositiveSmallIntegerField(default=0, help_text="How often its process ended in the middle")
 
     class Meta:
         ordering = ["name"]

@@ -79,6 +79,7 @@ class _Limit:
     waiting: int = 0
     unused: int = 0  # times that passed since then without a call
     held_until: float = 0.0
+    leaves_at: float = 0.0  # when the call leaves that waits longest for its time
     latest: deque[tuple[int, float | None]] = field(default_factory=lambda: deque(maxlen=_LATEST))
     """Partner, and when it was refused if it was."""
     taken: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_TAKEN))
@@ -122,6 +123,17 @@ class _Share:
     tokens: float
     at: float
     held_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What calls wait for: a limit, or with a ``group`` one partner's part of a service; for so many seconds more."""
+
+    service: str
+    seconds: float
+    refused: bool
+    """Whether the service asked for it; otherwise the limit's times are taken by others."""
+    group: int | None = None
 
 
 @dataclass(slots=True)
@@ -283,8 +295,11 @@ class Pacer:
         with self._lock:
             limit = self._limit(rule, place)
         while True:
-            pause = self._next_time(limit) - time.monotonic()
+            leaves_at = self._next_time(limit)
+            pause = leaves_at - time.monotonic()
             if pause > 0:
+                with self._lock:
+                    limit.leaves_at = max(limit.leaves_at, leaves_at)
                 self._sleep(pause, limit.name)
             with self._lock:
                 if limit.held_until <= time.monotonic():
@@ -370,6 +385,25 @@ class Pacer:
         with self._lock:
             shares = (self._shares.get((group, service)) for service in self.latency)
             return max((share.held_until - now for share in shares if share is not None), default=0.0)
+
+    def waits(self, least_seconds: float) -> list[Waiting]:
+        """Return the limits and partners whose next call leaves only after at least so many seconds."""
+        now = time.monotonic()
+        with self._lock:
+            found = [
+                Waiting(
+                    service=limit.name,
+                    seconds=max(limit.held_until, limit.leaves_at) - now,
+                    refused=limit.held_until > now,
+                )
+                for limit in self._limits.values()
+            ]
+            found += [
+                Waiting(service=service, seconds=share.held_until - now, refused=True, group=group)
+                for (group, service), share in self._shares.items()
+                if share.held_until > now
+            ]
+        return [each for each in found if each.seconds >= least_seconds]
 
     def all_held(self) -> bool:
         """Tell whether a whole limit is held, so that no new unit should begin."""

@@ -15,6 +15,11 @@ from portal.runs.kinds import Outcome
 
 LEASE = timedelta(seconds=15)
 HEARTBEAT_SECONDS = 5.0  # a lease ends after two of them were missed (R-27)
+LONGEST_WAIT = timedelta(minutes=10)  # of an item that comes again: a plan's look for what Microsoft accepted
+# When a stopped run whose cause may pass is tried again by itself; then a person must (R-14).
+RESUMED_AFTER = (timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
+# A moment further ahead was written while the clock was: it counts as past, so that a jump holds nothing up (R-42).
+_LONGEST_LEASE = timedelta(minutes=2)
 
 
 if TYPE_CHECKING:
@@ -35,6 +40,11 @@ class RunQuerySet(models.QuerySet["portal.runs.models.Run"]):
         living = Executor.objects.living().filter(run=OuterRef("pk"))
         return self.open().filter(~Exists(living))
 
+    def to_resume(self) -> RunQuerySet:
+        """Stopped runs that the workers try again by themselves, now."""
+        come = Q(resume_at__lte=Now()) | Q(resume_at__gt=Now() + RESUMED_AFTER[-1] * 2)
+        return self.filter(come, state="stopped")
+
     def without_work(self) -> RunQuerySet:
         """Runs whose list is complete and whose items all have a result."""
         from portal.runs.models import RunItem
@@ -45,17 +55,24 @@ class RunQuerySet(models.QuerySet["portal.runs.models.Run"]):
 
 class ExecutorQuerySet(models.QuerySet["portal.runs.models.Executor"]):
     def living(self) -> ExecutorQuerySet:
-        return self.filter(ended_at__isnull=True, lease_until__gte=Now())
+        return self.filter(ended_at__isnull=True, lease_until__gte=Now(), lease_until__lte=Now() + _LONGEST_LEASE)
 
     def dead(self) -> ExecutorQuerySet:
         """Executors that stopped renewing their lease."""
-        return self.filter(ended_at__isnull=True, lease_until__lt=Now())
+        over = Q(lease_until__lt=Now()) | Q(lease_until__gt=Now() + _LONGEST_LEASE)
+        return self.filter(over, ended_at__isnull=True)
 
 
 class RunItemQuerySet(models.QuerySet["portal.runs.models.RunItem"]):
     def ready(self) -> RunItemQuerySet:
         """Items that anybody may take now."""
-        return self.filter(Q(not_before__isnull=True) | Q(not_before__lte=Now()), state="waiting")
+        come = Q(not_before__isnull=True) | Q(not_before__lte=Now()) | Q(not_before__gt=Now() + LONGEST_WAIT)
+        return self.filter(come, state="waiting")
+
+    def put_off(self) -> RunItemQuerySet:
+        """Items that come again later, the next one first."""
+        later = self.filter(not_before__gt=Now(), not_before__lte=Now() + LONGEST_WAIT, state="waiting")
+        return later.order_by("not_before", "pk")
 
     def in_order(self) -> RunItemQuerySet:
         """All groups take turns; within a turn by rank (R-31)."""
@@ -96,14 +113,22 @@ class RunItemQuerySet(models.QuerySet["portal.runs.models.RunItem"]):
                 finished_at=Now(),
             )
 
-    def put_back(self, waits: Sequence[tuple[int, float]], **columns: Any) -> None:
-        """Let items come again after so many seconds; one statement for all with the same wait, in whole seconds."""
-        alike: dict[int, list[int]] = {}
-        for key, wait in waits:
-            alike.setdefault(math.ceil(wait), []).append(key)
-        for seconds, keys in alike.items():
+    def put_back(self, waits: Sequence[tuple[int, float, str]], **columns: Any) -> None:
+        """Let items come again after so many seconds, and say why; one statement for all with the same wait and words.
+
+        Waits are in whole seconds, and none is longer than ``LONGEST_WAIT``.
+        """
+        alike: dict[tuple[int, str], list[int]] = {}
+        longest = int(LONGEST_WAIT.total_seconds())
+        for key, wait, why in waits:
+            alike.setdefault((min(math.ceil(wait), longest), why[:400]), []).append(key)
+        for (seconds, why), keys in alike.items():
             self.filter(pk__in=keys).update(
-                state="waiting", executor_id=None, not_before=Now() + timedelta(seconds=seconds), **columns
+                state="waiting",
+                executor_id=None,
+                not_before=Now() + timedelta(seconds=seconds),
+                **({"message": why} if why else {}),
+                **columns,
             )
 
     def give_back(self) -> int:

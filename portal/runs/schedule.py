@@ -1,29 +1,51 @@
 """What happens by itself, and when: a registry of jobs, and a row for each that says when it is due.
 
 Apps register their jobs in ``AppConfig.ready()``. A scheduler looks every few seconds, takes what is due by one
-conditional UPDATE and hands it to the workers, so two schedulers are harmless (R-27). A job runs at least once: it may
-be repeated, also at the same time, and must not mind (R-32).
+conditional UPDATE and hands it to the workers, so two schedulers are harmless (R-27). A job runs at least once: what is
+handed out stands in its row until it is done. Whoever does it puts off its repetition every few seconds; when that
+stops, because the process was killed, a scheduler hands it out again (R-32). So a job may be repeated, also at the same
+time, and must not mind.
+
+A job that takes long calls ``stop_point`` between its pieces: a worker that is asked to end leaves it there, and
+another begins it again (R-28).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from django.db import DatabaseError, connection
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.tasks import task
+from django.utils import timezone
 
 from portal.incidents.desk import report, settle
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
+from portal.runs import service, tasks
 from portal.runs.models import Run, ScheduledJob
-from portal.runs.tasks import enqueue
 
 log = logging.getLogger(__name__)
 
 FAILED = "job_failed"  # cause of the incident
+LEASE = timedelta(seconds=60)  # without a sign of life a job is repeated
+BEAT_SECONDS = 15.0
+_LOST_AFTER = timedelta(minutes=10)  # a message that no worker took, and that may be lost
+_MOST_CUTS = 5  # then it is the job that kills its process (R-32)
+_MOST_TIMES = 24  # that are made up for when nothing ran: a day of hours
+_TOLERANCE = timedelta(minutes=1)
+
+
+class StopAsked(Exception):
+    """This process was asked to end: the job stops between two pieces, and is handed out again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +56,14 @@ class Job:
         name: a word; kept in the row.
         label: for people.
         every: time from one start to the next.
-        work: does it, or starts a run that does, and returns what was done in a few words.
+        work: does it, or starts a run that does, and returns what was done in a few words. It gets the times that came
+            due and are not done yet, the earliest first: one, or more when nothing ran meanwhile, at most 24.
     """
 
     name: str
     label: str
     every: timedelta
-    work: Callable[[], str]
+    work: Callable[[Sequence[datetime]], str]
 
 
 _jobs: dict[str, Job] = {}
@@ -56,20 +79,79 @@ def jobs() -> Mapping[str, Job]:
     return _jobs
 
 
+def stop_point() -> None:
+    """Stop here when this process was asked to end. Raises StopAsked."""
+    if tasks.is_ending():
+        raise StopAsked
+
+
+# --- handing out --------------------------------------------------------------------------------------------------
+
+
 def tick() -> Sequence[str]:
-    """Hand what is due to the workers and return the names; find runs that nobody works any more."""
+    """Hand what is due to the workers, and again what was cut off; return the names."""
     known = set(ScheduledJob.objects.values_list("name", flat=True))
     new = [ScheduledJob(name=name, due_at=Now()) for name in _jobs if name not in known]
     if new:
         ScheduledJob.objects.bulk_create(new, ignore_conflicts=True)
     started = []
-    due = ScheduledJob.objects.filter(due_at__lte=Now())
-    for name in due.filter(name__in=_jobs).values_list("name", flat=True):
-        # The condition stands in the UPDATE: whoever comes second finds that it is not due any more.
-        if due.filter(name=name).update(due_at=Now() + _jobs[name].every, last_started_at=Now()):
-            run_job.enqueue(name)
-            started.append(name)
+    for row in ScheduledJob.objects.filter(name__in=_jobs).annotate(now=Now()):
+        if tasks.is_ending():
+            break
+        job, now = _jobs[row.name], row.now
+        if _hand_out(row, job, now) if row.repeat_at is None else _repeat(row, job):
+            run_job.enqueue(row.name)
+            started.append(row.name)
     return started
+
+
+def _has_come(name: str, longest: timedelta) -> Q:
+    """Rows whose moment has come; one further ahead than it can be was written while the clock was (R-42).
+
+    The condition stands in the UPDATE: whoever comes second finds that it does not hold any more.
+    """
+    return Q(**{f"{name}__lte": Now()}) | Q(**{f"{name}__gt": Now() + longest + _TOLERANCE})
+
+
+def _hand_out(row: ScheduledJob, job: Job, now: datetime) -> bool:
+    """Take a job that is due. Its times lie on a grid, however late it is taken, so none is passed over or doubled."""
+    first = min(row.due_at, now)
+    due_at = first + job.every * (math.floor((now - first) / job.every) + 1)
+    mine = ScheduledJob.objects.filter(_has_come("due_at", job.every), name=row.name, repeat_at__isnull=True)
+    return bool(
+        mine.update(
+            due_at=due_at,
+            first_due_at=max(first, due_at - job.every * _MOST_TIMES),
+            last_started_at=Now(),
+            repeat_at=Now() + _LOST_AFTER,
+            owner="",
+            cut_off=0,
+        )
+    )
+
+
+def _repeat(row: ScheduledJob, job: Job) -> bool:
+    """Hand out again what nobody ended: its message was lost, or its process died."""
+    mine = ScheduledJob.objects.filter(_has_come("repeat_at", _LOST_AFTER), name=row.name, owner=row.owner)
+    if not row.owner:
+        return bool(mine.update(repeat_at=Now() + _LOST_AFTER))
+    if row.cut_off + 1 >= _MOST_CUTS:
+        said = f"cut off {_MOST_CUTS} times, because its process ended in the middle; given up until it is due again"
+        if mine.update(repeat_at=None, owner="", cut_off=F("cut_off") + 1, last_result=said):
+            words = f"{job.label} was {said}. Look at the worker's log and its memory."
+            log.error("job %s: %s", job.name, said)
+            report(FAILED, about=job.name, owner=Owner.US, words=words)
+        return False
+    said = f"cut off, because its process ended in the middle; repeated at {timezone.now():%Y-%m-%d %H:%M} UTC"
+    repeated = mine.update(
+        repeat_at=Now() + _LOST_AFTER, owner="", cut_off=F("cut_off") + 1, last_started_at=Now(), last_result=said
+    )
+    if repeated:
+        log.warning("job %s: %s", job.name, said)
+    return bool(repeated)
+
+
+# --- doing --------------------------------------------------------------------------------------------------------
 
 
 @task
@@ -78,10 +160,22 @@ def run_job(name: str) -> str:
     job = _jobs.get(name)
     if job is None:
         return "unknown"
+    owner = str(uuid.uuid4())
+    waiting = ScheduledJob.objects.filter(name=name, repeat_at__isnull=False, owner="")
+    if tasks.is_ending() or not waiting.update(owner=owner, repeat_at=Now() + LEASE):
+        return "not handed out, or somebody does it"
+    row = ScheduledJob.objects.get(name=name)
+    mine = ScheduledJob.objects.filter(name=name, owner=owner)
+    log.info("job %s begins", name, extra={"job": name})
     try:
-        result = job.work()
+        with _signs_of_life(name, owner):
+            result = job.work(_times(row, job))
+    except StopAsked:
+        mine.update(owner="", repeat_at=Now(), last_result="stopped with its process; it is repeated")
+        log.info("job %s stops with its process; another repeats it", name, extra={"job": name})
+        return "stopped"
     except Exception as error:
-        log.exception("the job %s failed", name)
+        log.exception("job %s failed", name, extra={"job": name})
         result = f"failed: {type(error).__name__}"
         report(
             FAILED,
@@ -93,14 +187,48 @@ def run_job(name: str) -> str:
     else:
         settle(FAILED, about=name)
     watch_certificates()
-    ScheduledJob.objects.filter(name=name).update(last_result=result[:200])
+    if row.cut_off:
+        times = "once" if row.cut_off == 1 else f"{row.cut_off} times"
+        result = f"{result} (begun again {times}, because its process ended in the middle)"
+    mine.update(owner="", repeat_at=None, last_result=result[:200])
+    log.info("job %s ends: %s", name, result, extra={"job": name})
     return result
 
 
+def _times(row: ScheduledJob, job: Job) -> list[datetime]:
+    """Return the times that came due and are not done."""
+    first = row.first_due_at or row.due_at - job.every
+    number = round((row.due_at - first) / job.every)
+    return [first + job.every * index for index in range(max(number, 1))]
+
+
+@contextmanager
+def _signs_of_life(name: str, owner: str) -> Iterator[None]:
+    """Put the repetition of a job off while it is done, by a thread with a connection of its own."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT_SECONDS):
+            try:
+                ScheduledJob.objects.filter(name=name, owner=owner).update(repeat_at=Now() + LEASE)
+            except DatabaseError as error:
+                log.warning("job %s: no sign of life (%s)", name, type(error).__name__)
+            finally:
+                connection.close()
+
+    threading.Thread(target=beat, name=f"job-{name}", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 def sweep() -> str:
-    """Hand runs to the workers that nobody works: whose message was lost, or whose worker died (R-32)."""
+    """Hand runs to the workers that nobody works, and resume stopped ones whose time has come (R-32)."""
+    resumed = sum(service.resume_by_itself(run) for run in Run.objects.to_resume())
     number = 0
     for run in Run.objects.abandoned():
-        enqueue(run)
+        tasks.enqueue(run)
         number += 1
-    return f"{number} runs handed to the workers"
+    said = f"{number} {'run' if number == 1 else 'runs'} handed to the workers"
+    return f"{said}, {resumed} of them resumed" if resumed else said

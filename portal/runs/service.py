@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import socket
 import uuid
@@ -20,18 +21,25 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from portal.audit.models import AuditEvent
-from portal.audit.trail import Actor, record
-from portal.incidents.desk import report, settle
-from portal.microsoft.diagnosis import Owner
+from portal.audit.trail import SYSTEM, Actor, record
+from portal.incidents.desk import LONGEST_WORDS, report, settle
+from portal.incidents.models import Incident
+from portal.microsoft.diagnosis import LATER, Owner
+from portal.runs import buckets
 from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit, UnknownKind, kind_named
+from portal.runs.limits import limit_words
+from portal.runs.listening import Wait
 from portal.runs.models import Executor, Run, RunItem
+from portal.runs.querysets import RESUMED_AFTER
 
+log = logging.getLogger(__name__)
 State = Run.State
 STOPPED = "run_stopped"  # causes of incidents
 HALTED = "run_halted"
 DEADLINE = "The deadline was reached."
 KEPT_FOR = timedelta(days=90)
 _CHUNK = 1000  # units listed in one transaction
+_NAMED_WAITS = 3  # the others are counted
 _SKIP_AFTER = 3  # runs in which a unit failed in an unexpected way (R-30)
 _BROKEN = (UNEXPECTED, CRASHED)
 
@@ -60,6 +68,12 @@ class Summary:
             "seconds": round(self.seconds, 1),
             "reason": self.reason,
         }
+
+    @property
+    def words(self) -> str:
+        """How far it came, and what came of its units."""
+        classes = ", ".join(f"{number} {name}" for name, number in self.classes.items())
+        return f"{self.done} of {self.total} in {self.seconds:.0f} s{': ' + classes if classes else ''}"
 
     @property
     def all_good(self) -> bool:
@@ -102,9 +116,16 @@ def start(
                 stop_share=stop_share,
             )
             record("run.started", actor=actor, subject={"run": run.pk}, details={"kind": kind.name, "scope": scope})
+            _log(run, f"started by {actor.name}")
     except IntegrityError:  # another process made it at the same moment
         return mine.get(), False
     return run, True
+
+
+def _log(run: Run, words: str, level: int = logging.INFO) -> None:
+    """Write one line about a run, once the transaction is committed."""
+    line = f"{label_of(run)}, run {run.pk}: {words}"
+    transaction.on_commit(lambda: log.log(level, line, extra={"run": run.pk, "kind": run.kind}))
 
 
 def actor_of_run(run: Run) -> Actor:
@@ -210,13 +231,27 @@ def halt(run: Run, *, reason: str, words: str) -> bool:
 
 def cancel(run: Run, *, actor: Actor) -> bool:
     """End a run for good; units that were not begun are not worked. What was done stays done."""
-    return _steer(
-        run, [State.OPEN, State.PAUSED], "run.cancelled", actor, state=State.CANCELLED, finished_at=Now(), reason=""
-    )
+    with transaction.atomic():
+        cancelled = _steer(
+            run,
+            [State.OPEN, State.PAUSED, State.STOPPED],
+            "run.cancelled",
+            actor,
+            state=State.CANCELLED,
+            finished_at=Now(),
+            resume_at=None,
+            reason="",
+        )
+        if cancelled:
+            settle(STOPPED, about=_own_stop(run))
+    return cancelled
 
 
-def resume(run: Run, *, actor: Actor, deadline: datetime | None = None) -> bool:
+def resume(run: Run, *, actor: Actor, deadline: datetime | None = None, by_itself: bool = False) -> bool:
     """Let a paused or stopped run go on; what failed for a cause on our side, or was left unfinished, is tried again.
+
+    Args:
+        by_itself: the workers try it, and not a person.
 
     Returns:
         False when it is finished, or when another run of the same work was started meanwhile.
@@ -233,6 +268,8 @@ def resume(run: Run, *, actor: Actor, deadline: datetime | None = None) -> bool:
                 reason="",
                 deadline=deadline,
                 resumed_at=Now(),
+                resume_at=None,
+                resumes=F("resumes") + 1 if by_itself else 0,
             )
             if resumed:
                 again = Q(systemic=True) | Q(failure_class__in=_unfinished(run))
@@ -245,12 +282,25 @@ def resume(run: Run, *, actor: Actor, deadline: datetime | None = None) -> bool:
     return resumed
 
 
+def resume_by_itself(run: Run) -> bool:
+    """Try a stopped run again whose time has come; its first units show whether the cause is gone.
+
+    Returns:
+        False when it has nothing left to do, or another run of the same work goes on: then nobody tries it again.
+    """
+    if not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
+        return True
+    Run.objects.filter(pk=run.pk, state=State.STOPPED).update(resume_at=None)
+    return False
+
+
 def _steer(run: Run, states: Sequence[str], action: str, actor: Actor, **columns: Any) -> bool:
     with transaction.atomic():
         changed = Run.objects.filter(pk=run.pk, state__in=states).update(**columns)
         if changed:
             _follow(run, columns["state"])
             settle(HALTED, about=f"run:{run.pk}")  # whoever steers it has looked
+            _log(run, f"{action.partition('.')[2]} by {actor.name}. {columns.get('reason', '')}".strip())
             record(action, actor=actor, subject={"run": run.pk}, details={"reason": str(columns.get("reason", ""))})
     run.refresh_from_db()
     return bool(changed)
@@ -320,6 +370,7 @@ def finish_if_complete(run: Run) -> bool:
         if Run.objects.open().without_work().filter(pk=run.pk).update(state=State.DONE, finished_at=Now()):
             _follow(run, State.DONE)
             numbers = summary(run)
+            _log(run, f"ended. {numbers.words}")
             record(
                 "run.finished",
                 actor=actor_of_run(run),
@@ -330,29 +381,110 @@ def finish_if_complete(run: Run) -> bool:
     return run.state != State.OPEN
 
 
-def stop(run: Run, reason: str) -> bool:
-    """Stop a run for a cause on our side (R-14); return False when it was not open any more."""
+def stop(run: Run, reason: str, *, passes: bool = False) -> bool:
+    """Stop a run for a cause on our side (R-14); return False when it was not open any more.
+
+    Args:
+        passes: the cause may pass without anybody acting: then the workers try the run again, a few times.
+    """
+    run.refresh_from_db()
+    resume_at = None
+    if passes and run.resumes < len(RESUMED_AFTER):
+        resume_at = timezone.now() + RESUMED_AFTER[run.resumes]
+        resume_at = None if run.deadline is not None and run.deadline <= resume_at else resume_at
     with transaction.atomic():
         stopped = (
-            Run.objects.open().filter(pk=run.pk).update(state=State.STOPPED, finished_at=Now(), reason=reason[:300])
+            Run.objects.open()
+            .filter(pk=run.pk)
+            .update(state=State.STOPPED, finished_at=Now(), reason=reason[:300], resume_at=resume_at)
         )
         if stopped:
             _follow(run, State.STOPPED)
+            _log(run, f"stopped: {reason} {summary(run).words}", logging.WARNING)
             record("run.stopped", actor=actor_of_run(run), subject={"run": run.pk}, details={"reason": reason})
     run.refresh_from_db()
     return bool(stopped)
 
 
 def report_stop(run: Run, cause: str, owner: str) -> None:
-    """Tell staff that a run was stopped; one incident for a kind, however many runs of it stop (R-14)."""
-    words = f"{label_of(run)} stopped, no partner's state was changed: {cause} Then resume run {run.pk}."
+    """Tell staff that a run was stopped, and who lets it go on (R-14).
+
+    There is one incident for a kind whose units the schedule comes back to, however many runs of it stop; any other run
+    has work of its own, and an incident of its own.
+    """
+    next_step = after_stop(run)
+    longest = LONGEST_WORDS - len(next_step) - 100
+    words = f"{label_of(run)}, run {run.pk}, stopped; no partner's state was changed. {cause[:longest]} {next_step}"
     known = owner if owner in set(Owner) else Owner.US
-    report(STOPPED, about=run.kind, name=label_of(run), owner=Owner(known), words=words, subject={"run": run.pk})
+    report(
+        STOPPED,
+        about=_about_stop(run),
+        name=label_of(run),
+        owner=Owner(known),
+        words=words,
+        subject={"run": run.pk},
+    )
 
 
-def settle_stop(run: Run) -> None:
-    """The kind of this run works again."""
-    settle(STOPPED, about=run.kind)
+def cause_of_stop(message: str) -> str:
+    """Return the cause from a unit's message, without a remedy that only holds while its run goes on."""
+    return message.removesuffix(LATER).strip()
+
+
+def after_stop(run: Run) -> str:
+    """Return who lets a stopped run go on, and when."""
+    by_hand = f"run_resume {run.pk}, or Resume on its page"
+    if run.resume_at is not None:
+        return (
+            f"The workers resume run {run.pk} by themselves at {run.resume_at:%H:%M} UTC, try {run.resumes + 1} of "
+            f"{len(RESUMED_AFTER)}; sooner: {by_hand}."
+        )
+    if run.resumes:
+        times = "once" if run.resumes == 1 else f"{run.resumes} times"
+        return f"The workers resumed it {times} in vain and do not try again: resume run {run.pk} ({by_hand})."
+    return f"When the cause is gone, resume run {run.pk} ({by_hand})."
+
+
+def _own_stop(run: Run) -> str:
+    return f"run:{run.pk}"
+
+
+def _about_stop(run: Run) -> str:
+    return run.kind if kind_named(run.kind).repeats else _own_stop(run)
+
+
+def settle_stops(run: Run) -> None:
+    """Settle the incidents of stopped runs whose work is done: by this run itself, or by it and others since."""
+    told = set(Incident.objects.open().filter(cause=STOPPED).values_list("about", flat=True))
+    if not told:
+        return
+    others = Run.objects.filter(kind=run.kind, state=State.STOPPED)
+    if run.kind in told and all(_is_covered(other) for other in others):
+        settle(STOPPED, about=run.kind)
+    settle(STOPPED, about=_own_stop(run))
+    for other in others:
+        if _own_stop(other) in told and _is_covered(other):
+            settle(STOPPED, about=_own_stop(other))
+
+
+def _is_covered(stopped: Run) -> bool:
+    """Tell whether later runs did what a stopped one left; what would not be listed any more needs nobody.
+
+    Two queries for each thousand units.
+    """
+    kind, after = kind_named(stopped.kind), 0
+    later = RunItem.objects.filter(
+        run__kind=stopped.kind, state="done", systemic=False, finished_at__gt=stopped.finished_at
+    )
+    well = stopped.items.filter(state="done", systemic=False)
+    while units := kind.units(stopped.scope, after, _CHUNK):
+        after = units[-1].key
+        left = {unit.key for unit in units}
+        for done in (well, later):
+            left -= set(done.filter(key__in=left).values_list("key", flat=True))
+        if left:
+            return False
+    return True
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
@@ -379,6 +511,27 @@ def summary(run: Run) -> Summary:
         seconds=((current.finished_at or timezone.now()) - began).total_seconds(),
         reason=current.reason,
     )
+
+
+def waits_of(run: Run) -> tuple[list[Wait], int]:
+    """Return what an open run waits for, by its rows, and how many waits more there are; three queries.
+
+    Units that come again later, with the reason of their last try, and limits whose next call leaves later.
+    """
+    found: list[Wait] = []
+    now = timezone.now()
+    for name, seconds in buckets.waits(1.0):
+        if not name.startswith("run:") or name == f"run:{run.pk}":
+            why = "The service asked to slow down, or the calls that may leave until then are given to others."
+            found.append(Wait(who=limit_words(name), until=now + timedelta(seconds=seconds), why=why))
+    later = run.items.put_off().filter(wave__lte=run.wave)
+    items = list(later[:_NAMED_WAITS])
+    found += [
+        Wait(who=item.label, until=item.not_before, why=item.message or "It comes again then.")
+        for item in items
+        if item.not_before is not None
+    ]
+    return found, later.count() - len(items)
 
 
 def remove_old() -> int:

@@ -95,6 +95,7 @@ class Watch:
         proven: some unit had an outcome that is not on our side.
         prepared: what all units share was fetched, so that the first units need not go ahead for it.
         cause: why the run has to stop, in words; None while it need not.
+        passes: the cause may pass without anybody acting.
     """
 
     def __init__(self, at_once: int = 1) -> None:
@@ -102,6 +103,7 @@ class Watch:
         self.prepared = False
         self.cause: str | None = None
         self.owner = ""
+        self.passes = False
         self._begun = False
         self._bad = 0
         self._last: Outcome | None = None
@@ -138,7 +140,7 @@ class Watch:
         if (not self.proven and self._bad >= FIRST) or (
             len(self._window) == WINDOW and sum(self._window) > WINDOW * SHARE
         ):
-            self._stop(outcome.message or outcome.failure_class, outcome.owner)
+            self._stop_for(outcome)
 
     def holds(self, outcome: Outcome) -> bool:
         """Tell whether a result may not be written yet, because we may be to blame for it."""
@@ -152,9 +154,12 @@ class Watch:
         if self._blames.question:
             self._stop(self._blames.question, Owner.US)
         elif self._last is not None and not self.proven:
-            self._stop(self._last.message or self._last.failure_class, self._last.owner)
+            self._stop_for(self._last)
         return self.cause is not None
 
-    def _stop(self, cause: str, owner: str) -> None:
+    def _stop_for(self, outcome: Outcome) -> None:
+        self._stop(outcome.message or outcome.failure_class, outcome.owner, passes=outcome.retry_after is not None)
+
+    def _stop(self, cause: str, owner: str, *, passes: bool = False) -> None:
         if self.cause is None:
-            self.cause, self.owner = cause, owner
+            self.cause, self.owner, self.passes = cause, owner, passes

@@ -6,8 +6,11 @@ executors of one run share it.
 
 from __future__ import annotations
 
+import logging
 import threading
+from datetime import datetime
 
+from dj_queue.models import FailedExecution, Job
 from django.db import transaction
 from django.tasks import task
 
@@ -15,13 +18,25 @@ from portal.runs.executor import Executor
 from portal.runs.listening import Ending
 from portal.runs.models import Run
 
+log = logging.getLogger(__name__)
+
 SLICE_SECONDS = 900.0  # then a worker gives other runs their turn
 _working: set[Executor] = set()
 _process_ends = threading.Event()
 
 
+def is_ending() -> bool:
+    """Tell whether this process was asked to end, so that nothing new begins in it."""
+    return _process_ends.is_set()
+
+
+def wait_for_end(seconds: float) -> None:
+    """Wait so long, or until this process is asked to end."""
+    _process_ends.wait(seconds)
+
+
 def stop_all() -> None:
-    """Let all runs of this process stop politely, and begin no other: it was asked to end (R-28)."""
+    """Let all work of this process stop politely, and begin no other: it was asked to end (R-28)."""
     _process_ends.set()
     for executor in list(_working):
         executor.stop()
@@ -36,7 +51,7 @@ def enqueue(run: Run) -> None:
 @task
 def advance(run_id: int) -> str:
     """Work a run for a while; hand it on when there is more to do. Returns why it ended."""
-    if _process_ends.is_set():
+    if is_ending():
         return "this process ends; the sweeper hands the run to another"
     run = Run.objects.open().filter(pk=run_id).first()
     if run is None:
@@ -45,8 +60,17 @@ def advance(run_id: int) -> str:
     _working.add(executor)
     try:
         ending = executor.work()
+    except Exception:  # the queue keeps it in a row that nobody reads
+        log.exception("%s, run %s: a worker failed; the sweeper hands the run to another", run.kind, run.pk)
+        raise
     finally:
         _working.discard(executor)
     if ending is Ending.INTERRUPTED:
         enqueue(run)
     return ending.value
+
+
+def remove_dead_messages(before: datetime) -> int:
+    """Remove messages of our own queue that died with their worker; what they said stands in the rows of run or job."""
+    dead = FailedExecution.objects.filter(created_at__lt=before).values_list("job_id", flat=True)
+    return Job.objects.filter(pk__in=list(dead)).delete()[1].get("dj_queue.Job", 0)

@@ -12,6 +12,7 @@ import logging
 import re
 import traceback
 import unicodedata
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -111,11 +112,16 @@ def _is_refusal(record: logging.LogRecord) -> bool:
     return record.name == "django.request" and getattr(record, "status_code", 500) != 500
 
 
-def _extra(name: str, value: Any) -> str | int | float | bool | None:
+def _extra(name: str, value: Any) -> Any:
+    """Return a value that JSON has, with clean text; records and lists keep their shape."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Secret) or _SECRET_NAME.match(name):
         return REDACTED
+    if isinstance(value, Mapping):
+        return {_clean(str(key)): _extra(str(key), each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_extra(name, each) for each in value]
     return _clean(str(value))
 
 
@@ -161,8 +167,8 @@ def _iso(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-# These print requests, answers or codes below WARNING.
-CAPPED_LOGGERS = ("azure", "msal", "requests", "urllib3", "http.client", "asyncio", "django.db.backends")
+# These print requests, answers or codes below WARNING; the queue three lines for each message, of which ours say more.
+CAPPED_LOGGERS = ("azure", "msal", "requests", "urllib3", "http.client", "asyncio", "django.db.backends", "dj_queue")
 # These also warn, with a service's own sentences and whole tracebacks, of what they raise: our code tells that itself.
 SILENT_LOGGERS = ("azure", "msal")
 

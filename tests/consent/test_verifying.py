@@ -334,13 +334,13 @@ def test_the_schedule_starts_the_check_of_this_hour(portal: Portal) -> None:
     for customer in customers[1:]:
         CustomerConsent.objects.filter(customer=customer).update(tried_at=timezone.now() - timedelta(hours=1))
 
-    assert schedule._verify().endswith("started")
+    assert schedule._verify([timezone.now()]).endswith("started")
 
     run = Run.objects.get(kind="consent_verify")
     assert set(run.scope) == {"week_hour"}
     CustomerConsent.objects.update(tried_at=timezone.now())
     Run.objects.update(state="cancelled", finished_at=timezone.now())
-    assert schedule._verify() == "nothing due"
+    assert schedule._verify([timezone.now()]) == "nothing due"
 
 
 # --- cost -----------------------------------------------------------------------------------------------------------

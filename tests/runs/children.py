@@ -47,7 +47,13 @@ class Bench:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(
-        self, concurrency: int | str = 4, *, processes: int = 1, lease: float = 0.0, fault: bool = False
+        self,
+        concurrency: int | str = 4,
+        *,
+        processes: int = 1,
+        lease: float = 0.0,
+        fault: bool = False,
+        job: str = "",
     ) -> subprocess.Popen[bytes]:
         arguments = [self.run.pk, self.book, self._seconds, self.number, concurrency, processes]
         with self.printed.open("ab") as out:
@@ -55,7 +61,7 @@ class Bench:
                 [sys.executable, "-m", "tests.runs.process", *map(str, arguments)],
                 cwd=ROOT,
                 env=os.environ
-                | {"TEST_DATABASE_URL": database(), "RUN_LEASE": str(lease)}
+                | {"TEST_DATABASE_URL": database(), "RUN_LEASE": str(lease), "RUN_JOB": job}
                 | ({"RUN_FAULT": "1"} if fault else {}),
                 stdout=out,
                 stderr=subprocess.PIPE,

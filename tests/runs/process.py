@@ -1,14 +1,17 @@
 """A command that works a run, or a worker, in a process of its own.
 
 ``python -m tests.runs.process RUN BOOK SECONDS NUMBER CONCURRENCY [PROCESSES]``, with ``worker`` for the concurrency to
-start a worker. RUN_FAULT in the environment makes every unit fail for a cause on our side.
+start a worker. RUN_FAULT in the environment makes every unit fail for a cause on our side; RUN_JOB gives the worker a
+job that takes 100 seconds, in pieces or stuck, or is short.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from datetime import timedelta
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 
@@ -30,6 +33,8 @@ def main(run: str, book: str, seconds: str, number: str, concurrency: str, proce
     if concurrency == "worker":
         from django.core.management import call_command
 
+        if job := os.environ.get("RUN_JOB"):
+            register_job(job, book)
         call_command("worker", "--no-schedule")
         return 0
     found = Run.objects.get(pk=int(run))
@@ -42,6 +47,24 @@ def main(run: str, book: str, seconds: str, number: str, concurrency: str, proce
         concurrency=int(concurrency),
         processes=int(processes),
     )
+
+
+def register_job(how: str, book: str) -> None:
+    from portal.runs import schedule
+    from portal.runs.management.commands import worker
+
+    def work(times: Sequence[datetime]) -> str:
+        with Path(book).open("a") as out:
+            out.write(f"0 {os.getpid()}\n")
+        until = time.monotonic() + (0 if how == "short" else 100)
+        while time.monotonic() < until:
+            time.sleep(0.05)
+            if how == "pieces":
+                schedule.stop_point()
+        return "done"
+
+    vars(worker).update(END_SECONDS=3.0)
+    schedule.register(schedule.Job(name="long_job", label="Long job", every=timedelta(days=1), work=work))
 
 
 if __name__ == "__main__":

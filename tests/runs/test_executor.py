@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -16,7 +17,7 @@ from django.utils import timezone
 from portal.audit.models import AuditEvent
 from portal.runs import service
 from portal.runs.executor import Executor
-from portal.runs.kinds import Outcome
+from portal.runs.kinds import Outcome, register
 from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
@@ -462,3 +463,64 @@ def test_a_process_that_goes_on_with_a_run_begins_with_a_few_as_well() -> None:
     assert Executor(run, concurrency=16).work() is Ending.DONE
     assert max(at_once[:5]) <= 5
     assert classes(run) == {"ok": 200}
+
+
+# --- its pieces ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R-31")
+def test_a_partner_never_has_more_units_at_work_than_its_kind_allows() -> None:
+    work = Work(number=30, answer=slowly, group=lambda key: 1)
+    run = work.start(concurrency=8)
+    work.kind(per_group=2)
+    assert Executor(run).work() is Ending.DONE
+    assert work.most_at_once == 2
+
+
+@pytest.mark.req("R-31")
+def test_a_partner_that_is_done_leaves_its_share_to_the_others() -> None:
+    work = Work(number=60, answer=slowly, group=lambda key: 2 if key > 4 else 1)
+    work.do(concurrency=8)
+    assert work.most_at_once == 8
+
+
+@pytest.mark.req("R-29")
+def test_who_shares_a_run_with_a_slow_one_still_takes_many_units_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks how many are left: the others may have taken none."""
+    monkeypatch.setattr("portal.runs.executor.HEARTBEAT_SECONDS", 0.0)
+    run = Work(number=600).start(concurrency=16)
+    ExecutorRow.objects.create(run=run, host="elsewhere", process=1, lease_until=Now() + timedelta(minutes=1))
+    with CaptureQueriesContext(connection) as queries:
+        assert Executor(run).work() is Ending.DONE
+    claims = sum(
+        "attempts" in each["sql"] and "'working'" in each["sql"] and "UPDATE" in each["sql"] for each in queries
+    )
+    assert claims < 60, "half of the units one or two at a time would be 150 and more"
+
+
+@pytest.mark.req("R-36")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("away", "ends"), [(1.5, True), (60.0, False)])
+def test_the_database_is_waited_for_as_long_as_a_restart_takes_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, away: float, *, ends: bool
+) -> None:
+    monkeypatch.setattr("portal.runs.executor._RECONNECT_SECONDS", 4.0)
+    work = Work(number=3)
+    run = work.start()
+    kind, until = work.kind(), time.monotonic() + away
+
+    def write(done: Any, context: Any) -> None:
+        if time.monotonic() < until:
+            raise OperationalError("the server closed the connection")
+        work.write(done, context)
+
+    register(replace(kind, write=write))
+    began = time.monotonic()
+    if ends:
+        assert Executor(run).work() is Ending.DONE
+        assert sorted(work.written) == [(1, "ok"), (2, "ok"), (3, "ok")]
+    else:
+        with pytest.raises(OperationalError):
+            Executor(run).work()
+        assert 4 <= time.monotonic() - began < 15
+        assert not RunItem.objects.filter(state="working").exists(), "others go on with what it held"

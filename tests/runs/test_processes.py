@@ -6,12 +6,16 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from dj_queue.models import Process
 from django.db import connection
+from django.db.models.functions import Now
 
 from portal.runs import schedule, service, tasks
-from portal.runs.models import Executor, Run, RunItem
+from portal.runs.models import Executor, Run, RunItem, ScheduledJob
+from portal.runs.schedule import Job
 from tests.runs.children import Bench, assert_all_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -138,7 +142,7 @@ def test_a_worker_that_was_killed_is_replaced_by_the_sweeper(bench: Callable[...
     killed.wait(10)
     service.bury_the_dead(work.run.pk)
 
-    assert schedule.sweep() == "1 runs handed to the workers"
+    assert schedule.sweep() == "1 run handed to the workers"
     schedule.sweep()  # delivered twice: one effect
     second = work.start("worker")
     work.wait_for(lambda: Run.objects.get().state == "done", 60)
@@ -158,6 +162,74 @@ def test_a_worker_stops_politely_in_the_middle_of_a_run(bench: Callable[..., Ben
     assert worker.wait(30) == 0
     assert RunItem.objects.filter(state="working").count() == 0
     assert RunItem.objects.filter(state="done").count() == len(work.calls()) < 2000
+
+
+@pytest.mark.req("R-36")
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no connection to lose")
+def test_a_worker_that_lost_its_database_connections_works_on(bench: Callable[..., Bench]) -> None:
+    work = bench(number=20)
+    worker = work.start("worker")
+    work.wait_for(lambda: Process.objects.filter(kind="Worker").exists())
+    for _ in range(3):  # whatever the queue does at that moment
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        time.sleep(1.3)
+    tasks.enqueue(work.run)
+    work.wait_for(lambda: Run.objects.get().state == "done", 40)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long job alone on the schedule; a worker knows its work (``tests.runs.process``)."""
+    monkeypatch.setattr(schedule, "_jobs", {})
+    schedule.register(Job(name="long_job", label="Long job", every=timedelta(days=1), work=lambda times: ""))
+
+
+def handed_out() -> ScheduledJob:
+    assert schedule.tick() == ["long_job"]
+    return ScheduledJob.objects.get()
+
+
+@pytest.mark.req("R-28")
+@pytest.mark.usefixtures("job")
+def test_a_worker_stops_politely_in_the_middle_of_a_long_job_and_another_does_it_at_once(
+    bench: Callable[..., Bench],
+) -> None:
+    work = bench(number=1)
+    handed_out()
+    worker = work.start("worker", job="pieces")
+    work.wait_for_calls(1)
+    began = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    assert time.monotonic() - began < 15
+    assert "stopped with its process" in handed_out().last_result
+
+
+@pytest.mark.req("R-28")
+@pytest.mark.req("R-32")
+@pytest.mark.usefixtures("job")
+def test_a_worker_ends_in_time_although_its_job_does_not_and_the_job_is_repeated(
+    bench: Callable[..., Bench],
+) -> None:
+    work = bench(number=1)
+    handed_out()
+    worker = work.start("worker", job="stuck")
+    work.wait_for_calls(1)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0, "END_SECONDS is 3 there, and the job takes 100"
+    ScheduledJob.objects.update(repeat_at=Now() - timedelta(seconds=1))  # as a minute later
+    assert "its process ended in the middle" in handed_out().last_result
+    handed_out_again = work.start("worker", job="short")
+    work.wait_for(lambda: ScheduledJob.objects.get().repeat_at is None)
+    assert "begun again once" in ScheduledJob.objects.get().last_result
+    handed_out_again.send_signal(signal.SIGTERM)
+    assert handed_out_again.wait(20) == 0
 
 
 @pytest.mark.req("R-36")

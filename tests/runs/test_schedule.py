@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -30,7 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     monkeypatch.setattr(schedule, "_jobs", {})
 
-    def work() -> str:
+    def work(times: Sequence[datetime]) -> str:
         made.append("called")
         return "all well"
 
@@ -38,13 +40,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
+def hand_out() -> None:
+    ScheduledJob.objects.update(due_at=Now() - timedelta(seconds=1))
+    assert tick() == ["test_job"]
+
+
 def test_a_new_job_is_due_at_once_and_then_after_its_time(calls: list[str]) -> None:
     assert tick() == ["test_job"]
     assert tick() == []
     row = ScheduledJob.objects.get()
     assert timedelta(minutes=59) < row.due_at - timezone.now() <= HOUR
-    ScheduledJob.objects.update(due_at=Now() - timedelta(seconds=1))
-    assert tick() == ["test_job"]
+    assert run_job.func("test_job") == "all well"
+    hand_out()
 
 
 def test_a_job_that_no_app_registers_any_more_is_left_alone(calls: list[str]) -> None:
@@ -82,18 +89,20 @@ def test_a_job_says_what_it_did_and_a_failure_is_told_once_and_settled(
     assert run_job.func("test_job") == "all well"
     assert ScheduledJob.objects.get().last_result == "all well"
 
-    def broken() -> str:
+    def broken(times: Sequence[datetime]) -> str:
         raise ValueError("a secret")
 
     job = schedule.jobs()["test_job"]
     monkeypatch.setitem(schedule._jobs, "test_job", Job(name=job.name, label=job.label, every=HOUR, work=broken))
     for _ in range(2):
+        hand_out()
         assert run_job.func("test_job") == "failed: ValueError"
     incident = Incident.objects.get()
     assert (incident.cause, incident.about, incident.times) == ("job_failed", "test_job", 2)
     assert "secret" not in incident.words
 
     monkeypatch.setitem(schedule._jobs, "test_job", job)
+    hand_out()
     run_job.func("test_job")
     assert Incident.objects.get().settled_at is not None
 
@@ -102,11 +111,11 @@ def test_a_job_says_what_it_did_and_a_failure_is_told_once_and_settled(
 def test_the_sweeper_finds_runs_that_nobody_works_and_no_others() -> None:
     abandoned = Work(number=3).start(scope={"which": 1})
     worked = Work(number=3).start(scope={"which": 2})
-    Executor.objects.create(run=worked, host="elsewhere", process=1, lease_until=Now() + HOUR)
+    Executor.objects.create(run=worked, host="elsewhere", process=1, lease_until=Now() + timedelta(minutes=1))
     Executor.objects.create(run=abandoned, host="elsewhere", process=1, lease_until=Now() - HOUR)
     Work(number=3).do(scope={"which": 3})
     assert list(Run.objects.abandoned()) == [abandoned]
-    assert schedule.sweep() == "1 runs handed to the workers"
+    assert schedule.sweep() == "1 run handed to the workers"
 
 
 def test_every_partners_customers_are_listed_once_a_day_in_its_own_hour(portal: Portal) -> None:
@@ -117,11 +126,128 @@ def test_every_partners_customers_are_listed_once_a_day_in_its_own_hour(portal: 
     listed = [unit.key for hour in range(24) for unit in units({"hour": hour}, 0, 1000)]
     assert sorted(listed) == sorted(PartnerConsent.objects.values_list("pk", flat=True))
 
-    said = _sync()
+    due = datetime(2026, 3, 1, 9, 59, tzinfo=UTC)  # worked when it is 10 already
+    said = _sync([due])
     started = Run.objects.get()
     assert said == f"run {started.pk} started"
-    assert started.scope == {"hour": timezone.now().hour}
-    assert _sync() == f"run {started.pk} goes on"
+    assert started.scope == {"hour": 9}
+    assert _sync([due]) == f"run {started.pk} goes on"
+
+
+def test_hours_that_passed_while_nothing_ran_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[datetime] = []
+    monkeypatch.setattr(schedule, "_jobs", {})
+
+    def work(times: Sequence[datetime]) -> str:
+        given.extend(times)
+        return ""
+
+    schedule.register(Job(name="test_job", label="Test job", every=HOUR, work=work))
+    now = timezone.now()
+    first = now - timedelta(hours=3, minutes=20)
+    ScheduledJob.objects.create(name="test_job", due_at=first)
+    tick()
+    run_job.func("test_job")
+    assert given == [first + HOUR * index for index in range(4)]
+    assert ScheduledJob.objects.get().due_at == first + HOUR * 4, "the hours stay where they are, however late it is"
+
+    given.clear()
+    ScheduledJob.objects.update(due_at=now - timedelta(days=9))
+    tick()
+    run_job.func("test_job")
+    assert len({time.hour for time in given}) == len(given) == 24, "after a long stop each hour of a day, once"
+
+
+# --- at least once ------------------------------------------------------------------------------------------------
+
+
+def begun(calls: list[str], *, dead_for: timedelta) -> None:
+    """Hand the job out, and let its process die in the middle so long ago."""
+    tick()
+    ScheduledJob.objects.update(owner="a process", repeat_at=Now() - dead_for)
+
+
+@pytest.mark.req("R-32")
+def test_a_job_whose_process_was_killed_is_repeated_and_its_record_says_so(calls: list[str]) -> None:
+    begun(calls, dead_for=-schedule.LEASE)
+    assert tick() == []
+    assert run_job.func("test_job") == "not handed out, or somebody does it"
+    begun(calls, dead_for=timedelta(seconds=1))
+    assert tick() == ["test_job"]
+    assert "its process ended in the middle; repeated at" in ScheduledJob.objects.get().last_result
+    assert tick() == []
+
+    said = run_job.func("test_job")
+
+    assert said == "all well (begun again once, because its process ended in the middle)"
+    row = ScheduledJob.objects.get()
+    assert (row.last_result, row.repeat_at, calls) == (said, None, ["called"])
+    assert run_job.func("test_job") == "not handed out, or somebody does it", "a second message does it no second time"
+
+
+@pytest.mark.req("R-32")
+def test_a_job_whose_message_was_lost_is_handed_out_again_and_counts_no_death(calls: list[str]) -> None:
+    tick()
+    ScheduledJob.objects.update(repeat_at=Now() - timedelta(seconds=1))
+    assert tick() == ["test_job"]
+    assert run_job.func("test_job") == "all well"
+
+
+@pytest.mark.req("R-32")
+def test_a_job_that_kills_five_processes_is_given_up_and_told(calls: list[str]) -> None:
+    tick()
+    for _ in range(4):
+        ScheduledJob.objects.update(owner="a process", repeat_at=Now() - timedelta(seconds=1))
+        assert tick() == ["test_job"]
+    ScheduledJob.objects.update(owner="a process", repeat_at=Now() - timedelta(seconds=1))
+    assert tick() == []
+    assert "cut off 5 times" in ScheduledJob.objects.get().last_result
+    assert "Test job was cut off 5 times" in Incident.objects.get().words
+    hand_out()
+    run_job.func("test_job")
+    assert Incident.objects.get().settled_at is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_long_job_shows_that_it_lives(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "BEAT_SECONDS", 0.05)
+    seen: list[timedelta] = []
+
+    def long(times: Sequence[datetime]) -> str:
+        ScheduledJob.objects.update(repeat_at=Now())
+        time.sleep(1.0)
+        repeat_at = ScheduledJob.objects.get().repeat_at
+        assert repeat_at is not None
+        seen.append(repeat_at - timezone.now())
+        return "done"
+
+    schedule.register(Job(name="test_job", label="Test job", every=HOUR, work=long))
+    tick()
+    assert run_job.func("test_job") == "done"
+    assert seen[0] > schedule.LEASE / 2
+
+
+@pytest.mark.req("R-28")
+def test_a_process_that_ends_stops_its_job_between_two_pieces_and_begins_none(
+    calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = threading.Event()
+    monkeypatch.setattr("portal.runs.tasks._process_ends", ends)
+
+    def in_pieces(times: Sequence[datetime]) -> str:
+        ends.set()  # as at SIGTERM
+        schedule.stop_point()
+        raise AssertionError("it went on")
+
+    schedule.register(Job(name="test_job", label="Test job", every=HOUR, work=in_pieces))
+    tick()
+    assert run_job.func("test_job") == "stopped"
+    assert Incident.objects.count() == 0
+    assert tick() == [], "a process that ends hands nothing out"
+    assert run_job.func("test_job") == "not handed out, or somebody does it"
+    ends.clear()
+    assert tick() == ["test_job"], "another does it at once"
+    assert ScheduledJob.objects.get().cut_off == 0
 
 
 @pytest.mark.req("R-11")
@@ -130,9 +256,9 @@ def test_tokens_are_checked_when_their_next_try_has_come(portal: Portal) -> None
 
     connect(portal, 3)
     PartnerConsent.objects.update(next_try_at=timezone.now() + HOUR)
-    assert _keep_alive() == "nothing due"
+    assert _keep_alive([]) == "nothing due"
     PartnerConsent.objects.update(next_try_at=timezone.now() - HOUR)
-    assert _keep_alive() == f"run {Run.objects.get().pk} started"
+    assert _keep_alive([]) == f"run {Run.objects.get().pk} started"
 
 
 def test_the_worker_command_hands_out_what_is_due(calls: list[str]) -> None:

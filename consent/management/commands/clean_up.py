@@ -8,15 +8,14 @@ from consent.upkeep import clean_up
 class Command(ConsentCommand):
     name = "clean_up"
     help = (
-        "Remove consent flows that nobody finished, attempts older than 90 days and old reads of customer tenants, and "
-        "switch off the tokens of changed accounts that nobody approved within seven days. Run it at least daily."
+        "Remove what was kept long enough: consent flows that nobody finished, old attempts, reads of customer "
+        "tenants, links, plans, incidents and sessions (docs/operations.md says when), and switch off the tokens of "
+        "changed accounts that nobody approved within seven days. Then check what is new in the audit trail. Run it "
+        "at least daily."
     )
     examples = ("clean_up  # daily",)
 
     def work(self, options: dict[str, Any]) -> int:
         report = clean_up(vault=clients.vault(), actor=self.actor)
-        self.say(
-            f"{report.expired_flows} unfinished flows, {report.old_attempts} old attempts and "
-            f"{report.old_reads} old reads removed, {report.expired_accounts} unapproved accounts switched off."
-        )
+        self.say(f"{report.words.capitalize()}.")
         return 0

@@ -17,11 +17,12 @@ from portal.microsoft.diagnosis.entra import (
     named_token_lifetime,
     never_heals,
 )
-from portal.microsoft.diagnosis.rows import OWNER_CHOICES, Diagnosis, FailureClass, Owner
+from portal.microsoft.diagnosis.rows import LATER, OWNER_CHOICES, Diagnosis, FailureClass, Owner
 from portal.microsoft.diagnosis.services import diagnose_api_error
 from portal.microsoft.errors import RemoteError, Unreachable
 
 __all__ = [
+    "LATER",
     "OWNER_CHOICES",
     "Diagnosis",
     "FailureClass",

@@ -6,6 +6,7 @@ from django.core.management.base import CommandError
 
 from portal.commands import PortalCommand
 from portal.runs import service
+from portal.runs.listening import wait_words
 from portal.runs.models import Executor, Run
 
 _SHOWN = 20
@@ -41,16 +42,20 @@ class Command(PortalCommand):
     def _show(self, run: Run, *, as_json: bool) -> None:
         numbers = service.summary(run)
         living = [str(each) for each in Executor.objects.living().filter(run=run)]
+        waits, more = service.waits_of(run) if run.state == Run.State.OPEN else ([], 0)
         if as_json:
-            self.stdout.write(json.dumps(numbers.as_json() | {"executors": living}, sort_keys=True))
+            more_of = {"executors": living, "waits": [each.as_json() for each in waits], "resume_at": run.resume_at}
+            self.stdout.write(json.dumps(numbers.as_json() | more_of, sort_keys=True, default=str))
             return
-        classes = ", ".join(f"{number} {name}" for name, number in numbers.classes.items())
         workers = f"; worked by {', '.join(living)}" if living else ""
         reason = f" {numbers.reason}" if numbers.reason else ""
         self.stdout.write(
-            f"{run.pk}  {service.label_of(run)}: {run.get_state_display().lower()}.{reason} "
-            f"{numbers.done} of {numbers.total} in {numbers.seconds:.0f} s{': ' + classes if classes else ''}{workers}"
+            f"{run.pk}  {service.label_of(run)}: {run.get_state_display().lower()}.{reason} {numbers.words}{workers}"
         )
+        if run.state == Run.State.STOPPED:
+            self.stdout.write(f"    {service.after_stop(run)}")
+        if waits:
+            self.stdout.write(f"    {wait_words(waits, more)}")
 
     def _show_failed(self, run: Run, *, as_json: bool) -> None:
         for item in run.items.unsuccessful().order_by("pk").iterator(chunk_size=2000):
