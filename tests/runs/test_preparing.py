@@ -49,7 +49,7 @@ def test_one_of_many_threads_fetches_what_they_share(settings: Settings, sandbox
     shared = Counter(line["operation"] for line in lines if line.get("grant") == "client_credentials")
     assert shared == {"token": 1}
     reads = Counter((line["operation"], line["status"]) for line in lines if line["service"] == "vault")
-    assert reads["get", 200] == 12 + 1  # each partner's token, and the application's credential
+    assert reads["get", 200] == 12 + 2  # each partner's token, the application's credential, and the vault's id
     assert Counter(line["operation"] for line in lines)["keys"] == 1
 
 
@@ -99,7 +99,7 @@ def test_what_was_raised_while_preparing_is_not_logged(caplog: pytest.LogCapture
     register(work.kind(prepare=lambda: [prepare]))
     with caplog.at_level("DEBUG"):
         assert Executor(run).work() is Ending.DONE
-    assert "not prepared (LookupError)" in caplog.text
+    assert "not prepared: LookupError" in caplog.text
     assert "must not be logged" not in caplog.text
 
 
