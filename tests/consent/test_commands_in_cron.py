@@ -84,7 +84,7 @@ def test_a_word_or_an_age_that_is_none_ends_with_2(
     with pytest.raises(SystemExit) as ended:
         load_command_class("consent", name).run_from_argv(["manage.py", name, *arguments])
     assert ended.value.code == 2
-    words = "invalid choice" if "--cloud" in arguments else "write hours"
+    words = "Unknown cloud" if "--cloud" in arguments else "write hours"
     assert words in capsys.readouterr().err
 
 
