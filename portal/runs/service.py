@@ -412,9 +412,9 @@ def report_stop(run: Run, cause: str, owner: str) -> None:
     There is one incident for a kind whose units the schedule comes back to, however many runs of it stop; any other run
     has work of its own, and an incident of its own.
     """
+    what = f"{label_of(run)}, run {run.pk}, stopped; no partner's state was changed."
     next_step = after_stop(run)
-    longest = LONGEST_WORDS - len(next_step) - 100
-    words = f"{label_of(run)}, run {run.pk}, stopped; no partner's state was changed. {cause[:longest]} {next_step}"
+    words = f"{what} {cause[: LONGEST_WORDS - len(what) - len(next_step) - 2]} {next_step}"
     known = owner if owner in set(Owner) else Owner.US
     report(
         STOPPED,
