@@ -288,8 +288,9 @@ def resume_by_itself(run: Run) -> bool:
     Returns:
         False when it has nothing left to do, or another run of the same work goes on: then nobody tries it again.
     """
-    if not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
-        return True
+    with suppress(UnknownKind):  # of an app that is gone
+        if not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
+            return True
     Run.objects.filter(pk=run.pk, state=State.STOPPED).update(resume_at=None)
     return False
 
