@@ -288,8 +288,9 @@ def resume_by_itself(run: Run) -> bool:
     Returns:
         False when it has nothing left to do, or another run of the same work goes on: then nobody tries it again.
     """
-    if not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
-        return True
+    with suppress(UnknownKind):  # of an app that is gone
+        if not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
+            return True
     Run.objects.filter(pk=run.pk, state=State.STOPPED).update(resume_at=None)
     return False
 
@@ -412,9 +413,9 @@ def report_stop(run: Run, cause: str, owner: str) -> None:
     There is one incident for a kind whose units the schedule comes back to, however many runs of it stop; any other run
     has work of its own, and an incident of its own.
     """
+    what = f"{label_of(run)}, run {run.pk}, stopped; no partner's state was changed."
     next_step = after_stop(run)
-    longest = LONGEST_WORDS - len(next_step) - 100
-    words = f"{label_of(run)}, run {run.pk}, stopped; no partner's state was changed. {cause[:longest]} {next_step}"
+    words = f"{what} {cause[: LONGEST_WORDS - len(what) - len(next_step) - 2]} {next_step}"
     known = owner if owner in set(Owner) else Owner.US
     report(
         STOPPED,

@@ -212,3 +212,11 @@ def test_a_run_whose_work_others_did_or_do_is_left() -> None:
     assert schedule.sweep() == "0 runs handed to the workers"
     stopped.refresh_from_db()
     assert (stopped.state, stopped.resume_at) == ("stopped", None)
+
+
+def test_a_stopped_run_of_an_app_that_is_gone_holds_up_no_other() -> None:
+    stopped, _ = Parts(answer=lambda key, attempt: AWAY).do()
+    come(stopped)
+    Run.objects.update(kind="gone")
+    assert schedule.sweep() == "0 runs handed to the workers"
+    assert not Run.objects.to_resume().exists()
