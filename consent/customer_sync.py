@@ -138,8 +138,9 @@ def _odd(partner: PartnerTenant, odd: Sequence[str], fields: Mapping[str, Any]) 
     desk.report(
         ODD,
         about=f"partner:{partner.pk}",
+        name=partner.name,
         owner=Owner.US,
-        words=f"{partner.name}: {told}. The partner's latest customer sync names them. Report them to Microsoft.",
+        words=f"{told}. The partner's latest customer sync names them. Report them to Microsoft.",
         subject={"partner": partner.pk},
     )
     more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""

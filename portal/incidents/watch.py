@@ -73,6 +73,7 @@ def watch_certificates() -> None:
             report(
                 CERTIFICATE_REFUSED,
                 about=f"host:{host}"[:100],
+                name=host,
                 owner=Owner.US,
                 words=f"{diagnosis.cause} {diagnosis.remedy} Nothing was sent there; no partner's state was changed.",
             )

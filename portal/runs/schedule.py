@@ -140,7 +140,7 @@ def _repeat(row: ScheduledJob, job: Job) -> bool:
         if mine.update(repeat_at=None, owner="", cut_off=F("cut_off") + 1, last_result=said):
             words = f"{job.label} was {said}. Look at the worker's log and its memory."
             log.error("job %s: %s", job.name, said)
-            report(FAILED, about=job.name, owner=Owner.US, words=words)
+            report(FAILED, about=job.name, name=job.label, owner=Owner.US, words=words)
         return False
     said = f"cut off, because its process ended in the middle; repeated at {timezone.now():%Y-%m-%d %H:%M} UTC"
     repeated = mine.update(

@@ -204,7 +204,7 @@ def test_issue_consent_link_wants_the_registration_named_when_several_fit(portal
 
 @pytest.mark.django_db(transaction=True)  # each page is stored in the thread that read it
 def test_sync_customers_mirrors_every_chosen_partner_and_names_those_that_failed(connected: Portal) -> None:
-    other = builders.partner(name="Lost Its Token", state="attention")
+    other = builders.partner(name="Lost Its Token")
     builders.consent(other, connected.registration, state="stopped")
 
     ran = run("sync_customers")
