@@ -22,7 +22,7 @@ from consent.application_consents import ApplicationConsentClient
 from consent.credential_models import ApplicationCredential
 from consent.credentials import ClientCredential, FederatedCredential, read_credential
 from consent.custody import TokenUnavailable
-from consent.customers import CustomerClients
+from consent.customers.consents import CustomerClients
 from consent.directory import DirectoryClient
 from consent.entra import EntraClient, MetadataCache
 from consent.health import renew_after

@@ -87,7 +87,7 @@ class CustomerConsent(models.Model):
 
 
 class ConsentObservation(models.Model):
-    """What one read in a customer tenant showed, and what that changed. Written by ``consent.observations`` only."""
+    """What one read in a customer tenant showed and changed. Written by ``consent.customers.observations`` only."""
 
     class Evidence(models.TextChoices):
         DIRECTORY = "directory", "Read in the customer's directory"

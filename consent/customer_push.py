@@ -12,7 +12,7 @@ from typing import Any
 
 from consent import clients
 from consent.custody import TokenUnavailable
-from consent.customers import PushRefused, push
+from consent.customers.consents import PushRefused, push
 from consent.models import CustomerConsent, PartnerConsent
 from consent.naming import line_names
 from consent.token_versions import IdentityMismatch

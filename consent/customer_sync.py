@@ -14,7 +14,7 @@ from django.conf import settings
 from consent import clients
 from consent.checks import blame_of
 from consent.custody import TokenUnavailable
-from consent.customers import own_groups
+from consent.customers.consents import own_groups
 from consent.health import refresh_partner
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.naming import line_names

@@ -23,9 +23,10 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.management import call_command
 
-from consent import campaigns, clients, flow, invitations, links, plans, rotation, wanted
+from consent import campaigns, clients, flow, invitations, links, rotation
 from consent.checks import check_token
-from consent.customers import PushRefused, grants_hash, push, wanted_grants
+from consent.customers import plans, wanted
+from consent.customers.consents import PushRefused, grants_hash, push, wanted_grants
 from consent.health import CONFIRM_AFTER
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable

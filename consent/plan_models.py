@@ -11,7 +11,7 @@ from tenants.models import CustomerTenant
 
 
 class WantedGrants(models.Model):
-    """What a registration wanted in customer tenants from this version on. Append only, by ``consent.wanted``.
+    """What a registration wanted in customer tenants from a version on. Append only, by ``consent.customers.wanted``.
 
     The rows of ``ApplicationGrant`` are the set of the latest version.
     """
@@ -38,7 +38,7 @@ class WantedGrants(models.Model):
 
 
 class ConsentPlan(models.Model):
-    """What to change in the tenants of a selection. Written by ``consent.plans`` only."""
+    """What to change in the tenants of a selection. Written by ``consent.customers.plans`` only."""
 
     class Purpose(models.TextChoices):
         APPLY = "apply", "Bring the wanted grants"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from django.utils import timezone
 
 from consent.credential_models import ApplicationCredential
+from consent.customers.applying import GRANTS_LOST
 from consent.models import (
     ApplicationRegistration,
     ConsentLink,
@@ -18,7 +19,6 @@ from consent.models import (
     CustomerConsent,
     PartnerConsent,
 )
-from consent.plan_apply import GRANTS_LOST
 from portal.incidents.models import Incident
 from tenants.models import PartnerTenant
 

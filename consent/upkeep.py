@@ -29,7 +29,8 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from consent import approvals, observations, rotation
+from consent import approvals, rotation
+from consent.customers import observations
 from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record

@@ -16,11 +16,11 @@ from consent import clients
 from consent.custody import TokenUnavailable
 from consent.customer_models import ChangedBy, CustomerConsent
 from consent.customer_selection import consents_in
-from consent.customers import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
+from consent.customers.consents import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
+from consent.customers.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
+from consent.customers.observations import write as write_readings
 from consent.models import PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
-from consent.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
-from consent.observations import write as write_readings
 from consent.token_versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError

@@ -190,7 +190,7 @@ GUARDS = (
     Guard(
         name="customer-list",
         shows="S-52",
-        file="consent/customers.py",
+        file="consent/customers/consents.py",
         text="if customer.missing_since is not None:",
         without="if False:",
         tests=(

@@ -12,9 +12,9 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
-from consent import plans
 from consent.admin.asking import ask
 from consent.admin.wanted import figures_of, items_address
+from consent.customers import plans
 from consent.models import ConsentPlan
 from consent.plan_runs import STOP_SHARE, WAVES, start_apply
 from portal.runs import tasks

@@ -15,9 +15,9 @@ from django.utils import timezone
 from consent.admin.cells import registration_cell
 from consent.customer_models import ChangedBy
 from consent.customer_selection import counted
+from consent.customers.observations import Change
 from consent.models import ConsentObservation, CustomerConsent
 from consent.naming import registration_names
-from consent.observations import Change
 from consent.panels import CUSTOMER_TONES
 from consent.removal import CONSENT_REMOVE
 from consent.verifying import CONSENT_VERIFY

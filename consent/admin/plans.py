@@ -14,12 +14,12 @@ from django.urls import reverse
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from consent import plans
 from consent.admin.applying import apply_page
 from consent.admin.asking import ask
 from consent.admin.wanted import ACTION_TONES, RESET_LABEL, figures_of, items_address
+from consent.customers import plans
+from consent.customers.export import change_of, csv_document, json_document
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
-from consent.plan_export import change_of, csv_document, json_document
 from portal.audit.trail import record
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of

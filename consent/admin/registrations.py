@@ -29,7 +29,7 @@ _ENTRA = "What Entra must know of this application: both are redirect URIs of th
 
 
 class ApplicationGrantInline(ReadOnlyInline[ApplicationGrant, ApplicationRegistration]):
-    """What we want in customer tenants. Changed by ``consent.wanted`` only, which says first what it will mean."""
+    """What we want in customer tenants. Changed by ``consent.customers.wanted`` only, which first says the effect."""
 
     model = ApplicationGrant
     fields = ["resource", "shown_scopes"]

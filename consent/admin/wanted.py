@@ -15,8 +15,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from consent import wanted
-from consent.customers import grants_hash, wanted_grants
+from consent.customers import wanted
+from consent.customers.consents import grants_hash, wanted_grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.permissions import can_read_back
 from portal.site.admin import PortalModelAdmin, actor_of

@@ -111,9 +111,9 @@ def child(run: str, threads: str) -> int:
 
 
 def start(what: str, customers: Sequence[str]) -> Any:
+    from consent.customers.plans import make_plan
     from consent.models import ApplicationRegistration
     from consent.plan_runs import start_apply
-    from consent.plans import make_plan
     from portal.audit.trail import Actor
     from portal.runs import service
     from tenants.models import CustomerTenant

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser
 from pytest_django.live_server_helper import LiveServer
 
 from consent import campaigns, links
+from consent.customers.plans import make_plan
 from consent.models import (
     ApplicationRegistration,
     Campaign,
@@ -20,7 +21,6 @@ from consent.models import (
     ConsentPlan,
     CustomerConsent,
 )
-from consent.plans import make_plan
 from tenants.models import PartnerTag, PartnerTenant
 from tests import builders
 from tests.browser.conftest import photograph

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from consent.customer_models import CustomerConsent
+from consent.customers.plans import make_plan
 from consent.models import ApplicationGrant, ConsentPlan, ConsentPlanItem
 from consent.plan_runs import start_apply
-from consent.plans import make_plan
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.executor import Executor
 from portal.runs.listening import Listener, Progress

@@ -12,7 +12,7 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.application_consents import ApplicationConsentClient
-from consent.customers import PushRefused, compare, grants_hash, push, verify
+from consent.customers.consents import PushRefused, compare, grants_hash, push, verify
 from consent.directory import Grant, Presence
 from consent.models import ApplicationGrant, ApplicationRegistration, CustomerConsent
 from consent.states import state_of

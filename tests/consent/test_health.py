@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 from consent import clients, health, rotation
 from consent.checks import CheckResult, check_token
 from consent.custody import TokenUnavailable
-from consent.customers import push
+from consent.customers.consents import push
 from consent.disconnect import confirm_revoked, disconnect
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent, WaitingToken
 from consent.states import state_of

@@ -15,8 +15,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent import alarms, checks, clients, links
+from consent.customers.applying import GRANTS_LOST
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
-from consent.plan_apply import GRANTS_LOST
 from consent.settling import settle_what_is_over
 from portal.audit.models import AuditEvent
 from portal.audit.trail import record

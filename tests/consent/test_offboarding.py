@@ -21,7 +21,7 @@ from pytest_django.fixtures import Settings
 
 from consent import clients, links, offboarding, schedule
 from consent.custody import TokenUnavailable
-from consent.customers import PushRefused, check_customer
+from consent.customers.consents import PushRefused, check_customer
 from consent.disconnect import disconnect
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, Offboarding, PartnerConsent
 from consent.offboarding_report import to_file

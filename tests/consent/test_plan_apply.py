@@ -14,9 +14,9 @@ from pytest_django.fixtures import Settings
 from consent import clients
 from consent import states as partner_states
 from consent.application_consents import ApplicationConsentClient
+from consent.customers.plans import PlanRefused, make_undo
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentObservation, ConsentPlan, ConsentPlanItem
 from consent.plan_runs import start_apply
-from consent.plans import PlanRefused, make_undo
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID

@@ -16,8 +16,8 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent.admin import plans as pages
+from consent.customers.plans import make_plan
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, CustomerConsent
-from consent.plans import make_plan
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.models import Run

@@ -17,10 +17,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import plan_export, plan_judging, plans
+from consent.customers import export, judging, plans
+from consent.customers.plans import PlanRefused, counts, make_plan, make_undo
+from consent.customers.wanted import preview
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
-from consent.plans import PlanRefused, counts, make_plan, make_undo
-from consent.wanted import preview
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
@@ -349,7 +349,7 @@ def test_a_plan_asks_the_database_as_often_a_chunk_whatever_the_chunk_holds(
     few = queries()
     many(partner, 59)
     assert queries() == few
-    monkeypatch.setattr(plan_judging, "CHUNK", 20)
+    monkeypatch.setattr(judging, "CHUNK", 20)
     assert queries() == few + 2 * 4, "customers, consents, partners, items: four a chunk"
     assert plans.results(plan_of(registration)) == {"open": 60}
 
@@ -360,11 +360,11 @@ def test_a_plan_for_many_customers_holds_a_chunk_in_memory_and_no_more(
     """The long form, 100,000 customers with the real chunk: ``PLAN_CUSTOMERS=100000``."""
     number = int(os.environ.get("PLAN_CUSTOMERS", "4000"))
     if number < 100_000:
-        monkeypatch.setattr(plan_judging, "CHUNK", 200)
+        monkeypatch.setattr(judging, "CHUNK", 200)
     many(partner, number)
 
     def exported() -> int:
-        return sum(len(piece) for piece in plan_export.json_document(plan))
+        return sum(len(piece) for piece in export.json_document(plan))
 
     peaks, seconds = {}, {}
     plan = ConsentPlan()

@@ -14,7 +14,7 @@ from django.utils import timezone
 from consent import clients
 from consent.application_consents import ApplicationConsentClient
 from consent.customer_models import CustomerConsent
-from consent.customers import push
+from consent.customers.consents import push
 from consent.removal import CONSENT_REMOVE
 from consent.verifying import CONSENT_VERIFY
 from portal.audit.models import AuditEvent

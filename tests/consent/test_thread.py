@@ -10,7 +10,7 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.checks import check_token
-from consent.customers import push
+from consent.customers.consents import push
 from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
 from consent.states import state_of
 from portal.audit import trail

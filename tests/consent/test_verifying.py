@@ -17,8 +17,8 @@ from django.utils import timezone
 from consent import clients, schedule
 from consent.customer_models import CustomerConsent
 from consent.customer_selection import WEEK_HOURS, consents_in
+from consent.customers.observations import note_unreadable, prune, write
 from consent.models import PartnerConsent
-from consent.observations import note_unreadable, prune, write
 from consent.upkeep import clean_up
 from consent.verifying import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
@@ -347,8 +347,8 @@ def test_the_schedule_starts_the_check_of_this_hour(portal: Portal) -> None:
 
 
 def test_writing_costs_the_same_number_of_queries_for_any_number_of_reads(portal: Portal) -> None:
-    from consent.customers import reading
-    from consent.observations import Unreadable
+    from consent.customers.consents import reading
+    from consent.customers.observations import Unreadable
 
     def rows(number: int) -> list[CustomerConsent]:
         return [
@@ -412,7 +412,7 @@ def test_old_reads_are_removed_but_never_the_newest_nor_the_proof_of_a_removal(p
 
 
 def test_a_read_that_comes_late_never_replaces_a_later_one(portal: Portal) -> None:
-    from consent.customers import reading
+    from consent.customers.consents import reading
 
     consent = CustomerConsent.objects.create(
         customer=builders.customer(portal.partner), registration=portal.registration

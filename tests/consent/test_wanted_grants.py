@@ -11,10 +11,10 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent.customers import grants_hash, wanted_grants
+from consent.customers.consents import grants_hash, wanted_grants
+from consent.customers.plans import counts, make_plan
+from consent.customers.wanted import WantedRefused, change, current, preview
 from consent.models import ApplicationGrant, ApplicationRegistration, WantedGrants
-from consent.plans import counts, make_plan
-from consent.wanted import WantedRefused, change, current, preview
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH
 from tests import builders

@@ -6,9 +6,9 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from consent.commands import ConsentCommand
+from consent.customers.plans import PlanRefused
 from consent.models import ConsentPlan
 from consent.plan_runs import APPLY_PLAN, CONCURRENCY, STOP_SHARE, WAVES, start_apply
-from consent.plans import PlanRefused
 from portal.runs import tasks
 from portal.runs.console import EXIT_CODES, add_run_arguments, dry_run, foreground, refuse_if_busy, words_of
 from portal.runs.models import Run

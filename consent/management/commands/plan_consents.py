@@ -5,10 +5,10 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent.commands import EXIT_SOME_FAILED, ConsentCommand
+from consent.customers.export import csv_document, head, json_document, lines
+from consent.customers.plans import PlanRefused, make_plan, make_undo
 from consent.models import ApplicationRegistration, ConsentPlan
 from consent.naming import active_registration
-from consent.plan_export import csv_document, head, json_document, lines
-from consent.plans import PlanRefused, make_plan, make_undo
 from consent.selection import add_partner_selection, one_tenant_id, partners_in, scope_of
 from tenants.models import CustomerTenant
 

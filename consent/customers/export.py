@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from consent.customers.judging import CHUNK
+from consent.customers.plans import counts, results
 from consent.models import ConsentPlan, ConsentPlanItem
 from consent.permissions import Grants, differences
-from consent.plan_judging import CHUNK
-from consent.plans import counts, results
 from portal.site.export import csv_lines
 
 _COLUMNS = (

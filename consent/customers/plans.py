@@ -11,13 +11,13 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count
 
-from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
+from consent.customers.consents import PushRefused, check_grants, grants_hash, wanted_grants
+from consent.customers.judging import CHUNK, add_to, in_chunks, judged, new_tally
+from consent.customers.wanted import current
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
 from consent.permissions import differences
-from consent.plan_judging import CHUNK, add_to, in_chunks, judged, new_tally
 from consent.querysets import ConsentPlanItemQuerySet
 from consent.selection import partners_in
-from consent.wanted import current
 from portal.audit.trail import Actor, record
 from tenants.models import CustomerTenant
 from tenants.querysets import CustomerTenantQuerySet

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from django.db.models import QuerySet
 
-from consent.customers import PushRefused, check_customer, check_grants
+from consent.customers.consents import PushRefused, check_customer, check_grants
 from consent.models import ConsentPlan, ConsentPlanItem, CustomerConsent, PartnerConsent
 from consent.permissions import Grants, differences
 from portal.microsoft.diagnosis import Owner

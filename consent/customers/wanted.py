@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
-from consent.customers import PushRefused, check_grants, grants_hash, wanted_grants
+from consent.customers.consents import PushRefused, check_grants, grants_hash, wanted_grants
+from consent.customers.judging import add_to, in_chunks, judged, new_tally
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, WantedGrants
 from consent.permissions import differences, outside_allow_list, parse_scopes
-from consent.plan_judging import add_to, in_chunks, judged, new_tally
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
 from tenants.models import CustomerTenant, PartnerTenant

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.utils import timezone
 
-from consent import customers
-from consent.customers import CustomerClients, PushRefused, State, compare, grants_hash
+from consent.customers import consents
+from consent.customers.consents import CustomerClients, PushRefused, State, compare, grants_hash
+from consent.customers.observations import PROPAGATION
 from consent.directory import Presence
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
-from consent.observations import PROPAGATION
 from consent.permissions import differences
 from portal.audit.trail import Actor, Outcome, record
 from portal.incidents.desk import report, settle
@@ -56,7 +56,7 @@ class ItemWork:
     def look(self) -> Presence | None:
         """Read the tenant with a token that was issued after the last change."""
         self.clients.forget_customer_tokens()
-        return customers.look(self.clients, self.registration)
+        return consents.look(self.clients, self.registration)
 
 
 def apply_item(item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor) -> ConsentPlanItem:
@@ -119,8 +119,8 @@ def _out_of_line(item: ConsentPlanItem) -> str:
     says by then, because the customer was promised to have what it had.
     """
     try:
-        customers.check_customer(item.customer, item.plan.registration)
-        customers.check_grants(item.target)
+        consents.check_customer(item.customer, item.plan.registration)
+        consents.check_grants(item.target)
     except PushRefused as refused:
         return str(refused)
     return overtaken(item.plan)
@@ -128,7 +128,7 @@ def _out_of_line(item: ConsentPlanItem) -> str:
 
 def overtaken(plan: ConsentPlan) -> str:
     """Return why this plan does not show any more what is wanted; empty when it does."""
-    if plan.wanted is None or plan.wanted.grants_hash == grants_hash(customers.wanted_grants(plan.registration)):
+    if plan.wanted is None or plan.wanted.grants_hash == grants_hash(consents.wanted_grants(plan.registration)):
         return ""
     return "The wanted grants were changed after this plan was made. Make a new plan."
 
@@ -144,9 +144,9 @@ def _held_back(work: ItemWork, there: Presence | None, locked_out: ConsentRequir
         names = ", ".join(scope for scopes in _grants(there).values() for scope in scopes) or "nothing"
         return _finish(item, Result.HELD, f"{what} {names[:180]}. Nothing was sent; make a new plan.", Owner.US)
     if item.target:
-        verdict = customers.readiness(item.customer, work.clients)
+        verdict = consents.readiness(item.customer, work.clients)
         if not verdict.ready:
-            customers.block(work.consent, verdict, work.actor, work.clients.correlation_id)
+            consents.block(work.consent, verdict, work.actor, work.clients.correlation_id)
             return _finish(item, Result.HELD, verdict.reason, verdict.owner or Owner.US)
     if locked_out is not None:
         return _fail(work, locked_out)
@@ -178,7 +178,7 @@ def _create(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
         consent = _observe(work, there, exists=True)
         return _finish(work.item, Result.FAILED, consent.reason, Owner.US)
     if failure is not None and not exists:
-        _observe(work, there, waiting=customers.UNCLEAR)
+        _observe(work, there, waiting=consents.UNCLEAR)
         raise failure  # the item stays open; whoever repeats it looks first and sends the same request id
     if exists:
         _accepted(work.item)
@@ -246,7 +246,7 @@ def _delete(work: ItemWork, there: Presence | None, phase: ConsentPlanItem.Phase
     """Remove the consent. Nothing there is success. Raises RemoteError."""
     with transaction.atomic():
         _mark(work, phase, there)
-        request_id = customers.write_removal_intent(
+        request_id = consents.write_removal_intent(
             work.consent, _grants(there), work.actor, work.clients.correlation_id
         )
     work.clients.consents.remove(
@@ -263,8 +263,8 @@ def _post(
     """
     with transaction.atomic():
         _mark(work, phase, there)
-        request_id = customers.write_intent(work.consent, whole, work.actor, work.clients.correlation_id)
-    return customers.post_grants(work.item.customer, work.registration, work.clients, missing, request_id)
+        request_id = consents.write_intent(work.consent, whole, work.actor, work.clients.correlation_id)
+    return consents.post_grants(work.item.customer, work.registration, work.clients, missing, request_id)
 
 
 def _mark(work: ItemWork, phase: ConsentPlanItem.Phase, there: Presence | None) -> None:
@@ -299,10 +299,10 @@ def _is_as_before(work: ItemWork, there: Presence | None) -> bool:
 
 
 def _observe(work: ItemWork, there: Presence | None, *, waiting: str = "", exists: bool = False) -> CustomerConsent:
-    return customers.observe(
+    return consents.observe(
         work.consent,
         there,
-        customers.wanted_grants(work.registration),
+        consents.wanted_grants(work.registration),
         actor=work.actor,
         correlation_id=work.clients.correlation_id,
         waiting=waiting,
@@ -326,8 +326,8 @@ def _wait(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
         return _restored(work, there, "The new grants could not be created.")
     if work.item.result == Result.WAITING:
         return work.item
-    _observe(work, there, waiting=customers.ACCEPTED)
-    return _finish(work.item, Result.WAITING, customers.ACCEPTED, Owner.NOBODY)
+    _observe(work, there, waiting=consents.ACCEPTED)
+    return _finish(work.item, Result.WAITING, consents.ACCEPTED, Owner.NOBODY)
 
 
 def _overdue(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
@@ -386,7 +386,7 @@ def mark_broken(item: ConsentPlanItem, why: str, *, actor: Actor, there: Grants 
 
 
 def _fail(work: ItemWork, error: RemoteError) -> ConsentPlanItem:
-    consent = customers.fail(work.consent, error, work.actor, work.clients.correlation_id)
+    consent = consents.fail(work.consent, error, work.actor, work.clients.correlation_id)
     return _finish(work.item, Result.FAILED, consent.reason, Owner(consent.owner))
 
 
