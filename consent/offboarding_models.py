@@ -11,7 +11,7 @@ from tenants.models import PartnerTenant
 
 
 class Offboarding(models.Model):
-    """One partner's offboarding. Written by ``consent.offboarding`` only.
+    """One partner's offboarding. Written by ``consent.offboarding.steps`` only.
 
     Until it is done the partner's ``offboarding_since`` is set: no link works and nothing is pushed, but its token
     lives, because the customers need it. ``state`` is written before the step that it names.

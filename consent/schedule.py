@@ -12,7 +12,7 @@ from consent import clients, health
 from consent.customer_selection import WEEK_HOURS, consents_in
 from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import Offboarding
-from consent.offboarding import advance
+from consent.offboarding.steps import advance
 from consent.reconcile import Reconciler, TooManyChanges
 from consent.settling import settle_what_is_over
 from consent.token_checks import TOKEN_CHECK, units

@@ -13,10 +13,10 @@ from django.urls import reverse
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from consent import offboarding as service
 from consent.admin.asking import ask
 from consent.models import ConsentObservation, Offboarding
-from consent.offboarding_report import to_file
+from consent.offboarding import steps as service
+from consent.offboarding.report import to_file
 from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id

@@ -10,11 +10,11 @@ from django.utils import timezone
 
 from consent import clients
 from consent.admin.cells import registration_cell
-from consent.disconnect import confirm_revoked, disconnect
 from consent.health import ALERT_DAYS, token_age
 from consent.models import PartnerConsent
 from consent.naming import registration_names
 from consent.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
+from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.panels import standing_badge
 from consent.permissions import Grants, held, permission_set
 from consent.states import STANDINGS, standing, with_standing

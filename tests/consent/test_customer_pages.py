@@ -12,10 +12,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from consent import offboarding
 from consent.customer_models import ConsentObservation, CustomerConsent
 from consent.models import Offboarding
-from consent.offboarding_report import check_file
+from consent.offboarding import steps
+from consent.offboarding.report import check_file
 from consent.verifying import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
 from portal.runs.executor import Executor
@@ -216,7 +216,7 @@ def test_a_partner_is_offboarded_after_its_tenant_id_was_typed(
     assert "Being offboarded" in staff.get("/admin/tenants/partnertenant/").content.decode()
     assert one.run is not None
     Executor(one.run).work()
-    offboarding.advance(one, actor=builders.ACTOR)
+    steps.advance(one, actor=builders.ACTOR)
 
     shown = staff.get(f"/admin/consent/offboarding/{one.pk}/change/").content.decode()
     for words in (
@@ -240,7 +240,7 @@ def test_what_waits_is_tried_again_or_finished_by_somebody_who_may(
     assert "Nothing waits" in told(staff.get(f"{address}/finish/", follow=True))
     assert one.run is not None
     Executor(one.run).work()
-    offboarding.advance(one, actor=builders.ACTOR)
+    steps.advance(one, actor=builders.ACTOR)
     viewer = Staff("consent.view_offboarding")
     assert viewer.get(f"{address}/finish/").status_code in {302, 403}
     assert viewer.get(f"{address}/again/").status_code in {302, 403}
@@ -250,7 +250,7 @@ def test_what_waits_is_tried_again_or_finished_by_somebody_who_may(
     one.refresh_from_db()
     assert (one.state, Run.objects.count()) == ("removing", 2)
     Executor(Run.objects.latest("pk")).work()
-    offboarding.advance(one, actor=builders.ACTOR)
+    steps.advance(one, actor=builders.ACTOR)
 
     done = staff.confirm(staff.get(f"{address}/finish/"))
     one.refresh_from_db()
@@ -268,7 +268,7 @@ def test_the_report_is_downloaded_as_it_was_sealed(
     assert "no report yet" in told(staff.get(address, follow=True))
     assert one.run is not None
     Executor(one.run).work()
-    offboarding.advance(one, actor=builders.ACTOR)
+    steps.advance(one, actor=builders.ACTOR)
 
     answer = staff.get(address)
 
@@ -285,7 +285,7 @@ def test_a_report_that_was_changed_in_the_database_is_shown_as_such(
     one = Offboarding.objects.select_related("run").get()
     assert one.run is not None
     Executor(one.run).work()
-    one = offboarding.advance(one, actor=builders.ACTOR)
+    one = steps.advance(one, actor=builders.ACTOR)
     Offboarding.objects.update(report=one.report.replace('"proven_absent":true', '"proven_absent":false', 1))
 
     assert "The seal does not fit" in staff.get(f"/admin/consent/offboarding/{one.pk}/change/").content.decode()

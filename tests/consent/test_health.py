@@ -14,8 +14,8 @@ from consent import clients, health, rotation
 from consent.checks import CheckResult, check_token
 from consent.custody import TokenUnavailable
 from consent.customers.consents import push
-from consent.disconnect import confirm_revoked, disconnect
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent, WaitingToken
+from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.states import state_of
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent

@@ -19,12 +19,13 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, links, offboarding, schedule
+from consent import clients, links, schedule
 from consent.custody import TokenUnavailable
 from consent.customers.consents import PushRefused, check_customer
-from consent.disconnect import disconnect
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, Offboarding, PartnerConsent
-from consent.offboarding_report import to_file
+from consent.offboarding import steps
+from consent.offboarding.disconnect import disconnect
+from consent.offboarding.report import to_file
 from consent.states import state_of
 from portal.audit import trail
 from portal.audit.models import AuditEvent
@@ -137,7 +138,7 @@ def test_the_token_lives_until_the_last_customer_is_done(
     portal: Portal, granted: list[CustomerTenant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, str, int]] = []
-    real = offboarding.remaining
+    real = steps.remaining
 
     def look(one: Offboarding) -> Any:
         seen.append(
@@ -145,7 +146,7 @@ def test_the_token_lives_until_the_last_customer_is_done(
         )
         return real(one)
 
-    monkeypatch.setattr(offboarding, "remaining", look)
+    monkeypatch.setattr(steps, "remaining", look)
 
     command(portal, "--yes")
 
@@ -159,7 +160,7 @@ def test_from_the_first_moment_no_link_works_and_nothing_is_pushed(
     browser = Browser()
     path = portal.link()
     answer = portal.at_microsoft(portal.press_continue(browser, path))
-    offboarding.start(portal.partner, actor=builders.ACTOR)
+    steps.start(portal.partner, actor=builders.ACTOR)
 
     portal.come_back(browser, answer)
 
@@ -269,9 +270,9 @@ def test_a_204_that_removes_nothing_keeps_the_partner_waiting(portal: Portal, gr
 
 def test_a_proof_from_before_the_offboarding_is_none(portal: Portal, granted: list[CustomerTenant]) -> None:
     CustomerConsent.objects.update(state="absent", verified_at=timezone.now())
-    one = offboarding.start(portal.partner, actor=builders.ACTOR)
+    one = steps.start(portal.partner, actor=builders.ACTOR)
 
-    assert offboarding.remaining(one).count() == 3
+    assert steps.remaining(one).count() == 3
 
 
 def test_a_partner_without_a_usable_token_can_still_be_offboarded_by_decision(
@@ -289,10 +290,10 @@ def test_a_partner_without_a_usable_token_can_still_be_offboarded_by_decision(
 
 
 def test_only_what_waits_can_be_decided(portal: Portal, granted: list[CustomerTenant]) -> None:
-    one = offboarding.start(portal.partner, actor=builders.ACTOR)
+    one = steps.start(portal.partner, actor=builders.ACTOR)
 
-    with pytest.raises(offboarding.OffboardingRefused):
-        offboarding.finish_anyway(one, actor=builders.ACTOR)
+    with pytest.raises(steps.OffboardingRefused):
+        steps.finish_anyway(one, actor=builders.ACTOR)
 
     assert partner().is_active
 
@@ -304,10 +305,10 @@ def test_only_what_waits_can_be_decided(portal: Portal, granted: list[CustomerTe
     "moment",
     [
         "consent.removal.Removal.observe",
-        "consent.offboarding._erase",
-        "consent.offboarding.erase_tokens",
-        "consent.offboarding.build",
-        "consent.offboarding.record",
+        "consent.offboarding.steps._erase",
+        "consent.offboarding.steps.erase_tokens",
+        "consent.offboarding.steps.build",
+        "consent.offboarding.steps.record",
     ],
 )
 def test_whatever_step_it_dies_in_going_on_leads_to_the_same_end(
@@ -317,7 +318,7 @@ def test_whatever_step_it_dies_in_going_on_leads_to_the_same_end(
         """As a process that ends: nobody catches it."""
 
     if moment == "consent.removal.Removal.observe":  # an executor that stops after the first customers
-        one = offboarding.start(portal.partner, actor=builders.ACTOR, wait_seconds=0)
+        one = steps.start(portal.partner, actor=builders.ACTOR, wait_seconds=0)
         assert one.run is not None
         executor = Executor(one.run, concurrency=1)
         from consent.removal import Removal
@@ -420,7 +421,7 @@ def test_the_schedule_finishes_what_workers_worked(portal: Portal, granted: list
 
 
 def test_a_cancelled_run_leaves_the_partner_waiting(portal: Portal, granted: list[CustomerTenant]) -> None:
-    one = offboarding.start(portal.partner, actor=builders.ACTOR)
+    one = steps.start(portal.partner, actor=builders.ACTOR)
     assert one.run is not None
     service.cancel(one.run, actor=builders.ACTOR)
 

@@ -6,8 +6,8 @@ from django.core.management.base import CommandError
 
 from consent.commands import EXIT_SOME_FAILED, BulkCommand
 from consent.models import Offboarding
-from consent.offboarding import OffboardingRefused, advance, finish_anyway, reach, remaining, start
-from consent.offboarding_report import to_file
+from consent.offboarding.report import to_file
+from consent.offboarding.steps import OffboardingRefused, advance, finish_anyway, reach, remaining, start
 from consent.removal import CONSENT_REMOVE
 from consent.selection import one_tenant_id
 from portal.runs import service, tasks

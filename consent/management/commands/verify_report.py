@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent.commands import EXIT_SOME_FAILED, ConsentCommand
-from consent.offboarding_report import NoReport, check_file
+from consent.offboarding.report import NoReport, check_file
 from portal.audit.models import AuditEvent
 from portal.audit.seals import digest, seal
 from portal.audit.trail import first_broken_sequence

@@ -19,12 +19,12 @@ from django.utils import timezone
 
 from consent import clients, links
 from consent.custody import Custody, TokenUnavailable
-from consent.disconnect import disconnect
-from consent.erasure import ErasureReport, erase_tokens
 from consent.models import ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
 from consent.naming import registration_names
+from consent.offboarding.disconnect import disconnect
+from consent.offboarding.erasure import ErasureReport, erase_tokens
+from consent.offboarding.report import build, never_read
 from consent.offboarding_models import Offboarding
-from consent.offboarding_report import build, never_read
 from consent.querysets import ConsentLinkQuerySet, CustomerConsentQuerySet
 from consent.removal import CONSENT_REMOVE
 from consent.vault.base import Eraser, Vault, VaultConfigurationError
