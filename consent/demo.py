@@ -23,11 +23,12 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.management import call_command
 
-from consent import campaigns, clients, flow, invitations, links, rotation
+from consent import clients, flow, rotation
 from consent.checks import check_token
 from consent.customers import plans, wanted
 from consent.customers.consents import PushRefused, grants_hash, push, wanted_grants
 from consent.health import CONFIRM_AFTER
+from consent.invitations import campaigns, links, mails
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
 from portal.audit.trail import Actor
@@ -173,8 +174,8 @@ def _consent_for_the_tenant(
 ) -> None:
     """Show a link for the whole tenant: an administrator consents, and no token comes of it."""
     link, address = links.issue(partner, registration, actor=_ACTOR, kind=ConsentLink.Kind.ADMIN_CONSENT)
-    invitations.announce(link, actor=_ACTOR)
-    invitations.deliver(link, address, mailer=post, actor=_ACTOR)
+    mails.announce(link, actor=_ACTOR)
+    mails.deliver(link, address, mailer=post, actor=_ACTOR)
     _consent(control, post.links[partner.contact_email], f"service@{partner.domain}")
     say(f"{partner}: consented for the whole tenant, through a link of its own.")
     spare, _ = links.issue(partner, registration, actor=_ACTOR)

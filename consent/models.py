@@ -251,7 +251,7 @@ class ConsentFlow(models.Model):
 
 
 class Campaign(models.Model):
-    """Partners who are invited together for one reason. Written by ``consent.campaigns`` only."""
+    """Partners who are invited together for one reason. Written by ``consent.invitations.campaigns`` only."""
 
     class Reason(models.TextChoices):
         FIRST_INVITATION = "first_invitation", "First invitation"

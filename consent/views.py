@@ -25,8 +25,9 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
-from consent import clients, flow, links
+from consent import clients, flow
 from consent.flow import CallbackFlaw
+from consent.invitations import links
 from consent.limits import CALLBACK, LANDING, START
 from consent.models import ConsentFlow, ConsentLink
 from consent.permissions import permission_set

@@ -9,8 +9,8 @@ from urllib.parse import urlencode, urlsplit
 
 from django.test import Client
 
-from consent import links
 from consent.credential_models import ApplicationCredential
+from consent.invitations import links
 from consent.models import ApplicationRegistration, PartnerConsent
 from portal.sandbox.entra import Answer
 from portal.sandbox.server import Sandbox

@@ -23,7 +23,7 @@ MAY_REVEAL = {
     "consent.pairing": "the id of a vault, which is no secret",
     "consent.views": "the flow cookie, for the browser that owns it",
     "consent.admin.links": "a link's address, on the one page that shows it",
-    "consent.invitations": "a link's address, in the one mail that carries it",
+    "consent.invitations.mails": "a link's address, in the one mail that carries it",
     "consent.vault.azure": "the value on its way into Key Vault",
     "consent.vault.local": "the value on its way into its envelope",
     "consent.vault.keys": "the vault's own keys, for the cipher",

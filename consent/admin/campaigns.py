@@ -23,9 +23,9 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from consent import campaigns
 from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, who_acts, why
-from consent.links import MAX_LIFETIME
+from consent.invitations import campaigns
+from consent.invitations.links import MAX_LIFETIME
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner
 from consent.states import ACTIVE_STATES
 from portal.fields import validate_name

@@ -13,8 +13,8 @@ from django.template.response import TemplateResponse
 from django.utils.cache import add_never_cache_headers
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldBooleanSwitchWidget
 
-from consent import invitations, links
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, ask, why
+from consent.invitations import links, mails
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from consent.panels import FLOW_TONES
 from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
@@ -207,7 +207,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         obj.__dict__.update(link.__dict__)
         wanted = self.has_send_permission(request) and bool(form.cleaned_data.get("send"))
         if wanted:
-            invitations.announce(link, actor=actor_of(request))
+            mails.announce(link, actor=actor_of(request))
         request.issued = (link, address, wanted)  # type: ignore[attr-defined]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         problem = ""
         if send:
             try:
-                invitations.deliver_alone(link, address, actor=actor_of(request))
+                mails.deliver_alone(link, address, actor=actor_of(request))
             except MailFailed as failed:
                 problem = str(failed)
         response = TemplateResponse(
@@ -293,7 +293,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
                         self.message_user(request, "The mail server is slow; the rest was left as it is.", "warning")
                         break
                     try:
-                        invitations.send_again(link, mailer=mailer, actor=actor_of(request), created_by=person)
+                        mails.send_again(link, mailer=mailer, actor=actor_of(request), created_by=person)
                     except (links.LinkRefused, MailRefused) as refused:
                         self.message_user(request, f"{link}: {refused}", messages.ERROR)
                     else:

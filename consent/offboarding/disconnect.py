@@ -10,7 +10,8 @@ import logging
 
 from django.db import transaction
 
-from consent import alarms, approvals, health, links
+from consent import alarms, approvals, health
+from consent.invitations import links
 from consent.models import ConsentLink, PartnerConsent, WaitingToken
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, Vault
 from portal.audit.trail import Actor, record

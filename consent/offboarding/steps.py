@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from consent import clients, links
+from consent import clients
 from consent.custody import Custody, TokenUnavailable
+from consent.invitations import links
 from consent.models import ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
 from consent.naming import registration_names
 from consent.offboarding.disconnect import disconnect

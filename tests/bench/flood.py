@@ -139,7 +139,7 @@ def prepare(folder: Path) -> Site:
     from django.db import connections
     from django.test import Client
 
-    from consent import links
+    from consent.invitations import links
     from consent.models import ConsentFlow
     from portal.audit.models import AuditEvent
     from portal.models import RequestCount

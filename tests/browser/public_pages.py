@@ -13,7 +13,8 @@ from django.http import HttpRequest
 from django.urls import include, path, reverse
 from django.utils import timezone
 
-from consent import flow, links
+from consent import flow
+from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink
 from consent.words import CHECK_WORDS, PROBLEMS
 from portal.microsoft.secret import Secret

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from consent import links
+from consent.invitations import links
 from consent.views import COOKIE
 from tests import builders
 from tests.browser import axe, public_pages

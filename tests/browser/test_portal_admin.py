@@ -11,8 +11,8 @@ from django.utils import timezone
 from playwright.sync_api import Browser
 from pytest_django.live_server_helper import LiveServer
 
-from consent import campaigns, links
 from consent.customers.plans import make_plan
+from consent.invitations import campaigns, links
 from consent.models import (
     ApplicationRegistration,
     Campaign,

@@ -23,7 +23,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import campaigns, invitations, links
+from consent.invitations import campaigns, links, mails
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentFlow, ConsentLink, PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence
@@ -505,14 +505,14 @@ def test_a_link_that_staff_replaced_in_between_is_not_left_open(
     campaign = make(registration, partners(1))
     send(campaign)
     let_time_pass()
-    really = invitations.address_of
+    really = mails.address_of
 
     def meanwhile(partner: PartnerTenant) -> str:
-        monkeypatch.setattr(invitations, "address_of", really)
+        monkeypatch.setattr(mails, "address_of", really)
         links.replace(link_of(items(campaign)[0]), actor=builders.ACTOR)
         return really(partner)
 
-    monkeypatch.setattr(invitations, "address_of", meanwhile)
+    monkeypatch.setattr(mails, "address_of", meanwhile)
     remind(campaign)
     assert usable_links() == 1
     assert link_of(items(campaign)[0]) == ConsentLink.objects.usable().get()
@@ -708,7 +708,7 @@ def test_a_link_that_staff_send_again_counts_as_the_campaigns_mail(
     mail_server.refuse.clear()
     for item in (first, second):
         with open_mailer() as mailer:
-            invitations.send_again(link_of(item), mailer=mailer, actor=builders.ACTOR)
+            mails.send_again(link_of(item), mailer=mailer, actor=builders.ACTOR)
 
     assert (send(campaign), remind(campaign)) == ([], []), "both were mailed a moment ago"
     assert progress(campaign) == [Progress.SENT] * 2

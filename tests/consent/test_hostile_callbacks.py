@@ -14,7 +14,8 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import flow, links
+from consent import flow
+from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor

@@ -14,8 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from consent import alarms, checks, clients, links
+from consent import alarms, checks, clients
 from consent.customers.applying import GRANTS_LOST
+from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
 from consent.settling import settle_what_is_over
 from portal.audit.models import AuditEvent

@@ -13,7 +13,7 @@ from django.core.mail.backends.locmem import EmailBackend
 from django.db import connection
 from pytest_django.fixtures import Settings
 
-from consent import invitations, links
+from consent.invitations import links, mails
 from consent.models import ConsentLink
 from portal.audit.models import AuditEvent
 from portal.mail import MailLost, MailRefused, MailUnavailable, can_send, open_mailer
@@ -42,7 +42,7 @@ def partner(db: None) -> PartnerTenant:
 def invite(partner: PartnerTenant, *, again: bool = False, **columns: Any) -> tuple[ConsentLink, Secret]:
     link, address = links.issue(partner, builders.registration(**columns), actor=builders.ACTOR)
     with open_mailer() as mailer:
-        invitations.deliver(link, address, mailer=mailer, actor=builders.ACTOR, again=again)
+        mails.deliver(link, address, mailer=mailer, actor=builders.ACTOR, again=again)
     return link, address
 
 
@@ -100,7 +100,7 @@ def test_the_mail_of_the_first_step_names_the_other_account(partner: PartnerTena
     link, address = links.issue(
         partner, builders.registration(), actor=builders.ACTOR, kind=ConsentLink.Kind.ADMIN_CONSENT
     )
-    text = invitations.compose(link, address).body
+    text = mails.compose(link, address).body
     assert "Your own administrator account" in str(text)
 
 
@@ -212,7 +212,7 @@ def test_an_intent_precedes_the_mail_and_an_outcome_follows(
 
     monkeypatch.setattr(EmailBackend, "send_messages", watch)
     with open_mailer() as mailer:
-        invitations.send_again(old, mailer=mailer, actor=builders.ACTOR)
+        mails.send_again(old, mailer=mailer, actor=builders.ACTOR)
     assert before == [["link.issued done", "link.revoked done", "link.issued done", "link.sent intent"]]
     assert events()[-1] == "link.sent done"
 
@@ -279,7 +279,7 @@ def test_a_portal_without_a_mail_server_says_so(settings: Settings) -> None:
 def test_sending_again_makes_a_new_link_and_revokes_the_older(partner: PartnerTenant, mailoutbox: list[Any]) -> None:
     old, _ = links.issue(partner, builders.registration(), actor=builders.ACTOR)
     with open_mailer() as mailer:
-        new = invitations.send_again(old, mailer=mailer, actor=builders.ACTOR)
+        new = mails.send_again(old, mailer=mailer, actor=builders.ACTOR)
 
     old.refresh_from_db()
     assert old.revoked_at is not None
@@ -302,7 +302,7 @@ def test_what_cannot_be_sent_again_leaves_the_older_link_alone(
         links.close(old, actor=builders.ACTOR)
     old = ConsentLink.objects.select_related("partner").get(pk=old.pk)
     with pytest.raises((MailRefused, links.LinkRefused)), open_mailer() as mailer:
-        invitations.send_again(old, mailer=mailer, actor=builders.ACTOR)
+        mails.send_again(old, mailer=mailer, actor=builders.ACTOR)
     assert ConsentLink.objects.get().revoked_at is None
     assert mailoutbox == []
 

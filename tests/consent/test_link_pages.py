@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import links
+from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import links
+from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentLink
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant

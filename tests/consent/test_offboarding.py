@@ -19,9 +19,10 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, links, schedule
+from consent import clients, schedule
 from consent.custody import TokenUnavailable
 from consent.customers.consents import PushRefused, check_customer
+from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, Offboarding, PartnerConsent
 from consent.offboarding import steps
 from consent.offboarding.disconnect import disconnect

@@ -11,7 +11,8 @@ from django.apps import apps
 from django.db import connection
 from django.utils import timezone
 
-from consent import approvals, campaigns, clients
+from consent import approvals, clients
+from consent.invitations import campaigns
 from consent.models import ApplicationRegistration, Campaign, PartnerConsent, WaitingToken
 from consent.next_steps import next_step
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH

@@ -17,7 +17,8 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from consent import campaigns, clients, links
+from consent import clients
+from consent.invitations import campaigns, links
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent
 from consent.selection import partners_in
 from consent.states import ACTIVE_STATES, STANDINGS, State, state_of

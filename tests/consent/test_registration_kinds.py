@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consent import links
+from consent.invitations import links
 from consent.models import ApplicationRegistration
 from tests import builders
 from tests.portal import Portal

@@ -9,7 +9,8 @@ from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 
-from consent import links, registrations
+from consent import registrations
+from consent.invitations import links
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.site.admin import PortalModelAdmin

@@ -11,7 +11,7 @@ from django.core import mail
 from django.urls import reverse
 from pytest_django.fixtures import Settings
 
-from consent import campaigns
+from consent.invitations import campaigns
 from consent.models import Campaign, ConsentLink
 from tenants.models import PartnerTenant
 from tests import builders

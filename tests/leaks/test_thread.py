@@ -19,9 +19,10 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import approvals, clients, demo, flow, links, rotation, views
+from consent import approvals, clients, demo, flow, rotation, views
 from consent.entra import EntraClient
 from consent.id_tokens import IdTokenValidator
+from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, WaitingToken
 from consent.tokens import TokenService
 from consent.vault.local import LocalVault

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from consent import invitations, links
+from consent.invitations import links, mails
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from consent.querysets import CampaignPartnerQuerySet
 from consent.states import with_state
@@ -215,7 +215,7 @@ def _mail(
 def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> Mailing | None:
     """Return None when somebody else mails this partner at the same moment, or the campaign was closed."""
     try:
-        invitations.address_of(item.partner)  # before a link is made and another revoked
+        mails.address_of(item.partner)  # before a link is made and another revoked
         made = _claim(item, actor)
     except MailRefused:
         return _not_sent(item, SendProblem.NO_ADDRESS)
@@ -225,7 +225,7 @@ def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> 
         return None
     link, address = made
     try:
-        invitations.deliver(
+        mails.deliver(
             link,
             address,
             mailer=mailer,
@@ -259,7 +259,7 @@ def _claim(item: CampaignPartner, actor: Actor) -> tuple[ConsentLink, Secret] | 
             CampaignPartner.objects.filter(pk=item.pk).update(link=link)
         else:
             link, address = links.replace(item.link, actor=actor, lifetime=lifetime)
-        invitations.announce(link, actor=actor)
+        mails.announce(link, actor=actor)
     return link, address
 
 

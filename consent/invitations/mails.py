@@ -21,7 +21,7 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
-from consent import links
+from consent.invitations import links
 from consent.models import Campaign, CampaignPartner, ConsentLink
 from portal.audit.trail import Actor, Outcome, record
 from portal.mail import MailFailed, MailLost, MailPrinted, MailRefused, one_address, open_mailer, send

@@ -163,7 +163,7 @@ def replace(
         LinkRefused: it has served already, or a new one must not be made; the older one stays as it was.
     """
     with transaction.atomic():
-        # Held first, as ``consent.campaigns`` does: whoever sends the campaign at this moment waits here, not later.
+        # Held first, as ``consent.invitations.campaigns`` does: another sender of the campaign waits here, not later.
         CampaignPartner.objects.filter(link=link.pk).update(link=link.pk)
         if not revoke(link, actor=actor) and not ConsentLink.objects.filter(pk=link.pk, closed_at=None).exists():
             raise LinkRefused("The partner is connected through this link already.")
