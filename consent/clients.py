@@ -28,7 +28,7 @@ from consent.entra import EntraClient, MetadataCache
 from consent.health import renew_after
 from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.proof import PATIENT, ConsentTools
+from consent.sign_in.proof import PATIENT, ConsentTools
 from consent.tokens import Audience, TokenService
 from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
 from consent.vault.pace import Pace

@@ -23,7 +23,7 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.management import call_command
 
-from consent import clients, flow, rotation
+from consent import clients, rotation
 from consent.checks import check_token
 from consent.customers import plans, wanted
 from consent.customers.consents import PushRefused, grants_hash, push, wanted_grants
@@ -31,6 +31,7 @@ from consent.health import CONFIRM_AFTER
 from consent.invitations import campaigns, links, mails
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
+from consent.sign_in import flow
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.errors import RemoteError

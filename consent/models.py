@@ -450,7 +450,7 @@ class PartnerConsent(models.Model):
 class WaitingToken(models.Model):
     """A proven refresh token of another account than the pinned one, until somebody decides (S-15).
 
-    It lies under a vault name of its own and is never used for work. Written by ``consent.approvals`` only.
+    It lies under a vault name of its own and is never used for work. Written by ``consent.sign_in.approvals`` only.
     """
 
     class Decision(models.TextChoices):

@@ -29,9 +29,10 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from consent import approvals, rotation
+from consent import rotation
 from consent.customers import observations
 from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
+from consent.sign_in import approvals
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record
 from portal.incidents.desk import mail_due, remove_settled

@@ -1,4 +1,4 @@
-"""The public pages: HTTP in and out of ``consent.flow``, and nothing else.
+"""The public pages: HTTP in and out of ``consent.sign_in.flow``, and nothing else.
 
 They read no staff session, log nobody in and render the same with or without a staff cookie (S-25).
 """
@@ -25,12 +25,13 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
-from consent import clients, flow
-from consent.flow import CallbackFlaw
+from consent import clients
 from consent.invitations import links
 from consent.limits import CALLBACK, LANDING, START
 from consent.models import ConsentFlow, ConsentLink
 from consent.permissions import permission_set
+from consent.sign_in import flow
+from consent.sign_in.flow import CallbackFlaw
 from consent.vault.base import VaultConfigurationError
 from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
 from portal.addresses import client_address

@@ -69,7 +69,7 @@ GUARDS = (
     Guard(
         name="cookie-compare",
         shows="S-07",
-        file="consent/flow.py",
+        file="consent/sign_in/flow.py",
         text="if not hmac.compare_digest(flow.binder_hash, sha256(binder)):",
         without="if False:",
         tests=(
@@ -241,7 +241,7 @@ GUARDS = (
     Guard(
         name="callback-issuer",
         shows="S-19",
-        file="consent/flow.py",
+        file="consent/sign_in/flow.py",
         text="if list(issuers) != [validator.issuer(cloud, flow.link.partner.tenant)]:",
         without="if False:",
         tests=("tests/consent/test_hostile_callbacks.py::test_only_the_flows_own_issuer_is_taken",),
@@ -249,7 +249,7 @@ GUARDS = (
     Guard(
         name="profile-tenant",
         shows="S-18",
-        file="consent/proof.py",
+        file="consent/sign_in/proof.py",
         text="    if profile.tenant_id != partner.tenant:\n",
         without="    if False:\n",
         tests=(f"{_REFUSALS}test_a_profile_of_another_tenant_refuses_the_flow_and_stores_nothing",),
@@ -257,7 +257,7 @@ GUARDS = (
     Guard(
         name="proven-account",
         shows="S-17",
-        file="consent/proof.py",
+        file="consent/sign_in/proof.py",
         text="    if identity.object_id != object_id:\n",
         without="    if False:\n",
         tests=(

@@ -15,8 +15,8 @@ from consent import registrations
 from consent.admin.credentials import end_badge, state_badge
 from consent.admin.wanted import change_page
 from consent.credential_models import ApplicationCredential
-from consent.flow import admin_consent_redirect_uri, redirect_uri
 from consent.models import ApplicationGrant, ApplicationRegistration, WantedGrants
+from consent.sign_in.flow import admin_consent_redirect_uri, redirect_uri
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, guid, moment, words

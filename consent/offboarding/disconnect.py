@@ -10,9 +10,10 @@ import logging
 
 from django.db import transaction
 
-from consent import alarms, approvals, health
+from consent import alarms, health
 from consent.invitations import links
 from consent.models import ConsentLink, PartnerConsent, WaitingToken
+from consent.sign_in import approvals
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, Vault
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import Owner, never_heals

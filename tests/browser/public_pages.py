@@ -13,9 +13,9 @@ from django.http import HttpRequest
 from django.urls import include, path, reverse
 from django.utils import timezone
 
-from consent import flow
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink
+from consent.sign_in import flow
 from consent.words import CHECK_WORDS, PROBLEMS
 from portal.microsoft.secret import Secret
 from tests import builders

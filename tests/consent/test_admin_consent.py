@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from django.utils import timezone
 
-from consent import flow
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
+from consent.sign_in import flow
 from consent.states import state_of
 from portal.audit.models import AuditEvent
 from tests import builders

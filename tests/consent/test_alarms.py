@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from consent import alarms, approvals, clients
+from consent import alarms, clients
 from consent.models import ConsentFlow, PartnerConsent, WaitingToken
+from consent.sign_in import approvals
 from consent.token_versions import IdentityMismatch
 from consent.tokens import Audience
 from portal.incidents.models import Incident

@@ -11,8 +11,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from consent import approvals, clients
+from consent import clients
 from consent.models import ConsentFlow, PartnerConsent, WaitingToken
+from consent.sign_in import approvals
 from consent.tokens import Audience
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion
 from portal.audit.models import AuditEvent

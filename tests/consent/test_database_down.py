@@ -14,8 +14,9 @@ import time_machine
 from django.db import connection
 from django.utils import timezone
 
-from consent import flow, views
+from consent import views
 from consent.models import ConsentFlow
+from consent.sign_in import flow
 from portal.audit.models import AuditEvent
 from portal.sandbox.entra import Answer
 from tests.portal import Browser, Portal

@@ -14,9 +14,9 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import flow
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
+from consent.sign_in import flow
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
 from portal.limits import limiter

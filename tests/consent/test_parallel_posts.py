@@ -16,8 +16,8 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
-from consent import flow
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
+from consent.sign_in import flow
 from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit import trail
 from portal.audit.models import AuditEvent

@@ -17,11 +17,12 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import approvals, clients, reconcile, schedule
+from consent import clients, reconcile, schedule
 from consent.custody import Custody
 from consent.differences import ReconcileReport
 from consent.models import PartnerConsent, WaitingToken
 from consent.reconcile import TooManyChanges
+from consent.sign_in import approvals
 from consent.tokens import Audience
 from consent.vault.base import SecretName, SecretVersion
 from consent.vault.pace import Pace

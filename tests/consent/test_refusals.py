@@ -18,8 +18,9 @@ from django.db import connection
 from django.http import HttpResponse
 from django.utils import timezone
 
-from consent import flow, views
+from consent import views
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
+from consent.sign_in import flow
 from consent.states import state_of
 from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit.models import AuditEvent

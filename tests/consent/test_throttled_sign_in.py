@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from consent import flow
+from consent.sign_in import flow
 from portal.sandbox.world import Fault
 from tests.consent.test_refusals import assert_refused, token_calls
 from tests.portal import Portal

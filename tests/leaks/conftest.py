@@ -19,7 +19,8 @@ from django.core.management import CommandError, call_command
 from django.utils.log import AdminEmailHandler
 from pytest_django.fixtures import Settings
 
-from consent import flow, views
+from consent import views
+from consent.sign_in import flow
 from portal.sandbox.token_endpoint import answer_token_request
 from portal.site.logs import redact
 from tests.leaks.sinks import PIECE, Canaries, RecordingBrowser, Sinks

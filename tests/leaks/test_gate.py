@@ -62,7 +62,7 @@ CANARY = "zzplantedcanaryzz0123456789zzplantedzz"
 
 
 def plant_in_log(gate: Gate) -> None:
-    logging.getLogger("consent.flow").debug("the value is %s", CANARY)
+    logging.getLogger("consent.sign_in.flow").debug("the value is %s", CANARY)
 
 
 def plant_in_library_log(gate: Gate) -> None:
@@ -101,7 +101,7 @@ def plant_in_audit(gate: Gate) -> None:
 
 
 def plant_in_mail(gate: Gate) -> None:
-    logging.getLogger("consent.flow").error("the value is %s", CANARY)
+    logging.getLogger("consent.sign_in.flow").error("the value is %s", CANARY)
 
 
 def plant_in_file(gate: Gate) -> None:

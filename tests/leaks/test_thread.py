@@ -19,11 +19,12 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import approvals, clients, demo, flow, rotation, views
+from consent import clients, demo, rotation, views
 from consent.entra import EntraClient
 from consent.id_tokens import IdTokenValidator
 from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, WaitingToken
+from consent.sign_in import approvals, flow
 from consent.tokens import TokenService
 from consent.vault.local import LocalVault
 from portal.microsoft.identifiers import new_correlation_id

@@ -291,4 +291,4 @@ def test_a_refused_request_leaves_a_line_and_no_trace(status: int) -> None:
     assert line("django.request", status_code=status).exc_text is None
     assert line("django.security.DisallowedModelAdminLookup", status_code=400).exc_text is None
     assert "refused" in str(line("django.request", status_code=500).exc_text)
-    assert "refused" in str(line("consent.flow").exc_text)
+    assert "refused" in str(line("consent.sign_in.flow").exc_text)
