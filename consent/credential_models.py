@@ -10,7 +10,7 @@ from tenants.models import PartnerTenant
 
 
 class ApplicationCredential(models.Model):
-    """One credential of a registration. Written by ``consent.rotation`` only.
+    """One credential of a registration. Written by ``consent.applications.rotation`` only.
 
     Which one is in use is told by the registration's own pointer (``ApplicationRegistration.credential``), so there
     is never more than one and promoting is a single update.

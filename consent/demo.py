@@ -23,7 +23,8 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.management import call_command
 
-from consent import clients, rotation
+from consent import clients
+from consent.applications import rotation
 from consent.checks import check_token
 from consent.customers import plans, wanted
 from consent.customers.consents import PushRefused, grants_hash, push, wanted_grants

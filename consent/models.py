@@ -45,7 +45,7 @@ _NO_CREDENTIAL = "Add and promote a credential (manage.py add_credential) before
 class ApplicationRegistration(models.Model):
     """Our application as registered in Entra, one row per cloud and application id.
 
-    ``credential`` points to the one in use; ``consent.rotation`` is its only writer.
+    ``credential`` points to the one in use; ``consent.applications.rotation`` is its only writer.
     """
 
     class Kind(models.TextChoices):

@@ -29,7 +29,7 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from consent import rotation
+from consent.applications import rotation
 from consent.customers import observations
 from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
 from consent.sign_in import approvals

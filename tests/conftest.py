@@ -10,7 +10,8 @@ import requests
 from django.db.backends.base.operations import BaseDatabaseOperations
 from pytest_django.fixtures import Settings
 
-from consent import clients, rotation
+from consent import clients
+from consent.applications import rotation
 from consent.models import ApplicationRegistration
 from portal.audit import triggers
 from portal.microsoft.secret import Secret

@@ -7,7 +7,8 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import path, reverse
 
-from consent import clients, rotation
+from consent import clients
+from consent.applications import rotation
 from consent.commands import explain
 from consent.credential_models import ApplicationCredential
 from consent.credentials import sha1_thumbprint

@@ -11,9 +11,9 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action
 
-from consent import registrations
 from consent.admin.credentials import end_badge, state_badge
 from consent.admin.wanted import change_page
+from consent.applications import registrations
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationGrant, ApplicationRegistration, WantedGrants
 from consent.sign_in.flow import admin_consent_redirect_uri, redirect_uri

@@ -69,7 +69,8 @@ def furnish(town: Town, folder: Path, database: str, **environment: str) -> None
 def _fill(town: Town) -> None:
     from django.utils import timezone
 
-    from consent import clients, health, rotation
+    from consent import clients, health
+    from consent.applications import rotation
     from consent.models import ApplicationRegistration, PartnerConsent
     from consent.token_versions import token_fingerprint
     from portal.audit.trail import Actor

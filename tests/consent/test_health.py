@@ -10,7 +10,8 @@ import pytest
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, health, rotation
+from consent import clients, health
+from consent.applications import rotation
 from consent.checks import CheckResult, check_token
 from consent.custody import TokenUnavailable
 from consent.customers.consents import push

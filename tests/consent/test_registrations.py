@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 
-from consent import registrations
+from consent.applications import registrations
 from consent.invitations import links
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from portal.audit.models import AuditEvent

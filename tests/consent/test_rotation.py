@@ -19,7 +19,8 @@ from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 
-from consent import checks, clients, health, rotation
+from consent import checks, clients, health
+from consent.applications import rotation
 from consent.credential_models import ApplicationCredential
 from consent.models import PartnerConsent
 from consent.states import count_by_state

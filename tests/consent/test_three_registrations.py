@@ -14,8 +14,9 @@ from typing import Any
 import jwt
 import pytest
 
-from consent import clients, rotation
+from consent import clients
 from consent.access_tokens import SeveralRegistrations, get_access_token
+from consent.applications import rotation
 from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, ConsentPlan, CustomerConsent, PartnerConsent
 from portal.audit.models import AuditEvent

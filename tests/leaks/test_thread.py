@@ -19,7 +19,8 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, demo, rotation, views
+from consent import clients, demo, views
+from consent.applications import rotation
 from consent.entra import EntraClient
 from consent.id_tokens import IdTokenValidator
 from consent.invitations import links

@@ -8,7 +8,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent import clients, rotation
+from consent import clients
+from consent.applications import rotation
 from consent.commands import ConsentCommand
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationRegistration

@@ -5,7 +5,8 @@ from django.core.management.base import CommandError
 from django.db import transaction
 from django.db.models import Q
 
-from consent import clients, rotation
+from consent import clients
+from consent.applications import rotation
 from consent.commands import ConsentCommand
 from consent.credential_models import ApplicationCredential
 from consent.models import ApplicationRegistration
