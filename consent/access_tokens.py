@@ -6,12 +6,12 @@ docs/access-tokens.md has worked examples, and what each failure means. Refresh 
 from __future__ import annotations
 
 from consent import clients
-from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.naming import SeveralRegistrations as SeveralRegistrations
 from consent.naming import UnknownRegistration as UnknownRegistration
 from consent.naming import listed, registration_named
-from consent.tokens import Audience
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.service import Audience
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
 from portal.microsoft.secret import Secret
@@ -41,7 +41,7 @@ def get_access_token(
 
     Args:
         partner: the partner's tenant id, a GUID.
-        audience: an :class:`~consent.tokens.Audience` or its value, such as ``"graph"``.
+        audience: an :class:`~consent.tokens.service.Audience` or its value, such as ``"graph"``.
         registration: which of our applications acts: its application id, or its number. Needed as soon as the partner
             consented to more than one.
         customer: a customer's tenant id: the token is then for the customer's tenant.

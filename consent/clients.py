@@ -16,20 +16,21 @@ import requests
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from consent import alarms, pairing
+from consent import alarms
 from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
 from consent.credential_models import ApplicationCredential
 from consent.credentials import ClientCredential, FederatedCredential, read_credential
-from consent.custody import TokenUnavailable
 from consent.customers.consents import CustomerClients
 from consent.directory import DirectoryClient
 from consent.entra import EntraClient, MetadataCache
-from consent.health import renew_after
 from consent.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.sign_in.proof import PATIENT, ConsentTools
-from consent.tokens import Audience, TokenService
+from consent.tokens import pairing
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.health import renew_after
+from consent.tokens.service import Audience, TokenService
 from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
 from consent.vault.pace import Pace
 from portal.audit.trail import Actor

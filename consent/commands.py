@@ -14,10 +14,10 @@ from django.core.management.base import CommandError
 from django.db import Error
 
 from consent import clients
-from consent.custody import TokenUnavailable
 from consent.naming import SeveralRegistrations, UnknownRegistration
 from consent.selection import add_partner_selection, scope_of
-from consent.token_versions import IdentityMismatch
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
 from portal.audit.trail import Actor
 from portal.commands import PortalCommand

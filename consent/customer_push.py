@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from consent import clients
-from consent.custody import TokenUnavailable
 from consent.customers.consents import PushRefused, push
 from consent.models import CustomerConsent, PartnerConsent
 from consent.naming import line_names
-from consent.token_versions import IdentityMismatch
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId

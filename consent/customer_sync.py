@@ -12,17 +12,17 @@ from typing import Any
 from django.conf import settings
 
 from consent import clients
-from consent.checks import blame_of
-from consent.custody import TokenUnavailable
 from consent.customers.consents import own_groups
-from consent.health import refresh_partner
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.naming import line_names
 from consent.querysets import PartnerConsentQuerySet
-from consent.renewals import Renewals
 from consent.selection import partners_in
-from consent.token_versions import IdentityMismatch
-from consent.tokens import Audience
+from consent.tokens.batches import Renewals
+from consent.tokens.checking import blame_of
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.health import refresh_partner
+from consent.tokens.service import Audience
+from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor
 from portal.incidents import desk
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose

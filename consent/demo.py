@@ -25,14 +25,14 @@ from django.core.management import call_command
 
 from consent import clients
 from consent.applications import rotation
-from consent.checks import check_token
 from consent.customers import plans, wanted
 from consent.customers.consents import PushRefused, grants_hash, push, wanted_grants
-from consent.health import CONFIRM_AFTER
 from consent.invitations import campaigns, links, mails
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
 from consent.sign_in import flow
+from consent.tokens.checking import check_token
+from consent.tokens.health import CONFIRM_AFTER
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.errors import RemoteError

@@ -341,7 +341,8 @@ class CampaignPartner(models.Model):
 class PartnerConsent(models.Model):
     """What we know about one partner's refresh token; the row knows everything but the token.
 
-    Written by ``consent.custody`` (token, generation, lease, who consented and when) and ``consent.checks`` (health).
+    Written by ``consent.tokens.custody`` (token, generation, lease, who consented and when) and by
+    ``consent.tokens.checking`` (health).
     """
 
     class State(models.TextChoices):
@@ -408,7 +409,7 @@ class PartnerConsent(models.Model):
     next_try_at = models.DateTimeField("next try", null=True, db_index=True)
     checks = models.JSONField(default=list, help_text="What was proven at the sign-in")
 
-    # When it ends, written by ``consent.health.refresh`` only.
+    # When it ends, written by ``consent.tokens.health.refresh`` only.
     sign_in_lifetime = models.PositiveIntegerField(
         null=True, help_text="Seconds after the sign-in that AADSTS70043 named (sign-in frequency)"
     )

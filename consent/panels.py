@@ -12,8 +12,8 @@ from django.utils import timezone
 from consent.applications.rotation import WARN_DAYS
 from consent.credential_models import ApplicationCredential
 from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
-from consent.next_steps import ENDS, SOON, next_step
 from consent.states import STANDINGS, Standing, count_by_state, standing, with_standing
+from consent.tokens.next_steps import ENDS, SOON, next_step
 from portal.microsoft.diagnosis import OWNER_CHOICES, Owner
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, distance

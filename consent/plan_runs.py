@@ -13,12 +13,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from consent import clients
-from consent.custody import TokenUnavailable
 from consent.customers.applying import apply_item, in_between, mark_broken, overtaken, seconds_to_next_look
 from consent.customers.plans import PlanRefused, counts
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, PartnerConsent
 from consent.naming import line_names
-from consent.token_versions import IdentityMismatch
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError

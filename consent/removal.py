@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from consent import clients
-from consent.custody import TokenUnavailable
 from consent.customer_models import ConsentObservation, CustomerConsent
 from consent.customers.consents import CustomerClients, State, look, reading, subject, write_removal_intent
 from consent.customers.observations import Unreadable, note_unreadable
 from consent.customers.observations import write as write_readings
 from consent.directory import Presence
-from consent.token_versions import IdentityMismatch
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.versions import IdentityMismatch
 from consent.verifying import NO_DOOR, Subject, load, names, place, units, why_locked_out
 from portal.audit.trail import Actor, record
 from portal.audit.trail import Outcome as AuditOutcome

@@ -13,15 +13,16 @@ from typing import Any
 
 from django.utils import timezone
 
-from consent import alarms, clients, health
-from consent.checks import Verdict, judge, write_verdicts
-from consent.custody import BUSY, LOST, TokenUnavailable, is_cut_off, spends_nothing
+from consent import alarms, clients
 from consent.models import PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
-from consent.renewals import Pointer, Renewals
 from consent.selection import partner_consents_in
-from consent.token_versions import IdentityMismatch
-from consent.tokens import Audience
+from consent.tokens import health
+from consent.tokens.batches import Pointer, Renewals
+from consent.tokens.checking import Verdict, judge, write_verdicts
+from consent.tokens.custody import BUSY, LOST, TokenUnavailable, is_cut_off, spends_nothing
+from consent.tokens.service import Audience
+from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Entry, record_all
 from portal.audit.trail import Outcome as AuditOutcome
 from portal.microsoft.api import RetryPolicy

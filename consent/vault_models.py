@@ -9,7 +9,7 @@ from django.db.models import Q
 class VaultPairing(models.Model):
     """The id that stands in this database and in its vault, so that no other vault is taken for it. At most one row.
 
-    Written by ``consent.pairing`` only.
+    Written by ``consent.tokens.pairing`` only.
     """
 
     vault_id = models.CharField(max_length=32)

@@ -13,7 +13,6 @@ from typing import Any
 from django.utils import timezone
 
 from consent import clients
-from consent.custody import TokenUnavailable
 from consent.customer_models import ChangedBy, CustomerConsent
 from consent.customer_selection import consents_in
 from consent.customers.consents import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
@@ -21,7 +20,8 @@ from consent.customers.observations import PROPAGATION, Change, Reading, Unreada
 from consent.customers.observations import write as write_readings
 from consent.models import PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
-from consent.token_versions import IdentityMismatch
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId

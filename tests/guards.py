@@ -163,7 +163,7 @@ GUARDS = (
     Guard(
         name="oid-pin",
         shows="S-15",
-        file="consent/custody.py",
+        file="consent/tokens/custody.py",
         text="if consent.pinned_oid not in {new.object_id, replaces}:",
         without="if False:",
         tests=(
@@ -216,7 +216,7 @@ GUARDS = (
     Guard(
         name="lease-owner",
         shows="R-03",
-        file="consent/custody.py",
+        file="consent/tokens/custody.py",
         text="generation=consent.generation, lease_owner=owner).update(",
         without="generation=consent.generation).update(",
         tests=(f"{_LATE}[local-lease]",),
@@ -224,7 +224,7 @@ GUARDS = (
     Guard(
         name="generation-compare",
         shows="R-03",
-        file="consent/custody.py",
+        file="consent/tokens/custody.py",
         text="generation=consent.generation, lease_owner=owner).update(",
         without="lease_owner=owner).update(",
         tests=(f"{_LATE}[local-generation]",),

@@ -20,7 +20,7 @@ MAY_REVEAL = {
     "consent.credentials": "the application's own credential, for MSAL",
     "consent.id_tokens": "reading an ID token's claims and comparing its nonce",
     "consent.sign_in.flow": "PKCE challenge and nonce of the authorize address",
-    "consent.pairing": "the id of a vault, which is no secret",
+    "consent.tokens.pairing": "the id of a vault, which is no secret",
     "consent.views": "the flow cookie, for the browser that owns it",
     "consent.admin.links": "a link's address, on the one page that shows it",
     "consent.invitations.mails": "a link's address, in the one mail that carries it",

@@ -7,10 +7,10 @@ from django.http import HttpRequest, HttpResponseBase
 from consent import clients
 from consent.admin.cells import registration_cell
 from consent.commands import explain
-from consent.custody import TokenUnavailable
 from consent.models import ConsentFlow, WaitingToken
 from consent.panels import FLOW_TONES
 from consent.sign_in import approvals
+from consent.tokens.custody import TokenUnavailable
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, actor_of

@@ -10,14 +10,14 @@ from django.utils import timezone
 
 from consent import clients
 from consent.admin.cells import registration_cell
-from consent.health import ALERT_DAYS, token_age
 from consent.models import PartnerConsent
 from consent.naming import registration_names
-from consent.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
 from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.panels import standing_badge
 from consent.permissions import Grants, held, permission_set
 from consent.states import STANDINGS, standing, with_standing
+from consent.tokens.health import ALERT_DAYS, token_age
+from consent.tokens.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
 from consent.words import CHECK_WORDS
 from consent.words.permissions import resource_name
 from portal.site.admin import CONFIRM_LIMIT, ReadOnlyAdmin, actor_of

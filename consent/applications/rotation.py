@@ -17,14 +17,15 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from consent import alarms, health
+from consent import alarms
 from consent.credential_models import ApplicationCredential
 from consent.credentials import Certificate, read_credential
-from consent.custody import TokenUnavailable
 from consent.entra import SERVICE
 from consent.id_tokens import LEEWAY_SECONDS
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.tokens import Audience, TokenService
+from consent.tokens import health
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.service import Audience, TokenService
 from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, new_secret_name
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.diagnosis import diagnose

@@ -21,9 +21,9 @@ from consent.accounts import AccountClient
 from consent.application_consents import ApplicationConsentClient
 from consent.customers.observations import Reading, write
 from consent.directory import DirectoryClient, Presence
-from consent.health import refresh_partner
 from consent.models import ApplicationRegistration, CustomerConsent
 from consent.permissions import outside_allow_list
+from consent.tokens.health import refresh_partner
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled

@@ -10,10 +10,11 @@ import logging
 
 from django.db import transaction
 
-from consent import alarms, health
+from consent import alarms
 from consent.invitations import links
 from consent.models import ConsentLink, PartnerConsent, WaitingToken
 from consent.sign_in import approvals
+from consent.tokens import health
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, Vault
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import Owner, never_heals

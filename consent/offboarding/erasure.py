@@ -9,9 +9,9 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from consent.custody import BUSY, Custody, TokenUnavailable
 from consent.models import PartnerConsent, WaitingToken
 from consent.sign_in import approvals
+from consent.tokens.custody import BUSY, Custody, TokenUnavailable
 from consent.vault.base import Eraser, SecretName, SecretVersion, Vault, new_secret_name
 from portal.audit.trail import Actor, record
 from portal.microsoft.errors import AccessDenied, NotFound

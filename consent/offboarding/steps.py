@@ -18,7 +18,6 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from consent import clients
-from consent.custody import Custody, TokenUnavailable
 from consent.invitations import links
 from consent.models import ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
 from consent.naming import registration_names
@@ -28,6 +27,7 @@ from consent.offboarding.report import build, never_read
 from consent.offboarding_models import Offboarding
 from consent.querysets import ConsentLinkQuerySet, CustomerConsentQuerySet
 from consent.removal import CONSENT_REMOVE
+from consent.tokens.custody import Custody, TokenUnavailable
 from consent.vault.base import Eraser, Vault, VaultConfigurationError
 from portal.audit.seals import canonical, digest, seal
 from portal.audit.trail import Actor, record

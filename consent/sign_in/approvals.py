@@ -14,11 +14,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import alarms
-from consent.custody import AnotherAccountPinned, NewConsent, ProvesLess
 from consent.id_tokens import IdTokenRefused
 from consent.models import PartnerConsent, WaitingToken
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, prove
-from consent.token_versions import token_fingerprint
+from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess
+from consent.tokens.versions import token_fingerprint
 from consent.vault.base import GENERATION_TAG, RECORD_TAG, SecretName, SecretVersion, Vault, new_secret_name
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.errors import NotFound, RemoteError

@@ -26,14 +26,14 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from consent import alarms
-from consent.custody import AnotherAccountPinned, NewConsent, ProvesLess, TokenUnavailable
 from consent.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.permissions import permission_set
 from consent.sign_in.approvals import hold
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
-from consent.tokens import Audience
+from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess, TokenUnavailable
+from consent.tokens.service import Audience
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record

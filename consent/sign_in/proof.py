@@ -12,7 +12,7 @@ from consent.entra import EntraClient, TokenResponse
 from consent.id_tokens import IdTokenValidator, sign_in_methods, unverified_claims
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants, granted_names
-from consent.tokens import Audience, TokenService
+from consent.tokens.service import Audience, TokenService
 from consent.vault.base import Vault
 from portal.microsoft.api import RetryPolicy
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, NationalCloud, get_cloud

@@ -69,10 +69,11 @@ def furnish(town: Town, folder: Path, database: str, **environment: str) -> None
 def _fill(town: Town) -> None:
     from django.utils import timezone
 
-    from consent import clients, health
+    from consent import clients
     from consent.applications import rotation
     from consent.models import ApplicationRegistration, PartnerConsent
-    from consent.token_versions import token_fingerprint
+    from consent.tokens import health
+    from consent.tokens.versions import token_fingerprint
     from portal.audit.trail import Actor
     from portal.microsoft.secret import Secret
     from tenants.models import PartnerTenant

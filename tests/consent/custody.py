@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from consent import clients
 from consent.models import PartnerConsent
-from consent.tokens import Audience, TokenService
+from consent.tokens.service import Audience, TokenService
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, StoredSecret, Vault
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import TenantId, new_correlation_id
@@ -73,7 +73,7 @@ def watch_vault(monkeypatch: pytest.MonkeyPatch) -> WatchedVault:
 def stop_time(monkeypatch: pytest.MonkeyPatch, clock: Callable[[], float]) -> list[float]:
     """Give token service, custody and its versions another clock, and a sleep that only notes down how long."""
     slept: list[float] = []
-    for module in ("consent.tokens", "consent.custody", "consent.token_versions"):
+    for module in ("consent.tokens.service", "consent.tokens.custody", "consent.tokens.versions"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=clock, sleep=slept.append))
     return slept
 

@@ -14,7 +14,7 @@ from django.core.management import get_commands, load_command_class
 
 from consent import access_tokens
 from consent.access_tokens import UnknownTenant, get_access_token
-from consent.custody import TokenUnavailable
+from consent.tokens.custody import TokenUnavailable
 from portal.audit.models import AuditEvent
 from portal.microsoft import errors
 from portal.microsoft.identifiers import TenantId

@@ -7,8 +7,8 @@ import pytest
 from consent import alarms, clients
 from consent.models import ConsentFlow, PartnerConsent, WaitingToken
 from consent.sign_in import approvals
-from consent.token_versions import IdentityMismatch
-from consent.tokens import Audience
+from consent.tokens.service import Audience
+from consent.tokens.versions import IdentityMismatch
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import CorrelationId
 from tests import builders

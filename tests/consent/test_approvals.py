@@ -14,7 +14,7 @@ from django.utils import timezone
 from consent import clients
 from consent.models import ConsentFlow, PartnerConsent, WaitingToken
 from consent.sign_in import approvals
-from consent.tokens import Audience
+from consent.tokens.service import Audience
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.microsoft.errors import RemoteError

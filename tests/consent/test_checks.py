@@ -11,10 +11,10 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.checks import CheckResult, check_token
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.next_steps import next_step
 from consent.states import state_of
+from consent.tokens.checking import CheckResult, check_token
+from consent.tokens.next_steps import next_step
 from consent.vault.base import SecretDisabled, VaultDamaged
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident

@@ -19,9 +19,9 @@ from django.db import DatabaseError, OperationalError
 from django.utils import timezone
 
 from consent import clients
-from consent.checks import CheckResult, Verdict
 from consent.models import ConsentLink, CustomerConsent, PartnerConsent
 from consent.states import count_by_state
+from consent.tokens.checking import CheckResult, Verdict
 from consent.vault.base import SecretName, SecretVersion, VaultConfigurationError
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident

@@ -20,12 +20,12 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.custody import INTERRUPTED, LEASE
 from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import PartnerConsent
-from consent.reconcile import Reconciler
-from consent.renewals import Renewals
 from consent.token_checks import TOKEN_CHECK
+from consent.tokens.batches import Renewals
+from consent.tokens.custody import INTERRUPTED, LEASE
+from consent.tokens.reconcile import Reconciler
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident

@@ -10,14 +10,15 @@ import pytest
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, health
+from consent import clients
 from consent.applications import rotation
-from consent.checks import CheckResult, check_token
-from consent.custody import TokenUnavailable
 from consent.customers.consents import push
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent, WaitingToken
 from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.states import state_of
+from consent.tokens import health
+from consent.tokens.checking import CheckResult, check_token
+from consent.tokens.custody import TokenUnavailable
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident

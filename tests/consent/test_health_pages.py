@@ -13,8 +13,9 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import health, panels
+from consent import panels
 from consent.models import PartnerConsent
+from consent.tokens import health
 from tests import builders
 from tests.consent import custody
 from tests.portal import Portal

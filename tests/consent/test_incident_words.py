@@ -14,11 +14,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from consent import alarms, checks, clients
+from consent import alarms, clients
 from consent.customers.applying import GRANTS_LOST
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
 from consent.settling import settle_what_is_over
+from consent.tokens import checking
 from portal.audit.models import AuditEvent
 from portal.audit.trail import record
 from portal.incidents.desk import report
@@ -195,7 +196,7 @@ def test_a_refused_credential_is_settled_by_the_next_token_that_it_redeems(porta
     assert open_causes() == {"credential_refused"}
 
     client = clients.partner_center_of(portal.consent(), new_correlation_id(), fresh=True)
-    assert checks.check_token(portal.consent(), client, actor=builders.ACTOR).ok
+    assert checking.check_token(portal.consent(), client, actor=builders.ACTOR).ok
 
     assert not open_causes()
 

@@ -20,7 +20,6 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients, schedule
-from consent.custody import TokenUnavailable
 from consent.customers.consents import PushRefused, check_customer
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, Offboarding, PartnerConsent
@@ -28,6 +27,7 @@ from consent.offboarding import steps
 from consent.offboarding.disconnect import disconnect
 from consent.offboarding.report import to_file
 from consent.states import state_of
+from consent.tokens.custody import TokenUnavailable
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence

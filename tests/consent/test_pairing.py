@@ -17,8 +17,9 @@ from django.db import connection, connections
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, pairing
+from consent import clients
 from consent.models import PartnerConsent, VaultPairing
+from consent.tokens import pairing
 from consent.vault.base import ID_NAME, SecretName, SecretVersion, VaultConfigurationError
 from consent.vault.keys import KeyRing
 from consent.vault.local import LocalVault

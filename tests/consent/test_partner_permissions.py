@@ -14,8 +14,8 @@ from django.utils import timezone
 from consent import clients
 from consent.invitations import campaigns
 from consent.models import ApplicationRegistration, Campaign, PartnerConsent, WaitingToken
-from consent.next_steps import next_step
 from consent.sign_in import approvals
+from consent.tokens.next_steps import next_step
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID as PARTNER_CENTER
 from portal.microsoft.identifiers import new_correlation_id

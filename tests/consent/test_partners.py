@@ -6,11 +6,11 @@ import pytest
 from django.contrib.auth.models import User
 
 from consent import clients
-from consent.custody import TokenUnavailable
 from consent.models import ConsentLink, PartnerConsent
 from consent.partners import disable, enable
 from consent.states import state_of
-from consent.tokens import Audience
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.service import Audience
 from portal.audit.models import AuditEvent
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import PartnerTenant

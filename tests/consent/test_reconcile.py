@@ -17,13 +17,14 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, reconcile, schedule
-from consent.custody import Custody
-from consent.differences import ReconcileReport
+from consent import clients, schedule
 from consent.models import PartnerConsent, WaitingToken
-from consent.reconcile import TooManyChanges
 from consent.sign_in import approvals
-from consent.tokens import Audience
+from consent.tokens import reconcile
+from consent.tokens.custody import Custody
+from consent.tokens.differences import ReconcileReport
+from consent.tokens.reconcile import TooManyChanges
+from consent.tokens.service import Audience
 from consent.vault.base import SecretName, SecretVersion
 from consent.vault.pace import Pace
 from portal.audit.models import AuditEvent

@@ -19,12 +19,13 @@ from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 
-from consent import checks, clients, health
+from consent import clients
 from consent.applications import rotation
 from consent.credential_models import ApplicationCredential
 from consent.models import PartnerConsent
 from consent.states import count_by_state
-from consent.tokens import Audience
+from consent.tokens import checking, health
+from consent.tokens.service import Audience
 from consent.upkeep import clean_up
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion
 from portal.audit.models import AuditEvent
@@ -396,7 +397,7 @@ def test_a_credential_that_is_refused_in_use_is_one_incident_and_no_partners_fau
     connected.sandbox.world.refusals.append(Refusal(code=code, times=4))
     for _ in range(3):
         client = clients.partner_center_of(consents[0], new_correlation_id(), fresh=True)
-        assert checks.check_token(consents[0], client, actor=builders.ACTOR).systemic
+        assert checking.check_token(consents[0], client, actor=builders.ACTOR).systemic
     with pytest.raises(AuthenticationFailed):
         redeem(connected)
     incident = Incident.objects.open().get()

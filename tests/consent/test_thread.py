@@ -9,10 +9,10 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.checks import check_token
 from consent.customers.consents import push
 from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
 from consent.states import state_of
+from consent.tokens.checking import check_token
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID

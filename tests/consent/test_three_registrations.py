@@ -17,8 +17,8 @@ import pytest
 from consent import clients
 from consent.access_tokens import SeveralRegistrations, get_access_token
 from consent.applications import rotation
-from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, ConsentPlan, CustomerConsent, PartnerConsent
+from consent.tokens.custody import TokenUnavailable
 from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run

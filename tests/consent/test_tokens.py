@@ -15,11 +15,11 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.custody import TokenUnavailable
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.states import state_of
-from consent.token_versions import IdentityMismatch, token_fingerprint
-from consent.tokens import Audience
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.service import Audience
+from consent.tokens.versions import IdentityMismatch, token_fingerprint
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, VaultDamaged
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
@@ -773,7 +773,7 @@ def test_a_blocked_secret_name_is_replaced_by_a_new_one(
     clients.vault().write(blocked, Secret("old"), tags={}, expires_at=None)
     sandbox.world.vaults["global", VAULT_NAME].secrets[blocked].deleted = sandbox.world.now()
     names = iter([blocked, free])
-    for module in ("consent.custody", "consent.token_versions"):
+    for module in ("consent.tokens.custody", "consent.tokens.versions"):
         monkeypatch.setattr(f"{module}.new_secret_name", lambda: next(names))
 
     portal.onboard()

@@ -12,9 +12,9 @@ from typing import Any
 from django.conf import settings
 
 from consent import clients
-from consent.differences import ReconcileReport
 from consent.models import PartnerConsent
-from consent.reconcile import Reconciler
+from consent.tokens.differences import ReconcileReport
+from consent.tokens.reconcile import Reconciler
 from consent.vault.base import SecretName, SecretVersion, new_secret_name
 from portal.microsoft.secret import Secret
 from portal.sandbox import scenarios

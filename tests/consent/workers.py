@@ -127,7 +127,7 @@ def work(order: dict[str, Any]) -> list[str]:
 
     from consent import clients
     from consent.models import PartnerConsent
-    from consent.tokens import Audience
+    from consent.tokens.service import Audience
     from portal.microsoft.identifiers import new_correlation_id
 
     consent = PartnerConsent.objects.select_related("partner", "registration").get(pk=order["consent"])

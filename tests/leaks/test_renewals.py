@@ -12,9 +12,9 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.access_tokens import get_access_token
-from consent.custody import TokenUnavailable
 from consent.models import PartnerConsent
-from consent.token_versions import IdentityMismatch
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import SecretName, SecretVersion
 from portal.microsoft.errors import RemoteError
 from portal.sandbox.server import Sandbox

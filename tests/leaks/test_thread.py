@@ -26,7 +26,7 @@ from consent.id_tokens import IdTokenValidator
 from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, WaitingToken
 from consent.sign_in import approvals, flow
-from consent.tokens import TokenService
+from consent.tokens.service import TokenService
 from consent.vault.local import LocalVault
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import RunItem

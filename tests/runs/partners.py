@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from consent import clients
 from consent.models import PartnerConsent
-from consent.token_versions import token_fingerprint
+from consent.tokens.versions import token_fingerprint
 from consent.vault.base import new_secret_name
 from portal.microsoft.secret import Secret
 from portal.sandbox.scenarios import add_partner

@@ -5,9 +5,9 @@ from django.core.management.base import CommandError
 
 from consent import clients
 from consent.commands import EXIT_SOME_FAILED, ConsentCommand
-from consent.custody import Custody
 from consent.offboarding.erasure import StillActive, erase_tokens
 from consent.selection import one_tenant_id
+from consent.tokens.custody import Custody
 from tenants.models import PartnerTenant
 
 

@@ -1,9 +1,9 @@
 from typing import Any
 
-from consent import health
 from consent.commands import BulkCommand
 from consent.selection import scope_of
 from consent.token_checks import TOKEN_CHECK, units
+from consent.tokens import health
 from portal.runs.console import EXIT_CODES
 
 

@@ -5,8 +5,8 @@ from django.core.management.base import CommandError
 
 from consent import clients
 from consent.commands import EXIT_SOME_FAILED, EXIT_SYSTEMIC, ConsentCommand, explain
-from consent.differences import Difference, ReconcileReport
-from consent.reconcile import Reconciler, TooManyChanges
+from consent.tokens.differences import Difference, ReconcileReport
+from consent.tokens.reconcile import Reconciler, TooManyChanges
 from portal.microsoft.errors import RemoteError
 
 

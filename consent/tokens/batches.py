@@ -1,7 +1,7 @@
 """Custody for many partners at once: leases and pointers in one statement each, the vault in threads.
 
-The order for each partner is that of ``consent.custody``: vault, read back, pointer, old version off (R-02). What one
-renewal does in one go is cut here where the database comes in, so that the threads between run no query.
+The order for each partner is that of ``consent.tokens.custody``: vault, read back, pointer, old version off (R-02).
+What one renewal does in one go is cut here where the database comes in, so that the threads between run no query.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from consent.custody import LEASE, Custody
 from consent.models import PartnerConsent
-from consent.token_versions import NEWEST_IS_NONE, token_fingerprint
+from consent.tokens.custody import LEASE, Custody
+from consent.tokens.versions import NEWEST_IS_NONE, token_fingerprint
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.microsoft.errors import RemoteError

@@ -15,12 +15,13 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from consent import alarms, health
-from consent.custody import TokenUnavailable
-from consent.health import CONFIRM_AFTER
+from consent import alarms
 from consent.id_tokens import sign_in_methods
 from consent.models import PartnerConsent
-from consent.token_versions import IdentityMismatch
+from consent.tokens import health
+from consent.tokens.custody import TokenUnavailable
+from consent.tokens.health import CONFIRM_AFTER
+from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import ConsentRequired, InteractionRequired, MfaRequired, RemoteError

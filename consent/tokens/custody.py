@@ -18,11 +18,12 @@ from django.db import transaction
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from consent import alarms, health
+from consent import alarms
 from consent.entra import REDEMPTION, SERVICE
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants
-from consent.token_versions import (
+from consent.tokens import health
+from consent.tokens.versions import (
     NEWEST_IS_NONE,
     IdentityMismatch,
     TokenVersions,

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from django.conf import settings
 
-from consent.checks import MFA_UNPROVEN
 from consent.models import PartnerConsent
 from consent.permissions import held, permission_set
+from consent.tokens.checking import MFA_UNPROVEN
 from portal.microsoft.diagnosis import FailureClass, Owner
 from tenants.models import PartnerTenant
 

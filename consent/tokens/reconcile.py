@@ -20,11 +20,11 @@ from datetime import datetime, timedelta
 from django.apps import apps
 from django.utils import timezone
 
-from consent.custody import Custody, TokenUnavailable
-from consent.differences import REPAIRED, TAKEN_UP, Difference, Kind, ReconcileReport
 from consent.models import PartnerConsent, WaitingToken
-from consent.token_versions import IdentityMismatch, record_id, token_fingerprint
-from consent.tokens import TokenService
+from consent.tokens.custody import Custody, TokenUnavailable
+from consent.tokens.differences import REPAIRED, TAKEN_UP, Difference, Kind, ReconcileReport
+from consent.tokens.service import TokenService
+from consent.tokens.versions import IdentityMismatch, record_id, token_fingerprint
 from consent.vault.base import (
     OUR_NAME,
     Inventory,

@@ -1,6 +1,7 @@
 """TokenService: the only door to access tokens.
 
-Refresh tokens stay with ``consent.custody``. Errors of a customer's tenant never make the partner's token suspect.
+Refresh tokens stay with ``consent.tokens.custody``. Errors of a customer's tenant never make the partner's token
+suspect.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from enum import StrEnum
 
 from django.utils import timezone
 
-from consent.custody import BUSY, LOST, Custody, NewConsent, TokenUnavailable, is_cut_off, spends_nothing
 from consent.entra import SERVICE, EntraClient, TokenResponse
 from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.token_versions import IdentityMismatch
+from consent.tokens.custody import BUSY, LOST, Custody, NewConsent, TokenUnavailable, is_cut_off, spends_nothing
+from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import StoredSecret, Vault
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
@@ -332,7 +333,7 @@ class TokenService:
         in_same_transaction: Callable[[PartnerConsent], None],
         replaces: ObjectId | None = None,
     ) -> PartnerConsent:
-        """Keep a proven refresh token of a new consent; see :meth:`consent.custody.Custody.store_new`."""
+        """Keep a proven refresh token of a new consent; see :meth:`consent.tokens.custody.Custody.store_new`."""
         consent = self._custody.store_new(
             partner,
             registration,
