@@ -17,14 +17,14 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from consent import alarms
-from consent.accounts import AccountClient
-from consent.application_consents import ApplicationConsentClient
 from consent.credential_models import ApplicationCredential
-from consent.credentials import ClientCredential, FederatedCredential, read_credential
 from consent.customers.consents import CustomerClients
-from consent.directory import DirectoryClient
-from consent.entra import EntraClient, MetadataCache
-from consent.id_tokens import IdTokenValidator, SigningKeys
+from consent.microsoft.accounts import AccountClient
+from consent.microsoft.application_consents import ApplicationConsentClient
+from consent.microsoft.credentials import ClientCredential, FederatedCredential, read_credential
+from consent.microsoft.directory import DirectoryClient
+from consent.microsoft.entra import EntraClient, MetadataCache
+from consent.microsoft.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.sign_in.proof import PATIENT, ConsentTools
 from consent.tokens import pairing

@@ -14,7 +14,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from consent import clients
 from consent.commands import explain
-from consent.entra import FoundTenant, find_tenant
+from consent.microsoft.entra import FoundTenant, find_tenant
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.microsoft.identifiers import InvalidIdentifier, new_correlation_id, parse_domain

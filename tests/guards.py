@@ -115,7 +115,7 @@ GUARDS = (
     Guard(
         name="pkce-verifier",
         shows="S-11",
-        file="consent/entra.py",
+        file="consent/microsoft/entra.py",
         text='            "code_challenge": code_challenge,\n            "code_challenge_method": "S256",\n',
         without="",
         tests=(f"{_REFUSALS}test_state_verifier_nonce_and_cookie_are_in_no_table",),
@@ -123,7 +123,7 @@ GUARDS = (
     Guard(
         name="nonce",
         shows="S-12",
-        file="consent/id_tokens.py",
+        file="consent/microsoft/id_tokens.py",
         text="        if nonce is not None:\n",
         without="        if False:\n",
         tests=(f"{_BENT_FLOW}[nonce of nobody]", f"{_BENT}[nonce of another flow]"),
@@ -131,7 +131,7 @@ GUARDS = (
     Guard(
         name="signature",
         shows="S-14",
-        file="consent/id_tokens.py",
+        file="consent/microsoft/id_tokens.py",
         text='jwt.PyJWS().decode(text, key, algorithms=["RS256"])',
         without='jwt.PyJWS().decode(text, options={"verify_signature": False})',
         tests=(f"{_BENT_FLOW}[bad signature]", f"{_BENT}[a stranger's signature under our kid]"),
@@ -139,7 +139,7 @@ GUARDS = (
     Guard(
         name="iss",
         shows="S-14",
-        file="consent/id_tokens.py",
+        file="consent/microsoft/id_tokens.py",
         text='if issuer not in [issuer_template.replace("{tenantid}", written) for written in (tenant_id, tid)]:',
         without="if False:",
         tests=(f"{_BENT}[issuer of another tenant]",),
@@ -147,7 +147,7 @@ GUARDS = (
     Guard(
         name="aud",
         shows="S-14",
-        file="consent/id_tokens.py",
+        file="consent/microsoft/id_tokens.py",
         text='if str(claims.get("aud")).lower() != application_id:',
         without="if False:",
         tests=(f"{_BENT_FLOW}[audience]", f"{_BENT}[audience missing]"),
@@ -155,7 +155,7 @@ GUARDS = (
     Guard(
         name="tid",
         shows="S-14",
-        file="consent/id_tokens.py",
+        file="consent/microsoft/id_tokens.py",
         text="    if tid.lower() != tenant_id:\n",
         without="    if False:\n",
         tests=(f"{_BENT}[tid of another tenant under our issuer]", f"{_BENT_FLOW}[tid of another tenant]"),

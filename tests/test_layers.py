@@ -49,10 +49,10 @@ OURS = {"portal", "tenants", "consent"}
 CLIENTS = [
     "tenants/partner_center.py",
     "tenants/gdap.py",
-    "consent/entra.py",
-    "consent/application_consents.py",
-    "consent/directory.py",
-    "consent/credentials.py",
+    "consent/microsoft/entra.py",
+    "consent/microsoft/application_consents.py",
+    "consent/microsoft/directory.py",
+    "consent/microsoft/credentials.py",
 ]
 TABLES = [
     "tenants/models.py",
@@ -117,7 +117,7 @@ def test_models_and_querysets_speak_no_http(name: str) -> None:
         "portal.microsoft.http",
         "portal.microsoft.api",
         "consent.clients",
-        "consent.entra",
+        "consent.microsoft.entra",
     )
     assert [target for target in imports(ROOT / name) if any(is_in(target, bad) for bad in network)] == []
 

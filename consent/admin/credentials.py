@@ -11,7 +11,7 @@ from consent import clients
 from consent.applications import rotation
 from consent.commands import explain
 from consent.credential_models import ApplicationCredential
-from consent.credentials import sha1_thumbprint
+from consent.microsoft.credentials import sha1_thumbprint
 from consent.panels import expiry_tone
 from consent.vault.base import VaultConfigurationError
 from portal.microsoft.errors import RemoteError

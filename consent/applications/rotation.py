@@ -19,9 +19,9 @@ from django.utils import timezone
 
 from consent import alarms
 from consent.credential_models import ApplicationCredential
-from consent.credentials import Certificate, read_credential
-from consent.entra import SERVICE
-from consent.id_tokens import LEEWAY_SECONDS
+from consent.microsoft.credentials import Certificate, read_credential
+from consent.microsoft.entra import SERVICE
+from consent.microsoft.id_tokens import LEEWAY_SECONDS
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.tokens import health
 from consent.tokens.custody import TokenUnavailable

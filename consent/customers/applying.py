@@ -16,7 +16,7 @@ from django.utils import timezone
 from consent.customers import consents
 from consent.customers.consents import CustomerClients, PushRefused, State, compare, grants_hash
 from consent.customers.observations import PROPAGATION
-from consent.directory import Presence
+from consent.microsoft.directory import Presence
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
 from consent.permissions import differences
 from portal.audit.trail import Actor, Outcome, record

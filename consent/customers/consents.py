@@ -17,10 +17,10 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from consent.accounts import AccountClient
-from consent.application_consents import ApplicationConsentClient
 from consent.customers.observations import Reading, write
-from consent.directory import DirectoryClient, Presence
+from consent.microsoft.accounts import AccountClient
+from consent.microsoft.application_consents import ApplicationConsentClient
+from consent.microsoft.directory import DirectoryClient, Presence
 from consent.models import ApplicationRegistration, CustomerConsent
 from consent.permissions import outside_allow_list
 from consent.tokens.health import refresh_partner

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import alarms
-from consent.id_tokens import IdTokenRefused
+from consent.microsoft.id_tokens import IdTokenRefused
 from consent.models import PartnerConsent, WaitingToken
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, prove
 from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess

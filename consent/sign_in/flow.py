@@ -26,8 +26,8 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from consent import alarms
-from consent.entra import TokenResponse, admin_consent_url, authorize_url
-from consent.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
+from consent.microsoft.entra import TokenResponse, admin_consent_url, authorize_url
+from consent.microsoft.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.permissions import permission_set
 from consent.sign_in.approvals import hold

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from consent.accounts import GLOBAL_ADMINISTRATOR, AccountClient, Standing
-from consent.entra import EntraClient, TokenResponse
-from consent.id_tokens import IdTokenValidator, sign_in_methods, unverified_claims
+from consent.microsoft.accounts import GLOBAL_ADMINISTRATOR, AccountClient, Standing
+from consent.microsoft.entra import EntraClient, TokenResponse
+from consent.microsoft.id_tokens import IdTokenValidator, sign_in_methods, unverified_claims
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants, granted_names
 from consent.tokens.service import Audience, TokenService

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import alarms
-from consent.id_tokens import sign_in_methods
+from consent.microsoft.id_tokens import sign_in_methods
 from consent.models import PartnerConsent
 from consent.tokens import health
 from consent.tokens.custody import TokenUnavailable

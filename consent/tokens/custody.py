@@ -19,7 +19,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent import alarms
-from consent.entra import REDEMPTION, SERVICE
+from consent.microsoft.entra import REDEMPTION, SERVICE
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants
 from consent.tokens import health

@@ -15,8 +15,8 @@ from enum import StrEnum
 
 from django.utils import timezone
 
-from consent.entra import SERVICE, EntraClient, TokenResponse
-from consent.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
+from consent.microsoft.entra import SERVICE, EntraClient, TokenResponse
+from consent.microsoft.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.tokens.custody import BUSY, LOST, Custody, NewConsent, TokenUnavailable, is_cut_off, spends_nothing
 from consent.tokens.versions import IdentityMismatch

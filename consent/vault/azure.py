@@ -39,9 +39,9 @@ from azure.core.rest import HttpRequest
 from azure.identity import CertificateCredential, ClientSecretCredential
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
 
-from consent.credentials import managed_identity
-from consent.entra import SERVICE as ENTRA
-from consent.entra import endpoints
+from consent.microsoft.credentials import managed_identity
+from consent.microsoft.entra import SERVICE as ENTRA
+from consent.microsoft.entra import endpoints
 from consent.vault.base import (
     OUR_NAME,
     PROBE_NAME,
@@ -409,7 +409,7 @@ class _Transport(RequestsTransport):  # type: ignore[misc]  # azure-core types i
 
 
 class _IdentityTransport(_Transport):
-    """Answers MSAL's question for a tenant's endpoints itself, as ``consent.entra`` does: they are the cloud's own.
+    """Answers MSAL's question for a tenant's endpoints itself, like ``consent.microsoft.entra``: they are the cloud's.
 
     Whatever is no token is raised here as what it is. Above, the SDK would make one exception and one log line, with
     the service's own sentence, of a refused credential, a throttled service and a dead host.

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent.credential_models import ApplicationCredential
-from consent.credentials import sha1_thumbprint
+from consent.microsoft.credentials import sha1_thumbprint
 from portal.audit.models import AuditEvent
 from portal.sandbox.world import Refusal
 from tests import builders

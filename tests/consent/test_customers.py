@@ -11,9 +11,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.application_consents import ApplicationConsentClient
 from consent.customers.consents import PushRefused, compare, grants_hash, push, verify
-from consent.directory import Grant, Presence
+from consent.microsoft.application_consents import ApplicationConsentClient
+from consent.microsoft.directory import Grant, Presence
 from consent.models import ApplicationGrant, ApplicationRegistration, CustomerConsent
 from consent.states import state_of
 from portal.audit.models import AuditEvent

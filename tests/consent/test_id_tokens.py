@@ -15,9 +15,9 @@ import requests
 import responses
 from cryptography.hazmat.primitives import hashes
 
-from consent import entra, id_tokens
-from consent.entra import MetadataCache
-from consent.id_tokens import MAX_TOKEN_BYTES, Flaw, IdTokenRefused, IdTokenValidator, SigningKeys
+from consent.microsoft import entra, id_tokens
+from consent.microsoft.entra import MetadataCache
+from consent.microsoft.id_tokens import MAX_TOKEN_BYTES, Flaw, IdTokenRefused, IdTokenValidator, SigningKeys
 from portal.microsoft.clouds import CHINA, GLOBAL
 from portal.microsoft.errors import NotFound, RemoteError, ServerFault
 from portal.microsoft.identifiers import CONSUMERS_TENANT

@@ -13,8 +13,8 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent import states as partner_states
-from consent.application_consents import ApplicationConsentClient
 from consent.customers.plans import PlanRefused, make_undo
+from consent.microsoft.application_consents import ApplicationConsentClient
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentObservation, ConsentPlan, ConsentPlanItem
 from consent.plan_runs import start_apply
 from portal.audit.models import AuditEvent

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from consent import clients
-from consent.entra import find_tenant
+from consent.microsoft.entra import find_tenant
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.sandbox import scenarios

@@ -68,7 +68,7 @@ def test_an_assertion_is_not_used_longer_than_the_service_takes_it(
     portal.onboard()
     passed, real = [0.0], time
     monkeypatch.setattr(
-        "consent.credentials.time",
+        "consent.microsoft.credentials.time",
         SimpleNamespace(time=lambda: real.time() + passed[0], monotonic=lambda: real.monotonic() + passed[0]),
     )
     for _ in range(12):

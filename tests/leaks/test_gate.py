@@ -15,7 +15,7 @@ import pytest
 from django.conf import settings as configured
 
 from consent import clients
-from consent.entra import EntraClient
+from consent.microsoft.entra import EntraClient
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.leaks.conftest import Gate

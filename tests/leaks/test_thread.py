@@ -21,9 +21,9 @@ from pytest_django.fixtures import Settings
 
 from consent import clients, demo, views
 from consent.applications import rotation
-from consent.entra import EntraClient
-from consent.id_tokens import IdTokenValidator
 from consent.invitations import links
+from consent.microsoft.entra import EntraClient
+from consent.microsoft.id_tokens import IdTokenValidator
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, WaitingToken
 from consent.sign_in import approvals, flow
 from consent.tokens.service import TokenService

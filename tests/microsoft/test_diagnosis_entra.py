@@ -11,8 +11,8 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consent.credentials import ClientSecret
-from consent.entra import EntraClient
+from consent.microsoft.credentials import ClientSecret
+from consent.microsoft.entra import EntraClient
 from portal.microsoft import errors
 from portal.microsoft.clouds import GLOBAL
 from portal.microsoft.diagnosis import (

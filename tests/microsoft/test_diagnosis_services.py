@@ -16,8 +16,8 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consent.application_consents import ApplicationConsentClient
-from consent.directory import DirectoryClient
+from consent.microsoft.application_consents import ApplicationConsentClient
+from consent.microsoft.directory import DirectoryClient
 from consent.vault.azure import IDENTITY_REFUSED, NO_MANAGED_IDENTITY, open_azure_vault
 from consent.vault.base import NameBlocked, SecretDisabled, SecretTooLarge, VaultDamaged
 from consent.vault.keys import KeyRing

@@ -211,7 +211,7 @@ def test_throttled_partners_come_again_and_none_is_marked_broken(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """429 from Partner Center for some calls, and 50196 from the sign-in service for one partner."""
-    monkeypatch.setattr("consent.entra.DEFAULT_RETRY_AFTER_SECONDS", 2.0)  # a minute, in real life
+    monkeypatch.setattr("consent.microsoft.entra.DEFAULT_RETRY_AFTER_SECONDS", 2.0)  # a minute, in real life
     consents = connect(portal, 40)
     world = portal.sandbox.world
     world.faults.append(Fault(service="partnercenter", status=429, headers={"Retry-After": "1"}, times=4, skip=5))

@@ -1,7 +1,7 @@
 """ApplicationConsent API: put our application's consent into a customer tenant, or take it out (app+user).
 
 Source: Partner Center REST, "Control panel vendor APIs"; 50 requests per second per application id. There is no call
-that reads a consent: the truth is read from Graph in the customer tenant (``consent.directory``).
+that reads a consent: the truth is read from Graph in the customer tenant (``consent.microsoft.directory``).
 """
 
 from __future__ import annotations

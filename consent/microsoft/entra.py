@@ -23,7 +23,7 @@ import msal
 import requests
 import urllib3
 
-from consent.credentials import ClientCredential
+from consent.microsoft.credentials import ClientCredential
 from portal.microsoft.api import DEFAULT_RETRY_AFTER_SECONDS, parse_json
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose_token_error, named_token_lifetime

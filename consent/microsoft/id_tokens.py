@@ -18,7 +18,7 @@ from typing import Any
 import jwt
 import requests
 
-from consent.entra import SERVICE, MetadataCache, get_document
+from consent.microsoft.entra import SERVICE, MetadataCache, get_document
 from portal.microsoft.api import parse_json
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.errors import ServerFault
