@@ -24,13 +24,13 @@ class ConsentConfig(AppConfig):
         self._add_kinds_of_runs()
 
     def _add_kinds_of_runs(self) -> None:
-        from consent.customer_push import CUSTOMER_PUSH
-        from consent.customer_sync import CUSTOMER_SYNC
-        from consent.plan_runs import APPLY_PLAN
-        from consent.removal import CONSENT_REMOVE
+        from consent.runs.apply_plan import APPLY_PLAN
+        from consent.runs.customer_sync import CUSTOMER_SYNC
+        from consent.runs.push import CUSTOMER_PUSH
+        from consent.runs.remove import CONSENT_REMOVE
+        from consent.runs.token_check import TOKEN_CHECK
+        from consent.runs.verify import CONSENT_VERIFY
         from consent.schedule import register_jobs
-        from consent.token_checks import TOKEN_CHECK
-        from consent.verifying import CONSENT_VERIFY
         from portal.runs.kinds import register
 
         for kind in (TOKEN_CHECK, CUSTOMER_SYNC, CUSTOMER_PUSH, CONSENT_VERIFY, CONSENT_REMOVE, APPLY_PLAN):

@@ -10,15 +10,15 @@ from django.utils import timezone
 
 from consent import clients
 from consent.customer_selection import WEEK_HOURS, consents_in
-from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import Offboarding
 from consent.offboarding.steps import advance
+from consent.runs.customer_sync import CUSTOMER_SYNC
+from consent.runs.token_check import TOKEN_CHECK, units
+from consent.runs.verify import CONSENT_VERIFY
 from consent.settling import settle_what_is_over
-from consent.token_checks import TOKEN_CHECK, units
 from consent.tokens import health
 from consent.tokens.reconcile import Reconciler, TooManyChanges
 from consent.upkeep import clean_up
-from consent.verifying import CONSENT_VERIFY
 from portal.audit.trail import SYSTEM
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind

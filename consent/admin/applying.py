@@ -16,7 +16,7 @@ from consent.admin.asking import ask
 from consent.admin.wanted import figures_of, items_address
 from consent.customers import plans
 from consent.models import ConsentPlan
-from consent.plan_runs import STOP_SHARE, WAVES, start_apply
+from consent.runs.apply_plan import STOP_SHARE, WAVES, start_apply
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, actor_of
 

@@ -19,8 +19,8 @@ from consent.customers.observations import Change
 from consent.models import ConsentObservation, CustomerConsent
 from consent.naming import registration_names
 from consent.panels import CUSTOMER_TONES
-from consent.removal import CONSENT_REMOVE
-from consent.verifying import CONSENT_VERIFY
+from consent.runs.remove import CONSENT_REMOVE
+from consent.runs.verify import CONSENT_VERIFY
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of

@@ -26,7 +26,7 @@ from consent.offboarding.erasure import ErasureReport, erase_tokens
 from consent.offboarding.report import build, never_read
 from consent.offboarding_models import Offboarding
 from consent.querysets import ConsentLinkQuerySet, CustomerConsentQuerySet
-from consent.removal import CONSENT_REMOVE
+from consent.runs.remove import CONSENT_REMOVE
 from consent.tokens.custody import Custody, TokenUnavailable
 from consent.vault.base import Eraser, Vault, VaultConfigurationError
 from portal.audit.seals import canonical, digest, seal

@@ -62,7 +62,7 @@ def fill(customers: Sequence[tuple[int, str]]) -> None:
 def register_posts() -> Any:
     """Register the kind whose units are one POST each."""
     from consent import clients
-    from consent.customer_push import load, units
+    from consent.runs.push import load, units
     from portal.microsoft.clouds import GRAPH_APPLICATION_ID
     from portal.microsoft.errors import RemoteError
     from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
@@ -113,7 +113,7 @@ def child(run: str, threads: str) -> int:
 def start(what: str, customers: Sequence[str]) -> Any:
     from consent.customers.plans import make_plan
     from consent.models import ApplicationRegistration
-    from consent.plan_runs import start_apply
+    from consent.runs.apply_plan import start_apply
     from portal.audit.trail import Actor
     from portal.runs import service
     from tenants.models import CustomerTenant

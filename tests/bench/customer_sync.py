@@ -68,7 +68,7 @@ def measure(customers: int, database: str) -> int:
     """Sync one partner with so many customers twice, and print the facts of each."""
     with tempfile.TemporaryDirectory() as name, town(Path(name), 1) as (place, gate):
         desk.furnish(place, Path(name), database)
-        from consent.customer_sync import CUSTOMER_SYNC
+        from consent.runs.customer_sync import CUSTOMER_SYNC
         from portal.audit.trail import Actor
         from portal.runs import service
         from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship

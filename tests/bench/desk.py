@@ -125,7 +125,7 @@ def make_due() -> None:
 
 def new_run(concurrency: int) -> Any:
     """Return a fresh run of the token check over all partners."""
-    from consent.token_checks import TOKEN_CHECK
+    from consent.runs.token_check import TOKEN_CHECK
     from portal.audit.trail import Actor
     from portal.runs import service
 

@@ -8,7 +8,7 @@ from typing import Any
 from consent.customer_models import CustomerConsent
 from consent.customers.plans import make_plan
 from consent.models import ApplicationGrant, ConsentPlan, ConsentPlanItem
-from consent.plan_runs import start_apply
+from consent.runs.apply_plan import start_apply
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.executor import Executor
 from portal.runs.listening import Listener, Progress

@@ -157,7 +157,7 @@ def test_a_fault_of_the_deployment_ends_with_3_and_one_line(
     def broken(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr("consent.token_checks.Renewals", broken)
+    monkeypatch.setattr("consent.runs.token_check.Renewals", broken)
     ran = run("check_tokens")
     assert ran.code == code
     assert words in ran.err
@@ -410,7 +410,7 @@ def stub_checks(monkeypatch: pytest.MonkeyPatch, classes: Callable[[int], str]) 
             columns={"last_try_at": timezone.now()},
         )
 
-    monkeypatch.setattr("consent.token_checks.judge", check)
+    monkeypatch.setattr("consent.runs.token_check.judge", check)
     return checked
 
 

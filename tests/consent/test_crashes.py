@@ -20,9 +20,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import PartnerConsent
-from consent.token_checks import TOKEN_CHECK
+from consent.runs.customer_sync import CUSTOMER_SYNC
+from consent.runs.token_check import TOKEN_CHECK
 from consent.tokens.batches import Renewals
 from consent.tokens.custody import INTERRUPTED, LEASE
 from consent.tokens.reconcile import Reconciler

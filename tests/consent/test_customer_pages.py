@@ -16,7 +16,7 @@ from consent.customer_models import ConsentObservation, CustomerConsent
 from consent.models import Offboarding
 from consent.offboarding import steps
 from consent.offboarding.report import check_file
-from consent.verifying import CONSENT_VERIFY
+from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
 from portal.runs.executor import Executor
 from portal.runs.models import Run

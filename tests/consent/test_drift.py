@@ -12,7 +12,7 @@ from consent.customers import observations
 from consent.customers.consents import push, verify
 from consent.customers.observations import Change, minus
 from consent.models import ApplicationGrant
-from consent.verifying import CONSENT_VERIFY
+from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
 from portal.incidents.desk import close
 from portal.incidents.desk import report as desk_report

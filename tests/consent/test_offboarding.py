@@ -305,7 +305,7 @@ def test_only_what_waits_can_be_decided(portal: Portal, granted: list[CustomerTe
 @pytest.mark.parametrize(
     "moment",
     [
-        "consent.removal.Removal.observe",
+        "consent.runs.remove.Removal.observe",
         "consent.offboarding.steps._erase",
         "consent.offboarding.steps.erase_tokens",
         "consent.offboarding.steps.build",
@@ -318,11 +318,11 @@ def test_whatever_step_it_dies_in_going_on_leads_to_the_same_end(
     class Died(BaseException):
         """As a process that ends: nobody catches it."""
 
-    if moment == "consent.removal.Removal.observe":  # an executor that stops after the first customers
+    if moment == "consent.runs.remove.Removal.observe":  # an executor that stops after the first customers
         one = steps.start(portal.partner, actor=builders.ACTOR, wait_seconds=0)
         assert one.run is not None
         executor = Executor(one.run, concurrency=1)
-        from consent.removal import Removal
+        from consent.runs.remove import Removal
 
         real, seen = Removal.observe, []
 

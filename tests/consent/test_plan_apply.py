@@ -16,7 +16,7 @@ from consent import states as partner_states
 from consent.customers.plans import PlanRefused, make_undo
 from consent.microsoft.application_consents import ApplicationConsentClient
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentObservation, ConsentPlan, ConsentPlanItem
-from consent.plan_runs import start_apply
+from consent.runs.apply_plan import start_apply
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID

@@ -20,7 +20,7 @@ from django.db import connection
 from pytest_django.fixtures import Settings
 
 from consent.models import ConsentPlan, ConsentPlanItem, CustomerConsent
-from consent.plan_runs import start_apply
+from consent.runs.apply_plan import start_apply
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.models import Executor, Run, RunItem

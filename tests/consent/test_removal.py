@@ -15,8 +15,8 @@ from consent import clients
 from consent.customer_models import CustomerConsent
 from consent.customers.consents import push
 from consent.microsoft.application_consents import ApplicationConsentClient
-from consent.removal import CONSENT_REMOVE
-from consent.verifying import CONSENT_VERIFY
+from consent.runs.remove import CONSENT_REMOVE
+from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID

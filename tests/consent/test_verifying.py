@@ -19,8 +19,8 @@ from consent.customer_models import CustomerConsent
 from consent.customer_selection import WEEK_HOURS, consents_in
 from consent.customers.observations import note_unreadable, prune, write
 from consent.models import PartnerConsent
+from consent.runs.verify import CONSENT_VERIFY
 from consent.upkeep import clean_up
-from consent.verifying import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
 from portal.sandbox.world import Fault, Refusal

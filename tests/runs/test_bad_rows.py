@@ -11,9 +11,9 @@ from django.conf import settings
 from django.db import connection
 
 from consent import clients
-from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.token_checks import TOKEN_CHECK
+from consent.runs.customer_sync import CUSTOMER_SYNC
+from consent.runs.token_check import TOKEN_CHECK
 from consent.vault.base import SecretName, SecretVersion
 from portal.microsoft.http import GuardedSession
 from portal.runs import service

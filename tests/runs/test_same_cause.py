@@ -10,10 +10,10 @@ import pytest
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import PartnerConsent
+from consent.runs.customer_sync import CUSTOMER_SYNC
+from consent.runs.token_check import TOKEN_CHECK
 from consent.states import count_by_state, state_of
-from consent.token_checks import TOKEN_CHECK
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.runs import service

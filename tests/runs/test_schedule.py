@@ -119,8 +119,8 @@ def test_the_sweeper_finds_runs_that_nobody_works_and_no_others() -> None:
 
 
 def test_every_partners_customers_are_listed_once_a_day_in_its_own_hour(portal: Portal) -> None:
+    from consent.runs.token_check import units
     from consent.schedule import _sync
-    from consent.token_checks import units
 
     connect(portal, 50)
     listed = [unit.key for hour in range(24) for unit in units({"hour": hour}, 0, 1000)]

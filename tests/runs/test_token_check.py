@@ -15,8 +15,8 @@ from django.utils import timezone
 
 from consent import clients
 from consent.models import PartnerConsent
+from consent.runs.token_check import TOKEN_CHECK
 from consent.states import count_by_state
-from consent.token_checks import TOKEN_CHECK
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence

@@ -8,7 +8,7 @@ from django.utils import timezone
 from consent.commands import ConsentCommand
 from consent.customers.plans import PlanRefused
 from consent.models import ConsentPlan
-from consent.plan_runs import APPLY_PLAN, CONCURRENCY, STOP_SHARE, WAVES, start_apply
+from consent.runs.apply_plan import APPLY_PLAN, CONCURRENCY, STOP_SHARE, WAVES, start_apply
 from portal.runs import tasks
 from portal.runs.console import EXIT_CODES, add_run_arguments, dry_run, foreground, refuse_if_busy, words_of
 from portal.runs.models import Run

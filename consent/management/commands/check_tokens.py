@@ -2,8 +2,8 @@ from argparse import ArgumentParser
 from typing import Any
 
 from consent.commands import BulkCommand
+from consent.runs.token_check import TOKEN_CHECK
 from consent.selection import scope_of
-from consent.token_checks import TOKEN_CHECK
 from portal.runs.console import EXIT_CODES
 
 

@@ -1,8 +1,8 @@
 from typing import Any
 
 from consent.commands import BulkCommand
+from consent.runs.token_check import TOKEN_CHECK, units
 from consent.selection import scope_of
-from consent.token_checks import TOKEN_CHECK, units
 from consent.tokens import health
 from portal.runs.console import EXIT_CODES
 

@@ -8,7 +8,7 @@ from consent.commands import EXIT_SOME_FAILED, BulkCommand
 from consent.models import Offboarding
 from consent.offboarding.report import to_file
 from consent.offboarding.steps import OffboardingRefused, advance, finish_anyway, reach, remaining, start
-from consent.removal import CONSENT_REMOVE
+from consent.runs.remove import CONSENT_REMOVE
 from consent.selection import one_tenant_id
 from portal.runs import service, tasks
 from portal.runs.console import EXIT_CODES, foreground, refuse_if_busy

@@ -5,9 +5,9 @@ from django.core.management.base import CommandError
 
 from consent.access_tokens import consent_of
 from consent.commands import BulkCommand
-from consent.customer_push import CUSTOMER_PUSH
 from consent.models import CustomerConsent
 from consent.naming import registration_named
+from consent.runs.push import CUSTOMER_PUSH
 from consent.selection import one_tenant_id
 from portal.runs.console import EXIT_CODES, add_run_arguments
 from portal.runs.kinds import Outcome

@@ -7,7 +7,7 @@ from consent.commands import BulkCommand
 from consent.customer_selection import add_customer_selection, consents_in, counted, customer_scope_of
 from consent.models import ApplicationRegistration
 from consent.naming import SeveralRegistrations, listed
-from consent.removal import CONSENT_REMOVE
+from consent.runs.remove import CONSENT_REMOVE
 from portal.runs.console import EXIT_CODES, add_run_arguments
 from portal.text import number_of
 

@@ -2,7 +2,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from consent.commands import BulkCommand
-from consent.customer_sync import CUSTOMER_SYNC
+from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.selection import scope_of
 from portal.runs.console import EXIT_CODES
 from portal.runs.kinds import Outcome

@@ -18,9 +18,9 @@ from consent.customers.consents import CustomerClients, State, look, reading, su
 from consent.customers.observations import Unreadable, note_unreadable
 from consent.customers.observations import write as write_readings
 from consent.microsoft.directory import Presence
+from consent.runs.verify import NO_DOOR, Subject, load, names, place, units, why_locked_out
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
-from consent.verifying import NO_DOOR, Subject, load, names, place, units, why_locked_out
 from portal.audit.trail import Actor, record
 from portal.audit.trail import Outcome as AuditOutcome
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
