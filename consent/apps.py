@@ -7,7 +7,8 @@ class ConsentConfig(AppConfig):
     navigation_order = 20
 
     def ready(self) -> None:
-        from consent import deployment, panels  # noqa: F401  # deployment registers its checks
+        from consent import checks  # noqa: F401  # registers its checks
+        from consent.admin import panels
         from portal.site.dashboard import register_panel
 
         for panel in (
@@ -58,8 +59,8 @@ class ConsentConfig(AppConfig):
         )
 
     def _add_partner_pages(self) -> None:
+        from consent.admin.find_tenant import find
         from consent.partners import disable_partners, enable_partners
-        from consent.tenant_lookup import find
         from tenants.admin import PartnerPage, partner_actions, partner_pages
 
         partner_actions.extend([disable_partners, enable_partners])

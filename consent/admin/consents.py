@@ -6,9 +6,9 @@ from django.http import HttpRequest, HttpResponseBase
 
 from consent import clients
 from consent.admin.cells import registration_cell
-from consent.commands import explain
+from consent.admin.panels import FLOW_TONES
+from consent.management.base import explain
 from consent.models import ConsentFlow, WaitingToken
-from consent.panels import FLOW_TONES
 from consent.sign_in import approvals
 from consent.tokens.custody import TokenUnavailable
 from portal.microsoft.errors import RemoteError

@@ -8,11 +8,11 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import path, reverse
 
 from consent import clients
+from consent.admin.panels import expiry_tone
 from consent.applications import rotation
-from consent.commands import explain
 from consent.credential_models import ApplicationCredential
+from consent.management.base import explain
 from consent.microsoft.credentials import sha1_thumbprint
-from consent.panels import expiry_tone
 from consent.vault.base import VaultConfigurationError
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget

@@ -12,9 +12,9 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 
 from consent.admin.customers import EvidenceFilter
+from consent.admin.panels import CUSTOMER_TONES
 from consent.models import ConsentObservation, CustomerConsent, PartnerConsent
 from consent.naming import registration_names
-from consent.panels import CUSTOMER_TONES
 from consent.runs.customer_sync import CUSTOMER_SYNC, doors
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import service, tasks

@@ -13,12 +13,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent.admin.cells import registration_cell
+from consent.admin.panels import CUSTOMER_TONES
 from consent.customer_models import ChangedBy
 from consent.customer_selection import counted
 from consent.customers.observations import Change
 from consent.models import ConsentObservation, CustomerConsent
 from consent.naming import registration_names
-from consent.panels import CUSTOMER_TONES
 from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY
 from portal.runs import service, tasks

@@ -14,9 +14,9 @@ from django.utils.cache import add_never_cache_headers
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldBooleanSwitchWidget
 
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, ask, why
+from consent.admin.panels import FLOW_TONES
 from consent.invitations import links, mails
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
-from consent.panels import FLOW_TONES
 from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of

@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from consent.panels import state_badge
+from consent.admin.panels import state_badge
 from consent.states import State, with_state
 from tenants.admin import PartnerTenantAdmin
 from tenants.models import PartnerTenant

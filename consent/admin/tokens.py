@@ -10,10 +10,10 @@ from django.utils import timezone
 
 from consent import clients
 from consent.admin.cells import registration_cell
+from consent.admin.panels import standing_badge
 from consent.models import PartnerConsent
 from consent.naming import registration_names
 from consent.offboarding.disconnect import confirm_revoked, disconnect
-from consent.panels import standing_badge
 from consent.permissions import Grants, held, permission_set
 from consent.states import STANDINGS, standing, with_standing
 from consent.tokens.health import ALERT_DAYS, token_age

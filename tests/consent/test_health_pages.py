@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import panels
+from consent.admin import panels
 from consent.models import PartnerConsent
 from consent.tokens import health
 from tests import builders

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from consent.commands import ConsentCommand
 from consent.customers.plans import PlanRefused
+from consent.management.base import ConsentCommand
 from consent.models import ConsentPlan
 from consent.runs.apply_plan import APPLY_PLAN, CONCURRENCY, STOP_SHARE, WAVES, start_apply
 from portal.runs import tasks

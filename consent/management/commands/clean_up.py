@@ -1,7 +1,7 @@
 from typing import Any
 
 from consent import clients
-from consent.commands import ConsentCommand
+from consent.management.base import ConsentCommand
 from consent.upkeep import clean_up
 
 

@@ -4,7 +4,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent import clients
-from consent.commands import EXIT_SOME_FAILED, ConsentCommand
+from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
 from consent.offboarding.erasure import StillActive, erase_tokens
 from consent.selection import one_tenant_id
 from consent.tokens.custody import Custody

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent.access_tokens import UnknownTenant, get_access_token
-from consent.commands import ConsentCommand
+from consent.management.base import ConsentCommand
 from consent.selection import one_tenant_id
 from consent.tokens.service import Audience
 from portal.microsoft.secret import Secret

@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.commands import ConsentCommand
 from consent.invitations import links
+from consent.management.base import ConsentCommand
 from consent.models import ConsentLink
 from consent.naming import active_registration
 from consent.selection import one_tenant_id

@@ -1,6 +1,6 @@
 from typing import Any
 
-from consent.commands import BulkCommand
+from consent.management.base import BulkCommand
 from consent.runs.token_check import TOKEN_CHECK, units
 from consent.selection import scope_of
 from consent.tokens import health

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.commands import EXIT_SOME_FAILED, BulkCommand
+from consent.management.base import EXIT_SOME_FAILED, BulkCommand
 from consent.models import Offboarding
 from consent.offboarding.report import to_file
 from consent.offboarding.steps import OffboardingRefused, advance, finish_anyway, reach, remaining, start

@@ -4,9 +4,9 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.commands import EXIT_SOME_FAILED, ConsentCommand
 from consent.customers.export import csv_document, head, json_document, lines
 from consent.customers.plans import PlanRefused, make_plan, make_undo
+from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
 from consent.models import ApplicationRegistration, ConsentPlan
 from consent.naming import active_registration
 from consent.selection import add_partner_selection, one_tenant_id, partners_in, scope_of

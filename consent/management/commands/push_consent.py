@@ -4,7 +4,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent.access_tokens import consent_of
-from consent.commands import BulkCommand
+from consent.management.base import BulkCommand
 from consent.models import CustomerConsent
 from consent.naming import registration_named
 from consent.runs.push import CUSTOMER_PUSH

@@ -3,8 +3,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.commands import BulkCommand
 from consent.customer_selection import add_customer_selection, consents_in, counted, customer_scope_of
+from consent.management.base import BulkCommand
 from consent.models import ApplicationRegistration
 from consent.naming import SeveralRegistrations, listed
 from consent.runs.remove import CONSENT_REMOVE

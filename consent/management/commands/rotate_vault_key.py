@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from consent.commands import EXIT_SOME_FAILED, ConsentCommand
+from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
 from consent.vault.rotation import RetireRefused, RotationReport, retire, rotate
 from portal.audit.trail import record
 

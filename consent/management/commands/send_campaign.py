@@ -3,8 +3,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.commands import EXIT_SOME_FAILED, EXIT_SYSTEMIC, ConsentCommand
 from consent.invitations import campaigns
+from consent.management.base import EXIT_SOME_FAILED, EXIT_SYSTEMIC, ConsentCommand
 from consent.models import Campaign
 from portal.mail import MailUnavailable, open_mailer
 

@@ -1,7 +1,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from consent.commands import BulkCommand
+from consent.management.base import BulkCommand
 from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.selection import scope_of
 from portal.runs.console import EXIT_CODES

@@ -4,7 +4,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent import clients
-from consent.commands import EXIT_SOME_FAILED, EXIT_SYSTEMIC, ConsentCommand, explain
+from consent.management.base import EXIT_SOME_FAILED, EXIT_SYSTEMIC, ConsentCommand, explain
 from consent.tokens.differences import Difference, ReconcileReport
 from consent.tokens.reconcile import Reconciler, TooManyChanges
 from portal.microsoft.errors import RemoteError

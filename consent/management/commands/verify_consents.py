@@ -1,8 +1,8 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from consent.commands import BulkCommand
 from consent.customer_selection import add_customer_selection, customer_scope_of, open_rows
+from consent.management.base import BulkCommand
 from consent.runs.verify import CONSENT_VERIFY
 from portal.runs.console import EXIT_CODES, add_run_arguments
 

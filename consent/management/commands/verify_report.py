@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.commands import EXIT_SOME_FAILED, ConsentCommand
+from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
 from consent.offboarding.report import NoReport, check_file
 from portal.audit.models import AuditEvent
 from portal.audit.seals import digest, seal

@@ -13,7 +13,7 @@ from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from consent import clients
-from consent.commands import explain
+from consent.management.base import explain
 from consent.microsoft.entra import FoundTenant, find_tenant
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
