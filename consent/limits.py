@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db.models.functions import Now
 
 from consent.models import ConsentFlow
-from portal.limits import Rule
+from portal.site.limits import Rule
 
 _BELIEVED_SECONDS = 5.0
 _PAGE = "consent/throttled.html"

@@ -34,12 +34,12 @@ from consent.sign_in import flow
 from consent.sign_in.flow import CallbackFlaw
 from consent.vault.base import VaultConfigurationError
 from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
-from portal.addresses import client_address
 from portal.audit.trail import Actor
-from portal.limits import limited
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.secret import Secret
+from portal.site.addresses import client_address
+from portal.site.limits import limited
 from portal.site.policy import landing_policy
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 
 class RequestCount(models.Model):
-    """The requests of one address in one window. Written by ``portal.limits`` alone; rows of past windows go."""
+    """The requests of one address in one window. Written by ``portal.site.limits`` alone; rows of past windows go."""
 
     key = models.CharField(max_length=32, primary_key=True, help_text="HMAC of rule, window, address and link")
     hits = models.PositiveIntegerField()

@@ -186,7 +186,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.site.middleware.HostBindingMiddleware",
-    "portal.limits.LimitMiddleware",  # before everything that reads the database
+    "portal.site.limits.LimitMiddleware",  # before everything that reads the database
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -246,7 +246,7 @@ TASKS: dict[str, dict[str, object]] = {
 if _celery_broker:
     TASKS["default"] = {
         "BACKEND": "django_tasks_celery.CeleryBackend",
-        "OPTIONS": {"CELERY_APP": "portal.celery.app"},
+        "OPTIONS": {"CELERY_APP": "portal.runs.celery.app"},
     }
     # Both are about results of messages, which nobody reads: what became of a run stands in its rows.
     SILENCED_SYSTEM_CHECKS += ["django_tasks_celery.W001", "django_tasks_celery.W002"]

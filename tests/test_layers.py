@@ -25,7 +25,7 @@ ALLOWED = {
         "portal.site",
         "portal.audit",
         "portal.microsoft",
-        "portal.addresses",
+        "portal.site.addresses",
         "portal.databases",
         "portal.models",
     },

@@ -15,7 +15,7 @@ from tests.test_layers import ROOT, module_name, modules
 MAY_REVEAL = {
     "portal.microsoft.secret": "the type itself: comparing, measuring and fingerprinting",
     "portal.microsoft.api": "the bearer header of a call",
-    "portal.celery": "the broker's address, for Celery",
+    "portal.runs.celery": "the broker's address, for Celery",
     "consent.microsoft.entra": "form fields of the token endpoint",
     "consent.microsoft.credentials": "the application's own credential, for MSAL",
     "consent.microsoft.id_tokens": "reading an ID token's claims and comparing its nonce",
@@ -213,7 +213,7 @@ RULES: dict[str, tuple[Callable[[ast.AST], bool], set[str], list[str]]] = {
     ),
     "only one module reads the environment": (
         reads_environment,
-        {"portal.demo", "portal.wsgi", "portal.celery", "consent.management.commands.demo"},
+        {"portal.demo", "portal.wsgi", "portal.runs.celery", "consent.management.commands.demo"},
         ["os.environ['A']", "os.getenv('A')"],
     ),
     "an error is not swallowed without a word": (

@@ -37,7 +37,6 @@ from consent.tokens.service import Audience
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record
-from portal.limits import Rule, limiter
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import callback_error_codes
 from portal.microsoft.errors import (
@@ -54,6 +53,7 @@ from portal.microsoft.errors import (
 from portal.microsoft.http import WEB_SECONDS, time_budget
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
 from portal.microsoft.secret import Secret
+from portal.site.limits import Rule, limiter
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from portal.addresses import client_address
 from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import InvalidIdentifier, canonical_guid
 from portal.models import SpentForm
+from portal.site.addresses import client_address
 from portal.site.export import csv_response
 
 if TYPE_CHECKING:

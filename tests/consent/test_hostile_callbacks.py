@@ -19,9 +19,9 @@ from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.sign_in import flow
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
-from portal.limits import limiter
 from portal.sandbox.entra import Answer
 from portal.sandbox.world import Fault
+from portal.site.limits import limiter
 from tests import builders
 from tests.consent.hostile import (
     FORM,

@@ -250,7 +250,10 @@ def test_a_worker_does_not_start(portal: Portal, settings: Settings, tmp_path: P
     ("command", "who"),
     [
         (["-c", "import portal.wsgi"], "The portal"),
-        (["-m", "celery", "-A", "portal.celery", "worker", "--pool", "threads", "--concurrency", "1"], "The worker"),
+        (
+            ["-m", "celery", "-A", "portal.runs.celery", "worker", "--pool", "threads", "--concurrency", "1"],
+            "The worker",
+        ),
     ],
     ids=["web", "Celery"],
 )

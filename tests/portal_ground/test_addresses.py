@@ -6,8 +6,8 @@ import pytest
 from django.test import RequestFactory
 from pytest_django.fixtures import Settings
 
-from portal.addresses import client_address
 from portal.audit import trail
+from portal.site.addresses import client_address
 
 DIRECT = "192.0.2.10"
 

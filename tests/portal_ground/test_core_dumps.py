@@ -77,7 +77,7 @@ def wait_until_off(pid: int, processes: int) -> None:
         (("manage.py", "worker", "--no-schedule"), 1),
         (("manage.py", "worker", "--schedule-only"), 1),
         (("-m", "gunicorn", "--no-control-socket", "--workers", "2", "--bind", "127.0.0.1:0", "portal.wsgi"), 3),
-        (("-m", "celery", "-A", "portal.celery", "--broker", "memory://", "worker", "--pool", "threads"), 1),
+        (("-m", "celery", "-A", "portal.runs.celery", "--broker", "memory://", "worker", "--pool", "threads"), 1),
     ],
     ids=["worker", "schedule", "web", "celery"],
 )

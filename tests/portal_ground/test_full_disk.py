@@ -26,8 +26,8 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError, connection
 
 from consent.models import ConsentFlow
-from portal import limits
 from portal.databases import trouble
+from portal.site import limits
 from tests.consent.test_database_down import no_database
 from tests.portal import Browser, Portal
 from tests.runs.children import database

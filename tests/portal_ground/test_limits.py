@@ -24,9 +24,9 @@ from pytest_django.fixtures import Settings
 
 from consent.limits import CALLBACK, LANDING, START, too_many_open_flows
 from consent.models import ConsentFlow
-from portal import limits
-from portal.limits import EXPORT, LOGIN, Rule, limiter
 from portal.models import RequestCount
+from portal.site import limits
+from portal.site.limits import EXPORT, LOGIN, Rule, limiter
 from tests.portal import Browser, Portal
 from tests.test_layers import ROOT
 from tests.test_settings import variables

@@ -15,8 +15,8 @@ def main(folder: str, what: str, *arguments: str) -> int:
     import django
 
     django.setup()
-    from portal.celery import app
     from portal.runs import tasks
+    from portal.runs.celery import app
     from portal.runs.models import Run
     from tests.runs.work import Filed
 

@@ -17,8 +17,8 @@ from django.utils import timezone
 from kombu.connection import Connection
 from kombu.entity import Queue
 
-from portal.celery import app
 from portal.runs import tasks
+from portal.runs.celery import app
 from tests.runs.work import Work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-30")]

@@ -28,8 +28,8 @@ from django.template.loader import render_to_string
 from django.utils.cache import add_never_cache_headers
 from django.utils.crypto import salted_hmac
 
-from portal.addresses import client_address
 from portal.models import RequestCount
+from portal.site.addresses import client_address
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ def _key(rule: Rule, ends: int, address: str | None, link: str = "") -> str:
     if ":" in network:
         network = str(ipaddress.ip_network((network, 64), strict=False))
     value = "\0".join((rule.name, str(ends), network, link))
-    return salted_hmac("portal.limits", value, algorithm="sha256").hexdigest()[:32]
+    return salted_hmac("portal.site.limits", value, algorithm="sha256").hexdigest()[:32]
 
 
 def _is_crowded(rule: Rule) -> bool:

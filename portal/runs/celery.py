@@ -2,7 +2,7 @@
 
 Start its workers with threads, because a run works in threads of its own and a polite stop reaches it there::
 
-    celery -A portal.celery worker --pool threads --concurrency 2
+    celery -A portal.runs.celery worker --pool threads --concurrency 2
 
 A message says "advance run N" and nothing else. One that is lost, late or delivered twice does no harm; see
 ``portal.runs.tasks``.
