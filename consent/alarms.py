@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from consent.credential_models import ApplicationCredential
-from consent.models import ApplicationRegistration, ConsentFlow, PartnerConsent, WaitingToken
+from consent.models import ApplicationCredential, ApplicationRegistration, ConsentFlow, PartnerConsent, WaitingToken
 from portal.incidents.desk import report, settle, settle_all
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError

@@ -40,7 +40,7 @@ class ConsentConfig(AppConfig):
 
     def _name_subjects(self) -> None:
         from consent import models
-        from consent.credential_models import ApplicationCredential
+        from consent.models import ApplicationCredential
         from portal.site.subjects import Named, name_subjects
 
         of_a_customer = Named(models.CustomerConsent, "customer__partner", "registration")

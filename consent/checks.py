@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 
 from consent import clients
-from consent.credential_models import ApplicationCredential
+from consent.models import ApplicationCredential
 from consent.vault.base import VaultConfigurationError
 from portal import starting
 from portal.databases import unapplied

@@ -17,7 +17,6 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from consent import alarms
-from consent.credential_models import ApplicationCredential
 from consent.customers.consents import CustomerClients
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
@@ -25,7 +24,7 @@ from consent.microsoft.credentials import ClientCredential, FederatedCredential,
 from consent.microsoft.directory import DirectoryClient
 from consent.microsoft.entra import EntraClient, MetadataCache
 from consent.microsoft.id_tokens import IdTokenValidator, SigningKeys
-from consent.models import ApplicationRegistration, PartnerConsent
+from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
 from consent.sign_in.proof import PATIENT, ConsentTools
 from consent.tokens import pairing
 from consent.tokens.custody import TokenUnavailable

@@ -26,7 +26,7 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Mod, Now
 
 from consent.models import ApplicationRegistration, CustomerConsent
-from consent.querysets import CustomerConsentQuerySet
+from consent.models.customers import CustomerConsentQuerySet
 from consent.selection import (
     ONE_REGISTRATION,
     add_partners,

@@ -23,8 +23,8 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Mod, Now
 
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.models.tokens import PartnerConsentQuerySet
 from consent.naming import UnknownRegistration, registration_named
-from consent.querysets import PartnerConsentQuerySet
 from consent.states import ACTIVE_STATES, with_state
 from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id

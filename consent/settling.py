@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from django.utils import timezone
 
-from consent.credential_models import ApplicationCredential
 from consent.customers.applying import GRANTS_LOST
 from consent.models import (
+    ApplicationCredential,
     ApplicationRegistration,
     ConsentLink,
     ConsentPlan,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.db.models import Case, CharField, Count, Exists, F, OuterRef, Q, QuerySet, Value, When
 
 from consent.models import ConsentLink, PartnerConsent
-from consent.querysets import UNWELL
+from consent.models.tokens import UNWELL
 from tenants.models import PartnerTenant
 
 if TYPE_CHECKING:

@@ -9,8 +9,13 @@ from typing import Any
 
 from django.utils import timezone
 
-from consent.credential_models import ApplicationCredential
-from consent.models import ApplicationGrant, ApplicationRegistration, CustomerConsent, PartnerConsent
+from consent.models import (
+    ApplicationCredential,
+    ApplicationGrant,
+    ApplicationRegistration,
+    CustomerConsent,
+    PartnerConsent,
+)
 from consent.permissions import permission_set
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID

@@ -80,7 +80,7 @@ GUARDS = (
     Guard(
         name="claim-condition",
         shows="S-09",
-        file="consent/querysets.py",
+        file="consent/models/invitations.py",
         text="            claimed_at__isnull=True,\n            expires_at__gt=Now(),\n",
         without="            expires_at__gt=Now(),\n",
         tests=(
@@ -91,7 +91,7 @@ GUARDS = (
     Guard(
         name="expiry",
         shows="S-10",
-        file="consent/querysets.py",
+        file="consent/models/invitations.py",
         text="            claimed_at__isnull=True,\n            expires_at__gt=Now(),\n",
         without="            claimed_at__isnull=True,\n",
         tests=(f"{_AWAY}[flow expired]",),
@@ -99,7 +99,7 @@ GUARDS = (
     Guard(
         name="link-active",
         shows="S-10",
-        file="consent/querysets.py",
+        file="consent/models/invitations.py",
         text="            revoked_at__isnull=True,\n            expires_at__gt=Now(),\n            registration",
         without="            expires_at__gt=Now(),\n            registration",
         tests=(f"{_AWAY}[link revoked]",),
@@ -107,7 +107,7 @@ GUARDS = (
     Guard(
         name="partner-active",
         shows="S-10",
-        file="consent/querysets.py",
+        file="consent/models/invitations.py",
         text="            partner__switch=PartnerTenant.Switch.ON,\n            revoked_at",
         without="            revoked_at",
         tests=(f"{_AWAY}[partner disabled]",),

@@ -9,9 +9,8 @@ from urllib.parse import urlencode, urlsplit
 
 from django.test import Client
 
-from consent.credential_models import ApplicationCredential
 from consent.invitations import links
-from consent.models import ApplicationRegistration, PartnerConsent
+from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
 from portal.sandbox.entra import Answer
 from portal.sandbox.server import Sandbox
 from tenants.models import PartnerTenant

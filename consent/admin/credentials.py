@@ -10,9 +10,9 @@ from django.urls import path, reverse
 from consent import clients
 from consent.admin.panels import expiry_tone
 from consent.applications import rotation
-from consent.credential_models import ApplicationCredential
 from consent.management.base import explain
 from consent.microsoft.credentials import sha1_thumbprint
+from consent.models import ApplicationCredential
 from consent.vault.base import VaultConfigurationError
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget

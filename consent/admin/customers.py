@@ -14,10 +14,9 @@ from django.utils import timezone
 
 from consent.admin.cells import registration_cell
 from consent.admin.panels import CUSTOMER_TONES
-from consent.customer_models import ChangedBy
 from consent.customer_selection import counted
 from consent.customers.observations import Change
-from consent.models import ConsentObservation, CustomerConsent
+from consent.models import ChangedBy, ConsentObservation, CustomerConsent
 from consent.naming import registration_names
 from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY

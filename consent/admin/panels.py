@@ -10,8 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent.applications.rotation import WARN_DAYS
-from consent.credential_models import ApplicationCredential
-from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
+from consent.models import ApplicationCredential, ConsentFlow, CustomerConsent, PartnerConsent
 from consent.states import STANDINGS, Standing, count_by_state, standing, with_standing
 from consent.tokens.next_steps import ENDS, SOON, next_step
 from portal.microsoft.diagnosis import OWNER_CHOICES, Owner

@@ -14,8 +14,7 @@ from unfold.decorators import action
 from consent.admin.credentials import end_badge, state_badge
 from consent.admin.wanted import change_page
 from consent.applications import registrations
-from consent.credential_models import ApplicationCredential
-from consent.models import ApplicationGrant, ApplicationRegistration, WantedGrants
+from consent.models import ApplicationCredential, ApplicationGrant, ApplicationRegistration, WantedGrants
 from consent.sign_in.flow import admin_consent_redirect_uri, redirect_uri
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure

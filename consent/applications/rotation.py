@@ -18,11 +18,10 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from consent import alarms
-from consent.credential_models import ApplicationCredential
 from consent.microsoft.credentials import Certificate, read_credential
 from consent.microsoft.entra import SERVICE
 from consent.microsoft.id_tokens import LEEWAY_SECONDS
-from consent.models import ApplicationRegistration, PartnerConsent
+from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
 from consent.tokens import health
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience, TokenService

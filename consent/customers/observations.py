@@ -16,8 +16,8 @@ from django.db import transaction
 from django.db.models import Count, Max
 from django.utils import timezone
 
-from consent.customer_models import ChangedBy, ConsentObservation, CustomerConsent
 from consent.microsoft.directory import Presence
+from consent.models import ChangedBy, ConsentObservation, CustomerConsent
 from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.incidents.desk import report, settle
 from portal.incidents.models import Incident

@@ -15,8 +15,8 @@ from consent.customers.consents import PushRefused, check_grants, grants_hash, w
 from consent.customers.judging import CHUNK, add_to, in_chunks, judged, new_tally
 from consent.customers.wanted import current
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
+from consent.models.plans import ConsentPlanItemQuerySet
 from consent.permissions import differences
-from consent.querysets import ConsentPlanItemQuerySet
 from consent.selection import partners_in
 from portal.audit.trail import Actor, record
 from tenants.models import CustomerTenant

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from consent.invitations import links, mails
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
-from consent.querysets import CampaignPartnerQuerySet
+from consent.models.invitations import CampaignPartnerQuerySet
 from consent.states import with_state
 from portal.audit.trail import Actor, record
 from portal.mail import MailPrinted, MailRefused

@@ -15,9 +15,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from consent.customer_models import ConsentObservation, CustomerConsent
-from consent.models import ConsentLink, PartnerConsent
-from consent.offboarding_models import Offboarding
+from consent.models import ConsentLink, ConsentObservation, CustomerConsent, Offboarding, PartnerConsent
 from portal.audit.seals import ALGORITHM, Seal, canonical, fits
 from portal.microsoft.diagnosis import Owner
 from tenants.models import CustomerTenant, PartnerTenant

@@ -19,13 +19,13 @@ from django.utils import timezone
 
 from consent import clients
 from consent.invitations import links
-from consent.models import ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
+from consent.models import ConsentLink, CustomerConsent, Offboarding, PartnerConsent, WaitingToken
+from consent.models.customers import CustomerConsentQuerySet
+from consent.models.invitations import ConsentLinkQuerySet
 from consent.naming import registration_names
 from consent.offboarding.disconnect import disconnect
 from consent.offboarding.erasure import ErasureReport, erase_tokens
 from consent.offboarding.report import build, never_read
-from consent.offboarding_models import Offboarding
-from consent.querysets import ConsentLinkQuerySet, CustomerConsentQuerySet
 from consent.runs.remove import CONSENT_REMOVE
 from consent.tokens.custody import Custody, TokenUnavailable
 from consent.vault.base import Eraser, Vault, VaultConfigurationError

@@ -14,8 +14,8 @@ from django.conf import settings
 from consent import clients
 from consent.customers.consents import own_groups
 from consent.models import ApplicationRegistration, PartnerConsent
+from consent.models.tokens import PartnerConsentQuerySet
 from consent.naming import line_names
-from consent.querysets import PartnerConsentQuerySet
 from consent.selection import partners_in
 from consent.tokens.batches import Renewals
 from consent.tokens.checking import blame_of

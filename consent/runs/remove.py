@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from consent import clients
-from consent.customer_models import ConsentObservation, CustomerConsent
 from consent.customers.consents import CustomerClients, State, look, reading, subject, write_removal_intent
 from consent.customers.observations import Unreadable, note_unreadable
 from consent.customers.observations import write as write_readings
 from consent.microsoft.directory import Presence
+from consent.models import ConsentObservation, CustomerConsent
 from consent.runs.verify import NO_DOOR, Subject, load, names, place, units, why_locked_out
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch

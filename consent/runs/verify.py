@@ -13,12 +13,11 @@ from typing import Any
 from django.utils import timezone
 
 from consent import clients
-from consent.customer_models import ChangedBy, CustomerConsent
 from consent.customer_selection import consents_in
 from consent.customers.consents import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
 from consent.customers.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
 from consent.customers.observations import write as write_readings
-from consent.models import PartnerConsent
+from consent.models import ChangedBy, CustomerConsent, PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch

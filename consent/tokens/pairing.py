@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 from django.db import transaction
 
-from consent.credential_models import ApplicationCredential
-from consent.models import PartnerConsent, VaultPairing, WaitingToken
+from consent.models import ApplicationCredential, PartnerConsent, VaultPairing, WaitingToken
 from consent.vault.base import (
     ID_NAME,
     SecretDisabled,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from consent.customer_models import CustomerConsent
+from consent.models import CustomerConsent
 from portal.runs import service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind

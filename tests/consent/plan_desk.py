@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from consent.customer_models import CustomerConsent
 from consent.customers.plans import make_plan
-from consent.models import ApplicationGrant, ConsentPlan, ConsentPlanItem
+from consent.models import ApplicationGrant, ConsentPlan, ConsentPlanItem, CustomerConsent
 from consent.runs.apply_plan import start_apply
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.executor import Executor

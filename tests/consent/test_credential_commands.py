@@ -16,8 +16,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.credential_models import ApplicationCredential
-from consent.models import ApplicationRegistration
+from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.sandbox.world import Refusal

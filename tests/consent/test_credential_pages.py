@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from consent.credential_models import ApplicationCredential
 from consent.microsoft.credentials import sha1_thumbprint
+from consent.models import ApplicationCredential
 from portal.audit.models import AuditEvent
 from portal.sandbox.world import Refusal
 from tests import builders

@@ -12,8 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from consent.customer_models import ConsentObservation, CustomerConsent
-from consent.models import Offboarding
+from consent.models import ConsentObservation, CustomerConsent, Offboarding
 from consent.offboarding import steps
 from consent.offboarding.report import check_file
 from consent.runs.verify import CONSENT_VERIFY

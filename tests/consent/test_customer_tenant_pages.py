@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from consent.customer_models import ConsentObservation, CustomerConsent
+from consent.models import ConsentObservation, CustomerConsent
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTenant
 from tests import builders

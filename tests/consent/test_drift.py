@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from consent import clients
-from consent.customer_models import ChangedBy, ConsentObservation, CustomerConsent
 from consent.customers import observations
 from consent.customers.consents import push, verify
 from consent.customers.observations import Change, minus
-from consent.models import ApplicationGrant
+from consent.models import ApplicationGrant, ChangedBy, ConsentObservation, CustomerConsent
 from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
 from portal.incidents.desk import close

@@ -9,8 +9,8 @@ import pytest
 from django.db import IntegrityError, models, transaction
 from django.utils import timezone
 
-from consent.credential_models import ApplicationCredential
 from consent.models import (
+    ApplicationCredential,
     ApplicationGrant,
     ApplicationRegistration,
     ConsentFlow,

@@ -12,9 +12,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from consent import clients
-from consent.customer_models import CustomerConsent
 from consent.customers.consents import push
 from consent.microsoft.application_consents import ApplicationConsentClient
+from consent.models import CustomerConsent
 from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent

@@ -21,8 +21,7 @@ from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 
 from consent import clients
 from consent.applications import rotation
-from consent.credential_models import ApplicationCredential
-from consent.models import PartnerConsent
+from consent.models import ApplicationCredential, PartnerConsent
 from consent.states import count_by_state
 from consent.tokens import checking, health
 from consent.tokens.service import Audience

@@ -15,10 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from consent import clients, schedule
-from consent.customer_models import CustomerConsent
 from consent.customer_selection import WEEK_HOURS, consents_in
 from consent.customers.observations import note_unreadable, prune, write
-from consent.models import PartnerConsent
+from consent.models import CustomerConsent, PartnerConsent
 from consent.runs.verify import CONSENT_VERIFY
 from consent.upkeep import clean_up
 from portal.audit.models import AuditEvent

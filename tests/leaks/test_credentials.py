@@ -13,7 +13,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.urls import reverse
 
-from consent.credential_models import ApplicationCredential
+from consent.models import ApplicationCredential
 from portal.sandbox.managed_identity import trust
 from portal.sandbox.world import Fault, Refusal
 from tests import builders

@@ -10,9 +10,8 @@ from django.core.management.base import CommandError
 
 from consent import clients
 from consent.applications import rotation
-from consent.credential_models import ApplicationCredential
 from consent.management.base import ConsentCommand
-from consent.models import ApplicationRegistration
+from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.naming import registration_named
 from portal.microsoft.secret import Secret
 

@@ -7,9 +7,8 @@ from django.db.models import Q
 
 from consent import clients
 from consent.applications import rotation
-from consent.credential_models import ApplicationCredential
 from consent.management.base import ConsentCommand
-from consent.models import ApplicationRegistration
+from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.naming import registration_named
 from consent.selection import one_tenant_id
 from portal.audit.trail import record

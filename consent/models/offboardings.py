@@ -1,13 +1,24 @@
-"""The end of our work for a partner: how far it came, and the sealed report."""
+"""Partners who leave, and how far that is."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
 
-from consent.querysets import OffboardingQuerySet
 from portal.runs.models import Run
 from tenants.models import PartnerTenant
+
+
+class OffboardingQuerySet(models.QuerySet["Offboarding"]):
+    def open(self) -> OffboardingQuerySet:
+        """Offboardings that are not done."""
+        return self.exclude(state="done")
+
+    def to_advance(self) -> OffboardingQuerySet:
+        """Open ones with something to do: the run ended, or the closing was cut off or refused."""
+        return self.filter(
+            Q(state="closing") | Q(state="removing") & (Q(run__isnull=True) | ~Q(run__state__in=["open", "paused"]))
+        )
 
 
 class Offboarding(models.Model):

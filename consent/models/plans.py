@@ -1,11 +1,10 @@
-"""Plans: what is to be changed in customer tenants, as a person saw it. Applied as shown, or not at all."""
+"""Plans of changes in customer tenants, and the versions of what is wanted there."""
 
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 
-from consent.querysets import ConsentPlanItemQuerySet
 from portal.fields import OwnerField
 from tenants.models import CustomerTenant
 
@@ -85,6 +84,26 @@ class ConsentPlan(models.Model):
     def __str__(self) -> str:
         """Note: this reads ``self.registration``; where it is not loaded, that is a query."""
         return f"Plan {self.pk} for {self.registration}"
+
+
+class ConsentPlanItemQuerySet(models.QuerySet["ConsentPlanItem"]):
+    def to_do(self, *, reset: bool) -> ConsentPlanItemQuerySet:
+        """Items that applying would work: not done, and what only DELETE and POST can do if that is chosen."""
+        unfinished = self.exclude(action__in=["nothing", "blocked"]).filter(result__in=["", "waiting", "broken"])
+        return unfinished if reset else unfinished.filter(needs_reset=False)
+
+    def unsuccessful(self) -> ConsentPlanItemQuerySet:
+        return self.filter(result__in=["failed", "restored", "broken"])
+
+    def with_later_plan(self) -> ConsentPlanItemQuerySet:
+        """Annotate ``later_plan``: the latest plan of the same registration that changed the customer afterwards."""
+        later = ConsentPlanItem.objects.filter(
+            customer=OuterRef("customer"),
+            plan__registration=OuterRef("plan__registration"),
+            plan__gt=OuterRef("plan"),
+            snapshot__isnull=False,
+        ).order_by("-plan")
+        return self.annotate(later_plan=Subquery(later.values("plan")[:1]))
 
 
 class ConsentPlanItem(models.Model):

@@ -1,13 +1,15 @@
-"""Our consent in customer tenants, and what each read there showed."""
+"""Consents in customer tenants, and what each read of one showed."""
 
 from __future__ import annotations
 
-from django.db import models
-from django.db.models import Q
+from datetime import datetime
 
-from consent.querysets import ConsentObservationQuerySet, CustomerConsentQuerySet
+from django.db import models
+from django.db.models import OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
+
 from portal.fields import OwnerField
-from tenants.models import CustomerTenant
+from tenants.models import CustomerTenant, PartnerTenant
 
 
 class ChangedBy(models.TextChoices):
@@ -17,6 +19,32 @@ class ChangedBy(models.TextChoices):
     FIRST = "first", "First read"
     US = "us", "We"
     OUTSIDE = "outside", "Somebody outside"
+
+
+_REMOVED = Q(requested_at__isnull=False, requested_hash="")
+
+
+_DRIFTED = Q(changed_by="outside") & (
+    Q(state__in=["partial", "differs"]) | Q(state="absent") & ~_REMOVED | Q(state="granted") & _REMOVED
+)
+
+
+class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
+    def for_partner(self, partner: PartnerTenant) -> CustomerConsentQuerySet:
+        return self.filter(customer__partner=partner)
+
+    def drifted(self) -> CustomerConsentQuerySet:
+        """Consents that somebody outside changed, and that are not as we left them since."""
+        return self.filter(_DRIFTED)
+
+    def findings(self) -> CustomerConsentQuerySet:
+        """Everything about consents of active partners that somebody should look at."""
+        not_there = Q(state="absent") & ~Q(requested_hash="")
+        not_gone = _REMOVED & ~Q(state="absent")
+        other = Q(state__in=["differs", "partial"])
+        return self.filter(_DRIFTED | other | not_there | not_gone | Q(unread_since__isnull=False)).filter(
+            customer__partner__switch=PartnerTenant.Switch.ON
+        )
 
 
 class CustomerConsent(models.Model):
@@ -84,6 +112,16 @@ class CustomerConsent(models.Model):
     def was_removed(self) -> bool:
         """Whether our last request was a removal; ``querysets`` says the same in SQL."""
         return self.requested_at is not None and not self.requested_hash
+
+
+class ConsentObservationQuerySet(models.QuerySet["ConsentObservation"]):
+    def prunable(self, *, unchanged_before: datetime, changed_before: datetime) -> ConsentObservationQuerySet:
+        """Old reads, but never the newest of a consent nor the last that proved a removal by us."""
+        same = ConsentObservation.objects.filter(consent=OuterRef("consent"))
+        newest = same.order_by("-observed_at", "-pk").values("pk")[:1]
+        proof = same.filter(changed_by="us", state="absent").order_by("-observed_at", "-pk").values("pk")[:1]
+        old = Q(changed_by="", observed_at__lt=unchanged_before) | Q(observed_at__lt=changed_before)
+        return self.filter(old).exclude(pk=Subquery(newest)).exclude(pk=Coalesce(Subquery(proof), 0))
 
 
 class ConsentObservation(models.Model):

@@ -1,0 +1,23 @@
+"""By what right we act: registrations, links, flows, tokens, and consents of customers. Each noun has its module.
+
+No row holds a secret: tokens and credentials are in the vault, everything else that must be recognised again is
+stored as a SHA-256 (S-01, S-06, S-07, S-30).
+"""
+
+from consent.models.applications import ApplicationCredential as ApplicationCredential
+from consent.models.applications import ApplicationGrant as ApplicationGrant
+from consent.models.applications import ApplicationRegistration as ApplicationRegistration
+from consent.models.customers import ChangedBy as ChangedBy
+from consent.models.customers import ConsentObservation as ConsentObservation
+from consent.models.customers import CustomerConsent as CustomerConsent
+from consent.models.invitations import Campaign as Campaign
+from consent.models.invitations import CampaignPartner as CampaignPartner
+from consent.models.invitations import ConsentFlow as ConsentFlow
+from consent.models.invitations import ConsentLink as ConsentLink
+from consent.models.offboardings import Offboarding as Offboarding
+from consent.models.plans import ConsentPlan as ConsentPlan
+from consent.models.plans import ConsentPlanItem as ConsentPlanItem
+from consent.models.plans import WantedGrants as WantedGrants
+from consent.models.tokens import PartnerConsent as PartnerConsent
+from consent.models.tokens import WaitingToken as WaitingToken
+from consent.models.vault import VaultPairing as VaultPairing
