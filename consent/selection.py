@@ -28,8 +28,7 @@ from consent.naming import UnknownRegistration, registration_named
 from consent.states import ACTIVE_STATES, with_state
 from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
-from tenants.models import PartnerTag, PartnerTenant
-from tenants.querysets import PartnerTenantQuerySet
+from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
 _LONGEST_AGE = 100 * 365 * 24  # hours; more is a slip of the keyboard
 ONE_REGISTRATION = "only this application registration: its application id, or its number"

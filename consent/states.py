@@ -8,16 +8,13 @@ the same words, and none of them can be older than what it was worked out from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.db.models import Case, CharField, Count, Exists, F, OuterRef, Q, QuerySet, Value, When
 
 from consent.models import ConsentLink, PartnerConsent
 from consent.models.tokens import UNWELL
-from tenants.models import PartnerTenant
-
-if TYPE_CHECKING:
-    from tenants.querysets import PartnerTenantQuerySet
+from tenants.models import PartnerTenant, PartnerTenantQuerySet
 
 State = PartnerTenant.State
 Switch = PartnerTenant.Switch
@@ -67,7 +64,7 @@ def with_state(partners: QuerySet[PartnerTenant]) -> PartnerTenantQuerySet:
             output_field=CharField(),
         )
     )
-    return cast("PartnerTenantQuerySet", annotated)
+    return cast(PartnerTenantQuerySet, annotated)
 
 
 def state_of(partner: PartnerTenant) -> PartnerTenant.State:

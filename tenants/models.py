@@ -8,7 +8,31 @@ from django.db.models import Q
 from portal.fields import DomainField, NameField, OwnerField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.identifiers import TenantId
-from tenants.querysets import CustomerTenantQuerySet, PartnerTenantQuerySet
+
+
+class PartnerTenantQuerySet(models.QuerySet["PartnerTenant"]):
+    def active(self) -> PartnerTenantQuerySet:
+        """Partners for whom work may be done: neither disabled nor offboarded (S-53)."""
+        return self.filter(switch=self.model.Switch.ON)
+
+    def in_cloud(self, cloud: str) -> PartnerTenantQuerySet:
+        return self.filter(cloud=cloud)
+
+    def tagged(self, *names: str) -> PartnerTenantQuerySet:
+        """Partners that carry any of these tags."""
+        return self.filter(tags__name__in=names).distinct()
+
+
+class CustomerTenantQuerySet(models.QuerySet["CustomerTenant"]):
+    def for_partner(self, partner: PartnerTenant) -> CustomerTenantQuerySet:
+        return self.filter(partner=partner)
+
+    def listed(self) -> CustomerTenantQuerySet:
+        """Customers that Partner Center listed at the last completed sync."""
+        return self.filter(missing_since__isnull=True)
+
+    def missing(self) -> CustomerTenantQuerySet:
+        return self.filter(missing_since__isnull=False)
 
 
 class PartnerTag(models.Model):

@@ -34,8 +34,7 @@ from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, moment
 from tenants.admin import partner_actions
-from tenants.models import PartnerTag, PartnerTenant
-from tenants.querysets import PartnerTenantQuerySet
+from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
 Progress = CampaignPartner.Progress
 

@@ -19,8 +19,7 @@ from consent.models.plans import ConsentPlanItemQuerySet
 from consent.permissions import differences
 from consent.selection import partners_in
 from portal.audit.trail import Actor, record
-from tenants.models import CustomerTenant
-from tenants.querysets import CustomerTenantQuerySet
+from tenants.models import CustomerTenant, CustomerTenantQuerySet
 
 Action, Result = ConsentPlanItem.Action, ConsentPlanItem.Result
 

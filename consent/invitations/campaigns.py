@@ -25,8 +25,7 @@ from consent.states import with_state
 from portal.audit.trail import Actor, record
 from portal.mail import MailPrinted, MailRefused
 from portal.microsoft.secret import Secret
-from tenants.models import PartnerTag, PartnerTenant
-from tenants.querysets import PartnerTenantQuerySet
+from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -29,8 +29,7 @@ from portal.runs import buckets
 from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit, UnknownKind, kind_named
 from portal.runs.limits import limit_words
 from portal.runs.listening import Wait
-from portal.runs.models import Executor, Run, RunItem
-from portal.runs.querysets import RESUMED_AFTER
+from portal.runs.models import RESUMED_AFTER, Executor, Run, RunItem
 
 log = logging.getLogger(__name__)
 State = Run.State

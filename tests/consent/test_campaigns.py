@@ -28,8 +28,7 @@ from consent.models import ApplicationRegistration, Campaign, CampaignPartner, C
 from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence
 from portal.mail import MailLost, MailUnavailable, open_mailer
-from tenants.models import PartnerTag, PartnerTenant
-from tenants.querysets import PartnerTenantQuerySet
+from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 from tests import builders
 from tests.consent.test_commands import run
 from tests.consent.test_parallel_posts import at_once
