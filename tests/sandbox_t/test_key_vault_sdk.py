@@ -23,8 +23,8 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from portal.sandbox.server import Sandbox
-from tests.sandbox.vault_desk import CANARY, EVERYTHING, VaultDesk
-from tests.sandbox.wire import Wire
+from tests.sandbox_t.vault_desk import CANARY, EVERYTHING, VaultDesk
+from tests.sandbox_t.wire import Wire
 
 # --- a session that finds *.localhost -----------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ import pytest
 from portal.sandbox import refusals
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Refusal, Tamper
-from tests.sandbox.test_token_endpoint import GUID, STRANGER, code_of
-from tests.sandbox.wire import SERVICE_ACCOUNT, Vendor, Wire, claims_of
+from tests.sandbox_t.test_token_endpoint import GUID, STRANGER, code_of
+from tests.sandbox_t.wire import SERVICE_ACCOUNT, Vendor, Wire, claims_of
 
 
 def test_a_refusal_has_exactly_the_documented_form(vendor: Vendor, sandbox: Sandbox) -> None:

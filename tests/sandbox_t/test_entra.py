@@ -13,7 +13,7 @@ import pytest
 from portal.sandbox.entra import Answer, Shown
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import GRAPH, PARTNER_CENTER, User
-from tests.sandbox.wire import CALLBACK, SERVICE_ACCOUNT, Reply, Vendor, Wire
+from tests.sandbox_t.wire import CALLBACK, SERVICE_ACCOUNT, Reply, Vendor, Wire
 
 MEMBER = "member@northwind.example.com"
 STRANGER = "service@southridge.example.com"

@@ -13,8 +13,8 @@ from portal.sandbox.world import (
     Relationship,
     known_id,
 )
-from tests.sandbox.minted import Desk, graph_error, values
-from tests.sandbox.wire import Wire
+from tests.sandbox_t.minted import Desk, graph_error, values
+from tests.sandbox_t.wire import Wire
 
 GDAP = "DelegatedAdminRelationship.Read.All"
 GDAP_WRITE = "DelegatedAdminRelationship.ReadWrite.All"

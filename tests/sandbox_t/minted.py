@@ -10,7 +10,7 @@ from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
 from portal.sandbox.tokens import access_token
 from portal.sandbox.world import GRAPH, Application, Relationship, Tenant, User, World, known_id
-from tests.sandbox.wire import Reply, Wire
+from tests.sandbox_t.wire import Reply, Wire
 
 
 @dataclass(slots=True, kw_only=True)

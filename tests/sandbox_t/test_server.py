@@ -15,7 +15,7 @@ import urllib3
 from portal.sandbox import server
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import Fault
-from tests.sandbox.wire import Reply, Vendor, Wire
+from tests.sandbox_t.wire import Reply, Vendor, Wire
 
 
 def discovery(vendor: Vendor, tenant: str = "organizations") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from portal.sandbox.server import Sandbox
-from tests.sandbox.wire import Vendor, Wire
+from tests.sandbox_t.wire import Vendor, Wire
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
 from portal.sandbox.tokens import access_token
 from portal.sandbox.world import Application, World
-from tests.sandbox.wire import Reply, Wire
+from tests.sandbox_t.wire import Reply, Wire
 
 CANARY = "CANARY-refresh-token-5d2f"
 EVERYTHING = {"get", "set", "list", "delete", "recover", "purge"}

@@ -13,8 +13,8 @@ from portal.sandbox.server import Sandbox
 from portal.sandbox.world import (
     known_id,
 )
-from tests.sandbox.minted import Desk, graph_error, values
-from tests.sandbox.wire import Reply, Wire
+from tests.sandbox_t.minted import Desk, graph_error, values
+from tests.sandbox_t.wire import Reply, Wire
 
 GDAP = "DelegatedAdminRelationship.Read.All"
 GDAP_WRITE = "DelegatedAdminRelationship.ReadWrite.All"

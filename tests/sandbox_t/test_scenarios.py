@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from portal.sandbox import benchmark, scenarios
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, World
-from tests.sandbox.wire import Vendor
+from tests.sandbox_t.wire import Vendor
 
 
 def load(sandbox: Sandbox, name: str) -> World:

@@ -11,8 +11,8 @@ import pytest
 
 from portal.sandbox.key_vault import VaultState
 from portal.sandbox.server import Sandbox
-from tests.sandbox.vault_desk import CANARY, EVERYTHING, VaultDesk
-from tests.sandbox.wire import Reply, Wire
+from tests.sandbox_t.vault_desk import CANARY, EVERYTHING, VaultDesk
+from tests.sandbox_t.wire import Reply, Wire
 
 
 @pytest.fixture

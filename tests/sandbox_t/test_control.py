@@ -7,7 +7,7 @@ import pytest
 from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import GLOBAL_ADMINISTRATOR
-from tests.sandbox.wire import SERVICE_ACCOUNT, Vendor, Wire
+from tests.sandbox_t.wire import SERVICE_ACCOUNT, Vendor, Wire
 
 
 def test_state_tells_who_is_there_and_no_secret(wire: Wire, vendor: Vendor) -> None:

@@ -15,8 +15,8 @@ from portal.sandbox.world import (
     PARTNER_CENTER,
     known_id,
 )
-from tests.sandbox.minted import Desk, graph_error, values
-from tests.sandbox.wire import Wire
+from tests.sandbox_t.minted import Desk, graph_error, values
+from tests.sandbox_t.wire import Wire
 
 GDAP = "DelegatedAdminRelationship.Read.All"
 DIRECTORY = "Directory.Read.All"

@@ -12,7 +12,7 @@ import pytest
 from portal.sandbox import scenarios
 from portal.sandbox.server import Sandbox
 from portal.sandbox.world import GRAPH, PARTNER_CENTER, Tenant
-from tests.sandbox.wire import CALLBACK, SERVICE_ACCOUNT, VERIFIER, Reply, Vendor, Wire, claims_of
+from tests.sandbox_t.wire import CALLBACK, SERVICE_ACCOUNT, VERIFIER, Reply, Vendor, Wire, claims_of
 
 STRANGER = "service@southridge.example.com"
 GUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
