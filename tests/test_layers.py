@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each room may import only what is listed behind it; the longest prefix decides.
 ALLOWED = {
     "portal.microsoft": {"portal.microsoft"},
-    "portal.sandbox": {"portal.sandbox", "portal.microsoft.clouds"},
+    "tests.sandbox": {"tests.sandbox", "portal.microsoft.clouds"},
     "portal.audit": {"portal.audit", "portal.microsoft"},
     "portal.incidents": {
         "portal.incidents",

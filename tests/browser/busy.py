@@ -22,11 +22,11 @@ import pytest
 from playwright.sync_api import BrowserContext, Cookie, Page, Request, expect
 
 from consent.vault.base import ID_NAME, PROBE_NAME
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import known_id
 from tests.browser import conftest
 from tests.browser.conftest import RunningPortal
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import known_id
 
 CONTINUE = "form[action$=start] button"
 CALLBACK = "/consent/callback/global"
@@ -36,8 +36,8 @@ _SEED = """
 import json, sys
 from consent import clients, links, rotation
 from portal.microsoft.secret import Secret
-from portal.sandbox import scenarios
-from portal.sandbox.world import known_id
+from tests.sandbox import scenarios
+from tests.sandbox.world import known_id
 from tests import builders
 
 given = json.loads(sys.stdin.read())

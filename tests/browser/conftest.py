@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from portal.sandbox import scenarios
-from portal.sandbox.world import known_id
 from tests.browser.conftest import RunningPortal, photograph
 from tests.browser.csp import PolicyWatch
 from tests.browser.test_thread import save, sign_in_as_staff
+from tests.sandbox import scenarios
+from tests.sandbox.world import known_id
 from tests.smtp import MailServer, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.req("S-61")]

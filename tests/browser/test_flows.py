@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, Page, Request, expect
 
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Tamper
 from tests.browser.busy import (
     CONTINUE,
     FLOW_COOKIE,
@@ -32,6 +30,8 @@ from tests.browser.busy import (
     sign_in,
 )
 from tests.browser.conftest import BLOCK_THIRD_PARTY, PersonWith
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Tamper
 
 pytestmark = pytest.mark.browser
 

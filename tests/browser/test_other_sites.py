@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
-from portal.sandbox.server import Sandbox
 from tests.browser.busy import (
     CALLBACK,
     CONTINUE,
@@ -31,6 +30,7 @@ from tests.browser.busy import (
     sign_in_and_accept,
 )
 from tests.browser.conftest import ALLOW_THIRD_PARTY, BLOCK_THIRD_PARTY, PersonWith
+from tests.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.browser
 

@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
-from portal.sandbox import scenarios
-from portal.sandbox.world import known_id
 from tests.browser.conftest import RunningPortal, photograph
+from tests.sandbox import scenarios
+from tests.sandbox.world import known_id
 
 pytestmark = pytest.mark.browser
 

@@ -20,10 +20,10 @@ from consent.vault.base import SecretDisabled, SecretName, SecretVersion, Stored
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import TenantId, new_correlation_id
 from portal.microsoft.secret import Secret
-from portal.sandbox.scenarios import application_id
 from tenants.models import CustomerTenant
 from tests.conftest import VAULT_NAME
 from tests.portal import Portal
+from tests.sandbox.scenarios import application_id
 
 CLOUD = "global"
 
@@ -166,7 +166,7 @@ def first_customer(portal: Portal) -> CustomerTenant:
 
 def consent_directly(portal: Portal, customer: CustomerTenant, scopes: set[str]) -> None:
     """Put our application with these Graph scopes into the customer's tenant."""
-    from portal.sandbox.world import GRAPH
+    from tests.sandbox.world import GRAPH
 
     tenant = portal.sandbox.world.tenants[customer.tenant_id]
     tenant.add_principal(application_id(), "Example Control Panel")

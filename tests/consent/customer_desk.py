@@ -10,12 +10,12 @@ from portal.runs import service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind
 from portal.runs.models import Run
-from portal.sandbox.scenarios import application_id
-from portal.sandbox.world import GRAPH, Relationship
 from tenants.models import CustomerTenant
 from tests import builders
 from tests.consent import custody
 from tests.portal import Portal
+from tests.sandbox.scenarios import application_id
+from tests.sandbox.world import GRAPH, Relationship
 
 WANTED = {"User.Read.All", "Directory.Read.All"}
 

@@ -12,12 +12,12 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.executor import Executor
 from portal.runs.listening import Listener, Progress
 from portal.runs.models import Run, RunItem
-from portal.sandbox import scenarios
-from portal.sandbox.world import known_id
 from tenants.models import CustomerTenant
 from tests import builders
 from tests.consent import custody
 from tests.portal import Portal
+from tests.sandbox import scenarios
+from tests.sandbox.world import known_id
 
 
 class Impatient(Listener):

@@ -18,13 +18,13 @@ from consent.tokens.custody import TokenUnavailable
 from portal.audit.models import AuditEvent
 from portal.microsoft import errors
 from portal.microsoft.identifiers import TenantId
-from portal.sandbox.scenarios import application_id
-from portal.sandbox.world import PARTNER_API, Refusal
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.consent import custody
 from tests.consent.custody import redemptions
 from tests.portal import Portal
+from tests.sandbox.scenarios import application_id
+from tests.sandbox.world import PARTNER_API, Refusal
 from tests.test_layers import ROOT
 
 PAGE = (ROOT / "docs" / "access-tokens.md").read_text()

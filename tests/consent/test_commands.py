@@ -25,12 +25,12 @@ from consent.tokens.checking import CheckResult, Verdict
 from consent.vault.base import SecretName, SecretVersion, VaultConfigurationError
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
-from portal.sandbox.world import Fault, Refusal
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 from tests import builders
 from tests.consent import custody
 from tests.consent.test_tokens import two_partners
 from tests.portal import Portal
+from tests.sandbox.world import Fault, Refusal
 
 OURS = sorted(name for name, app in get_commands().items() if app == "consent")
 

@@ -34,9 +34,6 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Context, Kind
 from portal.runs.listening import Ending
 from portal.runs.models import Run
-from portal.sandbox.scenarios import vault_application_id
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Fault
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.consent.crashes import KILL_POINTS, Stage
@@ -45,6 +42,9 @@ from tests.consent.workers import Worker, Workers, forking
 from tests.leaks.sinks import Canaries, Sinks
 from tests.portal import Portal
 from tests.runs.work import classes
+from tests.sandbox.scenarios import vault_application_id
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Fault
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
 OF_A_TEST = (

@@ -16,10 +16,10 @@ from django.utils import timezone
 from consent.microsoft.credentials import sha1_thumbprint
 from consent.models import ApplicationCredential
 from portal.audit.models import AuditEvent
-from portal.sandbox.world import Refusal
 from tests import builders
 from tests.consent.test_rotation import State, add_certificate, add_secret, current, promote, states
 from tests.portal import Portal
+from tests.sandbox.world import Refusal
 from tests.staff import Staff, told
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-39")]

@@ -20,11 +20,11 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError, Throttled
 from portal.microsoft.identifiers import ApplicationId, ObjectId, RequestId, TenantId, new_correlation_id
-from portal.sandbox.world import DIRECTORY_READERS, Fault, Refusal, Relationship
 from tenants.models import CustomerTenant, PartnerTenant
 from tests import builders
 from tests.consent import custody
 from tests.portal import Portal
+from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal, Relationship
 
 WANTED = {"User.Read.All", "Directory.Read.All"}
 STRANGER = "11111111-2222-4333-8444-555555555555"

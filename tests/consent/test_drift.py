@@ -19,11 +19,11 @@ from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import RunItem
-from portal.sandbox.world import Fault
 from tenants.models import CustomerTenant
 from tests import builders
 from tests.consent import customer_desk as desk
 from tests.portal import Portal
+from tests.sandbox.world import Fault
 
 FEWER = {"Directory.Read.All"}  # without it our token could not read the directory at all
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -10,15 +10,15 @@ from pytest_django.fixtures import Settings
 from consent import clients, partners
 from consent.models import PartnerConsent, WaitingToken
 from portal.audit.models import AuditEvent
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import known_id
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.consent import custody, vault_desk
 from tests.consent.test_commands import run
 from tests.portal import Portal
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import known_id
 
 SECOND = "second@northwind.example.com"
 ERASER = "Erase"

@@ -26,11 +26,11 @@ from portal.microsoft.diagnosis import named_token_lifetime
 from portal.microsoft.errors import AccessDenied
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
-from portal.sandbox.world import Fault, Refusal, Tamper
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.consent import custody
 from tests.portal import Portal
+from tests.sandbox.world import Fault, Refusal, Tamper
 
 
 @pytest.fixture

@@ -19,8 +19,6 @@ from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.sign_in import flow
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
-from portal.sandbox.entra import Answer
-from portal.sandbox.world import Fault
 from portal.site.limits import limiter
 from tests import builders
 from tests.consent.hostile import (
@@ -43,6 +41,8 @@ from tests.consent.hostile import (
 )
 from tests.consent.test_refusals import stored_tokens, token_calls
 from tests.portal import Browser, Portal
+from tests.sandbox.entra import Answer
+from tests.sandbox.world import Fault
 
 
 def in_the_query(sent: Sent, portal: Portal) -> None:

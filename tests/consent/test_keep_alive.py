@@ -18,10 +18,10 @@ from consent.models import PartnerConsent
 from consent.states import state_of
 from portal.incidents.models import Incident
 from portal.runs.models import Run
-from portal.sandbox.world import Refusal
 from tenants.models import PartnerTenant
 from tests.consent import custody
 from tests.portal import Portal
+from tests.sandbox.world import Refusal
 
 START = timezone.now()
 AGES = ["token_not_renewed_60_days", "token_not_renewed_75_days", "token_not_renewed_85_days", "token_expired"]

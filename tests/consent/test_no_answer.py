@@ -15,10 +15,10 @@ from consent.models import ConsentFlow, PartnerConsent
 from portal.incidents.models import Incident
 from portal.microsoft.http import certificates
 from portal.runs.models import Run
-from portal.sandbox.world import Fault
 from tests.consent.test_commands import run
 from tests.microsoft.tls_server import Authority
 from tests.portal import Browser, Portal
+from tests.sandbox.world import Fault
 
 
 @pytest.fixture

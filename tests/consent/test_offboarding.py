@@ -36,15 +36,15 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs import service
 from portal.runs.executor import Executor
 from portal.runs.models import Run, RunItem
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Fault
 from tenants.models import CustomerTenant, PartnerTenant
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.consent import custody, vault_desk
 from tests.consent import customer_desk as desk
 from tests.portal import Browser, Portal
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Fault
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ROOT = Path(__file__).resolve().parents[2]

@@ -29,13 +29,13 @@ from portal.incidents.models import Incident
 from portal.microsoft.errors import ServerFault
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Fault
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.consent import vault_desk
 from tests.consent.custody import all_versions
 from tests.consent.test_commands import run
 from tests.portal import Portal
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Fault
 
 EMBEDDED = pytest.mark.parametrize("portal", ["local"], indirect=True)
 AT_AZURE = pytest.mark.parametrize("portal", ["azure"], indirect=True)

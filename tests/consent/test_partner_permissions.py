@@ -19,10 +19,10 @@ from consent.tokens.next_steps import next_step
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID as PARTNER_CENTER
 from portal.microsoft.identifiers import new_correlation_id
-from portal.sandbox.world import Fault
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.portal import SERVICE_ACCOUNT, Portal
+from tests.sandbox.world import Fault
 from tests.staff import Staff
 
 STRICT = ["DelegatedAdminRelationship.ReadWrite.All", "User.Read", "User.Read.All"]

@@ -22,7 +22,6 @@ from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
 from portal.runs import service
 from portal.runs.models import Run, RunItem
-from portal.sandbox.world import DIRECTORY_READERS, Fault, Relationship
 from tenants.models import CustomerTenant, PartnerTenant
 from tests import builders
 from tests.consent import custody
@@ -43,6 +42,7 @@ from tests.consent.plan_desk import (
 )
 from tests.consent.test_commands import assert_silent, run
 from tests.portal import Portal
+from tests.sandbox.world import DIRECTORY_READERS, Fault, Relationship
 
 pytestmark = pytest.mark.django_db
 

@@ -32,10 +32,6 @@ from portal.incidents.models import Incident
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from portal.runs.schedule import jobs
-from portal.sandbox import scenarios
-from portal.sandbox import world as sandbox_world
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Fault, known_id
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
@@ -44,6 +40,10 @@ from tests.consent.test_commands import run
 from tests.consent.test_tokens import two_partners
 from tests.consent.vault_desk import found
 from tests.portal import Portal
+from tests.sandbox import scenarios
+from tests.sandbox import world as sandbox_world
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Fault, known_id
 
 SECOND = "second@northwind.example.com"
 LISTER = "Reconcile"

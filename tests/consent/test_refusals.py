@@ -25,11 +25,11 @@ from consent.states import state_of
 from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
-from portal.sandbox.entra import Answer, Shown
-from portal.sandbox.world import Fault, Tamper
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.portal import SERVICE_ACCOUNT, Browser, Portal
+from tests.sandbox.entra import Answer, Shown
+from tests.sandbox.world import Fault, Tamper
 
 
 def token_calls(portal: Portal) -> int:

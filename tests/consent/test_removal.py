@@ -22,12 +22,12 @@ from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.identifiers import RequestId, new_correlation_id
 from portal.runs.models import Run
-from portal.sandbox.world import DIRECTORY_READERS, Fault, Refusal
 from tenants.models import CustomerTenant, PartnerTenant
 from tests import builders
 from tests.consent import custody
 from tests.consent import customer_desk as desk
 from tests.portal import Portal
+from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

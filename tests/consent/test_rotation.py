@@ -32,14 +32,14 @@ from portal.incidents.models import Incident
 from portal.microsoft.errors import AuthenticationFailed
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
-from portal.sandbox.managed_identity import trust
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Application, Fault, Refusal
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.consent.certificates import pem
 from tests.portal import Portal
+from tests.sandbox.managed_identity import trust
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Application, Fault, Refusal
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-39")]
 

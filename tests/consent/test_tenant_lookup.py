@@ -12,11 +12,11 @@ from consent import clients
 from consent.microsoft.entra import find_tenant
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
-from portal.sandbox import scenarios
-from portal.sandbox.world import Fault
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.portal import Browser, Portal
+from tests.sandbox import scenarios
+from tests.sandbox.world import Fault
 
 pytestmark = pytest.mark.req("S-04")
 FIND = "/admin/tenants/partnertenant/find/"

@@ -17,12 +17,12 @@ from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.identifiers import new_correlation_id
-from portal.sandbox.server import Sandbox
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.sync import sync_customers
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.portal import Portal
+from tests.sandbox.server import Sandbox
 
 
 @pytest.fixture(params=["local", "azure"])

@@ -22,13 +22,13 @@ from consent.tokens.custody import TokenUnavailable
 from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run
-from portal.sandbox.scenarios import PERMISSIONS, application_id, vendor_tenant
-from portal.sandbox.world import GRAPH, Application, Refusal
 from tenants.models import CustomerTenant, PartnerTenant
 from tests import builders
 from tests.consent import custody
 from tests.consent.test_commands import Ran, run
 from tests.portal import Portal
+from tests.sandbox.scenarios import PERMISSIONS, application_id, vendor_tenant
+from tests.sandbox.world import GRAPH, Application, Refusal
 from tests.staff import Staff, told
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from consent.sign_in import flow
-from portal.sandbox.world import Fault
 from tests.consent.test_refusals import assert_refused, token_calls
 from tests.portal import Portal
+from tests.sandbox.world import Fault
 
 
 def throttled(service: str, path: str, *, skip: int = 0, times: int = 1, retry_after: str = "1") -> Fault:

@@ -22,11 +22,11 @@ from consent.runs.verify import CONSENT_VERIFY
 from consent.upkeep import clean_up
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
-from portal.sandbox.world import Fault, Refusal
 from tenants.models import PartnerTag, PartnerTenant
 from tests import builders
 from tests.consent import customer_desk as desk
 from tests.portal import Portal
+from tests.sandbox.world import Fault, Refusal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -21,10 +21,10 @@ from pytest_django.fixtures import Settings
 
 from consent import views
 from consent.sign_in import flow
-from portal.sandbox.token_endpoint import answer_token_request
 from portal.site.logs import redact
 from tests.leaks.sinks import PIECE, Canaries, RecordingBrowser, Sinks
 from tests.portal import Portal
+from tests.sandbox.token_endpoint import answer_token_request
 
 WIRE = {
     "code": "code",
@@ -76,7 +76,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Canaries:
                     canaries.add(kind, record[name])
         return answer
 
-    monkeypatch.setattr("portal.sandbox.entra.answer_token_request", listening)
+    monkeypatch.setattr("tests.sandbox.entra.answer_token_request", listening)
     return canaries
 
 

@@ -30,15 +30,15 @@ from consent.tokens.service import TokenService
 from consent.vault.local import LocalVault
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import RunItem
-from portal.sandbox.entra import Answer
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Fault, Tamper
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
 from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.leaks.conftest import WIRE, Gate, error_mail, open_gate
 from tests.leaks.sinks import Canaries
+from tests.sandbox.entra import Answer
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Fault, Tamper
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
 
@@ -319,7 +319,7 @@ def test_a_sign_in_service_that_repeats_the_request_in_its_error_tells_nobody(
         body = {"error": told, "error_description": f"AADSTS50000: {told}", "suberror": told, "trace_id": told}
         return web.json_response(body, status=400)
 
-    monkeypatch.setattr("portal.sandbox.entra.answer_token_request", echo)
+    monkeypatch.setattr("tests.sandbox.entra.answer_token_request", echo)
     onboarding(gate)
     assert_clean(gate, *FLOW, "code", "verifier")
 

@@ -11,8 +11,8 @@ import requests
 
 from portal.microsoft.breakers import FAILURES, OPEN_SECONDS, Breakers
 from portal.microsoft.http import GuardedSession
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Fault
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Fault
 
 pytestmark = pytest.mark.req("R-19")
 

@@ -12,10 +12,10 @@ from consent.models import PartnerConsent
 from consent.tokens.versions import token_fingerprint
 from consent.vault.base import new_secret_name
 from portal.microsoft.secret import Secret
-from portal.sandbox.scenarios import add_partner
-from portal.sandbox.world import PARTNER_CENTER, RefreshToken
 from tests import builders
 from tests.portal import Portal
+from tests.sandbox.scenarios import add_partner
+from tests.sandbox.world import PARTNER_CENTER, RefreshToken
 
 
 def connect(portal: Portal, number: int, *, due: bool = False, first: int = 0) -> list[PartnerConsent]:

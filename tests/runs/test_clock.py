@@ -22,11 +22,11 @@ from portal.runs.listening import Ending
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import RateBucket, Run, RunItem, ScheduledJob
 from portal.runs.schedule import Job
-from portal.sandbox.world import Fault
 from tests.consent.test_commands import run
 from tests.portal import Portal
 from tests.runs.partners import connect
 from tests.runs.work import GOOD, Work, classes
+from tests.sandbox.world import Fault
 
 pytestmark = pytest.mark.django_db
 JUMP = timedelta(days=31)

@@ -20,13 +20,13 @@ from portal.runs.console import Bar
 from portal.runs.listening import Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
-from portal.sandbox.world import Refusal
 from tenants.models import PartnerTag, PartnerTenant
 from tests import builders
 from tests.consent.test_commands import run
 from tests.portal import Portal
 from tests.runs.partners import connect
 from tests.runs.work import GOOD, OURS, THEIRS, Work
+from tests.sandbox.world import Refusal
 
 pytestmark = pytest.mark.django_db
 

@@ -21,7 +21,6 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Blame, Kind, Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
-from portal.sandbox.world import Application, Refusal
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.consent.custody import redemptions
@@ -29,6 +28,7 @@ from tests.consent.test_commands import run as command
 from tests.portal import Portal
 from tests.runs.partners import connect
 from tests.runs.work import GOOD, Work, classes
+from tests.sandbox.world import Application, Refusal
 
 HEALTH = (
     "pk", "state", "mfa", "mfa_checked_at", "last_problem", "last_code", "last_message", "first_denied_at", "failures",

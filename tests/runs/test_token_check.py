@@ -27,13 +27,13 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
-from portal.sandbox.world import Fault, Refusal
 from tenants.models import PartnerTenant
 from tests import builders
 from tests.consent.custody import all_versions, enabled_versions, redemptions
 from tests.portal import Portal
 from tests.runs.partners import connect
 from tests.runs.work import classes
+from tests.sandbox.world import Fault, Refusal
 
 STATE = ("pk", "state", "mfa", "last_problem", "first_denied_at")
 

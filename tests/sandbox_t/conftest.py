@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from portal.sandbox.server import Sandbox
+from tests.sandbox.server import Sandbox
 from tests.sandbox_t.wire import Vendor, Wire
 
 

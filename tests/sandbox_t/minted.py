@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.tokens import access_token
-from portal.sandbox.world import GRAPH, Application, Relationship, Tenant, User, World, known_id
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.tokens import access_token
+from tests.sandbox.world import GRAPH, Application, Relationship, Tenant, User, World, known_id
 from tests.sandbox_t.wire import Reply, Wire
 
 

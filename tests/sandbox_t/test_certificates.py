@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from portal.sandbox import certificates
+from tests.sandbox import certificates
 
 
 def test_the_key_is_readable_by_its_owner_only_and_no_ca_key_is_kept(tmp_path: Path) -> None:

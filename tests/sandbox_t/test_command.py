@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
-from portal.sandbox.server import Sandbox
+from tests.sandbox.server import Sandbox
 
 
 def test_the_command_needs_test_endpoints_and_a_place_for_the_ca(settings: Settings, tmp_path: Path) -> None:

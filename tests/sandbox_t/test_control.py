@@ -4,9 +4,9 @@ import base64
 
 import pytest
 
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import GLOBAL_ADMINISTRATOR
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import GLOBAL_ADMINISTRATOR
 from tests.sandbox_t.wire import SERVICE_ACCOUNT, Vendor, Wire
 
 

@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl, urlsplit
 import jwt
 import pytest
 
-from portal.sandbox.entra import Answer, Shown
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import GRAPH, PARTNER_CENTER, User
+from tests.sandbox.entra import Answer, Shown
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import GRAPH, PARTNER_CENTER, User
 from tests.sandbox_t.wire import CALLBACK, SERVICE_ACCOUNT, Reply, Vendor, Wire
 
 MEMBER = "member@northwind.example.com"

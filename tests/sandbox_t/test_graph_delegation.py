@@ -6,13 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import (
-    CLOUD_APPLICATION_ADMINISTRATOR,
-    DIRECTORY_READERS,
-    Relationship,
-    known_id,
-)
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import CLOUD_APPLICATION_ADMINISTRATOR, DIRECTORY_READERS, Relationship, known_id
 from tests.sandbox_t.minted import Desk, graph_error, values
 from tests.sandbox_t.wire import Wire
 

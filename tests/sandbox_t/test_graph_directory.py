@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import (
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import (
     CLOUD_APPLICATION_ADMINISTRATOR,
     DIRECTORY_READERS,
     GLOBAL_ADMINISTRATOR,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from portal.sandbox.key_vault import VaultState
-from portal.sandbox.server import Sandbox
+from tests.sandbox.key_vault import VaultState
+from tests.sandbox.server import Sandbox
 from tests.sandbox_t.vault_desk import CANARY, EVERYTHING, VaultDesk
 from tests.sandbox_t.wire import Reply, Wire
 

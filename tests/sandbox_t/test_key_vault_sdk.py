@@ -22,7 +22,7 @@ from azure.keyvault.secrets import SecretClient
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
-from portal.sandbox.server import Sandbox
+from tests.sandbox.server import Sandbox
 from tests.sandbox_t.vault_desk import CANARY, EVERYTHING, VaultDesk
 from tests.sandbox_t.wire import Wire
 

@@ -9,9 +9,9 @@ import pytest
 import requests
 from azure.identity import CredentialUnavailableError, ManagedIdentityCredential
 
-from portal.sandbox.managed_identity import PATH, issuer, trust
-from portal.sandbox.tokens import sign
-from portal.sandbox.world import ManagedIdentity
+from tests.sandbox.managed_identity import PATH, issuer, trust
+from tests.sandbox.tokens import sign
+from tests.sandbox.world import ManagedIdentity
 from tests.sandbox_t.wire import Reply, Vendor, claims_of
 
 CLIENT = "5f0a1c1e-6d3f-4b53-8f9e-7c1f0f4f2b11"

@@ -9,9 +9,9 @@ from urllib.parse import quote
 import pytest
 from urllib3.exceptions import HTTPError
 
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, GRAPH, PARTNER_CENTER, Fault, known_id
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, GRAPH, PARTNER_CENTER, Fault, known_id
 from tests.sandbox_t.minted import Desk
 from tests.sandbox_t.wire import Reply, Vendor, Wire
 

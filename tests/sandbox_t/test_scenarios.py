@@ -5,9 +5,9 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from portal.sandbox import benchmark, scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, World
+from tests.sandbox import benchmark, scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, World
 from tests.sandbox_t.wire import Vendor
 
 

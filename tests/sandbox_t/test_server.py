@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import urllib3
 
-from portal.sandbox import server
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Fault
+from tests.sandbox import server
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Fault
 from tests.sandbox_t.wire import Reply, Vendor, Wire
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import GRAPH, PARTNER_CENTER, Tenant
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import GRAPH, PARTNER_CENTER, Tenant
 from tests.sandbox_t.wire import CALLBACK, SERVICE_ACCOUNT, VERIFIER, Reply, Vendor, Wire, claims_of
 
 STRANGER = "service@southridge.example.com"

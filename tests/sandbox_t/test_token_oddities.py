@@ -9,9 +9,9 @@ import re
 import jwt
 import pytest
 
-from portal.sandbox import refusals
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Refusal, Tamper
+from tests.sandbox import refusals
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Refusal, Tamper
 from tests.sandbox_t.test_token_endpoint import GUID, STRANGER, code_of
 from tests.sandbox_t.wire import SERVICE_ACCOUNT, Vendor, Wire, claims_of
 

@@ -6,10 +6,10 @@ import secrets
 from typing import Any
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.tokens import access_token
-from portal.sandbox.world import Application, World
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.tokens import access_token
+from tests.sandbox.world import Application, World
 from tests.sandbox_t.wire import Reply, Wire
 
 CANARY = "CANARY-refresh-token-5d2f"

@@ -16,9 +16,9 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
-from portal.sandbox.world import Application, Tenant, User
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Application, Tenant, User
 
 SERVICE_ACCOUNT = "service@northwind.example.com"
 VERIFIER = "v" * 64

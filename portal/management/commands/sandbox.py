@@ -25,7 +25,7 @@ class Command(PortalCommand):
         if not settings.TEST_ENDPOINTS or Path(settings.TEST_CA_FILE).name != "ca.pem":
             raise CommandError("Set TEST_ENDPOINTS to a free port and TEST_CA_FILE to a path ending in ca.pem first.")
         try:
-            from portal.sandbox.server import Sandbox
+            from tests.sandbox.server import Sandbox
         except ModuleNotFoundError as error:
             raise CommandError(f"{error.name} is missing: the sandbox needs requirements-dev.txt.") from None
         try:

@@ -15,9 +15,9 @@ from consent.vault.base import Vault
 from consent.vault.keys import KEY_BYTES, KeyRing
 from consent.vault.local import LocalVault
 from portal.microsoft.http import GuardedSession
-from portal.sandbox import scenarios
-from portal.sandbox.server import Sandbox
 from tests.consent.vault.key_vault_answers import CANARY, Answering
+from tests.sandbox import scenarios
+from tests.sandbox.server import Sandbox
 
 FIRST_KEY = bytes(range(KEY_BYTES))
 SECOND_KEY = bytes(range(100, 100 + KEY_BYTES))

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.refusals import Refused
-from portal.sandbox.tokens import b64, signing_key, unb64, verified_claims
-from portal.sandbox.world import Application, World
+from tests.sandbox.refusals import Refused
+from tests.sandbox.tokens import b64, signing_key, unb64, verified_claims
+from tests.sandbox.world import Application, World
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LONGEST_SECONDS = 86_400

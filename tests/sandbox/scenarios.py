@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.world import (
+from tests.sandbox.world import (
     CLOUD_APPLICATION_ADMINISTRATOR,
     DIRECTORY_READERS,
     GLOBAL_ADMINISTRATOR,

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.world import CONSENT_ROLES, SWITCHES, Tenant, User, World
+from tests.sandbox.world import CONSENT_ROLES, SWITCHES, Tenant, User, World
 
 SWITCHES.update(
     {

@@ -8,7 +8,7 @@ import uuid
 
 from aiohttp import web
 
-from portal.sandbox.world import World
+from tests.sandbox.world import World
 
 # (error, suberror, HTTP status): codes. The numbers' meaning is Microsoft's; sentences and grouping are ours.
 _GROUPS: dict[tuple[str, str, int], set[int]] = {

@@ -20,21 +20,12 @@ from urllib.parse import parse_qsl, urlsplit
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox import pages
-from portal.sandbox.notes import CLOUD, CLOUDS, CORRELATION
-from portal.sandbox.refusals import KNOWN, description, discovery_refusal, page_error
-from portal.sandbox.token_endpoint import answer_token_request
-from portal.sandbox.tokens import b64, signing_key
-from portal.sandbox.world import (
-    GLOBAL_ADMINISTRATOR,
-    GRAPH,
-    PARTNER_CENTER,
-    Application,
-    Code,
-    Tenant,
-    User,
-    World,
-)
+from tests.sandbox import pages
+from tests.sandbox.notes import CLOUD, CLOUDS, CORRELATION
+from tests.sandbox.refusals import KNOWN, description, discovery_refusal, page_error
+from tests.sandbox.token_endpoint import answer_token_request
+from tests.sandbox.tokens import b64, signing_key
+from tests.sandbox.world import GLOBAL_ADMINISTRATOR, GRAPH, PARTNER_CENTER, Application, Code, Tenant, User, World
 
 _OPENID = {"openid", "profile", "offline_access", "email"}
 _ANY_TENANT = {"organizations", "common"}

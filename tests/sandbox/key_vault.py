@@ -20,9 +20,9 @@ from typing import Any
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.notes import CLOUD, VAULT
-from portal.sandbox.tokens import bearer
-from portal.sandbox.world import KEY_VAULT, SWITCHES, World
+from tests.sandbox.notes import CLOUD, VAULT
+from tests.sandbox.tokens import bearer
+from tests.sandbox.world import KEY_VAULT, SWITCHES, World
 
 SWITCHES.update(
     {

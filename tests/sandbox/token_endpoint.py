@@ -16,10 +16,10 @@ from typing import Any
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.client_authentication import authenticate
-from portal.sandbox.refusals import Refused, service_headers, token_error
-from portal.sandbox.tokens import access_token, b64, id_token
-from portal.sandbox.world import (
+from tests.sandbox.client_authentication import authenticate
+from tests.sandbox.refusals import Refused, service_headers, token_error
+from tests.sandbox.tokens import access_token, b64, id_token
+from tests.sandbox.world import (
     AZURE_MANAGEMENT,
     GRAPH,
     KEY_VAULT,

@@ -13,7 +13,7 @@ import base64
 from collections.abc import Callable
 from functools import partial
 
-from portal.sandbox.graph_calls import (
+from tests.sandbox.graph_calls import (
     Answer,
     Call,
     Denied,
@@ -26,7 +26,7 @@ from portal.sandbox.graph_calls import (
     not_found,
     one,
 )
-from portal.sandbox.world import Assignment, Relationship, Tenant, odd
+from tests.sandbox.world import Assignment, Relationship, Tenant, odd
 
 _WRITER = "DelegatedAdminRelationship.ReadWrite.All"
 _READERS = ("DelegatedAdminRelationship.Read.All", _WRITER)

@@ -22,9 +22,9 @@ from typing import Any
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.notes import CLOUD
-from portal.sandbox.tokens import bearer
-from portal.sandbox.world import PARTNER_CENTER, SWITCHES, Tenant, User, World
+from tests.sandbox.notes import CLOUD
+from tests.sandbox.tokens import bearer
+from tests.sandbox.world import PARTNER_CENTER, SWITCHES, Tenant, User, World
 
 SWITCHES.update(
     {

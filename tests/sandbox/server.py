@@ -20,10 +20,10 @@ from typing import Any, Self
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud, local_clouds
-from portal.sandbox import certificates, control, entra, graph, key_vault, managed_identity, partner_center, scenarios
-from portal.sandbox.faults import Faults
-from portal.sandbox.notes import CLOUD, CLOUDS, CORRELATION, VAULT
-from portal.sandbox.world import World
+from tests.sandbox import certificates, control, entra, graph, key_vault, managed_identity, partner_center, scenarios
+from tests.sandbox.faults import Faults
+from tests.sandbox.notes import CLOUD, CLOUDS, CORRELATION, VAULT
+from tests.sandbox.world import World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOOPBACK = "127.0.0.1"

@@ -10,10 +10,10 @@ from urllib.parse import urlencode, urlsplit
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.world import AZURE_MANAGEMENT, GRAPH, PARTNER_API, PARTNER_CENTER, Tenant, User, World
+from tests.sandbox.world import AZURE_MANAGEMENT, GRAPH, PARTNER_API, PARTNER_CENTER, Tenant, User, World
 
 if TYPE_CHECKING:
-    from portal.sandbox.entra import Answer, Asked
+    from tests.sandbox.entra import Answer, Asked
 
 _RESOURCES = {
     GRAPH: "Microsoft Graph",

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from portal.sandbox.tokens import unb64
-from portal.sandbox.world import Fault, World
+from tests.sandbox.tokens import unb64
+from tests.sandbox.world import Fault, World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

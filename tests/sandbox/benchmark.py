@@ -1,6 +1,6 @@
 """How many simple calls per second the sandbox answers on one core, over TLS with keep-alive.
 
-``python -m portal.sandbox.benchmark`` starts a sandbox in a process of its own, bound to one core where the system can
+``python -m tests.sandbox.benchmark`` starts a sandbox in a process of its own, bound to one core where the system can
 do that, calls it from another core, and prints what it reaches. It must not be the bottleneck of the portal's own
 tests and measurements: 1,000 calls per second are the least, and fewer end with exit code 1.
 """
@@ -21,9 +21,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from portal.microsoft.clouds import local_clouds
-from portal.sandbox import scenarios
-from portal.sandbox.server import LOOPBACK, Sandbox
-from portal.sandbox.tokens import access_token
+from tests.sandbox import scenarios
+from tests.sandbox.server import LOOPBACK, Sandbox
+from tests.sandbox.tokens import access_token
 
 LEAST = 1_000
 _START_SECONDS = 30

@@ -10,9 +10,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.notes import CLOUDS
-from portal.sandbox.tokens import sign
-from portal.sandbox.world import Application, ManagedIdentity, World, known_id
+from tests.sandbox.notes import CLOUDS
+from tests.sandbox.tokens import sign
+from tests.sandbox.world import Application, ManagedIdentity, World, known_id
 
 PATH = "/metadata/identity/oauth2/token"
 _SECONDS = 86_400

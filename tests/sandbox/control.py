@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from portal.sandbox import scenarios
-from portal.sandbox.entra import Shown
-from portal.sandbox.managed_identity import trust
-from portal.sandbox.world import Fault, Refusal, Tamper
+from tests.sandbox import scenarios
+from tests.sandbox.entra import Shown
+from tests.sandbox.managed_identity import trust
+from tests.sandbox.world import Fault, Refusal, Tamper
 
 if TYPE_CHECKING:
-    from portal.sandbox.server import Sandbox
+    from tests.sandbox.server import Sandbox
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.world import ORDINARY_MEMBER, Application, Tamper, Tenant, User, World
+from tests.sandbox.world import ORDINARY_MEMBER, Application, Tamper, Tenant, User, World
 
 
 def b64(data: bytes) -> str:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 
-from portal.sandbox.graph_calls import (
+from tests.sandbox.graph_calls import (
     Answer,
     Call,
     GraphError,
@@ -23,7 +23,7 @@ from portal.sandbox.graph_calls import (
     one,
     unsupported,
 )
-from portal.sandbox.world import (
+from tests.sandbox.world import (
     APPLICATION_ADMINISTRATOR,
     AZURE_MANAGEMENT,
     CLOUD_APPLICATION_ADMINISTRATOR,

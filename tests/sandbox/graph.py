@@ -16,12 +16,12 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
-from portal.sandbox.graph_calls import Answer, Call, Caller, GraphError, Item, Operation, error_body, identify
-from portal.sandbox.graph_delegation import OPERATIONS as DELEGATION
-from portal.sandbox.graph_directory import OPERATIONS as DIRECTORY
-from portal.sandbox.notes import CLOUD
-from portal.sandbox.tokens import bearer
-from portal.sandbox.world import GRAPH, World
+from tests.sandbox.graph_calls import Answer, Call, Caller, GraphError, Item, Operation, error_body, identify
+from tests.sandbox.graph_delegation import OPERATIONS as DELEGATION
+from tests.sandbox.graph_directory import OPERATIONS as DIRECTORY
+from tests.sandbox.notes import CLOUD
+from tests.sandbox.tokens import bearer
+from tests.sandbox.world import GRAPH, World
 
 MAX_PARTS = 20
 _OPERATIONS: list[tuple[str, re.Pattern[str], str, Operation]] = [

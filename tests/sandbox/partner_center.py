@@ -19,9 +19,9 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from portal.sandbox import partner_center_consents
-from portal.sandbox.partner_center_calls import Call, PartnerCenterError, route
-from portal.sandbox.world import GLOBAL_ADMINISTRATOR, SWITCHES, Tenant, World, odd
+from tests.sandbox import partner_center_consents
+from tests.sandbox.partner_center_calls import Call, PartnerCenterError, route
+from tests.sandbox.world import GLOBAL_ADMINISTRATOR, SWITCHES, Tenant, World, odd
 
 SWITCHES.update(
     {

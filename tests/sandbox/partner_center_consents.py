@@ -16,8 +16,8 @@ from typing import Any
 
 from aiohttp import web
 
-from portal.sandbox.partner_center_calls import Call, PartnerCenterError, route
-from portal.sandbox.world import CONSENT_ROLES, GRAPH, SWITCHES, Tenant, World
+from tests.sandbox.partner_center_calls import Call, PartnerCenterError, route
+from tests.sandbox.world import CONSENT_ROLES, GRAPH, SWITCHES, Tenant, World
 
 SWITCHES.update(
     {
