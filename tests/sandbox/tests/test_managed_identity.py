@@ -10,9 +10,9 @@ import requests
 from azure.identity import CredentialUnavailableError, ManagedIdentityCredential
 
 from tests.sandbox.managed_identity import PATH, issuer, trust
+from tests.sandbox.tests.wire import Reply, Vendor, claims_of
 from tests.sandbox.tokens import sign
 from tests.sandbox.world import ManagedIdentity
-from tests.sandbox_t.wire import Reply, Vendor, claims_of
 
 CLIENT = "5f0a1c1e-6d3f-4b53-8f9e-7c1f0f4f2b11"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

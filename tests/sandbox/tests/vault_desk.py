@@ -8,9 +8,9 @@ from typing import Any
 from portal.microsoft.clouds import NationalCloud
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.wire import Reply, Wire
 from tests.sandbox.tokens import access_token
 from tests.sandbox.world import Application, World
-from tests.sandbox_t.wire import Reply, Wire
 
 CANARY = "CANARY-refresh-token-5d2f"
 EVERYTHING = {"get", "set", "list", "delete", "recover", "purge"}

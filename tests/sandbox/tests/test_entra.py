@@ -12,8 +12,8 @@ import pytest
 
 from tests.sandbox.entra import Answer, Shown
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.wire import CALLBACK, SERVICE_ACCOUNT, Reply, Vendor, Wire
 from tests.sandbox.world import GRAPH, PARTNER_CENTER, User
-from tests.sandbox_t.wire import CALLBACK, SERVICE_ACCOUNT, Reply, Vendor, Wire
 
 MEMBER = "member@northwind.example.com"
 STRANGER = "service@southridge.example.com"

@@ -11,8 +11,8 @@ import pytest
 
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.wire import CALLBACK, SERVICE_ACCOUNT, VERIFIER, Reply, Vendor, Wire, claims_of
 from tests.sandbox.world import GRAPH, PARTNER_CENTER, Tenant
-from tests.sandbox_t.wire import CALLBACK, SERVICE_ACCOUNT, VERIFIER, Reply, Vendor, Wire, claims_of
 
 STRANGER = "service@southridge.example.com"
 GUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

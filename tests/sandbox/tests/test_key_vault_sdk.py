@@ -23,8 +23,8 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from tests.sandbox.server import Sandbox
-from tests.sandbox_t.vault_desk import CANARY, EVERYTHING, VaultDesk
-from tests.sandbox_t.wire import Wire
+from tests.sandbox.tests.vault_desk import CANARY, EVERYTHING, VaultDesk
+from tests.sandbox.tests.wire import Wire
 
 # --- a session that finds *.localhost -----------------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.minted import Desk, graph_error, values
+from tests.sandbox.tests.wire import Wire
 from tests.sandbox.world import CLOUD_APPLICATION_ADMINISTRATOR, DIRECTORY_READERS, Relationship, known_id
-from tests.sandbox_t.minted import Desk, graph_error, values
-from tests.sandbox_t.wire import Wire
 
 GDAP = "DelegatedAdminRelationship.Read.All"
 GDAP_WRITE = "DelegatedAdminRelationship.ReadWrite.All"

@@ -7,6 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.minted import Desk, graph_error, values
+from tests.sandbox.tests.wire import Wire
 from tests.sandbox.world import (
     CLOUD_APPLICATION_ADMINISTRATOR,
     DIRECTORY_READERS,
@@ -15,8 +17,6 @@ from tests.sandbox.world import (
     PARTNER_CENTER,
     known_id,
 )
-from tests.sandbox_t.minted import Desk, graph_error, values
-from tests.sandbox_t.wire import Wire
 
 GDAP = "DelegatedAdminRelationship.Read.All"
 DIRECTORY = "Directory.Read.All"

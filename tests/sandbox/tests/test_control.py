@@ -6,8 +6,8 @@ import pytest
 
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.wire import SERVICE_ACCOUNT, Vendor, Wire
 from tests.sandbox.world import GLOBAL_ADMINISTRATOR
-from tests.sandbox_t.wire import SERVICE_ACCOUNT, Vendor, Wire
 
 
 def test_state_tells_who_is_there_and_no_secret(wire: Wire, vendor: Vendor) -> None:

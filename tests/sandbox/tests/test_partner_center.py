@@ -11,9 +11,9 @@ from urllib3.exceptions import HTTPError
 
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.minted import Desk
+from tests.sandbox.tests.wire import Reply, Vendor, Wire
 from tests.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, GRAPH, PARTNER_CENTER, Fault, known_id
-from tests.sandbox_t.minted import Desk
-from tests.sandbox_t.wire import Reply, Vendor, Wire
 
 UNKNOWN_RESOURCE = "00000002-0000-0ff1-ce00-000000000000"
 CORRELATION = "11111111-2222-4333-8444-555555555555"

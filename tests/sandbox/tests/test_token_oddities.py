@@ -11,9 +11,9 @@ import pytest
 
 from tests.sandbox import refusals
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.test_token_endpoint import GUID, STRANGER, code_of
+from tests.sandbox.tests.wire import SERVICE_ACCOUNT, Vendor, Wire, claims_of
 from tests.sandbox.world import Refusal, Tamper
-from tests.sandbox_t.test_token_endpoint import GUID, STRANGER, code_of
-from tests.sandbox_t.wire import SERVICE_ACCOUNT, Vendor, Wire, claims_of
 
 
 def test_a_refusal_has_exactly_the_documented_form(vendor: Vendor, sandbox: Sandbox) -> None:

@@ -14,8 +14,8 @@ import urllib3
 
 from tests.sandbox import server
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.wire import Reply, Vendor, Wire
 from tests.sandbox.world import Fault
-from tests.sandbox_t.wire import Reply, Vendor, Wire
 
 
 def discovery(vendor: Vendor, tenant: str = "organizations") -> str:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from tests.sandbox.server import Sandbox
-from tests.sandbox_t.wire import Reply, Vendor, Wire, claims_of
+from tests.sandbox.tests.wire import Reply, Vendor, Wire, claims_of
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 

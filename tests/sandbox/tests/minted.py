@@ -8,9 +8,9 @@ from typing import Any
 from portal.microsoft.clouds import NationalCloud
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.wire import Reply, Wire
 from tests.sandbox.tokens import access_token
 from tests.sandbox.world import GRAPH, Application, Relationship, Tenant, User, World, known_id
-from tests.sandbox_t.wire import Reply, Wire
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.sandbox import benchmark, scenarios
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.wire import Vendor
 from tests.sandbox.world import DIRECTORY_READERS, GLOBAL_ADMINISTRATOR, World
-from tests.sandbox_t.wire import Vendor
 
 
 def load(sandbox: Sandbox, name: str) -> World:

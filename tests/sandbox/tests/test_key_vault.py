@@ -11,8 +11,8 @@ import pytest
 
 from tests.sandbox.key_vault import VaultState
 from tests.sandbox.server import Sandbox
-from tests.sandbox_t.vault_desk import CANARY, EVERYTHING, VaultDesk
-from tests.sandbox_t.wire import Reply, Wire
+from tests.sandbox.tests.vault_desk import CANARY, EVERYTHING, VaultDesk
+from tests.sandbox.tests.wire import Reply, Wire
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.sandbox.server import Sandbox
+from tests.sandbox.tests.minted import Desk, graph_error, values
+from tests.sandbox.tests.wire import Reply, Wire
 from tests.sandbox.world import known_id
-from tests.sandbox_t.minted import Desk, graph_error, values
-from tests.sandbox_t.wire import Reply, Wire
 
 GDAP = "DelegatedAdminRelationship.Read.All"
 GDAP_WRITE = "DelegatedAdminRelationship.ReadWrite.All"

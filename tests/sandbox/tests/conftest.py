@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.sandbox.server import Sandbox
-from tests.sandbox_t.wire import Vendor, Wire
+from tests.sandbox.tests.wire import Vendor, Wire
 
 
 @pytest.fixture
