@@ -15,10 +15,10 @@ from consent.applications import rotation
 from consent.models import ApplicationRegistration
 from portal.audit import triggers
 from portal.microsoft.secret import Secret
-from tests import builders
-from tests.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
+from tests.support import builders
+from tests.support.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
 

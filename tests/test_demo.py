@@ -14,7 +14,7 @@ from django.utils import timezone
 from consent import demo as demo_data
 from portal import demo
 from portal.incidents.models import Incident
-from tests.portal import SERVICE_ACCOUNT, Portal
+from tests.support.portal import SERVICE_ACCOUNT, Portal
 from tests.test_layers import ROOT
 
 

@@ -25,8 +25,8 @@ from consent import clients
 from consent.models import PartnerConsent
 from portal.checks import is_weak
 from portal.microsoft.clouds import local_clouds
-from tests import builders
-from tests.portal import Portal
+from tests.support import builders
+from tests.support.portal import Portal
 from tests.test_layers import ROOT
 
 SECRET = "canary-" + secrets.token_hex(24)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.portal import Portal, sign_in_addresses_without_a_tenant
+from tests.support.portal import Portal, sign_in_addresses_without_a_tenant
 
 TENANT = "7b1d6b1e-2a55-4d3a-9c7e-3f2f6f0a9b11"
 

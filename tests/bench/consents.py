@@ -38,7 +38,7 @@ def fill(customers: Sequence[tuple[int, str]]) -> None:
 
     from consent.models import ApplicationRegistration
     from tenants.models import CustomerTenant
-    from tests import builders
+    from tests.support import builders
 
     registration = ApplicationRegistration.objects.get()
     if not registration.grants.exists():

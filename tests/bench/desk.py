@@ -77,7 +77,7 @@ def _fill(town: Town) -> None:
     from portal.audit.trail import Actor
     from portal.microsoft.secret import Secret
     from tenants.models import PartnerTenant
-    from tests import builders
+    from tests.support import builders
 
     registration = builders.registration(
         application_id=town.application_id, home_tenant_id=town.vault_tenant, state="draft", credential=None

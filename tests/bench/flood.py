@@ -143,7 +143,7 @@ def prepare(folder: Path) -> Site:
     from consent.models import ConsentFlow
     from portal.audit.models import AuditEvent
     from portal.models import RequestCount
-    from tests import builders
+    from tests.support import builders
 
     call_command("migrate", verbosity=0)
     _, address = links.issue(builders.partner(), builders.registration(), actor=builders.ACTOR)

@@ -26,7 +26,7 @@ from tests.bench.town import peak_memory
 if TYPE_CHECKING:
     from django.db.models import Model
 
-    from tests.staff import Staff
+    from tests.support.staff import Staff
 
 MOST_SECONDS = 1.0  # of a page
 MOST_STATEMENTS = 15
@@ -62,7 +62,7 @@ def furnish(partners: int, customers: int) -> None:
     from consent.models import CustomerConsent, PartnerConsent
     from portal.runs.models import Run, RunItem
     from tenants.models import CustomerTenant, PartnerTenant
-    from tests import builders
+    from tests.support import builders
 
     registration = builders.registration()
     now = timezone.now()
@@ -239,7 +239,7 @@ def main() -> int:
             f"{options.partners:,} partners, {rows:,} customers with consents, "
             f"{'PostgreSQL' if options.database else 'SQLite'}, filled in {time.perf_counter() - began:.0f} s"
         )
-        from tests.staff import Staff
+        from tests.support.staff import Staff
 
         staff = Staff()
         held = [measure(staff, *page) for page in pages(options.partners, options.customers).items()]

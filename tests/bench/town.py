@@ -23,11 +23,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from consent.vault.base import GENERATION_TAG, RECORD_TAG
-from tests.consent.certificates import pem
 from tests.sandbox import scenarios
 from tests.sandbox.key_vault import SecretVersion, StoredSecret, vault_of
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import GRAPH, PARTNER_CENTER, Fault, RefreshToken, Refusal, World
+from tests.support.certificates import pem
 
 VAULT = "bench"
 _START_SECONDS = 300

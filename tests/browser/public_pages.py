@@ -18,7 +18,7 @@ from consent.models import ConsentFlow, ConsentLink
 from consent.sign_in import flow
 from consent.words import CHECK_WORDS, PROBLEMS
 from portal.microsoft.secret import Secret
-from tests import builders
+from tests.support import builders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,11 @@ from pytest_django.live_server_helper import LiveServer
 
 from consent.invitations import links
 from consent.views import COOKIE
-from tests import builders
 from tests.browser import axe, public_pages
 from tests.browser.axe import Finding
 from tests.browser.conftest import photograph
 from tests.browser.csp import admin_paths, sign_in
+from tests.support import builders
 
 pytestmark = [
     pytest.mark.browser,

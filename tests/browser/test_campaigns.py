@@ -14,7 +14,7 @@ from tests.browser.csp import PolicyWatch
 from tests.browser.test_thread import save, sign_in_as_staff
 from tests.sandbox import scenarios
 from tests.sandbox.world import known_id
-from tests.smtp import MailServer, serving
+from tests.support.smtp import MailServer, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.req("S-61")]
 

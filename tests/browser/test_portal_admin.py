@@ -22,9 +22,9 @@ from consent.models import (
     CustomerConsent,
 )
 from tenants.models import PartnerTag, PartnerTenant
-from tests import builders
 from tests.browser.conftest import photograph
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
+from tests.support import builders
 
 pytestmark = [pytest.mark.browser, pytest.mark.req("S-61"), pytest.mark.django_db(transaction=True)]
 PASSWORD = "correct horse battery staple"

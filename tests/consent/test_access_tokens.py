@@ -19,12 +19,11 @@ from portal.audit.models import AuditEvent
 from portal.microsoft import errors
 from portal.microsoft.identifiers import TenantId
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.consent import custody
-from tests.consent.custody import redemptions
-from tests.portal import Portal
 from tests.sandbox.scenarios import application_id
 from tests.sandbox.world import PARTNER_API, Refusal
+from tests.support import builders, custody
+from tests.support.custody import redemptions
+from tests.support.portal import Portal
 from tests.test_layers import ROOT
 
 PAGE = (ROOT / "docs" / "access-tokens.md").read_text()

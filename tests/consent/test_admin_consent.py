@@ -13,8 +13,8 @@ from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.sign_in import flow
 from consent.states import state_of
 from portal.audit.models import AuditEvent
-from tests import builders
-from tests.portal import Browser, Portal
+from tests.support import builders
+from tests.support.portal import Browser, Portal
 
 
 def link(portal: Portal) -> str:

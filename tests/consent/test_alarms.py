@@ -11,8 +11,8 @@ from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import CorrelationId
-from tests import builders
-from tests.portal import SERVICE_ACCOUNT, Browser, Portal
+from tests.support import builders
+from tests.support.portal import SERVICE_ACCOUNT, Browser, Portal
 
 
 @pytest.mark.django_db

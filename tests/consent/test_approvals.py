@@ -20,8 +20,8 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.portal import SERVICE_ACCOUNT, Browser, Portal
+from tests.support import builders
+from tests.support.portal import SERVICE_ACCOUNT, Browser, Portal
 
 SECOND = "second@northwind.example.com"
 pytestmark = pytest.mark.req("S-15")

@@ -29,11 +29,11 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence
 from portal.mail import MailLost, MailUnavailable, open_mailer
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
-from tests import builders
 from tests.consent.test_commands import run
 from tests.consent.test_parallel_posts import at_once
-from tests.portal import SERVICE_ACCOUNT, Browser, Portal
-from tests.smtp import MailServer, serving
+from tests.support import builders
+from tests.support.portal import SERVICE_ACCOUNT, Browser, Portal
+from tests.support.smtp import MailServer, serving
 from tests.test_layers import ROOT
 from tests.test_settings import variables
 

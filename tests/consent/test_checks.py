@@ -21,10 +21,9 @@ from portal.incidents.models import Incident
 from portal.microsoft.errors import AccessDenied, NotFound, RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.consent import custody
-from tests.portal import Portal
 from tests.sandbox.world import Fault, Refusal, Tamper
+from tests.support import builders, custody
+from tests.support.portal import Portal
 
 HEALTH = ("state", "mfa", "last_problem", "last_code", "last_message", "first_denied_at", "last_success_at")
 

@@ -26,11 +26,10 @@ from consent.vault.base import SecretName, SecretVersion, VaultConfigurationErro
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests import builders
-from tests.consent import custody
 from tests.consent.test_tokens import two_partners
-from tests.portal import Portal
 from tests.sandbox.world import Fault, Refusal
+from tests.support import builders, custody
+from tests.support.portal import Portal
 
 OURS = sorted(name for name, app in get_commands().items() if app == "consent")
 

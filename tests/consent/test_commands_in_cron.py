@@ -18,12 +18,11 @@ from consent.models import PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests import builders
-from tests.consent import custody
 from tests.consent.test_commands import run
 from tests.consent.test_tokens import two_partners
-from tests.portal import Portal
-from tests.staff import Staff, told
+from tests.support import builders, custody
+from tests.support.portal import Portal
+from tests.support.staff import Staff, told
 from tests.test_layers import ROOT
 from tests.test_source_rules import COMMANDS
 

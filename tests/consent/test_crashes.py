@@ -34,17 +34,17 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Context, Kind
 from portal.runs.listening import Ending
 from portal.runs.models import Run
-from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent.crashes import KILL_POINTS, Stage
-from tests.consent.custody import ask, enabled_versions, make_due, redemptions
-from tests.consent.workers import Worker, Workers, forking
 from tests.leaks.sinks import Canaries, Sinks
-from tests.portal import Portal
-from tests.runs.work import classes
 from tests.sandbox.scenarios import vault_application_id
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
+from tests.support import builders
+from tests.support.crashes import KILL_POINTS, Stage
+from tests.support.custody import ask, enabled_versions, make_due, redemptions
+from tests.support.portal import Portal
+from tests.support.work import classes
+from tests.support.workers import Worker, Workers, forking
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
 OF_A_TEST = (

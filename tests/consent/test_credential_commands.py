@@ -19,11 +19,11 @@ from consent import clients
 from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
-from tests import builders
-from tests.consent.certificates import pem, private
 from tests.consent.test_commands import run
-from tests.portal import Portal
 from tests.sandbox.world import Refusal
+from tests.support import builders
+from tests.support.certificates import pem, private
+from tests.support.portal import Portal
 
 pytestmark = pytest.mark.req("S-39")
 

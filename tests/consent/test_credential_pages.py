@@ -16,11 +16,11 @@ from django.utils import timezone
 from consent.microsoft.credentials import sha1_thumbprint
 from consent.models import ApplicationCredential
 from portal.audit.models import AuditEvent
-from tests import builders
 from tests.consent.test_rotation import State, add_certificate, add_secret, current, promote, states
-from tests.portal import Portal
 from tests.sandbox.world import Refusal
-from tests.staff import Staff, told
+from tests.support import builders
+from tests.support.portal import Portal
+from tests.support.staff import Staff, told
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-39")]
 

@@ -20,10 +20,10 @@ from portal.audit.models import AuditEvent
 from portal.runs.executor import Executor
 from portal.runs.models import Run
 from tenants.models import CustomerTenant
-from tests import builders
-from tests.consent import customer_desk as desk
-from tests.portal import Portal
-from tests.staff import Staff, told
+from tests.support import builders
+from tests.support import customers as desk
+from tests.support.portal import Portal
+from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST, READS = "/admin/consent/customerconsent/", "/admin/consent/consentobservation/"

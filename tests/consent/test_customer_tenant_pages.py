@@ -14,8 +14,8 @@ from django.utils import timezone
 from consent.models import ConsentObservation, CustomerConsent
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTenant
-from tests import builders
-from tests.staff import Staff, told
+from tests.support import builders
+from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
 LIST, MODEL = "/admin/tenants/customertenant/", "tenants_customertenant"

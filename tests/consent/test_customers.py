@@ -21,10 +21,9 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICA
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError, Throttled
 from portal.microsoft.identifiers import ApplicationId, ObjectId, RequestId, TenantId, new_correlation_id
 from tenants.models import CustomerTenant, PartnerTenant
-from tests import builders
-from tests.consent import custody
-from tests.portal import Portal
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal, Relationship
+from tests.support import builders, custody
+from tests.support.portal import Portal
 
 WANTED = {"User.Read.All", "Directory.Read.All"}
 STRANGER = "11111111-2222-4333-8444-555555555555"

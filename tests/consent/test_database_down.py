@@ -18,8 +18,8 @@ from consent import views
 from consent.models import ConsentFlow
 from consent.sign_in import flow
 from portal.audit.models import AuditEvent
-from tests.portal import Browser, Portal
 from tests.sandbox.entra import Answer
+from tests.support.portal import Browser, Portal
 
 pytestmark = [pytest.mark.req("R-37"), pytest.mark.django_db(transaction=True)]
 

@@ -20,10 +20,10 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import RunItem
 from tenants.models import CustomerTenant
-from tests import builders
-from tests.consent import customer_desk as desk
-from tests.portal import Portal
 from tests.sandbox.world import Fault
+from tests.support import builders
+from tests.support import customers as desk
+from tests.support.portal import Portal
 
 FEWER = {"Directory.Read.All"}  # without it our token could not read the directory at all
 pytestmark = pytest.mark.django_db(transaction=True)

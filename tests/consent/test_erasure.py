@@ -11,14 +11,13 @@ from consent import clients, partners
 from consent.models import PartnerConsent, WaitingToken
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent import custody, vault_desk
 from tests.consent.test_commands import run
-from tests.portal import Portal
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import known_id
+from tests.support import builders, custody, vault_secrets
+from tests.support.portal import Portal
 
 SECOND = "second@northwind.example.com"
 ERASER = "Erase"
@@ -34,8 +33,8 @@ def portal(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
     else:
         use_azure_vault(settings, sandbox, tmp_path)
         sandbox.world.vault_rights[scenarios.vault_application_id()] = {"get", "set"}
-        settings.VAULT_RECONCILE_IDENTITY = vault_desk.add_identity(sandbox, "Reconcile", {"list"}, tmp_path)
-        settings.VAULT_ERASE_IDENTITY = vault_desk.add_identity(sandbox, ERASER, {"delete", "purge"}, tmp_path)
+        settings.VAULT_RECONCILE_IDENTITY = vault_secrets.add_identity(sandbox, "Reconcile", {"list"}, tmp_path)
+        settings.VAULT_ERASE_IDENTITY = vault_secrets.add_identity(sandbox, ERASER, {"delete", "purge"}, tmp_path)
     portal = make_portal(sandbox)
     portal.onboard()
     portal.onboard(user=SECOND)
@@ -66,33 +65,33 @@ def test_a_disabled_partners_tokens_are_gone_and_a_new_consent_has_a_new_name(po
     after = portal.consent()
     assert (after.state, after.generation, after.secret_version) == ("disconnected", 0, "")
     assert AuditEvent.objects.get(action="partner.tokens_erased").details["erased"] == 2
-    assert vault_desk.found(vault_desk.reconcile()) == []
+    assert vault_secrets.found(vault_secrets.reconcile()) == []
     assert erase(portal) == (0, "0 erased, 0 recoverable, 0 switched off.\n")
 
     again = come_back(portal)
     assert (again.state, again.generation) == ("connected", 1)
     assert again.secret_name != consent.secret_name
     custody.ask(again)
-    if vault_desk.is_azure():
-        assert vault_desk.calls_by(portal, known_id("application", ERASER)) == {"delete", "purge"}
-        assert vault_desk.calls_by(portal, scenarios.vault_application_id()) <= {"get", "set", "update"}
+    if vault_secrets.is_azure():
+        assert vault_secrets.calls_by(portal, known_id("application", ERASER)) == {"delete", "purge"}
+        assert vault_secrets.calls_by(portal, scenarios.vault_application_id()) <= {"get", "set", "update"}
 
 
 def test_an_active_partner_keeps_its_tokens(portal: Portal) -> None:
     PartnerTenant.objects.update(switch="on")
-    before = vault_desk.content(portal)
+    before = vault_secrets.content(portal)
     code, out = erase(portal)
     assert code == 2
     assert "Disable it in the admin first" in out
-    assert vault_desk.content(portal) == before
+    assert vault_secrets.content(portal) == before
 
 
 def test_a_token_that_is_being_renewed_is_not_erased_under_the_renewal(portal: Portal) -> None:
-    before = vault_desk.content(portal)
+    before = vault_secrets.content(portal)
     with clients.tokens()._custody.lease(portal.consent()):
         code, _ = erase(portal)
     assert code == 1
-    assert vault_desk.content(portal) == before
+    assert vault_secrets.content(portal) == before
 
 
 @AT_AZURE

@@ -27,10 +27,9 @@ from portal.microsoft.errors import AccessDenied
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.consent import custody
-from tests.portal import Portal
 from tests.sandbox.world import Fault, Refusal, Tamper
+from tests.support import builders, custody
+from tests.support.portal import Portal
 
 
 @pytest.fixture

@@ -16,10 +16,9 @@ from pytest_django.fixtures import Settings
 from consent.admin import panels
 from consent.models import PartnerConsent
 from consent.tokens import health
-from tests import builders
-from tests.consent import custody
-from tests.portal import Portal
-from tests.staff import Staff, told
+from tests.support import builders, custody
+from tests.support.portal import Portal
+from tests.support.staff import Staff, told
 
 LIST = "consent_partnerconsent"
 

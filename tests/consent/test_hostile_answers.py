@@ -9,8 +9,9 @@ import pytest
 
 from consent.models import ConsentFlow, PartnerConsent
 from portal.audit.models import AuditEvent
-from tests import builders
-from tests.consent.hostile import (
+from tests.consent.test_refusals import assert_refused, stored_tokens, token_calls
+from tests.support import builders
+from tests.support.hostile import (
     MARK,
     Bend,
     Sent,
@@ -21,8 +22,7 @@ from tests.consent.hostile import (
     with_more,
     with_value,
 )
-from tests.consent.test_refusals import assert_refused, stored_tokens, token_calls
-from tests.portal import Browser, Portal
+from tests.support.portal import Browser, Portal
 
 # --- attempts that end the flow ------------------------------------------------------------------------------------
 

@@ -20,8 +20,11 @@ from consent.sign_in import flow
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
 from portal.site.limits import limiter
-from tests import builders
-from tests.consent.hostile import (
+from tests.consent.test_refusals import stored_tokens, token_calls
+from tests.sandbox.entra import Answer
+from tests.sandbox.world import Fault
+from tests.support import builders
+from tests.support.hostile import (
     FORM,
     MARK,
     Bend,
@@ -39,10 +42,7 @@ from tests.consent.hostile import (
     with_value,
     without,
 )
-from tests.consent.test_refusals import stored_tokens, token_calls
-from tests.portal import Browser, Portal
-from tests.sandbox.entra import Answer
-from tests.sandbox.world import Fault
+from tests.support.portal import Browser, Portal
 
 
 def in_the_query(sent: Sent, portal: Portal) -> None:

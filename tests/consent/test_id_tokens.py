@@ -22,7 +22,7 @@ from portal.microsoft.clouds import CHINA, GLOBAL
 from portal.microsoft.errors import NotFound, RemoteError, ServerFault
 from portal.microsoft.identifiers import CONSUMERS_TENANT
 from portal.microsoft.secret import Secret
-from tests.consent.id_token_maker import (
+from tests.support.id_tokens import (
     ACCOUNT,
     APPLICATION,
     DEEP,

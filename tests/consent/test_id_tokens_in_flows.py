@@ -13,8 +13,8 @@ from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import CONSUMERS_TENANT
 from tests.consent.test_refusals import assert_refused, token_calls
-from tests.portal import Portal
 from tests.sandbox.world import Fault, Tamper
+from tests.support.portal import Portal
 
 FOREIGN = "00ff2504-aaaa-41d3-9a0c-0305e82c3302"
 # What the sandbox bends, the problem that the person reads, and the word in the trail.

@@ -28,11 +28,10 @@ from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AuthenticationFailed
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import Run
-from tests import builders
-from tests.consent import custody
-from tests.portal import Portal
 from tests.runs.test_token_check import check
-from tests.staff import Staff
+from tests.support import builders, custody
+from tests.support.portal import Portal
+from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,9 +19,9 @@ from portal.audit.models import AuditEvent
 from portal.mail import MailLost, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.portal import Browser
-from tests.smtp import serving
+from tests.support import builders
+from tests.support.portal import Browser
+from tests.support.smtp import serving
 from tests.test_layers import ROOT
 
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"

@@ -19,9 +19,9 @@ from consent.states import state_of
 from portal.incidents.models import Incident
 from portal.runs.models import Run
 from tenants.models import PartnerTenant
-from tests.consent import custody
-from tests.portal import Portal
 from tests.sandbox.world import Refusal
+from tests.support import custody
+from tests.support.portal import Portal
 
 START = timezone.now()
 AGES = ["token_not_renewed_60_days", "token_not_renewed_75_days", "token_not_renewed_85_days", "token_expired"]

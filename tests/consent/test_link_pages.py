@@ -22,11 +22,11 @@ from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests import builders
 from tests.consent.test_campaigns import attempt
-from tests.portal import Browser
-from tests.smtp import serving
-from tests.staff import Staff, told
+from tests.support import builders
+from tests.support.portal import Browser
+from tests.support.smtp import serving
+from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
 

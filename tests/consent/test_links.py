@@ -17,7 +17,7 @@ from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentLink
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests import builders
+from tests.support import builders
 
 pytestmark = pytest.mark.django_db
 

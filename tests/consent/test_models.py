@@ -21,7 +21,7 @@ from consent.models import (
 )
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTenant
-from tests import builders
+from tests.support import builders
 
 pytestmark = pytest.mark.django_db
 NOW = timezone.now()

@@ -16,9 +16,9 @@ from portal.incidents.models import Incident
 from portal.microsoft.http import certificates
 from portal.runs.models import Run
 from tests.consent.test_commands import run
-from tests.microsoft.tls_server import Authority
-from tests.portal import Browser, Portal
 from tests.sandbox.world import Fault
+from tests.support.portal import Browser, Portal
+from tests.support.tls_server import Authority
 
 
 @pytest.fixture

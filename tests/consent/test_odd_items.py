@@ -9,9 +9,9 @@ import pytest
 from consent.models import PartnerConsent
 from portal.incidents.models import Incident
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship
-from tests import builders
 from tests.consent.test_commands import run
-from tests.portal import Portal
+from tests.support import builders
+from tests.support.portal import Portal
 
 # Each page is stored in the thread that read it.
 pytestmark = pytest.mark.django_db(transaction=True)

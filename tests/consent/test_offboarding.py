@@ -37,14 +37,13 @@ from portal.runs import service
 from portal.runs.executor import Executor
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant, PartnerTenant
-from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.consent import custody, vault_desk
-from tests.consent import customer_desk as desk
-from tests.portal import Browser, Portal
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
+from tests.support import builders, custody, vault_secrets
+from tests.support import customers as desk
+from tests.support.portal import Browser, Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ROOT = Path(__file__).resolve().parents[2]
@@ -461,7 +460,7 @@ def test_the_report_says_what_became_of_each_vault_entry_and_a_restored_database
     customers = desk.connect_customers(azure)
     azure.sandbox.world.switches["vault_purge_protection"] = protected
     if rights:
-        settings.VAULT_ERASE_IDENTITY = vault_desk.add_identity(azure.sandbox, "Erase", rights, tmp_path)
+        settings.VAULT_ERASE_IDENTITY = vault_secrets.add_identity(azure.sandbox, "Erase", rights, tmp_path)
     consents = list(PartnerConsent.objects.values())
     before = partner()
 

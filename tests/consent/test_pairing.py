@@ -30,12 +30,12 @@ from portal.microsoft.errors import ServerFault
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent import vault_desk
-from tests.consent.custody import all_versions
 from tests.consent.test_commands import run
-from tests.portal import Portal
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
+from tests.support import vault_secrets
+from tests.support.custody import all_versions
+from tests.support.portal import Portal
 
 EMBEDDED = pytest.mark.parametrize("portal", ["local"], indirect=True)
 AT_AZURE = pytest.mark.parametrize("portal", ["azure"], indirect=True)
@@ -66,7 +66,7 @@ def restart() -> None:
 def use_another(portal: Portal, settings: Settings, folder: Path) -> Callable[[], object]:
     """Let VAULT_URL name an empty vault. Returns what it holds."""
     restart()
-    if vault_desk.is_azure():
+    if vault_secrets.is_azure():
         settings.VAULT_URL = settings.VAULT_URL.replace(VAULT_NAME, "another")
         vaults = portal.sandbox.world.vaults
         return lambda: dict(vaults["global", "another"].secrets) if ("global", "another") in vaults else {}
@@ -85,7 +85,7 @@ def test_the_first_start_writes_one_id_into_database_and_vault(portal: Portal) -
     assert VaultPairing.objects.get() == row
     assert len(all_versions(portal, ID_NAME)) == 1
     assert AuditEvent.objects.filter(action="vault.paired").count() == 1
-    if not vault_desk.is_azure():  # there the web identity may not List
+    if not vault_secrets.is_azure():  # there the web identity may not List
         assert ID_NAME not in set(clients.inventory().names())
 
 
@@ -105,7 +105,7 @@ def test_the_vault_of_another_database_is_refused(portal: Portal, settings: Sett
     PartnerConsent.objects.all().delete()  # it names nothing that could be missed
     foreign = (
         clients._azure_vault("")
-        if vault_desk.is_azure()
+        if vault_secrets.is_azure()
         else LocalVault.open(Path(settings.VAULT_URL), Path(settings.VAULT_KEY_FILE))
     )
     foreign.write(ID_NAME, Secret("0" * 32), tags={}, expires_at=None)
@@ -222,7 +222,7 @@ def test_a_command_stops_before_its_work_and_blames_no_partner(
     portal: Portal, settings: Settings, tmp_path: Path, command: str
 ) -> None:
     PartnerConsent.objects.update(next_try_at=timezone.now())  # keep_alive has something to do
-    content, before = use_another(portal, settings, tmp_path), vault_desk.row(portal.consent())
+    content, before = use_another(portal, settings, tmp_path), vault_secrets.row(portal.consent())
     runs = Run.objects.count()
 
     ran = run(command)
@@ -231,7 +231,7 @@ def test_a_command_stops_before_its_work_and_blames_no_partner(
     assert ran.err.count("\n") <= 1
     assert OTHER in ran.err
     assert "no partner has to consent again" in ran.err
-    assert vault_desk.row(portal.consent()) == before
+    assert vault_secrets.row(portal.consent()) == before
     assert not content()
     assert Run.objects.count() == runs
     assert not Incident.objects.open().exists()

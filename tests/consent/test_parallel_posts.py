@@ -21,8 +21,8 @@ from consent.sign_in import flow
 from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit import trail
 from portal.audit.models import AuditEvent
-from tests.portal import Browser, Portal
 from tests.sandbox.world import Fault
+from tests.support.portal import Browser, Portal
 
 POSTS = 50
 

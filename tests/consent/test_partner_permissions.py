@@ -20,10 +20,10 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID as PARTNER_CENTER
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.portal import SERVICE_ACCOUNT, Portal
 from tests.sandbox.world import Fault
-from tests.staff import Staff
+from tests.support import builders
+from tests.support.portal import SERVICE_ACCOUNT, Portal
+from tests.support.staff import Staff
 
 STRICT = ["DelegatedAdminRelationship.ReadWrite.All", "User.Read", "User.Read.All"]
 EXTENDED = sorted([*STRICT, "Directory.Read.All"])

@@ -23,9 +23,9 @@ from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent
 from consent.selection import partners_in
 from consent.states import ACTIVE_STATES, STANDINGS, State, state_of
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.portal import Portal
-from tests.staff import Staff
+from tests.support import builders
+from tests.support.portal import Portal
+from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
 

@@ -14,8 +14,8 @@ from consent.tokens.service import Audience
 from portal.audit.models import AuditEvent
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.portal import Browser, Portal
+from tests.support import builders
+from tests.support.portal import Browser, Portal
 
 pytestmark = pytest.mark.req("S-53")
 

@@ -23,10 +23,11 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICA
 from portal.runs import service
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant, PartnerTenant
-from tests import builders
-from tests.consent import custody
-from tests.consent.customer_desk import WANTED, booked, holds, relationship
-from tests.consent.plan_desk import (
+from tests.consent.test_commands import assert_silent, run
+from tests.sandbox.world import DIRECTORY_READERS, Fault, Relationship
+from tests.support import builders, custody
+from tests.support.customers import WANTED, booked, holds, relationship
+from tests.support.plans import (
     apply,
     first_customers,
     holds_already,
@@ -40,9 +41,7 @@ from tests.consent.plan_desk import (
     waves_of,
     work,
 )
-from tests.consent.test_commands import assert_silent, run
-from tests.portal import Portal
-from tests.sandbox.world import DIRECTORY_READERS, Fault, Relationship
+from tests.support.portal import Portal
 
 pytestmark = pytest.mark.django_db
 

@@ -24,14 +24,14 @@ from consent.runs.apply_plan import start_apply
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.models import Executor, Run, RunItem
-from tests import builders
 from tests.conftest import make_portal, use_local_vault, use_sandbox
-from tests.consent.customer_desk import WANTED, booked, holds
-from tests.consent.plan_desk import first_customers, holds_already, more_customers, plan_for, requests
-from tests.portal import Portal
-from tests.runs.children import ROOT, database
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
+from tests.support import builders
+from tests.support.children import ROOT, database
+from tests.support.customers import WANTED, booked, holds
+from tests.support.plans import first_customers, holds_already, more_customers, plan_for, requests
+from tests.support.portal import Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CUSTOMERS = int(os.environ.get("APPLY_KILL_CUSTOMERS", "60"))

@@ -22,12 +22,11 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
-from tests import builders
-from tests.consent import custody
-from tests.consent.customer_desk import WANTED, holds
-from tests.consent.plan_desk import first_customers, requests, work
-from tests.portal import Portal
-from tests.staff import Staff, told
+from tests.support import builders, custody
+from tests.support.customers import WANTED, holds
+from tests.support.plans import first_customers, requests, work
+from tests.support.portal import Portal
+from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from consent.models import ApplicationRegistration, PartnerConsent
-from tests.portal import SERVICE_ACCOUNT, Portal
 from tests.sandbox.world import Fault, User
+from tests.support.portal import SERVICE_ACCOUNT, Portal
 
 
 def account(portal: Portal) -> User:

@@ -33,17 +33,16 @@ from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from portal.runs.schedule import jobs
 from tenants.models import PartnerTenant
-from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent import custody, vault_desk
 from tests.consent.test_commands import run
 from tests.consent.test_tokens import two_partners
-from tests.consent.vault_desk import found
-from tests.portal import Portal
 from tests.sandbox import scenarios
 from tests.sandbox import world as sandbox_world
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, known_id
+from tests.support import builders, custody, vault_secrets
+from tests.support.portal import Portal
+from tests.support.vault_secrets import found
 
 SECOND = "second@northwind.example.com"
 LISTER = "Reconcile"
@@ -60,7 +59,7 @@ def portal(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
     else:
         use_azure_vault(settings, sandbox, tmp_path)
         sandbox.world.vault_rights[scenarios.vault_application_id()] = {"get", "set"}
-        settings.VAULT_RECONCILE_IDENTITY = vault_desk.add_identity(sandbox, LISTER, {"list"}, tmp_path)
+        settings.VAULT_RECONCILE_IDENTITY = vault_secrets.add_identity(sandbox, LISTER, {"list"}, tmp_path)
     portal = make_portal(sandbox)
     portal.onboard()
     return portal
@@ -72,10 +71,10 @@ def consent(portal: Portal) -> PartnerConsent:
 
 
 def assert_nothing_more(portal: Portal) -> None:
-    assert found(vault_desk.reconcile()) == []
-    before = vault_desk.content(portal)
-    assert found(vault_desk.reconcile()) == []
-    assert vault_desk.content(portal) == before
+    assert found(vault_secrets.reconcile()) == []
+    before = vault_secrets.content(portal)
+    assert found(vault_secrets.reconcile()) == []
+    assert vault_secrets.content(portal) == before
 
 
 def rotate(portal: Portal) -> None:
@@ -88,7 +87,7 @@ def test_a_portal_that_works_differs_in_nothing(portal: Portal, consent: Partner
         rotate(portal)
     assert portal.consent().generation == 4
     portal.onboard(user=SECOND)
-    report = vault_desk.reconcile()
+    report = vault_secrets.reconcile()
     assert found(report) == []
     assert report.looked_at == 2
     assert report.not_looked_at == []
@@ -105,7 +104,7 @@ def test_a_version_that_was_written_before_a_crash_is_used_and_the_older_one_swi
     token = custody.rotated_token(portal, consent)
     version = custody.write_version(consent, token, 2)
 
-    assert found(vault_desk.reconcile()) == [("newer_version", "repaired")]
+    assert found(vault_secrets.reconcile()) == [("newer_version", "repaired")]
 
     after = portal.consent()
     assert (after.generation, after.secret_version) == (2, version)
@@ -118,9 +117,9 @@ def test_a_version_that_was_written_before_a_crash_is_used_and_the_older_one_swi
 @pytest.mark.parametrize("generation", [0, 1], ids=["lower", "equal"])
 def test_a_late_writers_version_is_switched_off(portal: Portal, consent: PartnerConsent, generation: int) -> None:
     custody.write_version(consent, Secret("late"), generation)
-    assert found(vault_desk.reconcile()) == [("old_version_enabled", "repaired")]
+    assert found(vault_secrets.reconcile()) == [("old_version_enabled", "repaired")]
     assert custody.enabled_versions(portal, portal.consent()) == [consent.secret_version]
-    assert vault_desk.row(consent)["secret_version"] == consent.secret_version
+    assert vault_secrets.row(consent)["secret_version"] == consent.secret_version
     assert_nothing_more(portal)
 
 
@@ -133,7 +132,7 @@ def test_of_several_newer_versions_the_highest_is_used_even_if_a_disabled_one_is
     latest = custody.write_version(consent, Secret("late"), 2)
     clients.vault().disable(SecretName(consent.secret_name), latest)
 
-    assert found(vault_desk.reconcile()) == [("newer_version", "repaired"), ("old_version_enabled", "repaired")]
+    assert found(vault_secrets.reconcile()) == [("newer_version", "repaired"), ("old_version_enabled", "repaired")]
 
     assert portal.consent().generation == 3
     assert custody.enabled_versions(portal, portal.consent()) == [third]
@@ -147,15 +146,15 @@ def test_what_a_first_consent_left_behind_is_switched_off(portal: Portal) -> Non
         partner, portal.registration, state="needs_consent", generation=0, secret_version="", fingerprint=""
     )
     version = custody.write_version(cut_off, Secret("first"), 1)
-    assert found(vault_desk.reconcile()) == [("first_consent_cut_off", "repaired")]
-    assert not vault_desk.is_enabled(portal, cut_off.secret_name, version)
-    assert vault_desk.row(cut_off)["generation"] == 0
+    assert found(vault_secrets.reconcile()) == [("first_consent_cut_off", "repaired")]
+    assert not vault_secrets.is_enabled(portal, cut_off.secret_name, version)
+    assert vault_secrets.row(cut_off)["generation"] == 0
     assert_nothing_more(portal)
 
 
 def test_a_disconnected_partners_token_is_switched_off(portal: Portal, consent: PartnerConsent) -> None:
     PartnerConsent.objects.update(state="disconnected")
-    assert found(vault_desk.reconcile()) == [("disconnected_still_enabled", "repaired")]
+    assert found(vault_secrets.reconcile()) == [("disconnected_still_enabled", "repaired")]
     assert custody.enabled_versions(portal, consent) == []
     assert_nothing_more(portal)
 
@@ -176,9 +175,9 @@ def test_the_token_of_an_account_that_waits_no_longer_is_switched_off(
     else:
         WaitingToken.objects.update(secret_version="", created_at=timezone.now() - timedelta(hours=2))
 
-    assert found(vault_desk.reconcile()) == [("waiting_token_over", "repaired")]
+    assert found(vault_secrets.reconcile()) == [("waiting_token_over", "repaired")]
 
-    assert not vault_desk.is_enabled(portal, waiting.secret_name, waiting.secret_version)
+    assert not vault_secrets.is_enabled(portal, waiting.secret_name, waiting.secret_version)
     assert custody.enabled_versions(portal, consent) == [consent.secret_version]
     assert_nothing_more(portal)
 
@@ -188,7 +187,7 @@ def test_a_sign_in_that_is_being_stored_at_this_moment_is_left_alone(portal: Por
     WaitingToken.objects.update(secret_version="")
     custody.write_version(consent, Secret("new"), 2)
     with clients.tokens()._custody.lease(consent):
-        report = vault_desk.reconcile()
+        report = vault_secrets.reconcile()
         assert (found(report), report.busy) == ([], 1)
     assert portal.consent().generation == 1
 
@@ -200,34 +199,34 @@ def test_a_sign_in_that_is_being_stored_at_this_moment_is_left_alone(portal: Por
 def test_an_orphan_is_listed_and_switched_off_only_when_asked_tagged_and_old(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, untagged = vault_desk.write_orphan(), vault_desk.write_orphan(record="")
-    old_credential = vault_desk.write_orphan(record="registration-1")
+    ours, untagged = vault_secrets.write_orphan(), vault_secrets.write_orphan(record="")
+    old_credential = vault_secrets.write_orphan(record="registration-1")
     expected = sorted([ours[0], untagged[0], old_credential[0]])
 
-    listed = vault_desk.reconcile()
+    listed = vault_secrets.reconcile()
     assert sorted(each.name for each in listed.differences) == expected
     assert {each.outcome for each in listed.differences} == {""}
-    young = vault_desk.reconcile(disable_orphans=True)
+    young = vault_secrets.reconcile(disable_orphans=True)
     assert [each.outcome for each in young.differences if each.name == ours[0]] == [
         "not repaired: it is less than a day old"
     ]
 
     monkeypatch.setattr(reconcile, "ORPHAN_AGE", timedelta(seconds=-2))
-    report = vault_desk.reconcile(disable_orphans=True)
+    report = vault_secrets.reconcile(disable_orphans=True)
     assert {each.name: each.outcome for each in report.differences} == {
         ours[0]: "repaired",
         untagged[0]: "not repaired: it does not carry our tag",
         old_credential[0]: "",
     }
-    assert not vault_desk.is_enabled(portal, *ours)
-    assert vault_desk.is_enabled(portal, *untagged)
-    assert vault_desk.is_enabled(portal, *old_credential)
-    assert ours[0] not in {each.name for each in vault_desk.reconcile(disable_orphans=True).differences}
+    assert not vault_secrets.is_enabled(portal, *ours)
+    assert vault_secrets.is_enabled(portal, *untagged)
+    assert vault_secrets.is_enabled(portal, *old_credential)
+    assert ours[0] not in {each.name for each in vault_secrets.reconcile(disable_orphans=True).differences}
 
 
 def test_entries_of_other_programs_in_the_same_vault_are_not_even_listed(portal: Portal) -> None:
     clients.vault().write(SecretName("somebody-elses"), Secret("x"), tags={}, expires_at=None)
-    report = vault_desk.reconcile(disable_orphans=True)
+    report = vault_secrets.reconcile(disable_orphans=True)
     assert [each.name for each in report.differences if each.name == "somebody-elses"] == []
 
 
@@ -239,37 +238,37 @@ def test_a_pointer_to_nothing_is_loud_until_it_is_over_and_nothing_is_changed(
     portal: Portal, consent: PartnerConsent, how: str
 ) -> None:
     older = custody.write_version(consent, Secret("older"), 0)
-    restore = vault_desk.snapshot(portal)
+    restore = vault_secrets.snapshot(portal)
     if how == "deleted":
-        vault_desk.delete_entry(portal, consent.secret_name)
+        vault_secrets.delete_entry(portal, consent.secret_name)
     elif how == "disabled":
-        vault_desk.disable(consent)
+        vault_secrets.disable(consent)
     else:
         PartnerConsent.objects.update(secret_version="f" * 32)
-    before, row = vault_desk.content(portal), vault_desk.row(consent)
+    before, row = vault_secrets.content(portal), vault_secrets.row(consent)
 
-    report = vault_desk.reconcile()
+    report = vault_secrets.reconcile()
 
     kind = {"disabled": "token_disabled", "gone": "token_missing"}.get(how) or (
-        "token_deleted" if vault_desk.is_azure() else "token_missing"
+        "token_deleted" if vault_secrets.is_azure() else "token_missing"
     )
     assert found(report) == [(kind, "")]
     if how != "deleted":
         left = 1 if how == "disabled" else 2
         assert f"{left} older enabled version(s) are left as they are" in report.differences[0].words
-        assert vault_desk.is_enabled(portal, consent.secret_name, older)
-    assert vault_desk.content(portal) == before
-    assert vault_desk.row(consent) == row
+        assert vault_secrets.is_enabled(portal, consent.secret_name, older)
+    assert vault_secrets.content(portal) == before
+    assert vault_secrets.row(consent) == row
     incident = Incident.objects.get(cause="vault_difference")
     assert (incident.about, incident.owner) == (f"consent:{consent.pk}", "us")
     assert "link" in incident.words
-    vault_desk.reconcile()
+    vault_secrets.reconcile()
     incident.refresh_from_db()
     assert incident.times == 2
 
     restore()
     PartnerConsent.objects.update(secret_version=consent.secret_version)
-    vault_desk.reconcile()
+    vault_secrets.reconcile()
     assert not Incident.objects.open().exists()
     assert_nothing_more(portal)
 
@@ -282,24 +281,24 @@ def test_swapped_rows_stop_both_partners_and_their_tokens_are_not_touched(portal
         PartnerConsent.objects.filter(pk=target.pk).update(
             secret_name=source.secret_name, secret_version=source.secret_version
         )
-    before = vault_desk.content(portal)
+    before = vault_secrets.content(portal)
 
-    assert {each.kind.value for each in vault_desk.reconcile(dry_run=True).differences} >= {"identity_mismatch"}
+    assert {each.kind.value for each in vault_secrets.reconcile(dry_run=True).differences} >= {"identity_mismatch"}
     assert set(PartnerConsent.objects.values_list("state", flat=True)) == {"connected"}
-    report = vault_desk.reconcile()
+    report = vault_secrets.reconcile()
 
     assert found(report) == [("identity_mismatch", "partner stopped")] * 2
     assert set(PartnerConsent.objects.values_list("state", flat=True)) == {"stopped"}
     assert Incident.objects.open().filter(cause="identity_mismatch").count() == 2
-    assert vault_desk.content(portal) == before
-    again = vault_desk.reconcile()
+    assert vault_secrets.content(portal) == before
+    again = vault_secrets.reconcile()
     assert (found(again), again.stopped) == ([], 2)
 
 
 @pytest.mark.req("S-51")
 def test_a_changed_fingerprint_stops_the_partner(portal: Portal, consent: PartnerConsent) -> None:
     PartnerConsent.objects.update(fingerprint="0" * 16)
-    assert found(vault_desk.reconcile()) == [("identity_mismatch", "partner stopped")]
+    assert found(vault_secrets.reconcile()) == [("identity_mismatch", "partner stopped")]
     assert portal.consent().state == "stopped"
     assert custody.enabled_versions(portal, consent) == [consent.secret_version]
 
@@ -307,7 +306,7 @@ def test_a_changed_fingerprint_stops_the_partner(portal: Portal, consent: Partne
 @pytest.mark.req("S-51")
 def test_another_records_token_under_a_partners_name_is_never_used(portal: Portal, consent: PartnerConsent) -> None:
     custody.write_version(consent, Secret("foreign"), 9, record="consent-4711")
-    assert found(vault_desk.reconcile()) == [("foreign_version", "")]
+    assert found(vault_secrets.reconcile()) == [("foreign_version", "")]
     assert portal.consent().generation == 1
     assert Incident.objects.open().filter(cause="vault_difference").count() == 1
 
@@ -316,7 +315,7 @@ def test_a_waiting_token_that_was_exchanged_is_told(portal: Portal) -> None:
     portal.onboard(user=SECOND)
     waiting = WaitingToken.objects.get()
     WaitingToken.objects.update(fingerprint="0" * 16)
-    assert found(vault_desk.reconcile()) == [("waiting_token_lost", "")]
+    assert found(vault_secrets.reconcile()) == [("waiting_token_lost", "")]
     assert Incident.objects.open().get(cause="vault_difference").about == f"waiting:{waiting.pk}"
 
 
@@ -326,7 +325,7 @@ def test_a_waiting_token_that_was_exchanged_is_told(portal: Portal) -> None:
 @pytest.fixture
 def older(portal: Portal, consent: PartnerConsent) -> PartnerConsent:
     """The row is two renewals ahead of its vault. Returns it as it was when the vault was copied."""
-    restore = vault_desk.snapshot(portal)
+    restore = vault_secrets.snapshot(portal)
     rotate(portal)
     rotate(portal)
     restore()
@@ -335,7 +334,7 @@ def older(portal: Portal, consent: PartnerConsent) -> PartnerConsent:
 
 
 def adopt(**options: Any) -> ReconcileReport:
-    return vault_desk.reconcile(adopt_older=clients.tokens(), **options)
+    return vault_secrets.reconcile(adopt_older=clients.tokens(), **options)
 
 
 @pytest.mark.req("R-41")
@@ -343,7 +342,7 @@ def adopt(**options: Any) -> ReconcileReport:
 def test_an_older_token_that_microsoft_honours_is_taken_up_when_it_is_asked_for(
     portal: Portal, older: PartnerConsent
 ) -> None:
-    assert found(vault_desk.reconcile()) == [("token_missing", "")]
+    assert found(vault_secrets.reconcile()) == [("token_missing", "")]
     assert portal.consent().secret_version != older.secret_version
     assert Incident.objects.open().filter(cause="vault_difference").count() == 1
     calls = len(custody.redemptions(portal))
@@ -380,7 +379,7 @@ def test_the_newest_of_several_older_tokens_is_taken_up_and_the_others_are_switc
 @pytest.mark.req("S-51")
 @pytest.mark.parametrize("why", ["refused", "another account", "disabled", "Microsoft is away"])
 def test_an_older_token_that_is_not_proven_stays_as_it_is(portal: Portal, older: PartnerConsent, why: str) -> None:
-    vault_desk.reconcile(dry_run=True)  # so that the vault's identities have signed in
+    vault_secrets.reconcile(dry_run=True)  # so that the vault's identities have signed in
     if why == "refused":
         custody.service_account(portal).sessions_revoked_at = portal.sandbox.world.now() + 1
     elif why == "another account":
@@ -389,16 +388,16 @@ def test_an_older_token_that_is_not_proven_stays_as_it_is(portal: Portal, older:
         PartnerTenant.objects.update(switch="disabled")
     else:
         portal.sandbox.world.faults.append(Fault(service="login", status=503, body="{}", times=50))
-    before = vault_desk.row(older)
-    content = vault_desk.content(portal)
+    before = vault_secrets.row(older)
+    content = vault_secrets.content(portal)
 
     report = adopt()
 
     [difference] = report.differences
     assert difference.outcome.startswith("failed" if why == "Microsoft is away" else "not taken up: ")
     assert report.open == 1
-    assert vault_desk.row(older) == before
-    assert vault_desk.content(portal) == content
+    assert vault_secrets.row(older) == before
+    assert vault_secrets.content(portal) == content
     assert not AuditEvent.objects.filter(action="token.older_taken_up").exists()
     assert Incident.objects.open().filter(cause="vault_difference").count() == 1
 
@@ -444,15 +443,15 @@ def test_a_renewal_that_holds_the_lease_is_not_disturbed(portal: Portal, older: 
 def test_after_a_restore_of_an_older_copy_the_run_goes_forward_only(
     portal: Portal, consent: PartnerConsent, older: str, event: str
 ) -> None:
-    restore_vault, old_row = vault_desk.snapshot(portal), vault_desk.row(consent)
+    restore_vault, old_row = vault_secrets.snapshot(portal), vault_secrets.row(consent)
     if event == "rotated":
         rotate(portal)
         assert portal.consent().generation == 2
     elif event == "disabled":
-        vault_desk.disable(consent)
+        vault_secrets.disable(consent)
         PartnerConsent.objects.update(state="disconnected")
     else:
-        vault_desk.delete_entry(portal, consent.secret_name)
+        vault_secrets.delete_entry(portal, consent.secret_name)
         PartnerConsent.objects.all().delete()
     new_version = PartnerConsent.objects.filter(pk=consent.pk).values_list("secret_version", flat=True).first()
     if older == "vault":
@@ -460,11 +459,11 @@ def test_after_a_restore_of_an_older_copy_the_run_goes_forward_only(
     elif event == "erased":
         PartnerConsent.objects.create(**old_row)
     else:
-        vault_desk.put_back(old_row)
+        vault_secrets.put_back(old_row)
 
-    report = vault_desk.reconcile()
+    report = vault_secrets.reconcile()
 
-    gone = "token_deleted" if vault_desk.is_azure() else "token_missing"
+    gone = "token_deleted" if vault_secrets.is_azure() else "token_missing"
     assert (
         found(report)
         == {
@@ -483,7 +482,7 @@ def test_after_a_restore_of_an_older_copy_the_run_goes_forward_only(
         clients.tokens().access_token(portal.consent(), Audience.GRAPH, correlation_id=new_correlation_id())
     if (older, event) == ("vault", "disabled"):
         assert custody.enabled_versions(portal, consent) == []
-    second = vault_desk.reconcile()
+    second = vault_secrets.reconcile()
     assert [kind for kind, _ in found(second)] == [kind for kind, outcome in found(report) if outcome != "repaired"]
 
 
@@ -493,11 +492,11 @@ def test_after_a_restore_of_an_older_copy_the_run_goes_forward_only(
 @pytest.mark.req("R-41")
 def test_a_dry_run_lists_the_same_and_changes_nothing(portal: Portal, consent: PartnerConsent) -> None:
     custody.write_version(consent, Secret("late"), 1)
-    vault_desk.write_orphan()
-    before, row, events = vault_desk.content(portal), vault_desk.row(consent), AuditEvent.objects.count()
-    report = vault_desk.reconcile(dry_run=True, disable_orphans=True)
+    vault_secrets.write_orphan()
+    before, row, events = vault_secrets.content(portal), vault_secrets.row(consent), AuditEvent.objects.count()
+    report = vault_secrets.reconcile(dry_run=True, disable_orphans=True)
     assert found(report) == [("old_version_enabled", ""), ("orphan", "")]
-    assert (vault_desk.content(portal), vault_desk.row(consent)) == (before, row)
+    assert (vault_secrets.content(portal), vault_secrets.row(consent)) == (before, row)
     assert AuditEvent.objects.count() == events
 
 
@@ -506,10 +505,10 @@ def test_listing_is_done_by_its_own_identity_and_the_portals_does_nothing_else_t
     portal: Portal, consent: PartnerConsent
 ) -> None:
     custody.write_version(consent, Secret("late"), 1)
-    assert found(vault_desk.reconcile()) == [("old_version_enabled", "repaired")]
-    if vault_desk.is_azure():
-        assert vault_desk.calls_by(portal, known_id("application", LISTER)) <= {"list", "list_versions"}
-        assert vault_desk.calls_by(portal, scenarios.vault_application_id()) <= {"get", "set", "update"}
+    assert found(vault_secrets.reconcile()) == [("old_version_enabled", "repaired")]
+    if vault_secrets.is_azure():
+        assert vault_secrets.calls_by(portal, known_id("application", LISTER)) <= {"list", "list_versions"}
+        assert vault_secrets.calls_by(portal, scenarios.vault_application_id()) <= {"get", "set", "update"}
 
 
 @pytest.mark.req("S-40")
@@ -520,12 +519,12 @@ def test_without_the_right_to_list_the_rest_is_done_and_the_run_says_what_it_cou
     settings.VAULT_RECONCILE_IDENTITY = ""
     clients.reset()
     version = custody.write_version(consent, custody.rotated_token(portal, consent), 2)
-    vault_desk.write_orphan()
+    vault_secrets.write_orphan()
     ran = run("vault_reconcile")
     assert ran.code == 0
     assert "not looked at: The identity may not List" in ran.out
     assert portal.consent().secret_version == version
-    assert found(vault_desk.reconcile()) == []
+    assert found(vault_secrets.reconcile()) == []
 
 
 @pytest.mark.req("R-30")
@@ -533,7 +532,7 @@ def test_a_row_that_cannot_be_looked_at_does_not_stop_the_run(portal: Portal, co
     partner = builders.partner()
     builders.consent(partner, portal.registration, id=0, secret_name="../../etc", secret_version="x")
     custody.write_version(consent, Secret("late"), 1)
-    assert found(vault_desk.reconcile()) == [("token_not_readable", ""), ("old_version_enabled", "repaired")]
+    assert found(vault_secrets.reconcile()) == [("token_not_readable", ""), ("old_version_enabled", "repaired")]
 
 
 @pytest.mark.req("R-02")
@@ -543,10 +542,10 @@ def test_a_repair_that_fails_is_told_the_others_are_done_and_the_next_run_finish
     for consent in (first, second):
         custody.write_version(consent, Secret("late"), 1)
     portal.sandbox.world.faults.append(Fault(service="vault", method="PATCH", status=400, body="{}"))
-    outcomes = [outcome for _, outcome in found(vault_desk.reconcile())]
+    outcomes = [outcome for _, outcome in found(vault_secrets.reconcile())]
     assert outcomes[0].startswith("failed: ")
     assert outcomes[1] == "repaired"
-    assert found(vault_desk.reconcile()) == [("old_version_enabled", "repaired")]
+    assert found(vault_secrets.reconcile()) == [("old_version_enabled", "repaired")]
     assert_nothing_more(portal)
 
 
@@ -567,7 +566,7 @@ def test_a_vault_that_asks_for_time_gets_it(
     portal.sandbox.world.faults.append(
         Fault(service="vault", method="GET", status=429, body="{}", headers={"Retry-After": "200"}, times=1)
     )
-    assert found(vault_desk.reconcile(sleep=advance)) == []
+    assert found(vault_secrets.reconcile(sleep=advance)) == []
     assert 200 <= now < 210
 
 
@@ -603,7 +602,7 @@ def test_a_vault_with_a_low_limit_is_approached_and_a_whole_run_completes(
     clients.vault.cache_clear()
     portal.sandbox.world.switches["vault_limit"] = 100
 
-    report = vault_desk.reconcile(sleep=advance, max_share=100)
+    report = vault_secrets.reconcile(sleep=advance, max_share=100)
 
     assert set(found(report)) == {("newer_version", "repaired")}
     assert PartnerConsent.objects.filter(generation=2, state="connected").count() == PARTNERS
@@ -619,7 +618,7 @@ def test_a_run_that_would_change_too_much_changes_nothing_and_asks(portal: Porta
         lost = builders.consent(builders.partner(), portal.registration)
         custody.write_version(lost, Secret("newer"), 2)
     with pytest.raises(TooManyChanges, match="15 of 16"):
-        vault_desk.reconcile()
+        vault_secrets.reconcile()
     ran = run("vault_reconcile")
     assert ran.code == 3
     assert "--max-share 100" in ran.err
@@ -663,11 +662,11 @@ def test_a_run_that_died_in_the_middle_is_finished_by_the_next_one_once_its_leas
     released = Custody._release
     monkeypatch.setattr(Custody, "_release", lambda *arguments: None if done == moment else released(*arguments))
     with pytest.raises(KilledError):
-        vault_desk.reconcile()
+        vault_secrets.reconcile()
     done = 9
-    assert vault_desk.reconcile().busy == 1
+    assert vault_secrets.reconcile().busy == 1
     PartnerConsent.objects.exclude(lease_owner="").update(lease_until=timezone.now() - timedelta(seconds=1))
-    vault_desk.reconcile()
+    vault_secrets.reconcile()
     for consent in (first, second):
         consent.refresh_from_db()
         assert custody.enabled_versions(portal, consent) == [consent.secret_version]
@@ -705,8 +704,8 @@ def test_a_vault_that_does_not_answer_is_systemic_and_changes_no_state(
     portal: Portal, consent: PartnerConsent, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "_TRIES", 1)
-    row = vault_desk.row(consent)
-    if vault_desk.is_azure():
+    row = vault_secrets.row(consent)
+    if vault_secrets.is_azure():
         portal.sandbox.world.faults.append(Fault(service="vault", status=503, body="{}"))
     else:
         folder = Path(django_settings.VAULT_URL)
@@ -715,5 +714,5 @@ def test_a_vault_that_does_not_answer_is_systemic_and_changes_no_state(
         folder.rename(folder.with_name("unmounted"))
     ran = run("vault_reconcile")
     assert ran.code == 3
-    assert vault_desk.row(consent) == row
+    assert vault_secrets.row(consent) == row
     assert not Incident.objects.exists()

@@ -26,10 +26,10 @@ from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.portal import SERVICE_ACCOUNT, Browser, Portal
 from tests.sandbox.entra import Answer, Shown
 from tests.sandbox.world import Fault, Tamper
+from tests.support import builders
+from tests.support.portal import SERVICE_ACCOUNT, Browser, Portal
 
 
 def token_calls(portal: Portal) -> int:

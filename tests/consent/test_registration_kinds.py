@@ -6,8 +6,8 @@ import pytest
 
 from consent.invitations import links
 from consent.models import ApplicationRegistration
-from tests import builders
-from tests.portal import Portal
+from tests.support import builders
+from tests.support.portal import Portal
 
 
 @pytest.fixture

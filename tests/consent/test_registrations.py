@@ -15,8 +15,8 @@ from consent.models import ApplicationRegistration, Campaign, ConsentLink, Partn
 from portal.audit.models import AuditEvent
 from portal.site.admin import PortalModelAdmin
 from tenants.models import PartnerTag, PartnerTenant
-from tests import builders
-from tests.staff import Staff, told
+from tests.support import builders
+from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
 OTHER_ID = "0d5d9e4e-6a5c-4b8a-9c5e-1a2b3c4d5e6f"

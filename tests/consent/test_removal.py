@@ -23,11 +23,10 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.identifiers import RequestId, new_correlation_id
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
-from tests import builders
-from tests.consent import custody
-from tests.consent import customer_desk as desk
-from tests.portal import Portal
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal
+from tests.support import builders, custody
+from tests.support import customers as desk
+from tests.support.portal import Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -33,13 +33,13 @@ from portal.microsoft.errors import AuthenticationFailed
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
-from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.consent.certificates import pem
-from tests.portal import Portal
 from tests.sandbox.managed_identity import trust
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Application, Fault, Refusal
+from tests.support import builders
+from tests.support.certificates import pem
+from tests.support.portal import Portal
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-39")]
 

@@ -12,8 +12,8 @@ from pytest_django.fixtures import Settings
 from consent.models import ConsentFlow
 from consent.words.problems import PROBLEMS, Problem
 from portal.audit.trail import first_broken_sequence
-from tests.consent.custody import ask
-from tests.portal import Browser, Portal
+from tests.support.custody import ask
+from tests.support.portal import Browser, Portal
 
 pytestmark = pytest.mark.req("S-45")
 

@@ -13,10 +13,10 @@ from consent.microsoft.entra import find_tenant
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.portal import Browser, Portal
 from tests.sandbox import scenarios
 from tests.sandbox.world import Fault
+from tests.support import builders
+from tests.support.portal import Browser, Portal
 
 pytestmark = pytest.mark.req("S-04")
 FIND = "/admin/tenants/partnertenant/find/"

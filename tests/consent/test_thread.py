@@ -19,10 +19,10 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.sync import sync_customers
-from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.portal import Portal
 from tests.sandbox.server import Sandbox
+from tests.support import builders
+from tests.support.portal import Portal
 
 
 @pytest.fixture(params=["local", "azure"])

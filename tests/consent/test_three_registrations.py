@@ -23,13 +23,12 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
-from tests import builders
-from tests.consent import custody
 from tests.consent.test_commands import Ran, run
-from tests.portal import Portal
 from tests.sandbox.scenarios import PERMISSIONS, application_id, vendor_tenant
 from tests.sandbox.world import GRAPH, Application, Refusal
-from tests.staff import Staff, told
+from tests.support import builders, custody
+from tests.support.portal import Portal
+from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WANTED = {"User.Read.All", "Directory.Read.All"}

@@ -8,8 +8,8 @@ import pytest
 
 from consent.sign_in import flow
 from tests.consent.test_refusals import assert_refused, token_calls
-from tests.portal import Portal
 from tests.sandbox.world import Fault
+from tests.support.portal import Portal
 
 
 def throttled(service: str, path: str, *, skip: int = 0, times: int = 1, retry_after: str = "1") -> Fault:

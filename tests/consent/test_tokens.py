@@ -36,13 +36,12 @@ from portal.microsoft.errors import (
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
-from tests import builders
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent import custody
-from tests.consent.custody import ask, enabled_versions, make_due, redemptions, watch_vault
-from tests.portal import Portal
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Refusal, Tamper
+from tests.support import builders, custody
+from tests.support.custody import ask, enabled_versions, make_due, redemptions, watch_vault
+from tests.support.portal import Portal
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from portal.incidents import desk
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
 from portal.runs import schedule
-from tests import builders
-from tests.portal import Browser, Portal
+from tests.support import builders
+from tests.support.portal import Browser, Portal
 
 
 @pytest.mark.req("S-10")

@@ -23,10 +23,10 @@ from consent.upkeep import clean_up
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
 from tenants.models import PartnerTag, PartnerTenant
-from tests import builders
-from tests.consent import customer_desk as desk
-from tests.portal import Portal
 from tests.sandbox.world import Fault, Refusal
+from tests.support import builders
+from tests.support import customers as desk
+from tests.support.portal import Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -17,8 +17,8 @@ from consent.customers.wanted import WantedRefused, change, current, preview
 from consent.models import ApplicationGrant, ApplicationRegistration, WantedGrants
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH
-from tests import builders
-from tests.staff import Staff, told
+from tests.support import builders
+from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
 

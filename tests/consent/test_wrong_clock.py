@@ -14,11 +14,11 @@ from pytest_django.fixtures import Settings
 from consent.models import PartnerConsent
 from portal.incidents.models import Incident
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.consent import custody
 from tests.consent.test_commands import run
 from tests.consent.test_rotation import add_certificate, add_identity, promote
-from tests.portal import Portal
 from tests.sandbox.server import Sandbox
+from tests.support import custody
+from tests.support.portal import Portal
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("R-42")]
 

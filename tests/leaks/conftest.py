@@ -23,8 +23,8 @@ from consent import views
 from consent.sign_in import flow
 from portal.site.logs import redact
 from tests.leaks.sinks import PIECE, Canaries, RecordingBrowser, Sinks
-from tests.portal import Portal
 from tests.sandbox.token_endpoint import answer_token_request
+from tests.support.portal import Portal
 
 WIRE = {
     "code": "code",

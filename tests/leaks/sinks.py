@@ -36,7 +36,7 @@ from django.http import HttpResponseBase
 
 from portal.audit.models import AuditEvent
 from portal.site.logs import ConsoleFormatter, JsonFormatter, RedactionFilter
-from tests.portal import Browser
+from tests.support.portal import Browser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = tuple(str(ROOT / name) + "/" for name in ("portal", "tenants", "consent"))

@@ -14,12 +14,12 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 
 from consent.models import ApplicationCredential
-from tests import builders
-from tests.consent.certificates import pem, private
 from tests.leaks.conftest import Gate
 from tests.leaks.test_thread import ALWAYS, assert_clean, crawl_admin, onboarding
 from tests.sandbox.managed_identity import trust
 from tests.sandbox.world import Fault, Refusal
+from tests.support import builders
+from tests.support.certificates import pem, private
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37"), pytest.mark.req("S-39")]
 

@@ -17,9 +17,9 @@ from django.conf import settings as configured
 from consent import clients
 from consent.microsoft.entra import EntraClient
 from tenants.models import PartnerTenant
-from tests import builders
 from tests.leaks.conftest import Gate
 from tests.leaks.sinks import PIECE, Canaries, Sinks, forms
+from tests.support import builders
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
 

@@ -14,12 +14,12 @@ from pytest_django.fixtures import Settings
 from consent.invitations import campaigns
 from consent.models import Campaign, ConsentLink
 from tenants.models import PartnerTenant
-from tests import builders
 from tests.consent.test_campaigns import let_time_pass
 from tests.leaks.conftest import Gate
 from tests.leaks.test_thread import crawl_admin
-from tests.smtp import serving
-from tests.staff import Staff
+from tests.support import builders
+from tests.support.smtp import serving
+from tests.support.staff import Staff
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37"), pytest.mark.req("S-01")]
 _TOKEN = re.compile(r"/consent/([\w-]{43})/")

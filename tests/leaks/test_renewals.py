@@ -19,12 +19,12 @@ from consent.vault.base import SecretName, SecretVersion
 from portal.microsoft.errors import RemoteError
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.consent import custody
-from tests.consent.custody import make_due, watch_vault
 from tests.leaks.conftest import Gate, error_mail, open_gate
 from tests.leaks.sinks import Canaries
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Refusal, Tamper
+from tests.support import custody
+from tests.support.custody import make_due, watch_vault
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37"), pytest.mark.req("S-32")]
 

@@ -32,13 +32,13 @@ from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import RunItem
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
-from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.leaks.conftest import WIRE, Gate, error_mail, open_gate
 from tests.leaks.sinks import Canaries
 from tests.sandbox.entra import Answer
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Tamper
+from tests.support import builders
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
 

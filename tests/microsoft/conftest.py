@@ -12,7 +12,7 @@ from portal.microsoft.breakers import Breakers
 from portal.microsoft.clouds import GLOBAL
 from portal.microsoft.http import GuardedSession
 from portal.microsoft.secret import Secret
-from tests.microsoft.calls import BASE, CORRELATION, TOKEN, Waits
+from tests.support.calls import BASE, CORRELATION, TOKEN, Waits
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import GuardedSession
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, TenantId
 from portal.microsoft.secret import Secret
-from tests.microsoft.entra_answers import ENTRA, FATAL, NOT_CONSENTED, ODD, PRIVATE, answer
-from tests.microsoft.sentences import check_words
+from tests.support.entra_answers import ENTRA, FATAL, NOT_CONSENTED, ODD, PRIVATE, answer
+from tests.support.sentences import check_words
 
 TENANT = TenantId("6a1f0c52-9d3b-4e7a-8c21-5b0d9e4f7a10")
 APPLICATION = ApplicationId("3f2504e0-4f89-41d3-9a0c-0305e82c3301")

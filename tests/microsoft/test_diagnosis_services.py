@@ -40,8 +40,8 @@ from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
 from portal.microsoft.secret import Secret
 from tenants.partner_center import PartnerCenterClient
 from tests.consent.vault.key_vault_answers import NAME, VERSION, Answering, FixedCredential, write
-from tests.microsoft.entra_answers import PRIVATE
-from tests.microsoft.sentences import check_words, is_plain_sentence
+from tests.support.entra_answers import PRIVATE
+from tests.support.sentences import check_words, is_plain_sentence
 
 TENANT = TenantId("6a1f0c52-9d3b-4e7a-8c21-5b0d9e4f7a10")
 APPLICATION = ApplicationId("3f2504e0-4f89-41d3-9a0c-0305e82c3301")

@@ -22,7 +22,7 @@ from portal.microsoft.errors import RemoteError, Throttled, UnexpectedResponse, 
 from portal.microsoft.graph import GraphApi
 from portal.microsoft.http import DestinationRefused, GuardedSession, retry_after_seconds, time_budget
 from portal.microsoft.secret import Secret
-from tests.microsoft.calls import BASE, CORRELATION, PRIVATE, TOKEN, URL, Waits, failure, read
+from tests.support.calls import BASE, CORRELATION, PRIVATE, TOKEN, URL, Waits, failure, read
 
 # --- what is sent -------------------------------------------------------------------------------------------------
 

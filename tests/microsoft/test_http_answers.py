@@ -20,7 +20,7 @@ from portal.microsoft.diagnosis import FailureClass, diagnose
 from portal.microsoft.errors import RemoteError, UnexpectedResponse
 from portal.microsoft.http import GuardedSession
 from portal.microsoft.secret import Secret
-from tests.microsoft.calls import BASE, CORRELATION, TOKEN, URL, Waits, check_text, failure, read
+from tests.support.calls import BASE, CORRELATION, TOKEN, URL, Waits, check_text, failure, read
 
 # --- hostile and broken answers -----------------------------------------------------------------------------------
 

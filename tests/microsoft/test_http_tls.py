@@ -28,8 +28,8 @@ from portal.microsoft.errors import NoAnswer, RemoteError, UnexpectedResponse, U
 from portal.microsoft.http import GuardedSession, certificates, time_budget
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
-from tests.microsoft.sentences import check_words
-from tests.microsoft.tls_server import (
+from tests.support.sentences import check_words
+from tests.support.tls_server import (
     HOST,
     Authority,
     Connection,

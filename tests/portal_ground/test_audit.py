@@ -17,7 +17,7 @@ from portal.audit import trail, triggers
 from portal.audit.models import AppendOnly, AuditEvent
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
-from tests import builders
+from tests.support import builders
 
 TABLE = triggers.TABLE
 pytestmark = pytest.mark.django_db

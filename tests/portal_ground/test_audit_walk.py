@@ -15,8 +15,8 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import record
 from portal.incidents.models import Incident
 from portal.incidents.watch import watch_audit_trail
-from tests.builders import ACTOR
 from tests.portal_ground.test_audit import TABLE, sql, without_triggers
+from tests.support.builders import ACTOR
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

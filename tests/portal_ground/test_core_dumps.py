@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from tests.runs.children import database
+from tests.support.children import database
 from tests.test_layers import ROOT
 
 pytestmark = pytest.mark.req("S-38")

@@ -12,7 +12,7 @@ from consent.models import ApplicationRegistration
 from portal.fields import validate_name
 from portal.microsoft.identifiers import CONSUMERS_TENANT
 from tenants.models import PartnerTenant
-from tests import builders
+from tests.support import builders
 
 GUID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 

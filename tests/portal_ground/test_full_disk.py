@@ -29,8 +29,8 @@ from consent.models import ConsentFlow
 from portal.databases import trouble
 from portal.site import limits
 from tests.consent.test_database_down import no_database
-from tests.portal import Browser, Portal
-from tests.runs.children import database
+from tests.support.children import database
+from tests.support.portal import Browser, Portal
 from tests.test_layers import ROOT
 from tests.test_settings import assert_one_line, manage
 

@@ -21,9 +21,9 @@ from portal.incidents import desk, watch
 from portal.incidents.desk import report, settle
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
-from tests import builders
-from tests.builders import ACTOR
-from tests.portal import Browser
+from tests.support import builders
+from tests.support.builders import ACTOR
+from tests.support.portal import Browser
 
 WORDS = "The clock of this machine is wrong. Set it."
 Capture = Callable[..., Any]

@@ -27,7 +27,7 @@ from consent.models import ConsentFlow
 from portal.models import RequestCount
 from portal.site import limits
 from portal.site.limits import EXPORT, LOGIN, Rule, limiter
-from tests.portal import Browser, Portal
+from tests.support.portal import Browser, Portal
 from tests.test_layers import ROOT
 from tests.test_settings import variables
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.children import SECONDS, Bench
+from tests.support.children import SECONDS, Bench
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from portal.runs.executor import Executor
 from portal.runs.listening import Ending
 from portal.runs.models import RunItem
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.portal import Portal
-from tests.runs.partners import connect
+from tests.support import builders
+from tests.support.connected import connect
+from tests.support.portal import Portal
 
 Break = Callable[[PartnerConsent], None]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from portal.runs.models import Run, RunItem
-from tests.runs.children import ROOT, SECONDS, Bench, assert_all_once, database
+from tests.support.children import ROOT, SECONDS, Bench, assert_all_once, database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -27,7 +27,7 @@ class CeleryBench:
 
     def start(self, *arguments: object) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tests.runs.celery_process", str(self._folder), *map(str, arguments)],
+            [sys.executable, "-m", "tests.support.celery_process", str(self._folder), *map(str, arguments)],
             cwd=ROOT,
             env=os.environ | {"TEST_DATABASE_URL": database()},
         )

@@ -23,10 +23,10 @@ from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import RateBucket, Run, RunItem, ScheduledJob
 from portal.runs.schedule import Job
 from tests.consent.test_commands import run
-from tests.portal import Portal
-from tests.runs.partners import connect
-from tests.runs.work import GOOD, Work, classes
 from tests.sandbox.world import Fault
+from tests.support.connected import connect
+from tests.support.portal import Portal
+from tests.support.work import GOOD, Work, classes
 
 pytestmark = pytest.mark.django_db
 JUMP = timedelta(days=31)

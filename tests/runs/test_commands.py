@@ -21,12 +21,12 @@ from portal.runs.listening import Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTag, PartnerTenant
-from tests import builders
 from tests.consent.test_commands import run
-from tests.portal import Portal
-from tests.runs.partners import connect
-from tests.runs.work import GOOD, OURS, THEIRS, Work
 from tests.sandbox.world import Refusal
+from tests.support import builders
+from tests.support.connected import connect
+from tests.support.portal import Portal
+from tests.support.work import GOOD, OURS, THEIRS, Work
 
 pytestmark = pytest.mark.django_db
 

@@ -13,7 +13,7 @@ import pytest
 
 from portal.runs.crew import shares
 from portal.runs.models import Executor, Run, RunItem
-from tests.runs.children import Bench, assert_all_once
+from tests.support.children import Bench, assert_all_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -21,8 +21,8 @@ from portal.runs.kinds import Outcome, register
 from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
-from tests import builders
-from tests.runs.work import GOOD, OURS, THEIRS, Work, classes, item
+from tests.support import builders
+from tests.support.work import GOOD, OURS, THEIRS, Work, classes, item
 
 pytestmark = pytest.mark.django_db
 

@@ -9,9 +9,9 @@ from django.test.utils import CaptureQueriesContext
 from portal.audit.models import AuditEvent
 from portal.runs import schedule, service
 from portal.runs.models import Run
-from tests import builders
-from tests.runs.work import GOOD, THEIRS, Work
-from tests.staff import Staff, told
+from tests.support import builders
+from tests.support.staff import Staff, told
+from tests.support.work import GOOD, THEIRS, Work
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "/admin/runs/run/"

@@ -21,13 +21,13 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Context, Outcome, register
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import RunItem
-from tests import builders
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.runs.children import ROOT
-from tests.runs.partners import connect
 from tests.runs.test_token_check import check
-from tests.runs.work import GOOD, Work, classes
 from tests.sandbox.server import Sandbox
+from tests.support import builders
+from tests.support.children import ROOT
+from tests.support.connected import connect
+from tests.support.work import GOOD, Work, classes
 
 pytestmark = pytest.mark.django_db
 

@@ -19,7 +19,7 @@ from kombu.entity import Queue
 
 from portal.runs import tasks
 from portal.runs.celery import app
-from tests.runs.work import Work
+from tests.support.work import Work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-30")]
 

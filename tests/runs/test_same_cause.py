@@ -22,13 +22,13 @@ from portal.runs.kinds import Blame, Kind, Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.consent.custody import redemptions
 from tests.consent.test_commands import run as command
-from tests.portal import Portal
-from tests.runs.partners import connect
-from tests.runs.work import GOOD, Work, classes
 from tests.sandbox.world import Application, Refusal
+from tests.support import builders
+from tests.support.connected import connect
+from tests.support.custody import redemptions
+from tests.support.portal import Portal
+from tests.support.work import GOOD, Work, classes
 
 HEALTH = (
     "pk", "state", "mfa", "mfa_checked_at", "last_problem", "last_code", "last_message", "first_denied_at", "failures",

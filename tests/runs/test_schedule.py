@@ -18,9 +18,9 @@ from portal.runs import schedule
 from portal.runs.models import Executor, Run, ScheduledJob
 from portal.runs.schedule import Job, run_job, tick
 from tests.consent.test_commands import run
-from tests.portal import Portal
-from tests.runs.partners import connect
-from tests.runs.work import Work
+from tests.support.connected import connect
+from tests.support.portal import Portal
+from tests.support.work import Work
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)

@@ -17,9 +17,9 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome
 from portal.runs.listening import Ending
 from portal.runs.models import Run
-from tests import builders
 from tests.consent.test_commands import run as command
-from tests.runs.work import GOOD, OURS, Work, classes
+from tests.support import builders
+from tests.support.work import GOOD, OURS, Work, classes
 
 pytestmark = pytest.mark.django_db
 AWAY = Outcome(

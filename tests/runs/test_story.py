@@ -16,8 +16,8 @@ from portal.runs.executor import Executor
 from portal.runs.models import ScheduledJob
 from portal.runs.schedule import Job
 from portal.site.logs import JsonFormatter, logging_config
-from tests import builders
-from tests.runs.work import GOOD, OURS, THEIRS, Work
+from tests.support import builders
+from tests.support.work import GOOD, OURS, THEIRS, Work
 
 pytestmark = pytest.mark.django_db
 

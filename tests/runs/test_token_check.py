@@ -28,12 +28,12 @@ from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.consent.custody import all_versions, enabled_versions, redemptions
-from tests.portal import Portal
-from tests.runs.partners import connect
-from tests.runs.work import classes
 from tests.sandbox.world import Fault, Refusal
+from tests.support import builders
+from tests.support.connected import connect
+from tests.support.custody import all_versions, enabled_versions, redemptions
+from tests.support.portal import Portal
+from tests.support.work import classes
 
 STATE = ("pk", "state", "mfa", "last_problem", "first_denied_at")
 

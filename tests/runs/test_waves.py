@@ -10,8 +10,8 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import GONE, SKIPPED, Kind, Outcome, Unit
 from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Run, RunItem
-from tests import builders
-from tests.runs.work import GOOD, THEIRS, Work, classes
+from tests.support import builders
+from tests.support.work import GOOD, THEIRS, Work, classes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.urls import reverse
 
-from tests.staff import Staff
+from tests.support.staff import Staff
 
 
 @pytest.mark.django_db

@@ -19,7 +19,7 @@ from tenants.gdap_sync import GdapReport, note_unread, sync_relationships
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTenant
 from tenants.readiness import CONSENT_ROLES
 from tenants.sync import TooManyMissing
-from tests import builders
+from tests.support import builders
 
 pytestmark = pytest.mark.django_db
 GROUP = "5e6f7081-92a3-4b4c-9d5e-6f708192a3b4"

@@ -27,7 +27,7 @@ from portal.microsoft.errors import (
 from portal.microsoft.http import GuardedSession
 from portal.microsoft.identifiers import TenantId
 from tenants.partner_center import PartnerCenterClient
-from tests.microsoft.sentences import check_words
+from tests.support.sentences import check_words
 from tests.tenants.wire import CORRELATION, OTHER, PARTNER_CENTER, TENANT, client, customer
 
 PROFILE = f"{PARTNER_CENTER}/v1/profiles/organization"

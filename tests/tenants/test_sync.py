@@ -16,7 +16,7 @@ from portal.microsoft.identifiers import CorrelationId, TenantId
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.partner_center import Customer
 from tenants.sync import SyncReport, TooManyMissing, sync_customers
-from tests import builders
+from tests.support import builders
 
 pytestmark = pytest.mark.django_db
 

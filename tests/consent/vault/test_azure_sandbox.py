@@ -29,11 +29,11 @@ from portal.microsoft.errors import (
 from portal.microsoft.http import GuardedSession, time_budget
 from portal.microsoft.secret import Secret
 from tests.consent.vault.key_vault_answers import CANARY
-from tests.loud import log_everything
 from tests.sandbox import scenarios
 from tests.sandbox.key_vault import VaultState
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
+from tests.support.loud import log_everything
 
 UNKNOWN = SecretVersion("f" * 32)
 

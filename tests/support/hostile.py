@@ -11,8 +11,8 @@ from django.http import HttpResponse
 
 from consent.models import ConsentFlow
 from portal.audit.models import AuditEvent
-from tests.portal import Browser, Portal
 from tests.sandbox.entra import Answer
+from tests.support.portal import Browser, Portal
 
 FORM = "application/x-www-form-urlencoded"
 MARK = "zzhostilezz"

@@ -17,12 +17,12 @@ from consent.tokens.differences import ReconcileReport
 from consent.tokens.reconcile import Reconciler
 from consent.vault.base import SecretName, SecretVersion, new_secret_name
 from portal.microsoft.secret import Secret
-from tests import builders
 from tests.conftest import VAULT_NAME
-from tests.portal import Portal
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Application, known_id
+from tests.support import builders
+from tests.support.portal import Portal
 
 
 def add_identity(sandbox: Sandbox, name: str, rights: set[str], folder: Path) -> str:

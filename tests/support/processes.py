@@ -1,6 +1,6 @@
 """A command that works a run, or a worker, in a process of its own.
 
-``python -m tests.runs.process RUN BOOK SECONDS NUMBER CONCURRENCY [PROCESSES]``, with ``worker`` for the concurrency to
+``python -m tests.support.processes RUN BOOK SECONDS NUMBER CONCURRENCY [PROCESSES]``, with ``worker`` for the concurrency to
 start a worker. RUN_FAULT in the environment makes every unit fail for a cause on our side; RUN_JOB gives the worker a
 job that takes 100 seconds, in pieces or stuck, or is short.
 """
@@ -25,7 +25,7 @@ def main(run: str, book: str, seconds: str, number: str, concurrency: str, proce
     from portal.runs import executor
     from portal.runs.console import foreground, words_of
     from portal.runs.models import Run
-    from tests.runs.work import Filed
+    from tests.support.work import Filed
 
     if lease := float(os.environ.get("RUN_LEASE", "0")):
         vars(executor).update(LEASE=timedelta(seconds=lease), HEARTBEAT_SECONDS=lease / 3)

@@ -13,11 +13,10 @@ from portal.runs.executor import Executor
 from portal.runs.listening import Listener, Progress
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant
-from tests import builders
-from tests.consent import custody
-from tests.portal import Portal
 from tests.sandbox import scenarios
 from tests.sandbox.world import known_id
+from tests.support import builders, custody
+from tests.support.portal import Portal
 
 
 class Impatient(Listener):

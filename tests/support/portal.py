@@ -12,9 +12,9 @@ from django.test import Client
 from consent.invitations import links
 from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
 from tenants.models import PartnerTenant
-from tests import builders
 from tests.sandbox.entra import Answer
 from tests.sandbox.server import Sandbox
+from tests.support import builders
 
 SERVICE_ACCOUNT = "service@northwind.example.com"
 _TENANT_ADDRESS = re.compile("https?://[^/]+/[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}/")

@@ -12,10 +12,10 @@ from consent.models import PartnerConsent
 from consent.tokens.versions import token_fingerprint
 from consent.vault.base import new_secret_name
 from portal.microsoft.secret import Secret
-from tests import builders
-from tests.portal import Portal
 from tests.sandbox.scenarios import add_partner
 from tests.sandbox.world import PARTNER_CENTER, RefreshToken
+from tests.support import builders
+from tests.support.portal import Portal
 
 
 def connect(portal: Portal, number: int, *, due: bool = False, first: int = 0) -> list[PartnerConsent]:

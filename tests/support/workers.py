@@ -1,6 +1,6 @@
 """Worker processes that a test may kill or stop: each is the portal with production settings and the test's database.
 
-``python -m tests.consent.workers`` reads one order a line and forks a worker for each; forking spares every round the
+``python -m tests.support.workers`` reads one order a line and forks a worker for each; forking spares every round the
 start of an interpreter. The worker writes what became of the order into the order's report.
 """
 
@@ -92,7 +92,7 @@ def forking(environment: dict[str, str], folder: Path) -> Iterator[Workers]:
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.consent.workers"],
+            [sys.executable, "-m", "tests.support.workers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

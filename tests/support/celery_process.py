@@ -1,6 +1,6 @@
 """Celery in a process of its own, with a folder as its broker.
 
-``python -m tests.runs.celery_process FOLDER enqueue RUN`` or ``... FOLDER worker BOOK SECONDS NUMBER``.
+``python -m tests.support.celery_process FOLDER enqueue RUN`` or ``... FOLDER worker BOOK SECONDS NUMBER``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def main(folder: str, what: str, *arguments: str) -> int:
     from portal.runs import tasks
     from portal.runs.celery import app
     from portal.runs.models import Run
-    from tests.runs.work import Filed
+    from tests.support.work import Filed
 
     app.conf.broker_transport_options = {
         "data_folder_in": folder,

@@ -11,11 +11,10 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Kind
 from portal.runs.models import Run
 from tenants.models import CustomerTenant
-from tests import builders
-from tests.consent import custody
-from tests.portal import Portal
 from tests.sandbox.scenarios import application_id
 from tests.sandbox.world import GRAPH, Relationship
+from tests.support import builders, custody
+from tests.support.portal import Portal
 
 WANTED = {"User.Read.All", "Directory.Read.All"}
 

@@ -17,8 +17,8 @@ from django.db import connection
 from portal.runs import service
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTag
-from tests import builders
-from tests.runs.work import Filed
+from tests.support import builders
+from tests.support.work import Filed
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 0.02
@@ -58,7 +58,7 @@ class Bench:
         arguments = [self.run.pk, self.book, self._seconds, self.number, concurrency, processes]
         with self.printed.open("ab") as out:
             child = subprocess.Popen(
-                [sys.executable, "-m", "tests.runs.process", *map(str, arguments)],
+                [sys.executable, "-m", "tests.support.processes", *map(str, arguments)],
                 cwd=ROOT,
                 env=os.environ
                 | {"TEST_DATABASE_URL": database(), "RUN_LEASE": str(lease), "RUN_JOB": job}

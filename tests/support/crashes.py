@@ -18,10 +18,10 @@ from django.conf import settings
 from django.db import connection
 
 from consent.models import PartnerConsent
-from tests.consent.custody import all_versions, redemptions
-from tests.consent.workers import Worker, until
-from tests.portal import Portal
 from tests.sandbox.world import Fault
+from tests.support.custody import all_versions, redemptions
+from tests.support.portal import Portal
+from tests.support.workers import Worker, until
 
 KILL_POINTS = {
     "K1": "request received, answer held",

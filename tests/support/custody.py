@@ -22,8 +22,8 @@ from portal.microsoft.identifiers import TenantId, new_correlation_id
 from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant
 from tests.conftest import VAULT_NAME
-from tests.portal import Portal
 from tests.sandbox.scenarios import application_id
+from tests.support.portal import Portal
 
 CLOUD = "global"
 
@@ -158,7 +158,7 @@ def service_account(portal: Portal) -> Any:
 
 def first_customer(portal: Portal) -> CustomerTenant:
     """Return the first customer of the sandbox's partner, as sync would have stored it."""
-    from tests import builders
+    from tests.support import builders
 
     tenant_id = next(iter(portal.sandbox.world.customers[portal.partner.tenant_id]))
     return builders.customer(portal.partner, tenant_id=tenant_id)

@@ -17,7 +17,7 @@ from portal.runs.kinds import Context, Done, Kind, Outcome, Unit, register
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTag
-from tests import builders
+from tests.support import builders
 
 GOOD = Outcome()
 OURS = Outcome(failure_class="our_credential", message="Our secret expired.", owner="us", systemic=True)
