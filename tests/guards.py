@@ -185,7 +185,7 @@ GUARDS = (
         file="portal/microsoft/http.py",
         text="response = adapter.send(request,",
         without="response = super().send(request,",
-        tests=("tests/microsoft/test_http.py::test_a_redirect_is_not_followed_and_the_token_stays_here",),
+        tests=("tests/portal/microsoft/test_http.py::test_a_redirect_is_not_followed_and_the_token_stays_here",),
     ),
     Guard(
         name="customer-list",
@@ -203,7 +203,7 @@ GUARDS = (
         file="portal/site/admin.py",
         text="        return any(lookup in self._lookups_of(name) for name in names)",
         without="        return True",
-        tests=("tests/site/test_admin.py::test_a_lookup_that_no_filter_declares_is_refused",),
+        tests=("tests/portal/site/test_admin.py::test_a_lookup_that_no_filter_declares_is_refused",),
     ),
     Guard(
         name="audit-trigger",
@@ -235,7 +235,7 @@ GUARDS = (
         file="portal/microsoft/secret.py",
         text="        return _MASK\n\n    __str__ = __repr__",
         without="        return self.reveal()\n\n    __str__ = __repr__",
-        tests=("tests/microsoft/test_secret.py::test_what_gives_a_text_shows_the_mask_at_most",),
+        tests=("tests/portal/microsoft/test_secret.py::test_what_gives_a_text_shows_the_mask_at_most",),
     ),
     # Beyond the twenty of S-75.
     Guard(
@@ -278,7 +278,7 @@ GUARDS = (
         file="portal/microsoft/http.py",
         text=' or "@" in parts.netloc',
         without="",
-        tests=("tests/microsoft/test_http.py::test_a_user_part_is_refused_whatever_the_list_of_hosts_says",),
+        tests=("tests/portal/microsoft/test_http.py::test_a_user_part_is_refused_whatever_the_list_of_hosts_says",),
     ),
     # What only a browser can show.
     Guard(

@@ -16,13 +16,13 @@ from pytest_django.live_server_helper import LiveServer
 
 from portal.site import dashboard
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
-from tests.site.expressions import expressions, replacements, templates
-from tests.site.pages import EntryPage, site
+from tests.portal.site.expressions import expressions, replacements, templates
+from tests.portal.site.pages import EntryPage, site
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.req("S-61"),
-    pytest.mark.urls("tests.site.pages"),
+    pytest.mark.urls("tests.portal.site.pages"),
     pytest.mark.django_db(transaction=True),
 ]
 PASSWORD = "correct horse battery staple"

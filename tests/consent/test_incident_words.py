@@ -28,7 +28,7 @@ from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AuthenticationFailed
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import Run
-from tests.runs.test_token_check import check
+from tests.portal.runs.test_token_check import check
 from tests.support import builders, custody
 from tests.support.portal import Portal
 from tests.support.staff import Staff

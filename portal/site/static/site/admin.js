@@ -7,7 +7,7 @@ htmx.config.includeIndicatorStyles = false;
 htmx.config.allowEval = false;
 
 // Expressions of unfold's templates that Alpine's CSP build cannot run, and what says the same.
-// tests/site/test_alpine.py reads this table; keep one pair a line.
+// tests/portal/site/test_alpine.py reads this table; keep one pair a line.
 const REPLACEMENTS = {
   // A style given as text becomes an attribute, which the policy forbids; as an object it does not.
   "`width: ${sidebarWidth}px`": "{ width: sidebarWidth + 'px' }",

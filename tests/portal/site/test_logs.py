@@ -26,7 +26,7 @@ class Log:
         handler.setFormatter(formatter)
         handler.addFilter(RedactionFilter())
         # Outside the tree of loggers, so that nothing else hears it.
-        self.logger = logging.Logger("tests.site", logging.DEBUG)  # noqa: LOG001
+        self.logger = logging.Logger("tests.portal.site", logging.DEBUG)  # noqa: LOG001
         self.logger.addHandler(handler)
 
     def text(self) -> str:

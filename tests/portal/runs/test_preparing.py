@@ -22,7 +22,7 @@ from portal.runs.kinds import Context, Outcome, register
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import RunItem
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.runs.test_token_check import check
+from tests.portal.runs.test_token_check import check
 from tests.sandbox.server import Sandbox
 from tests.support import builders
 from tests.support.children import ROOT

@@ -19,9 +19,9 @@ from django.utils import timezone
 from portal.audit.models import AuditEvent
 from portal.site import admin as portal_admin
 from portal.site.search import PER_LIST, search_records
-from tests.site.pages import EntryPage, GroupPage, MirroredPage, site
+from tests.portal.site.pages import EntryPage, GroupPage, MirroredPage, site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site.pages")]
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.portal.site.pages")]
 
 GROUPS, ENTRIES = "/admin/auth/group/", "/admin/admin/logentry/"
 

@@ -9,9 +9,9 @@ from django.test import Client
 from portal.site import dashboard
 from portal.site.dashboard import Figure, Panel, Row, panels, register_panel
 from portal.site.display import Tone
-from tests.site.pages import site
+from tests.portal.site.pages import site
 
-pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site.pages")]
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.portal.site.pages")]
 
 
 @pytest.fixture(autouse=True)

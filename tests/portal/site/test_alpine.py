@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.contrib.staticfiles import finders
 
-from tests.site.expressions import SCRIPT, UNFOLD, expressions, lacking, replacements, templates
+from tests.portal.site.expressions import SCRIPT, UNFOLD, expressions, lacking, replacements, templates
 
 pytestmark = pytest.mark.req("S-61")
 

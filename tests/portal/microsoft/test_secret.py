@@ -53,7 +53,7 @@ def printed(secret: Secret) -> str:
 
 def logged(secret: Secret) -> str:
     out = io.StringIO()
-    logger = logging.getLogger("tests.microsoft.secret")
+    logger = logging.getLogger("tests.portal.microsoft.secret")
     logger.propagate = False
     handler = logging.StreamHandler(out)
     handler.setFormatter(logging.Formatter("%(message)s %(token)s"))
