@@ -62,7 +62,7 @@ _BENT_FLOW = "tests/consent/test_id_tokens_in_flows.py::test_a_bent_id_token_end
 _LATE = "tests/consent/test_tokens.py::test_a_late_writer_cannot_overwrite_and_switches_its_version_off"
 _APPROVALS = "tests/consent/test_approvals.py::"
 _DATABASE = "tests/consent/test_database_down.py::"
-_AUDIT = "tests/portal_ground/test_audit.py::"
+_AUDIT = "tests/portal/audit/test_trail.py::"
 _SITES = "tests/browser/test_other_sites.py::"
 
 GUARDS = (
@@ -211,7 +211,7 @@ GUARDS = (
         file="portal/audit/triggers.py",
         text="    for statement in _CREATE[schema_editor.connection.vendor]:",
         without="    for statement in ():",
-        tests=("tests/portal_ground/test_audit.py::test_the_database_itself_refuses_raw_sql",),
+        tests=("tests/portal/audit/test_trail.py::test_the_database_itself_refuses_raw_sql",),
     ),
     Guard(
         name="lease-owner",

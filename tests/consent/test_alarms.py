@@ -1,4 +1,4 @@
-"""What the onboarding tells staff of by itself (S-60); tests/portal_ground/test_incidents.py has the rest."""
+"""What the onboarding tells staff of by itself (S-60); tests/portal/incidents/test_service.py has the rest."""
 
 from __future__ import annotations
 
