@@ -55,13 +55,13 @@ class NotFound(Exception):
     """The text of a guard is not in the source exactly once: the list must follow the code."""
 
 
-_REFUSALS = "tests/consent/test_refusals.py::"
+_REFUSALS = "tests/consent/sign_in/test_refusals.py::"
 _AWAY = f"{_REFUSALS}test_what_ends_while_the_person_is_at_microsoft_is_not_redeemed"
-_BENT = "tests/consent/test_id_tokens.py::test_a_bent_id_token_is_refused_with_its_own_word"
-_BENT_FLOW = "tests/consent/test_id_tokens_in_flows.py::test_a_bent_id_token_ends_the_flow_with_nothing_stored"
-_LATE = "tests/consent/test_tokens.py::test_a_late_writer_cannot_overwrite_and_switches_its_version_off"
-_APPROVALS = "tests/consent/test_approvals.py::"
-_DATABASE = "tests/consent/test_database_down.py::"
+_BENT = "tests/consent/microsoft/test_id_tokens.py::test_a_bent_id_token_is_refused_with_its_own_word"
+_BENT_FLOW = "tests/consent/sign_in/test_id_tokens_in_flows.py::test_a_bent_id_token_ends_the_flow_with_nothing_stored"
+_LATE = "tests/consent/tokens/test_service.py::test_a_late_writer_cannot_overwrite_and_switches_its_version_off"
+_APPROVALS = "tests/consent/sign_in/test_approvals.py::"
+_DATABASE = "tests/consent/sign_in/test_database_down.py::"
 _AUDIT = "tests/portal/audit/test_trail.py::"
 _SITES = "tests/browser/test_other_sites.py::"
 
@@ -84,7 +84,7 @@ GUARDS = (
         text="            claimed_at__isnull=True,\n            expires_at__gt=Now(),\n",
         without="            expires_at__gt=Now(),\n",
         tests=(
-            "tests/consent/test_parallel_posts.py::test_a_claim_has_exactly_one_winner",
+            "tests/consent/sign_in/test_parallel_posts.py::test_a_claim_has_exactly_one_winner",
             "tests/browser/test_flows.py::test_reloading_result_and_callback_changes_nothing",
         ),
     ),
@@ -177,7 +177,7 @@ GUARDS = (
         file="portal/microsoft/identifiers.py",
         text="if not _CANONICAL.fullmatch(candidate) or candidate == NIL_GUID:",
         without="if candidate == NIL_GUID:",
-        tests=("tests/consent/test_tenant_lookup.py::test_what_is_no_tenant_id_is_refused_by_the_form",),
+        tests=("tests/consent/admin/test_find_tenant.py::test_what_is_no_tenant_id_is_refused_by_the_form",),
     ),
     Guard(
         name="redirect-following",
@@ -194,7 +194,7 @@ GUARDS = (
         text="if customer.missing_since is not None:",
         without="if False:",
         tests=(
-            "tests/consent/test_customers.py::test_a_push_outside_the_lines_is_refused_before_any_call_and_audited",
+            "tests/consent/customers/test_consents.py::test_a_push_outside_the_lines_is_refused_before_any_call_and_audited",
         ),
     ),
     Guard(
@@ -244,7 +244,7 @@ GUARDS = (
         file="consent/sign_in/flow.py",
         text="if list(issuers) != [validator.issuer(cloud, flow.link.partner.tenant)]:",
         without="if False:",
-        tests=("tests/consent/test_hostile_callbacks.py::test_only_the_flows_own_issuer_is_taken",),
+        tests=("tests/consent/sign_in/test_hostile_callbacks.py::test_only_the_flows_own_issuer_is_taken",),
     ),
     Guard(
         name="profile-tenant",
@@ -295,7 +295,7 @@ GUARDS = (
         file="consent/views.py",
         text='COOKIE = "__Host-cpv-flow-token"',
         without='COOKIE = "cpv-flow-token"',
-        tests=("tests/consent/test_hostile_answers.py::test_the_flow_cookie_has_the_promised_shape",),
+        tests=("tests/consent/sign_in/test_hostile_answers.py::test_the_flow_cookie_has_the_promised_shape",),
     ),
     Guard(
         name="frame-ancestors",
@@ -328,7 +328,7 @@ GUARDS = (
         text="        except DatabaseError:  # the code is spent: sending it again would not help",
         without="        except ZeroDivisionError:",
         tests=(
-            "tests/consent/test_database_down.py::test_a_database_lost_between_code_and_record_is_not_called_harmless",
+            "tests/consent/sign_in/test_database_down.py::test_a_database_lost_between_code_and_record_is_not_called_harmless",
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """Kill workers at every point of a renewal, many times, and print what became of the tokens (R-01, R-02).
 
-``python -m tests.bench.crashes [--rounds 20]`` runs the tests of ``tests/consent/test_crashes.py`` that many times for
+``python -m tests.bench.crashes [--rounds 20]`` runs the tests of ``tests/consent/tokens/test_crashes.py`` that many times for
 each kill point, with both vaults and both rotation switches. Ends with 1 when a round does not hold.
 """
 
@@ -15,7 +15,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-TESTS = "tests/consent/test_crashes.py"
+TESTS = "tests/consent/tokens/test_crashes.py"
 NAME = "killed_at_any_point"
 PLACES = 5 * 2 * 2  # kill points, vaults, rotation switches
 

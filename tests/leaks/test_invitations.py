@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 from consent.invitations import campaigns
 from consent.models import Campaign, ConsentLink
 from tenants.models import PartnerTenant
-from tests.consent.test_campaigns import let_time_pass
+from tests.consent.invitations.test_campaigns import let_time_pass
 from tests.leaks.conftest import Gate
 from tests.leaks.test_thread import crawl_admin
 from tests.support import builders

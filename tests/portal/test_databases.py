@@ -28,7 +28,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, Programmi
 from consent.models import ConsentFlow
 from portal.databases import trouble
 from portal.site import limits
-from tests.consent.test_database_down import no_database
+from tests.consent.sign_in.test_database_down import no_database
 from tests.support.children import database
 from tests.support.portal import Browser, Portal
 from tests.test_layers import ROOT

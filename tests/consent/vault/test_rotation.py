@@ -20,7 +20,7 @@ from consent.vault.rotation import RetireRefused, RotationReport, retire, rotate
 from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 from tests.conftest import use_local_vault
-from tests.consent.test_commands import run
+from tests.consent.management.test_commands import run
 from tests.consent.vault.killing import forking_process, kill
 
 KILL_ROUNDS = int(os.environ.get("ROTATION_KILL_ROUNDS", "10"))  # 50 for the full demonstration of S-44

@@ -21,7 +21,7 @@ from portal.runs.listening import Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTag, PartnerTenant
-from tests.consent.test_commands import run
+from tests.consent.management.test_commands import run
 from tests.sandbox.world import Refusal
 from tests.support import builders
 from tests.support.connected import connect

@@ -22,7 +22,7 @@ from portal.runs.kinds import Blame, Kind, Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTenant
-from tests.consent.test_commands import run as command
+from tests.consent.management.test_commands import run as command
 from tests.sandbox.world import Application, Refusal
 from tests.support import builders
 from tests.support.connected import connect

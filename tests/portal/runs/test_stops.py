@@ -17,7 +17,7 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome
 from portal.runs.listening import Ending
 from portal.runs.models import Run
-from tests.consent.test_commands import run as command
+from tests.consent.management.test_commands import run as command
 from tests.support import builders
 from tests.support.work import GOOD, OURS, Work, classes
 

@@ -9,7 +9,7 @@ import pytest
 
 from consent.models import ConsentFlow, PartnerConsent
 from portal.audit.models import AuditEvent
-from tests.consent.test_refusals import assert_refused, stored_tokens, token_calls
+from tests.consent.sign_in.test_refusals import assert_refused, stored_tokens, token_calls
 from tests.support import builders
 from tests.support.hostile import (
     MARK,

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from consent.sign_in import flow
-from tests.consent.test_refusals import assert_refused, token_calls
+from tests.consent.sign_in.test_refusals import assert_refused, token_calls
 from tests.sandbox.world import Fault
 from tests.support.portal import Portal
 

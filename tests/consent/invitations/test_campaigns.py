@@ -29,8 +29,8 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence
 from portal.mail import MailLost, MailUnavailable, open_mailer
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
-from tests.consent.test_commands import run
-from tests.consent.test_parallel_posts import at_once
+from tests.consent.management.test_commands import run
+from tests.consent.sign_in.test_parallel_posts import at_once
 from tests.support import builders
 from tests.support.portal import SERVICE_ACCOUNT, Browser, Portal
 from tests.support.smtp import MailServer, serving

@@ -18,8 +18,8 @@ from consent.models import PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests.consent.test_commands import run
-from tests.consent.test_tokens import two_partners
+from tests.consent.management.test_commands import run
+from tests.consent.tokens.test_service import two_partners
 from tests.support import builders, custody
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told

@@ -9,7 +9,7 @@ import pytest
 from consent.models import PartnerConsent
 from portal.incidents.models import Incident
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship
-from tests.consent.test_commands import run
+from tests.consent.management.test_commands import run
 from tests.support import builders
 from tests.support.portal import Portal
 

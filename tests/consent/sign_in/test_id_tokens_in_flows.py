@@ -12,7 +12,7 @@ from consent.models import ConsentFlow
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import CONSUMERS_TENANT
-from tests.consent.test_refusals import assert_refused, token_calls
+from tests.consent.sign_in.test_refusals import assert_refused, token_calls
 from tests.sandbox.world import Fault, Tamper
 from tests.support.portal import Portal
 

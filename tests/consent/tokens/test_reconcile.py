@@ -34,8 +34,8 @@ from portal.microsoft.secret import Secret
 from portal.runs.schedule import jobs
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent.test_commands import run
-from tests.consent.test_tokens import two_partners
+from tests.consent.management.test_commands import run
+from tests.consent.tokens.test_service import two_partners
 from tests.sandbox import scenarios
 from tests.sandbox import world as sandbox_world
 from tests.sandbox.server import Sandbox

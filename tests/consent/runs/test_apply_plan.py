@@ -23,7 +23,7 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICA
 from portal.runs import service
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant, PartnerTenant
-from tests.consent.test_commands import assert_silent, run
+from tests.consent.management.test_commands import assert_silent, run
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Relationship
 from tests.support import builders, custody
 from tests.support.customers import WANTED, booked, holds, relationship

@@ -26,7 +26,7 @@ from consent.vault.base import SecretName, SecretVersion, VaultConfigurationErro
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests.consent.test_tokens import two_partners
+from tests.consent.tokens.test_service import two_partners
 from tests.sandbox.world import Fault, Refusal
 from tests.support import builders, custody
 from tests.support.portal import Portal

@@ -19,7 +19,7 @@ from consent import clients
 from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
-from tests.consent.test_commands import run
+from tests.consent.management.test_commands import run
 from tests.sandbox.world import Refusal
 from tests.support import builders
 from tests.support.certificates import pem, private

@@ -20,7 +20,7 @@ from consent.sign_in import flow
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
 from portal.site.limits import limiter
-from tests.consent.test_refusals import stored_tokens, token_calls
+from tests.consent.sign_in.test_refusals import stored_tokens, token_calls
 from tests.sandbox.entra import Answer
 from tests.sandbox.world import Fault
 from tests.support import builders

@@ -30,7 +30,7 @@ from portal.microsoft.errors import ServerFault
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent.test_commands import run
+from tests.consent.management.test_commands import run
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
 from tests.support import vault_secrets
