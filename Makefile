@@ -34,7 +34,7 @@ test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, o
 	@if [ -n "$$TEST_POSTGRES_URL" ]; then \
 		echo "Once more on PostgreSQL, without the browser and the folders that use no database:"; \
 		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist loadfile -m "not browser" \
-			--ignore=tests/microsoft --ignore=tests/sandbox; \
+			--ignore=tests/portal/microsoft --ignore=tests/sandbox; \
 	elif [ -n "$$CI" ]; then \
 		echo "TEST_POSTGRES_URL is not set: in CI the tests must run on PostgreSQL as well." >&2; exit 1; \
 	else \

@@ -1,7 +1,7 @@
 """Kill workers at every point of a renewal, many times, and print what became of the tokens (R-01, R-02).
 
-``python -m tests.bench.crashes [--rounds 20]`` runs the tests of ``tests/consent/tokens/test_crashes.py`` that many times for
-each kill point, with both vaults and both rotation switches. Ends with 1 when a round does not hold.
+``python -m tests.bench.crashes [--rounds 20]`` runs the tests of ``tests/consent/tokens/test_crashes.py`` that many
+times for each kill point, with both vaults and both rotation switches. Ends with 1 when a round does not hold.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from tests.support.portal import Browser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = tuple(str(ROOT / name) + "/" for name in ("portal", "tenants", "consent"))
-SANDBOX = str(ROOT / "portal" / "sandbox") + "/"
+SANDBOX = str(ROOT / "tests" / "sandbox") + "/"
 PIECE = 12
 COOKIE = "__Host-cpv-flow-token"
 _MONITOR = 4  # sys.monitoring: 0 to 2 belong to debuggers, coverage and profilers

@@ -34,7 +34,7 @@ from tests.support.portal import Portal
 from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONSENTS: list[Callable[[PartnerConsent], None]] = [
     alarms.identity_mismatch,
     alarms.token_expired,

@@ -85,7 +85,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 
 def test_every_command_of_ours_is_run_by_some_test() -> None:
-    source = "".join(file.read_text() for file in Path(__file__).parents[1].rglob("test_*.py"))
+    source = "".join(file.read_text() for file in Path(__file__).parents[2].rglob("test_*.py"))
     assert [name for name in OURS if f'"{name}"' not in source] == []
 
 

@@ -46,7 +46,7 @@ from tests.support import customers as desk
 from tests.support.portal import Browser, Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

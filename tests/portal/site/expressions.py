@@ -14,7 +14,7 @@ from pathlib import Path
 import unfold
 
 UNFOLD = Path(unfold.__file__).parent
-SCRIPT = Path(__file__).resolve().parents[2] / "portal/site/static/site/admin.js"
+SCRIPT = Path(__file__).resolve().parents[3] / "portal/site/static/site/admin.js"
 
 _TAG = r"\{%.*?%\}|\{\{.*?\}\}"
 _ATTRIBUTE = re.compile(
