@@ -1,8 +1,8 @@
 """A command that works a run, or a worker, in a process of its own.
 
 ``python -m tests.support.processes RUN BOOK SECONDS NUMBER CONCURRENCY [PROCESSES]``, with ``worker`` for the
-concurrency to start a worker. RUN_FAULT in the environment makes every unit fail for a cause on our side; RUN_JOB gives the worker a
-job that takes 100 seconds, in pieces or stuck, or is short.
+concurrency to start a worker. RUN_FAULT in the environment makes every unit fail for a cause on our side; RUN_JOB gives
+the worker a job that takes 100 seconds, in pieces or stuck, or is short.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def test_a_partner_disabled_in_the_same_moment_gets_no_link(
 
     monkeypatch.setattr(links, "issue", meanwhile)
     page = make(staff, partner, registration)
-    assert "disabled or offboarded" in told(staff.get(page["Location"]))
+    assert "is disabled; enable it first" in told(staff.get(page["Location"]))
     assert not ConsentLink.objects.exists()
 
 
@@ -349,7 +349,7 @@ def test_sending_again_makes_new_links_and_revokes_the_older_ones(
 
     assert "4 sent." in told(done)
     assert "connected through this link already" in told(done)
-    assert "disabled or offboarded" in told(done)
+    assert "is disabled; enable it first" in told(done)
     assert len(mail.outbox) == 4
     for key in ("open", "failed", "expired"):
         made[key].refresh_from_db()

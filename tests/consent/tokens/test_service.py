@@ -622,7 +622,7 @@ def test_with_strict_rotation_nothing_is_redeemed_while_another_renews(
     connected: Portal, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotate_strictly(connected, settings)
-    lend_to_another(connected.consent(), seconds=600)
+    lend_to_another(connected.consent(), seconds=240)
     passed = 0.0
     slept = custody.stop_time(monkeypatch, lambda: passed + sum(slept))
     before = len(redemptions(connected))

@@ -59,11 +59,6 @@ def switched_off(consent: PartnerConsent) -> None:
     clients.vault().disable(SecretName(row.secret_name), SecretVersion(row.secret_version))
 
 
-def foreign_registration(consent: PartnerConsent) -> None:
-    retired = builders.registration(state="retired")
-    PartnerConsent.objects.filter(pk=consent.pk).update(registration=retired)
-
-
 def unknown_credential(consent: PartnerConsent) -> None:
     other = builders.registration()
     PartnerConsent.objects.filter(pk=consent.pk).update(registration=other)
@@ -78,14 +73,13 @@ BAD: dict[str, Break] = {
     "no tenant of this id": tenant(builders.guid()),
     "damaged value": damaged,
     "switched off": switched_off,
-    "retired application": foreign_registration,
     "application without credential": unknown_credential,
     "stopped": columns(state="stopped"),
 }
 
 
 @pytest.mark.req("R-30")
-def test_eleven_kinds_of_bad_rows_are_named_and_all_others_are_checked(portal: Portal) -> None:
+def test_ten_kinds_of_bad_rows_are_named_and_all_others_are_checked(portal: Portal) -> None:
     consents = connect(portal, len(BAD) + 20)
     for consent, spoil in zip(consents, BAD.values(), strict=False):
         spoil(consent)
