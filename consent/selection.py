@@ -117,9 +117,13 @@ def _registration(text: str, clouds: set[str]) -> ApplicationRegistration:
     return registration
 
 
-def partners_in(scope: Mapping[str, Any]) -> PartnerTenantQuerySet:
-    """Return the active partners of a selection; all of them for an empty one."""
-    partners = PartnerTenant.objects.active()
+def partners_in(scope: Mapping[str, Any], *, also_disabled: bool = False) -> PartnerTenantQuerySet:
+    """Return the active partners of a selection; all of them for an empty one.
+
+    Args:
+        also_disabled: for what only says how things stand, such as a plan; nothing is done for a disabled partner.
+    """
+    partners = PartnerTenant.objects.not_offboarded() if also_disabled else PartnerTenant.objects.active()
     if scope.get("partner"):
         partners = partners.filter(tenant_id__in=scope["partner"])
     if scope.get("tag"):

@@ -15,6 +15,10 @@ class PartnerTenantQuerySet(models.QuerySet["PartnerTenant"]):
         """Partners for whom work may be done: neither disabled nor offboarded (S-53)."""
         return self.filter(switch=self.model.Switch.ON)
 
+    def not_offboarded(self) -> PartnerTenantQuerySet:
+        """Partners that are still ours, also those that are disabled for now."""
+        return self.exclude(switch=self.model.Switch.OFFBOARDED)
+
     def in_cloud(self, cloud: str) -> PartnerTenantQuerySet:
         return self.filter(cloud=cloud)
 

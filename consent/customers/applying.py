@@ -7,7 +7,8 @@ Microsoft accepted and does not show yet is looked at again later (R-23).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -22,7 +23,7 @@ from consent.permissions import differences
 from portal.audit.trail import Actor, Outcome, record
 from portal.incidents.desk import report, settle
 from portal.microsoft.diagnosis import Owner, diagnose
-from portal.microsoft.errors import AlreadyExists, ConsentRequired, RemoteError, Throttled
+from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled
 
 Phase, Result = ConsentPlanItem.Phase, ConsentPlanItem.Result
 Grants = Mapping[str, list[str]]
@@ -30,6 +31,14 @@ Grants = Mapping[str, list[str]]
 GRANTS_LOST = "customer_grants_lost"  # cause of the incident
 _NOWHERE = Presence(service_principal_id=None)
 _FIRST_LOOK, _LONGEST_PAUSE = 5.0, 600.0  # seconds
+
+
+class TokenRefused(Exception):
+    """The partner's own token was refused in the partner's own tenant, and nothing was sent for the customer."""
+
+    def __init__(self, error: RemoteError) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +74,7 @@ def apply_item(item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor)
     Note: this reads ``item.plan.registration`` and ``item.customer.partner``; load them.
 
     Raises:
+        TokenRefused: the partner's token cannot serve any of its customers; nothing was sent.
         RemoteError, TokenUnavailable, IdentityMismatch: a read failed, the outcome is unknown, or nothing may be sent
             any more. The item stays open and may be repeated; when :func:`in_between`, the customer may have lost its
             consent, see :func:`mark_broken`.
@@ -73,7 +83,7 @@ def apply_item(item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor)
     if untouched:
         if why := _out_of_line(item):
             return _finish(item, Result.HELD, why, Owner.US)
-        clients.partner_center.customer(item.customer.tenant)  # S-52: it is in what this partner's own token may see
+        _check_is_theirs(item, clients)
     consent, _ = CustomerConsent.objects.get_or_create(customer=item.customer, registration=item.plan.registration)
     work = ItemWork(item=item, clients=clients, actor=actor, consent=consent)
     there: Presence | None = None
@@ -96,6 +106,11 @@ def apply_item(item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor)
     return _create(work, there) if item.target else _remove(work, there)
 
 
+def hold(item: ConsentPlanItem, why: str, owner: Owner) -> ConsentPlanItem:
+    """Hold an item back for which nothing was sent: it stays as it is, whatever happens to others."""
+    return _finish(item, Result.HELD, f"{why[:250]} Nothing was sent; make a new plan then.", owner)
+
+
 def in_between(item: ConsentPlanItem) -> bool:
     """Tell whether a DELETE was or may have been sent whose POST has no result yet."""
     return item.needs_reset and item.phase != Phase.NONE
@@ -110,6 +125,32 @@ def seconds_to_next_look(item: ConsentPlanItem) -> float:
 
 
 # --- before anything is sent --------------------------------------------------------------------------------------
+
+
+def _check_is_theirs(item: ConsentPlanItem, clients: CustomerClients) -> None:
+    """Make sure that the customer is in what this partner's own token may see (S-52).
+
+    Raises:
+        TokenRefused, RemoteError: as :func:`apply_item`.
+    """
+    try:
+        clients.partner_center.customer(item.customer.tenant)
+    except AccessDenied:
+        # Of this customer, or of everything? A role that was lost refuses the partner's own profile as well.
+        with _for_the_partner():
+            clients.partner_center.organization_profile()
+        raise
+    except ConsentRequired as error:
+        raise TokenRefused(error) from error
+
+
+@contextmanager
+def _for_the_partner() -> Iterator[None]:
+    """Say TokenRefused for what is refused in the partner's own tenant: it is the same for all its customers."""
+    try:
+        yield
+    except (ConsentRequired, AccessDenied) as error:
+        raise TokenRefused(error) from error
 
 
 def _out_of_line(item: ConsentPlanItem) -> str:
@@ -144,7 +185,8 @@ def _held_back(work: ItemWork, there: Presence | None, locked_out: ConsentRequir
         names = ", ".join(scope for scopes in _grants(there).values() for scope in scopes) or "nothing"
         return _finish(item, Result.HELD, f"{what} {names[:180]}. Nothing was sent; make a new plan.", Owner.US)
     if item.target:
-        verdict = consents.readiness(item.customer, work.clients)
+        with _for_the_partner():
+            verdict = consents.readiness(item.customer, work.clients)
         if not verdict.ready:
             consents.block(work.consent, verdict, work.actor, work.clients.correlation_id)
             return _finish(item, Result.HELD, verdict.reason, verdict.owner or Owner.US)

@@ -114,7 +114,7 @@ def check_lines(customer: CustomerTenant, registration: ApplicationRegistration)
 def check_customer(customer: CustomerTenant, registration: ApplicationRegistration) -> None:
     """Raise PushRefused when nothing at all may be changed in this tenant."""
     if not customer.partner.is_active:
-        raise PushRefused("The partner is disabled or offboarded.")
+        raise PushRefused(customer.partner.why_inactive)
     if customer.partner.offboarding_since is not None:
         raise PushRefused("The partner is being offboarded.")
     if registration.cloud != customer.partner.cloud or registration.state != ApplicationRegistration.State.ACTIVE:

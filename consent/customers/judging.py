@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from django.db.models import QuerySet
+from django.utils import timezone
 
 from consent.customers.consents import PushRefused, check_customer, check_grants
 from consent.models import ConsentPlan, ConsentPlanItem, CustomerConsent, PartnerConsent
 from consent.permissions import Grants, differences
+from consent.tokens.next_steps import Step
+from consent.tokens.serving import why_not
 from portal.microsoft.diagnosis import Owner
 from tenants.models import CustomerTenant
 
@@ -37,13 +40,16 @@ def judged(plan: ConsentPlan, chosen: Sequence[tuple[CustomerTenant, Grants]]) -
         row.customer_id: row
         for row in CustomerConsent.objects.filter(registration=plan.registration_id, customer__in=customers)
     }
-    connected = set(
-        PartnerConsent.objects.usable()
-        .filter(registration=plan.registration_id, partner__in={customer.partner_id for customer in customers})
-        .values_list("partner_id", flat=True)
-    )
+    now = timezone.now()
+    tokens = {
+        consent.partner_id: consent
+        for consent in PartnerConsent.objects.filter(
+            registration=plan.registration_id, partner__in={customer.partner_id for customer in customers}
+        ).select_related("partner", "registration")
+    }
+    troubles = {key: why_not(tokens.get(key), now) for key in {customer.partner_id for customer in customers}}
     return [
-        _item(plan, customer, target, rows.get(customer.pk), customer.partner_id in connected)
+        _item(plan, customer, target, rows.get(customer.pk), troubles[customer.partner_id])
         for customer, target in chosen
     ]
 
@@ -61,12 +67,12 @@ def add_to(tally: Counter[str], items: Sequence[ConsentPlanItem]) -> None:
 
 
 def _item(
-    plan: ConsentPlan, customer: CustomerTenant, target: Grants, row: CustomerConsent | None, connected: bool
+    plan: ConsentPlan, customer: CustomerTenant, target: Grants, row: CustomerConsent | None, trouble: Step | None
 ) -> ConsentPlanItem:
     item = ConsentPlanItem(plan=plan, customer=customer, target=dict(target))
     if row is not None:
         item.before, item.read_at = row.actual_grants, row.verified_at
-    if blocked := _blocked(item, row, connected):
+    if blocked := _blocked(item, row, trouble):
         item.action, (reason, item.owner) = Action.BLOCKED, blocked
     else:
         item.action, item.needs_reset, reason = _change(item, row)
@@ -74,15 +80,19 @@ def _item(
     return item
 
 
-def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, connected: bool) -> tuple[str, str] | None:
-    """Return why nothing may or can be changed, and who must act; None when nothing stands in the way."""
+def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, trouble: Step | None) -> tuple[str, str] | None:
+    """Return why nothing may or can be changed, and who must act; None when nothing stands in the way.
+
+    Args:
+        trouble: why the partner's token cannot serve the customer.
+    """
     try:
         check_customer(item.customer, item.plan.registration)
         check_grants(item.target)
     except PushRefused as refused:
         return str(refused), Owner.US
-    if not connected:
-        return "The partner's consent has no usable token; send it a link.", Owner.PARTNER
+    if trouble is not None:
+        return trouble.text, trouble.owner or Owner.PARTNER
     if not item.target:
         return None
     customer = item.customer

@@ -31,10 +31,14 @@ class PlanRefused(ValueError):
 def customers_in(registration: ApplicationRegistration, scope: Mapping[str, Any]) -> CustomerTenantQuerySet:
     """Return the customers of a selection: of its partners (``consent.selection``) in the registration's cloud.
 
+    Those of disabled partners are among them: a plan says that they are blocked, and does not leave them out.
+
     ``customer`` names customers by tenant id and ``customers`` by row, then also those that are not listed any more;
     without either it is all that are listed.
     """
-    customers = CustomerTenant.objects.filter(partner__in=partners_in(scope).in_cloud(registration.cloud))
+    customers = CustomerTenant.objects.filter(
+        partner__in=partners_in(scope, also_disabled=True).in_cloud(registration.cloud)
+    )
     if "customer" not in scope and "customers" not in scope:
         return customers.listed()
     if "customer" in scope:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from consent import clients
-from consent.customers.applying import apply_item, in_between, mark_broken, overtaken, seconds_to_next_look
+from consent.customers.applying import (
+    TokenRefused,
+    apply_item,
+    hold,
+    in_between,
+    mark_broken,
+    overtaken,
+    seconds_to_next_look,
+)
 from consent.customers.plans import PlanRefused, counts
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, PartnerConsent
 from consent.naming import line_names
 from consent.tokens.custody import TokenUnavailable
+from consent.tokens.next_steps import Step
+from consent.tokens.serving import why_not
 from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
@@ -25,7 +35,8 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.runs import service
 from portal.runs.kinds import GONE, OK, SKIPPED, Context, Done, Kind, Outcome, Unit
-from portal.runs.models import Run
+from portal.runs.models import Run, RunItem
+from tenants.models import PartnerTenant
 
 Result = ConsentPlanItem.Result
 
@@ -33,7 +44,12 @@ WAVES = (1, 5, 25)
 STOP_SHARE = 0.2
 CONCURRENCY = 16
 HELD, BROKEN, REFUSED = "held", "broken", "refused"  # classes beside those of ``FailureClass``
-_NO_TOKEN = "The partner has no consent with a usable token, or is disabled; nothing was sent."
+TOKEN_FAILURES = {
+    known: f"token_{known}"
+    for known in (FailureClass.NEEDS_CONSENT, FailureClass.NEEDS_INTERACTION, FailureClass.NOT_PERMITTED)
+}
+"""Classes of what the partner's own token is refused for."""
+_NO_TOKEN = "The partner's consent to this application is gone; something was sent with it. It must consent again."
 _PLAN_STATES = {
     Run.State.OPEN: ConsentPlan.State.APPLYING,
     Run.State.PAUSED: ConsentPlan.State.STOPPED,
@@ -44,10 +60,14 @@ _PLAN_STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One item of a plan, and the partner's consent that has a token; None without one."""
+    """One item of a plan, and the partner's consent; None without one.
+
+    ``trouble`` says why the partner's token cannot serve its customers, as its row or this run knows.
+    """
 
     item: ConsentPlanItem
     consent: PartnerConsent | None
+    trouble: Step | None
 
 
 # --- the decision -------------------------------------------------------------------------------------------------
@@ -177,21 +197,37 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Task]:
         .select_related("customer__partner", "plan__registration", "plan__wanted")
         .prefetch_related("plan__registration__grants")
     )
+    partners = {item.customer.partner_id for item in items}
     consents = {
         (consent.partner_id, consent.registration_id): consent
-        for consent in PartnerConsent.objects.usable()
-        .filter(
-            partner__in={item.customer.partner_id for item in items},
-            registration__in={item.plan.registration_id for item in items},
-        )
-        .select_related("partner", "registration__credential")
+        for consent in PartnerConsent.objects.filter(
+            partner__in=partners, registration__in={item.plan.registration_id for item in items}
+        ).select_related("partner", "registration__credential")
     }
-    return {item.pk: Task(item, consents.get((item.customer.partner_id, item.plan.registration_id))) for item in items}
+    refused = _refused_in(context.run_id, partners)
+    now = timezone.now()
+    tasks = {}
+    for item in items:
+        consent = consents.get((item.customer.partner_id, item.plan.registration_id))
+        tasks[item.pk] = Task(item, consent, why_not(consent, now) or refused.get(item.customer.partner_id))
+    return tasks
+
+
+def _refused_in(run: int, partners: Collection[int]) -> dict[int, Step]:
+    """Return the partners whose token was refused in this run since a person last let it go on, and why."""
+    failed = RunItem.objects.filter(run=run, group__in=partners, failure_class__in=TOKEN_FAILURES.values())
+    since = Q(run__resumed_at__isnull=True) | Q(finished_at__gt=F("run__resumed_at"))
+    return {
+        group: Step(Owner(owner), message)
+        for group, owner, message in failed.filter(since).values_list("group", "owner", "message")
+    }
 
 
 def work(key: int, task: Task, context: Context) -> Outcome:
     """Apply one item; every request asks for its token again, so whoever is disabled meanwhile stops it (S-53)."""
     item = task.item
+    if task.trouble is not None and item.phase == ConsentPlanItem.Phase.NONE:
+        return _finished(hold(item, task.trouble.text, task.trouble.owner or Owner.PARTNER))
     if task.consent is None:
         return _refused(item, _NO_TOKEN, Owner.PARTNER)
     correlation_id = CorrelationId(context.correlation_id(key))
@@ -200,6 +236,8 @@ def work(key: int, task: Task, context: Context) -> Outcome:
         item = apply_item(item, tools, actor=context.actor)
     except (TokenUnavailable, IdentityMismatch) as error:
         return _refused(item, str(error), Owner.US)
+    except TokenRefused as refused:
+        return _token_refused(item, refused.error)
     except RemoteError as error:
         return _interrupted(item, error)
     finally:
@@ -208,13 +246,28 @@ def work(key: int, task: Task, context: Context) -> Outcome:
         return Outcome(
             failure_class=item.result, message=item.message, pending=True, retry_after=seconds_to_next_look(item)
         )
+    return _finished(item)
+
+
+def _finished(item: ConsentPlanItem, failure_class: str = "", *, message: str = "", code: str = "") -> Outcome:
     return Outcome(
-        failure_class=OK if item.result == Result.DONE else item.result,
-        message=item.message,
+        failure_class=failure_class or (OK if item.result == Result.DONE else item.result),
+        message=message or item.message,
         owner=item.owner,
+        code=code,
         fields=_fields(item, item.result, item.message, item.owner),
         result=item,
     )
+
+
+def _token_refused(item: ConsentPlanItem, error: RemoteError) -> Outcome:
+    """Hold the item back, and tell the run why: the other customers of this partner are not asked about."""
+    diagnosis = diagnose(error)
+    if diagnosis.failure_class not in TOKEN_FAILURES:
+        return _interrupted(item, error)
+    why = f"The partner's token cannot serve its customers. {diagnosis.cause} {diagnosis.remedy}"
+    held = hold(item, why, diagnosis.owner)
+    return _finished(held, TOKEN_FAILURES[diagnosis.failure_class], message=why, code=error.code)
 
 
 def _refused(item: ConsentPlanItem, why: str, owner: Owner) -> Outcome:
@@ -252,6 +305,11 @@ def _fields(item: ConsentPlanItem, result: str, reason: str, owner: str) -> dict
     }
 
 
+def partner_names(keys: Collection[int]) -> dict[int, str]:
+    """Return the partners' names, by their ids; one query."""
+    return dict(PartnerTenant.objects.filter(pk__in=keys).values_list("pk", "name"))
+
+
 def write(done: Sequence[Done], context: Context) -> None:
     """Note with the item why it stays open; what was lost on the way is said loudly. Everything else is written."""
     for each in done:
@@ -278,6 +336,8 @@ APPLY_PLAN = Kind(
     seconds=300.0,
     harmless=frozenset({OK, GONE, SKIPPED, HELD}),
     unfinished=frozenset({BROKEN}),
+    of_group=frozenset(TOKEN_FAILURES.values()),
+    group_names=partner_names,
     follow=follow,
     uses_database=True,
 )

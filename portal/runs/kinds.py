@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,9 @@ class Kind:
             time, beside the first few units. They run no query; a failure says nothing.
         place: names the application and cloud whose limits count for a subject: (application id, cloud key).
         harmless: classes that do not count as failures when a wave is judged.
+        of_group: classes of failures that all units of the group share. They stop that group, and a run only when they
+            come from many groups.
+        group_names: returns the groups' names for people, by their ids; for what staff read of a wave that was halted.
         unfinished: classes that leave a unit in a state in which nobody may leave it: the first one stops a run that
             has waves, and a resume works these units again.
         repeats: the schedule comes back to the same units by itself, so one incident tells of all its stopped runs.
@@ -144,6 +147,8 @@ class Kind:
     prepare: Callable[[], Sequence[Callable[[], object]]] = lambda: ()
     place: Callable[[Any], tuple[str, str]] = lambda subject: ("", "")
     harmless: frozenset[str] = frozenset({OK, GONE, SKIPPED})
+    of_group: frozenset[str] = frozenset()
+    group_names: Callable[[Collection[int]], Mapping[int, str]] = lambda keys: {}
     unfinished: frozenset[str] = frozenset()
     follow: Callable[[Mapping[str, Any], str], None] = lambda scope, state: None
     seconds: float = 120.0

@@ -7,13 +7,16 @@ stand in the statements that change the row, so of several executors one opens a
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
-from django.db.models import Count, Exists, F, OuterRef
+from django.conf import settings
+from django.db.models import Count, Exists, F, OuterRef, QuerySet
 
 from portal.runs import service
 from portal.runs.kinds import Kind
 from portal.runs.models import Run, RunItem
 
+_SHOWN = 4  # so many partners and causes are named
 FEWEST = 20  # so many results of a wave say something about it before it is over
 
 
@@ -41,13 +44,37 @@ def _too_many(run: Run, share: float, kind: Kind) -> str:
     if run.resumed_at is not None:
         results = results.filter(finished_at__gt=F("run__resumed_at"))
     classes = Counter(dict(results.order_by().values_list("failure_class").annotate(Count("pk"))))
-    failed = sum(number for name, number in classes.items() if name not in kind.harmless)
+    shared = {name for name in classes if name in kind.of_group}
+    failed = sum(number for name, number in classes.items() if name not in kind.harmless | shared)
+    worked = classes.total() - sum(classes[name] for name in shared)
     if not any(classes[name] for name in kind.unfinished):
-        enough = classes.total() >= FEWEST or not wave.exclude(state="done").exists()
-        if not enough or failed <= share * classes.total():
+        enough = worked >= FEWEST or not wave.exclude(state="done").exists()
+        if shared and (reason := _too_many_groups(results, shared, share, kind)):
+            return f"Too many failed in wave {run.wave + 1}: {reason}"
+        if not enough or failed <= share * worked:
             return ""
-    counts = ", ".join(f"{number} {name}" for name, number in classes.most_common())
-    return f"Too many failed in wave {run.wave + 1}: {failed} of {classes.total()} ({counts})."
+    most_first = sorted(classes.items(), key=lambda each: (-each[1], each[0]))
+    counts = ", ".join(f"{number} {name}" for name, number in most_first)
+    return f"Too many failed in wave {run.wave + 1}: {failed} of {worked} ({counts}).{_by_group(results, kind)}"
+
+
+def _too_many_groups(results: QuerySet[RunItem], shared: Collection[str], share: float, kind: Kind) -> str:
+    """Return in how many groups none of the units can be worked, when those are too many to be each one's own fault."""
+    groups = results.order_by().values("group").distinct()
+    failed, worked = groups.filter(failure_class__in=shared).count(), groups.count()
+    if failed < settings.SAME_CAUSE_FEWEST or failed <= share * worked:
+        return ""
+    return f"{failed} of {worked} partners cannot be worked at all.{_by_group(results, kind)}"
+
+
+def _by_group(results: QuerySet[RunItem], kind: Kind) -> str:
+    """Return the failures of each partner by cause, most first; empty for a kind that names none."""
+    failures = results.exclude(failure_class__in=kind.harmless).order_by().values_list("group", "failure_class")
+    counted = list(failures.annotate(number=Count("pk")).order_by("-number", "group")[: _SHOWN + 1])
+    names = kind.group_names({group for group, _, _ in counted})
+    parts = [f"{names[group]}: {number} {name}" for group, name, number in counted[:_SHOWN] if group in names]
+    more = "; and others" if len(counted) > _SHOWN else ""
+    return f" {'; '.join(parts)}{more}." if parts else ""
 
 
 def _halt(run: Run, reason: str) -> bool:

@@ -14,7 +14,7 @@ from portal.runs.listening import Listener, Progress
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant
 from tests.sandbox import scenarios
-from tests.sandbox.world import known_id
+from tests.sandbox.world import Fault, known_id
 from tests.support import builders, custody
 from tests.support.portal import Portal
 
@@ -54,8 +54,27 @@ def want(*scopes: str) -> None:
     ApplicationGrant.objects.filter(resource_application_id=GRAPH_APPLICATION_ID).update(scopes=list(scopes))
 
 
-def plan_for(portal: Portal) -> ConsentPlan:
-    return make_plan(portal.registration, {}, actor=builders.ACTOR)
+def fault(portal: Portal, **columns: Any) -> None:
+    """Let the sandbox answer some calls with a fault."""
+    portal.sandbox.world.faults.append(Fault(**columns))
+
+
+def refuse_posts(portal: Portal, *, skip: int = 0, times: int = 1, status: int = 403) -> None:
+    """Let Partner Center refuse to create consents."""
+    fault(
+        portal,
+        service="partnercenter",
+        method="POST",
+        path="applicationconsents",
+        status=status,
+        body="{}",
+        skip=skip,
+        times=times,
+    )
+
+
+def plan_for(portal: Portal, **scope: Any) -> ConsentPlan:
+    return make_plan(portal.registration, scope, actor=builders.ACTOR)
 
 
 def work(run: Run, *, concurrency: int = 1, seconds: float | None = None) -> Run:

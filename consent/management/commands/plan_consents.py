@@ -79,7 +79,9 @@ class Command(ConsentCommand):
         scope = scope_of({name: value for name, value in options.items() if name != "registration"})
         if options["customer"]:
             wanted = {one_tenant_id(text) for text in options["customer"]}
-            known = CustomerTenant.objects.filter(partner__in=partners_in(scope), tenant_id__in=wanted)
+            known = CustomerTenant.objects.filter(
+                partner__in=partners_in(scope, also_disabled=True), tenant_id__in=wanted
+            )
             if missing := wanted - set(known.values_list("tenant_id", flat=True)):
                 raise CommandError(
                     f"The chosen partners have no customer {', '.join(sorted(missing))}; run sync_customers first.",

@@ -143,7 +143,11 @@ def test_blocked_customers_say_why_and_who_must_act(
         no_role.pk: ("blocked", "No accepted role.", "partner"),
         own.pk: ("blocked", "This is the partner's or our own tenant, not a customer.", "us"),
         ours.pk: ("blocked", "This is the partner's or our own tenant, not a customer.", "us"),
-        unconnected.pk: ("blocked", "The partner's consent has no usable token; send it a link.", "partner"),
+        unconnected.pk: (
+            "blocked",
+            "The partner never connected this application. Send the partner a new consent link.",
+            "partner",
+        ),
         gone.pk: ("blocked", "Partner Center no longer lists this customer; run sync_customers.", "us"),
     }
 
@@ -199,18 +203,19 @@ def test_a_plan_for_nobody_is_refused(registration: ApplicationRegistration) -> 
 
 
 def test_partners_tags_and_customers_choose(partner: PartnerTenant, registration: ApplicationRegistration) -> None:
-    other, disabled = builders.partner(name="Contoso"), builders.partner(switch="disabled")
+    other, gone = builders.partner(name="Contoso"), builders.partner(switch="offboarded")
+    disabled = builders.customer(builders.partner(switch="disabled"))
     elsewhere = builders.partner(cloud="china")
     other.tags.add(PartnerTag.objects.create(name="Europe"))
     first, second = builders.customer(partner), builders.customer(partner)
     third = builders.customer(other, tenant_id=first.tenant_id)  # a customer of two partners has two rows
-    for one in (disabled, elsewhere):
+    for one in (gone, elsewhere):
         builders.customer(one)
 
     def chosen(**scope: Any) -> set[int]:
         return set(plan_of(registration, scope).items.values_list("customer", flat=True))
 
-    assert chosen() == {first.pk, second.pk, third.pk}
+    assert chosen() == {first.pk, second.pk, third.pk, disabled.pk}
     assert chosen(partner=[partner.tenant_id]) == {first.pk, second.pk}
     assert chosen(tag=["Europe"]) == {third.pk}
     assert chosen(customer=[first.tenant_id]) == {first.pk, third.pk}

@@ -24,15 +24,17 @@ from portal.runs import service
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.consent.management.test_commands import assert_silent, run
-from tests.sandbox.world import DIRECTORY_READERS, Fault, Relationship
+from tests.sandbox.world import DIRECTORY_READERS, Relationship
 from tests.support import builders, custody
 from tests.support.customers import WANTED, booked, holds, relationship
 from tests.support.plans import (
     apply,
+    fault,
     first_customers,
     holds_already,
     more_customers,
     plan_for,
+    refuse_posts,
     requests,
     state_of,
     the_consent,
@@ -51,23 +53,6 @@ STRANGER = "11111111-2222-4333-8444-555555555555"
 @pytest.fixture
 def customer(portal: Portal) -> CustomerTenant:
     return first_customers(portal)[0]
-
-
-def fault(portal: Portal, **columns: Any) -> None:
-    portal.sandbox.world.faults.append(Fault(**columns))
-
-
-def refuse_posts(portal: Portal, *, skip: int = 0, times: int = 1, status: int = 403) -> None:
-    fault(
-        portal,
-        service="partnercenter",
-        method="POST",
-        path="applicationconsents",
-        status=status,
-        body="{}",
-        skip=skip,
-        times=times,
-    )
 
 
 # --- the good way -------------------------------------------------------------------------------------------------
@@ -422,7 +407,7 @@ def test_a_wave_in_which_too_many_fail_is_the_last_until_a_person_lets_the_run_g
     stopped = apply(portal, waves=(1, 3))
 
     assert state_of(stopped) == ("stopped", "paused")
-    assert stopped.reason == "Too many failed in wave 2: 2 of 3 (2 failed, 1 ok)."
+    assert stopped.reason == "Too many failed in wave 2: 2 of 3 (2 failed, 1 ok). Northwind Cloud: 2 failed."
     assert len(requests(portal)) == 2  # faults are not booked under the operation's name
     incident = Incident.objects.get(cause="run_halted")
     assert f"run_resume {stopped.pk}" in incident.words
