@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from consent.models import ApplicationRegistration
-from portal.site.display import described, guid
+from typing import Any
+
+from consent.models import ApplicationRegistration, Attempt
+from portal.site.display import EMPTY, described, guid, moment
 
 
 def registration_cell(registration: ApplicationRegistration) -> str:
     """Return which of our applications a row is about. Two may have one name, so the application id is there too."""
     return described(registration.name, guid(registration.application_id, label="application id"))
+
+
+def why_cell(consent: Any) -> str:
+    """Return the newest that is known of a consent (``with_words``); what failed says what it was, and when."""
+    if not consent.attempt:
+        return consent.why or EMPTY
+    return described(described(consent.why, f"{Attempt(consent.attempt).label} failed"), moment(consent.attempt_at))

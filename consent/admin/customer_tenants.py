@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, When
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 
+from consent.admin.cells import why_cell
 from consent.admin.customers import EvidenceFilter
 from consent.admin.panels import CUSTOMER_TONES
 from consent.models import ConsentObservation, CustomerConsent, PartnerConsent
@@ -38,11 +39,8 @@ def chosen_registration(request: HttpRequest) -> int | None:
 
 
 def consents_of(registration: int | None) -> QuerySet[Any]:
-    """Return consents, each with why and who must act, because of the last read or because it failed."""
-    rows: QuerySet[Any] = CustomerConsent.objects.annotate(
-        why=Case(When(unread_since__isnull=False, then=F("unread_reason")), default=F("reason")),
-        who=Case(When(unread_since__isnull=False, then=F("unread_owner")), default=F("owner")),
-    )
+    """Return consents, each with why and who must act, as the newest attempt or read says."""
+    rows: QuerySet[Any] = CustomerConsent.objects.with_words()
     return rows if registration is None else rows.filter(registration=registration)
 
 
@@ -59,6 +57,8 @@ def with_consent(customers: QuerySet[CustomerTenant], registration: int | None) 
         consent_registration=Subquery(mine.values("registration__name")[:1]),
         consent_application_id=Subquery(mine.values("registration__application_id")[:1]),
         consent_state=Subquery(mine.values("state")[:1]),
+        consent_attempt=Subquery(mine.values("attempt")[:1]),
+        consent_attempt_at=Subquery(mine.values("attempt_at")[:1]),
         consent_read_at=Subquery(mine.values("verified_at")[:1]),
         why=Coalesce(Subquery(mine.values("why")[:1]), "readiness_reason"),
         who_acts=Coalesce(Subquery(mine.values("who")[:1]), "readiness_owner"),
@@ -133,18 +133,17 @@ class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CustomerConsent]:
         reads = ConsentObservation.objects.filter(consent=OuterRef("pk")).order_by("-observed_at", "-pk")
-        rows: QuerySet[CustomerConsent] = super().get_queryset(request)
-        return rows.select_related("registration", "customer__partner").annotate(
-            last_grants=Subquery(reads.values("grants")[:1])
-        )
+        rows: Any = super().get_queryset(request)
+        consents: QuerySet[CustomerConsent] = rows.with_words().select_related("registration", "customer__partner")
+        return consents.annotate(last_grants=Subquery(reads.values("grants")[:1]))
 
     @admin.display(description="State")
     def shown_state(self, consent: CustomerConsent) -> str:
         return _badge(consent)
 
     @admin.display(description="Reason")
-    def why(self, consent: CustomerConsent) -> str:
-        return described(consent.reason or EMPTY, who(consent.owner) if consent.owner else "")
+    def why(self, consent: Any) -> str:
+        return described(why_cell(consent), who(consent.who) if consent.who else "")
 
     @admin.display(description="Last read")
     def verified(self, consent: CustomerConsent) -> str:
@@ -170,6 +169,8 @@ class CustomerPages(CustomerTenantAdmin):
         "consent_state",
         "why",
         "who_acts",
+        "consent_attempt",
+        "consent_attempt_at",
         "consent_read_at",
     ]
     list_display = ["company_name", "partner", "shown_consent", "reason", "owner", "read", "ready", "seen"]
@@ -213,7 +214,7 @@ class CustomerPages(CustomerTenantAdmin):
 
     @admin.display(description="Reason")
     def reason(self, customer: Any) -> str:
-        return _each(customer, lambda one: one.why or EMPTY, customer.readiness_reason or EMPTY)
+        return _each(customer, why_cell, customer.readiness_reason or EMPTY)
 
     @admin.display(description="Who must act")
     def owner(self, customer: Any) -> str:

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
-from consent.admin.cells import registration_cell
+from consent.admin.cells import registration_cell, why_cell
 from consent.admin.panels import CUSTOMER_TONES
 from consent.customer_selection import counted
 from consent.customers.observations import Change
@@ -51,6 +51,7 @@ class FindingFilter(admin.SimpleListFilter):
         "drift": ("Changed by somebody outside", lambda rows: rows.drifted()),
         "more": ("More than we want", lambda rows: rows.filter(state=State.DIFFERS)),
         "less": ("Missing", lambda rows: rows.findings().filter(state__in=[State.PARTIAL, State.ABSENT])),
+        "failed": ("An attempt of ours failed", lambda rows: rows.filter(failed_at__isnull=False)),
         "unread": ("Not readable", lambda rows: rows.filter(unread_since__isnull=False)),
     }
 
@@ -209,6 +210,10 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         "unread_since",
         "unread_reason",
         "unread_owner",
+        "failed_at",
+        "failed_what",
+        "failed_reason",
+        "failed_owner",
     ]
     list_display = [
         "customer",
@@ -235,6 +240,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         "actual_grants",
         "service_principal_id",
         "requested",
+        "failed",
         "history",
     ]
     inlines = [ConsentObservationInline]
@@ -259,13 +265,25 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         shown = _state(consent.state)
         return described(shown, "not readable now") if consent.unread_since else shown
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CustomerConsent]:
+        rows: Any = super().get_queryset(request)
+        consents: QuerySet[CustomerConsent] = rows.with_words()
+        return consents
+
     @admin.display(description="Reason")
     def why(self, consent: CustomerConsent) -> str:
-        return f"Could not be read: {consent.unread_reason}" if consent.unread_since else consent.reason or EMPTY
+        return why_cell(consent)
 
-    @admin.display(ordering="owner", description="Who must act")
-    def who_acts(self, consent: CustomerConsent) -> str:
-        return who(consent.unread_owner if consent.unread_since else consent.owner)
+    @admin.display(ordering="who", description="Who must act")
+    def who_acts(self, consent: Any) -> str:
+        return who(consent.who)
+
+    @admin.display(description="Last attempt that failed")
+    def failed(self, consent: CustomerConsent) -> str:
+        if not consent.failed_what:
+            return EMPTY
+        what = f"{consent.get_failed_what_display()}: {consent.failed_reason}"
+        return described(described(what, who(consent.failed_owner)), moment(consent.failed_at))
 
     @admin.display(ordering="verified_at", description="Last read")
     def verified(self, consent: CustomerConsent) -> str:

@@ -17,7 +17,7 @@ from django.db.models import Count, Max
 from django.utils import timezone
 
 from consent.microsoft.directory import Presence
-from consent.models import ChangedBy, ConsentObservation, CustomerConsent
+from consent.models import Attempt, ChangedBy, ConsentObservation, CustomerConsent
 from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.incidents.desk import report, settle
 from portal.incidents.models import Incident
@@ -154,6 +154,10 @@ _COLUMNS = [
     "unread_since",
     "unread_reason",
     "unread_owner",
+    "failed_at",
+    "failed_what",
+    "failed_reason",
+    "failed_owner",
 ]
 
 
@@ -165,10 +169,14 @@ def _update(row: CustomerConsent, reading: Reading, observation: ConsentObservat
     row.service_principal_id = there.service_principal_id or ""
     row.verified_at = row.tried_at = reading.read_at
     row.unread_since, row.unread_reason, row.unread_owner = None, "", ""
+    gone = there.service_principal_id is None
+    as_tried = gone if row.failed_what == Attempt.REMOVE else reading.state == State.GRANTED
+    if as_tried:
+        row.failed_at, row.failed_what, row.failed_reason, row.failed_owner = None, Attempt.NOTHING, "", ""
     if observation.changed_by:
         row.changed_at, row.changed_by = reading.read_at, observation.changed_by
     if row.requested_at is not None and row.requested_at <= reading.read_at:
-        reached = reading.state == State.GRANTED if row.requested_hash else there.service_principal_id is None
+        reached = reading.state == State.GRANTED if row.requested_hash else gone
         row.request_open = row.request_open and not reached and reading.read_at - row.requested_at < PROPAGATION
 
 

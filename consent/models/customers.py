@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.db import models
-from django.db.models import OuterRef, Q, Subquery
+from django.db.models import Case, F, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Coalesce
 
 from portal.fields import OwnerField
@@ -21,6 +21,16 @@ class ChangedBy(models.TextChoices):
     OUTSIDE = "outside", "Somebody outside"
 
 
+class Attempt(models.TextChoices):
+    """What was tried with a customer tenant."""
+
+    NOTHING = "", "Nothing"
+    APPLY = "apply", "Applying a plan"
+    PUSH = "push", "Push"
+    REMOVE = "remove", "Removal"
+    VERIFY = "verify", "Read"
+
+
 _REMOVED = Q(requested_at__isnull=False, requested_hash="")
 
 
@@ -33,6 +43,24 @@ class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
     def for_partner(self, partner: PartnerTenant) -> CustomerConsentQuerySet:
         return self.filter(customer__partner=partner)
 
+    def with_words(self) -> CustomerConsentQuerySet:
+        """Annotate ``why``, and ``who`` must act, as the newest attempt or read says, whether it worked or not.
+
+        ``attempt`` (``Attempt``) and ``attempt_at`` name what failed; they are empty where nothing did since the read.
+        """
+        later_read = Q(verified_at__gte=F("failed_at")) | Q(unread_since__isnull=False, tried_at__gt=F("failed_at"))
+        failed, unread = Q(failed_at__isnull=False) & ~later_read, Q(unread_since__isnull=False)
+        return self.annotate(
+            attempt=Case(
+                When(failed, then=F("failed_what")),
+                When(unread, then=Value(Attempt.VERIFY)),
+                default=Value(Attempt.NOTHING),
+            ),
+            attempt_at=Case(When(failed, then=F("failed_at")), When(unread, then=F("tried_at"))),
+            why=Case(When(failed, then=F("failed_reason")), When(unread, then=F("unread_reason")), default=F("reason")),
+            who=Case(When(failed, then=F("failed_owner")), When(unread, then=F("unread_owner")), default=F("owner")),
+        )
+
     def drifted(self) -> CustomerConsentQuerySet:
         """Consents that somebody outside changed, and that are not as we left them since."""
         return self.filter(_DRIFTED)
@@ -42,7 +70,8 @@ class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
         not_there = Q(state="absent") & ~Q(requested_hash="")
         not_gone = _REMOVED & ~Q(state="absent")
         other = Q(state__in=["differs", "partial"])
-        return self.filter(_DRIFTED | other | not_there | not_gone | Q(unread_since__isnull=False)).filter(
+        failed = Q(unread_since__isnull=False) | Q(failed_at__isnull=False)
+        return self.filter(_DRIFTED | other | not_there | not_gone | failed).filter(
             customer__partner__switch=PartnerTenant.Switch.ON
         )
 
@@ -51,7 +80,8 @@ class CustomerConsent(models.Model):
     """Our application's consent in one customer tenant. ``state`` comes only from a read in that tenant.
 
     The ``request`` columns are the intent that precedes each POST and DELETE (R-20). The ``unread`` columns say that
-    later reads failed: state, grants and ``verified_at`` are then those of the last one that did not.
+    later reads failed: state, grants and ``verified_at`` are then those of the last one that did not. The ``failed``
+    columns say what failed of what was tried to change, until it works or is not wanted any more (``consent.customers.attempts``).
     """
 
     class State(models.TextChoices):
@@ -86,6 +116,10 @@ class CustomerConsent(models.Model):
     unread_since = models.DateTimeField("not readable since", null=True)
     unread_reason = models.CharField("why it cannot be read", max_length=300, blank=True)
     unread_owner = OwnerField("who must act to read it")
+    failed_at = models.DateTimeField("last attempt failed", null=True)
+    failed_what = models.CharField("what failed", max_length=6, choices=Attempt, blank=True, default=Attempt.NOTHING)
+    failed_reason = models.CharField("why it failed", max_length=300, blank=True)
+    failed_owner = OwnerField("who must act for it to work")
 
     objects = CustomerConsentQuerySet.as_manager()
 
@@ -101,6 +135,10 @@ class CustomerConsent(models.Model):
             models.CheckConstraint(
                 condition=~Q(state="granted") | (Q(verified_at__isnull=False) & ~Q(service_principal_id="")),
                 name="customer_granted_has_evidence",
+            ),
+            models.CheckConstraint(
+                condition=Q(failed_at__isnull=True, failed_what="") | (Q(failed_at__isnull=False) & ~Q(failed_what="")),
+                name="customer_failure_has_time",
             ),
         ]
 

@@ -13,6 +13,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from consent import clients
+from consent.customers import attempts
 from consent.customers.applying import (
     TokenRefused,
     apply_item,
@@ -23,7 +24,7 @@ from consent.customers.applying import (
     seconds_to_next_look,
 )
 from consent.customers.plans import PlanRefused, counts
-from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, PartnerConsent
+from consent.models import ApplicationRegistration, Attempt, ConsentPlan, ConsentPlanItem, PartnerConsent
 from consent.naming import line_names
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.next_steps import Step
@@ -322,6 +323,15 @@ def write(done: Sequence[Done], context: Context) -> None:
             ConsentPlanItem.objects.filter(pk=item.pk).update(
                 message=outcome.message[:300], owner=outcome.owner[:10], result=Result.OPEN
             )
+    attempts.note(
+        attempts.Tried(
+            customer_id=item.customer_id,
+            registration_id=item.plan.registration_id,
+            what=Attempt.APPLY if item.target else Attempt.REMOVE,
+            outcome=outcome,
+        )
+        for item, outcome in ((each.subject.item, each.outcome) for each in done)
+    )
 
 
 APPLY_PLAN = Kind(

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from consent import clients
+from consent.customers import attempts
 from consent.customers.consents import PushRefused, push
-from consent.models import CustomerConsent, PartnerConsent
+from consent.models import ApplicationRegistration, Attempt, CustomerConsent, PartnerConsent
 from consent.naming import line_names
 from consent.tokens.custody import TokenUnavailable
+from consent.tokens.serving import NEVER
 from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
@@ -27,10 +29,11 @@ State = CustomerConsent.State
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One customer, and the partner's consent to the application that is pushed."""
+    """One customer, the application that is pushed, and the partner's consent to it; None without one."""
 
     customer: CustomerTenant
-    consent: PartnerConsent
+    registration: ApplicationRegistration
+    consent: PartnerConsent | None
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
@@ -45,25 +48,28 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 
 def load(keys: Sequence[int], context: Context) -> dict[int, Push]:
     """Read customers and consents again, immediately before use."""
-    customers = CustomerTenant.objects.filter(pk__in=keys).select_related("partner")
+    # A run that an older release began names no registration: no match.
+    registration = (
+        ApplicationRegistration.objects.prefetch_related("grants")
+        .filter(pk=context.scope.get("registration", 0))
+        .first()
+    )
+    if registration is None:
+        return {}
+    customers = list(CustomerTenant.objects.filter(pk__in=keys).select_related("partner"))
     consents = {
         consent.partner_id: consent
-        for consent in PartnerConsent.objects.usable()
-        .filter(
-            partner__in={customer.partner_id for customer in customers},
-            registration=context.scope.get("registration"),  # a run that an older release began names none: no match
-        )
-        .select_related("partner", "registration__credential")
+        for consent in PartnerConsent.objects.filter(
+            partner__in={customer.partner_id for customer in customers}, registration=registration
+        ).select_related("partner", "registration__credential")
     }
-    return {
-        customer.pk: Push(customer, consents[customer.partner_id])
-        for customer in customers
-        if customer.partner_id in consents
-    }
+    return {customer.pk: Push(customer, registration, consents.get(customer.partner_id)) for customer in customers}
 
 
 def work(key: int, subject: Push, context: Context) -> Outcome:
     """Push, wait for Microsoft's directories, and read back what is true."""
+    if subject.consent is None:
+        return _failed(subject, "refused", f"Nothing was sent: {NEVER.text}", Owner.PARTNER)
     correlation_id = CorrelationId(context.correlation_id(key))
     tools = clients.customer_clients(subject.consent, subject.customer, correlation_id)
 
@@ -75,7 +81,7 @@ def work(key: int, subject: Push, context: Context) -> Outcome:
     try:
         consent = push(
             subject.customer,
-            subject.consent.registration,
+            subject.registration,
             tools,
             actor=context.actor,
             wait_seconds=float(context.options.get("wait", 60.0)),
@@ -131,11 +137,20 @@ def _failed(subject: Push, failure_class: str, words: str, owner: Owner) -> Outc
 
 
 def _names(subject: Push) -> dict[str, str]:
-    return line_names(subject.customer.partner, subject.consent.registration, subject.customer)
+    return line_names(subject.customer.partner, subject.registration, subject.customer)
 
 
 def write(done: Sequence[Done], context: Context) -> None:
-    """Nothing is left to write: ``push`` did, step by step."""
+    """Note with the customers what failed; ``push`` wrote everything else, step by step."""
+    attempts.note(
+        attempts.Tried(
+            customer_id=subject.customer.pk,
+            registration_id=subject.registration.pk,
+            what=Attempt.PUSH,
+            outcome=outcome,
+        )
+        for subject, outcome in ((each.subject, each.outcome) for each in done)
+    )
 
 
 CUSTOMER_PUSH = Kind(
@@ -146,7 +161,7 @@ CUSTOMER_PUSH = Kind(
     work=work,
     write=write,
     prepare=clients.shared_by_all,
-    place=lambda subject: (subject.consent.registration.application_id, subject.customer.partner.cloud),
+    place=lambda subject: (subject.registration.application_id, subject.customer.partner.cloud),
     seconds=600.0,
     per_group=8,
     uses_database=True,

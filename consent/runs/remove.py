@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from consent import clients
+from consent.customers import attempts
 from consent.customers.consents import CustomerClients, State, look, reading, subject, write_removal_intent
 from consent.customers.observations import Unreadable, note_unreadable
 from consent.customers.observations import write as write_readings
 from consent.microsoft.directory import Presence
-from consent.models import ConsentObservation, CustomerConsent
+from consent.models import Attempt, ConsentObservation, CustomerConsent
 from consent.runs.verify import NO_DOOR, Subject, load, names, place, units, why_locked_out
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
@@ -258,7 +259,16 @@ def _failed(
 
 
 def write(done: Sequence[Done], context: Context) -> None:
-    """Nothing is left to write: each step was written before the next."""
+    """Note with the rows what failed; each step was written before the next."""
+    attempts.note(
+        attempts.Tried(
+            customer_id=consent.customer_id,
+            registration_id=consent.registration_id,
+            what=Attempt.REMOVE,
+            outcome=outcome,
+        )
+        for consent, outcome in ((each.subject.consent, each.outcome) for each in done)
+    )
 
 
 CONSENT_REMOVE = Kind(

@@ -110,8 +110,11 @@ def work(key: int, subject: Subject, context: Context) -> Outcome:
 
 def _waiting(consent: CustomerConsent) -> str:
     """Return why grants may still come into sight (R-23), else nothing."""
-    young = consent.requested_at is not None and timezone.now() - consent.requested_at < PROPAGATION
-    return ACCEPTED if consent.request_open and consent.requested_hash and young else ""
+    if consent.requested_at is None or not (consent.request_open and consent.requested_hash):
+        return ""
+    young = timezone.now() - consent.requested_at < PROPAGATION
+    refused = consent.failed_at is not None and consent.failed_at >= consent.requested_at
+    return ACCEPTED if young and not refused else ""
 
 
 NO_DOOR = "The partner has no usable token of this application; send it a link (manage.py issue_consent_link)."

@@ -9,7 +9,7 @@ from consent.tokens.next_steps import NEW_LINK, Step, next_step
 from portal.microsoft.diagnosis import Owner
 
 State = PartnerConsent.State
-_NEVER = Step(Owner.PARTNER, f"The partner never connected this application. {NEW_LINK}")
+NEVER = Step(Owner.PARTNER, f"The partner never connected this application. {NEW_LINK}")
 
 
 def why_not(consent: PartnerConsent | None, now: datetime) -> Step | None:
@@ -20,7 +20,7 @@ def why_not(consent: PartnerConsent | None, now: datetime) -> Step | None:
     Note: this reads partner and registration of the consent; load them.
     """
     if consent is None or consent.generation == 0:
-        return _NEVER
+        return NEVER
     if consent.state == State.CONNECTED and not consent.last_problem:
         return None
     step = next_step(consent, now)
