@@ -49,11 +49,8 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 def load(keys: Sequence[int], context: Context) -> dict[int, Push]:
     """Read customers and consents again, immediately before use."""
     # A run that an older release began names no registration: no match.
-    registration = (
-        ApplicationRegistration.objects.prefetch_related("grants")
-        .filter(pk=context.scope.get("registration", 0))
-        .first()
-    )
+    chosen = ApplicationRegistration.objects.filter(pk=context.scope.get("registration", 0))
+    registration = chosen.prefetch_related("grants").first()
     if registration is None:
         return {}
     customers = list(CustomerTenant.objects.filter(pk__in=keys).select_related("partner"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -190,7 +191,9 @@ def test_the_newest_is_what_the_lists_say(portal: Portal) -> None:
 
 
 def words() -> tuple[str, str]:
-    return CustomerConsent.objects.with_words().values_list("attempt", "why").get()
+    rows: Any = CustomerConsent.objects.with_words()
+    row = rows.get()
+    return row.attempt, row.why
 
 
 def test_a_fault_on_our_side_is_no_failure_of_a_customer(portal: Portal) -> None:
