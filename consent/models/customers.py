@@ -81,7 +81,7 @@ class CustomerConsent(models.Model):
 
     The ``request`` columns are the intent that precedes each POST and DELETE (R-20). The ``unread`` columns say that
     later reads failed: state, grants and ``verified_at`` are then those of the last one that did not. The ``failed``
-    columns say what failed of what was tried to change, until it works or is not wanted any more (``consent.customers.attempts``).
+    columns say what failed of what was tried, until it works (``consent.customers.attempts``).
     """
 
     class State(models.TextChoices):
