@@ -14,13 +14,13 @@ from consent.models import CustomerConsent
 from consent.runs.push import CUSTOMER_PUSH
 from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY
-from portal.sandbox.world import DIRECTORY_READERS
 from tenants.models import CustomerTenant
-from tests.consent import custody, fleet
-from tests.consent import customer_desk as desk
-from tests.consent.plan_desk import apply, fault, first_customers, plan_for, refuse_posts
-from tests.portal import Portal
-from tests.staff import Staff
+from tests.sandbox.world import DIRECTORY_READERS
+from tests.support import custody, fleet
+from tests.support import customers as desk
+from tests.support.plans import apply, fault, first_customers, plan_for, refuse_posts
+from tests.support.portal import Portal
+from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
 
