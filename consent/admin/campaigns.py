@@ -160,13 +160,11 @@ def _create(
     return HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[created.campaign.pk]))
 
 
-@admin.action(description="Invite the selected partners in a campaign", permissions=["view"])
+@admin.action(description="Invite the selected partners in a campaign", permissions=["invite"])
 def invite_in_campaign(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
     """Make a campaign for partners of the partners' list."""
-    if not request.user.has_perm("consent.add_campaign"):
-        raise PermissionDenied
     return _create(page, request, queryset, "invite_in_campaign", None)
 
 

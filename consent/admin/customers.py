@@ -289,6 +289,19 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
 
     @admin.action(description="Read again what the customers hold", permissions=["verify"])
     def verify_now(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> HttpResponseBase | None:
+        tenants, _ = counted(queryset)
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="verify_now",
+            title="Read again",
+            explanation=(
+                f"The workers read what our applications hold in {number_of(tenants, 'customer tenant')}. Nothing is "
+                "changed there."
+            ),
+            button="Read again",
+        ):
+            return answer
         return start_run(self, request, CONSENT_VERIFY, queryset)
 
     @admin.action(description="Remove our consent from the customers", permissions=["remove"])

@@ -52,14 +52,11 @@ class SureForm(forms.Form):
         return typed
 
 
-@admin.action(description="Offboard the selected partner", permissions=["view"])
+@admin.action(description="Offboard the selected partner", permissions=["offboard"])
 def offboard_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
     """Confirm with what it touches and the typed tenant id, then begin; the workers do the rest."""
-    if not request.user.has_perm("consent.offboard_partner"):
-        page.message_user(request, "You may not offboard partners.", messages.ERROR)
-        return None
     partner = queryset.first()
     if partner is None or queryset.count() != 1:
         page.message_user(request, "Choose one partner: each is confirmed by its tenant id.", messages.ERROR)

@@ -7,7 +7,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
@@ -69,8 +68,6 @@ def _plan_for(
     name: str,
 ) -> HttpResponseBase | None:
     """Ask whose grants, make the plan, and show it."""
-    if not request.user.has_perm("consent.add_consentplan"):
-        raise PermissionDenied
     if customers.count() > PAGE_LIMIT:
         page.message_user(
             request,
@@ -103,7 +100,7 @@ def _plan_for(
     return HttpResponseRedirect(reverse("admin:consent_consentplan_change", args=[plan.pk]))
 
 
-@admin.action(description="Plan consent for all customers", permissions=["view"])
+@admin.action(description="Plan consent for all customers", permissions=["plan"])
 def plan_consent_of_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
@@ -116,7 +113,7 @@ def plan_consent_of_partners(
     return _plan_for(page, request, queryset, customers, {"partner": partners}, "plan_consent_of_partners")
 
 
-@admin.action(description="Plan consent", permissions=["view"])
+@admin.action(description="Plan consent", permissions=["plan"])
 def plan_consent_of_customers(
     page: PortalModelAdmin[CustomerTenant], request: HttpRequest, queryset: QuerySet[CustomerTenant]
 ) -> HttpResponseBase | None:
