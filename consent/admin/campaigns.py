@@ -30,10 +30,10 @@ from consent.models import ApplicationRegistration, Campaign, CampaignPartner
 from consent.states import ACTIVE_STATES
 from portal.fields import validate_name
 from portal.mail import MailUnavailable, can_send, open_mailer
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, moment
-from tenants.admin import partner_actions
+from tenants.admin import PARTNER_SEARCH, partner_actions, search_by
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
 Progress = CampaignPartner.Progress
@@ -189,7 +189,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     list_display = ["name", "shown_state", "reason", "invited", "sent", "connected", "created", "registration"]
     list_filter = [("closed_at", admin.EmptyFieldListFilter), "reason", "registration"]
     list_select_related = ["registration"]
-    search_fields = ["name__istartswith"]
+    search_fields = ["name"]
     fields = ["number", "name", "registration", "reason", "link_days", "created", "created_by", "closed_at"]
     readonly_fields = ["number", "created", "closed_at"]
     actions_detail = ["send_invitations", "send_reminders", "close_campaign"]
@@ -434,7 +434,8 @@ class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
     list_display = ["partner", "shown_progress", "latest", "mailed", "reminded", "mail_problem", "campaign"]
     list_filter = [ProgressFilter, "last_send_problem", "campaign", "campaign__registration"]
     list_select_related = ["partner", "campaign"]
-    search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
+    palette_rank = PARTS_RANK
+    search_fields = search_by("partner", PARTNER_SEARCH)
     fields = ["campaign", "partner", "link", "shown_progress", "latest", "mailed", "reminded", "mail_problem"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CampaignPartner]:

@@ -21,11 +21,11 @@ from consent.customers.export import change_of, csv_document, json_document
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from portal.audit.trail import record
 from portal.microsoft.diagnosis import OWNER_CHOICES
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import EMPTY, Tone, badge, described, json_text, moment, words
 from portal.site.export import download
-from tenants.admin import customer_actions, partner_actions
+from tenants.admin import CUSTOMER_SEARCH, customer_actions, partner_actions, search_by
 from tenants.models import CustomerTenant, PartnerTenant
 
 PAGE_LIMIT = 20_000  # customers; more takes longer than a page may wait
@@ -202,7 +202,7 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
     ]
     list_filter = ["state", "purpose", "registration", "created_at"]
     list_select_related = ["registration"]
-    search_fields = ["=id", "created_by__istartswith", "registration__name__istartswith"]
+    search_fields = ["=id", "created_by", "registration__name"]
     fieldsets = [
         (
             None,
@@ -375,7 +375,8 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     list_select_related = ["customer__partner", "plan__registration"]
     link_lookups = ["plan__id__exact"]
     actions = ["undo_items"]
-    search_fields = ["customer__company_name__istartswith", "=customer__tenant_id", "customer__domain__startswith"]
+    palette_rank = PARTS_RANK
+    search_fields = search_by("customer", CUSTOMER_SEARCH)
     fieldsets = [
         (None, {"fields": ["plan", "customer", "partner", "shown_action", "adds", "takes_away", "reason", "owner"]}),
         ("Compared with", {"fields": ["read", "held"]}),

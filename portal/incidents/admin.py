@@ -64,7 +64,8 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
     icon = "notifications_active"
     list_display = ["title", "state", "what", "owner", "times", "last_seen", "first_seen"]
     list_filter = [OpenFilter, "owner", CauseFilter]
-    search_fields = ["name__icontains", "words__icontains", "=about", "=cause"]
+    palette_rank = 40
+    search_fields = ["name", "words", "=about", "=cause"]
     fields = [
         "words",
         "state",
