@@ -33,6 +33,7 @@ from portal.mail import MailUnavailable, can_send, open_mailer
 from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, moment
+from portal.text import number_are, number_of
 from tenants.admin import PARTNER_SEARCH, partner_actions, search_by
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
@@ -153,9 +154,9 @@ def _create(
     except campaigns.CampaignRefused as refused:
         page.message_user(request, str(refused), messages.ERROR)
         return HttpResponseRedirect(reverse("admin:consent_campaign_changelist"))
-    text = f"{created.invited} partners are in the campaign."
+    text = f"{number_are(created.invited, 'partner')} in the campaign."
     if created.left_out:
-        text += f" {created.left_out} were left out: disabled, of another cloud, or connected already."
+        text += f" {created.left_out} {'was' if created.left_out == 1 else 'were'} left out: disabled, of another cloud, or connected already."
     page.message_user(request, text)
     return HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[created.campaign.pk]))
 
@@ -318,7 +319,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         )
         if number > MAILS_AT_ONCE:
             explanation += (
-                f" {number} are due; this page sends the first {MAILS_AT_ONCE}. For the rest press the button again, "
+                f" Due: {number}; this page sends the first {MAILS_AT_ONCE}. For the rest press the button again, "
                 f"or let an operator run: {command}"
             )
         if answer := self.confirm(
@@ -343,7 +344,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         if failed:
             self.message_user(request, f"{failed} could not be mailed; the list of partners says why.", "warning")
         if left := len(only) - sent - failed:
-            self.message_user(request, f"{left} were left for the next time.", "warning")
+            self.message_user(request, f"{left} {'was' if left == 1 else 'were'} left for the next time.", "warning")
         self.message_user(request, f"{sent} sent.")
         return back
 
@@ -381,7 +382,10 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
             return answer
         revoked = campaigns.close(campaign, actor=actor_of(request))
         self.message_user(
-            request, "It was closed before." if revoked is None else f"Closed; {revoked} links were revoked."
+            request,
+            "It was closed before."
+            if revoked is None
+            else f"Closed; {number_of(revoked, 'link')} {'was' if revoked == 1 else 'were'} revoked.",
         )
         return HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[campaign.pk]))
 

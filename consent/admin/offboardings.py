@@ -24,7 +24,7 @@ from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, badge, links, moment, who
-from portal.text import number_of
+from portal.text import number_are, number_of
 from tenants.admin import PARTNER_SEARCH, partner_actions, search_by
 from tenants.models import PartnerTenant
 
@@ -217,9 +217,9 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
             action="finish",
             title=f"Finish: {one.partner.name}",
             explanation=(
-                f"{one.remaining} customers were not proven to be without our consent, and without the partner's token "
-                "nobody here can look again. The report lists each of them, and who must act. The token is switched "
-                "off and erased, and the partner is offboarded for good."
+                f"{number_are(one.remaining, 'customer')} not proven to be without our consent, and without the "
+                "partner's token nobody here can look again. The report lists each of them, and who must act. The "
+                "token is switched off and erased, and the partner is offboarded for good."
             ),
             button="Finish all the same",
             dangerous=True,

@@ -25,6 +25,7 @@ from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import EMPTY, Tone, badge, described, json_text, moment, words
 from portal.site.export import download
+from portal.text import number_of
 from tenants.admin import CUSTOMER_SEARCH, customer_actions, partner_actions, search_by
 from tenants.models import CustomerTenant, PartnerTenant
 
@@ -131,7 +132,7 @@ def _panels(plan: ConsentPlan) -> list[Panel]:
     address = items_address(plan)
     blocked = plan.items.filter(action=Action.BLOCKED).values_list("reason", "owner")
     shown = Panel(
-        title=f"{plan.get_purpose_display()}: {plan.items.count():,} customers",
+        title=f"{plan.get_purpose_display()}: {number_of(plan.items.count(), 'customer')}",
         figures=figures_of(plans.counts(plan), address),
         rows=[Row(label=text, tone=Tone.WARN) for text in (plans.moved(plan) if plan.state == State.SHOWN else [])]
         + _causes(blocked, f"{address}&action__exact=blocked"),

@@ -14,14 +14,14 @@ from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
 from django.contrib.admin.utils import model_format_dict
 from django.contrib.admin.views.main import ChangeList
 from django.core import signing
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import connections, models
 from django.db.models import Model, Q, QuerySet
 from django.forms import TypedChoiceField
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.text import smart_split, unescape_string_literal
+from django.utils.text import capfirst, smart_split, unescape_string_literal
 
 from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
@@ -29,6 +29,7 @@ from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.models import SpentForm
 from portal.site.addresses import client_address
 from portal.site.export import csv_response
+from portal.site.subjects import subject_of
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin, TabularInline
@@ -54,8 +55,10 @@ PARTS_RANK = 90
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
 _SHOWN_ROWS = 100
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
+_FEW = 500  # rows that a search found, to be read by their keys
 _MOST_WORDS = 20  # of a search
 _LONGEST_NUMBER = 19  # digits
+_SEE_TRAIL = "audit.view_auditevent"
 _SALT = "portal.site.confirm"
 _DATE_LOOKUPS = ("gte", "gt", "lte", "lt", "year", "month", "day")
 
@@ -82,6 +85,11 @@ class PortalChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         self.queryset = self.queryset.fetch_mode(models.FETCH_RAISE)
+        if self.query:
+            # A word inside a name is found by reading the whole table: once, not for the count and again for the rows.
+            keys = list(self.queryset.order_by().values_list("pk", flat=True)[: _FEW + 1])
+            if len(keys) <= _FEW:
+                self.queryset = self.queryset.filter(pk__in=keys)
         super().get_results(request)
         if not self.query and not self.has_active_filters:
             # Without it unfold offers to "show all" of a list that shows all.
@@ -226,6 +234,35 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
                 options = field.related_model._meta
         return field
 
+    # --- what happened to one row ---
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
+        """Lead to the audit trail's events about this row; of what the trail does not name, show Django's log."""
+        name = subject_of(self.model)
+        if not name:
+            return super().history_view(request, object_id, extra_context)
+        row = self.get_object(request, object_id)
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+        if not self.has_view_or_change_permission(request, row) or not request.user.has_perm(_SEE_TRAIL):
+            raise PermissionDenied
+        return HttpResponseRedirect(f"{reverse('admin:audit_auditevent_changelist')}?about={name}:{row.pk}")
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        context = dict(extra_context or {})
+        seen = request.user.has_perm(_SEE_TRAIL) if subject_of(self.model) else self.has_change_permission(request)
+        if not seen:
+            context["show_history"] = False  # it would lead nowhere
+        return super().changeform_view(request, object_id, form_url, context)
+
     # --- forms ---
 
     def formfield_for_choice_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -318,7 +355,10 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         exportable = bool(self.export_fields) and self.has_export_permission(request)
-        return super().changelist_view(request, {"can_export": exportable, **(extra_context or {})})
+        context: dict[str, Any] = {"can_export": exportable}
+        if IS_POPUP_VAR not in request.GET:
+            context["title"] = capfirst(self.opts.verbose_name_plural)  # nothing is selected here
+        return super().changelist_view(request, context | (extra_context or {}))
 
     # --- confirmations (S-54) ---
 

@@ -109,7 +109,7 @@ def test_partners_of_the_list_can_be_invited_together(staff: Staff, registration
     PartnerTenant.objects.filter(pk=chosen[0].pk).update(switch="disabled")
     named = staff.choose(PARTNERS, "invite_in_campaign", *(partner.pk for partner in chosen))
     done = staff.confirm(named, **fields(registration))
-    assert "2 partners are in the campaign. 1 were left out" in told(done)
+    assert "2 partners are in the campaign. 1 was left out" in told(done)
     assert Campaign.objects.get().partners.count() == 2
 
 
