@@ -156,7 +156,8 @@ def _create(
         return HttpResponseRedirect(reverse("admin:consent_campaign_changelist"))
     text = f"{number_are(created.invited, 'partner')} in the campaign."
     if created.left_out:
-        text += f" {created.left_out} {'was' if created.left_out == 1 else 'were'} left out: disabled, of another cloud, or connected already."
+        were = "was" if created.left_out == 1 else "were"
+        text += f" {created.left_out} {were} left out: disabled, of another cloud, or connected already."
     page.message_user(request, text)
     return HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[created.campaign.pk]))
 
