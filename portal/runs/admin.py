@@ -268,7 +268,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
     def get_actions_detail(self, request: HttpRequest, object_id: int | str) -> list[Any]:
         run = self.get_object(request, str(object_id))
-        actions: list[Any] = super().get_actions_detail(request, object_id)
+        actions: list[Any] = super().get_actions_detail(request, object_id)  # type: ignore[misc]
         return [] if run is None else [one for one in actions if _fits(run, one.method.__name__)]
 
     def _run(self, request: HttpRequest, object_id: str) -> Run:

@@ -18,7 +18,7 @@ from django.core.exceptions import FieldDoesNotExist, PermissionDenied, Validati
 from django.db import connections, models
 from django.db.models import Model, Q, QuerySet
 from django.forms import TypedChoiceField
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.text import capfirst, smart_split, unescape_string_literal
@@ -238,14 +238,15 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponseBase:
+    ) -> HttpResponse:
         """Lead to the audit trail's events about this row; of what the trail does not name, show Django's log."""
         name = subject_of(self.model)
         if not name:
             return super().history_view(request, object_id, extra_context)
         row = self.get_object(request, object_id)
         if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+            missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+            return missing
         if not self.has_view_or_change_permission(request, row) or not request.user.has_perm(_SEE_TRAIL):
             raise PermissionDenied
         return HttpResponseRedirect(f"{reverse('admin:audit_auditevent_changelist')}?about={name}:{row.pk}")
@@ -256,7 +257,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         object_id: str | None = None,
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
-    ) -> Any:
+    ) -> HttpResponse:
         context = dict(extra_context or {})
         seen = request.user.has_perm(_SEE_TRAIL) if subject_of(self.model) else self.has_change_permission(request)
         if not seen:

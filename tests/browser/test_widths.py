@@ -10,13 +10,13 @@ import pytest
 from playwright.sync_api import Browser
 from pytest_django.live_server_helper import LiveServer
 
-from consent.customer_sync import CUSTOMER_SYNC
 from consent.models import ApplicationRegistration, Campaign, ConsentPlan
+from consent.runs.customer_sync import CUSTOMER_SYNC
 from portal.runs import service
-from tests import builders
 from tests.browser.conftest import photograph
 from tests.browser.csp import admin_paths, sign_in
 from tests.browser.test_portal_admin import PASSWORD, fill
+from tests.support import builders
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 WIDTHS = (360, 390, 1280, 1360)

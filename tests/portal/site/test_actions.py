@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from django.contrib import admin
 
-from consent import links
+from consent.invitations import links
 from consent.models import CustomerConsent
 from portal.audit.models import AuditEvent
 from portal.incidents.desk import report
 from portal.microsoft.diagnosis import Owner
 from portal.runs.models import Run
 from portal.site.admin import PortalModelAdmin
-from tests import builders
-from tests.staff import Staff
+from tests.support import builders
+from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
 READING = {"export_csv", "download", "download_json", "download_csv"}  # they change nothing; viewing is enough
@@ -25,7 +25,7 @@ READING = {"export_csv", "download", "download_json", "download_csv"}  # they ch
 def list_actions() -> Iterator[tuple[PortalModelAdmin[Any], str, Callable[..., Any]]]:
     for page in admin.site._registry.values():
         assert isinstance(page, PortalModelAdmin)
-        for action in page._get_base_actions():
+        for action in page._get_base_actions():  # type: ignore[attr-defined]
             if action.name not in {"delete_selected", *READING}:
                 yield page, action.name, action.func
 

@@ -7,10 +7,10 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.models import User
 
-from consent import links
+from consent.invitations import links
 from consent.partners import disable
-from tests import builders
-from tests.staff import Staff
+from tests.support import builders
+from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
 

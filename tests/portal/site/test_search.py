@@ -8,11 +8,11 @@ from django.db import connection
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
-from consent import links
+from consent.invitations import links
 from portal.site.search import search_records
 from tenants.models import PartnerTenant
-from tests import builders
-from tests.staff import Staff
+from tests.support import builders
+from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
 PARTNER = "Harbour Managed Services"
