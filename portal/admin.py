@@ -4,13 +4,30 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from portal.audit.models import AuditEvent
 from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin
 from portal.site.display import EMPTY, links
-from portal.site.subjects import facts, facts_of, lines
+from portal.site.subjects import facts, facts_of, lines, parse_about
+
+
+class AboutFilter(admin.SimpleListFilter):
+    """Events about one thing; its page leads here, and nothing is offered where no thing is chosen."""
+
+    title = "about"
+    parameter_name = "about"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        chosen = request.GET.get(self.parameter_name, "")
+        about = parse_about(chosen)
+        return [] if about is None else [(chosen, " ".join(text for text, _ in facts(dict([about]))))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        about = parse_about(self.value())
+        return queryset if about is None else queryset.filter(**{f"subject__{about[0]}": about[1]})
 
 
 class AuditChangeList(PortalChangeList):
@@ -29,7 +46,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
 
     icon = "history"
     list_display = ["sequence", "at", "actor_kind", "actor", "action", "outcome", "about", "correlation_id"]
-    list_filter = ["outcome", "actor_kind", "action"]
+    list_filter = [AboutFilter, "outcome", "actor_kind", "action"]
     search_fields = ["=correlation_id", "=actor", "=action"]
     fields = [
         "sequence",

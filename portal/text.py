@@ -6,3 +6,8 @@ from __future__ import annotations
 def number_of(count: int, noun: str) -> str:
     """Return a count with its noun, such as ``1 link`` and ``2,000 links``; for nouns whose plural takes an s."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def number_are(count: int, noun: str) -> str:
+    """Return a count with its noun and verb, such as ``1 link is`` and ``2 links are``."""
+    return f"{number_of(count, noun)} {'is' if count == 1 else 'are'}"

@@ -25,6 +25,15 @@ _DESCRIPTION = (
 )
 
 
+PARTNER_SEARCH = ["name", "domain", "contact_email", "contact_name", "=tenant_id"]
+CUSTOMER_SEARCH = ["company_name", "domain", "=tenant_id"]
+
+
+def search_by(relation: str, names: Sequence[str]) -> list[str]:
+    """Return search fields that find rows by what they belong to, for example ``("partner", PARTNER_SEARCH)``."""
+    return [f"={relation}__{name[1:]}" if name.startswith("=") else f"{relation}__{name}" for name in names]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartnerPage:
     """A page that an app on a higher floor adds to the partners' admin, in its ``AppConfig.ready()``."""
@@ -57,7 +66,8 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "customers_synced_at"]
     list_display = ["name", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["cloud", "kind", "tags"]
-    search_fields = ["name__istartswith", "=tenant_id", "domain__startswith"]
+    palette_rank = 10
+    search_fields = PARTNER_SEARCH
     actions = partner_actions
     filter_horizontal = ["tags"]
     audit_word = "partner"
@@ -183,7 +193,8 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     ]
     list_select_related = ["partner"]
     actions = customer_actions
-    search_fields = ["company_name__istartswith", "=tenant_id", "domain__startswith"]
+    palette_rank = 20
+    search_fields = CUSTOMER_SEARCH
     fieldsets = [
         (None, {"fields": ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]}),
         ("May consent be pushed?", {"fields": ["ready", "readiness_reason", "readiness_owner", "judged", "gdap_end"]}),

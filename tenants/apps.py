@@ -8,6 +8,11 @@ class TenantsConfig(AppConfig):
 
     def ready(self) -> None:
         from portal.site.subjects import Named, name_subjects
-        from tenants.models import CustomerTenant, PartnerTenant
+        from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 
-        name_subjects(partner=Named(PartnerTenant), customer=Named(CustomerTenant), customers=Named(CustomerTenant))
+        name_subjects(
+            tag=Named(PartnerTag),
+            partner=Named(PartnerTenant),
+            customer=Named(CustomerTenant),
+            customers=Named(CustomerTenant),
+        )

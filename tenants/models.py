@@ -104,6 +104,7 @@ class PartnerTenant(models.Model):
     class Meta:
         ordering = ["name", "pk"]
         verbose_name = "partner tenant"
+        permissions = [("sync_partnertenant", "Can synchronise the customers of a partner")]
         indexes = [models.Index(fields=["name", "id"]), models.Index(fields=["domain"])]
         constraints = [
             models.UniqueConstraint(

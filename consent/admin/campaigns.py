@@ -30,10 +30,11 @@ from consent.models import ApplicationRegistration, Campaign, CampaignPartner
 from consent.states import ACTIVE_STATES
 from portal.fields import validate_name
 from portal.mail import MailUnavailable, can_send, open_mailer
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, moment
-from tenants.admin import partner_actions
+from portal.text import number_are, number_of
+from tenants.admin import PARTNER_SEARCH, partner_actions, search_by
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
 Progress = CampaignPartner.Progress
@@ -153,20 +154,19 @@ def _create(
     except campaigns.CampaignRefused as refused:
         page.message_user(request, str(refused), messages.ERROR)
         return HttpResponseRedirect(reverse("admin:consent_campaign_changelist"))
-    text = f"{created.invited} partners are in the campaign."
+    text = f"{number_are(created.invited, 'partner')} in the campaign."
     if created.left_out:
-        text += f" {created.left_out} were left out: disabled, of another cloud, or connected already."
+        were = "was" if created.left_out == 1 else "were"
+        text += f" {created.left_out} {were} left out: disabled, of another cloud, or connected already."
     page.message_user(request, text)
     return HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[created.campaign.pk]))
 
 
-@admin.action(description="Invite the selected partners in a campaign", permissions=["view"])
+@admin.action(description="Invite the selected partners in a campaign", permissions=["invite"])
 def invite_in_campaign(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
     """Make a campaign for partners of the partners' list."""
-    if not request.user.has_perm("consent.add_campaign"):
-        raise PermissionDenied
     return _create(page, request, queryset, "invite_in_campaign", None)
 
 
@@ -191,7 +191,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     list_display = ["name", "shown_state", "reason", "invited", "sent", "connected", "created", "registration"]
     list_filter = [("closed_at", admin.EmptyFieldListFilter), "reason", "registration"]
     list_select_related = ["registration"]
-    search_fields = ["name__istartswith"]
+    search_fields = ["name"]
     fields = ["number", "name", "registration", "reason", "link_days", "created", "created_by", "closed_at"]
     readonly_fields = ["number", "created", "closed_at"]
     actions_detail = ["send_invitations", "send_reminders", "close_campaign"]
@@ -320,7 +320,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         )
         if number > MAILS_AT_ONCE:
             explanation += (
-                f" {number} are due; this page sends the first {MAILS_AT_ONCE}. For the rest press the button again, "
+                f" Due: {number}; this page sends the first {MAILS_AT_ONCE}. For the rest press the button again, "
                 f"or let an operator run: {command}"
             )
         if answer := self.confirm(
@@ -345,7 +345,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         if failed:
             self.message_user(request, f"{failed} could not be mailed; the list of partners says why.", "warning")
         if left := len(only) - sent - failed:
-            self.message_user(request, f"{left} were left for the next time.", "warning")
+            self.message_user(request, f"{left} {'was' if left == 1 else 'were'} left for the next time.", "warning")
         self.message_user(request, f"{sent} sent.")
         return back
 
@@ -383,7 +383,10 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
             return answer
         revoked = campaigns.close(campaign, actor=actor_of(request))
         self.message_user(
-            request, "It was closed before." if revoked is None else f"Closed; {revoked} links were revoked."
+            request,
+            "It was closed before."
+            if revoked is None
+            else f"Closed; {number_of(revoked, 'link')} {'was' if revoked == 1 else 'were'} revoked.",
         )
         return HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[campaign.pk]))
 
@@ -436,7 +439,8 @@ class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
     list_display = ["partner", "shown_progress", "latest", "mailed", "reminded", "mail_problem", "campaign"]
     list_filter = [ProgressFilter, "last_send_problem", "campaign", "campaign__registration"]
     list_select_related = ["partner", "campaign"]
-    search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
+    palette_rank = PARTS_RANK
+    search_fields = search_by("partner", PARTNER_SEARCH)
     fields = ["campaign", "partner", "link", "shown_progress", "latest", "mailed", "reminded", "mail_problem"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CampaignPartner]:

@@ -15,6 +15,7 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.display import badge, guid, moment
+from tenants.admin import PARTNER_SEARCH, search_by
 
 
 @admin.register(ConsentFlow)
@@ -37,7 +38,8 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     list_display = ["reference", "partner", "registration", "shown_outcome", "problem", "code", "started"]
     list_filter = ["outcome", "problem", "link__registration"]
     list_select_related = ["link__partner", "link__registration"]
-    search_fields = ["public_id__istartswith", "=correlation_id"]
+    palette_rank = 30
+    search_fields = ["^public_id", "=correlation_id"]
     fields = [
         "reference",
         "link",
@@ -90,7 +92,7 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     list_display = ["partner", "registration", "pinned", "waiting_account", "mfa", "since", "until", "decision"]
     list_filter = ["decision", "consent__registration"]
     list_select_related = ["consent__partner", "consent__registration"]
-    search_fields = ["=object_id", "consent__partner__name__istartswith"]
+    search_fields = ["=object_id", *search_by("consent__partner", PARTNER_SEARCH)]
     fields = [
         "partner",
         "registration",

@@ -94,7 +94,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     list_display = ["name", "registration", "shown_state", "ends", "proven", "promoted"]
     list_filter = [StateFilter, "kind", "registration"]
     list_select_related = ["registration", "proven_with"]
-    search_fields = ["=key_id", "registration__name__istartswith"]
+    search_fields = ["=key_id", "registration__name"]
     fieldsets = [
         (None, {"fields": ["registration", "kind", "shown_state", "shown_key_id", "refused_code"]}),
         ("Validity", {"fields": ["starts_at", "ends", "proven", "proven_at", "promoted", "retired_at"]}),

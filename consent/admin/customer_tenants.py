@@ -32,6 +32,11 @@ _CONCURRENCY = 16
 _LONGEST_KEY = 19  # digits
 
 
+def may_sync(request: HttpRequest) -> bool:
+    """Tell whether the person may have a partner's customers read again."""
+    return request.user.has_perm("tenants.sync_partnertenant")
+
+
 def chosen_registration(request: HttpRequest) -> int | None:
     """Return the key of the registration that the list is filtered by; None for all of them."""
     text = request.GET.get(RegistrationFilter.parameter_name, "")
@@ -186,6 +191,12 @@ class CustomerPages(CustomerTenantAdmin):
     link_lookups = ["partner__id__exact"]
     inlines = [CustomerConsentInline, *CustomerTenantAdmin.inlines]
 
+    def has_sync_permission(self, request: HttpRequest) -> bool:
+        return may_sync(request)
+
+    def has_plan_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.add_consentplan")
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         registration = chosen_registration(request)
         shown = consents_of(registration).select_related("registration").order_by("registration")
@@ -271,29 +282,49 @@ def figures_of(partner: PartnerTenant) -> list[Figure]:
     return figures
 
 
-@admin.action(description="Synchronise their customers now", permissions=["view"])
+@admin.action(description="Synchronise their customers now", permissions=["sync"])
 def sync_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
     """Read customers and relationships of chosen partners again."""
-    return _to_run(page, request, queryset)
+    return _to_run(page, request, queryset, queryset, "sync_partners")
 
 
-@admin.action(description="Synchronise the partners of these customers", permissions=["view"])
+@admin.action(description="Synchronise the partners of these customers", permissions=["sync"])
 def sync_partners_of(
     page: PortalModelAdmin[CustomerTenant], request: HttpRequest, queryset: QuerySet[CustomerTenant]
 ) -> HttpResponseBase | None:
     """Read them again, which means all customers of their partners."""
-    return _to_run(page, request, PartnerTenant.objects.filter(pk__in=queryset.values("partner")))
+    partners = PartnerTenant.objects.filter(pk__in=queryset.values("partner"))
+    return _to_run(page, request, queryset, partners, "sync_partners_of")
 
 
-def _to_run(page: Any, request: HttpRequest, partners: QuerySet[PartnerTenant]) -> HttpResponseBase | None:
+def _to_run(
+    page: PortalModelAdmin[Any],
+    request: HttpRequest,
+    queryset: QuerySet[Any],
+    partners: QuerySet[PartnerTenant],
+    name: str,
+) -> HttpResponseBase | None:
+    """Confirm for the chosen rows, then leave their partners to the workers."""
     active = PartnerTenant.objects.active().filter(pk__in=partners)
     chosen = sorted(set(active.filter(pk__in=doors({}).values("partner")).values_list("tenant_id", flat=True)))
     if not chosen:
         why = "have no usable token" if active.exists() else "are disabled or offboarded: no token may be used"
         page.message_user(request, f"These partners {why}.", messages.ERROR)
         return None
+    if answer := page.confirm(
+        request,
+        queryset,
+        action=name,
+        title="Synchronise customers",
+        explanation=(
+            f"All customers and GDAP relationships of {number_of(len(chosen), 'partner')} are read again at Partner "
+            "Center and Microsoft Graph. Nothing is changed at Microsoft."
+        ),
+        button="Synchronise",
+    ):
+        return answer
     run, new = service.start(
         CUSTOMER_SYNC, scope={"partner": chosen}, actor=actor_of(request), concurrency=_CONCURRENCY
     )

@@ -22,9 +22,10 @@ from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
 from portal.text import number_of
+from tenants.admin import CUSTOMER_SEARCH, search_by
 from tenants.models import PartnerTenant
 
 State = CustomerConsent.State
@@ -154,7 +155,8 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     list_filter = ["changed_by", "state", "evidence", "observed_at", "consent__registration"]
     list_select_related = ["consent__customer__partner", "consent__registration"]
     link_lookups = ["consent__id__exact"]
-    search_fields = ["=consent__customer__tenant_id", "consent__customer__company_name__istartswith", "=correlation_id"]
+    palette_rank = PARTS_RANK
+    search_fields = [*search_by("consent__customer", CUSTOMER_SEARCH), "=correlation_id"]
     fields = ["consent", "read", "shown_state", "what", "who", "until", "shown_evidence", "grants", "correlation_id"]
 
     @admin.display(ordering="consent__customer__company_name", description="Customer")
@@ -228,7 +230,8 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     list_filter = [FindingFilter, "state", "owner", EvidenceFilter, "changed_by", "registration"]
     list_select_related = ["customer__partner", "registration"]
     link_lookups = ["customer__partner__id__exact"]
-    search_fields = ["customer__company_name__istartswith", "=customer__tenant_id"]
+    palette_rank = PARTS_RANK
+    search_fields = search_by("customer", CUSTOMER_SEARCH)
     fields = [
         "customer",
         "registration",
@@ -307,6 +310,19 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
 
     @admin.action(description="Read again what the customers hold", permissions=["verify"])
     def verify_now(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> HttpResponseBase | None:
+        tenants, _ = counted(queryset)
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="verify_now",
+            title="Read again",
+            explanation=(
+                f"The workers read what our applications hold in {number_of(tenants, 'customer tenant')}. Nothing is "
+                "changed there."
+            ),
+            button="Read again",
+        ):
+            return answer
         return start_run(self, request, CONSENT_VERIFY, queryset)
 
     @admin.action(description="Remove our consent from the customers", permissions=["remove"])

@@ -24,8 +24,8 @@ from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, badge, links, moment, who
-from portal.text import number_of
-from tenants.admin import partner_actions
+from portal.text import number_are, number_of
+from tenants.admin import PARTNER_SEARCH, partner_actions, search_by
 from tenants.models import PartnerTenant
 
 State = Offboarding.State
@@ -52,14 +52,11 @@ class SureForm(forms.Form):
         return typed
 
 
-@admin.action(description="Offboard the selected partner", permissions=["view"])
+@admin.action(description="Offboard the selected partner", permissions=["offboard"])
 def offboard_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
     """Confirm with what it touches and the typed tenant id, then begin; the workers do the rest."""
-    if not request.user.has_perm("consent.offboard_partner"):
-        page.message_user(request, "You may not offboard partners.", messages.ERROR)
-        return None
     partner = queryset.first()
     if partner is None or queryset.count() != 1:
         page.message_user(request, "Choose one partner: each is confirmed by its tenant id.", messages.ERROR)
@@ -129,7 +126,7 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     list_display = ["partner", "shown_state", "remaining", "started", "started_by", "finished"]
     list_filter = ["state"]
     list_select_related = ["partner"]
-    search_fields = ["partner__name__istartswith", "=partner__tenant_id"]
+    search_fields = search_by("partner", PARTNER_SEARCH)
     fields = ["partner", "shown_state", "remaining", "work", "started", "started_by", "decided_by", "finished", "seal"]
     actions_detail = ["try_again", "finish", "download"]
     change_form_outer_before_template = "admin/consent/offboarding_report.html"
@@ -220,9 +217,9 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
             action="finish",
             title=f"Finish: {one.partner.name}",
             explanation=(
-                f"{one.remaining} customers were not proven to be without our consent, and without the partner's token "
-                "nobody here can look again. The report lists each of them, and who must act. The token is switched "
-                "off and erased, and the partner is offboarded for good."
+                f"{number_are(one.remaining, 'customer')} not proven to be without our consent, and without the "
+                "partner's token nobody here can look again. The report lists each of them, and who must act. The "
+                "token is switched off and erased, and the partner is offboarded for good."
             ),
             button="Finish all the same",
             dangerous=True,

@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from consent.admin.customer_tenants import may_sync
 from consent.admin.panels import state_badge
 from consent.states import State, with_state
 from tenants.admin import PartnerTenantAdmin
@@ -35,6 +36,19 @@ class PartnerPages(PartnerTenantAdmin):
     list_display = ["name", "shown_state", *PartnerTenantAdmin.list_display[1:]]
     list_filter = [PartnerStateFilter, *PartnerTenantAdmin.list_filter]
     readonly_fields = ["shown_state", *PartnerTenantAdmin.readonly_fields]
+
+    # Methods, not permissions by name in the decorators: for those a system check reads the database.
+    def has_sync_permission(self, request: HttpRequest) -> bool:
+        return may_sync(request)
+
+    def has_plan_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.add_consentplan")
+
+    def has_invite_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.add_campaign")
+
+    def has_offboard_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.offboard_partner")
 
     def get_fieldsets(self, request: HttpRequest, obj: PartnerTenant | None = None) -> Any:
         first, contact, *others = super().get_fieldsets(request, obj)

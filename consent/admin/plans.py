@@ -7,7 +7,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
@@ -22,11 +21,12 @@ from consent.customers.export import change_of, csv_document, json_document
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from portal.audit.trail import record
 from portal.microsoft.diagnosis import OWNER_CHOICES
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import EMPTY, Tone, badge, described, json_text, moment, words
 from portal.site.export import download
-from tenants.admin import customer_actions, partner_actions
+from portal.text import number_of
+from tenants.admin import CUSTOMER_SEARCH, customer_actions, partner_actions, search_by
 from tenants.models import CustomerTenant, PartnerTenant
 
 PAGE_LIMIT = 20_000  # customers; more takes longer than a page may wait (R-13)
@@ -69,8 +69,6 @@ def _plan_for(
     name: str,
 ) -> HttpResponseBase | None:
     """Ask whose grants, make the plan, and show it."""
-    if not request.user.has_perm("consent.add_consentplan"):
-        raise PermissionDenied
     if customers.count() > PAGE_LIMIT:
         page.message_user(
             request,
@@ -103,7 +101,7 @@ def _plan_for(
     return HttpResponseRedirect(reverse("admin:consent_consentplan_change", args=[plan.pk]))
 
 
-@admin.action(description="Plan consent for all customers", permissions=["view"])
+@admin.action(description="Plan consent for all customers", permissions=["plan"])
 def plan_consent_of_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
@@ -116,7 +114,7 @@ def plan_consent_of_partners(
     return _plan_for(page, request, queryset, customers, {"partner": partners}, "plan_consent_of_partners")
 
 
-@admin.action(description="Plan consent", permissions=["view"])
+@admin.action(description="Plan consent", permissions=["plan"])
 def plan_consent_of_customers(
     page: PortalModelAdmin[CustomerTenant], request: HttpRequest, queryset: QuerySet[CustomerTenant]
 ) -> HttpResponseBase | None:
@@ -134,7 +132,7 @@ def _panels(plan: ConsentPlan) -> list[Panel]:
     address = items_address(plan)
     blocked = plan.items.filter(action=Action.BLOCKED).values_list("reason", "owner")
     shown = Panel(
-        title=f"{plan.get_purpose_display()}: {plan.items.count():,} customers",
+        title=f"{plan.get_purpose_display()}: {number_of(plan.items.count(), 'customer')}",
         figures=figures_of(plans.counts(plan), address),
         rows=[Row(label=text, tone=Tone.WARN) for text in (plans.moved(plan) if plan.state == State.SHOWN else [])]
         + _causes(blocked, f"{address}&action__exact=blocked"),
@@ -205,7 +203,7 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
     ]
     list_filter = ["state", "purpose", "registration", "created_at"]
     list_select_related = ["registration"]
-    search_fields = ["=id", "created_by__istartswith", "registration__name__istartswith"]
+    search_fields = ["=id", "created_by", "registration__name"]
     fieldsets = [
         (
             None,
@@ -378,7 +376,8 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     list_select_related = ["customer__partner", "plan__registration"]
     link_lookups = ["plan__id__exact"]
     actions = ["undo_items"]
-    search_fields = ["customer__company_name__istartswith", "=customer__tenant_id", "customer__domain__startswith"]
+    palette_rank = PARTS_RANK
+    search_fields = search_by("customer", CUSTOMER_SEARCH)
     fieldsets = [
         (None, {"fields": ["plan", "customer", "partner", "shown_action", "adds", "takes_away", "reason", "owner"]}),
         ("Compared with", {"fields": ["read", "held"]}),

@@ -187,7 +187,7 @@ class ConsentObservation(models.Model):
     class Meta:
         ordering = ["-observed_at", "-pk"]
         verbose_name = "read of a customer tenant"
-        verbose_name_plural = "history of customer consents"
+        verbose_name_plural = "reads of customer tenants"
 
     def __str__(self) -> str:
         return f"Read at {self.observed_at:%Y-%m-%d %H:%M} UTC"

@@ -64,7 +64,8 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
     icon = "notifications_active"
     list_display = ["title", "state", "what", "owner", "times", "last_seen", "first_seen"]
     list_filter = [OpenFilter, "owner", CauseFilter]
-    search_fields = ["name__icontains", "words__icontains", "=about", "=cause"]
+    palette_rank = 40
+    search_fields = ["name", "words", "=about", "=cause"]
     fields = [
         "words",
         "state",
@@ -138,9 +139,19 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         return links(shown) if shown else incident.name or EMPTY
 
     @admin.action(description="Take up", permissions=["settle"])
-    def take_up(self, request: HttpRequest, queryset: QuerySet[Incident]) -> None:
+    def take_up(self, request: HttpRequest, queryset: QuerySet[Incident]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="take_up",
+            title="Take up incidents",
+            explanation="The list shows that somebody looks into them, and who. Nothing else changes.",
+            button="Take up",
+        ):
+            return answer
         done = sum(desk.take_up(incident, actor=actor_of(request)) for incident in queryset)
         self.message_user(request, f"{done} taken up.", messages.SUCCESS)
+        return None
 
     @admin.action(description="Settle", permissions=["settle"])
     def settle_incidents(self, request: HttpRequest, queryset: QuerySet[Incident]) -> HttpResponseBase | None:

@@ -27,6 +27,7 @@ _DOMAIN = re.compile(r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+
 
 CONSUMERS_TENANT = TenantId("9188040d-6c67-4c5b-b112-36a304b66dad")
 """The tenant that stands for all personal Microsoft accounts; never a partner."""
+_SHORTEST_START = 8
 NIL_GUID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -49,6 +50,15 @@ def canonical_guid(text: str) -> str | None:
         return _canonical_guid(text, "This")
     except InvalidIdentifier:
         return None
+
+
+def guids_from(text: str) -> tuple[str, str] | None:
+    """Return the first and the last GUID that begin with these characters, eight at least; None when none can."""
+    start = text.strip(" {}").lower()
+    if len(start) < _SHORTEST_START:
+        return None
+    first, last = (f"{start}{NIL_GUID.replace('0', digit)[len(start) :]}" for digit in "0f")
+    return (first, last) if _CANONICAL.fullmatch(last) and _CANONICAL.fullmatch(first) else None
 
 
 def parse_tenant_id(text: str) -> TenantId:

@@ -20,7 +20,7 @@ from portal.microsoft.diagnosis import FailureClass
 from portal.runs import service, tasks
 from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED, all_kinds
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
-from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.admin import PARTS_RANK, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.display import EMPTY, Tone, badge, links, moment, who
 from portal.site.subjects import facts, lines
@@ -38,6 +38,12 @@ ITEM_TONES = {
     RunItem.State.WORKING: Tone.BUSY,
     RunItem.State.DONE: Tone.GOOD,
 }
+# From which states each button leads somewhere; an open run is resumed where nobody works it.
+_STEERED_FROM = {
+    "pause_run": {State.OPEN},
+    "resume_run": {State.OPEN, State.PAUSED, State.STOPPED},
+    "cancel_run": {State.OPEN, State.PAUSED},
+}
 _RATE_OVER = timedelta(seconds=30)
 
 
@@ -49,6 +55,7 @@ class RunPanel:
     done: int
     total: int
     live: bool
+    shown: str
     address: str
     facts: list[str]
     figures: list[Figure]
@@ -57,6 +64,17 @@ class RunPanel:
 
 def _words(name: str) -> str:
     return name.replace("_", " ").capitalize()
+
+
+def _shown(run: Run) -> str:
+    """Return what the page around the panel shows of a run and the panel cannot renew."""
+    return f"{run.state} {run.started_at} {run.finished_at}"
+
+
+def _fits(run: Run, action: str) -> bool:
+    if run.state == State.OPEN and action == "resume_run":
+        return not Executor.objects.living().filter(run=run).exists()
+    return State(run.state) in _STEERED_FROM[action]
 
 
 def run_panel(run: Run) -> RunPanel:
@@ -116,6 +134,7 @@ def run_panel(run: Run) -> RunPanel:
         done=numbers.done,
         total=numbers.total,
         live=run.state == State.OPEN,
+        shown=_shown(run),
         address=reverse("admin:runs_run_progress", args=[run.pk]),
         facts=facts,
         figures=figures,
@@ -143,7 +162,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     list_display = ["number", "shown_kind", "shown_state", "progress", "failed", "actor", "created", "finished"]
     list_display_links = ["number", "shown_kind"]
     list_filter = [KindFilter, "state", "created_at"]
-    search_fields = ["=id", "actor__istartswith"]
+    search_fields = ["=id", "actor"]
     fields = [
         "number",
         "shown_kind",
@@ -236,6 +255,8 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         run = self._run(request, str(run_id))
         if not self.has_view_permission(request, run):
             raise Http404
+        if request.GET.get("shown", shown := _shown(run)) != shown:
+            return HttpResponse(status=204, headers={"HX-Refresh": "true"})  # table and buttons are out of date
         return TemplateResponse(request, "admin/runs/progress.html", {"run_panel": run_panel(run)})
 
     def change_view(
@@ -244,6 +265,11 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         run = self.get_object(request, object_id) if self.has_view_permission(request) else None
         shown = {} if run is None else {"run_panel": run_panel(run)}
         return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
+
+    def get_actions_detail(self, request: HttpRequest, object_id: int | str) -> list[Any]:
+        run = self.get_object(request, str(object_id))
+        actions: list[Any] = super().get_actions_detail(request, object_id)  # type: ignore[misc]
+        return [] if run is None else [one for one in actions if _fits(run, one.method.__name__)]
 
     def _run(self, request: HttpRequest, object_id: str) -> Run:
         run = self.get_object(request, object_id)
@@ -312,13 +338,18 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         )
 
     def _steer(self, request: HttpRequest, run: Run, *, done: Any, action: str, **words: Any) -> HttpResponseBase:
+        if "_once" not in request.POST and not _fits(run, action):
+            return self._unchanged(request, run)
         if answer := self.confirm(request, Run.objects.filter(pk=run.pk), action=action, **words):
             return answer
         if done():
             self.message_user(request, f"The run is {run.get_state_display().lower()}.")
-        else:
-            state = run.get_state_display().lower()
-            self.message_user(request, f"Nothing was changed: the run is {state}.", messages.WARNING)
+            return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
+        return self._unchanged(request, run)
+
+    def _unchanged(self, request: HttpRequest, run: Run) -> HttpResponseRedirect:
+        words = f"Nothing was changed: the run is {run.get_state_display().lower()}."
+        self.message_user(request, words, messages.WARNING)
         return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
 
 
@@ -362,7 +393,8 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
     list_display = ["label", "run", "result", "message", "owner", "code", "attempts", "finished"]
     list_filter = ["state", ResultFilter, "owner"]
     list_select_related = ["run", "executor"]
-    search_fields = ["label__istartswith", "=correlation_id", "=code"]
+    palette_rank = PARTS_RANK
+    search_fields = ["label", "=correlation_id", "=code"]
     fields = [
         "run",
         "label",
@@ -397,7 +429,7 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     export_fields = ["name", "due_at", "last_started_at", "last_result"]
     list_display = ["name", "due", "last_started", "last_result"]
     list_filter = ["due_at"]
-    search_fields = ["name__istartswith"]
+    search_fields = ["name"]
     fields = ["name", "due", "last_started", "last_result", "first_due_at", "repeat_at", "cut_off"]
 
     @admin.display(ordering="due_at", description="Due")

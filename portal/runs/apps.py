@@ -8,7 +8,7 @@ class RunsConfig(AppConfig):
 
     name = "portal.runs"
     label = "runs"
-    verbose_name = "Runs"
+    verbose_name = "Activity"
     navigation_order = 30
 
     def ready(self) -> None:

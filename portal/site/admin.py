@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import re
 import secrets
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -13,20 +14,22 @@ from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
 from django.contrib.admin.utils import model_format_dict
 from django.contrib.admin.views.main import ChangeList
 from django.core import signing
-from django.core.exceptions import FieldDoesNotExist, ValidationError
-from django.db import models
-from django.db.models import Model, QuerySet
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.db import connections, models
+from django.db.models import Model, Q, QuerySet
 from django.forms import TypedChoiceField
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.text import capfirst, smart_split, unescape_string_literal
 
 from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
-from portal.microsoft.identifiers import InvalidIdentifier, canonical_guid
+from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.models import SpentForm
 from portal.site.addresses import client_address
 from portal.site.export import csv_response
+from portal.site.subjects import subject_of
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin, TabularInline
@@ -48,9 +51,14 @@ else:
 
 
 EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
+PARTS_RANK = 90
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
 _SHOWN_ROWS = 100
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
+_FEW = 500  # rows that a search found, to be read by their keys
+_MOST_WORDS = 20  # of a search
+_LONGEST_NUMBER = 19  # digits
+_SEE_TRAIL = "audit.view_auditevent"
 _SALT = "portal.site.confirm"
 _DATE_LOOKUPS = ("gte", "gt", "lte", "lt", "year", "month", "day")
 
@@ -77,6 +85,11 @@ class PortalChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         self.queryset = self.queryset.fetch_mode(models.FETCH_RAISE)
+        if self.query:
+            # A word inside a name is found by reading the whole table: once, not for the count and again for the rows.
+            keys = list(self.queryset.order_by().values_list("pk", flat=True)[: _FEW + 1])
+            if len(keys) <= _FEW:
+                self.queryset = self.queryset.filter(pk__in=keys)
         super().get_results(request)
         if not self.query and not self.has_active_filters:
             # Without it unfold offers to "show all" of a list that shows all.
@@ -88,6 +101,8 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     Attributes:
         icon: name of a Material Symbol, for the navigation and the search.
+        palette_rank: where its rows stand in the command palette, the lowest first. From ``PARTS_RANK`` on they are
+            parts of what other lists have: only an identifier or a reference code finds them there.
         export_fields: columns of the CSV export, as for ``values_list``; empty means there is no export.
         link_lookups: query parameters that our own links to this list use and that are no filter,
             for example ``partner__id__exact``.
@@ -98,6 +113,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     """
 
     icon = "table_rows"
+    palette_rank = 50
     export_fields: Sequence[str] = ()
     link_lookups: Sequence[str] = ()
     audit_word = ""
@@ -218,6 +234,36 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
                 options = field.related_model._meta
         return field
 
+    # --- what happened to one row ---
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Lead to the audit trail's events about this row; of what the trail does not name, show Django's log."""
+        name = subject_of(self.model)
+        if not name:
+            return super().history_view(request, object_id, extra_context)
+        row = self.get_object(request, object_id)
+        if row is None:
+            missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+            return missing
+        if not self.has_view_or_change_permission(request, row) or not request.user.has_perm(_SEE_TRAIL):
+            raise PermissionDenied
+        return HttpResponseRedirect(f"{reverse('admin:audit_auditevent_changelist')}?about={name}:{row.pk}")
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        context = dict(extra_context or {})
+        seen = request.user.has_perm(_SEE_TRAIL) if subject_of(self.model) else self.has_change_permission(request)
+        if not seen:
+            context["show_history"] = False  # it would lead nowhere
+        return super().changeform_view(request, object_id, form_url, context)
+
     # --- forms ---
 
     def formfield_for_choice_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -230,30 +276,48 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[M], search_term: str
     ) -> tuple[QuerySet[M], bool]:
-        """Search as Django does, but look for a GUID only where it must match, in its canonical form, which an index
-        answers (Django's ``=`` ignores case, so none does), and for other words nowhere in identifier columns.
+        """Find rows in which every word stands, each in any of ``search_fields``, in any case of any script.
+
+        A GUID is looked for only in the fields that begin with ``=``, whole or from its first eight characters on, so
+        that an index answers. A field with ``^`` must begin with the word. Words in quotes are one word.
         """
         names = [str(name) for name in self.get_search_fields(request)]
-        exact = [f"{name[1:]}__exact" for name in names if name.startswith("=")]
-        if exact and (guid := canonical_guid(search_term)):
-            return self._search(request, queryset, guid, exact)
-        try:
-            return super().get_search_results(request, queryset, search_term)
-        except InvalidIdentifier:
-            others = [name for name in names if not self._is_identifier(name)]
-            return self._search(request, queryset, search_term, others)
-
-    def _search(
-        self, request: HttpRequest, queryset: QuerySet[M], search_term: str, names: list[str]
-    ) -> tuple[QuerySet[M], bool]:
-        if not names:
+        term = unicodedata.normalize("NFC", search_term).strip()
+        if not names or not term:
+            return queryset, False
+        exact = [name[1:] for name in names if name.startswith("=")]
+        if exact and (whole := canonical_guid(term)):
+            return queryset.filter(_any_of(Q((name, whole)) for name in exact if self._is_text(name))), False
+        words = [_unquoted(word) for word in smart_split(term)]
+        if "\0" in term or len(words) > _MOST_WORDS:
             return queryset.none(), False
-        only = copy.copy(self)
-        only.get_search_fields = lambda request: names  # type: ignore[method-assign]
-        return super(PortalModelAdmin, only).get_search_results(request, queryset, search_term)
+        vendor = connections[queryset.db].vendor
+        return queryset.filter(*(_any_of(self._finds(name, word, vendor) for name in names) for word in words)), False
+
+    def _finds(self, name: str, word: str, vendor: str) -> Iterator[Q]:
+        """Say how a word is looked for in one search field."""
+        if name.startswith("^"):
+            yield Q((f"{name[1:]}__istartswith", word))
+            return
+        if not name.startswith("="):
+            # SQLite's LIKE ignores the case of ASCII letters only.
+            as_pattern = vendor == "sqlite" and not word.isascii()
+            yield Q((f"{name}__iregex", re.escape(word)) if as_pattern else (f"{name}__icontains", word))
+            return
+        name = name[1:]
+        if not self._is_text(name):
+            if word.isascii() and word.isdecimal() and len(word) < _LONGEST_NUMBER:
+                yield Q((name, int(word)))
+        elif limits := guids_from(word):
+            yield Q((f"{name}__range", limits))
+        elif not self._is_identifier(name):
+            yield Q((f"{name}__iexact", word))
+
+    def _is_text(self, name: str) -> bool:
+        return isinstance(self._field(name), models.CharField | models.TextField)
 
     def _is_identifier(self, name: str) -> bool:
-        return hasattr(self._field(name.lstrip("=^@")), "parser")
+        return hasattr(self._field(name), "parser")
 
     # --- lists stay cheap ---
 
@@ -292,7 +356,10 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         exportable = bool(self.export_fields) and self.has_export_permission(request)
-        return super().changelist_view(request, {"can_export": exportable, **(extra_context or {})})
+        context: dict[str, Any] = {"can_export": exportable}
+        if IS_POPUP_VAR not in request.GET:
+            context["title"] = capfirst(self.opts.verbose_name_plural)  # nothing is selected here
+        return super().changelist_view(request, context | (extra_context or {}))
 
     # --- confirmations (S-54) ---
 
@@ -357,6 +424,20 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     def _list_address(self) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+
+
+def _any_of(conditions: Iterable[Q | Iterator[Q]]) -> Q:
+    """Join conditions with "or"; without any, nothing is found."""
+    joined = Q()
+    for one in conditions:
+        for condition in [one] if isinstance(one, Q) else one:
+            joined |= condition
+    return joined or Q(pk__in=[])
+
+
+def _unquoted(word: str) -> str:
+    quoted = len(word) > 1 and word[0] == word[-1] and word[0] in "\"'"
+    return unescape_string_literal(word) if quoted else word
 
 
 def _audited(value: Any) -> Any:

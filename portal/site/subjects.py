@@ -7,6 +7,7 @@ An app says in ``AppConfig.ready()`` which names mean which rows::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from django.urls import NoReverseMatch, reverse
 from portal.microsoft.identifiers import canonical_guid
 
 _SHOWN = 20
+
+_ABOUT = re.compile(r"([a-z_]{1,40}):([1-9][0-9]{0,17})")
 
 type Fact = tuple[str, str]
 """A text and the address that it leads to, empty if it leads nowhere."""
@@ -53,6 +56,17 @@ _named: dict[str, Named] = {}
 def name_subjects(**named: Named) -> None:
     """Make names known."""
     _named.update(named)
+
+
+def subject_of(model: type[Model]) -> str:
+    """Return the name under which the audit trail knows rows of this model; empty if it knows none."""
+    return next((name for name, named in _named.items() if named.model is model), "")
+
+
+def parse_about(text: str | None) -> tuple[str, int] | None:
+    """Return name and key of ``partner:7``, None for anything else."""
+    parts = _ABOUT.fullmatch(text or "")
+    return (parts[1], int(parts[2])) if parts and parts[1] in _named else None
 
 
 def facts_of(mappings: Sequence[Mapping[str, Any]]) -> list[list[Fact]]:

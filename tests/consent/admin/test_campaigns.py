@@ -109,7 +109,7 @@ def test_partners_of_the_list_can_be_invited_together(staff: Staff, registration
     PartnerTenant.objects.filter(pk=chosen[0].pk).update(switch="disabled")
     named = staff.choose(PARTNERS, "invite_in_campaign", *(partner.pk for partner in chosen))
     done = staff.confirm(named, **fields(registration))
-    assert "2 partners are in the campaign. 1 were left out" in told(done)
+    assert "2 partners are in the campaign. 1 was left out" in told(done)
     assert Campaign.objects.get().partners.count() == 2
 
 
@@ -353,7 +353,7 @@ def test_inviting_from_the_list_of_partners_needs_the_permission(registration: A
     chosen = partners(1)
     key = chosen.get().pk
     viewer = Staff("tenants.view_partnertenant")
-    assert viewer.choose(PARTNERS, "invite_in_campaign", key).status_code == 403
+    assert b"_once" not in viewer.choose(PARTNERS, "invite_in_campaign", key).content
     maker = Staff("tenants.view_partnertenant", "consent.add_campaign", "consent.view_campaign")
     named = maker.choose(PARTNERS, "invite_in_campaign", key)
     assert b"_once" in named.content

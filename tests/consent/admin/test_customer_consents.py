@@ -141,10 +141,13 @@ def test_chosen_customers_are_read_again_by_the_workers(portal: Portal) -> None:
     keys = [desk.consent_of(customer).pk for customer in customers[:2]]
     staff = Staff(*VIEW, "consent.verify_customerconsent")
 
-    answer = staff.choose(MODEL, "verify_now", *keys)
+    asked = staff.choose(MODEL, "verify_now", *keys)
+    assert "in 2 customer tenants" in asked.content.decode()
+    assert not Run.objects.filter(kind="consent_verify").exists()
+
+    staff.confirm(asked)
 
     run = Run.objects.get(kind="consent_verify")
-    assert answer["Location"] == f"/admin/runs/run/{run.pk}/change/"
     assert (run.scope, run.actor) == ({"consents": sorted(keys)}, staff.user.username)
     Executor(run).work()
     assert CustomerConsent.objects.filter(state="granted").count() == 2
@@ -298,5 +301,5 @@ def test_one_partner_at_a_time_and_only_by_somebody_who_may(portal: Portal, staf
     assert "Choose one partner" in told(staff.get("/admin/tenants/partnertenant/"))
     viewer = Staff("tenants.view_partnertenant")
     viewer.choose(PARTNERS, "offboard_partners", portal.partner.pk)
-    assert "may not offboard" in told(viewer.get("/admin/tenants/partnertenant/"))
+    assert b"offboard_partners" not in viewer.get("/admin/tenants/partnertenant/").content
     assert not Offboarding.objects.exists()

@@ -222,12 +222,17 @@ def test_a_sync_is_left_to_the_workers_once_for_partners_and_for_customers(
     builders.consent(partner, builders.registration())
     action, key = ("sync_partners_of", customer.pk) if model == MODEL else ("sync_partners", partner.pk)
 
-    answer = staff.choose(model, action, key)
+    question = staff.choose(model, action, key)
+    assert "of 1 partner are read again" in question.content.decode()
+    assert not Run.objects.exists()
+
+    answer = staff.confirm(question)
 
     run = Run.objects.get()
-    assert answer["Location"].endswith(f"/admin/runs/run/{run.pk}/change/")
+    assert answer.request["PATH_INFO"] == f"/admin/runs/run/{run.pk}/change/"
     assert (run.kind, run.scope) == ("customer_sync", {"partner": [partner.tenant_id]})
-    staff.choose(model, action, key)
+    staff.confirm(question)
+    staff.confirm(staff.choose(model, action, key))
     assert Run.objects.count() == 1
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.runs import schedule, service
-from portal.runs.models import Run
+from portal.runs.models import Executor, Run
 from tests.support import builders
 from tests.support.staff import Staff, told
 from tests.support.work import GOOD, THEIRS, Work
@@ -88,7 +91,54 @@ def test_steering_asks_first_and_is_written_down(staff: Staff, name: str, state:
     run.refresh_from_db()
     assert run.state == state
     assert AuditEvent.objects.get(action=action).actor == staff.user.username
-    assert "Nothing was changed" in told(staff.confirm(staff.get(address)))
+    again = staff.get(address, follow=True)
+    assert f"Nothing was changed: the run is {state}." in told(again)
+    assert "_once" not in again.content.decode()
+
+
+BUTTONS = ("pause", "resume", "cancel")
+
+
+@pytest.mark.parametrize(
+    ("state", "offered"),
+    [
+        ("open", ("pause", "resume", "cancel")),
+        ("paused", ("resume", "cancel")),
+        ("stopped", ("resume",)),
+        ("done", ()),
+        ("cancelled", ()),
+    ],
+)
+def test_the_buttons_of_a_run_fit_its_state(staff: Staff, state: str, offered: tuple[str, ...]) -> None:
+    run = Work().start()
+    over = None if state in {"open", "paused"} else timezone.now()
+    Run.objects.filter(pk=run.pk).update(state=state, finished_at=over)
+    page = staff.get(f"{ADDRESS}{run.pk}/change/").content.decode()
+    assert tuple(name for name in BUTTONS if f"{ADDRESS}{run.pk}/{name}/" in page) == offered
+    for name in BUTTONS:
+        asked = staff.get(f"{ADDRESS}{run.pk}/{name}/", follow=True)
+        assert ("_once" in asked.content.decode()) == (name in offered), name
+        assert name in offered or "Nothing was changed" in told(asked)
+
+
+def test_a_run_that_is_worked_is_not_resumed(staff: Staff) -> None:
+    run = Work().start()
+    until = timezone.now() + timedelta(seconds=20)
+    Executor.objects.create(run=run, host="worker", process=1, lease_until=until)
+    page = staff.get(f"{ADDRESS}{run.pk}/change/").content.decode()
+    assert f"{ADDRESS}{run.pk}/pause/" in page
+    assert f"{ADDRESS}{run.pk}/resume/" not in page
+
+
+def test_the_page_is_loaded_again_when_its_table_is_out_of_date(staff: Staff) -> None:
+    work = Work()
+    run = work.start()
+    shown = staff.get(f"{ADDRESS}{run.pk}/change/").context["run_panel"].shown
+    address = f"{ADDRESS}{run.pk}/progress/"
+    assert staff.get(address, {"shown": shown}).status_code == 200
+    service.pause(run, actor=builders.ACTOR)
+    answer = staff.get(address, {"shown": shown})
+    assert (answer.status_code, answer.headers["HX-Refresh"]) == (204, "true")
 
 
 def test_a_paused_run_is_resumed_and_handed_to_the_workers(staff: Staff) -> None:
