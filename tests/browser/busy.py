@@ -38,7 +38,7 @@ from consent import clients, links, rotation
 from portal.microsoft.secret import Secret
 from tests.sandbox import scenarios
 from tests.sandbox.world import known_id
-from tests import builders
+from tests.support import builders
 
 given = json.loads(sys.stdin.read())
 registration = builders.registration(

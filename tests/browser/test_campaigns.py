@@ -19,7 +19,7 @@ from tests.support.smtp import MailServer, serving
 pytestmark = [pytest.mark.browser, pytest.mark.req("S-61")]
 
 SEED = f"""
-from tests import builders
+from tests.support import builders
 builders.partner(name="Northwind Cloud", tenant_id="{known_id("tenant", "northwind")}",
                  contact_email="admin@northwind.example.com")
 builders.partner(name="Southridge IT", tenant_id="{known_id("tenant", "southridge")}", contact_email="")

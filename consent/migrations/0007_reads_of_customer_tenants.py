@@ -6,7 +6,7 @@ from django.db import migrations
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('consent', '0005_vault_pairing'),
+        ('consent', '0006_failed_attempts_of_customers'),
     ]
 
     operations = [
