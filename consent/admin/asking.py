@@ -23,6 +23,7 @@ LINK_TONES = {
     _Link.OPEN: Tone.QUIET,
     _Link.STARTED: Tone.BUSY,
     _Link.FAILED: Tone.BAD,
+    _Link.MFA_MISSING: Tone.WARN,
     _Link.WAITING: Tone.WARN,
     _Link.DONE: Tone.GOOD,
     _Link.REVOKED: Tone.QUIET,
@@ -36,6 +37,7 @@ PARTNER_TONES = {
     _Partner.SENT: Tone.BUSY,
     _Partner.STARTED: Tone.BUSY,
     _Partner.FAILED: Tone.BAD,
+    _Partner.MFA_MISSING: Tone.WARN,
     _Partner.WAITING: Tone.WARN,
     _Partner.CONNECTED: Tone.GOOD,
 }

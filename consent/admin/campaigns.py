@@ -410,7 +410,7 @@ def _panel(campaign: Campaign) -> Panel:
             Row(
                 label=f"{number} × {why(outcome, problem)}",
                 detail=f"Who acts: {who_acts(problem)}" if problem else "",
-                link=f"{address}&progress={Progress.FAILED.value}",
+                link=f"{address}&progress={(Progress.FAILED if problem else Progress.MFA_MISSING).value}",
                 tone=Tone.BAD,
             )
             for outcome, problem, number in funnel.by_problem
@@ -453,7 +453,9 @@ class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
 
     @admin.display(description="Latest attempt")
     def latest(self, item: Any) -> str:
-        return why(item.last_outcome, item.last_problem)
+        said = why(item.last_outcome, item.last_problem)
+        # Who is connected stays so, whatever came of another attempt.
+        return f"Another attempt: {said}" if item.progress == Progress.CONNECTED and item.last_problem else said
 
     @admin.display(ordering="sent_at", description="Sent")
     def mailed(self, item: CampaignPartner) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 QUIET_FOR = timedelta(days=3)  # nobody is reminded sooner after a mail, however often somebody presses the button
 Progress = CampaignPartner.Progress
+KEPT = {Progress.FAILED, Progress.MFA_MISSING}  # something kept these partners from finishing
 SendProblem = CampaignPartner.SendProblem
 
 
@@ -295,7 +296,7 @@ def funnel(campaign: Campaign) -> Funnel:
     # Counted here: grouped by what is annotated, PostgreSQL asks for the latest attempt of each partner many times.
     rows = list(partners.order_by().values_list("progress", "last_outcome", "last_problem", "sent_at"))
     by_progress = Counter(Progress(progress) for progress, *_ in rows)
-    by_problem = Counter((outcome, problem) for progress, outcome, problem, _ in rows if progress == Progress.FAILED)
+    by_problem = Counter((outcome, problem) for progress, outcome, problem, _ in rows if progress in KEPT)
     return Funnel(
         invited=len(rows),
         sent=sum(sent_at is not None for *_, sent_at in rows),

@@ -30,7 +30,8 @@ def _progress_of_attempts(attempts: ConsentFlowQuerySet) -> Subquery:
     """
     word = Case(
         # Without MFA the connection is no good, and the same link serves for the next attempt.
-        When(outcome__in=["refused", "connected_mfa_missing"], then=Value("failed")),
+        When(outcome="connected_mfa_missing", then=Value("mfa_missing")),
+        When(outcome="refused", then=Value("failed")),
         When(outcome="waiting_approval", then=Value("waiting")),
         default=Value("started"),
         output_field=models.CharField(),
@@ -94,6 +95,7 @@ class ConsentLink(models.Model):
         OPEN = "open", "Open"
         STARTED = "started", "Started"
         FAILED = "failed", "Failed"
+        MFA_MISSING = "mfa_missing", "Connected, MFA missing"
         WAITING = "waiting", "Waiting for approval"
         DONE = "done", "Done"
         REVOKED = "revoked", "Revoked"
@@ -316,6 +318,7 @@ class CampaignPartner(models.Model):
         SENT = "sent", "Sent, not started yet"
         STARTED = "started", "Started"
         FAILED = "failed", "Failed"
+        MFA_MISSING = "mfa_missing", "Connected, MFA missing"
         WAITING = "waiting", "Waiting for approval"
         CONNECTED = "connected", "Connected"
 

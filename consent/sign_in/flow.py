@@ -417,18 +417,13 @@ def _identify(
     if redeemed.clock_ahead is not None and abs(redeemed.clock_ahead) > LEEWAY_SECONDS:
         alarms.clock_is_wrong(redeemed.clock_ahead)
         raise Refused(Problem.CLOCK, code="clock_differs", detail={"seconds": f"{redeemed.clock_ahead:.0f}"})
-    try:
-        identity = tools.validator.validate(
-            redeemed.id_token,
-            cloud=cloud,
-            tenant_id=flow.link.partner.tenant,
-            application_id=flow.link.registration.client_id,
-            nonce=_derive("nonce", flow.public_id, binder),
-        )
-    except IdTokenRefused as refused:
-        if refused.flaw is Flaw.TIME and redeemed.clock_ahead is None:  # whose clock it is, nothing says
-            raise Refused(Problem.CLOCK, code=f"id_token_{refused.flaw}") from None
-        raise
+    identity = tools.validator.validate(
+        redeemed.id_token,
+        cloud=cloud,
+        tenant_id=flow.link.partner.tenant,
+        application_id=flow.link.registration.client_id,
+        nonce=_derive("nonce", flow.public_id, binder),
+    )
     alarms.clock_is_right()
     return identity
 

@@ -11,6 +11,7 @@ import pytest
 from django.core import mail
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent.admin import campaigns as pages
@@ -359,3 +360,31 @@ def test_inviting_from_the_list_of_partners_needs_the_permission(registration: A
     assert b"_once" in named.content
     maker.confirm(named, **fields(registration))
     assert Campaign.objects.count() == 1
+
+
+def test_a_connected_partner_whose_later_attempt_was_declined_does_not_read_like_one_who_declined(
+    staff: Staff, registration: ApplicationRegistration
+) -> None:
+    campaign = make(registration, partners(1))
+    send(campaign)
+    link = link_of(items(campaign)[0])
+    attempt(link, "refused", "declined")
+    ConsentLink.objects.filter(pk=link.pk).update(closed_at=timezone.now())
+
+    shown = staff.get(f"{INVITED}?campaign__id__exact={campaign.pk}").content.decode()
+
+    assert "Connected" in shown
+    assert "Another attempt: “" in shown
+
+
+def test_a_connection_without_mfa_reads_so_and_not_as_a_failure(
+    staff: Staff, registration: ApplicationRegistration
+) -> None:
+    campaign = make(registration, partners(1))
+    send(campaign)
+    attempt(link_of(items(campaign)[0]), "connected_mfa_missing")
+
+    for address in (INVITED, "/admin/consent/consentlink/"):
+        [row] = staff.get(address).context["cl"].result_list
+        assert row.progress == "mfa_missing"
+        assert "Connected, MFA missing" in staff.get(f"{address}?progress=mfa_missing").content.decode()

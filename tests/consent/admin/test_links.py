@@ -229,6 +229,7 @@ def one_of_each(registration: ApplicationRegistration) -> dict[str, ConsentLink]
         made[progress.value] = issue(builders.partner(contact_email=CONTACT), registration)
     attempt(made["started"], "open")
     attempt(made["failed"], "refused", "wrong_tenant")
+    attempt(made["mfa_missing"], "connected_mfa_missing")
     attempt(made["waiting"], "waiting_approval")
     attempt(made["done"], "connected")
     links.close(made["done"], actor=builders.ACTOR)

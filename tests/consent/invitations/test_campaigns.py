@@ -622,7 +622,8 @@ def test_the_funnel_counts_each_partner_once_and_says_what_kept_them(
         Progress.INTERRUPTED: 1,
         Progress.SENT: 1,
         Progress.STARTED: 1,
-        Progress.FAILED: 2,
+        Progress.FAILED: 1,
+        Progress.MFA_MISSING: 1,
         Progress.WAITING: 1,
         Progress.CONNECTED: 1,
     }

@@ -102,7 +102,7 @@ def test_signing_keys_that_are_away_are_microsofts_fault_and_stand_in_the_audit_
     assert AuditEvent.objects.get(action="flow.refused").details["code"] == f"HTTP{status}"
 
 
-def test_a_wrong_time_without_a_date_to_compare_may_be_our_clock(
+def test_a_wrong_time_without_a_date_to_compare_is_a_refused_id_token_and_no_error_of_the_server(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = requests.adapters.HTTPAdapter.send
@@ -115,9 +115,11 @@ def test_a_wrong_time_without_a_date_to_compare_may_be_our_clock(
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", without_date)
     portal.sandbox.world.tampers.append(Tamper(claims={"exp": 1_600_000_000}))
 
-    portal.onboard()
+    page = portal.onboard()
 
-    assert_refused(portal, "clock")
+    assert page.status_code == 400
+    assert_refused(portal, "answer_refused")
+    assert AuditEvent.objects.get(action="flow.refused").details["code"] == "id_token_time"
 
 
 def test_the_table_has_the_promised_length() -> None:
