@@ -3,6 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+SCENARIO ?= minimal
 
 .PHONY: help
 help: ## List the targets
@@ -16,7 +17,11 @@ help: ## List the targets
 
 .PHONY: demo
 demo: .venv/installed ## Run portal and sandbox with example data; Ctrl-C stops everything
-	@$(BIN)/python manage.py demo
+	@$(BIN)/python -m tests.sandbox.demo
+
+.PHONY: sandbox
+sandbox: .venv/installed ## Run the local Microsoft alone, where TEST_ENDPOINTS and TEST_CA_FILE say; SCENARIO=demo
+	@$(BIN)/python -m tests.sandbox --scenario $(SCENARIO)
 
 .PHONY: run
 run: .venv/installed ## Run the portal with the settings of .env

@@ -4,19 +4,15 @@
 import os
 import sys
 
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import execute_from_command_line
+from django.db import Error
+
+from portal.databases import trouble
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
-    if sys.argv[1:2] == ["demo"]:
-        from portal import demo
-
-        demo.set_environment()
-    from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import execute_from_command_line
-    from django.db import Error
-
-    from portal.databases import trouble
-
     # One clear line instead of forty of traceback: it names the variable or the place and what to do.
     try:
         execute_from_command_line(sys.argv)

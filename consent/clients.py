@@ -70,7 +70,7 @@ def session() -> requests.Session:
     ca_file = settings.OUTGOING_CA_FILE
     if ca_file and not Path(ca_file).is_file():
         variable = "TEST_CA_FILE" if settings.TEST_ENDPOINTS else "OUTGOING_CA_FILE"
-        hint = "; start the sandbox first (manage.py sandbox)" if settings.TEST_ENDPOINTS else ""
+        hint = "; start the sandbox first (make sandbox)" if settings.TEST_ENDPOINTS else ""
         raise ImproperlyConfigured(f"{variable} names {ca_file}, which is no file{hint}")
     proxy = settings.OUTGOING_PROXY
     hosts = {urlsplit(settings.VAULT_URL).netloc, *(host for each in clouds() for host in each.hosts())} - {""}

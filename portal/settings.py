@@ -38,7 +38,7 @@ TEST_ENDPOINTS = env.number("TEST_ENDPOINTS", 0, maximum=65535)
 TEST_SIGN_IN_PORT = env.number("TEST_SIGN_IN_PORT", 0, maximum=65535)
 TEST_CA_FILE = env.text("TEST_CA_FILE", "")
 if TEST_ENDPOINTS and not TEST_CA_FILE:
-    raise ImproperlyConfigured("TEST_ENDPOINTS needs TEST_CA_FILE: the ca.pem that `manage.py sandbox` writes")
+    raise ImproperlyConfigured("TEST_ENDPOINTS needs TEST_CA_FILE: the ca.pem that `make sandbox` writes")
 
 PUBLIC_BASE_URL = env.text("PUBLIC_BASE_URL").rstrip("/")  # S-28: absolute links never come from a request
 _base = urlsplit(PUBLIC_BASE_URL)

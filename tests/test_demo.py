@@ -1,4 +1,4 @@
-"""``manage.py demo`` touches a folder only if it made it, only when it starts for good, and never while one runs."""
+"""``make demo`` touches a folder only if it made it, only when it starts for good, and never while one runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from consent import demo as demo_data
-from portal import demo
 from portal.incidents.models import Incident
+from tests.sandbox.demo import environment, story
 from tests.support.portal import SERVICE_ACCOUNT, Portal
 from tests.test_layers import ROOT
 
@@ -22,7 +21,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command with this folder; without ``--help`` it would start a whole demo where it is not refused."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(("TEST_", "DJANGO_"))}
     return subprocess.run(
-        [sys.executable, "manage.py", "demo", *arguments],
+        [sys.executable, "-m", "tests.sandbox.demo", *arguments],
         cwd=ROOT,
         env=others | {"DEMO_FOLDER": str(folder)},
         capture_output=True,
@@ -37,7 +36,7 @@ def prepared(tmp_path: Path) -> Path:
     """A folder as a demo leaves it, with something in it."""
     folder = tmp_path / "demo"
     folder.mkdir()
-    (folder / demo.MARKER).write_text("4711\n")
+    (folder / environment.MARKER).write_text("4711\n")
     (folder / "db.sqlite3").write_text("rows")
     return folder
 
@@ -61,7 +60,7 @@ def test_a_folder_that_the_demo_did_not_make_is_never_emptied(tmp_path: Path) ->
 
 
 def test_a_second_demo_leaves_the_running_one_alone(prepared: Path) -> None:
-    with (prepared / demo.MARKER).open("a+") as held:
+    with (prepared / environment.MARKER).open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         done = run(prepared, "--seconds", "1")
 
@@ -79,23 +78,23 @@ def test_what_the_demo_made_is_emptied_and_its_keys_leave_the_environment(
     outside.mkdir()
     (outside / "mine.txt").touch()
     (prepared / "link").symlink_to(outside)
-    monkeypatch.setattr(demo, "FOLDER", prepared)
+    monkeypatch.setattr(environment, "FOLDER", prepared)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     mask = os.umask(0o022)
     try:
-        demo.set_environment()
+        environment.set_environment()
         secret = os.environ["SECRET_KEY"]
-        with demo.prepare():
+        with environment.prepare():
             assert sorted(path.name for path in prepared.iterdir()) == [
                 "integrity_key",
-                demo.MARKER,
+                environment.MARKER,
                 "secret_key",
             ]
             assert (prepared / "secret_key").read_text() == secret
             assert {path.stat().st_mode & 0o777 for path in prepared.glob("*_key")} == {0o600}
             assert secret not in os.environ.values(), "children would show it in /proc"
             assert os.environ["SECRET_KEY_FILE"] == str(prepared / "secret_key")
-            assert (prepared / demo.MARKER).read_text() == f"{os.getpid()}\n"
+            assert (prepared / environment.MARKER).read_text() == f"{os.getpid()}\n"
     finally:
         os.umask(mask)
     assert (outside / "mine.txt").exists()
@@ -109,7 +108,7 @@ def test_what_the_demo_tells_of_a_revoked_partner_is_true(portal: Portal) -> Non
     account.sessions_revoked_at = portal.sandbox.world.now() + 1
     said: list[str] = []
 
-    demo_data._check_all(said.append)
+    story._check_all(said.append)
 
     assert "token works" not in said[0]
     consent = portal.consent()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,70 @@ def test_every_arrow_points_down(path: Path) -> None:
         if any(is_in(target, ours) for ours in OURS) and not any(is_in(target, ok) for ok in ALLOWED[room])
     ]
     assert upwards == []
+
+
+def loads(tree: ast.AST) -> set[str]:
+    """Return the modules that are imported when this runs; what only a type checker reads is left out."""
+    found, left = set(), [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            left += node.orelse
+            continue
+        left += ast.iter_child_nodes(node)
+    return found
+
+
+def installed_by(requirements: str) -> set[str]:
+    """Return the modules of the packages that this file pins; what belongs to other platforms is not installed here."""
+    found = set()
+    for name in re.findall(r"^([a-z0-9.-]+)", (ROOT / requirements).read_text(), re.MULTILINE):
+        try:
+            paths = files(name) or []
+        except PackageNotFoundError:
+            continue
+        for path in paths:
+            if path.suffix in {".py", ".so"}:
+                module = (*path.parts[:-1], path.name.partition(".")[0])
+                found.add(".".join(module).removesuffix(".__init__"))
+    return found
+
+
+def missing(modules: set[str], installed: set[str]) -> set[str]:
+    """Return the modules that neither Python, nor these packages, nor the product have."""
+    return {name for name in modules if name.partition(".")[0] not in OURS | sys.stdlib_module_names} - installed
+
+
+def test_the_product_runs_without_the_tests_and_with_requirements_txt_alone() -> None:
+    installed = installed_by("requirements.txt")
+    needed = {module_name(path): missing(loads(ast.parse(path.read_text())), installed) for path in started()}
+    # An extra of its own, which is loaded only where CELERY_BROKER_URL is set.
+    assert needed.pop("portal.runs.celery") == {"celery", "celery.signals"}
+    assert {name: found for name, found in needed.items() if found} == {}
+
+
+def started() -> list[Path]:
+    """Return what a deployment can start: the product's modules, its migrations too, and manage.py."""
+    return [ROOT / "manage.py", *(path for app in sorted(OURS) for path in sorted((ROOT / app).rglob("*.py")))]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from tests.sandbox.server import Sandbox", {"tests.sandbox.server"}),
+        ("def f():\n    import tests.support", {"tests.support"}),
+        ("from aiohttp import web", {"aiohttp"}),
+        ("if TYPE_CHECKING:\n    import x\nelse:\n    import responses", {"responses"}),
+        ("import azure.monitor, azure.identity", {"azure.monitor"}),
+        ("import os, requests.adapters\nfrom portal import text\nif TYPE_CHECKING:\n    import mypy", set()),
+    ],
+)
+def test_what_is_missing_is_seen(source: str, found: set[str]) -> None:
+    assert missing(loads(ast.parse(source)), installed_by("requirements.txt")) == found
 
 
 @pytest.mark.parametrize("name", CLIENTS)

@@ -43,7 +43,7 @@ def explain(error: RemoteError) -> str:
     if settings.TEST_ENDPOINTS and error.code == NoAnswer.REFUSED:
         return (
             f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start it with "
-            f"manage.py sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
+            f"make sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
         )
     who = {"us": "you", "nobody": "nobody, try again later"}.get(diagnosis.owner.value, diagnosis.owner.value)
     return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy} [{error}]"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from portal.demo import MARKER
 from tests.browser.conftest import ROOT, photograph
+from tests.sandbox.demo.environment import MARKER
 
 pytestmark = pytest.mark.browser
 _START_SECONDS = 60  # the promise of README
@@ -62,7 +62,7 @@ def test_the_demo_starts_serves_the_thread_and_stops_everything(chromium: Browse
     output = tmp_path / "output"
     with output.open("wb") as file:
         demo = subprocess.Popen(
-            [sys.executable, "manage.py", "demo", "--seconds", "300"],
+            [sys.executable, "-m", "tests.sandbox.demo", "--seconds", "300"],
             cwd=ROOT,
             env=environment | {"DEMO_FOLDER": str(folder), "PYTHONUNBUFFERED": "1"},
             stdout=file,

@@ -19,7 +19,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, demo, views
+from consent import clients, views
 from consent.applications import rotation
 from consent.invitations import links
 from consent.microsoft.entra import EntraClient
@@ -35,6 +35,7 @@ from tenants.partner_center import PartnerCenterClient
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.leaks.conftest import WIRE, Gate, error_mail, open_gate
 from tests.leaks.sinks import Canaries
+from tests.sandbox.demo import story
 from tests.sandbox.entra import Answer
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Tamper
@@ -118,7 +119,7 @@ def test_the_whole_thread_with_azure_key_vault_leaves_no_secret_anywhere(
 
 @pytest.mark.req("S-39")
 def test_a_certificate_leaves_neither_its_key_nor_an_assertion_anywhere(gate: Gate) -> None:
-    secret, der = demo._certificate()
+    secret, der = story._certificate()
     pem = secret.reveal()
     private = pem.partition("-----BEGIN CERTIFICATE")[0]
     gate.canaries.add("private key", *(line for line in private.splitlines() if len(line) == 64))

@@ -46,7 +46,7 @@ def test_the_queue_knows_a_runs_number_and_its_columns_are_text_and_json() -> No
         assert [row[0] for row in cursor.fetchall()] == [f'{{"args": [{run.pk}], "kwargs": {{}}}}']
 
 
-@pytest.mark.parametrize("path", ["os.mkdir", "subprocess.run", "portal.demo.shutil", "consent.demo.requests"])
+@pytest.mark.parametrize("path", ["os.mkdir", "subprocess.run", "portal.commands.os", "consent.clients.requests"])
 def test_a_planted_job_calls_nothing_that_is_no_task(tmp_path: Path, path: str) -> None:
     proof = tmp_path / "proof"
     now = timezone.now()

@@ -8,33 +8,33 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
+from tests.sandbox.__main__ import main
 from tests.sandbox.server import Sandbox
 
 
 def test_the_command_needs_test_endpoints_and_a_place_for_the_ca(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="TEST_ENDPOINTS"):
-        call_command("sandbox")
+    with pytest.raises(SystemExit, match="TEST_ENDPOINTS"):
+        main([])
     settings.TEST_ENDPOINTS, settings.TEST_CA_FILE = 1, str(tmp_path / "other.pem")
-    with pytest.raises(CommandError, match=r"ca\.pem"):
-        call_command("sandbox")
+    with pytest.raises(SystemExit, match=r"ca\.pem"):
+        main([])
 
 
 def test_a_taken_port_is_named_by_its_variable(settings: Settings, tmp_path: Path, sandbox: Sandbox) -> None:
     settings.TEST_ENDPOINTS, settings.TEST_CA_FILE = sandbox.port, str(tmp_path / "ca.pem")
 
-    with pytest.raises(CommandError, match=f"TEST_ENDPOINTS={sandbox.port}"):
-        call_command("sandbox")
+    with pytest.raises(SystemExit, match=f"TEST_ENDPOINTS={sandbox.port}"):
+        main([])
 
 
 def test_a_folder_that_cannot_be_made_is_named(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings.TEST_ENDPOINTS, settings.TEST_CA_FILE = _free_port(), str(tmp_path / "file" / "ca.pem")
 
-    with pytest.raises(CommandError, match="file cannot be used"):
-        call_command("sandbox")
+    with pytest.raises(SystemExit, match="file cannot be used"):
+        main([])
 
 
 def test_it_runs_in_the_foreground_says_where_and_stops_at_a_signal(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_it_runs_in_the_foreground_says_where_and_stops_at_a_signal(tmp_path: Pa
         "TEST_CA_FILE": str(tmp_path / "sandbox" / "ca.pem"),
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "manage.py", "sandbox", "--scenario", "demo"]
+    command = [sys.executable, "-m", "tests.sandbox", "--scenario", "demo"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
         try:
             assert running.stdout
@@ -63,6 +63,15 @@ def test_it_runs_in_the_foreground_says_where_and_stops_at_a_signal(tmp_path: Pa
     assert f"https://login.global.localhost:{port}" in text
     assert f"http://control.localhost:{browser_port}/state" in text
     assert (tmp_path / "sandbox" / "ca.pem").exists()
+
+
+def test_settings_that_are_refused_end_it_with_one_line(tmp_path: Path) -> None:
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "portal.settings", "TEST_ENDPOINTS": "1", "TEST_CA_FILE": ""}
+    refused = subprocess.run(
+        [sys.executable, "-m", "tests.sandbox"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "TEST_ENDPOINTS needs TEST_CA_FILE: the ca.pem that `make sandbox` writes" in refused.stderr
 
 
 def _free_port() -> int:

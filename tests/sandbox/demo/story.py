@@ -1,5 +1,5 @@
-"""Example data for ``manage.py demo``, made by the product's own means: real flows through the running portal and the
-sandbox's sign-in, real syncs, checks and pushes. Nothing is written that a person could not have caused.
+"""The demo's example data, made by the product's own means: real flows through the running portal and the sandbox's
+sign-in, real syncs, checks and pushes. Nothing is written that a person could not have caused.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The environment of ``manage.py demo``: a folder of its own, free ports, generated keys. Nothing of a real deployment
-is read or touched.
+"""The environment of the demo: a folder of its own, free ports, generated keys. Nothing of a real deployment is read or
+touched.
 
 The environment is set before the settings are read; the folder is touched only when the demo really starts. It is
 emptied only if a demo made it, which its marker says, and never while one runs: its processes lock the marker.
@@ -15,8 +15,8 @@ import socket
 from pathlib import Path
 from typing import IO
 
-FOLDER = Path(os.environ.get("DEMO_FOLDER") or Path(__file__).resolve().parent.parent / ".demo")
-MARKER = "made-by-manage-py-demo"
+FOLDER = Path(os.environ.get("DEMO_FOLDER") or Path(__file__).resolve().parents[3] / ".demo")
+MARKER = "made-by-make-demo"
 _KEYS = ("SECRET_KEY", "INTEGRITY_KEY")
 _PORTAL, _SANDBOX, _SIGN_IN = 8000, 9443, 9080
 
@@ -29,6 +29,7 @@ def set_environment() -> None:
     """Set the environment of this process, before its settings are read. No file is touched."""
     portal, sandbox, sign_in = (_free_port(port) for port in (_PORTAL, _SANDBOX, _SIGN_IN))
     ours = {
+        "DJANGO_SETTINGS_MODULE": "portal.settings",
         **{name: secrets.token_urlsafe(48) for name in _KEYS},
         "SERVE_STATIC_FROM_SOURCE": "true",
         "PUBLIC_BASE_URL": f"http://localhost:{portal}",

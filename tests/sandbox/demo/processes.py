@@ -1,0 +1,156 @@
+"""Start the sandbox, the portal and a worker, let the story happen, and stop everything again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import IO
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+
+from portal.commands import Pipe
+from tests.sandbox.demo import story
+from tests.sandbox.demo.environment import FOLDER, note, prepare
+
+_START_SECONDS = 30
+_OUT = Pipe(sys.stdout)
+
+
+class DemoFailed(Exception):
+    """A process did not start or ended by itself; the text names the log that says why."""
+
+
+def run(seconds: int) -> None:
+    """Run the demo for this time, or until a signal comes where it is 0.
+
+    Raises:
+        FolderRefused: the folder is not the demo's, or a demo runs in it.
+        DemoFailed: a process did not start or ended by itself.
+    """
+    started = time.monotonic()
+    marker = prepare()
+    children: list[subprocess.Popen[bytes]] = []
+    # SIGTERM ends the demo like Ctrl-C, so that no child survives either of them. A shell that starts something in
+    # the background makes it ignore SIGINT; here it counts all the same.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        password = _start(children, marker)
+        address = story.build(lambda line: _say(f"  {line}"))
+        _explain(address, password, time.monotonic() - started)
+        _wait(children, seconds)
+    except KeyboardInterrupt:
+        _say("\nStopping.")
+    finally:
+        _stop(children)
+
+
+def _start(children: list[subprocess.Popen[bytes]], marker: IO[str]) -> str:
+    _say("Starting the sandbox and the portal ...")
+    children.append(_spawn([sys.executable, "-m", "tests.sandbox", "--scenario", "demo"], "sandbox.log", marker))
+    call_command("migrate", interactive=False, verbosity=0)
+    password = secrets.token_urlsafe(12)
+    User.objects.create_superuser("admin", password=password)
+    base = settings.PUBLIC_BASE_URL
+    port = base.rpartition(":")[2]
+    gunicorn = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--worker-class",
+        "gthread",
+        "--threads",
+        "8",
+        "--no-control-socket",
+    ]
+    # One process: the demo shows the product, and SQLite has one writer anyway.
+    children.append(_spawn([*gunicorn, "--bind", f"127.0.0.1:{port}", "portal.wsgi"], "portal.log", marker))
+    # Works what is begun in the admin, and keeps the schedule as a deployment's worker does: without it an
+    # offboarding would never end. What comes round every hour and day finds nothing to do before the example is
+    # there, and comes again after an hour.
+    children.append(_spawn([sys.executable, "manage.py", "worker"], "worker.log", marker))
+    _wait_for("sandbox", children[0], settings.TEST_SIGN_IN_PORT)
+    _wait_for("portal", children[1], int(port))
+    return password
+
+
+def _spawn(command: list[str], log: str, marker: IO[str]) -> subprocess.Popen[bytes]:
+    with (FOLDER / log).open("wb") as output:
+        # A session of its own: Ctrl-C reaches the demo only, which then stops its children in order. The marker
+        # goes with it: where a child outlives the demo, the folder is still taken.
+        child = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ.copy(),
+            pass_fds=[marker.fileno()],
+        )
+    note(marker, child.pid)
+    return child
+
+
+def _explain(address: str, password: str, seconds: float) -> None:
+    sign_in = f"http://login.global.localhost:{settings.TEST_SIGN_IN_PORT}"
+    lines = [
+        "",
+        f"Ready after {seconds:.0f} s. Open these in a browser on this machine:",
+        "",
+        f"  Staff:         {settings.PUBLIC_BASE_URL}/admin/   user admin, password {password}",
+        f"  A partner:     {address}",
+        "                 Continue, choose service@southridge.example.com, approve, accept.",
+        f"  The sandbox:   {sign_in} plays Microsoft; http://control.localhost:{settings.TEST_SIGN_IN_PORT}/state",
+        "",
+        "  Plain http is right here: browsers treat localhost as secure. A deployment is https only.",
+        "  Measured in Chromium; a browser of another family may drop Secure cookies of plain http.",
+        "",
+        *(f"  {one.key:<12} {one.note}" for one in story.STORIES),
+        "",
+        f"Logs and data are in {FOLDER.name}/. Ctrl-C stops everything.",
+    ]
+    _say("\n".join(lines))
+
+
+def _wait(children: list[subprocess.Popen[bytes]], seconds: int) -> None:
+    until = time.monotonic() + seconds if seconds else float("inf")
+    while time.monotonic() < until:
+        for child in children:
+            if child.poll() is not None:
+                raise DemoFailed(f"A process of the demo ended; see the logs in {FOLDER.name}/.")
+        time.sleep(0.5)
+
+
+def _wait_for(name: str, child: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        if child.poll() is not None:
+            break
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise DemoFailed(f"The {name} did not start; see {FOLDER.name}/{name}.log.")
+
+
+def _stop(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in reversed(children):
+        if child.poll() is None:
+            child.terminate()
+    for child in children:
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+
+def _say(line: str) -> None:
+    _OUT.write(f"{line}\n")
+    _OUT.flush()
