@@ -19,13 +19,11 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent import alarms
-from consent.microsoft.entra import REDEMPTION, SERVICE
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants
 from consent.tokens import health
 from consent.tokens.versions import (
     NEWEST_IS_NONE,
-    IdentityMismatch,
     TokenVersions,
     generation_of,
     record_id,
@@ -42,13 +40,7 @@ from consent.vault.base import (
 )
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.diagnosis import FailureClass, Owner
-from portal.microsoft.errors import (
-    ConsentRequired,
-    InteractionRequired,
-    MfaRequired,
-    NotSent,
-    RemoteError,
-)
+from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.microsoft.identifiers import CorrelationId, ObjectId
 from portal.microsoft.secret import Secret
@@ -202,13 +194,27 @@ class Custody:
                 raise
         return newer, self.versions.look_up(newer).value
 
-    def read(self, consent: PartnerConsent) -> tuple[PartnerConsent, Secret]:
-        """As :meth:`look_up`, and stop the partner when the token is not this record's (S-51)."""
-        try:
+    def fetch_to_renew(self, consent: PartnerConsent, owner: str) -> tuple[PartnerConsent, Secret]:
+        """Read the token that is in use, looking for what a crash left behind (R-02).
+
+        Runs no query unless there is something left behind. Returns the row, changed if a version was adopted.
+
+        Raises:
+            TokenUnavailable, IdentityMismatch: as :meth:`look_up`.
+            RemoteError: as :meth:`look_up`; or a renewal was cut off, and the vault does not say whether it wrote.
+        """
+        if consent.replaced_version:  # a crash came before it was switched off
+            self.versions.switch_off(SecretName(consent.secret_name), SecretVersion(consent.replaced_version))
+        newest = self._newest(consent)
+        if newest is None:  # a look at the version in use says what is wrong, if that concerns it
             return self.look_up(consent)
-        except IdentityMismatch as mismatch:
-            self.stop(consent, mismatch.why, CorrelationId(""))
-            raise
+        if newest.version == consent.secret_version:
+            self.versions.check(consent, newest)
+            return consent, newest.value
+        row = self.adopt_or_disable(consent, newest, owner)
+        if row.generation != consent.generation:  # that ended the older renewal and took its note away
+            self.begin(row, owner)
+        return self.look_up(row)
 
     def stop(self, consent: PartnerConsent, why: str, correlation_id: CorrelationId) -> None:
         """Stop the partner at once: a swapped record or secret is the worst failure of a vault of many tenants."""
@@ -267,7 +273,7 @@ class Custody:
             if consent.state == PartnerConsent.State.STOPPED:
                 # Its name may be another record's; nothing under it is touched.
                 consent.secret_name, replaced = new_secret_name(), SecretVersion("")
-            place = self._keep(consent, new.refresh_token)
+            place = self.keep(consent, new.refresh_token)
             with transaction.atomic():
                 won = self._point_to_new(consent, owner, place, new, replaced)
                 if won:
@@ -301,7 +307,7 @@ class Custody:
     def _read_again(consent: PartnerConsent) -> PartnerConsent:
         return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
 
-    def _keep(self, consent: PartnerConsent, token: Secret) -> Place:
+    def keep(self, consent: PartnerConsent, token: Secret) -> Place:
         """Write the next generation's token into the vault and read it back; no query. Raises RemoteError."""
         generation = consent.generation + 1
         name, version = self.versions.write(consent, token, generation)
@@ -351,9 +357,8 @@ class Custody:
         The note stays until it is known how that ended. ``consent`` keeps the older note, if there is one.
 
         Raises:
-            TokenUnavailable: the token was lost before, so that asking again is in vain; or the lease is another's.
+            TokenUnavailable: the lease is another's.
         """
-        self.check_not_lost(consent)
         mine = PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner)
         if not mine.update(renewal_started_at=Coalesce("renewal_started_at", Now())):
             raise TokenUnavailable(BUSY)
@@ -418,7 +423,7 @@ class Custody:
         details: dict[str, object] = {"generation": consent.generation + 1}
         subject = {"partner": consent.partner_id, "consent": consent.pk}
         try:
-            place = self._keep(consent, refresh_token)
+            place = self.keep(consent, refresh_token)
         except SecretDisabled:  # before it was read back, another renewal had adopted and replaced it
             self.discarded(consent, FASTER, correlation_id)
             return
@@ -481,6 +486,17 @@ class Custody:
     def roll_forward(self, consent: PartnerConsent, owner: str) -> PartnerConsent:
         """Adopt a version that was written before a crash, or switch off a leftover (R-02).
 
+        Raises:
+            RemoteError: a renewal was cut off, and the vault does not say whether it wrote.
+        """
+        if consent.replaced_version:
+            self._switch_off_replaced(consent, SecretVersion(consent.replaced_version))
+        newest = self._newest(consent)
+        return consent if newest is None else self.adopt_or_disable(consent, newest, owner)
+
+    def _newest(self, consent: PartnerConsent) -> StoredSecret | None:
+        """Read the newest version; None when there is none to adopt. No query.
+
         A vault that cannot say is no reason to fail, the pointer's version is still there; unless a renewal was cut
         off: then the newer token may be in the vault, and the older one is worth nothing if the service rotates
         strictly.
@@ -488,18 +504,15 @@ class Custody:
         Raises:
             RemoteError: a renewal was cut off, and the vault does not say whether it wrote.
         """
-        if consent.replaced_version:
-            self._switch_off_replaced(consent, SecretVersion(consent.replaced_version))
         try:
-            newest = self.versions.newest(consent)
+            return self.versions.newest(consent)
         except NEWEST_IS_NONE:
-            return consent
+            return None
         except RemoteError as error:
             if consent.renewal_started_at is not None:
                 raise
             log.info("newest version not readable: %s", error)
-            return consent
-        return self.adopt_or_disable(consent, newest, owner)
+            return None
 
     def adopt_or_disable(self, consent: PartnerConsent, newest: StoredSecret, owner: str) -> PartnerConsent:
         """Adopt or switch off the newest version of a secret where the row does not know it."""
@@ -564,7 +577,7 @@ class Custody:
             TokenUnavailable: the partner was disabled or renewed meanwhile; nothing was changed.
             RemoteError: the vault did not take it; the older version stays as it was.
         """
-        place = self._keep(consent, token)
+        place = self.keep(consent, token)
         with transaction.atomic():
             moved = place.columns(Now(), older.version)
             # The check, due at once, then says how the partner is.
@@ -610,19 +623,3 @@ class Custody:
 
     def _release(self, consent: PartnerConsent, owner: str) -> None:
         PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner).update(lease_owner="", lease_until=None)
-
-
-def is_cut_off(consent: PartnerConsent, error: RemoteError) -> bool:
-    """Tell whether a refusal means that an older, cut-off renewal spent the stored token of a strict service."""
-    return (
-        consent.renewal_started_at is not None
-        and isinstance(error, ConsentRequired)
-        and not isinstance(error, InteractionRequired | MfaRequired)
-    )
-
-
-def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
-    """Tell whether the stored token is as good as before: refused or never sent, and no older renewal is open."""
-    refused = error.status is not None and 400 <= error.status < 500
-    never_sent = (error.service, error.operation) != (SERVICE, REDEMPTION) or isinstance(error, NotSent)
-    return consent.renewal_started_at is None and (refused or never_sent)
