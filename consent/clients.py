@@ -29,6 +29,7 @@ from consent.sign_in.proof import PATIENT, ConsentTools
 from consent.tokens import pairing
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import renew_after
+from consent.tokens.renewal import rotation
 from consent.tokens.service import Audience, TokenService
 from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
 from consent.vault.pace import Pace
@@ -253,13 +254,12 @@ def tokens_with(credential: ApplicationCredential) -> TokenService:
     It has caches of its own, saves nothing that Entra does not force it to save (a service that rotates strictly has
     spent the stored token), and reports no refusal: a candidate's refusal is no incident.
     """
-    strict = not settings.TOKEN_SAVE_AFTER_HOURS
     return TokenService(
         vault=vault(),
         entra=lambda registration, correlation_id: _entra_with(registration, credential, correlation_id),
         validator=_validator(),
         clouds=cloud,
-        save_after=timedelta() if strict else timedelta.max,
+        rotation=rotation(timedelta.max if settings.TOKEN_SAVE_AFTER_HOURS else timedelta()),
     )
 
 
@@ -271,7 +271,7 @@ def tokens() -> TokenService:
         entra=entra,
         validator=_validator(),
         clouds=cloud,
-        save_after=min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after()),
+        rotation=rotation(min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after())),
         credential_refused=alarms.credential_refused,
     )
 

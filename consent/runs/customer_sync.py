@@ -21,6 +21,7 @@ from consent.tokens.batches import Renewals
 from consent.tokens.checking import blame_of
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import refresh_partner
+from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor
@@ -180,17 +181,13 @@ def _relationships(
 
 def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_id: CorrelationId) -> Secret:
     """Return an access token of this partner, once for the whole list. The rotated one is dropped: checks renew."""
-    custody, service = Renewals(clients.vault()), clients.tokens()
-    if service.saves_each:  # then each redemption is a renewal, with all that belongs to it
+    service, redemption = clients.tokens(), Renewal(consent, consent.partner.tenant)
+    if service.rotation.spends_stored:  # then each redemption is a renewal, with all that belongs to it
         return service.access_token(consent, audience, correlation_id=correlation_id)
-    custody.check_usable(consent)
     try:
-        consent, stored = custody.look_up(consent)
-        tenant = consent.partner.tenant
-        return service.exchange(consent, audience, tenant, stored, correlation_id).access_token
-    except IdentityMismatch as mismatch:
-        sync.mismatch = mismatch.why
-        raise
+        return service.redeem(redemption, audience, correlation_id).access_token
+    finally:
+        sync.mismatch = redemption.mismatch
 
 
 def _failed(

@@ -20,9 +20,8 @@ from consent.selection import partner_consents_in
 from consent.tokens import health
 from consent.tokens.batches import Pointer, Renewals
 from consent.tokens.checking import Verdict, judge, write_verdicts
-from consent.tokens.custody import BUSY, LOST, TokenUnavailable, is_cut_off, spends_nothing
+from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
-from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Entry, record_all
 from portal.audit.trail import Outcome as AuditOutcome
 from portal.microsoft.api import RetryPolicy
@@ -43,17 +42,17 @@ _LONGEST_WAIT = 60.0
 
 @dataclass(slots=True)
 class Check:
-    """One partner's check: the row as loaded, and the owner of its lease when its token is to be renewed."""
+    """One partner's check, and what became of its token; see :class:`consent.tokens.renewal.Renewal`."""
 
-    consent: PartnerConsent
-    owner: str = ""
+    renewal: Renewal
     pointer: Pointer | None = None
-    mismatch: str = ""
     not_saved: str | None = None
     won: bool = False
     switched_off: bool = False
-    lost: bool = False
-    nothing_spent: bool = False
+
+    @property
+    def consent(self) -> PartnerConsent:
+        return self.renewal.consent
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
@@ -83,14 +82,14 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 def load(keys: Sequence[int], context: Context) -> dict[int, Check]:
     """Read the rows again, immediately before use (S-51, S-53), and take the leases of those to renew."""
     consents = PartnerConsent.objects.filter(pk__in=keys).with_all_for_calls()
-    checks = {consent.pk: Check(consent) for consent in consents}
-    service = clients.tokens()
-    due = [check.consent for check in checks.values() if service.is_due(check.consent)]
+    renewals = {consent.pk: Renewal(consent, consent.partner.tenant) for consent in consents}
+    rotation = clients.tokens().rotation
+    due = [each.consent for each in renewals.values() if rotation.renews(each.consent, each.tenant)]
     owner = Renewals(clients.vault()).lease_all(due)
     for consent in due:
         if consent.lease_owner == owner:
-            checks[consent.pk].owner = owner
-    return checks
+            renewals[consent.pk].owner = owner
+    return {key: Check(renewal) for key, renewal in renewals.items()}
 
 
 def work(key: int, check: Check, context: Context) -> Outcome:
@@ -132,34 +131,15 @@ def work(key: int, check: Check, context: Context) -> Outcome:
 
 def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
     """Return a fresh access token; keep the rotated refresh token when it is due. Raises as ``TokenService`` does."""
-    service, custody = clients.tokens(), Renewals(clients.vault())
-    consent = check.consent
-    custody.check_usable(consent)
-    if service.saves_each and not check.owner:  # this redemption would spend a token that another is renewing
-        raise TokenUnavailable(BUSY)
-    try:
-        if check.owner:
-            consent, stored = custody.fetch_to_renew(consent, check.owner)
-            check.consent = consent
-            custody.check_not_lost(consent)
-        else:
-            consent, stored = custody.look_up(consent)
-        answer = service.exchange(consent, Audience.PARTNER_CENTER, consent.partner.tenant, stored, correlation_id)
-    except IdentityMismatch as mismatch:
-        check.mismatch = mismatch.why
-        raise
-    except RemoteError as error:
-        if check.owner and service.saves_each and is_cut_off(consent, error):
-            check.lost = True
-            raise TokenUnavailable(LOST) from error
-        check.nothing_spent = spends_nothing(consent, error)
-        raise
-    if check.owner and answer.refresh_token is not None and check.pointer is None:
+    renewal = check.renewal
+    answer = clients.tokens().redeem(renewal, Audience.PARTNER_CENTER, correlation_id)
+    if renewal.rotated is not None and check.pointer is None:
         try:
-            check.pointer = custody.keep(consent, answer.refresh_token, check.owner, correlation_id)
+            place = Renewals(clients.vault()).keep(renewal.consent, renewal.rotated)
+            check.pointer = Pointer(renewal.consent, renewal.owner, place, correlation_id)
         except RemoteError as error:
             # Nothing is lost at Entra: the stored one stays good (R-06).
-            log.warning("renewed but not saved: %s", error, extra={"partner": consent.partner_id})
+            log.warning("renewed but not saved: %s", error, extra={"partner": renewal.consent.partner_id})
             check.not_saved = error.code
     return answer.access_token
 
@@ -172,9 +152,9 @@ def write(done: Sequence[Done], context: Context) -> None:
     won = custody.point_all([check.pointer for check in checks if check.pointer is not None], actor=context.actor)
     for check in checks:
         check.won = check.consent.pk in won
-        if check.mismatch:
-            custody.stop(check.consent, check.mismatch, CorrelationId(context.correlation_id(check.consent.pk)))
-        if check.lost:
+        if check.renewal.mismatch:
+            custody.stop(check.consent, check.renewal.mismatch, CorrelationId(context.correlation_id(check.consent.pk)))
+        if check.renewal.is_lost:
             custody.interrupted(check.consent, CorrelationId(context.correlation_id(check.consent.pk)))
     write_verdicts(verdicts, actor=context.actor)
     if won:
@@ -217,12 +197,11 @@ def settle(checks: Sequence[Check], context: Context) -> None:
 
 def release(checks: Sequence[Check], context: Context) -> None:
     """Give the leases back. A version that was kept already is adopted by the next renewal."""
-    custody = Renewals(clients.vault())
-    for owner in {check.owner for check in checks if check.owner}:
-        custody.nothing_spent(
-            [check.consent for check in checks if check.owner == owner and check.nothing_spent], owner
-        )
-        custody.release_all([check.consent for check in checks if check.owner == owner], owner)
+    custody, leased = Renewals(clients.vault()), [check.renewal for check in checks if check.renewal.owner]
+    for owner in {renewal.owner for renewal in leased}:
+        mine = [renewal for renewal in leased if renewal.owner == owner]
+        custody.nothing_spent([renewal.consent for renewal in mine if renewal.nothing_spent], owner)
+        custody.release_all([renewal.consent for renewal in mine], owner)
 
 
 def place(check: Check) -> tuple[str, str]:

@@ -16,27 +16,22 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent.models import PartnerConsent
-from consent.tokens.custody import LEASE, Custody
-from consent.tokens.versions import NEWEST_IS_NONE, token_fingerprint
+from consent.tokens.custody import LEASE, Custody, Place
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.trail import Actor, Entry, Outcome, record_all
-from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
-from portal.microsoft.secret import Secret
 
 # A refresh of these leaves the partner and the registration that were loaded with the row.
 _OWN_COLUMNS: Final = [column.name for column in PartnerConsent._meta.concrete_fields if not column.is_relation]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Pointer:
     """A token that is in the vault and not yet in use."""
 
     consent: PartnerConsent
     owner: str
-    name: SecretName
-    version: SecretVersion
-    fingerprint: str
+    place: Place
     correlation_id: CorrelationId
 
 
@@ -76,37 +71,6 @@ class Renewals(Custody):
             lease_owner="", lease_until=None
         )
 
-    def fetch_to_renew(self, consent: PartnerConsent, owner: str) -> tuple[PartnerConsent, Secret]:
-        """Read the token that is in use, looking for what a crash left behind (R-02).
-
-        Runs no query unless there is something left behind. Returns the row, changed if a version was adopted.
-        """
-        if consent.replaced_version:  # a crash came before it was switched off
-            self.versions.switch_off(SecretName(consent.secret_name), SecretVersion(consent.replaced_version))
-        try:
-            newest = self.versions.newest(consent)
-        except RemoteError as error:
-            if consent.renewal_started_at is not None and not isinstance(error, NEWEST_IS_NONE):
-                raise
-            # This says what is wrong, if it concerns the version in use.
-            return self.look_up(consent)
-        if newest.version == consent.secret_version:
-            self.versions.check(consent, newest)
-            return consent, newest.value
-        return self.look_up(self.adopt_or_disable(consent, newest, owner))
-
-    def keep(self, consent: PartnerConsent, token: Secret, owner: str, correlation_id: CorrelationId) -> Pointer:
-        """Write a rotated token into the vault and read it back. Runs no query. Raises RemoteError."""
-        name, version = self.versions.write(consent, token, consent.generation + 1)
-        return Pointer(
-            consent=consent,
-            owner=owner,
-            name=name,
-            version=version,
-            fingerprint=token_fingerprint(token),
-            correlation_id=correlation_id,
-        )
-
     def point_all(self, pointers: Sequence[Pointer], *, actor: Actor) -> set[int]:
         """Move the pointers of these rows to their new versions; return the rows for which that was still allowed.
 
@@ -117,9 +81,9 @@ class Renewals(Custody):
             return set()
         keys = [pointer.consent.pk for pointer in pointers]
         moved = {
-            "secret_name": _by_row({pointer.consent.pk: pointer.name for pointer in pointers}),
-            "secret_version": _by_row({pointer.consent.pk: pointer.version for pointer in pointers}),
-            "fingerprint": _by_row({pointer.consent.pk: pointer.fingerprint for pointer in pointers}),
+            "secret_name": _by_row({pointer.consent.pk: pointer.place.name for pointer in pointers}),
+            "secret_version": _by_row({pointer.consent.pk: pointer.place.version for pointer in pointers}),
+            "fingerprint": _by_row({pointer.consent.pk: pointer.place.fingerprint for pointer in pointers}),
         }
         now = timezone.now()
         # No joins: PostgreSQL would not look again after waiting for another's update (see ConsentFlowQuerySet).
@@ -135,7 +99,7 @@ class Renewals(Custody):
             **moved,
         )
         written = dict(PartnerConsent.objects.filter(pk__in=keys, stored_at=now).values_list("pk", "secret_version"))
-        won = {pointer.consent.pk for pointer in pointers if written.get(pointer.consent.pk) == pointer.version}
+        won = {pointer.consent.pk for pointer in pointers if written.get(pointer.consent.pk) == pointer.place.version}
         record_all(
             [
                 Entry(
@@ -143,7 +107,7 @@ class Renewals(Custody):
                     actor,
                     Outcome.DONE,
                     subject={"partner": pointer.consent.partner_id, "consent": pointer.consent.pk},
-                    details={"generation": pointer.consent.generation + 1},
+                    details={"generation": pointer.place.generation},
                     correlation_id=pointer.correlation_id,
                 )
                 for pointer in pointers
@@ -161,7 +125,7 @@ class Renewals(Custody):
             return self.versions.switch_off(
                 SecretName(pointer.consent.secret_name), SecretVersion(pointer.consent.secret_version)
             )
-        return self.versions.switch_off(pointer.name, pointer.version)
+        return self.versions.switch_off(pointer.place.name, pointer.place.version)
 
     def forget_replaced(self, pointers: Sequence[Pointer]) -> None:
         """Note that the older versions of these rows are off (S-42); one statement."""

@@ -12,20 +12,18 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent import alarms
-from consent.microsoft.entra import REDEMPTION, SERVICE
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants
 from consent.tokens import health
 from consent.tokens.versions import (
     NEWEST_IS_NONE,
-    IdentityMismatch,
     TokenVersions,
     generation_of,
     record_id,
@@ -42,13 +40,7 @@ from consent.vault.base import (
 )
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.diagnosis import FailureClass, Owner
-from portal.microsoft.errors import (
-    ConsentRequired,
-    InteractionRequired,
-    MfaRequired,
-    NotSent,
-    RemoteError,
-)
+from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.microsoft.identifiers import CorrelationId, ObjectId
 from portal.microsoft.secret import Secret
@@ -91,6 +83,60 @@ class NewConsent:
     mfa: PartnerConsent.Mfa
     amr: tuple[str, ...]
     checks: list[dict[str, str]]
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the sign-in was proven by MFA."""
+        return self.mfa is PartnerConsent.Mfa.PROVEN
+
+    def columns(self, consent: PartnerConsent, now: datetime) -> dict[str, object]:
+        """Return what the row says of this consent: the account, its permissions, and a health without a failure."""
+        return {
+            "state": PartnerConsent.State.CONNECTED if self.is_proven else PartnerConsent.State.MFA_MISSING,
+            "pinned_oid": self.object_id,
+            "consented_at": now,
+            "granted_scopes": self.granted,
+            "mfa": self.mfa,
+            "amr": self.amr,
+            "mfa_checked_at": None if self.mfa is PartnerConsent.Mfa.UNPROVEN else now,
+            "last_success_at": now,
+            "last_try_at": now,
+            "last_problem": "",
+            "last_code": "",
+            "last_message": "",
+            "first_denied_at": None,
+            "last_class": FailureClass.OK.value if self.is_proven else FailureClass.NEEDS_INTERACTION.value,
+            "last_owner": "" if self.is_proven else Owner.PARTNER.value,
+            "failures": 0,
+            "next_try_at": health.try_after_success(consent, now),
+            "checks": self.checks,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a token is in the vault, as a row points to it."""
+
+    generation: int
+    name: SecretName
+    version: SecretVersion
+    fingerprint: str
+
+    def columns(self, stored_at: datetime | Now, replaced: str) -> dict[str, object]:
+        """Return the columns of a row that moves here.
+
+        Args:
+            replaced: the version that the row leaves, remembered until it is off (S-42); "" for none.
+        """
+        return {
+            "generation": self.generation,
+            "secret_name": self.name,
+            "secret_version": self.version,
+            "fingerprint": self.fingerprint,
+            "stored_at": stored_at,
+            "replaced_version": replaced,
+            "renewal_started_at": None,
+        }
 
 
 class Custody:
@@ -148,13 +194,27 @@ class Custody:
                 raise
         return newer, self.versions.look_up(newer).value
 
-    def read(self, consent: PartnerConsent) -> tuple[PartnerConsent, Secret]:
-        """As :meth:`look_up`, and stop the partner when the token is not this record's (S-51)."""
-        try:
+    def fetch_to_renew(self, consent: PartnerConsent, owner: str) -> tuple[PartnerConsent, Secret]:
+        """Read the token that is in use, looking for what a crash left behind (R-02).
+
+        Runs no query unless there is something left behind. Returns the row, changed if a version was adopted.
+
+        Raises:
+            TokenUnavailable, IdentityMismatch: as :meth:`look_up`.
+            RemoteError: as :meth:`look_up`; or a renewal was cut off, and the vault does not say whether it wrote.
+        """
+        if consent.replaced_version:  # a crash came before it was switched off
+            self.versions.switch_off(SecretName(consent.secret_name), SecretVersion(consent.replaced_version))
+        newest = self._newest(consent)
+        if newest is None:  # a look at the version in use says what is wrong, if that concerns it
             return self.look_up(consent)
-        except IdentityMismatch as mismatch:
-            self.stop(consent, mismatch.why, CorrelationId(""))
-            raise
+        if newest.version == consent.secret_version:
+            self.versions.check(consent, newest)
+            return consent, newest.value
+        row = self.adopt_or_disable(consent, newest, owner)
+        if row.generation != consent.generation:  # that ended the older renewal and took its note away
+            self.begin(row, owner)
+        return self.look_up(row)
 
     def stop(self, consent: PartnerConsent, why: str, correlation_id: CorrelationId) -> None:
         """Stop the partner at once: a swapped record or secret is the worst failure of a vault of many tenants."""
@@ -202,7 +262,37 @@ class Custody:
             TokenUnavailable: another renewal holds the lease; nothing was stored.
             RemoteError: the vault did not take it; an older token stays as it was.
         """
-        consent, _ = PartnerConsent.objects.get_or_create(
+        consent = self._row_of(partner, registration, new)
+        with self.lease(consent) as owner:
+            if owner is None:
+                raise TokenUnavailable(BUSY)
+            consent = self.roll_forward(self._read_again(consent), owner)
+            # The row as it is under the lease: what was looked at before may be another flow's by now (S-15).
+            self._check_replaceable(consent, new, replaces)
+            replaced = SecretVersion(consent.secret_version)
+            if consent.state == PartnerConsent.State.STOPPED:
+                # Its name may be another record's; nothing under it is touched.
+                consent.secret_name, replaced = new_secret_name(), SecretVersion("")
+            place = self.keep(consent, new.refresh_token)
+            with transaction.atomic():
+                won = self._point_to_new(consent, owner, place, new, replaced)
+                if won:
+                    in_same_transaction(consent)
+                    self._tell_of_new(consent, new, actor, correlation_id)
+                else:
+                    transaction.set_rollback(True)
+            if not won:
+                self.versions.switch_off(place.name, place.version)
+                raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was stored.")
+            if replaced:
+                self._switch_off_replaced(consent, replaced)
+        consent.refresh_from_db()
+        return consent
+
+    @staticmethod
+    def _row_of(partner: PartnerTenant, registration: ApplicationRegistration, new: NewConsent) -> PartnerConsent:
+        """Return this partner's row for this application; made empty, with generation 0, if there is none."""
+        return PartnerConsent.objects.get_or_create(
             partner=partner,
             registration=registration,
             defaults={
@@ -211,78 +301,46 @@ class Custody:
                 "pinned_oid": new.object_id,
                 "secret_name": new_secret_name(),
             },
+        )[0]
+
+    @staticmethod
+    def _read_again(consent: PartnerConsent) -> PartnerConsent:
+        return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
+
+    def keep(self, consent: PartnerConsent, token: Secret) -> Place:
+        """Write the next generation's token into the vault and read it back; no query. Raises RemoteError."""
+        generation = consent.generation + 1
+        name, version = self.versions.write(consent, token, generation)
+        return Place(generation, name, version, token_fingerprint(token))
+
+    def _point_to_new(
+        self, consent: PartnerConsent, owner: str, place: Place, new: NewConsent, replaced: SecretVersion
+    ) -> bool:
+        """Move the row to a new consent's token, unless the partner was disabled or renewed; in a transaction.
+
+        A partner disabled meanwhile is not revived by an answer that was on its way (R-12, S-53). The partner's update
+        changes nothing: a decision of staff waits for it, or is seen by it.
+        """
+        now = timezone.now()
+        if not self._point_to(consent, owner, **place.columns(now, replaced), **new.columns(consent, now)):
+            return False
+        active = PartnerTenant.objects.active().filter(pk=consent.partner_id)
+        return bool(active.update(switch=PartnerTenant.Switch.ON))
+
+    @staticmethod
+    def _tell_of_new(consent: PartnerConsent, new: NewConsent, actor: Actor, correlation_id: CorrelationId) -> None:
+        """Write what follows from a new consent: the partner's health, alarms, and the audit entry."""
+        health.refresh([consent.pk])
+        alarms.consented_again(consent)
+        if not new.is_proven:
+            alarms.mfa_missing(consent)
+        record(
+            "token.stored",
+            actor=actor,
+            subject={"partner": consent.partner_id, "consent": consent.pk},
+            details={"generation": consent.generation + 1, "mfa": new.mfa.value},
+            correlation_id=correlation_id,
         )
-        with self.lease(consent) as owner:
-            if owner is None:
-                raise TokenUnavailable(BUSY)
-            consent = self.roll_forward(
-                PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk), owner
-            )
-            # The row as it is under the lease: what was looked at before may be another flow's by now (S-15).
-            self._check_replaceable(consent, new, replaces)
-            stopped = consent.state == PartnerConsent.State.STOPPED
-            if stopped:  # its name may be another record's; nothing under it is touched
-                consent.secret_name = new_secret_name()
-            generation = consent.generation + 1
-            name, version = self.versions.write(consent, new.refresh_token, generation)
-            connected = new.mfa is PartnerConsent.Mfa.PROVEN
-            with transaction.atomic():
-                now = timezone.now()
-                won = self._point_to(
-                    consent,
-                    owner,
-                    generation=generation,
-                    secret_name=name,
-                    secret_version=version,
-                    fingerprint=token_fingerprint(new.refresh_token),
-                    stored_at=now,
-                    state=PartnerConsent.State.CONNECTED if connected else PartnerConsent.State.MFA_MISSING,
-                    pinned_oid=new.object_id,
-                    consented_at=now,
-                    granted_scopes=new.granted,
-                    mfa=new.mfa,
-                    amr=new.amr,
-                    mfa_checked_at=None if new.mfa is PartnerConsent.Mfa.UNPROVEN else now,
-                    last_success_at=now,
-                    last_try_at=now,
-                    last_problem="",
-                    last_code="",
-                    last_message="",
-                    first_denied_at=None,
-                    last_class=FailureClass.OK.value if connected else FailureClass.NEEDS_INTERACTION.value,
-                    last_owner="" if connected else Owner.PARTNER.value,
-                    failures=0,
-                    next_try_at=health.try_after_success(consent, now),
-                    checks=new.checks,
-                    replaced_version="" if stopped else consent.secret_version,
-                    renewal_started_at=None,
-                )
-                # R-12, S-53: a partner disabled meanwhile is not revived by an answer that was on its way.
-                # The update changes nothing: a decision of staff waits for it, or is seen by it.
-                active = PartnerTenant.objects.active().filter(pk=partner.pk)
-                won = won and bool(active.update(switch=PartnerTenant.Switch.ON))
-                if won:
-                    in_same_transaction(consent)
-                    health.refresh([consent.pk])
-                    alarms.consented_again(consent)
-                    if not connected:
-                        alarms.mfa_missing(consent)
-                    record(
-                        "token.stored",
-                        actor=actor,
-                        subject={"partner": partner.pk, "consent": consent.pk},
-                        details={"generation": generation, "mfa": new.mfa.value},
-                        correlation_id=correlation_id,
-                    )
-                else:
-                    transaction.set_rollback(True)
-            if not won:
-                self.versions.switch_off(name, version)
-                raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was stored.")
-            if consent.generation and not stopped:
-                self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
-        consent.refresh_from_db()
-        return consent
 
     @staticmethod
     def _check_replaceable(consent: PartnerConsent, new: NewConsent, replaces: ObjectId | None) -> None:
@@ -290,8 +348,7 @@ class Custody:
             return
         if consent.pinned_oid not in {new.object_id, replaces}:
             raise AnotherAccountPinned
-        proven = new.mfa is PartnerConsent.Mfa.PROVEN
-        if consent.state == PartnerConsent.State.CONNECTED and not proven:
+        if consent.state == PartnerConsent.State.CONNECTED and not new.is_proven:
             raise ProvesLess
 
     def begin(self, consent: PartnerConsent, owner: str) -> None:
@@ -300,9 +357,8 @@ class Custody:
         The note stays until it is known how that ended. ``consent`` keeps the older note, if there is one.
 
         Raises:
-            TokenUnavailable: the token was lost before, so that asking again is in vain; or the lease is another's.
+            TokenUnavailable: the lease is another's.
         """
-        self.check_not_lost(consent)
         mine = PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner)
         if not mine.update(renewal_started_at=Coalesce("renewal_started_at", Now())):
             raise TokenUnavailable(BUSY)
@@ -364,10 +420,10 @@ class Custody:
         self, consent: PartnerConsent, refresh_token: Secret, owner: str, correlation_id: CorrelationId
     ) -> None:
         """Save a rotated token. A failure loses nothing at Entra: the stored one stays good (R-06)."""
-        generation = consent.generation + 1
+        details: dict[str, object] = {"generation": consent.generation + 1}
         subject = {"partner": consent.partner_id, "consent": consent.pk}
         try:
-            name, version = self.versions.write(consent, refresh_token, generation)
+            place = self.keep(consent, refresh_token)
         except SecretDisabled:  # before it was read back, another renewal had adopted and replaced it
             self.discarded(consent, FASTER, correlation_id)
             return
@@ -379,28 +435,17 @@ class Custody:
                     actor=SYSTEM,
                     outcome=Outcome.FAILED,
                     subject=subject,
-                    details={"generation": generation, "code": error.code},
+                    details=details | {"code": error.code},
                     correlation_id=correlation_id,
                 )
                 alarms.not_saved()
             return
         with transaction.atomic():
-            moved = self._point_to(
-                consent,
-                owner,
-                generation=generation,
-                secret_name=name,
-                secret_version=version,
-                fingerprint=token_fingerprint(refresh_token),
-                stored_at=Now(),
-                replaced_version=consent.secret_version,
-                renewal_started_at=None,
-            )
+            moved = self._point_to(consent, owner, **place.columns(Now(), consent.secret_version))
             # R-12: for a partner disabled in the meantime the pointer stays and the new version is switched off.
             saved = moved and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
             if saved:
                 health.refresh([consent.pk])
-                details = {"generation": generation}
                 record("token.stored", actor=SYSTEM, subject=subject, details=details, correlation_id=correlation_id)
                 alarms.saved_again()
             else:
@@ -408,19 +453,12 @@ class Custody:
         if saved:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
         elif moved:
-            self.versions.switch_off(name, version)
+            self.versions.switch_off(place.name, place.version)
             self.discarded(consent, "partner disabled", correlation_id)
         else:
-            self._put_away(consent, owner, name, version, correlation_id)
+            self._put_away(consent, owner, place, correlation_id)
 
-    def _put_away(
-        self,
-        consent: PartnerConsent,
-        owner: str,
-        name: SecretName,
-        version: SecretVersion,
-        correlation_id: CorrelationId,
-    ) -> None:
+    def _put_away(self, consent: PartnerConsent, owner: str, place: Place, correlation_id: CorrelationId) -> None:
         """Decide under a lease about a version that came too late: adopt it if nobody was faster, else switch it off.
 
         Without the lease it could be switched off in the moment in which another renewal adopts it (R-03).
@@ -430,11 +468,11 @@ class Custody:
             if new_owner is None:
                 log.warning("a late version of a secret is left to the next renewal", extra={"consent": consent.pk})
                 return
-            row = PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
+            row = self._read_again(consent)
             if row.partner.is_active:
                 row = self.roll_forward(row, new_owner)
-            if row.secret_version != version:
-                self.versions.switch_off(name, version)
+            if row.secret_version != place.version:
+                self.versions.switch_off(place.name, place.version)
                 self.discarded(consent, FASTER, correlation_id)
 
     def _point_to(self, consent: PartnerConsent, owner: str, **columns: object) -> bool:
@@ -448,6 +486,17 @@ class Custody:
     def roll_forward(self, consent: PartnerConsent, owner: str) -> PartnerConsent:
         """Adopt a version that was written before a crash, or switch off a leftover (R-02).
 
+        Raises:
+            RemoteError: a renewal was cut off, and the vault does not say whether it wrote.
+        """
+        if consent.replaced_version:
+            self._switch_off_replaced(consent, SecretVersion(consent.replaced_version))
+        newest = self._newest(consent)
+        return consent if newest is None else self.adopt_or_disable(consent, newest, owner)
+
+    def _newest(self, consent: PartnerConsent) -> StoredSecret | None:
+        """Read the newest version; None when there is none to adopt. No query.
+
         A vault that cannot say is no reason to fail, the pointer's version is still there; unless a renewal was cut
         off: then the newer token may be in the vault, and the older one is worth nothing if the service rotates
         strictly.
@@ -455,18 +504,15 @@ class Custody:
         Raises:
             RemoteError: a renewal was cut off, and the vault does not say whether it wrote.
         """
-        if consent.replaced_version:
-            self._switch_off_replaced(consent, SecretVersion(consent.replaced_version))
         try:
-            newest = self.versions.newest(consent)
+            return self.versions.newest(consent)
         except NEWEST_IS_NONE:
-            return consent
+            return None
         except RemoteError as error:
             if consent.renewal_started_at is not None:
                 raise
             log.info("newest version not readable: %s", error)
-            return consent
-        return self.adopt_or_disable(consent, newest, owner)
+            return None
 
     def adopt_or_disable(self, consent: PartnerConsent, newest: StoredSecret, owner: str) -> PartnerConsent:
         """Adopt or switch off the newest version of a secret where the row does not know it."""
@@ -485,6 +531,8 @@ class Custody:
 
         Returns the row as it is then: unchanged for whoever lost the lease meanwhile.
         """
+        name = SecretName(consent.secret_name)
+        found = Place(generation_of(newer), name, newer.version, token_fingerprint(newer.value))
         columns: dict[str, object] = {}
         if consent.last_code == INTERRUPTED:  # it was not lost, only late
             proven = consent.mfa == PartnerConsent.Mfa.PROVEN
@@ -496,17 +544,8 @@ class Custody:
                 "next_try_at": timezone.now(),
             }
         with transaction.atomic():
-            adopted = self._point_to(
-                consent,
-                owner,
-                generation=generation_of(newer),
-                secret_version=newer.version,
-                fingerprint=token_fingerprint(newer.value),
-                stored_at=newer.created_at,
-                replaced_version=consent.secret_version,
-                renewal_started_at=None,
-                **columns,
-            )
+            moved = found.columns(newer.created_at, consent.secret_version)
+            adopted = self._point_to(consent, owner, **moved, **columns)
             if adopted:
                 health.refresh([consent.pk])
                 record(
@@ -519,7 +558,7 @@ class Custody:
                     alarms.found_again(consent)
         if adopted:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
-            return PartnerConsent.objects.select_related("partner", "registration__credential").get(pk=consent.pk)
+            return self._read_again(consent)
         return consent
 
     def take_up_older(
@@ -538,21 +577,11 @@ class Custody:
             TokenUnavailable: the partner was disabled or renewed meanwhile; nothing was changed.
             RemoteError: the vault did not take it; the older version stays as it was.
         """
-        generation = consent.generation + 1
-        name, version = self.versions.write(consent, token, generation)
+        place = self.keep(consent, token)
         with transaction.atomic():
-            taken = self._point_to(
-                consent,
-                owner,
-                generation=generation,
-                secret_name=name,
-                secret_version=version,
-                fingerprint=token_fingerprint(token),
-                stored_at=Now(),
-                replaced_version=older.version,
-                renewal_started_at=None,
-                next_try_at=timezone.now(),  # the check then says how the partner is
-            )
+            moved = place.columns(Now(), older.version)
+            # The check, due at once, then says how the partner is.
+            taken = self._point_to(consent, owner, **moved, next_try_at=timezone.now())
             taken = taken and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
             if taken:
                 health.refresh([consent.pk])
@@ -560,13 +589,13 @@ class Custody:
                     "token.older_taken_up",
                     actor=actor,
                     subject={"partner": consent.partner_id, "consent": consent.pk},
-                    details={"older": generation_of(older), "lost": consent.generation, "generation": generation},
+                    details={"older": generation_of(older), "lost": consent.generation, "generation": place.generation},
                     correlation_id=correlation_id,
                 )
             else:
                 transaction.set_rollback(True)
         if not taken:
-            self.versions.switch_off(name, version)
+            self.versions.switch_off(place.name, place.version)
             raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was changed.")
         self._switch_off_replaced(consent, older.version)
 
@@ -594,19 +623,3 @@ class Custody:
 
     def _release(self, consent: PartnerConsent, owner: str) -> None:
         PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner).update(lease_owner="", lease_until=None)
-
-
-def is_cut_off(consent: PartnerConsent, error: RemoteError) -> bool:
-    """Tell whether a refusal means that an older, cut-off renewal spent the stored token of a strict service."""
-    return (
-        consent.renewal_started_at is not None
-        and isinstance(error, ConsentRequired)
-        and not isinstance(error, InteractionRequired | MfaRequired)
-    )
-
-
-def spends_nothing(consent: PartnerConsent, error: RemoteError) -> bool:
-    """Tell whether the stored token is as good as before: refused or never sent, and no older renewal is open."""
-    refused = error.status is not None and 400 <= error.status < 500
-    never_sent = (error.service, error.operation) != (SERVICE, REDEMPTION) or isinstance(error, NotSent)
-    return consent.renewal_started_at is None and (refused or never_sent)

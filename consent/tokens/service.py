@@ -10,15 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
-
-from django.utils import timezone
 
 from consent.microsoft.entra import SERVICE, EntraClient, TokenResponse
 from consent.microsoft.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.tokens.custody import BUSY, LOST, Custody, NewConsent, TokenUnavailable, is_cut_off, spends_nothing
+from consent.tokens.custody import Custody, NewConsent, TokenUnavailable
+from consent.tokens.renewal import Renewal, Rotation
 from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import StoredSecret, Vault
 from portal.audit.trail import Actor
@@ -29,7 +27,6 @@ from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant, PartnerTenant
 
 _EARLY_SECONDS = 300.0  # an access token leaves the cache this long before its end (S-38)
-_WAIT_SECONDS = 15.0  # for another's renewal, where the service rotates strictly (R-04)
 # A signed ID token that names somebody else. Every other flaw proves nothing about anybody: the answer is dropped.
 _SOMEBODY_ELSE = {Flaw.TENANT, Flaw.AUDIENCE, Flaw.FOREIGN_ACCOUNT}
 
@@ -71,7 +68,7 @@ class TokenService:
 
     Args:
         entra: makes the sign-in client of a registration for one unit of work.
-        save_after: a rotated refresh token is saved when the stored one is older; zero saves each (R-11).
+        rotation: what the sign-in service does to a redeemed refresh token, so which redemptions renew (R-11).
         credential_refused: told when Entra refuses the registration's own credential (R-14).
     """
 
@@ -82,14 +79,14 @@ class TokenService:
         entra: Callable[[ApplicationRegistration, CorrelationId], EntraClient],
         validator: IdTokenValidator,
         clouds: Callable[[str], NationalCloud] = get_cloud,
-        save_after: timedelta = timedelta(hours=24),
+        rotation: Rotation,
         credential_refused: Callable[[ApplicationRegistration, RemoteError], None] = lambda registration, error: None,
     ) -> None:
         self._custody = Custody(vault)
         self._entra = entra
         self._validator = validator
         self._clouds = clouds
-        self._save_after = save_after
+        self.rotation = rotation
         self._credential_refused = credential_refused
         self._cache: dict[tuple[int, Audience, str], _Cached] = {}
         self._locks: dict[tuple[int, Audience, str], threading.Lock] = {}
@@ -174,63 +171,57 @@ class TokenService:
     def _redeem(
         self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
     ) -> TokenResponse:
-        is_customer = tenant != consent.partner.tenant
-        # A customer's authority also answers with a refresh token; the partner's one stays the master copy, unless
-        # the service rotates strictly: then each redemption spends the stored token and is a renewal (R-03).
-        strict = not self._save_after
-        if not strict and (is_customer or not self.is_due(consent)):
-            return self._redeem_stored(consent, audience, tenant, correlation_id)
-        with self._custody.lease(consent, wait_seconds=_WAIT_SECONDS if strict else 0.0) as owner:
-            if owner is None and strict:
-                raise TokenUnavailable(BUSY)
-            if owner is None:  # somebody else renews right now; Entra honours the stored token meanwhile
-                return self._redeem_stored(consent, audience, tenant, correlation_id)
-            consent = self._usable(consent.pk)
-            if not strict and not self.is_due(consent):  # renewed by whoever had the lease before
-                return self._redeem_stored(consent, audience, tenant, correlation_id)
-            consent = self._custody.roll_forward(consent, owner)
-            self._custody.begin(consent, owner)
-            try:
-                answer = self._redeem_stored(consent, audience, tenant, correlation_id)
-            except RemoteError as error:
-                if strict and not is_customer and is_cut_off(consent, error):
-                    self.forget(consent.pk)
-                    self._custody.interrupted(consent, correlation_id)
-                    raise TokenUnavailable(LOST) from error
-                if spends_nothing(consent, error):
-                    self._custody.nothing_spent([consent], owner)
-                raise
-            if answer.refresh_token is None:
-                self._custody.nothing_spent([consent], owner)
-            else:
-                self._custody.save_rotated(consent, answer.refresh_token, owner, correlation_id)
-            return answer
+        """Redeem the stored token, and renew it if that is due: the driver for one partner."""
+        if not self.rotation.renews(consent, tenant):
+            return self._carry_out(Renewal(consent, tenant), audience, correlation_id)
+        with self._custody.lease(consent, wait_seconds=self.rotation.wait_seconds) as owner:
+            renewal = Renewal(consent, tenant)
+            if owner is not None:
+                renewal.consent = self._usable(consent.pk)
+                if self.rotation.renews(renewal.consent, tenant):  # else the one who had the lease before did it
+                    self._custody.begin(renewal.consent, owner)
+                    renewal.owner = owner
+            return self._carry_out(renewal, audience, correlation_id)
 
-    @property
-    def saves_each(self) -> bool:
-        """Whether the sign-in service rotates strictly, so that each redemption spends the stored token (R-11)."""
-        return not self._save_after
-
-    def is_due(self, consent: PartnerConsent) -> bool:
-        """Tell whether a rotated token of this partner should be saved (R-11)."""
-        return consent.stored_at is None or timezone.now() - consent.stored_at >= self._save_after
-
-    def _redeem_stored(
-        self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
-    ) -> TokenResponse:
-        consent, refresh_token = self._custody.read(consent)
+    def _carry_out(self, renewal: Renewal, audience: Audience, correlation_id: CorrelationId) -> TokenResponse:
         try:
-            answer = self.exchange(consent, audience, tenant, refresh_token, correlation_id)
-        except IdentityMismatch as mismatch:
-            self._stop(consent, mismatch.why, correlation_id)
+            answer = self.redeem(renewal, audience, correlation_id)
+        except (TokenUnavailable, IdentityMismatch, RemoteError):
+            self._write_failure(renewal, correlation_id)
             raise
         # R-12: a partner disabled while the answer was on its way gets nothing out of it.
         try:
-            self._usable(consent.pk)
+            self._usable(renewal.consent.pk)
         except TokenUnavailable:
-            self._custody.discarded(consent, "partner disabled", correlation_id)
+            self._custody.discarded(renewal.consent, "partner disabled", correlation_id)
             raise
+        if renewal.rotated is not None:
+            self._custody.save_rotated(renewal.consent, renewal.rotated, renewal.owner, correlation_id)
+        elif renewal.owner:
+            self._custody.nothing_spent([renewal.consent], renewal.owner)
         return answer
+
+    def _write_failure(self, renewal: Renewal, correlation_id: CorrelationId) -> None:
+        consent = renewal.consent
+        if renewal.mismatch:
+            self.forget(consent.pk)
+            self._custody.stop(consent, renewal.mismatch, correlation_id)
+        if renewal.is_lost:
+            self.forget(consent.pk)
+            self._custody.interrupted(consent, correlation_id)
+        if renewal.owner and renewal.nothing_spent:
+            self._custody.nothing_spent([consent], renewal.owner)
+
+    def redeem(self, renewal: Renewal, audience: Audience, correlation_id: CorrelationId) -> TokenResponse:
+        """Carry out the steps of a renewal that need no database; what it notes is for the caller to write.
+
+        Raises as :meth:`consent.tokens.renewal.Renewal.redeem`.
+        """
+        return renewal.redeem(
+            self.rotation,
+            self._custody,
+            lambda consent, stored: self.exchange(consent, audience, renewal.tenant, stored, correlation_id),
+        )
 
     def exchange(
         self,
@@ -317,10 +308,6 @@ class TokenService:
         except TokenUnavailable:
             self.forget(consent_id)
             raise
-
-    def _stop(self, consent: PartnerConsent, why: str, correlation_id: CorrelationId) -> None:
-        self.forget(consent.pk)
-        self._custody.stop(consent, why, correlation_id)
 
     def store_new_consent(
         self,

@@ -24,7 +24,7 @@ from consent.models import PartnerConsent
 from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.runs.token_check import TOKEN_CHECK
 from consent.tokens.batches import Renewals
-from consent.tokens.custody import INTERRUPTED, LEASE
+from consent.tokens.custody import INTERRUPTED, LEASE, TokenUnavailable
 from consent.tokens.reconcile import Reconciler
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
@@ -41,7 +41,15 @@ from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
 from tests.support import builders
 from tests.support.crashes import KILL_POINTS, Stage
-from tests.support.custody import ask, enabled_versions, make_due, redemptions
+from tests.support.custody import (
+    ask,
+    enabled_versions,
+    make_due,
+    redemptions,
+    rotated_token,
+    watch_vault,
+    write_version,
+)
 from tests.support.portal import Portal
 from tests.support.work import classes
 from tests.support.workers import Worker, Workers, forking
@@ -409,6 +417,50 @@ def test_a_check_that_took_the_lease_after_another_process_renewed_renews_the_ne
     assert (after.generation, after.state, after.lease_owner, after.renewal_started_at) == (3, "connected", "", None)
     assert enabled_versions(site.portal, after) == [after.secret_version]
     assert not Incident.objects.open().exists()
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.parametrize("site", [("local", True)], indirect=True, ids=["local-strict"])
+@pytest.mark.parametrize("in_bulk", [False, True], ids=["single", "batch"])
+def test_a_renewal_after_a_version_was_adopted_is_noted_like_any_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch, in_bulk: bool
+) -> None:
+    """Adopting ends the older renewal and its note; if this one is cut off, the next has to know of it."""
+    before = site.portal.consent()
+    write_version(before, rotated_token(site.portal, before), 2)
+    make_due(before)
+    watched, notes = watch_vault(monkeypatch), []
+
+    def look(operation: str) -> None:
+        if operation == "write":  # the token was redeemed, and the new one is not kept yet
+            notes.append(site.portal.consent().renewal_started_at)
+
+    watched.before = look
+
+    assert classes(bulk(TOKEN_CHECK)) == {"ok": 1} if in_bulk else ask(before, fresh=True)
+
+    after = site.portal.consent()
+    assert len(notes) == 1
+    assert notes[0] is not None
+    assert (after.generation, after.renewal_started_at) == (3, None)
+
+
+@pytest.mark.req("R-01")
+@pytest.mark.parametrize("site", [("local", True)], indirect=True, ids=["local-strict"])
+@pytest.mark.parametrize("in_bulk", [False, True], ids=["single", "batch"])
+def test_a_token_that_was_lost_before_is_not_redeemed_and_leaves_no_note(site: Site, in_bulk: bool) -> None:
+    before, asked = site.portal.consent(), len(redemptions(site.portal))
+    PartnerConsent.objects.filter(pk=before.pk).update(state="needs_consent", last_code=INTERRUPTED)
+    make_due(before)
+
+    if in_bulk:
+        assert classes(bulk(TOKEN_CHECK)) == {"skipped": 1}
+    else:
+        with pytest.raises(TokenUnavailable, match="must consent again"):
+            ask(before, fresh=True)
+
+    assert len(redemptions(site.portal)) == asked
+    assert site.portal.consent().renewal_started_at is None
 
 
 @pytest.mark.parametrize("site", [("local", False)], indirect=True, ids=["local"])

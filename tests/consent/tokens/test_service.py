@@ -308,7 +308,7 @@ def test_the_order_is_vault_then_read_back_then_pointer_then_old_version_off(
 
     ask(connected.consent(), fresh=True)
 
-    assert pointers == [("read_newest", 1), ("read", 1), ("write", 1), ("read", 1), ("disable", 2)]
+    assert pointers == [("read_newest", 1), ("write", 1), ("read", 1), ("disable", 2)]
 
 
 @pytest.mark.req("R-02")

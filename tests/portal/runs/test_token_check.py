@@ -102,7 +102,7 @@ def test_tokens_that_are_due_are_renewed_on_the_way(portal: Portal) -> None:
         assert (consent.generation, consent.lease_owner, consent.lease_until) == (2, "", None)
         assert consent.replaced_version == ""
         assert enabled_versions(portal, consent) == [consent.secret_version] != [older]
-        clients.tokens()._custody.read(consent)
+        clients.tokens()._custody.look_up(consent)
     assert AuditEvent.objects.filter(action="token.stored").count() == 20
     assert first_broken_sequence() is None
 
