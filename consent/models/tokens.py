@@ -117,9 +117,6 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
         latest = now + max(timedelta(hours=settings.TOKEN_CHECK_HOURS), _LONGEST_FAILURE)
         return self.usable().filter(Q(next_try_at__lte=now) | Q(next_try_at__gt=latest))
 
-    def oldest_check_first(self) -> PartnerConsentQuerySet:
-        return self.order_by(models.F("last_try_at").asc(nulls_first=True), "pk")
-
 
 class PartnerConsent(models.Model):
     """What we know about one partner's refresh token; the row knows everything but the token.
