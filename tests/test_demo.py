@@ -15,7 +15,7 @@ from consent import demo as demo_data
 from portal import demo
 from portal.incidents.models import Incident
 from tests.support.portal import SERVICE_ACCOUNT, Portal
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,8 +16,8 @@ from pytest_django.fixtures import Settings
 from consent.admin import campaigns as pages
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink
 from tenants.models import PartnerTag, PartnerTenant
-from tests.consent.invitations.test_campaigns import attempt, items, let_time_pass, link_of, make, partners, send
 from tests.support import builders
+from tests.support.campaigns import attempt, items, let_time_pass, link_of, make, partners, send
 from tests.support.portal import Browser
 from tests.support.smtp import serving
 from tests.support.staff import Staff, told

@@ -28,10 +28,10 @@ from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AuthenticationFailed
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import Run
-from tests.portal.runs.test_token_check import check
 from tests.support import builders, custody
 from tests.support.portal import Portal
 from tests.support.staff import Staff
+from tests.support.token_checks import check
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[3]

@@ -23,10 +23,10 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
-from tests.consent.management.test_commands import Ran, run
 from tests.sandbox.scenarios import PERMISSIONS, application_id, vendor_tenant
 from tests.sandbox.world import GRAPH, Application, Refusal
 from tests.support import builders, custody
+from tests.support.commands import Ran, run
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 

@@ -24,8 +24,8 @@ from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPla
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests.consent.management.test_commands import run
 from tests.support import builders
+from tests.support.commands import run
 
 pytestmark = pytest.mark.django_db
 

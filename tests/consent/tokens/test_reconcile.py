@@ -34,13 +34,13 @@ from portal.microsoft.secret import Secret
 from portal.runs.schedule import jobs
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent.management.test_commands import run
-from tests.consent.tokens.test_service import two_partners
 from tests.sandbox import scenarios
 from tests.sandbox import world as sandbox_world
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, known_id
 from tests.support import builders, custody, vault_secrets
+from tests.support.commands import run
+from tests.support.connected import two_partners
 from tests.support.portal import Portal
 from tests.support.vault_secrets import found
 

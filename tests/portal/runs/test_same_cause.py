@@ -22,9 +22,9 @@ from portal.runs.kinds import Blame, Kind, Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTenant
-from tests.consent.management.test_commands import run as command
 from tests.sandbox.world import Application, Refusal
 from tests.support import builders
+from tests.support.commands import run as command
 from tests.support.connected import connect
 from tests.support.custody import redemptions
 from tests.support.portal import Portal
