@@ -44,8 +44,8 @@ test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, o
 .PHONY: bench
 bench: .venv/installed ## Measure the bulk check against a raw floor, throttled and killed; under five minutes
 	@$(BIN)/python -m tests.bench.checks --partners 500 --rounds 1 --processes 1,2
-	@$(BIN)/python -m tests.bench.trouble --partners 500 --only partners
-	@$(BIN)/python -m tests.bench.trouble --partners 500 --only two
+	@$(BIN)/python -m tests.bench.failing_checks --partners 500 --only partners
+	@$(BIN)/python -m tests.bench.failing_checks --partners 500 --only two
 
 .PHONY: lint
 lint: .venv/installed ## Check style and format
