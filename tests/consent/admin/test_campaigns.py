@@ -1,4 +1,7 @@
-"""Campaigns in the admin: choose, make, send, watch, remind, close, export; each behind its permission."""
+"""Campaigns in the admin: choose, make, send, watch, remind, close, export; each behind its permission.
+
+Covers: consent.admin.asking.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Incidents, events, runs and confirmations name partner, customer and application, and settle when it works again."""
+"""Incidents, events, runs and confirmations name partner, customer and application, and settle when it works again.
+
+Covers: portal.site.subjects.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """One partner with three registrations in two products: each command and page acts on the one that was named, or asks.
 
 Control Panel is the first product, Billing the second, and the third is Billing as the partner's own (CSP) application.
+
+Covers: consent.admin.partner_tenants.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Rotation of the application's credentials, with real MSAL and the real SDK against the sandbox (S-39)."""
+"""Rotation of the application's credentials, with real MSAL and the real SDK against the sandbox (S-39).
+
+Covers: consent.microsoft.credentials.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Plans: what would change is said per customer, from what was last read there; nothing is sent."""
+"""Plans: what would change is said per customer, from what was last read there; nothing is sent.
+
+Covers: consent.customers.export, consent.customers.judging, consent.models.plans.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The commands: help, the good way, every documented exit code, and no secret on any channel but the wanted one."""
+"""The commands: help, the good way, every documented exit code, and no secret on any channel but the wanted one.
+
+Covers: consent.management.base, consent.runs.push.
+"""
 
 from __future__ import annotations
 

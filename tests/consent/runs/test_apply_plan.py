@@ -1,4 +1,7 @@
-"""Applying a plan: what was shown and nothing else, read back, in waves, and put right when the second half fails."""
+"""Applying a plan: what was shown and nothing else, read back, in waves, and put right when the second half fails.
+
+Covers: consent.customers.applying.
+"""
 
 from __future__ import annotations
 

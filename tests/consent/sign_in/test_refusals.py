@@ -1,4 +1,7 @@
-"""Every way in which an attempt must end without a stored token: a clear page, zero vault writes, one audit line."""
+"""Every way in which an attempt must end without a stored token: a clear page, zero vault writes, one audit line.
+
+Covers: consent.sign_in.flow.
+"""
 
 from __future__ import annotations
 

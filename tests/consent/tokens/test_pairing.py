@@ -1,4 +1,7 @@
-"""Database and vault know each other: no other vault, and no empty folder, is taken for the database's own."""
+"""Database and vault know each other: no other vault, and no empty folder, is taken for the database's own.
+
+Covers: consent.models.vault.
+"""
 
 from __future__ import annotations
 

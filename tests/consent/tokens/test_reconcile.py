@@ -1,4 +1,7 @@
-"""Database and vault agree, or a run says where not, repairs what is safe, and leaves the rest to a person."""
+"""Database and vault agree, or a run says where not, repairs what is safe, and leaves the rest to a person.
+
+Covers: consent.tokens.differences.
+"""
 
 from __future__ import annotations
 

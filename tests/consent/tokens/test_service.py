@@ -1,4 +1,7 @@
-"""TokenService: one door, no lost token, no late writer, no token of another partner."""
+"""TokenService: one door, no lost token, no late writer, no token of another partner.
+
+Covers: consent.tokens.custody, consent.tokens.versions.
+"""
 
 from __future__ import annotations
 

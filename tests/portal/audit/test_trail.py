@@ -1,4 +1,7 @@
-"""The audit trail: append only by every way, and a chain that shows what was done to it."""
+"""The audit trail: append only by every way, and a chain that shows what was done to it.
+
+Covers: portal.audit.models, portal.audit.triggers.
+"""
 
 # ruff: noqa: S608  # the statements are ours
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The commands of runs, the exit codes that schedulers act on, and what people read (R-33)."""
+"""The commands of runs, the exit codes that schedulers act on, and what people read (R-33).
+
+Covers: portal.runs.console.
+"""
 
 from __future__ import annotations
 

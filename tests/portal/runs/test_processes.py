@@ -1,4 +1,7 @@
-"""Executors in processes of their own: killed, stopped, frozen, and side by side (R-26, R-27, R-28)."""
+"""Executors in processes of their own: killed, stopped, frozen, and side by side (R-26, R-27, R-28).
+
+Covers: portal.runs.pool, portal.runs.queue, portal.runs.tasks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The same failure of nearly all partners is a question to us: no partner is blamed, one incident says what to do."""
+"""The same failure of nearly all partners is a question to us: no partner is blamed, one incident says what to do.
+
+Covers: consent.runs.customer_sync, portal.runs.systemic.
+"""
 
 from __future__ import annotations
 
