@@ -65,7 +65,7 @@ REPAIRS = {
     "K4": [("newer_version", "repaired")],
     "K5": [("old_version_enabled", "repaired")],
 }
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
 
 @dataclass(slots=True, kw_only=True)

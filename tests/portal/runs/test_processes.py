@@ -21,7 +21,7 @@ from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.runs.schedule import Job
 from tests.support.children import Bench, assert_all_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
 
 @pytest.mark.req("R-26")
