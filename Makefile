@@ -46,11 +46,15 @@ test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, o
 		echo "Skipped on PostgreSQL: set TEST_POSTGRES_URL=postgres://user:password@host/database to run there as well."; \
 	fi
 
+.PHONY: quick
+quick: .venv/installed ## Check what was changed since the last commit, with the tests of its rooms
+	@$(BIN)/python -m tests.quick
+
 .PHONY: bench
 bench: .venv/installed ## Measure the bulk check against a raw floor, throttled and killed; under five minutes
 	@$(BIN)/python -m tests.bench.checks --partners 500 --rounds 1 --processes 1,2
-	@$(BIN)/python -m tests.bench.trouble --partners 500 --only partners
-	@$(BIN)/python -m tests.bench.trouble --partners 500 --only two
+	@$(BIN)/python -m tests.bench.failing_checks --partners 500 --only partners
+	@$(BIN)/python -m tests.bench.failing_checks --partners 500 --only two
 
 .PHONY: lint
 lint: .venv/installed ## Check style and format

@@ -14,7 +14,7 @@ from django.utils import timezone
 from portal.incidents.models import Incident
 from tests.sandbox.demo import environment, story
 from tests.support.portal import SERVICE_ACCOUNT, Portal
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_layers import ROOT, modules
-from tests.test_settings import variables
-from tests.test_source_rules import COMMANDS
+from tests.support.source import COMMANDS, ROOT, modules, variables
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.source import OURS, ROOT, module_name, modules
+
 # Each room may import only what is listed behind it; the longest prefix decides.
 ALLOWED = {
     "portal.microsoft": {"portal.microsoft"},
@@ -46,7 +47,6 @@ ALLOWED = {
     "tenants": {"tenants", "portal"},
     "consent": {"consent", "tenants", "portal"},
 }
-OURS = {"portal", "tenants", "consent"}
 # Clients speak HTTP: no ORM, no settings. Models and querysets speak SQL: no network.
 CLIENTS = [
     "tenants/partner_center.py",
@@ -63,10 +63,6 @@ TABLES = [
 ]
 
 
-def modules() -> list[Path]:
-    return sorted(path for app in OURS for path in (ROOT / app).rglob("*.py") if "migrations" not in path.parts)
-
-
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -75,10 +71,6 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
-
-
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def is_in(name: str, package: str) -> bool:

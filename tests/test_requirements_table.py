@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.requirements_table import lines, required
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 
 @pytest.mark.req("S-75")

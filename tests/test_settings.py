@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import runpy
@@ -26,27 +25,9 @@ from consent.models import PartnerConsent
 from portal.checks import is_weak
 from portal.microsoft.clouds import local_clouds
 from tests.support import builders
+from tests.support.manage import GOOD, SECRET, assert_one_line, manage
 from tests.support.portal import Portal
-from tests.test_layers import ROOT
-
-SECRET = "canary-" + secrets.token_hex(24)
-GOOD = {
-    "SECRET_KEY": SECRET,
-    "INTEGRITY_KEY": secrets.token_urlsafe(48),
-    "PUBLIC_BASE_URL": "https://portal.example.com",
-}
-
-
-def variables() -> list[str]:
-    """Return every variable that the settings read."""
-    return [
-        str(node.args[0].value)
-        for node in ast.walk(ast.parse((ROOT / "portal/settings.py").read_text()))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and ast.unparse(node.func.value) == "env"
-        and isinstance(node.args[0], ast.Constant)
-    ]
+from tests.support.source import ROOT, variables
 
 
 @pytest.fixture
@@ -168,33 +149,10 @@ def test_a_password_of_the_database_is_in_no_message(load: Callable[..., dict[st
 # --- as an operator sees it ----------------------------------------------------------------------------------------
 
 
-def manage(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run manage.py in a process of its own."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    environment |= dict.fromkeys(variables(), "") | GOOD | {"LOG_FORMAT": "console"} | changes
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def assert_one_line(ended: subprocess.CompletedProcess[str], told: str, code: int | None = None) -> None:
-    assert ended.returncode == code if code else ended.returncode != 0
-    assert "Traceback" not in ended.stderr + ended.stdout
-    assert SECRET not in ended.stderr + ended.stdout
-    assert told in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_layers import ROOT, module_name, modules
+from tests.support.source import COMMANDS, ROOT, module_name, modules
 
 # Modules that may look into a Secret, and why (S-31). Everything else passes it on unread.
 MAY_REVEAL = {
@@ -40,9 +40,6 @@ NOT_SECRET = {
     "Diagnosis.code": "Microsoft's error code",
 }
 TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
-COMMANDS = sorted(
-    path for app in ("portal", "tenants", "consent") for path in (ROOT / app).rglob("management/commands/[a-z]*.py")
-)
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str]]:

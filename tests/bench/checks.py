@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench import desk
-from tests.bench.town import Gate, Town, town
+from tests.bench import measured_portal
+from tests.bench.partners_at_microsoft import Gate, PartnersAtMicrosoft, partners_at_microsoft
 
 _SAMPLES_PARTNERS = 20
 HEAD = f"{'':<34}{'seconds':>9}{'a partner':>11}{'ratio':>7}{'CPU':>7}{'memory':>9}"
@@ -38,17 +38,17 @@ def middle(found: list[dict[str, Any]]) -> dict[str, Any]:
     return sorted(found, key=lambda facts: facts["seconds"])[len(found) // 2]
 
 
-def compare(place: Town, file: Path, gate: Gate, options: argparse.Namespace, in_flight: int) -> None:
+def compare(place: PartnersAtMicrosoft, file: Path, gate: Gate, options: argparse.Namespace, in_flight: int) -> None:
     floors: list[dict[str, Any]] = []
     ours: dict[int, list[dict[str, Any]]] = {number: [] for number in map(int, options.processes.split(","))}
     number = len(place.partners)
     for _ in range(options.rounds):
-        floors.append(desk.facts_of(desk.started("floor", file, in_flight, number)))
+        floors.append(measured_portal.facts_of(measured_portal.started("floor", file, in_flight, number)))
         for processes, found in ours.items():
             if options.due:
-                desk.make_due()
+                measured_portal.make_due()
             gate.counters()
-            facts = desk.check_all(in_flight, processes)
+            facts = measured_portal.check_all(in_flight, processes)
             if set(facts["classes"]) != {"ok"}:
                 raise RuntimeError(f"not all were checked: {facts['classes']}")
             calls = sum(gate.counters().values())
@@ -83,11 +83,11 @@ def main() -> int:
     parser.add_argument("--due", action="store_true", help="let every token be renewed and saved on the way")
     parser.add_argument("--no-samples", action="store_true", help="leave the samples' way out")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, town(Path(name), options.partners) as (place, gate):
+    with tempfile.TemporaryDirectory() as name, partners_at_microsoft(Path(name), options.partners) as (place, gate):
         folder = Path(name)
-        file = folder / "town"
+        file = folder / "partners"
         place.save(file)
-        desk.furnish(place, folder, options.database)
+        measured_portal.open_connected_portal(place, folder, options.database)
         kind = "PostgreSQL" if options.database else "SQLite"
         say(f"{options.partners} partners, {kind}, {os.cpu_count()} cores, rate limits lifted")
         for latency in map(float, options.latency.split(",")):
@@ -96,7 +96,7 @@ def main() -> int:
             say(HEAD)
             if not options.no_samples:
                 few = min(_SAMPLES_PARTNERS, options.partners)
-                found = desk.facts_of(desk.started("samples", file, few))
+                found = measured_portal.facts_of(measured_portal.started("samples", file, few))
                 row(f"samples' way, one by one ({few})", found["seconds"], few, None, found)
             for in_flight in map(int, options.in_flight.split(",")):
                 compare(place, file, gate, options, in_flight)

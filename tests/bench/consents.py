@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench import desk
-from tests.bench.town import Gate, town
+from tests.bench import measured_portal
+from tests.bench.partners_at_microsoft import Gate, partners_at_microsoft
 
 DOCUMENTED = 50
 PROCESSES = 4
@@ -170,8 +170,8 @@ def main() -> int:
     if options.work:
         return child(*options.work)
     good = True
-    with tempfile.TemporaryDirectory() as name, town(Path(name), options.partners) as (place, gate):
-        desk.furnish(place, Path(name), options.database, CONSENT_RATE=str(options.rate))
+    with tempfile.TemporaryDirectory() as name, partners_at_microsoft(Path(name), options.partners) as (place, gate):
+        measured_portal.open_connected_portal(place, Path(name), options.database, CONSENT_RATE=str(options.rate))
         gate.switch(consent_limit=DOCUMENTED, customer_limit=0)
         say(f"{'PostgreSQL' if options.database else 'SQLite'}, {os.cpu_count()} cores")
         wanted = [options.only] if options.only else ["posts", "apply"]

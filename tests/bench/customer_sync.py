@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import desk
-from tests.bench.town import town
+from tests.bench import measured_portal
+from tests.bench.partners_at_microsoft import partners_at_microsoft
 
 MOST_GROWTH = 50  # MB
 
@@ -66,8 +66,8 @@ def work(run: int) -> int:
 
 def measure(customers: int, database: str) -> int:
     """Sync one partner with so many customers twice, and print the facts of each."""
-    with tempfile.TemporaryDirectory() as name, town(Path(name), 1) as (place, gate):
-        desk.furnish(place, Path(name), database)
+    with tempfile.TemporaryDirectory() as name, partners_at_microsoft(Path(name), 1) as (place, gate):
+        measured_portal.open_connected_portal(place, Path(name), database)
         from consent.runs.customer_sync import CUSTOMER_SYNC
         from portal.audit.trail import Actor
         from portal.runs import service
@@ -77,7 +77,7 @@ def measure(customers: int, database: str) -> int:
         for _ in ("all new", "all known"):
             gate.counters()
             run, _new = service.start(CUSTOMER_SYNC, scope={}, actor=Actor.command("bench"), concurrency=1)
-            facts = desk.facts_of(desk.started("customer_sync", "--work", run.pk))
+            facts = measured_portal.facts_of(measured_portal.started("customer_sync", "--work", run.pk))
             facts["rows"] = [
                 CustomerTenant.objects.count(),
                 GdapRelationship.objects.count(),

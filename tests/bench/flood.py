@@ -1,6 +1,6 @@
 """A minute of flood on the public pages, while a member of staff works (R-48, S-63): ``python -m tests.bench.flood``.
 
-A real gunicorn with two processes and SQLite on loopback. Ten loud addresses send four fifths of the requests, and
+A real gunicorn with two processes and SQLite on loopback. Ten flooding addresses send four fifths of the requests, and
 ninety quiet ones the rest, all of them 127.x.x.x addresses of this machine. Ends with 1 when something does not hold.
 """
 
@@ -29,7 +29,7 @@ from urllib.parse import urlencode
 
 HOST = "portal.localhost"
 ROOT = Path(__file__).resolve().parents[2]
-LOUD = [f"127.0.1.{number}" for number in range(1, 11)]
+FLOODING = [f"127.0.1.{number}" for number in range(1, 11)]
 QUIET = [f"127.0.2.{number}" for number in range(1, 91)]
 REQUESTS, SECONDS = 10_000, 60
 PAGES = ("landing", "start", "callback")
@@ -189,7 +189,7 @@ def plan() -> Iterator[tuple[str, str]]:
     for number in range(REQUESTS):
         turn, rest = divmod(number, 5)
         if rest:
-            yield random.choice(PAGES), random.choice(LOUD)
+            yield random.choice(PAGES), random.choice(FLOODING)
         else:
             yield PAGES[turn // len(QUIET) % len(PAGES)], QUIET[turn % len(QUIET)]
 
@@ -211,7 +211,7 @@ def flood(site: Site) -> tuple[Counter[tuple[str, str, int]], list[float], float
             time.sleep(max(0.0, began + number * SECONDS / REQUESTS - time.monotonic()))
             status = site.attack(page, address)
             with lock:
-                answers["loud" if address in LOUD else "quiet", page, status] += 1
+                answers["flood" if address in FLOODING else "quiet", page, status] += 1
 
     def look() -> None:
         while not over.is_set():
@@ -238,7 +238,7 @@ def main() -> int:
         site = prepare(Path(name))
         log = Path(name) / "gunicorn.log"
         with running(site, log):
-            for address in LOUD + QUIET:
+            for address in FLOODING + QUIET:
                 site.fetch_form(address)
             calm = [site.admin_seconds() for _ in range(10)]
             rows, memory = site.rows(), site.memory()
@@ -263,7 +263,7 @@ def report(
     from consent.limits import START
 
     windows = int(took // START.window) + 2
-    addresses = len(LOUD + QUIET)
+    addresses = len(FLOODING + QUIET)
     most_flows = addresses * START.per_link * windows
     most_limits = addresses * 5 * (windows + 1)  # landing and start with their link, callback; swept once a minute
     admin.sort()

@@ -1,6 +1,6 @@
 """The floor: the same three calls for each partner in raw asyncio over aiohttp, with nothing around them.
 
-``python -m tests.bench.floor TOWN IN_FLIGHT PARTNERS`` reads each refresh token from Key Vault, redeems it with a
+``python -m tests.bench.floor FILE IN_FLIGHT PARTNERS`` reads each refresh token from Key Vault, redeems it with a
 signed assertion and asks for the organization profile. It keeps nothing, checks nothing and writes no database.
 """
 
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from portal.microsoft.clouds import local_clouds
-from tests.bench.town import Inhabitant, Town, peak_memory
+from tests.bench.partners_at_microsoft import ConnectedPartner, PartnersAtMicrosoft, peak_memory
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -77,17 +77,17 @@ class Signer:
         return f"{text}.{_b64(self._key.sign(text.encode(), pss, hashes.SHA256()))}"
 
 
-async def check_all(town: Town, in_flight: int, number: int) -> float:
+async def check_all(place: PartnersAtMicrosoft, in_flight: int, number: int) -> float:
     """Return the seconds that it took."""
-    cloud = local_clouds(town.port)["global"]
-    signer = Signer(town.certificate)
-    context = ssl.create_default_context(cafile=town.ca_file)
+    cloud = local_clouds(place.port)["global"]
+    signer = Signer(place.certificate)
+    context = ssl.create_default_context(cafile=place.ca_file)
     connector = aiohttp.TCPConnector(limit=0, ssl=context, resolver=_Loopback())
     async with aiohttp.ClientSession(connector=connector) as session:
         vault_form = {
             "grant_type": "client_credentials",
-            "client_id": town.vault_client,
-            "client_secret": town.vault_secret,
+            "client_id": place.vault_client,
+            "client_secret": place.vault_secret,
             "scope": f"https://{cloud.vault_suffix.removeprefix('.').rpartition(':')[0]}/.default",
         }
 
@@ -105,17 +105,17 @@ async def check_all(town: Town, in_flight: int, number: int) -> float:
                 body: dict[str, Any] = await answer.json()
                 return body
 
-        async def check(partner: Inhabitant, vault_headers: dict[str, str]) -> None:
-            address = f"{town.vault_url}/secrets/{partner.secret_name}/{partner.secret_version}?api-version=7.4"
+        async def check(partner: ConnectedPartner, vault_headers: dict[str, str]) -> None:
+            address = f"{place.vault_url}/secrets/{partner.secret_name}/{partner.secret_version}?api-version=7.4"
             secret = await get(address, vault_headers)
             endpoint = f"{cloud.authority}/{partner.tenant_id}/oauth2/v2.0/token"
             form = {
                 "grant_type": "refresh_token",
-                "client_id": town.application_id,
+                "client_id": place.application_id,
                 "refresh_token": secret["value"],
                 "scope": f"{cloud.partner_center}/user_impersonation openid profile offline_access",
                 "client_assertion_type": ASSERTION_TYPE,
-                "client_assertion": signer.assertion(town.application_id, endpoint),
+                "client_assertion": signer.assertion(place.application_id, endpoint),
             }
             token = (await post(endpoint, form))["access_token"]
             headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "ValidateMfa": "true"}
@@ -123,21 +123,21 @@ async def check_all(town: Town, in_flight: int, number: int) -> float:
             if profile["tenantId"] != partner.tenant_id:
                 raise RuntimeError("another tenant's profile")
 
-        async def worker(partners: Iterator[Inhabitant], vault_headers: dict[str, str]) -> None:
+        async def worker(partners: Iterator[ConnectedPartner], vault_headers: dict[str, str]) -> None:
             for partner in partners:
                 await check(partner, vault_headers)
 
         began = time.perf_counter()
-        token = await post(f"{cloud.authority}/{town.vault_tenant}/oauth2/v2.0/token", vault_form)
-        partners = iter(town.partners[:number])
+        token = await post(f"{cloud.authority}/{place.vault_tenant}/oauth2/v2.0/token", vault_form)
+        partners = iter(place.partners[:number])
         headers = {"Authorization": f"Bearer {token['access_token']}"}
         await asyncio.gather(*(worker(partners, headers) for _ in range(in_flight)))
         return time.perf_counter() - began
 
 
 def main(file: str, in_flight: str, number: str) -> int:
-    town = Town.load(Path(file))
-    seconds = asyncio.run(check_all(town, int(in_flight), int(number)))
+    place = PartnersAtMicrosoft.load(Path(file))
+    seconds = asyncio.run(check_all(place, int(in_flight), int(number)))
     used = resource.getrusage(resource.RUSAGE_SELF)
     facts = {"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "memory": peak_memory()}
     sys.stdout.write(json.dumps(facts) + "\n")

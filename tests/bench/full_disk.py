@@ -55,7 +55,7 @@ def fill(folder: Path) -> None:
 
 
 def ask(site: Site, report: Report, log: Path, told: str) -> None:
-    """Open each public page, press its button, and start each command; ``told`` is how the trouble is called."""
+    """Open each public page, press its button, and start each command; ``told`` is how the failure is called."""
     lines_before = len(log.read_text().splitlines())
     form: tuple[str, str] | None = None
     for what, path in (("GET live link", site.path), ("GET dead link", "/consent/" + "x" * 43 + "/")):

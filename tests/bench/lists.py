@@ -19,9 +19,9 @@ from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import desk
+from tests.bench import measured_portal
 from tests.bench.checks import say
-from tests.bench.town import peak_memory
+from tests.bench.partners_at_microsoft import peak_memory
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -56,7 +56,7 @@ def guid(kind: int, number: int) -> str:
     return str(uuid.UUID(int=kind << 96 | number * 0x9E3779B97F4A7C15 % (1 << 96)))
 
 
-def furnish(partners: int, customers: int) -> None:
+def fill_database(partners: int, customers: int) -> None:
     from django.utils import timezone
 
     from consent.models import CustomerConsent, PartnerConsent
@@ -231,9 +231,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         vault = {"VAULT_URL": str(folder / "vault"), "VAULT_KEY_FILE": str(folder / "key")}
-        desk.open_portal(folder, options.database, SERVE_STATIC_FROM_SOURCE="true", **vault)
+        measured_portal.open_portal(folder, options.database, SERVE_STATIC_FROM_SOURCE="true", **vault)
         began = time.perf_counter()
-        furnish(options.partners, options.customers)
+        fill_database(options.partners, options.customers)
         from django.db import connection
 
         with connection.cursor() as cursor:

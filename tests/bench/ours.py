@@ -44,7 +44,7 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
     from portal.runs import console, service
     from portal.runs.executor import Executor
     from portal.runs.models import Run
-    from tests.bench.town import peak_memory
+    from tests.bench.partners_at_microsoft import peak_memory
 
     statements: Counter[str] = Counter()
     place = ["between"]

@@ -1,6 +1,6 @@
 """The way of Microsoft's samples: one partner after the other, and everything made anew for each.
 
-``python -m tests.bench.samples TOWN PARTNERS``. A vault client and a credential for each call, an MSAL application
+``python -m tests.bench.samples FILE PARTNERS``. A vault client and a credential for each call, an MSAL application
 with the discovery of its authority for each tenant, one connection for each request. What the real samples do beyond
 that is not counted: MSAL's instance discovery (a call to a fixed public address), and a token cache in a file.
 """
@@ -22,7 +22,7 @@ from azure.identity import ClientSecretCredential
 from azure.keyvault.secrets import SecretClient
 
 from portal.microsoft.clouds import local_clouds
-from tests.bench.town import Town, peak_memory
+from tests.bench.partners_at_microsoft import PartnersAtMicrosoft, peak_memory
 
 _resolve = socket.getaddrinfo
 
@@ -32,25 +32,25 @@ def _loopback(host: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def main(file: str, number: str) -> int:
-    town = Town.load(Path(file))
-    cloud = local_clouds(town.port)["global"]
-    os.environ["REQUESTS_CA_BUNDLE"] = town.ca_file
+    place = PartnersAtMicrosoft.load(Path(file))
+    cloud = local_clouds(place.port)["global"]
+    os.environ["REQUESTS_CA_BUNDLE"] = place.ca_file
     socket.getaddrinfo = _loopback
     began = time.perf_counter()
-    for partner in town.partners[: int(number)]:
+    for partner in place.partners[: int(number)]:
         identity = ClientSecretCredential(
-            town.vault_tenant,
-            town.vault_client,
-            town.vault_secret,
+            place.vault_tenant,
+            place.vault_client,
+            place.vault_secret,
             authority=cloud.authority,
             disable_instance_discovery=True,
         )
-        with SecretClient(town.vault_url, identity, verify_challenge_resource=False) as vault:
+        with SecretClient(place.vault_url, identity, verify_challenge_resource=False) as vault:
             token = vault.get_secret(partner.secret_name).value
         application = msal.ConfidentialClientApplication(
-            town.application_id,
+            place.application_id,
             authority=f"{cloud.authority}/{partner.tenant_id}",
-            client_credential={"private_key": town.certificate, "public_certificate": town.certificate},
+            client_credential={"private_key": place.certificate, "public_certificate": place.certificate},
             instance_discovery=False,
         )
         answer = application.acquire_token_by_refresh_token(token, [f"{cloud.partner_center}/user_impersonation"])

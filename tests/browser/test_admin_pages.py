@@ -1,4 +1,7 @@
-"""The admin in a real Chromium under the strict policy: nothing is blocked, and everything works (S-61)."""
+"""The admin in a real Chromium under the strict policy: nothing is blocked, and everything works (S-61).
+
+Covers: portal.site.unfold.
+"""
 
 from __future__ import annotations
 

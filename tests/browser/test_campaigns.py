@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.admin_steps import save, sign_in_as_staff
 from tests.browser.conftest import RunningPortal, photograph
 from tests.browser.csp import PolicyWatch
-from tests.browser.test_thread import save, sign_in_as_staff
 from tests.sandbox import scenarios
 from tests.sandbox.world import known_id
 from tests.support.smtp import MailServer, serving

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, Page, Request, expect
 
-from tests.browser.busy import (
+from tests.browser.conftest import BLOCK_THIRD_PARTY, PersonWith
+from tests.browser.portal_with_partners import (
     CONTINUE,
     FLOW_COOKIE,
-    BusyPortal,
+    PortalWithPartners,
     accept,
     cookies,
     expect_connected,
@@ -29,7 +30,6 @@ from tests.browser.busy import (
     serve,
     sign_in,
 )
-from tests.browser.conftest import BLOCK_THIRD_PARTY, PersonWith
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Tamper
 
@@ -37,8 +37,8 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def portal(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BusyPortal]:
-    with serve(running_sandbox, tmp_path_factory.mktemp("busy"), partners=40) as portal:
+def portal(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PortalWithPartners]:
+    with serve(running_sandbox, tmp_path_factory.mktemp("portal"), partners=40) as portal:
         yield portal
 
 
@@ -58,7 +58,7 @@ def go_back(page: Page) -> None:
 
 @pytest.mark.req("S-07")
 @pytest.mark.req("S-62")
-def test_a_partner_connects_and_the_browser_holds_one_bound_cookie(portal: BusyPortal, partner: Page) -> None:
+def test_a_partner_connects_and_the_browser_holds_one_bound_cookie(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     go_to_microsoft(partner, invitation)
 
@@ -76,7 +76,7 @@ def test_a_partner_connects_and_the_browser_holds_one_bound_cookie(portal: BusyP
     assert held["__Host-csrftoken"]["sameSite"] == "Lax"
 
 
-def test_a_partner_who_declines_can_accept_with_the_same_link(portal: BusyPortal, partner: Page) -> None:
+def test_a_partner_who_declines_can_accept_with_the_same_link(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     vault = portal.vault()
     go_to_microsoft(partner, invitation)
@@ -96,7 +96,9 @@ def test_a_partner_who_declines_can_accept_with_the_same_link(portal: BusyPortal
 
 
 @pytest.mark.req("S-14")
-def test_an_account_of_another_tenant_is_turned_away_and_nothing_is_stored(portal: BusyPortal, partner: Page) -> None:
+def test_an_account_of_another_tenant_is_turned_away_and_nothing_is_stored(
+    portal: PortalWithPartners, partner: Page
+) -> None:
     invitation = portal.invite()
     vault = portal.vault()
     other = "0f5c2a86-6a0b-4a3f-9b58-4a0c7f7f2d11"
@@ -117,7 +119,7 @@ def test_an_account_of_another_tenant_is_turned_away_and_nothing_is_stored(porta
 
 
 @pytest.mark.req("R-18")
-def test_back_after_success_leads_to_the_same_result(portal: BusyPortal, partner: Page) -> None:
+def test_back_after_success_leads_to_the_same_result(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     go_to_microsoft(partner, invitation)
     accept(partner, invitation)
@@ -134,7 +136,9 @@ def test_back_after_success_leads_to_the_same_result(portal: BusyPortal, partner
 
 
 @pytest.mark.req("R-18")
-def test_back_after_a_decline_shows_the_same_answer_and_the_link_still_works(portal: BusyPortal, partner: Page) -> None:
+def test_back_after_a_decline_shows_the_same_answer_and_the_link_still_works(
+    portal: PortalWithPartners, partner: Page
+) -> None:
     invitation = portal.invite()
     go_to_microsoft(partner, invitation)
     sign_in(partner, invitation)
@@ -160,7 +164,7 @@ def test_back_after_a_decline_shows_the_same_answer_and_the_link_still_works(por
 
 
 @pytest.mark.req("R-18")
-def test_reloading_result_and_callback_changes_nothing(portal: BusyPortal, partner: Page) -> None:
+def test_reloading_result_and_callback_changes_nothing(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     go_to_microsoft(partner, invitation)
     fields = intercept_answer(partner, invitation)
@@ -184,7 +188,7 @@ def test_reloading_result_and_callback_changes_nothing(portal: BusyPortal, partn
 
 @pytest.mark.req("R-18")
 @pytest.mark.req("S-07")
-def test_two_tabs_of_one_browser_connect_two_partners(portal: BusyPortal, partner: Page) -> None:
+def test_two_tabs_of_one_browser_connect_two_partners(portal: PortalWithPartners, partner: Page) -> None:
     first, second = portal.invite(), portal.invite()
     other_tab = partner.context.new_page()
     go_to_microsoft(partner, first)
@@ -202,7 +206,7 @@ def test_two_tabs_of_one_browser_connect_two_partners(portal: BusyPortal, partne
 
 
 @pytest.mark.req("R-18")
-def test_two_tabs_with_one_link_end_well_with_one_redemption_each(portal: BusyPortal, partner: Page) -> None:
+def test_two_tabs_with_one_link_end_well_with_one_redemption_each(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     other_tab = partner.context.new_page()
     go_to_microsoft(partner, invitation)
@@ -218,7 +222,7 @@ def test_two_tabs_with_one_link_end_well_with_one_redemption_each(portal: BusyPo
 
 
 @pytest.mark.req("R-18")
-def test_a_double_click_on_continue_starts_one_flow(portal: BusyPortal, partner: Page) -> None:
+def test_a_double_click_on_continue_starts_one_flow(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     partner.goto(invitation.address)
     partner.dblclick(CONTINUE)
@@ -229,7 +233,9 @@ def test_a_double_click_on_continue_starts_one_flow(portal: BusyPortal, partner:
 
 
 @pytest.mark.req("R-18")
-def test_without_javascript_a_double_click_still_ends_in_one_redemption(portal: BusyPortal, chromium: Browser) -> None:
+def test_without_javascript_a_double_click_still_ends_in_one_redemption(
+    portal: PortalWithPartners, chromium: Browser
+) -> None:
     invitation = portal.invite()
     context = chromium.new_context(ignore_https_errors=True, java_script_enabled=False)
     page = context.new_page()
@@ -245,7 +251,7 @@ def test_without_javascript_a_double_click_still_ends_in_one_redemption(portal: 
 
 
 @pytest.mark.req("S-07")
-def test_a_closed_tab_can_be_opened_again_before_and_after_the_end(portal: BusyPortal, partner: Page) -> None:
+def test_a_closed_tab_can_be_opened_again_before_and_after_the_end(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     go_to_microsoft(partner, invitation)
     at_microsoft = partner.url
@@ -284,7 +290,7 @@ PLAIN_COOKIE = "document.cookie = 'no-same-site=1; Secure; Path=/; Max-Age=900'"
 @pytest.mark.req("S-07")
 @pytest.mark.parametrize("minutes", [0, 3])
 def test_three_minutes_at_the_sign_in_page_do_no_harm(
-    portal: BusyPortal, person_with: PersonWith, tmp_path: Path, minutes: int
+    portal: PortalWithPartners, person_with: PersonWith, tmp_path: Path, minutes: int
 ) -> None:
     """The minutes pass while the browser is closed: its cookies and the portal's flow are made older."""
     invitation = portal.invite()
@@ -309,7 +315,7 @@ def test_three_minutes_at_the_sign_in_page_do_no_harm(
 
 @pytest.mark.req("S-07")
 @pytest.mark.skipif(os.environ.get("RUN_SLOW") != "1", reason="takes 130 seconds: RUN_SLOW=1")
-def test_a_real_wait_at_the_sign_in_page_does_no_harm(portal: BusyPortal, partner: Page) -> None:
+def test_a_real_wait_at_the_sign_in_page_does_no_harm(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     partner.goto(invitation.address)
     partner.evaluate(PLAIN_COOKIE)
@@ -334,7 +340,9 @@ def expect_only_the_flow_cookie(post: Request, *, plain: bool) -> None:
 
 @pytest.mark.req("R-37")
 @pytest.mark.req("R-07")
-def test_a_database_that_is_away_for_a_moment_costs_the_partner_a_reload(portal: BusyPortal, partner: Page) -> None:
+def test_a_database_that_is_away_for_a_moment_costs_the_partner_a_reload(
+    portal: PortalWithPartners, partner: Page
+) -> None:
     invitation = portal.invite()
     go_to_microsoft(partner, invitation)
     sign_in(partner, invitation)

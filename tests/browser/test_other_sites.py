@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
-from tests.browser.busy import (
+from tests.browser.conftest import ALLOW_THIRD_PARTY, BLOCK_THIRD_PARTY, PersonWith
+from tests.browser.portal_with_partners import (
     CALLBACK,
     CONTINUE,
     FLOW_COOKIE,
-    BusyPortal,
+    PortalWithPartners,
     accept,
     cookies,
     expect_connected,
@@ -29,15 +30,14 @@ from tests.browser.busy import (
     serve,
     sign_in_and_accept,
 )
-from tests.browser.conftest import ALLOW_THIRD_PARTY, BLOCK_THIRD_PARTY, PersonWith
 from tests.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def portal(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BusyPortal]:
-    with serve(running_sandbox, tmp_path_factory.mktemp("busy"), partners=40) as portal:
+def portal(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PortalWithPartners]:
+    with serve(running_sandbox, tmp_path_factory.mktemp("portal"), partners=40) as portal:
         yield portal
 
 
@@ -52,7 +52,7 @@ def another_person(chromium: Browser) -> BrowserContext:
 
 @pytest.mark.req("S-07")
 def test_another_browser_cannot_finish_and_does_not_spoil_it(
-    portal: BusyPortal, partner: Page, chromium: Browser
+    portal: PortalWithPartners, partner: Page, chromium: Browser
 ) -> None:
     invitation = portal.invite()
     go_to_microsoft(partner, invitation)
@@ -82,7 +82,7 @@ def test_another_browser_cannot_finish_and_does_not_spoil_it(
 
 @pytest.mark.req("S-61")
 @pytest.mark.parametrize("guarded", [True, False], ids=["with our headers", "control: without them"])
-def test_no_site_can_frame_the_landing_page(portal: BusyPortal, partner: Page, guarded: bool) -> None:
+def test_no_site_can_frame_the_landing_page(portal: PortalWithPartners, partner: Page, guarded: bool) -> None:
     invitation = portal.invite()
     if not guarded:
         answer = partner.goto(invitation.address)
@@ -115,7 +115,7 @@ def frame_page(page: Page, address: str) -> None:
 
 @pytest.mark.req("S-20")
 def test_an_answer_posted_into_a_frame_is_refused_although_the_cookie_arrives(
-    portal: BusyPortal, person_with: PersonWith
+    portal: PortalWithPartners, person_with: PersonWith
 ) -> None:
     invitation = portal.invite()
     with person_with(ALLOW_THIRD_PARTY) as page:
@@ -138,7 +138,7 @@ def test_an_answer_posted_into_a_frame_is_refused_although_the_cookie_arrives(
 
 
 @pytest.mark.req("S-20")
-def test_an_answer_posted_by_a_foreign_site_is_refused(portal: BusyPortal, partner: Page) -> None:
+def test_an_answer_posted_by_a_foreign_site_is_refused(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     go_to_microsoft(partner, invitation)
     fields = intercept_answer(partner, invitation)
@@ -151,7 +151,9 @@ def test_an_answer_posted_by_a_foreign_site_is_refused(portal: BusyPortal, partn
 
 @pytest.mark.req("S-07")
 @pytest.mark.parametrize("mode", [ALLOW_THIRD_PARTY, BLOCK_THIRD_PARTY], ids=["allowed", "blocked"])
-def test_blocking_third_party_cookies_changes_nothing(portal: BusyPortal, person_with: PersonWith, mode: int) -> None:
+def test_blocking_third_party_cookies_changes_nothing(
+    portal: PortalWithPartners, person_with: PersonWith, mode: int
+) -> None:
     invitation = portal.invite()
     with person_with(mode) as page:
         go_to_microsoft(page, invitation)
@@ -170,7 +172,7 @@ def test_blocking_third_party_cookies_changes_nothing(portal: BusyPortal, person
 
 
 @pytest.mark.req("S-62")
-def test_a_sibling_host_cannot_plant_our_cookies(portal: BusyPortal, partner: Page) -> None:
+def test_a_sibling_host_cannot_plant_our_cookies(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     port = urlsplit(portal.base).port
     partner.goto(f"https://evil.portal.localhost:{port}/")
@@ -194,7 +196,7 @@ def test_a_sibling_host_cannot_plant_our_cookies(portal: BusyPortal, partner: Pa
 
 
 @pytest.mark.req("S-22")
-def test_history_addresses_and_log_keep_no_code_and_no_state(portal: BusyPortal, partner: Page) -> None:
+def test_history_addresses_and_log_keep_no_code_and_no_state(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     requests: list[Request] = []
     partner.on("request", lambda request: requests.append(request))  # noqa: PLW0108  # it cannot take a builtin
@@ -230,7 +232,7 @@ def test_history_addresses_and_log_keep_no_code_and_no_state(portal: BusyPortal,
 
 @pytest.mark.req("S-25")
 def test_a_staff_session_in_the_same_browser_changes_nothing(
-    portal: BusyPortal, staff: Page, chromium: Browser
+    portal: PortalWithPartners, staff: Page, chromium: Browser
 ) -> None:
     invitation = portal.invite()
     staff.goto(f"{portal.base}/admin/")

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from tests.browser.admin_steps import save, sign_in_as_staff
 from tests.browser.conftest import RunningPortal, photograph
 from tests.sandbox import scenarios
 from tests.sandbox.world import known_id
@@ -17,18 +18,6 @@ pytestmark = pytest.mark.browser
 
 NORTHWIND = known_id("tenant", "northwind")
 CUSTOMER = known_id("tenant", "northwind-customer-0")
-
-
-def sign_in_as_staff(portal: RunningPortal, page: Page) -> None:
-    page.goto(f"{portal.base}/admin/")
-    page.fill("input[name=username]", "admin")
-    page.fill("input[name=password]", portal.password)
-    page.click("button[type=submit], input[type=submit]")
-    expect(page).to_have_url(re.compile("/admin/$"))
-
-
-def save(page: Page) -> None:
-    page.locator("[name=_save]").first.click()
 
 
 def test_the_whole_thread(running_portal: RunningPortal, staff: Page, partner: Page) -> None:

@@ -15,7 +15,7 @@ from consent.runs.customer_sync import CUSTOMER_SYNC
 from portal.runs import service
 from tests.browser.conftest import photograph
 from tests.browser.csp import admin_paths, sign_in
-from tests.browser.test_portal_admin import PASSWORD, fill
+from tests.browser.rows_for_each_list import PASSWORD, fill
 from tests.support import builders
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

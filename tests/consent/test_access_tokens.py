@@ -24,7 +24,7 @@ from tests.sandbox.world import PARTNER_API, Refusal
 from tests.support import builders, custody
 from tests.support.custody import redemptions
 from tests.support.portal import Portal
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 PAGE = (ROOT / "docs" / "access-tokens.md").read_text()
 PARTNER, CUSTOMER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from consent.models import ApplicationCredential
 from tests.leaks.conftest import Gate
-from tests.leaks.test_thread import ALWAYS, assert_clean, crawl_admin, onboarding
+from tests.leaks.walks import ALWAYS, assert_clean, crawl_admin, onboarding
 from tests.sandbox.managed_identity import trust
 from tests.sandbox.world import Fault, Refusal
 from tests.support import builders

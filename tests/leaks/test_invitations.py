@@ -14,10 +14,10 @@ from pytest_django.fixtures import Settings
 from consent.invitations import campaigns
 from consent.models import Campaign, ConsentLink
 from tenants.models import PartnerTenant
-from tests.consent.invitations.test_campaigns import let_time_pass
 from tests.leaks.conftest import Gate
-from tests.leaks.test_thread import crawl_admin
+from tests.leaks.walks import crawl_admin
 from tests.support import builders
+from tests.support.campaigns import let_time_pass
 from tests.support.smtp import serving
 from tests.support.staff import Staff
 

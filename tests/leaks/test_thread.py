@@ -12,10 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 from django.conf import settings as configured
-from django.contrib.admin import site
-from django.contrib.auth.models import User
-from django.db.models import Model
-from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -35,6 +31,7 @@ from tenants.partner_center import PartnerCenterClient
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.leaks.conftest import WIRE, Gate, error_mail, open_gate
 from tests.leaks.sinks import Canaries
+from tests.leaks.walks import ALWAYS, assert_clean, crawl_admin, onboarding
 from tests.sandbox.demo import story
 from tests.sandbox.entra import Answer
 from tests.sandbox.server import Sandbox
@@ -45,23 +42,6 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
 
 
 # --- the thread ----------------------------------------------------------------------------------------------------
-
-
-def crawl_admin(gate: Gate) -> None:
-    """Look at every list and every object as the most powerful member of staff."""
-    who = gate.browser()
-    who.force_login(User.objects.create_superuser("anna", password=None))
-    who.get(reverse("admin:index"))
-    for model in site._registry:
-        name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
-        assert who.get(reverse(f"{name}_changelist")).status_code == 200
-        objects: list[Model] = list(model._default_manager.all()[:3])
-        for one in objects:
-            for page in ("change", "history"):
-                try:
-                    who.get(reverse(f"{name}_{page}", args=[one.pk]))
-                except NoReverseMatch:
-                    continue
 
 
 def run_thread(gate: Gate) -> None:
@@ -79,13 +59,6 @@ def run_thread(gate: Gate) -> None:
     crawl_admin(gate)
 
 
-def assert_clean(gate: Gate, *kinds: str) -> None:
-    found = gate.found()
-    assert set(kinds) <= gate.canaries.kinds(), "a secret that should have passed was not seen"
-    assert found == []
-
-
-ALWAYS = ("client secret", "key of this deployment", "link")
 FLOW = (*ALWAYS, "state", "nonce", "flow cookie")
 REDEEMED = (*FLOW, "code", "verifier", "access token", "refresh token", "ID token")
 
@@ -132,10 +105,6 @@ def test_a_certificate_leaves_neither_its_key_nor_an_assertion_anywhere(gate: Ga
 
 
 # --- each refusal --------------------------------------------------------------------------------------------------
-
-
-def onboarding(gate: Gate, **choices: Any) -> None:
-    gate.portal.onboard(gate.browser(), **choices)
 
 
 def bent(**changes: Any) -> Callable[[Gate], None]:

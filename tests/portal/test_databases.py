@@ -28,11 +28,11 @@ from django.db import DatabaseError, InterfaceError, OperationalError, Programmi
 from consent.models import ConsentFlow
 from portal.databases import trouble
 from portal.site import limits
-from tests.consent.sign_in.test_database_down import no_database
 from tests.support.children import database
+from tests.support.database_down import no_database
+from tests.support.manage import assert_one_line, manage
 from tests.support.portal import Browser, Portal
-from tests.test_layers import ROOT
-from tests.test_settings import assert_one_line, manage
+from tests.support.source import ROOT
 
 pytestmark = [pytest.mark.req("R-38"), pytest.mark.django_db(transaction=True)]
 _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')

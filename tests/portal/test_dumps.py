@@ -16,7 +16,7 @@ import pytest
 from django.db import connection
 
 from tests.support.children import database
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 pytestmark = pytest.mark.req("S-38")
 SECONDS = 30.0

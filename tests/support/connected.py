@@ -1,4 +1,4 @@
-"""Many connected partners, in the portal and in the sandbox, without walking each through a sign-in."""
+"""Connected partners: a second one by a sign-in of its own, or many without walking each through one."""
 
 from __future__ import annotations
 
@@ -61,3 +61,14 @@ def connect(portal: Portal, number: int, *, due: bool = False, first: int = 0) -
         )
         consents.append(consent)
     return consents
+
+
+def two_partners(portal: Portal) -> tuple[PartnerConsent, PartnerConsent]:
+    """Connect a second partner beside the first."""
+    tenant = next(one for one in portal.sandbox.world.tenants.values() if one.domain == "southridge.example.com")
+    second = builders.partner(name="Southridge IT", tenant_id=tenant.tenant_id)
+    first_partner, portal.partner = portal.partner, second
+    portal.onboard(user="service@southridge.example.com")
+    other = portal.consent()
+    portal.partner = first_partner
+    return portal.consent(), other

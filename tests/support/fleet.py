@@ -8,10 +8,10 @@ from django.utils import timezone
 
 from consent.models import PartnerConsent
 from tenants.models import CustomerTenant, PartnerTenant
-from tests.consent.management.test_commands import run
 from tests.sandbox import scenarios
 from tests.sandbox.world import User
 from tests.support import builders
+from tests.support.commands import run
 from tests.support.portal import Browser, Portal
 
 

@@ -1,4 +1,7 @@
-"""sync_customers: only a list that was read to its end says that somebody is gone, and nothing is ever deleted."""
+"""sync_customers: only a list that was read to its end says that somebody is gone, and nothing is ever deleted.
+
+Covers: tenants.models.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Campaigns in the admin: choose, make, send, watch, remind, close, export; each behind its permission."""
+"""Campaigns in the admin: choose, make, send, watch, remind, close, export; each behind its permission.
+
+Covers: consent.admin.asking.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from pytest_django.fixtures import Settings
 from consent.admin import campaigns as pages
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink
 from tenants.models import PartnerTag, PartnerTenant
-from tests.consent.invitations.test_campaigns import attempt, items, let_time_pass, link_of, make, partners, send
 from tests.support import builders
+from tests.support.campaigns import attempt, items, let_time_pass, link_of, make, partners, send
 from tests.support.portal import Browser
 from tests.support.smtp import serving
 from tests.support.staff import Staff, told

@@ -16,9 +16,9 @@ from django.utils import timezone
 from consent.microsoft.credentials import sha1_thumbprint
 from consent.models import ApplicationCredential
 from portal.audit.models import AuditEvent
-from tests.consent.applications.test_rotation import State, add_certificate, add_secret, current, promote, states
 from tests.sandbox.world import Refusal
 from tests.support import builders
+from tests.support.credentials import State, add_certificate, add_secret, current, promote, states
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 

@@ -1,4 +1,7 @@
-"""The pages of customer consents and of offboardings: filtered, exported, decided, each behind its permission."""
+"""The pages of customer consents and of offboardings: filtered, exported, decided, each behind its permission.
+
+Covers: consent.admin.customers, consent.admin.offboardings.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The pages of customer tenants: state, reason, owner, evidence and readiness, filtered, exported, counted."""
+"""The pages of customer tenants: state, reason, owner, evidence and readiness, filtered, exported, counted.
+
+Covers: tenants.admin, tenants.panels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Incidents, events, runs and confirmations name partner, customer and application, and settle when it works again."""
+"""Incidents, events, runs and confirmations name partner, customer and application, and settle when it works again.
+
+Covers: portal.site.subjects.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AuthenticationFailed
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import Run
-from tests.portal.runs.test_token_check import check
 from tests.support import builders, custody
 from tests.support.portal import Portal
 from tests.support.staff import Staff
+from tests.support.token_checks import check
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[3]

@@ -22,8 +22,8 @@ from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests.consent.invitations.test_campaigns import attempt
 from tests.support import builders
+from tests.support.campaigns import attempt
 from tests.support.portal import Browser
 from tests.support.smtp import serving
 from tests.support.staff import Staff, told

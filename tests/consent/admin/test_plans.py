@@ -1,4 +1,7 @@
-"""Plans in the admin: make, read, filter, export, undo; each behind its permission."""
+"""Plans in the admin: make, read, filter, export, undo; each behind its permission.
+
+Covers: consent.admin.applying.
+"""
 
 from __future__ import annotations
 

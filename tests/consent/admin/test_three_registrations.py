@@ -1,6 +1,8 @@
 """One partner with three registrations in two products: each command and page acts on the one that was named, or asks.
 
 Control Panel is the first product, Billing the second, and the third is Billing as the partner's own (CSP) application.
+
+Covers: consent.admin.partner_tenants.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
-from tests.consent.management.test_commands import Ran, run
 from tests.sandbox.scenarios import PERMISSIONS, application_id, vendor_tenant
 from tests.sandbox.world import GRAPH, Application, Refusal
 from tests.support import builders, custody
+from tests.support.commands import Ran, run
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 

@@ -1,4 +1,7 @@
-"""What staff see of tokens: list, page, filters, export, panels, and the two actions of a disconnect."""
+"""What staff see of tokens: list, page, filters, export, panels, and the two actions of a disconnect.
+
+Covers: consent.admin.cells, consent.admin.consents, consent.admin.panels.
+"""
 
 from __future__ import annotations
 

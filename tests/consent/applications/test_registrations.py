@@ -1,4 +1,7 @@
-"""Changing a registration: its identity is fixed, the rest says first what it will mean, and the trail can undo it."""
+"""Changing a registration: its identity is fixed, the rest says first what it will mean, and the trail can undo it.
+
+Covers: consent.admin.registrations.
+"""
 
 from __future__ import annotations
 

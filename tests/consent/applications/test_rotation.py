@@ -1,4 +1,7 @@
-"""Rotation of the application's credentials, with real MSAL and the real SDK against the sandbox (S-39)."""
+"""Rotation of the application's credentials, with real MSAL and the real SDK against the sandbox (S-39).
+
+Covers: consent.microsoft.credentials.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connections
@@ -34,66 +34,28 @@ from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.sandbox.managed_identity import trust
 from tests.sandbox.server import Sandbox
-from tests.sandbox.world import Application, Fault, Refusal
+from tests.sandbox.world import Fault, Refusal
 from tests.support import builders
-from tests.support.certificates import pem
+from tests.support.credentials import (
+    State,
+    add_certificate,
+    add_identity,
+    add_secret,
+    application,
+    current,
+    promote,
+    states,
+)
 from tests.support.portal import Portal
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-39")]
-
-State = ApplicationCredential.State
-IDENTITY = "1b0a7c70-5f5c-4f5e-8a63-5a3b1b1f0a11"
 
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
     portal.onboard()
     return portal
-
-
-def application(portal: Portal) -> Application:
-    return portal.sandbox.world.applications[portal.registration.application_id]
-
-
-def add_secret(portal: Portal, value: str, *, known: bool = True) -> ApplicationCredential:
-    """Add a candidate, which Microsoft knows or not."""
-    if known:
-        application(portal).secrets[value] = portal.sandbox.world.now() + 86_400
-    return rotation.add_secret(
-        portal.registration, Secret(value), expires_at=None, vault=clients.vault(), actor=builders.ACTOR
-    )
-
-
-def add_certificate(portal: Portal, *, known: bool = True, sends_chain: bool = False) -> ApplicationCredential:
-    text = pem()
-    if known:
-        certificate = x509.load_pem_x509_certificate(text.encode())
-        application(portal).certificates.append(certificate.public_bytes(serialization.Encoding.DER))
-    return rotation.add_certificate(
-        portal.registration, Secret(text), sends_chain=sends_chain, vault=clients.vault(), actor=builders.ACTOR
-    )
-
-
-def add_identity(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> ApplicationCredential:
-    """Put the portal on a host that has a managed identity, which the application trusts."""
-    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{portal.sandbox.browser_port}")
-    trust(portal.sandbox.world, portal.sandbox.clouds["global"], application(portal), IDENTITY)
-    return rotation.add_managed_identity(portal.registration, IDENTITY, actor=builders.ACTOR)
-
-
-def promote(credential: ApplicationCredential, **choices: bool | PartnerTenant) -> PartnerTenant | None:
-    return rotation.promote(credential, door=clients.tokens_with, actor=builders.ACTOR, **choices)  # type: ignore[arg-type]
-
-
-def current(portal: Portal) -> ApplicationCredential:
-    return ApplicationCredential.objects.get(current_for=portal.registration.pk)
-
-
-def states(portal: Portal) -> dict[int, str]:
-    rows: Any = ApplicationCredential.objects.filter(registration=portal.registration).with_state()
-    return {row.pk: row.state for row in rows}
 
 
 def everything_about(portal: Portal) -> tuple[object, ...]:

@@ -1,4 +1,7 @@
-"""Push and verify: a customer's state is what a read in its tenant showed; nothing is sent outside the lines."""
+"""Push and verify: a customer's state is what a read in its tenant showed; nothing is sent outside the lines.
+
+Covers: consent.microsoft.application_consents, consent.microsoft.directory.
+"""
 
 from __future__ import annotations
 

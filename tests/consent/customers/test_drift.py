@@ -1,4 +1,7 @@
-"""Drift: what changed in a customer's tenant, since when, and whether we did it."""
+"""Drift: what changed in a customer's tenant, since when, and whether we did it.
+
+Covers: consent.customers.observations.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What failed stands on the customer: on its row, on the lists, on its page and in the exports, until it works."""
+"""What failed stands on the customer: on its row, on the lists, on its page and in the exports, until it works.
+
+Covers: consent.customers.attempts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Plans: what would change is said per customer, from what was last read there; nothing is sent."""
+"""Plans: what would change is said per customer, from what was last read there; nothing is sent.
+
+Covers: consent.customers.export, consent.customers.judging, consent.models.plans.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPla
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests.consent.management.test_commands import run
 from tests.support import builders
+from tests.support.commands import run
 
 pytestmark = pytest.mark.django_db
 

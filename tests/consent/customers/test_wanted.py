@@ -1,4 +1,7 @@
-"""Wanted grants: what a change will mean is said before it is saved, and each set that ever was is a version."""
+"""Wanted grants: what a change will mean is said before it is saved, and each set that ever was is a version.
+
+Covers: consent.admin.wanted.
+"""
 
 from __future__ import annotations
 

@@ -18,29 +18,27 @@ import pytest
 from django.conf import settings as portal_settings
 from django.core.mail.backends.locmem import EmailBackend
 from django.db import connection
-from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent.invitations import campaigns, links, mails
-from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentFlow, ConsentLink, PartnerConsent
+from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence
 from portal.mail import MailLost, MailUnavailable, open_mailer
-from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
-from tests.consent.management.test_commands import run
-from tests.consent.sign_in.test_parallel_posts import at_once
+from tenants.models import PartnerTag, PartnerTenant
 from tests.support import builders
+from tests.support.campaigns import attempt, items, let_time_pass, link_of, make, partners, send
+from tests.support.commands import run
 from tests.support.portal import SERVICE_ACCOUNT, Browser, Portal
 from tests.support.smtp import MailServer, serving
-from tests.test_layers import ROOT
-from tests.test_settings import variables
+from tests.support.source import ROOT, variables
+from tests.support.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
 Progress, Problem = CampaignPartner.Progress, CampaignPartner.SendProblem
-QUIET_OVER = campaigns.QUIET_FOR + timedelta(hours=1)
 
 
 @pytest.fixture(autouse=True)
@@ -67,38 +65,9 @@ def registration() -> ApplicationRegistration:
     return builders.registration()
 
 
-def partners(number: int, **columns: Any) -> PartnerTenantQuerySet:
-    made = [builders.partner(**columns) for _ in range(number)]
-    for partner in made:
-        partner.contact_email = f"admin@{partner.domain}"
-        partner.save()
-    return PartnerTenant.objects.filter(pk__in=[partner.pk for partner in made])
-
-
-def make(
-    registration: ApplicationRegistration,
-    chosen: PartnerTenantQuerySet,
-    reason: Campaign.Reason = Campaign.Reason.FIRST_INVITATION,
-) -> Campaign:
-    made = campaigns.create(
-        name="Autumn", registration=registration, reason=reason, partners=chosen, link_days=7, actor=builders.ACTOR
-    )
-    return made.campaign
-
-
-def send(campaign: Campaign, **limits: Any) -> list[campaigns.Mailing]:
-    with open_mailer() as mailer:
-        return list(campaigns.send(campaign, mailer=mailer, actor=builders.ACTOR, **limits))
-
-
 def remind(campaign: Campaign, **limits: Any) -> list[campaigns.Mailing]:
     with open_mailer() as mailer:
         return list(campaigns.remind(campaign, mailer=mailer, actor=builders.ACTOR, **limits))
-
-
-def let_time_pass(by: timedelta = QUIET_OVER) -> None:
-    """Let all links, and with them their mails, grow older."""
-    ConsentLink.objects.update(created_at=F("created_at") - by)
 
 
 def progress(campaign: Campaign) -> list[str]:
@@ -112,31 +81,6 @@ def recipients(mailoutbox: list[Any]) -> Counter[str]:
 
 def usable_links() -> int:
     return ConsentLink.objects.usable().count()
-
-
-def attempt(link: ConsentLink, outcome: str, problem: str = "") -> ConsentFlow:
-    number = ConsentFlow.objects.count()
-    return ConsentFlow.objects.create(
-        link=link,
-        public_id=f"{number:032x}",
-        state_hash=f"{number:064x}",
-        binder_hash="0" * 64,
-        expires_at=timezone.now() + timedelta(minutes=15),
-        claimed_at=None if outcome == "open" else timezone.now(),
-        outcome=outcome,
-        problem=problem,
-        correlation_id=builders.guid(),
-    )
-
-
-def items(campaign: Campaign) -> list[CampaignPartner]:
-    return list(campaign.partners.select_related("link", "partner").order_by("partner"))
-
-
-def link_of(item: CampaignPartner) -> ConsentLink:
-    item.refresh_from_db()
-    assert item.link is not None
-    return item.link
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------

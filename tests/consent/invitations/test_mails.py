@@ -22,7 +22,7 @@ from tenants.models import PartnerTenant
 from tests.support import builders
 from tests.support.portal import Browser
 from tests.support.smtp import serving
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
 CONTACT = "admin@northwind.example.com"

@@ -1,8 +1,10 @@
-"""The commands: help, the good way, every documented exit code, and no secret on any channel but the wanted one."""
+"""The commands: help, the good way, every documented exit code, and no secret on any channel but the wanted one.
+
+Covers: consent.management.base, consent.runs.push.
+"""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import stat
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command, get_commands, load_command_class
+from django.core.management import get_commands, load_command_class
 from django.db import DatabaseError, OperationalError
 from django.utils import timezone
 
@@ -26,9 +28,10 @@ from consent.vault.base import SecretName, SecretVersion, VaultConfigurationErro
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests.consent.tokens.test_service import two_partners
 from tests.sandbox.world import Fault, Refusal
 from tests.support import builders, custody
+from tests.support.commands import assert_silent, run
+from tests.support.connected import two_partners
 from tests.support.portal import Portal
 
 OURS = sorted(name for name, app in get_commands().items() if app == "consent")
@@ -38,40 +41,6 @@ OURS = sorted(name for name, app in get_commands().items() if app == "consent")
 def connected(portal: Portal) -> Portal:
     portal.onboard()
     return portal
-
-
-class Ran:
-    """What a command answered."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-def run(name: str, *arguments: object) -> Ran:
-    """Run a command as ``manage.py`` would and return its exit code and what it printed."""
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    try:
-        call_command(name, *map(str, arguments), stdout=out, stderr=err)
-    except CommandError as error:
-        code = error.returncode
-        err.write(str(error))
-    except SystemExit as exited:
-        code = int(exited.code or 0)
-    return Ran(code, out.getvalue(), err.getvalue())
-
-
-def secrets_of(portal: Portal) -> list[str]:
-    """Return every secret that must not be printed by accident."""
-    consent = portal.consent()
-    stored = clients.vault().read(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
-    return [portal.client_secret, stored.value.reveal(), *portal.seen, *portal.sandbox.world.refresh_tokens]
-
-
-def assert_silent(portal: Portal, ran: Ran) -> None:
-    assert not [one for one in secrets_of(portal) if one in ran.out + ran.err]
-    assert "Bearer" not in ran.out + ran.err
-    assert "eyJ" not in ran.out + ran.err
 
 
 @pytest.mark.parametrize("name", OURS)

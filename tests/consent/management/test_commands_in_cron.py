@@ -18,13 +18,12 @@ from consent.models import PartnerConsent
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests.consent.management.test_commands import run
-from tests.consent.tokens.test_service import two_partners
 from tests.support import builders, custody
+from tests.support.commands import run
+from tests.support.connected import two_partners
 from tests.support.portal import Portal
+from tests.support.source import COMMANDS, ROOT
 from tests.support.staff import Staff, told
-from tests.test_layers import ROOT
-from tests.test_source_rules import COMMANDS
 
 OVER_PARTNERS = ["check_tokens", "keep_alive", "sync_customers", "verify_consents", "remove_consent", "plan_consents"]
 NAMES = {"$PARTNER": builders.guid(), "$CUSTOMER": builders.guid(), "$APPLICATION_ID": builders.guid()}

@@ -19,10 +19,10 @@ from consent import clients
 from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
-from tests.consent.management.test_commands import run
 from tests.sandbox.world import Refusal
 from tests.support import builders
 from tests.support.certificates import pem, private
+from tests.support.commands import run
 from tests.support.portal import Portal
 
 pytestmark = pytest.mark.req("S-39")

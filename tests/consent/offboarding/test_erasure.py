@@ -12,11 +12,11 @@ from consent.models import PartnerConsent, WaitingToken
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent.management.test_commands import run
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import known_id
 from tests.support import builders, custody, vault_secrets
+from tests.support.commands import run
 from tests.support.portal import Portal
 
 SECOND = "second@northwind.example.com"

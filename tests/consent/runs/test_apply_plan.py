@@ -1,4 +1,7 @@
-"""Applying a plan: what was shown and nothing else, read back, in waves, and put right when the second half fails."""
+"""Applying a plan: what was shown and nothing else, read back, in waves, and put right when the second half fails.
+
+Covers: consent.customers.applying.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICA
 from portal.runs import service
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant, PartnerTenant
-from tests.consent.management.test_commands import assert_silent, run
 from tests.sandbox.world import DIRECTORY_READERS, Relationship
 from tests.support import builders, custody
+from tests.support.commands import assert_silent, run
 from tests.support.customers import WANTED, booked, holds, relationship
 from tests.support.plans import (
     apply,

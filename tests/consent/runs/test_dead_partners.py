@@ -1,4 +1,7 @@
-"""Partners whose token cannot serve their customers: a plan says so, and none of them stops the others."""
+"""Partners whose token cannot serve their customers: a plan says so, and none of them stops the others.
+
+Covers: consent.tokens.serving.
+"""
 
 from __future__ import annotations
 

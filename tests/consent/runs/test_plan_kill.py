@@ -33,7 +33,7 @@ from tests.support.customers import WANTED, booked, holds
 from tests.support.plans import first_customers, holds_already, more_customers, plan_for, requests
 from tests.support.portal import Portal
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 CUSTOMERS = int(os.environ.get("APPLY_KILL_CUSTOMERS", "60"))
 CONCURRENCY = 8
 

@@ -5,8 +5,6 @@ The connection itself is broken: the portal asks for a database at an address wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,21 +17,10 @@ from consent.models import ConsentFlow
 from consent.sign_in import flow
 from portal.audit.models import AuditEvent
 from tests.sandbox.entra import Answer
+from tests.support.database_down import no_database
 from tests.support.portal import Browser, Portal
 
 pytestmark = [pytest.mark.req("R-37"), pytest.mark.django_db(transaction=True)]
-
-
-@contextmanager
-def no_database() -> Iterator[None]:
-    address = dict(connection.settings_dict)
-    connection.close()
-    connection.settings_dict |= {"NAME": "/nonexistent/folder/db.sqlite3", "HOST": "127.0.0.1", "PORT": "1"}
-    try:
-        yield
-    finally:
-        connection.close()
-        connection.settings_dict |= address
 
 
 @pytest.fixture(autouse=True)

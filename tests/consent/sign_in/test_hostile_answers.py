@@ -9,7 +9,6 @@ import pytest
 
 from consent.models import ConsentFlow, PartnerConsent
 from portal.audit.models import AuditEvent
-from tests.consent.sign_in.test_refusals import assert_refused, stored_tokens, token_calls
 from tests.support import builders
 from tests.support.hostile import (
     MARK,
@@ -23,6 +22,7 @@ from tests.support.hostile import (
     with_value,
 )
 from tests.support.portal import Browser, Portal
+from tests.support.refusals import assert_refused, stored_tokens, token_calls
 
 # --- attempts that end the flow ------------------------------------------------------------------------------------
 

@@ -20,7 +20,6 @@ from consent.sign_in import flow
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
 from portal.site.limits import limiter
-from tests.consent.sign_in.test_refusals import stored_tokens, token_calls
 from tests.sandbox.entra import Answer
 from tests.sandbox.world import Fault
 from tests.support import builders
@@ -43,6 +42,7 @@ from tests.support.hostile import (
     without,
 )
 from tests.support.portal import Browser, Portal
+from tests.support.refusals import stored_tokens, token_calls
 
 
 def in_the_query(sent: Sent, portal: Portal) -> None:

@@ -12,9 +12,9 @@ from consent.models import ConsentFlow
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import CONSUMERS_TENANT
-from tests.consent.sign_in.test_refusals import assert_refused, token_calls
 from tests.sandbox.world import Fault, Tamper
 from tests.support.portal import Portal
+from tests.support.refusals import assert_refused, token_calls
 
 FOREIGN = "00ff2504-aaaa-41d3-9a0c-0305e82c3302"
 # What the sandbox bends, the problem that the person reads, and the word in the trail.

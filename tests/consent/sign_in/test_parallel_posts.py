@@ -5,16 +5,12 @@ Real threads with database connections of their own; on SQLite, and on PostgreSQ
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connections
 
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.sign_in import flow
@@ -23,25 +19,11 @@ from portal.audit import trail
 from portal.audit.models import AuditEvent
 from tests.sandbox.world import Fault
 from tests.support.portal import Browser, Portal
+from tests.support.threads import at_once
 
 POSTS = 50
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def at_once[T](work: Callable[[int], T], count: int = POSTS) -> list[T]:
-    """Run the work in that many threads, all released at the same moment, and return what each gave."""
-    barrier = threading.Barrier(count)
-
-    def run(number: int) -> T:
-        try:
-            barrier.wait(30)
-            return work(number)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
 
 
 def same_browser(who: Browser) -> Browser:
@@ -71,7 +53,7 @@ def test_fifty_posts_of_one_answer_redeem_store_and_end_once(portal: Portal) -> 
     # The winner waits at Microsoft, so that all others come while it works.
     portal.sandbox.world.faults.append(Fault(service="login", path="token", delay=0.5))
 
-    ends = at_once(lambda number: portal.come_back(windows[number], answer))
+    ends = at_once(lambda number: portal.come_back(windows[number], answer), POSTS)
 
     assert Counter(end.status_code for end in ends) == {303: POSTS}
     assert len({end["Location"] for end in ends}) == 1
@@ -95,7 +77,7 @@ def test_fifty_posts_of_a_refusal_end_once(portal: Portal) -> None:
     answer = portal.at_microsoft(portal.press_continue(who, portal.link()), accept=False)
     windows = [same_browser(who) for _ in range(POSTS)]
 
-    ends = at_once(lambda number: portal.come_back(windows[number], answer))
+    ends = at_once(lambda number: portal.come_back(windows[number], answer), POSTS)
 
     assert Counter(end.status_code for end in ends) == {303: POSTS}
     assert AuditEvent.objects.filter(action="flow.refused").count() == 1
@@ -109,7 +91,7 @@ def test_a_claim_has_exactly_one_winner(portal: Portal) -> None:
     portal.press_continue(Browser(), portal.link())
     attempt = ConsentFlow.objects.get()
 
-    wins = at_once(lambda _: flow.claim(ConsentFlow.objects.get(pk=attempt.pk)))
+    wins = at_once(lambda _: flow.claim(ConsentFlow.objects.get(pk=attempt.pk)), POSTS)
 
     assert Counter(wins) == {True: 1, False: POSTS - 1}
 
@@ -177,7 +159,7 @@ def test_the_audit_chain_survives_fifty_writers(portal: Portal) -> None:
     path = portal.link()
     before = AuditEvent.objects.count()
 
-    at_once(lambda _: portal.press_continue(Browser(), path))
+    at_once(lambda _: portal.press_continue(Browser(), path), POSTS)
 
     assert AuditEvent.objects.count() == before + POSTS
     assert trail.first_broken_sequence() is None

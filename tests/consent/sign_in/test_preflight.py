@@ -1,4 +1,7 @@
-"""What is checked after the sign-in and before anything is stored, with both permission sets."""
+"""What is checked after the sign-in and before anything is stored, with both permission sets.
+
+Covers: consent.microsoft.accounts, consent.sign_in.proof.
+"""
 
 from __future__ import annotations
 

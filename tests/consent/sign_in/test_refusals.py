@@ -1,4 +1,7 @@
-"""Every way in which an attempt must end without a stored token: a clear page, zero vault writes, one audit line."""
+"""Every way in which an attempt must end without a stored token: a clear page, zero vault writes, one audit line.
+
+Covers: consent.sign_in.flow.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,6 @@ from consent import views
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.sign_in import flow
 from consent.states import state_of
-from consent.vault.base import ID_NAME, PROBE_NAME
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from tenants.models import PartnerTenant
@@ -30,25 +32,7 @@ from tests.sandbox.entra import Answer, Shown
 from tests.sandbox.world import Fault, Tamper
 from tests.support import builders
 from tests.support.portal import SERVICE_ACCOUNT, Browser, Portal
-
-
-def token_calls(portal: Portal) -> int:
-    return sum(count for name, count in portal.sandbox.world.counters.items() if name.startswith("entra token"))
-
-
-def stored_tokens(portal: Portal) -> int:
-    """Count secrets beside the application's credential, the write probe and the vault's id."""
-    names = {path.name for path in Path(settings.VAULT_URL).iterdir() if path.is_dir()}
-    return len(names - {PROBE_NAME, ID_NAME, portal.credential_name})
-
-
-def assert_refused(portal: Portal, problem: str) -> None:
-    """One refused flow, nothing stored, exactly one audit line about it."""
-    flow = ConsentFlow.objects.get()
-    assert (flow.outcome, flow.problem) == (ConsentFlow.Outcome.REFUSED, problem)
-    assert stored_tokens(portal) == 0
-    assert not PartnerConsent.objects.filter(generation__gt=0).exists()
-    assert AuditEvent.objects.filter(action="flow.refused").count() == 1
+from tests.support.refusals import assert_refused, stored_tokens, token_calls
 
 
 @pytest.mark.req("S-16")

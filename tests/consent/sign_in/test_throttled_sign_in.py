@@ -7,9 +7,9 @@ import time
 import pytest
 
 from consent.sign_in import flow
-from tests.consent.sign_in.test_refusals import assert_refused, token_calls
 from tests.sandbox.world import Fault
 from tests.support.portal import Portal
+from tests.support.refusals import assert_refused, token_calls
 
 
 def throttled(service: str, path: str, *, skip: int = 0, times: int = 1, retry_after: str = "1") -> Fault:

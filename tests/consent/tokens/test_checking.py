@@ -1,4 +1,7 @@
-"""check_token: the honest state of a partner, and no partner blamed for a fault of ours."""
+"""check_token: the honest state of a partner, and no partner blamed for a fault of ours.
+
+Covers: consent.tokens.next_steps.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Worker processes that are killed or stopped from outside in the middle of a renewal (R-01 to R-04, R-42).
 
 ``CRASH_ROUNDS`` repeats each kill point; ``python -m tests.bench.crashes`` prints the table of twenty rounds.
+
+Covers: consent.tokens.batches.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ REPAIRS = {
     "K4": [("newer_version", "repaired")],
     "K5": [("old_version_enabled", "repaired")],
 }
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from consent.models import ConsentFlow, PartnerConsent
 from portal.incidents.models import Incident
 from portal.microsoft.http import certificates
 from portal.runs.models import Run
-from tests.consent.management.test_commands import run
 from tests.sandbox.world import Fault
+from tests.support.commands import run
 from tests.support.portal import Browser, Portal
 from tests.support.tls_server import Authority
 

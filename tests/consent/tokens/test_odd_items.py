@@ -9,8 +9,8 @@ import pytest
 from consent.models import PartnerConsent
 from portal.incidents.models import Incident
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship
-from tests.consent.management.test_commands import run
 from tests.support import builders
+from tests.support.commands import run
 from tests.support.portal import Portal
 
 # Each page is stored in the thread that read it.

@@ -1,4 +1,7 @@
-"""Database and vault know each other: no other vault, and no empty folder, is taken for the database's own."""
+"""Database and vault know each other: no other vault, and no empty folder, is taken for the database's own.
+
+Covers: consent.models.vault.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ from portal.microsoft.errors import ServerFault
 from portal.microsoft.secret import Secret
 from portal.runs.models import Run
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent.management.test_commands import run
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
 from tests.support import vault_secrets
+from tests.support.commands import run
 from tests.support.custody import all_versions
 from tests.support.portal import Portal
 

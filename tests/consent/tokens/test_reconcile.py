@@ -1,4 +1,7 @@
-"""Database and vault agree, or a run says where not, repairs what is safe, and leaves the rest to a person."""
+"""Database and vault agree, or a run says where not, repairs what is safe, and leaves the rest to a person.
+
+Covers: consent.tokens.differences.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,13 @@ from portal.microsoft.secret import Secret
 from portal.runs.schedule import jobs
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
-from tests.consent.management.test_commands import run
-from tests.consent.tokens.test_service import two_partners
 from tests.sandbox import scenarios
 from tests.sandbox import world as sandbox_world
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, known_id
 from tests.support import builders, custody, vault_secrets
+from tests.support.commands import run
+from tests.support.connected import two_partners
 from tests.support.portal import Portal
 from tests.support.vault_secrets import found
 

@@ -1,4 +1,7 @@
-"""TokenService: one door, no lost token, no late writer, no token of another partner."""
+"""TokenService: one door, no lost token, no late writer, no token of another partner.
+
+Covers: consent.tokens.custody, consent.tokens.versions.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,7 @@ from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_v
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Refusal, Tamper
 from tests.support import builders, custody
+from tests.support.connected import two_partners
 from tests.support.custody import ask, enabled_versions, make_due, redemptions, watch_vault
 from tests.support.portal import Portal
 
@@ -783,17 +787,6 @@ def test_a_blocked_secret_name_is_replaced_by_a_new_one(
 
 
 # --- one partner's token only for that partner --------------------------------------------------------------------
-
-
-def two_partners(portal: Portal) -> tuple[PartnerConsent, PartnerConsent]:
-    """Connect a second partner beside the first."""
-    tenant = next(one for one in portal.sandbox.world.tenants.values() if one.domain == "southridge.example.com")
-    second = builders.partner(name="Southridge IT", tenant_id=tenant.tenant_id)
-    first_partner, portal.partner = portal.partner, second
-    portal.onboard(user="service@southridge.example.com")
-    other = portal.consent()
-    portal.partner = first_partner
-    return portal.consent(), other
 
 
 @pytest.mark.req("S-51")

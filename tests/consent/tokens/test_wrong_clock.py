@@ -14,10 +14,10 @@ from pytest_django.fixtures import Settings
 from consent.models import PartnerConsent
 from portal.incidents.models import Incident
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.consent.applications.test_rotation import add_certificate, add_identity, promote
-from tests.consent.management.test_commands import run
 from tests.sandbox.server import Sandbox
 from tests.support import custody
+from tests.support.commands import run
+from tests.support.credentials import add_certificate, add_identity, promote
 from tests.support.portal import Portal
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("R-42")]

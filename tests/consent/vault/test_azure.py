@@ -52,7 +52,7 @@ from tests.consent.vault.key_vault_answers import (
     Operation,
     write,
 )
-from tests.support.loud import log_everything
+from tests.support.debug_logs import log_everything
 
 ALL_OPERATIONS = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 

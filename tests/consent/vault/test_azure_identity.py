@@ -41,7 +41,7 @@ from tests.consent.vault.key_vault_answers import (
     Answering,
     FixedCredential,
 )
-from tests.support.loud import log_everything
+from tests.support.debug_logs import log_everything
 
 CLIENT = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 

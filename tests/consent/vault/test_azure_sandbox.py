@@ -33,7 +33,7 @@ from tests.sandbox import scenarios
 from tests.sandbox.key_vault import VaultState
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
-from tests.support.loud import log_everything
+from tests.support.debug_logs import log_everything
 
 UNKNOWN = SecretVersion("f" * 32)
 

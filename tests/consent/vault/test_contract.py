@@ -1,4 +1,7 @@
-"""What every vault does, shown for each: the embedded one, and Azure Key Vault over TLS against the sandbox's."""
+"""What every vault does, shown for each: the embedded one, and Azure Key Vault over TLS against the sandbox's.
+
+Covers: consent.vault.base.
+"""
 
 from __future__ import annotations
 

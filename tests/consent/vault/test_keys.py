@@ -1,4 +1,7 @@
-"""The key file of the embedded vault."""
+"""The key file of the embedded vault.
+
+Covers: consent.vault.private_files.
+"""
 
 from __future__ import annotations
 

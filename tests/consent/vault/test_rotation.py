@@ -20,8 +20,8 @@ from consent.vault.rotation import RetireRefused, RotationReport, retire, rotate
 from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 from tests.conftest import use_local_vault
-from tests.consent.management.test_commands import run
 from tests.consent.vault.killing import forking_process, kill
+from tests.support.commands import run
 
 KILL_ROUNDS = int(os.environ.get("ROTATION_KILL_ROUNDS", "10"))  # 50 for the full demonstration of S-44
 ITEMS = int(os.environ.get("ROTATION_ITEMS", "120"))  # 1000 for it

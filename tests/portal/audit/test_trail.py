@@ -1,25 +1,26 @@
-"""The audit trail: append only by every way, and a chain that shows what was done to it."""
+"""The audit trail: append only by every way, and a chain that shows what was done to it.
+
+Covers: portal.audit.models, portal.audit.triggers.
+"""
 
 # ruff: noqa: S608  # the statements are ours
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
-from portal.audit import trail, triggers
+from portal.audit import trail
 from portal.audit.models import AppendOnly, AuditEvent
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests.support import builders
+from tests.support.audit_table import TABLE, sql, without_triggers
 
-TABLE = triggers.TABLE
 pytestmark = pytest.mark.django_db
 
 
@@ -28,21 +29,6 @@ def write(number: int, action: str = "thing.happened") -> list[AuditEvent]:
         trail.record(action, actor=builders.ACTOR, subject={"thing": index}, details={"after": index})
         for index in range(number)
     ]
-
-
-def sql(statement: str, *parameters: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-
-
-@contextmanager
-def without_triggers() -> Iterator[None]:
-    """A database administrator at work."""
-    with connection.schema_editor() as editor:
-        triggers.drop(None, editor)
-    yield
-    with connection.schema_editor() as editor:
-        triggers.create(None, editor)
 
 
 # --- append only --------------------------------------------------------------------------------------------------

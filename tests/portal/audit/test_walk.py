@@ -15,7 +15,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import record
 from portal.incidents.models import Incident
 from portal.incidents.watch import watch_audit_trail
-from tests.portal.audit.test_trail import TABLE, sql, without_triggers
+from tests.support.audit_table import TABLE, sql, without_triggers
 from tests.support.builders import ACTOR
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -1,4 +1,8 @@
-"""Incidents: one open row for a cause and what it concerns, one mail a day, and pages to take them up (S-60)."""
+"""Incidents: one open row for a cause and what it concerns, one mail a day, and pages to take them up (S-60).
+
+Covers: portal.incidents.admin, portal.incidents.desk, portal.incidents.models, portal.incidents.panels,
+portal.incidents.watch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Each known answer of the sign-in service goes over the wire into our client, and comes out as the right sentence."""
+"""Each known answer of the sign-in service goes over the wire into our client, and comes out as the right sentence.
+
+Covers: consent.microsoft.entra, portal.microsoft.diagnosis.entra_accounts, portal.microsoft.diagnosis.entra_ours,
+portal.microsoft.diagnosis.rows.
+"""
 
 from __future__ import annotations
 

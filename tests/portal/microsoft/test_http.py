@@ -1,4 +1,7 @@
-"""The guarded session and the JSON clients: what is sent, and what becomes of each answer."""
+"""The guarded session and the JSON clients: what is sent, and what becomes of each answer.
+
+Covers: portal.microsoft.api, portal.microsoft.graph.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 from portal.runs.models import Run, RunItem
 from tests.support.children import ROOT, SECONDS, Bench, assert_all_once, database
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
 
 class CeleryBench:

@@ -22,8 +22,8 @@ from portal.runs.listening import Ending
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import RateBucket, Run, RunItem, ScheduledJob
 from portal.runs.schedule import Job
-from tests.consent.management.test_commands import run
 from tests.sandbox.world import Fault
+from tests.support.commands import run
 from tests.support.connected import connect
 from tests.support.portal import Portal
 from tests.support.work import GOOD, Work, classes

@@ -1,4 +1,7 @@
-"""The commands of runs, the exit codes that schedulers act on, and what people read (R-33)."""
+"""The commands of runs, the exit codes that schedulers act on, and what people read (R-33).
+
+Covers: portal.runs.console.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ from portal.runs.listening import Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTag, PartnerTenant
-from tests.consent.management.test_commands import run
 from tests.sandbox.world import Refusal
 from tests.support import builders
+from tests.support.commands import run
 from tests.support.connected import connect
 from tests.support.portal import Portal
 from tests.support.work import GOOD, OURS, THEIRS, Work

@@ -15,7 +15,7 @@ from portal.runs.crew import shares
 from portal.runs.models import Executor, Run, RunItem
 from tests.support.children import Bench, assert_all_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
 
 def is_running(process: int) -> bool:

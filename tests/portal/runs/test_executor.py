@@ -1,4 +1,7 @@
-"""The engine: every unit once, whatever happens to it, to the run, or to who works it."""
+"""The engine: every unit once, whatever happens to it, to the run, or to who works it.
+
+Covers: portal.runs.kinds, portal.runs.listening, portal.runs.models, portal.runs.service.
+"""
 
 from __future__ import annotations
 

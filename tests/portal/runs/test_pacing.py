@@ -1,4 +1,7 @@
-"""Limits: shared by all processes, obeyed without a query per call, lowered by a 429 and raised again (R-22, R-31)."""
+"""Limits: shared by all processes, obeyed without a query per call, lowered by a 429 and raised again (R-22, R-31).
+
+Covers: portal.runs.buckets, portal.runs.limits.
+"""
 
 from __future__ import annotations
 

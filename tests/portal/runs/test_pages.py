@@ -1,4 +1,7 @@
-"""The pages of runs: what people see, who may steer, and that lists stay cheap."""
+"""The pages of runs: what people see, who may steer, and that lists stay cheap.
+
+Covers: portal.runs.admin.
+"""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ from portal.runs.kinds import Context, Outcome, register
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import RunItem
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
-from tests.portal.runs.test_token_check import check
 from tests.sandbox.server import Sandbox
 from tests.support import builders
 from tests.support.children import ROOT
 from tests.support.connected import connect
+from tests.support.token_checks import check
 from tests.support.work import GOOD, Work, classes
 
 pytestmark = pytest.mark.django_db

@@ -1,4 +1,7 @@
-"""Executors in processes of their own: killed, stopped, frozen, and side by side (R-26, R-27, R-28)."""
+"""Executors in processes of their own: killed, stopped, frozen, and side by side (R-26, R-27, R-28).
+
+Covers: portal.runs.pool, portal.runs.queue, portal.runs.tasks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.runs.schedule import Job
 from tests.support.children import Bench, assert_all_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
 
 @pytest.mark.req("R-26")

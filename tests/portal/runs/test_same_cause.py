@@ -1,4 +1,7 @@
-"""The same failure of nearly all partners is a question to us: no partner is blamed, one incident says what to do."""
+"""The same failure of nearly all partners is a question to us: no partner is blamed, one incident says what to do.
+
+Covers: consent.runs.customer_sync, portal.runs.systemic.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ from portal.runs.kinds import Blame, Kind, Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTenant
-from tests.consent.management.test_commands import run as command
 from tests.sandbox.world import Application, Refusal
 from tests.support import builders
+from tests.support.commands import run as command
 from tests.support.connected import connect
 from tests.support.custody import redemptions
 from tests.support.portal import Portal

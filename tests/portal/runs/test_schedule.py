@@ -17,7 +17,7 @@ from portal.incidents.models import Incident
 from portal.runs import schedule
 from portal.runs.models import Executor, Run, ScheduledJob
 from portal.runs.schedule import Job, run_job, tick
-from tests.consent.management.test_commands import run
+from tests.support.commands import run
 from tests.support.connected import connect
 from tests.support.portal import Portal
 from tests.support.work import Work

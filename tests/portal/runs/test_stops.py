@@ -17,8 +17,8 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome
 from portal.runs.listening import Ending
 from portal.runs.models import Run
-from tests.consent.management.test_commands import run as command
 from tests.support import builders
+from tests.support.commands import run as command
 from tests.support.work import GOOD, OURS, Work, classes
 
 pytestmark = pytest.mark.django_db

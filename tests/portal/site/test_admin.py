@@ -1,3 +1,5 @@
+"""What every list of the admin keeps: declared lookups, constant queries, exports, and actions that ask."""
+
 from __future__ import annotations
 
 import csv

@@ -1,3 +1,8 @@
+"""Headers on every response, and which host answers what.
+
+Covers: portal.site.middleware, portal.site.policy.
+"""
+
 from __future__ import annotations
 
 from typing import Any

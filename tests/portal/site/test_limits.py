@@ -28,8 +28,7 @@ from portal.models import RequestCount
 from portal.site import limits
 from portal.site.limits import EXPORT, LOGIN, Rule, limiter
 from tests.support.portal import Browser, Portal
-from tests.test_layers import ROOT
-from tests.test_settings import variables
+from tests.support.source import ROOT, variables
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-63")]
 

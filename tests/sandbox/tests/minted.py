@@ -14,7 +14,7 @@ from tests.sandbox.world import GRAPH, Application, Relationship, Tenant, User, 
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class Caller:
     """The partner "northwind" of the minimal scenario and what its service account may hold."""
 
     sandbox: Sandbox

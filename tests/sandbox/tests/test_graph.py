@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.sandbox.server import Sandbox
-from tests.sandbox.tests.minted import Desk, graph_error, values
+from tests.sandbox.tests.minted import Caller, graph_error, values
 from tests.sandbox.tests.wire import Reply, Wire
 from tests.sandbox.world import known_id
 
@@ -21,23 +21,23 @@ RELATIONSHIPS = "/tenantRelationships/delegatedAdminRelationships"
 
 
 @pytest.fixture
-def desk(sandbox: Sandbox, wire: Wire) -> Desk:
-    return Desk(sandbox=sandbox, wire=wire)
+def caller(sandbox: Sandbox, wire: Wire) -> Caller:
+    return Caller(sandbox=sandbox, wire=wire)
 
 
 # --- who may call -------------------------------------------------------------------------------------------------
 
 
-def test_a_call_without_a_good_token_is_refused(desk: Desk) -> None:
-    for token in ("", "rubbish", desk.token(desk.cloud.partner_center, "User.Read")):
-        reply = desk.graph("GET", "/me", token=token)
+def test_a_call_without_a_good_token_is_refused(caller: Caller) -> None:
+    for token in ("", "rubbish", caller.token(caller.cloud.partner_center, "User.Read")):
+        reply = caller.graph("GET", "/me", token=token)
         assert graph_error(reply) == (401, "InvalidAuthenticationToken")
         assert reply.headers["WWW-Authenticate"].startswith('Bearer realm=""')
 
 
-def test_a_missing_scope_is_refused_with_the_documented_body(desk: Desk) -> None:
+def test_a_missing_scope_is_refused_with_the_documented_body(caller: Caller) -> None:
     sent = {"client-request-id": "11111111-2222-4333-8444-555555555555"}
-    reply = desk.graph("GET", "/groups", "User.Read", headers=sent)
+    reply = caller.graph("GET", "/groups", "User.Read", headers=sent)
     assert reply.status == 403
     error = reply.json()["error"]
     inner = error.pop("innerError")
@@ -64,44 +64,44 @@ def test_a_missing_scope_is_refused_with_the_documented_body(desk: Desk) -> None
         ("/tenantRelationships/delegatedAdminCustomers", GDAP),
     ],
 )
-def test_each_call_needs_its_own_scope(desk: Desk, path: str, scope: str) -> None:
-    assert desk.graph("GET", path, scope).status == 200
-    assert graph_error(desk.graph("GET", path, "Mail.Read")) == (403, "Authorization_RequestDenied")
+def test_each_call_needs_its_own_scope(caller: Caller, path: str, scope: str) -> None:
+    assert caller.graph("GET", path, scope).status == 200
+    assert graph_error(caller.graph("GET", path, "Mail.Read")) == (403, "Authorization_RequestDenied")
 
 
-def test_a_customer_answers_only_with_gdap_and_a_service_principal(desk: Desk) -> None:
-    path, customer = "/servicePrincipals", desk.customer
-    assert graph_error(desk.graph("GET", path, DIRECTORY, tenant=customer)) == (403, "Authorization_IdentityNotFound")
-    desk.consented()
-    assert desk.graph("GET", path, DIRECTORY, tenant=customer).status == 200
-    desk.relationship.ends = desk.world.now() - 1
-    assert graph_error(desk.graph("GET", path, DIRECTORY, tenant=customer)) == (403, "Authorization_RequestDenied")
+def test_a_customer_answers_only_with_gdap_and_a_service_principal(caller: Caller) -> None:
+    path, customer = "/servicePrincipals", caller.customer
+    assert graph_error(caller.graph("GET", path, DIRECTORY, tenant=customer)) == (403, "Authorization_IdentityNotFound")
+    caller.consented()
+    assert caller.graph("GET", path, DIRECTORY, tenant=customer).status == 200
+    caller.relationship.ends = caller.world.now() - 1
+    assert graph_error(caller.graph("GET", path, DIRECTORY, tenant=customer)) == (403, "Authorization_RequestDenied")
 
 
-def test_a_removed_service_principal_may_leave_its_tokens_alive(desk: Desk) -> None:
-    desk.world.switches["graph_checks_principal"] = False
-    assert desk.graph("GET", "/servicePrincipals", DIRECTORY, tenant=desk.customer).status == 200
+def test_a_removed_service_principal_may_leave_its_tokens_alive(caller: Caller) -> None:
+    caller.world.switches["graph_checks_principal"] = False
+    assert caller.graph("GET", "/servicePrincipals", DIRECTORY, tenant=caller.customer).status == 200
 
 
-def test_a_disabled_user_is_refused(desk: Desk) -> None:
-    token = desk.token(desk.cloud.graph, "User.Read")
-    desk.user().enabled = False
-    assert desk.graph("GET", "/me", token=token).status == 401
+def test_a_disabled_user_is_refused(caller: Caller) -> None:
+    token = caller.token(caller.cloud.graph, "User.Read")
+    caller.user().enabled = False
+    assert caller.graph("GET", "/me", token=token).status == 401
 
 
-def test_a_claims_challenge_refuses_one_token_and_accepts_the_next(desk: Desk) -> None:
-    desk.world.switches["graph_claims_challenge"] = True
-    first, second = desk.token(desk.cloud.graph, "User.Read"), desk.token(desk.cloud.graph, "User.Read")
-    header = desk.graph("GET", "/me", token=first).headers["WWW-Authenticate"]
+def test_a_claims_challenge_refuses_one_token_and_accepts_the_next(caller: Caller) -> None:
+    caller.world.switches["graph_claims_challenge"] = True
+    first, second = caller.token(caller.cloud.graph, "User.Read"), caller.token(caller.cloud.graph, "User.Read")
+    header = caller.graph("GET", "/me", token=first).headers["WWW-Authenticate"]
     assert 'error="insufficient_claims"' in header
     assert json.loads(base64.b64decode(header.partition('claims="')[2].rstrip('"')))["access_token"]
-    assert desk.graph("GET", "/me", token=second).status == 200
-    assert desk.graph("GET", "/me", token=first).status == 401
+    assert caller.graph("GET", "/me", token=second).status == 200
+    assert caller.graph("GET", "/me", token=first).status == 401
 
 
-def test_an_unknown_path_and_an_unreadable_body_are_refused(desk: Desk) -> None:
-    assert graph_error(desk.graph("GET", "/nothing", DIRECTORY)) == (400, "BadRequest")
-    reply = desk.graph("POST", "/me/checkMemberGroups", "User.Read", body=b"<xml/>")
+def test_an_unknown_path_and_an_unreadable_body_are_refused(caller: Caller) -> None:
+    assert graph_error(caller.graph("GET", "/nothing", DIRECTORY)) == (400, "BadRequest")
+    reply = caller.graph("POST", "/me/checkMemberGroups", "User.Read", body=b"<xml/>")
     assert graph_error(reply) == (400, "BadRequest")
 
 
@@ -120,82 +120,82 @@ def test_an_unknown_path_and_an_unreadable_body_are_refused(desk: Desk) -> None:
         "$expand=members",
     ],
 )
-def test_a_query_that_is_not_supported_is_refused_and_never_ignored(desk: Desk, query: str) -> None:
-    reply = desk.graph("GET", f"/groups?{quote(query, safe='$=')}", DIRECTORY)
+def test_a_query_that_is_not_supported_is_refused_and_never_ignored(caller: Caller, query: str) -> None:
+    reply = caller.graph("GET", f"/groups?{quote(query, safe='$=')}", DIRECTORY)
     assert graph_error(reply) == (400, "Request_UnsupportedQuery")
 
 
-def test_a_quote_in_a_filter_is_doubled(desk: Desk) -> None:
-    desk.partner.groups[known_id("group", "odd")] = "O'Neil and Sons"
+def test_a_quote_in_a_filter_is_doubled(caller: Caller) -> None:
+    caller.partner.groups[known_id("group", "odd")] = "O'Neil and Sons"
     path = f"/groups?$filter={quote("displayName eq 'O''Neil and Sons'")}"
-    assert len(values(desk.graph("GET", path, DIRECTORY))) == 1
+    assert len(values(caller.graph("GET", path, DIRECTORY))) == 1
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "x", "1000"])
-def test_a_wrong_page_size_is_refused(desk: Desk, top: str) -> None:
-    assert desk.graph("GET", f"/users?$top={top}", DIRECTORY).status == 400
+def test_a_wrong_page_size_is_refused(caller: Caller, top: str) -> None:
+    assert caller.graph("GET", f"/users?$top={top}", DIRECTORY).status == 400
 
 
-def test_next_links_keep_the_query_and_lead_to_the_end(desk: Desk) -> None:
-    pages = desk.all_pages("/users?$top=2&$select=id", DIRECTORY)
+def test_next_links_keep_the_query_and_lead_to_the_end(caller: Caller) -> None:
+    pages = caller.all_pages("/users?$top=2&$select=id", DIRECTORY)
     assert [len(page) for page in pages] == [2, 1]
     assert len({item["id"] for page in pages for item in page}) == 3
     assert all(item.keys() == {"id"} for page in pages for item in page)
 
 
-def test_the_page_size_can_be_made_small_whatever_is_asked(desk: Desk) -> None:
-    desk.world.switches["graph_page_limit"] = 1
-    assert [len(page) for page in desk.all_pages("/users?$top=300", DIRECTORY)] == [1, 1, 1]
+def test_the_page_size_can_be_made_small_whatever_is_asked(caller: Caller) -> None:
+    caller.world.switches["graph_page_limit"] = 1
+    assert [len(page) for page in caller.all_pages("/users?$top=300", DIRECTORY)] == [1, 1, 1]
 
 
-def test_a_page_may_be_empty_and_have_a_next_link(desk: Desk) -> None:
-    desk.world.switches["graph_empty_page"] = True
-    assert [len(page) for page in desk.all_pages("/users", DIRECTORY)] == [0, 3]
+def test_a_page_may_be_empty_and_have_a_next_link(caller: Caller) -> None:
+    caller.world.switches["graph_empty_page"] = True
+    assert [len(page) for page in caller.all_pages("/users", DIRECTORY)] == [0, 3]
 
 
-def test_a_next_link_belongs_to_its_list_and_expires(desk: Desk) -> None:
-    link = desk.graph("GET", "/users?$top=1", DIRECTORY).json()["@odata.nextLink"]
+def test_a_next_link_belongs_to_its_list_and_expires(caller: Caller) -> None:
+    link = caller.graph("GET", "/users?$top=1", DIRECTORY).json()["@odata.nextLink"]
     token = link.rpartition("=")[2]
-    assert link.startswith(f"{desk.cloud.graph}/v1.0/users?")
-    assert desk.graph("GET", f"/users?$skiptoken={token}", DIRECTORY).status == 200
-    assert desk.graph("GET", f"/groups?$skiptoken={token}", DIRECTORY).status == 400
-    desk.world.advance(3601)
-    fresh = desk.token(desk.cloud.graph, DIRECTORY)
-    assert graph_error(desk.wire.get(link, token=fresh)) == (400, "Directory_ExpiredPageToken")
+    assert link.startswith(f"{caller.cloud.graph}/v1.0/users?")
+    assert caller.graph("GET", f"/users?$skiptoken={token}", DIRECTORY).status == 200
+    assert caller.graph("GET", f"/groups?$skiptoken={token}", DIRECTORY).status == 400
+    caller.world.advance(3601)
+    fresh = caller.token(caller.cloud.graph, DIRECTORY)
+    assert graph_error(caller.wire.get(link, token=fresh)) == (400, "Directory_ExpiredPageToken")
 
 
 @pytest.mark.req("S-26")
-def test_a_next_link_may_point_to_a_foreign_host(desk: Desk) -> None:
-    desk.world.switches["graph_foreign_next_link"] = True
-    link = desk.graph("GET", "/users?$top=1", DIRECTORY).json()["@odata.nextLink"]
+def test_a_next_link_may_point_to_a_foreign_host(caller: Caller) -> None:
+    caller.world.switches["graph_foreign_next_link"] = True
+    link = caller.graph("GET", "/users?$top=1", DIRECTORY).json()["@odata.nextLink"]
     assert link.startswith("https://graph.foreign.example/v1.0/users?")
 
 
 # --- $batch -------------------------------------------------------------------------------------------------------
 
 
-def batch(desk: Desk, *parts: dict[str, Any], scopes: tuple[str, ...] = (DIRECTORY,)) -> Reply:
-    return desk.graph("POST", "/$batch", *scopes, data={"requests": list(parts)})
+def batch(caller: Caller, *parts: dict[str, Any], scopes: tuple[str, ...] = (DIRECTORY,)) -> Reply:
+    return caller.graph("POST", "/$batch", *scopes, data={"requests": list(parts)})
 
 
 def get(part_id: str, url: str, **more: Any) -> dict[str, Any]:
     return {"id": part_id, "method": "GET", "url": url} | more
 
 
-def test_a_batch_answers_every_part_in_any_order(desk: Desk) -> None:
+def test_a_batch_answers_every_part_in_any_order(caller: Caller) -> None:
     parts = [get(str(number), "/me?$select=id") for number in range(20)]
     orders = set()
     for _ in range(3):
-        responses = batch(desk, *parts).json()["responses"]
+        responses = batch(caller, *parts).json()["responses"]
         assert {response["id"] for response in responses} == {part["id"] for part in parts}
-        assert {response["body"]["id"] for response in responses} == {desk.user().oid}
+        assert {response["body"]["id"] for response in responses} == {caller.user().oid}
         orders.add(tuple(response["id"] for response in responses))
     assert len(orders) > 1
-    desk.world.switches["graph_shuffle"] = False
-    assert [response["id"] for response in batch(desk, *parts).json()["responses"]] == [str(n) for n in range(20)]
+    caller.world.switches["graph_shuffle"] = False
+    assert [response["id"] for response in batch(caller, *parts).json()["responses"]] == [str(n) for n in range(20)]
 
 
-def test_the_parts_of_a_batch_succeed_and_fail_by_themselves(desk: Desk) -> None:
+def test_the_parts_of_a_batch_succeed_and_fail_by_themselves(caller: Caller) -> None:
     agents = known_id("group", "northwind", "AdminAgents")
     check = {
         "id": "check",
@@ -204,7 +204,7 @@ def test_the_parts_of_a_batch_succeed_and_fail_by_themselves(desk: Desk) -> None
         "headers": {"Content-Type": "application/json"},
         "body": {"groupIds": [agents]},
     }
-    reply = batch(desk, get("denied", "/groups"), get("absent", "/users/nobody"), check, scopes=("User.Read.All",))
+    reply = batch(caller, get("denied", "/groups"), get("absent", "/users/nobody"), check, scopes=("User.Read.All",))
     found = {response["id"]: response for response in reply.json()["responses"]}
     assert {part: response["status"] for part, response in found.items()} == {
         "denied": 403,
@@ -215,9 +215,9 @@ def test_the_parts_of_a_batch_succeed_and_fail_by_themselves(desk: Desk) -> None
     assert found["denied"]["body"]["error"]["code"] == "Authorization_RequestDenied"
 
 
-def test_a_part_that_depends_on_a_failed_one_is_not_tried(desk: Desk) -> None:
+def test_a_part_that_depends_on_a_failed_one_is_not_tried(caller: Caller) -> None:
     reply = batch(
-        desk,
+        caller,
         get("1", "/users/nobody"),
         get("2", "/me", dependsOn=["1"]),
         get("3", "/me", dependsOn=["2"]),
@@ -227,16 +227,18 @@ def test_a_part_that_depends_on_a_failed_one_is_not_tried(desk: Desk) -> None:
     assert statuses == {"1": 404, "2": 424, "3": 424, "4": 200}
 
 
-def test_parts_of_a_batch_are_throttled_by_themselves(desk: Desk) -> None:
-    desk.world.switches["graph_throttled_parts"] = 1
-    found = {response["id"]: response for response in batch(desk, get("1", "/me"), get("2", "/me")).json()["responses"]}
+def test_parts_of_a_batch_are_throttled_by_themselves(caller: Caller) -> None:
+    caller.world.switches["graph_throttled_parts"] = 1
+    found = {
+        response["id"]: response for response in batch(caller, get("1", "/me"), get("2", "/me")).json()["responses"]
+    }
     assert (found["1"]["status"], found["1"]["headers"]["Retry-After"], found["2"]["status"]) == (429, "2", 200)
 
 
-def test_a_next_link_inside_a_batch_is_followed_outside(desk: Desk) -> None:
-    (part,) = batch(desk, get("1", "/users?$top=2")).json()["responses"]
-    token = desk.token(desk.cloud.graph, DIRECTORY)
-    assert len(values(desk.wire.get(part["body"]["@odata.nextLink"], token=token))) == 1
+def test_a_next_link_inside_a_batch_is_followed_outside(caller: Caller) -> None:
+    (part,) = batch(caller, get("1", "/users?$top=2")).json()["responses"]
+    token = caller.token(caller.cloud.graph, DIRECTORY)
+    assert len(values(caller.wire.get(part["body"]["@odata.nextLink"], token=token))) == 1
 
 
 @pytest.mark.parametrize(
@@ -255,22 +257,22 @@ def test_a_next_link_inside_a_batch_is_followed_outside(desk: Desk) -> None:
         [{"id": "1", "method": "POST", "url": "/me/checkMemberGroups", "body": {"groupIds": []}}],
     ],
 )
-def test_a_malformed_batch_is_refused_as_a_whole(desk: Desk, requests: Any) -> None:
-    reply = desk.graph("POST", "/$batch", DIRECTORY, data={"requests": requests})
+def test_a_malformed_batch_is_refused_as_a_whole(caller: Caller, requests: Any) -> None:
+    reply = caller.graph("POST", "/$batch", DIRECTORY, data={"requests": requests})
     assert graph_error(reply) == (400, "BadRequest")
 
 
-def test_a_batch_inside_a_batch_and_a_versioned_url_are_refused(desk: Desk) -> None:
-    parts = batch(desk, get("1", "/v1.0/me"), get("2", "/$batch")).json()["responses"]
+def test_a_batch_inside_a_batch_and_a_versioned_url_are_refused(caller: Caller) -> None:
+    parts = batch(caller, get("1", "/v1.0/me"), get("2", "/$batch")).json()["responses"]
     assert {part["status"] for part in parts} == {400}
 
 
 @pytest.mark.req("S-55")
-def test_the_ledger_says_who_asked_what_in_which_tenant(desk: Desk) -> None:
-    desk.consented()
+def test_the_ledger_says_who_asked_what_in_which_tenant(caller: Caller) -> None:
+    caller.consented()
     sent = {"client-request-id": "11111111-2222-4333-8444-555555555555"}
-    desk.graph("GET", "/servicePrincipals", DIRECTORY, tenant=desk.customer, headers=sent)
-    line = desk.world.ledger[-1]
+    caller.graph("GET", "/servicePrincipals", DIRECTORY, tenant=caller.customer, headers=sent)
+    line = caller.world.ledger[-1]
     assert (line["service"], line["operation"], line["status"]) == ("graph", "list service principals", 200)
-    assert (line["tenant"], line["home"]) == (desk.customer.tenant_id, desk.partner.tenant_id)
-    assert (line["user"], line["correlation"]) == (desk.user().oid, sent["client-request-id"])
+    assert (line["tenant"], line["home"]) == (caller.customer.tenant_id, caller.partner.tenant_id)
+    assert (line["user"], line["correlation"]) == (caller.user().oid, sent["client-request-id"])

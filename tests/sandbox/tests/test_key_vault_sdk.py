@@ -23,7 +23,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from tests.sandbox.server import Sandbox
-from tests.sandbox.tests.vault_desk import CANARY, EVERYTHING, VaultDesk
+from tests.sandbox.tests.vault_caller import CANARY, EVERYTHING, VaultCaller
 from tests.sandbox.tests.wire import Wire
 
 # --- a session that finds *.localhost -----------------------------------------------------------------------------
@@ -63,8 +63,8 @@ class _LoopbackAdapter(requests.adapters.HTTPAdapter):
 
 
 @pytest.fixture
-def desk(sandbox: Sandbox, wire: Wire) -> VaultDesk:
-    return VaultDesk(sandbox, wire)
+def vault(sandbox: Sandbox, wire: Wire) -> VaultCaller:
+    return VaultCaller(sandbox, wire)
 
 
 @pytest.fixture
@@ -76,18 +76,18 @@ def session(sandbox: Sandbox) -> Iterator[requests.Session]:
 
 
 @pytest.fixture
-def client(desk: VaultDesk, session: requests.Session) -> Iterator[SecretClient]:
+def client(vault: VaultCaller, session: requests.Session) -> Iterator[SecretClient]:
     """The real client and the real credential; no check is switched off."""
     credential = ClientSecretCredential(
-        desk.tenant_id,
-        desk.application.app_id,
+        vault.tenant_id,
+        vault.application.app_id,
         "the-secret",
-        authority=desk.cloud.authority,
+        authority=vault.cloud.authority,
         disable_instance_discovery=True,
         transport=RequestsTransport(session=session, session_owner=False),
     )
     with SecretClient(
-        desk.url,
+        vault.url,
         credential,
         api_version="7.4",
         retry_total=0,
@@ -100,8 +100,8 @@ def client(desk: VaultDesk, session: requests.Session) -> Iterator[SecretClient]
 
 
 @pytest.mark.parametrize("style", ["authorization", "authorization_uri"])
-def test_the_sdk_stores_and_reads_with_all_its_checks_on(desk: VaultDesk, client: SecretClient, style: str) -> None:
-    desk.world.switches["vault_challenge"] = style
+def test_the_sdk_stores_and_reads_with_all_its_checks_on(vault: VaultCaller, client: SecretClient, style: str) -> None:
+    vault.world.switches["vault_challenge"] = style
     made = client.set_secret("partner-token", CANARY, tags={"generation": "7"}, content_type="application/x-token")
     assert re.fullmatch(r"[0-9a-f]{32}", made.properties.version or "")
     read = client.get_secret("partner-token")
@@ -113,11 +113,11 @@ def test_the_sdk_stores_and_reads_with_all_its_checks_on(desk: VaultDesk, client
     assert caught.value.status_code == 403
 
 
-def test_the_sdk_sees_soft_delete_recovery_and_purge(desk: VaultDesk, client: SecretClient) -> None:
-    desk.allow(*EVERYTHING)
+def test_the_sdk_sees_soft_delete_recovery_and_purge(vault: VaultCaller, client: SecretClient) -> None:
+    vault.allow(*EVERYTHING)
     client.set_secret("short-lived", CANARY)
     deleted = client.begin_delete_secret("short-lived", _polling_interval=0.01).result()
-    assert deleted.recovery_id == f"{desk.url}/deletedsecrets/short-lived"
+    assert deleted.recovery_id == f"{vault.url}/deletedsecrets/short-lived"
     with pytest.raises(ResourceExistsError):
         client.set_secret("short-lived", CANARY)
     assert [item.name for item in client.list_deleted_secrets()] == ["short-lived"]
@@ -130,34 +130,34 @@ def test_the_sdk_sees_soft_delete_recovery_and_purge(desk: VaultDesk, client: Se
     assert client.set_secret("short-lived", CANARY).properties.version
 
 
-def test_the_sdk_pages_through_all_secrets_and_versions(desk: VaultDesk, client: SecretClient) -> None:
-    desk.allow(*EVERYTHING)
+def test_the_sdk_pages_through_all_secrets_and_versions(vault: VaultCaller, client: SecretClient) -> None:
+    vault.allow(*EVERYTHING)
     for number in range(60):
-        desk.put(f"secret-{number:02}")
+        vault.put(f"secret-{number:02}")
     for _ in range(29):
-        desk.put("secret-00")
+        vault.put("secret-00")
     assert [item.name for item in client.list_properties_of_secrets()] == [f"secret-{n:02}" for n in range(60)]
     versions = [item.version for item in client.list_properties_of_secret_versions("secret-00")]
     assert len(set(versions)) == len(versions) == 30
 
 
-def test_the_sdk_refuses_a_challenge_for_another_resource(desk: VaultDesk, client: SecretClient) -> None:
-    desk.world.switches["vault_challenge_resource"] = "https://vault.other.example"
+def test_the_sdk_refuses_a_challenge_for_another_resource(vault: VaultCaller, client: SecretClient) -> None:
+    vault.world.switches["vault_challenge_resource"] = "https://vault.other.example"
     with pytest.raises(ValueError, match="does not match the requested domain"):
         client.get_secret("anything")
-    assert not [line for line in desk.world.ledger if line["operation"] == "token"]
+    assert not [line for line in vault.world.ledger if line["operation"] == "token"]
 
 
-def test_the_sdk_answers_a_claims_challenge_with_a_new_token(desk: VaultDesk, client: SecretClient) -> None:
+def test_the_sdk_answers_a_claims_challenge_with_a_new_token(vault: VaultCaller, client: SecretClient) -> None:
     client.set_secret("evaluated", CANARY)
-    desk.world.switches["vault_claims_challenge"] = True
+    vault.world.switches["vault_claims_challenge"] = True
     assert client.get_secret("evaluated").value == CANARY
-    statuses = [line["status"] for line in desk.world.ledger if line["service"] == "vault"]
+    statuses = [line["status"] for line in vault.world.ledger if line["service"] == "vault"]
     assert statuses == [401, 200, 401, 200]
-    assert len([line for line in desk.world.ledger if line["operation"] == "token"]) == 2
+    assert len([line for line in vault.world.ledger if line["operation"] == "token"]) == 2
 
 
-def test_the_sdk_reports_a_wrong_client_secret(desk: VaultDesk, client: SecretClient) -> None:
-    desk.application.secrets.clear()
+def test_the_sdk_reports_a_wrong_client_secret(vault: VaultCaller, client: SecretClient) -> None:
+    vault.application.secrets.clear()
     with pytest.raises(ClientAuthenticationError, match="AADSTS7000215"):
         client.get_secret("anything")

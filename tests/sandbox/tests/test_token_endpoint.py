@@ -11,18 +11,20 @@ import pytest
 
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.sandbox.tests.wire import CALLBACK, SERVICE_ACCOUNT, VERIFIER, Reply, Vendor, Wire, claims_of
+from tests.sandbox.tests.wire import (
+    CALLBACK,
+    GUID,
+    SERVICE_ACCOUNT,
+    STRANGER,
+    VERIFIER,
+    Vendor,
+    Wire,
+    claims_of,
+    code_of,
+)
 from tests.sandbox.world import GRAPH, PARTNER_CENTER, Tenant
 
-STRANGER = "service@southridge.example.com"
-GUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 DAY = 86_400
-
-
-def code_of(reply: Reply) -> int:
-    found = reply.json()["error_codes"]
-    assert reply.json()["error_description"].startswith(f"AADSTS{found[-1]}:")
-    return int(found[-1])
 
 
 @pytest.fixture

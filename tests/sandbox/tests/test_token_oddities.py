@@ -11,8 +11,7 @@ import pytest
 
 from tests.sandbox import refusals
 from tests.sandbox.server import Sandbox
-from tests.sandbox.tests.test_token_endpoint import GUID, STRANGER, code_of
-from tests.sandbox.tests.wire import SERVICE_ACCOUNT, Vendor, Wire, claims_of
+from tests.sandbox.tests.wire import GUID, SERVICE_ACCOUNT, STRANGER, Vendor, Wire, claims_of, code_of
 from tests.sandbox.world import Refusal, Tamper
 
 

@@ -215,3 +215,13 @@ class Vendor:
         reply = self.refresh(refresh, tenant or self.tenant_of(user)[0].tenant_id, scope)
         assert reply.status == 200, reply.text
         return str(reply.json()["access_token"])
+
+
+STRANGER = "service@southridge.example.com"
+GUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+def code_of(reply: Reply) -> int:
+    found = reply.json()["error_codes"]
+    assert reply.json()["error_description"].startswith(f"AADSTS{found[-1]}:")
+    return int(found[-1])

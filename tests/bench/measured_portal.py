@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.bench.town import Town
+from tests.bench.partners_at_microsoft import PartnersAtMicrosoft
 
 
 def open_portal(folder: Path, database: str, **environment: str) -> None:
@@ -46,27 +46,27 @@ def open_portal(folder: Path, database: str, **environment: str) -> None:
     call_command("migrate", verbosity=0)
 
 
-def furnish(town: Town, folder: Path, database: str, **environment: str) -> None:
-    """As ``open_portal``, with all partners of the town connected."""
+def open_connected_portal(place: PartnersAtMicrosoft, folder: Path, database: str, **environment: str) -> None:
+    """As ``open_portal``, with all of its partners connected."""
     vault_credential = folder / "vault-credential"
     vault_credential.touch(mode=0o600)
-    vault_credential.write_text(town.vault_secret)
+    vault_credential.write_text(place.vault_secret)
     known = {
-        "TEST_ENDPOINTS": str(town.port),
-        "TEST_CA_FILE": town.ca_file,
-        "VAULT_URL": town.vault_url,
+        "TEST_ENDPOINTS": str(place.port),
+        "TEST_CA_FILE": place.ca_file,
+        "VAULT_URL": place.vault_url,
         "VAULT_IDENTITY": "client-secret",
-        "VAULT_TENANT_ID": town.vault_tenant,
-        "VAULT_CLIENT_ID": town.vault_client,
+        "VAULT_TENANT_ID": place.vault_tenant,
+        "VAULT_CLIENT_ID": place.vault_client,
         "VAULT_CREDENTIAL_FILE": str(vault_credential),
         "CALL_RATE": "10000",
         "PARTNER_RATE": "1000",
     }
     open_portal(folder, database, **known | environment)
-    _fill(town)
+    _fill(place)
 
 
-def _fill(town: Town) -> None:
+def _fill(place: PartnersAtMicrosoft) -> None:
     from django.utils import timezone
 
     from consent import clients
@@ -80,15 +80,15 @@ def _fill(town: Town) -> None:
     from tests.support import builders
 
     registration = builders.registration(
-        application_id=town.application_id, home_tenant_id=town.vault_tenant, state="draft", credential=None
+        application_id=place.application_id, home_tenant_id=place.vault_tenant, state="draft", credential=None
     )
     actor = Actor.command("bench")
-    credential = rotation.add_certificate(registration, Secret(town.certificate), vault=clients.vault(), actor=actor)
+    credential = rotation.add_certificate(registration, Secret(place.certificate), vault=clients.vault(), actor=actor)
     rotation.promote(credential, door=clients.tokens_with, actor=actor, allow_unproven=True)
     ApplicationRegistration.objects.filter(pk=registration.pk).update(state="active")
     now = timezone.now()
     PartnerTenant.objects.bulk_create(
-        [PartnerTenant(pk=each.number, name=each.name, tenant_id=each.tenant_id) for each in town.partners],
+        [PartnerTenant(pk=each.number, name=each.name, tenant_id=each.tenant_id) for each in place.partners],
         batch_size=1000,
     )
     PartnerConsent.objects.bulk_create(
@@ -107,7 +107,7 @@ def _fill(town: Town) -> None:
                 stored_at=now - timedelta(hours=1),
                 mfa="proven",
             )
-            for each in town.partners
+            for each in place.partners
         ],
         batch_size=1000,
     )

@@ -1,4 +1,7 @@
-"""Rules that live in the database: a state is tied to the columns that prove it, whoever writes."""
+"""Rules that live in the database: a state is tied to the columns that prove it, whoever writes.
+
+Covers: consent.models.applications, consent.models.customers, consent.models.invitations, consent.models.tokens.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What partners read: complete for each cause, and chosen, never copied, from what Microsoft or a browser sends."""
+"""What partners read: complete for each cause, and chosen, never copied, from what Microsoft or a browser sends.
+
+Covers: consent.words.checks, consent.words.permissions, consent.words.problems.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A sandbox with many connected partners, in a process of its own, for measurements.
 
-The children of a measurement get what they need from a private file (``Town``): addresses, and what the portal would
-read from its database. The tokens in it are good at this sandbox only.
+The children of a measurement get what they need from a private file (``PartnersAtMicrosoft``): addresses, and what the
+portal would read from its database. The tokens in it are good at this sandbox only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _START_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inhabitant:
+class ConnectedPartner:
     """One connected partner; ``number`` is the id of its rows."""
 
     number: int
@@ -47,8 +47,8 @@ class Inhabitant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Town:
-    """Where everything is, and who lives there."""
+class PartnersAtMicrosoft:
+    """Addresses and applications of the sandbox, and the partners that are connected there."""
 
     port: int
     ca_file: str
@@ -58,16 +58,16 @@ class Town:
     vault_tenant: str
     vault_client: str
     vault_secret: str = field(repr=False)
-    partners: list[Inhabitant]
+    partners: list[ConnectedPartner]
 
     def save(self, file: Path) -> None:
         file.touch(mode=0o600)
         file.write_text(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
-    def load(cls, file: Path) -> Town:
+    def load(cls, file: Path) -> PartnersAtMicrosoft:
         values: dict[str, Any] = json.loads(file.read_text())
-        return cls(**values | {"partners": [Inhabitant(**one) for one in values["partners"]]})
+        return cls(**values | {"partners": [ConnectedPartner(**one) for one in values["partners"]]})
 
 
 def peak_memory() -> int:
@@ -121,7 +121,7 @@ class Gate:
 
 
 @contextmanager
-def town(folder: Path, partners: int) -> Iterator[tuple[Town, Gate]]:
+def partners_at_microsoft(folder: Path, partners: int) -> Iterator[tuple[PartnersAtMicrosoft, Gate]]:
     """Run a sandbox with so many partners until the block ends."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
@@ -130,7 +130,7 @@ def town(folder: Path, partners: int) -> Iterator[tuple[Town, Gate]]:
     theirs.close()
     if not ours.poll(_START_SECONDS):
         raise RuntimeError("the sandbox did not start")
-    place: Town = ours.recv()
+    place: PartnersAtMicrosoft = ours.recv()
     try:
         yield place, Gate(ours)
     finally:
@@ -142,16 +142,16 @@ def _serve(folder: str, partners: int, pipe: Connection) -> None:
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # callers are killed on purpose
     with tempfile.TemporaryDirectory(dir=folder) as place, Sandbox(Path(place)) as sandbox:
         sandbox.world.ledger = type(sandbox.world.ledger)(maxlen=500_000)
-        pipe.send(_settle(sandbox, partners))
+        pipe.send(_connect(sandbox, partners))
         while True:
             try:
                 what, values = pipe.recv()
             except EOFError:
                 return
-            pipe.send(_obey(sandbox.world, what, values))
+            pipe.send(_carry_out(sandbox.world, what, values))
 
 
-def _obey(world: World, what: str, values: dict[str, Any]) -> Any:
+def _carry_out(world: World, what: str, values: dict[str, Any]) -> Any:
     if what == "switch":
         world.switches |= values
     elif what == "refuse":
@@ -192,7 +192,7 @@ def _add_customers(world: World, number: int) -> list[tuple[int, str]]:
     return made
 
 
-def _settle(sandbox: Sandbox, number: int) -> Town:
+def _connect(sandbox: Sandbox, number: int) -> PartnersAtMicrosoft:
     world, cloud = sandbox.world, sandbox.clouds["global"]
     vault_secret = secrets.token_urlsafe(32)
     year = world.now() + 365 * 86_400
@@ -204,9 +204,9 @@ def _settle(sandbox: Sandbox, number: int) -> Town:
     vault = vault_of(world, "global", VAULT)
     if vault is None:
         raise RuntimeError("the sandbox has no tenant for the vault")
-    inhabitants = []
+    connected = []
     for index in range(1, number + 1):
-        tenant = scenarios.add_partner(world, f"town{index}", f"Partner {index}")
+        tenant = scenarios.add_partner(world, f"bench{index}", f"Partner {index}")
         account = next(user for user in tenant.users.values() if user.upn.startswith("service@"))
         token = "1.A" + secrets.token_urlsafe(900)
         world.refresh_tokens[token] = RefreshToken(
@@ -226,8 +226,8 @@ def _settle(sandbox: Sandbox, number: int) -> Town:
         tags = {RECORD_TAG: f"consent-{index}", GENERATION_TAG: "1"}
         stored = SecretVersion(version=version, value=token, written=world.now(), updated=world.now(), tags=tags)
         vault.secrets[name.lower()] = StoredSecret(name=name, versions=[stored])
-        inhabitants.append(
-            Inhabitant(
+        connected.append(
+            ConnectedPartner(
                 number=index,
                 name=tenant.name,
                 tenant_id=tenant.tenant_id,
@@ -238,7 +238,7 @@ def _settle(sandbox: Sandbox, number: int) -> Town:
             )
         )
     world.token_numbers = number
-    return Town(
+    return PartnersAtMicrosoft(
         port=sandbox.port,
         ca_file=str(sandbox.ca_file),
         application_id=application.app_id,
@@ -247,5 +247,5 @@ def _settle(sandbox: Sandbox, number: int) -> Town:
         vault_tenant=vault.tenant_id,
         vault_client=scenarios.vault_application_id(),
         vault_secret=vault_secret,
-        partners=inhabitants,
+        partners=connected,
     )

@@ -16,7 +16,7 @@ CANARY = "CANARY-refresh-token-5d2f"
 EVERYTHING = {"get", "set", "list", "delete", "recover", "purge"}
 
 
-class VaultDesk:
+class VaultCaller:
     """KeyVaultAccessApp and a vault of the vendor's tenant; raw calls, or the SDK's client."""
 
     def __init__(self, sandbox: Sandbox, wire: Wire) -> None:

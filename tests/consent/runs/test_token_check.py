@@ -26,23 +26,17 @@ from portal.runs import kinds, service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending, Listener
-from portal.runs.models import Run, RunItem
+from portal.runs.models import RunItem
 from tenants.models import PartnerTenant
 from tests.sandbox.world import Fault, Refusal
 from tests.support import builders
 from tests.support.connected import connect
 from tests.support.custody import all_versions, enabled_versions, redemptions
 from tests.support.portal import Portal
+from tests.support.token_checks import check
 from tests.support.work import classes
 
 STATE = ("pk", "state", "mfa", "last_problem", "first_denied_at")
-
-
-def check(concurrency: int = 16, listener: Listener | None = None) -> tuple[Run, Ending]:
-    run, _ = service.start(TOKEN_CHECK, scope={}, actor=builders.ACTOR, concurrency=concurrency)
-    ending = Executor(run, listener=listener).work()
-    run.refresh_from_db()
-    return run, ending
 
 
 def states() -> list[Any]:

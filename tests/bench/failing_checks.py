@@ -1,8 +1,8 @@
-"""Bulk checks in trouble: throttled in three ways, and killed at two fifths (R-16, R-22, R-26).
+"""Bulk checks that meet failures: throttled in three ways, and killed at two fifths (R-16, R-22, R-26).
 
-``python -m tests.bench.trouble [--partners 1000] [--latency 0.05] [--database URL] [--only WORD]``. Every case prints
-what the limit allows, what it took, and whether any partner's state was touched. Ends with 1 when something does not
-hold.
+``python -m tests.bench.failing_checks [--partners 1000] [--latency 0.05] [--database URL] [--only WORD]``. Every case
+prints what the limit allows, what it took, and whether any partner's state was touched. Ends with 1 when something does
+not hold.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import desk
+from tests.bench import measured_portal
 from tests.bench.checks import say
-from tests.bench.town import Gate, Town, town
+from tests.bench.partners_at_microsoft import Gate, PartnersAtMicrosoft, partners_at_microsoft
 
 MOST_RATIO = 1.15
 MOST_REPEATED = 0.01
@@ -46,20 +46,20 @@ def judged(name: str, allowed: float, facts: dict[str, Any], before: list[Any]) 
     return ratio <= MOST_RATIO and untouched and all_good
 
 
-def application(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
+def application(place: PartnersAtMicrosoft, gate: Gate, options: argparse.Namespace) -> bool:
     """429 for the whole application, at half of the portal's own ceiling."""
     os.environ["CALL_RATE"] = "200"
     gate.switch(profile_limit=CALL_LIMIT)
     before = states()
-    facts = desk.check_all(options.in_flight)
+    facts = measured_portal.check_all(options.in_flight)
     gate.switch(profile_limit=0)
     os.environ["CALL_RATE"] = "10000"
     return judged("429 of the application, Retry-After 1 s", len(place.partners) / CALL_LIMIT, facts, before)
 
 
-def partners(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
+def partners(place: PartnersAtMicrosoft, gate: Gate, options: argparse.Namespace) -> bool:
     """429 for one partner in twenty."""
-    alone = desk.check_all(options.in_flight)["seconds"]
+    alone = measured_portal.check_all(options.in_flight)["seconds"]
     body = '{"statusCode":429,"message":"Rate limit is exceeded."}'
     for each in place.partners[::20]:
         gate.fault(
@@ -71,30 +71,30 @@ def partners(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
             headers={"Retry-After": str(WAIT)},
         )
     before = states()
-    facts = desk.check_all(options.in_flight)
+    facts = measured_portal.check_all(options.in_flight)
     gate.clear_faults()
     return judged(f"429 of one partner in twenty, {WAIT} s each", alone + WAIT, facts, before)
 
 
-def loops(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
+def loops(place: PartnersAtMicrosoft, gate: Gate, options: argparse.Namespace) -> bool:
     """AADSTS50196, the sign-in service's word for "too fast", for one partner in fifty."""
-    alone = desk.check_all(options.in_flight)["seconds"]
+    alone = measured_portal.check_all(options.in_flight)["seconds"]
     gate.refuse(50196, [each.tenant_id for each in place.partners[::50]])
     before = states()
-    facts = desk.check_all(options.in_flight)
+    facts = measured_portal.check_all(options.in_flight)
     return judged("AADSTS50196 for one partner in fifty", alone + LOOP_SECONDS, facts, before)
 
 
-def killed(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
+def killed(place: PartnersAtMicrosoft, gate: Gate, options: argparse.Namespace) -> bool:
     """Kill -9 at two fifths, and go on in a new process."""
-    run = desk.new_run(options.in_flight)
+    run = measured_portal.new_run(options.in_flight)
     gate.calls_of_partners()
     gate.counters()
-    first = desk.started("ours", run.pk, options.in_flight)
-    desk.wait_until_done(run.pk, 0.4)
+    first = measured_portal.started("ours", run.pk, options.in_flight)
+    measured_portal.wait_until_done(run.pk, 0.4)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    desk.facts_of(desk.started("ours", run.pk, options.in_flight))
+    measured_portal.facts_of(measured_portal.started("ours", run.pk, options.in_flight))
     run.refresh_from_db()
     redemptions, answered = gate.calls_of_partners(), gate.counters()
     number = len(place.partners)
@@ -109,17 +109,23 @@ def killed(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
     return results == number == len(redemptions) and share < MOST_REPEATED
 
 
-def two(place: Town, gate: Gate, options: argparse.Namespace) -> bool:
+def two(place: PartnersAtMicrosoft, gate: Gate, options: argparse.Namespace) -> bool:
     """Two executors in two processes on one run."""
     gate.calls_of_partners()
-    facts = desk.check_together(options.in_flight // 2, 2)
+    facts = measured_portal.check_together(options.in_flight // 2, 2)
     redemptions = gate.calls_of_partners()
     twice = sum(1 for count in redemptions.values() if count != 1)
     say(f"{'two executors':<44} {len(redemptions)} partners redeemed, {twice} of them twice; {facts['classes']}")
     return twice == 0 and len(redemptions) == len(place.partners)
 
 
-CASES: list[Callable[[Town, Gate, argparse.Namespace], bool]] = [application, partners, loops, killed, two]
+CASES: list[Callable[[PartnersAtMicrosoft, Gate, argparse.Namespace], bool]] = [
+    application,
+    partners,
+    loops,
+    killed,
+    two,
+]
 
 
 def main() -> int:
@@ -130,8 +136,8 @@ def main() -> int:
     parser.add_argument("--database", default="", help="URL of a PostgreSQL database, which is emptied; else SQLite")
     parser.add_argument("--only", choices=[case.__name__ for case in CASES], help="one case")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, town(Path(name), options.partners) as (place, gate):
-        desk.furnish(place, Path(name), options.database)
+    with tempfile.TemporaryDirectory() as name, partners_at_microsoft(Path(name), options.partners) as (place, gate):
+        measured_portal.open_connected_portal(place, Path(name), options.database)
         gate.switch(latency=options.latency)
         say(
             f"{options.partners} partners, {'PostgreSQL' if options.database else 'SQLite'}, "

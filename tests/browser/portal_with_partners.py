@@ -77,7 +77,7 @@ class Invitation:
 
 
 @dataclass(slots=True, kw_only=True)
-class BusyPortal:
+class PortalWithPartners:
     """A running portal with one active registration and invitations to give away."""
 
     running: RunningPortal
@@ -193,7 +193,7 @@ class BusyPortal:
 
 
 @contextmanager
-def serve(sandbox: Sandbox, folder: Path, *, partners: int, **settings: str) -> Iterator[BusyPortal]:
+def serve(sandbox: Sandbox, folder: Path, *, partners: int, **settings: str) -> Iterator[PortalWithPartners]:
     """Run the portal of the fixture ``running_portal`` for as long as the caller likes.
 
     Args:
@@ -216,7 +216,7 @@ def serve(sandbox: Sandbox, folder: Path, *, partners: int, **settings: str) -> 
             "shell", "--verbosity", "0", "-c", _SEED, given=json.dumps({"secret": secret, "keys": keys})
         )
         addresses = json.loads(printed.strip().splitlines()[-1])
-        yield BusyPortal(
+        yield PortalWithPartners(
             running=running,
             invitations=[Invitation(address=address, key=key) for address, key in zip(addresses, keys, strict=True)],
         )
@@ -284,7 +284,7 @@ def intercept_answer(page: Page, invitation: Invitation) -> dict[str, str]:
     return fields
 
 
-def post_answer(page: Page, portal: BusyPortal, fields: dict[str, str], *, into: str = "_self") -> None:
+def post_answer(page: Page, portal: PortalWithPartners, fields: dict[str, str], *, into: str = "_self") -> None:
     """Post these fields to the callback as a form of the page that is open now; ``into`` names a frame of it."""
     page.evaluate(
         """([action, fields, target]) => {
@@ -302,11 +302,11 @@ def cookies(context: BrowserContext) -> dict[str, Cookie]:
     return {cookie["name"]: cookie for cookie in context.cookies()}
 
 
-def open_foreign_site(page: Page, portal: BusyPortal) -> None:
+def open_foreign_site(page: Page, portal: PortalWithPartners) -> None:
     """Open a page of a site that belongs to nobody in the flow; it has no policy of its own."""
     page.goto(f"https://foreign.localhost:{portal.sandbox.port}/")
 
 
-def open_sign_in_site(page: Page, portal: BusyPortal) -> None:
+def open_sign_in_site(page: Page, portal: PortalWithPartners) -> None:
     """Open a page on the origin of the sign-in pages, without their policy."""
     page.goto(f"{portal.sign_in}/")
