@@ -54,6 +54,7 @@ def erase(portal: Portal) -> tuple[int, str]:
     return ran.code, ran.out + ran.err
 
 
+@pytest.mark.req("S-68")
 @pytest.mark.req("S-40")
 @pytest.mark.req("S-41")
 def test_a_disabled_partners_tokens_are_gone_and_a_new_consent_has_a_new_name(portal: Portal) -> None:
@@ -95,6 +96,7 @@ def test_a_token_that_is_being_renewed_is_not_erased_under_the_renewal(portal: P
 
 
 @AT_AZURE
+@pytest.mark.req("S-68")
 @pytest.mark.req("S-40")
 def test_without_the_right_to_delete_the_tokens_are_switched_off_and_the_missing_right_is_named(
     portal: Portal, settings: Settings
@@ -115,6 +117,7 @@ def test_without_the_right_to_delete_the_tokens_are_switched_off_and_the_missing
 
 
 @AT_AZURE
+@pytest.mark.req("S-68")
 @pytest.mark.req("S-41")
 @pytest.mark.req("R-10")
 def test_a_vault_that_keeps_deleted_entries_is_told_and_a_new_consent_succeeds_meanwhile(portal: Portal) -> None:
