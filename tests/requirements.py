@@ -1,7 +1,7 @@
 """The requirements of ``docs/requirements.md``, the tests that carry their ids, and what became of those tests (S-75).
 
-As a pytest plugin (``pytest -p tests.requirements``, which ``make requirements`` and ``make test`` do) it ends a run with
-a table: id, test file, result. The run fails when a requirement of priority P0 or P1 that is not listed as open has no
+As a pytest plugin (``pytest -p tests.requirements``, which ``make requirements`` and ``make test`` do) it ends a run
+with a table: id, test file, result. The run fails when a requirement of priority P0 or P1 that is not listed as open has no
 passing test. Tests of the local Microsoft do not count: they show nothing about the product.
 
 ``python -m tests.requirements`` writes the column *Shown by* of the document anew from the marks in the tests.
@@ -27,7 +27,7 @@ _ROW = re.compile(r"\| ([SR]-\d\d) \| (P[012]) \| (.+?) \| (.+?) \| (.*?) \|")
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One row of the document; ``shown_by`` names test files below ``tests``, or begins with ``open:``."""
+    """One row of the document; ``shown_by`` names test files, or begins with ``open:``."""
 
     id: str
     priority: str
@@ -57,7 +57,7 @@ def marked() -> dict[str, list[str]]:
     for path in (ROOT / "tests").rglob("test_*.py"):
         if not path.is_relative_to(_SANDBOX_TESTS):
             for one in _marks(ast.parse(path.read_text())):
-                found[one].add(str(path.relative_to(ROOT / "tests")))
+                found[one].add(str(path.relative_to(ROOT)))
     return {one: sorted(files) for one, files in found.items()}
 
 
@@ -97,7 +97,7 @@ class Table:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome != "passed":
-            name = report.nodeid.partition("::")[0].removeprefix("tests/")
+            name = report.nodeid.partition("::")[0]
             for key, ids in report.user_properties:
                 for one in ids if key == "req" and isinstance(ids, list) else ():
                     self.results[one][name][report.outcome] += 1

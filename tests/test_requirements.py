@@ -30,7 +30,7 @@ def test_an_important_requirement_without_a_passing_test_fails_the_run() -> None
 
 @pytest.mark.req("S-75")
 def test_a_test_of_the_local_microsoft_shows_nothing_about_the_product() -> None:
-    assert not any(name.startswith("sandbox/") for files in marked().values() for name in files)
+    assert not any(name.startswith("tests/sandbox/") for files in marked().values() for name in files)
 
 
 def test_the_table_names_id_file_and_result() -> None:
