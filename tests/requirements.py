@@ -1,8 +1,8 @@
 """The requirements of ``docs/requirements.md``, the tests that carry their ids, and what became of those tests (S-75).
 
 As a pytest plugin (``pytest -p tests.requirements``, which ``make requirements`` and ``make test`` do) it ends a run
-with a table: id, test file, result. The run fails when a requirement of priority P0 or P1 that is not listed as open has no
-passing test. Tests of the local Microsoft do not count: they show nothing about the product.
+with a table: id, test file, result. The run fails when a requirement of priority P0 or P1 that is not listed as open
+has no passing test. Tests of the local Microsoft do not count: they show nothing about the product.
 
 ``python -m tests.requirements`` writes the column *Shown by* of the document anew from the marks in the tests.
 """

@@ -114,7 +114,6 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.req("S-27")
 @pytest.mark.req("S-28")
-@pytest.mark.req("S-71")
 @pytest.mark.parametrize(("changes", "told"), BAD.values(), ids=BAD)
 def test_a_bad_variable_stops_the_start_with_its_name(
     load: Callable[..., dict[str, Any]], changes: dict[str, str], told: str
