@@ -29,6 +29,8 @@ FROZEN = {
         "0003_mails_that_were_printed": "12920e4f0636c207aab4ed67561108d2c1767f4c2f5851cb356afe0da0df1fb0",
         "0004_mfa_verdict": "249520f482816b2209fb8b86e52dce2923e6b643e2cf2f0ce0d28d38b0f50ee3",
         "0005_vault_pairing": "c4584df10268d052acab5ae344a3019a3ef48d2519605be7d48db3c6dd2ce012",
+        "0006_failed_attempts_of_customers": "0c72a8bda9d75f6592def5fc84a1307eb3ce1b15a6f7d72ed5884e1f1e36e46a",
+        "0007_reads_of_customer_tenants": "e864021666124d5474bcfc4721a04ff34c18a02adf8d3a18f434184d982a6b6c",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
@@ -48,6 +50,7 @@ FROZEN = {
     "tenants/migrations": {
         "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",
         "0002_partner_switch": "c460cc7766f3a69f719e960b6372367ca5d6f67753fc1bff98a25714bfb20fbd",
+        "0003_sync_permission": "fa7a971b24d57c2a020d47d92747bcec1cf435c2a0588a3205c566f7df104775",
     },
 }
 # The last migration of each of our apps in each release.
