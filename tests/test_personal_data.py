@@ -33,7 +33,8 @@ consent_consentobservation: added correlation_id evidence grants removed service
     changed_by
 consent_consentplan: planned purpose scope state | applied_by created_by
 consent_consentplanitem: action before message owner phase reason result snapshot target
-consent_customerconsent: actual_grants failed_owner failed_reason failed_what owner reason request_id requested_hash service_principal_id state
+consent_customerconsent: actual_grants failed_owner failed_reason failed_what owner reason request_id requested_hash
+    service_principal_id state
     unread_owner unread_reason wanted_hash | changed_by requested_by
 consent_offboarding: seal seal_key state vault_entries | decided_by report started_by
 consent_partnerconsent: fingerprint forecast_cause granted_scopes last_class last_code last_message last_owner
