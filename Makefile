@@ -7,7 +7,7 @@ SCENARIO ?= minimal
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: requirements-dev.txt
 	@python=$$(.ci/find-python) && "$$python" -m venv --clear .venv
@@ -35,7 +35,7 @@ worker: .venv/installed ## Work runs and the schedule in the background; start a
 
 .PHONY: test
 test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, on PostgreSQL
-	@$(PYTEST) -n $(WORKERS) --dist loadfile
+	@$(PYTEST) -p tests.requirements -n $(WORKERS) --dist loadfile
 	@if [ -n "$$TEST_POSTGRES_URL" ]; then \
 		echo "Once more on PostgreSQL, without the browser and the folders that use no database:"; \
 		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist loadfile -m "not browser" \
@@ -49,6 +49,10 @@ test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, o
 .PHONY: quick
 quick: .venv/installed ## Check what was changed since the last commit, with the tests of its rooms
 	@$(BIN)/python -m tests.quick
+
+.PHONY: requirements
+requirements: .venv/installed ## Run the tests that show requirements; print each id with test file and result
+	@$(PYTEST) -p tests.requirements -m req -q -n $(WORKERS) --dist loadfile
 
 .PHONY: bench
 bench: .venv/installed ## Measure the bulk check against a raw floor, throttled and killed; under five minutes

@@ -185,7 +185,7 @@ def test_what_is_not_one_address_gets_no_mail(partner: PartnerTenant, mailoutbox
 # --- nothing is left behind -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("S-01", "S-55", "S-70")
+@pytest.mark.req("S-01")
 def test_neither_the_link_nor_the_address_is_in_database_log_or_trail(
     partner: PartnerTenant, mailoutbox: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:

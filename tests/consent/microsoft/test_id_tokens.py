@@ -333,7 +333,6 @@ def test_the_leeway_is_300_seconds_on_both_sides(validator: IdTokenValidator, cl
     assert refused.value.flaw is Flaw.TIME
 
 
-@pytest.mark.req("S-16")
 @pytest.mark.parametrize(
     ("tid", "named"), [(OTHER, OTHER), (str(CONSUMERS_TENANT), None), ("evil", None), ("<script>", None)]
 )

@@ -11,10 +11,10 @@ from consent import clients, partners
 from consent.models import PartnerConsent, WaitingToken
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
+from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.sandbox.world import known_id
+from tests.sandbox.world import Fault, known_id
 from tests.support import builders, custody, vault_secrets
 from tests.support.commands import run
 from tests.support.portal import Portal
@@ -54,6 +54,7 @@ def erase(portal: Portal) -> tuple[int, str]:
     return ran.code, ran.out + ran.err
 
 
+@pytest.mark.req("S-68")
 @pytest.mark.req("S-40")
 @pytest.mark.req("S-41")
 def test_a_disabled_partners_tokens_are_gone_and_a_new_consent_has_a_new_name(portal: Portal) -> None:
@@ -95,6 +96,7 @@ def test_a_token_that_is_being_renewed_is_not_erased_under_the_renewal(portal: P
 
 
 @AT_AZURE
+@pytest.mark.req("S-68")
 @pytest.mark.req("S-40")
 def test_without_the_right_to_delete_the_tokens_are_switched_off_and_the_missing_right_is_named(
     portal: Portal, settings: Settings
@@ -115,6 +117,7 @@ def test_without_the_right_to_delete_the_tokens_are_switched_off_and_the_missing
 
 
 @AT_AZURE
+@pytest.mark.req("S-68")
 @pytest.mark.req("S-41")
 @pytest.mark.req("R-10")
 def test_a_vault_that_keeps_deleted_entries_is_told_and_a_new_consent_succeeds_meanwhile(portal: Portal) -> None:
@@ -126,6 +129,30 @@ def test_a_vault_that_keeps_deleted_entries_is_told_and_a_new_consent_succeeds_m
     again = come_back(portal)
     assert (again.state, again.secret_name != old.secret_name) == ("connected", True)
     custody.ask(again)
+
+
+@AT_AZURE
+@pytest.mark.req("S-68")
+@pytest.mark.parametrize("close", ["before", "after"])
+@pytest.mark.parametrize("skip", [0, 1], ids=["first token", "second token"])
+@pytest.mark.parametrize("path", ["^/secrets/", "^/deletedsecrets/"], ids=["delete", "purge"])
+def test_an_erasure_that_ends_at_any_call_is_gone_on_with(portal: Portal, path: str, skip: int, close: str) -> None:
+    names = [portal.consent().secret_name, WaitingToken.objects.get().secret_name]
+    fault = Fault(service="vault", method="DELETE", path=path, skip=skip, close=close, times=50)
+    portal.sandbox.world.faults.append(fault)
+    code, out = erase(portal)
+    assert fault.times < 50, "the vault was not asked"
+    assert code == 1 or "recoverable" in out
+    assert portal.consent().state == "disconnected"
+    portal.sandbox.world.faults.clear()
+
+    assert erase(portal)[0] == 0
+
+    secrets = portal.sandbox.world.vaults[custody.CLOUD, VAULT_NAME].secrets
+    assert [name for name in names if name in secrets] == []
+    after = portal.consent()
+    assert (after.generation, after.secret_version, after.fingerprint) == (0, "", "")
+    assert erase(portal) == (0, "0 erased, 0 recoverable, 0 switched off.\n")
 
 
 def test_an_unknown_tenant_is_a_usage_error(db: None) -> None:

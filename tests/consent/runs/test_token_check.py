@@ -272,3 +272,29 @@ def test_a_partner_that_must_wait_for_long_does_not_hold_the_run(portal: Portal)
     assert (row.state, row.last_class) == ("connected", "throttled")
     assert row.next_try_at is not None
     assert row.next_try_at > timezone.now() + timedelta(minutes=5)
+
+
+@pytest.mark.req("R-47")
+def test_the_id_of_a_failed_unit_is_found_in_run_trail_and_at_microsoft(portal: Portal) -> None:
+    consents = connect(portal, 4)
+    failing = consents[2].partner
+    portal.sandbox.world.refusals.append(Refusal(code=700082, times=9, tenant_id=failing.tenant_id))
+    before = len(portal.sandbox.world.ledger)
+
+    run, _ = check(4)
+
+    item = run.items.exclude(failure_class="ok").get()
+    assert item.label.startswith(failing.name)
+    ids = dict(run.items.values_list("key", "correlation_id"))
+    assert len(set(ids.values())) == 4
+    lines = list(portal.sandbox.world.ledger)[before:]
+
+    def at_microsoft(correlation_id: str) -> list[tuple[str, str, int]]:
+        found = [line for line in lines if line.get("correlation") == correlation_id]
+        return [(line["service"], line["tenant"], line["status"]) for line in found]
+
+    assert at_microsoft(item.correlation_id) == [("entra", failing.tenant_id, 700082)]
+    assert [name for name, *_ in at_microsoft(ids[consents[0].pk])] == ["entra", "partner_center"]
+    for consent in consents:
+        event = AuditEvent.objects.get(action="token.checked", correlation_id=ids[consent.pk])
+        assert event.subject["partner"] == consent.partner_id

@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from portal.incidents.models import Incident
 from tenants.models import PartnerTenant
 from tests.sandbox.entra import Answer, Shown
 from tests.sandbox.world import Fault, Tamper
-from tests.support import builders
+from tests.support import builders, custody
 from tests.support.portal import SERVICE_ACCOUNT, Browser, Portal
 from tests.support.refusals import assert_refused, stored_tokens, token_calls
 
@@ -83,7 +84,7 @@ def test_a_profile_of_another_tenant_refuses_the_flow_and_stores_nothing(portal:
 
 
 @pytest.mark.req("S-15")
-@pytest.mark.req("S-17")
+@pytest.mark.req("S-16")
 def test_a_refresh_token_of_another_account_of_the_tenant_than_the_one_that_signed_in_is_not_kept(
     portal: Portal,
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_refresh_token_of_another_account_of_the_tenant_than_the_one_that_sign
     assert page.status_code == 403
     assert_refused(portal, "wrong_tenant")
     assert AuditEvent.objects.get(action="flow.refused").details["code"] == "another_account"
+    assert Incident.objects.get().cause == "wrong_tenant"
     assert not [name for name in portal.sandbox.world.counters if name.startswith("partner_center")]
 
 
@@ -263,6 +265,36 @@ def test_a_working_token_is_not_replaced_by_one_that_proves_less(portal: Portal)
     assert (after.state, after.generation, after.secret_version) == ("connected", 1, before.secret_version)
 
 
+EXPIRED = {"error": "invalid_grant", "error_description": "AADSTS700082: expired", "error_codes": [700082]}
+
+
+@pytest.mark.req("S-17")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(service="login", path="/token$", skip=1, status=400, body=json.dumps(EXPIRED)),
+        Fault(service="login", path="/token$", skip=1, close="before"),
+        Fault(service="partnercenter", path="profiles/organization", status=403, times=9),
+        Fault(service="partnercenter", path="profiles/organization", status=401, times=9),
+        Fault(service="partnercenter", path="profiles/organization", close="before", times=9),
+    ],
+    ids=["refused", "no answer", "role missing", "token refused", "Partner Center away"],
+)
+def test_a_working_token_is_not_replaced_by_one_that_cannot_prove_itself(portal: Portal, fault: Fault) -> None:
+    portal.onboard()
+    before = portal.consent()
+    portal.sandbox.world.faults.append(replace(fault))
+
+    portal.onboard()
+
+    assert ConsentFlow.objects.latest("pk").outcome == ConsentFlow.Outcome.REFUSED
+    after = portal.consent()
+    assert (after.state, after.generation, after.secret_version) == ("connected", 1, before.secret_version)
+    assert custody.all_versions(portal, after.secret_name) == [before.secret_version]
+    portal.sandbox.world.faults.clear()
+    assert custody.ask(after, fresh=True)
+
+
 def test_an_account_that_is_no_admin_agent_is_refused_with_its_own_page(portal: Portal) -> None:
     user = next(
         one
@@ -328,6 +360,21 @@ def test_the_result_is_shown_only_to_the_browser_that_made_it(portal: Portal) ->
     assert response["Referrer-Policy"] == "no-referrer"
     assert who.get(response["Location"]).status_code == 200
     assert Browser().get(response["Location"]).status_code == 404
+
+
+@pytest.mark.req("R-47")
+def test_the_id_of_a_failed_sign_in_is_found_in_log_trail_and_at_microsoft(
+    portal: Portal, caplog: pytest.LogCaptureFixture
+) -> None:
+    portal.sandbox.world.faults.append(Fault(service="partnercenter", path="profiles/organization", status=403))
+
+    portal.onboard()
+
+    number = ConsentFlow.objects.get().correlation_id
+    assert AuditEvent.objects.get(action="flow.refused").correlation_id == number
+    ledger = portal.sandbox.world.ledger
+    assert {line["service"] for line in ledger if line.get("correlation") == number} >= {"entra"}
+    assert [one for one in caplog.messages if "consent flow refused" in one and number in one]
 
 
 # --- a code is redeemed once (R-17) ------------------------------------------------------------------------------

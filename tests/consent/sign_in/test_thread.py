@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 from pytest_django.fixtures import Settings
 
@@ -16,12 +18,14 @@ from consent.tokens.checking import check_token
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from portal.microsoft.http import GuardedSession
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.sync import sync_customers
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox.server import Sandbox
 from tests.support import builders
+from tests.support.custody import ask, make_due
 from tests.support.portal import Portal
 
 
@@ -96,3 +100,23 @@ def test_consenting_again_replaces_the_token_and_switches_the_old_version_off(
     assert second.generation == 2
     assert second.secret_version != first.secret_version
     assert second.fingerprint != first.fingerprint
+
+
+@pytest.mark.req("R-35")
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_sent_while_a_transaction_is_open(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bool] = []
+    send = GuardedSession.send
+
+    def watched(self: GuardedSession, *arguments: Any, **options: Any) -> Any:
+        calls.append(connection.in_atomic_block)
+        return send(self, *arguments, **options)
+
+    monkeypatch.setattr(GuardedSession, "send", watched)
+    portal.onboard()
+    make_due(portal.consent())
+    ask(portal.consent(), fresh=True)
+
+    assert portal.consent().generation == 2
+    assert len(calls) > 4
+    assert not any(calls)

@@ -18,6 +18,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
+from consent.microsoft.id_tokens import unverified_claims
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.states import state_of
 from consent.tokens.custody import TokenUnavailable
@@ -43,7 +44,7 @@ from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_v
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Refusal, Tamper
 from tests.support import builders, custody
-from tests.support.connected import two_partners
+from tests.support.connected import connect, two_partners
 from tests.support.custody import ask, enabled_versions, make_due, redemptions, watch_vault
 from tests.support.portal import Portal
 
@@ -114,7 +115,6 @@ def test_many_callers_at_once_cause_one_redemption(connected: Portal) -> None:
     assert len(redemptions(connected)) - before == 1
 
 
-@pytest.mark.req("S-38")
 def test_an_access_token_is_used_until_five_minutes_before_its_end(
     connected: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +169,22 @@ def test_audiences_and_customers_never_share_a_cached_token(connected: Portal) -
 
     assert len(tokens) == 3
     assert [line["tenant"] for line in redemptions(connected)][-1] == customer.tenant_id
+
+
+@pytest.mark.req("S-38")
+@pytest.mark.django_db(transaction=True)
+def test_partners_who_are_asked_for_at_the_same_time_never_get_each_others_token(portal: Portal) -> None:
+    consents = connect(portal, 5)
+
+    def in_turn(thread: int) -> list[tuple[str, str]]:
+        turn = [consents[(thread + step) % 5] for step in range(15)]
+        return [(one.partner.tenant_id, str(unverified_claims(ask(one))["home"])) for one in turn]
+
+    answers = [pair for future in in_threads(6, in_turn) for pair in future.result()]
+
+    assert len(answers) == 90
+    assert [pair for pair in answers if not pair[1].startswith(f"{pair[0]}/")] == []
+    assert len(redemptions(portal)) < 90, "no token came from the cache"
 
 
 def test_a_cloud_without_a_partner_api_is_a_usage_error() -> None:

@@ -61,7 +61,6 @@ def test_a_dead_link_is_not_found_and_gives_no_reason_away() -> None:
     assert not words.start_again
 
 
-@pytest.mark.req("S-16")
 def test_a_wrong_tenant_is_told_how_to_remove_the_consent() -> None:
     steps = " ".join(map(str, PROBLEMS[Problem.WRONG_TENANT].steps))
     for word in ("Microsoft Entra admin center", "Enterprise applications", "Delete"):

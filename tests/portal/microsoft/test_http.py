@@ -86,7 +86,6 @@ def test_a_failing_token_source_sends_nothing(wire: responses.RequestsMock, sess
     assert not wire.calls
 
 
-@pytest.mark.req("S-38")
 def test_no_cookie_goes_from_one_answer_into_another_request(wire: responses.RequestsMock, client: ApiClient) -> None:
     wire.get(URL, json={}, headers={"Set-Cookie": "partner=one; Path=/; Domain=microsoft.com"})
     read(client)

@@ -212,7 +212,6 @@ def test_what_is_accepted_as_domain_is_safe_in_a_path(text: str) -> None:
 # --- ours ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("R-47")
 def test_our_own_ids_are_fresh_canonical_guids() -> None:
     ids = [make() for make in (new_correlation_id, new_request_id) for _ in range(100)]
     assert len(set(ids)) == 200

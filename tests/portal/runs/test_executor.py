@@ -371,7 +371,6 @@ def test_a_unit_that_killed_five_executors_is_put_aside() -> None:
 
 
 @pytest.mark.req("R-27")
-@pytest.mark.req("R-03")
 def test_an_executor_that_was_declared_dead_writes_nothing_any_more() -> None:
     work = Work(number=40)
     run = work.start()

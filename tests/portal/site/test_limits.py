@@ -519,7 +519,6 @@ def test_processes_count_together_and_a_restart_forgets_nothing(settings: Settin
         assert restarted.communicate(timeout=60)[0].split() == ["0", "2", "False"]
 
 
-@pytest.mark.req("R-34")
 @pytest.mark.django_db(transaction=True)
 def test_requests_at_the_same_moment_get_exactly_the_allowance() -> None:
     rule = Rule(name="test", per_address=20, per_link=20, link="token")

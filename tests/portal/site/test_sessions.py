@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -65,3 +66,24 @@ def test_a_second_request_in_the_same_minute_writes_nothing(staff: Client, djang
     is_signed_in(staff)
     with django_assert_num_queries(2):  # session, user
         assert is_signed_in(staff)
+
+
+def test_a_log_out_ends_the_session_also_for_a_copy_of_its_cookie(staff: Client) -> None:
+    cookie = staff.cookies["__Host-sessionid"].value
+    page = staff.get("/admin/password_change/").content.decode()
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+    assert token
+    answer = staff.post(
+        "/admin/logout/", {"csrfmiddlewaretoken": token[1]}, headers={"referer": "https://portal.localhost/admin/"}
+    )
+    assert answer.status_code == 200
+    staff.cookies["__Host-sessionid"] = cookie
+    assert not is_signed_in(staff)
+
+
+def test_a_new_password_ends_the_sessions_of_the_old_one(staff: Client) -> None:
+    assert is_signed_in(staff)
+    user = User.objects.get()
+    user.set_password("another horse battery")
+    user.save()
+    assert not is_signed_in(staff)

@@ -1,0 +1,215 @@
+"""Migrations: what is released is never edited, and a filled database of a release comes to today's schema (R-40)."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.apps import apps as installed
+from django.core.management import call_command
+from django.db import connection, models
+from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
+
+from consent.models import PartnerConsent
+from portal.fields import DomainField
+from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID
+from tests.test_layers import ROOT
+
+# Files that databases in use were made with, with their SHA-256. A change of the schema is a new migration, never an
+# edit of one of these. The new one gets its line here; the failing test prints it.
+FROZEN = {
+    "consent/migrations": {
+        "0001_initial": "0e788dc8e5788780979baabfdb1d8ca8d4b72a8df6935b680cbdea184bb896e0",
+        "0002_granted_scopes_of_all_resources": "60de901e8e91c5e8b2237eee86ffe936765cc78e780163cb0707727d590bd35b",
+        "0003_mails_that_were_printed": "12920e4f0636c207aab4ed67561108d2c1767f4c2f5851cb356afe0da0df1fb0",
+        "0004_mfa_verdict": "249520f482816b2209fb8b86e52dce2923e6b643e2cf2f0ce0d28d38b0f50ee3",
+        "0005_vault_pairing": "c4584df10268d052acab5ae344a3019a3ef48d2519605be7d48db3c6dd2ce012",
+        "0006_failed_attempts_of_customers": "0c72a8bda9d75f6592def5fc84a1307eb3ce1b15a6f7d72ed5884e1f1e36e46a",
+        "0007_reads_of_customer_tenants": "e864021666124d5474bcfc4721a04ff34c18a02adf8d3a18f434184d982a6b6c",
+    },
+    "portal/audit/migrations": {
+        "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
+    },
+    "portal/incidents/migrations": {
+        "0001_initial": "bffb51e77e7aba38471fcccd89d4a4e7b6849b275dc843adb7928c56a96e731a",
+        "0002_incident_name": "1c3796474bdf7eb29b05111f4042b80023a22878145509cb7dc1f3020dfd5c21",
+    },
+    "portal/migrations": {
+        "0001_initial": "8756bca29d899051902b5049c40402c1584cd53537a4c7440246f158d9b8014e",
+        "0002_spent_forms": "0432a3107232847b9f66a21df82388bde103bf1754be15b3d4b81ecdb81f9484",
+    },
+    "portal/runs/migrations": {
+        "0001_initial": "457d8ffc09d3be00141947939691e92d312d91cbfb4112efe3529d432cefb2d6",
+        "0002_resume_and_repeat": "f035ab0aa6506b57878d4776f4cbceb6254154b8d1e13c28c123533b415855c4",
+    },
+    "tenants/migrations": {
+        "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",
+        "0002_partner_switch": "c460cc7766f3a69f719e960b6372367ca5d6f67753fc1bff98a25714bfb20fbd",
+        "0003_sync_permission": "fa7a971b24d57c2a020d47d92747bcec1cf435c2a0588a3205c566f7df104775",
+    },
+}
+# The last migration of each of our apps in each release.
+RELEASES = {
+    "0.1.0": [
+        ("portal", "0001_initial"),
+        ("audit", "0001_initial"),
+        ("incidents", "0001_initial"),
+        ("runs", "0001_initial"),
+        ("tenants", "0001_initial"),
+        ("consent", "0001_initial"),
+    ],
+}
+OURS = {"portal", "audit", "incidents", "runs", "tenants", "consent"}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.req("R-40")
+@pytest.mark.parametrize("folder", FROZEN)
+def test_a_migration_is_never_edited(folder: str) -> None:
+    found = {path.stem: sha256(path) for path in sorted((ROOT / folder).glob("0*.py"))}
+    frozen = FROZEN[folder]
+    assert {name: found.get(name) for name in frozen} == frozen, "edited or removed"
+    new = [f'"{name}": "{value}",' for name, value in found.items() if name not in frozen]
+    assert not new, "add to FROZEN"
+
+
+def test_each_app_with_migrations_is_frozen() -> None:
+    folders = {
+        str(path.parent.relative_to(ROOT))
+        for app in ("portal", "tenants", "consent")
+        for path in (ROOT / app).rglob("migrations/0001_*.py")
+    }
+    assert folders == set(FROZEN)
+
+
+# What the constraints of these tables want besides one value for each field.
+_LATER = timezone.now() + timedelta(days=1)
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "consent.applicationcredential": {
+        "key_id": "key",
+        "public_certificate": "pem",
+        "secret_name": "a",
+        "secret_version": "b",
+    },
+    "consent.consentlink": {"token_hash": "0" * 64, "expires_at": _LATER},
+    "consent.consentplan": {"purpose": "undo"},
+    "consent.offboarding": {"report": "text", "seal": "seal", "finished_at": _LATER, "state": "done"},
+    "consent.partnerconsent": {"state": "never", "granted_scopes": ["openid", "user_impersonation"]},
+    "consent.waitingtoken": {"expires_at": _LATER},
+}
+
+
+class Filler:
+    """Makes one valid row of each model, and of what it points to, from the fields alone."""
+
+    def __init__(self, apps: Any) -> None:
+        self._apps = apps
+        self._made: dict[str, Any] = {}
+
+    def fill(self) -> dict[str, int]:
+        """Make a row in each of our tables and return the counts by table."""
+        for model in self._apps.get_models():
+            if model._meta.app_label in OURS and model._meta.managed:
+                self.row(model)
+        return {
+            model._meta.db_table: model._default_manager.count()
+            for model in self._apps.get_models(include_auto_created=True)
+            if model._meta.app_label in OURS and model._meta.managed
+        }
+
+    def row(self, model: Any) -> Any:
+        label = model._meta.label
+        if label not in self._made:
+            self._made[label] = None  # a second visit on the way here is a circle of nullable keys
+            values = {
+                field.name: value
+                for field in model._meta.concrete_fields
+                if not field.primary_key or field.remote_field
+                for value in [_SPECIAL.get(model._meta.label_lower, {}).get(field.name) or self._value(field)]
+                if value is not None
+            }
+            row = model(**values)
+            row.save(force_insert=True)
+            self._made[label] = row
+            for field in model._meta.many_to_many:
+                getattr(row, field.name).add(self.row(field.related_model))
+        return self._made[label]
+
+    def _value(self, field: Any) -> Any:
+        if field.has_default():
+            return field.get_default()
+        if field.null:
+            return None
+        if field.remote_field:
+            return self.row(field.related_model)
+        if isinstance(field, models.CharField) and field.blank:
+            return ""
+        if field.choices:
+            return field.choices[0][0]
+        value = next(value for kind, value in _VALUES if isinstance(field, kind))
+        return value[: field.max_length] if isinstance(value, str) else value
+
+
+_VALUES: list[tuple[Any, Any]] = [
+    (DomainField, "partner.example"),
+    (models.UUIDField, UUID(int=7)),
+    (models.DateTimeField, timezone.now()),
+    (models.DateField, date(2026, 1, 2)),
+    (models.DurationField, timedelta(hours=1)),
+    (models.BooleanField, False),
+    (models.FloatField, 1.0),
+    (models.IntegerField, 1),
+    (models.JSONField, {}),
+    (models.EmailField, "anna@partner.example"),
+    (models.GenericIPAddressField, "192.0.2.7"),
+    (models.CharField, "7f1c2f0e-5f5e-4b6e-9a55-0c2b3f4d5e6f"),
+    (models.TextField, "text"),
+]
+
+
+def drop_all_tables() -> None:
+    """Bring the test database to the state of a new one."""
+    with connection.constraint_checks_disabled(), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("DROP SCHEMA public CASCADE")
+            cursor.execute("CREATE SCHEMA public")
+        else:
+            for table in connection.introspection.table_names(cursor):
+                cursor.execute(f"DROP TABLE {connection.ops.quote_name(table)}")
+
+
+@pytest.mark.req("R-40")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_filled_database_of_a_release_comes_to_todays_schema(release: str) -> None:
+    drop_all_tables()  # some migrations have no way back
+    try:
+        executor = MigrationExecutor(connection)
+        today = executor.loader.graph.leaf_nodes()
+        executor.migrate(RELEASES[release])
+        executor = MigrationExecutor(connection)
+        filled = Filler(executor.loader.project_state(RELEASES[release]).apps).fill()
+        assert filled
+        assert 0 not in filled.values()
+        executor = MigrationExecutor(connection)
+        executor.migrate(today)
+        kept = {
+            model._meta.db_table: model._default_manager.count()
+            for model in installed.get_models(include_auto_created=True)
+            if model._meta.db_table in filled
+        }
+        assert kept == {table: filled[table] for table in kept}
+        assert len(kept) > 20
+        scopes = PartnerConsent.objects.get().granted_scopes
+        assert scopes == {PARTNER_CENTER_APPLICATION_ID: ["user_impersonation"]}
+    finally:
+        drop_all_tables()
+        call_command("migrate", verbosity=0)
