@@ -30,6 +30,7 @@ from portal.incidents.desk import report, settle
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service, tasks
+from portal.runs.ending import is_ending
 from portal.runs.models import Run, ScheduledJob
 from portal.runs.registry import Job, jobs
 
@@ -50,7 +51,7 @@ class StopAsked(Exception):
 
 def stop_point() -> None:
     """Stop here when this process was asked to end. Raises StopAsked."""
-    if tasks.is_ending():
+    if is_ending():
         raise StopAsked
 
 
@@ -65,7 +66,7 @@ def tick() -> Sequence[str]:
         ScheduledJob.objects.bulk_create(new, ignore_conflicts=True)
     started = []
     for row in ScheduledJob.objects.filter(name__in=jobs()).annotate(now=Now()):
-        if tasks.is_ending():
+        if is_ending():
             break
         job, now = jobs()[row.name], row.now
         if _hand_out(row, job, now) if row.repeat_at is None else _repeat(row, job):
@@ -131,7 +132,7 @@ def run_job(name: str) -> str:
         return "unknown"
     owner = str(uuid.uuid4())
     waiting = ScheduledJob.objects.filter(name=name, repeat_at__isnull=False, owner="")
-    if tasks.is_ending() or not waiting.update(owner=owner, repeat_at=Now() + LEASE):
+    if is_ending() or not waiting.update(owner=owner, repeat_at=Now() + LEASE):
         return "not handed out, or somebody does it"
     row = ScheduledJob.objects.get(name=name)
     mine = ScheduledJob.objects.filter(name=name, owner=owner)

@@ -232,7 +232,7 @@ def test_a_process_that_ends_stops_its_job_between_two_pieces_and_begins_none(
     calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = threading.Event()
-    monkeypatch.setattr("portal.runs.tasks._process_ends", ends)
+    monkeypatch.setattr("portal.runs.ending._process_ends", ends)
 
     def in_pieces(times: Sequence[datetime]) -> str:
         ends.set()  # as at SIGTERM
