@@ -5,6 +5,7 @@ from consent.admin.campaigns import invite_in_campaign
 from consent.admin.customer_tenants import figures_of, sync_partners, sync_partners_of
 from consent.admin.find_tenant import find
 from consent.admin.offboardings import offboard_partners
+from consent.admin.partner_tenants import disable_partners, enable_partners
 from consent.admin.plans import plan_consent_of_customers, plan_consent_of_partners
 from consent.models import (
     ApplicationCredential,
@@ -18,7 +19,6 @@ from consent.models import (
     PartnerConsent,
     WaitingToken,
 )
-from consent.partners import disable_partners, enable_partners
 from portal.site.extension_points import AdminExtension, AdminPage
 from portal.site.named import Named
 

@@ -1,4 +1,4 @@
-"""Whether this process was asked to end, and what it stops then (R-28). Knows no Django: Celery asks before it is up."""
+"""Whether this process was asked to end, and what stops then (R-28). Knows no Django: Celery asks before it is up."""
 
 from __future__ import annotations
 
