@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from django.apps import apps
-from django.db.models import Model, QuerySet
+from django.db.models import ForeignObjectRel, Model, QuerySet
 
 from tests.support.source import OURS, module_name, modules
 
@@ -178,7 +178,7 @@ class _Reader:
 
     def _relation(self, model: str, attribute: str) -> str | None:
         for field in self._models[model]._meta.get_fields():
-            accessor = field.name if field.concrete else field.get_accessor_name()
+            accessor = field.get_accessor_name() if isinstance(field, ForeignObjectRel) else field.name
             if attribute == accessor and field.related_model is not None:
                 name = field.related_model.__name__ if isinstance(field.related_model, type) else ""
                 return name if name in self._models else None
