@@ -65,6 +65,11 @@ lint: .venv/installed ## Check style and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
+.PHONY: imports
+imports: .venv/installed ## Check the order of floors and rooms, circles, and imports inside functions
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m tests.import_graph
+
 .PHONY: types
 types: .venv/installed ## Check types (mypy --strict, code and tests)
 	@$(BIN)/mypy .

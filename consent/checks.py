@@ -1,30 +1,19 @@
-"""What must be true of a deployment and only database and vault can say.
-
-The deploy checks run with ``check --deploy --database default`` only; the vault is looked at by every web
-process and worker before it takes work.
-"""
+"""What must be true of a deployment and only the database can say: ``check --deploy --database default``."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError
 
-from consent import clients
 from consent.models import ApplicationCredential
-from consent.vault.base import VaultConfigurationError
-from portal import starting
 from portal.databases import unapplied
 from tenants.models import PartnerTenant
 
 _CONSOLE = "django.core.mail.backends.console.EmailBackend"
-log = logging.getLogger(__name__)
 
 
 @checks.register(checks.Tags.database, deploy=True)
@@ -63,20 +52,3 @@ def printed_mails(
             id="consent.E001",
         )
     ]
-
-
-def own_vault() -> None:
-    """Refuse the start with another vault than this database's; what does not answer now is met again by the work.
-
-    Raises:
-        StartRefused: the vault is missing, wrongly set up, or another.
-    """
-    try:
-        clients.vault()
-    except (VaultConfigurationError, ImproperlyConfigured) as error:
-        raise starting.StartRefused(str(error)) from None
-    except DatabaseError as error:
-        log.warning("not seen whether the vault is this database's (%s)", type(error).__name__)
-
-
-starting.CHECKS.append(own_vault)

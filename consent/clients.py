@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -31,7 +31,8 @@ from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import renew_after
 from consent.tokens.renewal import rotation
 from consent.tokens.service import Audience, TokenService
-from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault
+from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault, WholeVault
+from consent.vault.local import LocalVault
 from consent.vault.pace import Pace
 from portal.audit.trail import Actor
 from portal.microsoft.api import RetryPolicy
@@ -43,10 +44,6 @@ from portal.microsoft.secret import Secret
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
-
-if TYPE_CHECKING:
-    from consent.vault.azure import AzureKeyVault
-    from consent.vault.local import LocalVault
 
 log = logging.getLogger(__name__)
 
@@ -138,18 +135,15 @@ def _embedded_vault() -> LocalVault:
 
 
 def _open_embedded(*, create: bool) -> LocalVault:
-    from consent.vault.local import LocalVault
-
     return LocalVault.open(Path(settings.VAULT_URL), Path(settings.VAULT_KEY_FILE), create=create)
 
 
-def _azure_vault(identity: str) -> AzureKeyVault:
+def _azure_vault(identity: str) -> WholeVault:
     """Open the Key Vault. ``identity`` is empty for the portal's own, or ``client id`` or ``client id,file``."""
-    from consent.vault.azure import open_azure_vault, vault_credential
-
+    azure = import_module("consent.vault.azure")  # by name: Azure's libraries take a second, and others need none
     client_id, _, credential_file = (part.strip() for part in identity.partition(","))
     credential = partial(
-        vault_credential,
+        azure.vault_credential,
         settings.VAULT_IDENTITY,
         authority=cloud(settings.VAULT_CLOUD).authority,
         tenant_id=settings.VAULT_TENANT_ID,
@@ -157,7 +151,8 @@ def _azure_vault(identity: str) -> AzureKeyVault:
         credential_file=credential_file if client_id else settings.VAULT_CREDENTIAL_FILE,
         session=session(),
     )
-    return open_azure_vault(settings.VAULT_URL, credential, session=session(), pace=_pace())
+    opened: WholeVault = azure.open_azure_vault(settings.VAULT_URL, credential, session=session(), pace=_pace())
+    return opened
 
 
 @cache

@@ -6,14 +6,10 @@ again.
 
 from __future__ import annotations
 
-from django.contrib import admin
 from django.db import transaction
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseBase
 
 from consent.states import state_of
 from portal.audit.trail import Actor, record
-from portal.site.admin import PortalModelAdmin, actor_of
 from tenants.models import PartnerTenant
 
 Switch = PartnerTenant.Switch
@@ -37,45 +33,3 @@ def enable(partner: PartnerTenant, *, actor: Actor) -> bool:
             after = state_of(partner)
             record("partner.enabled", actor=actor, subject={"partner": partner.pk}, details={"after": after.value})
     return bool(changed)
-
-
-@admin.action(description="Disable the selected partners", permissions=["change"])
-def disable_partners(
-    page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
-) -> HttpResponseBase | None:
-    """Confirm, then disable."""
-    if answer := page.confirm(
-        request,
-        queryset,
-        action="disable_partners",
-        title="Disable partners",
-        explanation=(
-            "Nothing more is done for these partners, in any process: no token is used, links are dead, a partner who "
-            "is at Microsoft right now is refused. Tokens stay in the vault."
-        ),
-        button="Disable",
-        dangerous=True,
-    ):
-        return answer
-    done = sum(disable(partner, actor=actor_of(request)) for partner in queryset)
-    page.message_user(request, f"{done} disabled.")
-    return None
-
-
-@admin.action(description="Enable the selected partners", permissions=["change"])
-def enable_partners(
-    page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
-) -> HttpResponseBase | None:
-    """Confirm, then enable."""
-    if answer := page.confirm(
-        request,
-        queryset,
-        action="enable_partners",
-        title="Enable partners",
-        explanation="The portal works for these partners again. Check their tokens afterwards (check_tokens).",
-        button="Enable",
-    ):
-        return answer
-    done = sum(enable(partner, actor=actor_of(request)) for partner in queryset)
-    page.message_user(request, f"{done} enabled.")
-    return None

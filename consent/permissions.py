@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, NationalCloud
-
-if TYPE_CHECKING:
-    from consent.models import ApplicationRegistration
 
 Grants = Mapping[str, Sequence[str]]
 """Names of delegated permissions by the application id of their resource."""
@@ -63,11 +60,6 @@ PERMISSION_SETS: Mapping[str, PermissionSet] = {
         graph=("DelegatedAdminRelationship.ReadWrite.All", "User.Read.All", "User.Read", "Directory.Read.All"),
     ),
 }
-
-
-def permission_set(registration: ApplicationRegistration) -> PermissionSet:
-    """Return the permission set of this registration."""
-    return PERMISSION_SETS[registration.permission_set]
 
 
 def granted_names(scopes: Iterable[str]) -> list[str]:

@@ -22,7 +22,8 @@ from consent.upkeep import clean_up
 from portal.audit.trail import SYSTEM
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
-from portal.runs.schedule import Job, register, stop_point
+from portal.runs.registry import Job
+from portal.runs.schedule import stop_point
 
 _CONCURRENCY = 16  # by day and by night, beside people who wait for a page
 
@@ -91,16 +92,13 @@ def _reconcile(times: Sequence[datetime] = ()) -> str:
     return f"{report.looked_at} looked at, {len(report.differences)} differences, {report.open} left"
 
 
-def register_jobs() -> None:
-    """Put the jobs of this app on the schedule."""
-    hour, day = timedelta(hours=1), timedelta(days=1)
-    for job in (
-        Job(name="keep_alive", label="Checking and renewing tokens", every=hour, work=_keep_alive),
-        Job(name="customer_sync", label="Customer sync", every=hour, work=_sync),
-        Job(name="consent_verify", label="Check of customer consents", every=hour, work=_verify),
-        Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
-        Job(name="incidents", label="Settling of incidents", every=hour, work=_settle),
-        Job(name="clean_up", label="Clean-up", every=day, work=_clean_up),
-        Job(name="vault_reconcile", label="Comparison of vault and database", every=day, work=_reconcile),
-    ):
-        register(job)
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+JOBS = (
+    Job(name="keep_alive", label="Checking and renewing tokens", every=_HOUR, work=_keep_alive),
+    Job(name="customer_sync", label="Customer sync", every=_HOUR, work=_sync),
+    Job(name="consent_verify", label="Check of customer consents", every=_HOUR, work=_verify),
+    Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
+    Job(name="incidents", label="Settling of incidents", every=_HOUR, work=_settle),
+    Job(name="clean_up", label="Clean-up", every=_DAY, work=_clean_up),
+    Job(name="vault_reconcile", label="Comparison of vault and database", every=_DAY, work=_reconcile),
+)

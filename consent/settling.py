@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from django.utils import timezone
-
 from consent.customers.applying import GRANTS_LOST
 from consent.models import (
     ApplicationCredential,
@@ -19,6 +17,7 @@ from consent.models import (
     CustomerConsent,
     PartnerConsent,
 )
+from portal.incidents.desk import settle_all
 from portal.incidents.models import Incident
 from tenants.models import PartnerTenant
 
@@ -40,7 +39,7 @@ _OF_TOKENS = (
 
 def settle_what_is_over() -> int:
     """Settle them, and return how many. Its queries grow with the open incidents only."""
-    over: list[int] = []
+    settled = 0
     for causes, standing in (
         (_OF_LINKS, _links),
         (_OF_TOKENS, _tokens),
@@ -51,8 +50,9 @@ def settle_what_is_over() -> int:
         for cause in causes:
             incidents = {_key(one): one for one in Incident.objects.open().filter(cause=cause)}
             stands = set(standing(incidents)) if incidents else set()
-            over += [one.pk for key, one in incidents.items() if key not in stands]
-    return Incident.objects.open().filter(pk__in=over).update(settled_at=timezone.now()) if over else 0
+            over = [one.about for key, one in incidents.items() if key not in stands]
+            settled += settle_all(cause, about=over) if over else 0
+    return settled
 
 
 def _key(incident: Incident) -> int:

@@ -29,7 +29,7 @@ from consent import clients
 from consent.invitations import links
 from consent.limits import CALLBACK, LANDING, START
 from consent.models import ConsentFlow, ConsentLink
-from consent.permissions import permission_set
+from consent.permissions import PERMISSION_SETS
 from consent.sign_in import flow
 from consent.sign_in.flow import CallbackFlaw
 from consent.vault.base import VaultConfigurationError
@@ -100,7 +100,7 @@ def landing(request: HttpRequest, token: str) -> HttpResponse:
             "cloud_name": cloud.name,
             "application_name": link.registration.name,
             "application_id": link.registration.application_id,
-            "permissions": permission_groups(permission_set(link.registration).resources()),
+            "permissions": permission_groups(PERMISSION_SETS[link.registration.permission_set].resources()),
             "expires_at": link.expires_at,
             "start_url": reverse("consent:start", args=[token]),
             "whole_tenant": link.kind == ConsentLink.Kind.ADMIN_CONSENT,

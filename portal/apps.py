@@ -1,4 +1,8 @@
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
+
+from portal import dumps
+from portal.checks import refuse_error_reporters
 
 
 class PortalConfig(AppConfig):
@@ -9,8 +13,6 @@ class PortalConfig(AppConfig):
     verbose_name = "Portal"
 
     def ready(self) -> None:
-        from portal.checks import refuse_error_reporters  # which registers the deploy checks
-        from portal.dumps import forbid_core_files
-
-        forbid_core_files()
+        dumps.forbid_core_files()
         refuse_error_reporters()
+        autodiscover_modules("checks", "receivers")  # which Django knows once they are imported

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from portal.extensions import declared
 
 
 class StartRefused(Exception):
     """The process must not start; the text is one sentence for the operator."""
 
 
-CHECKS: list[Callable[[], None]] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What one app looks at: ``START`` in its module ``start``. Each check raises StartRefused."""
+
+    checks: Sequence[Callable[[], None]]
 
 
 def check() -> None:
     """Look once. Raises StartRefused."""
-    for each in CHECKS:
-        each()
+    for start in declared("start", "START", Start):
+        for each in start.checks:
+            each()
 
 
 def check_or_exit(who: str) -> None:

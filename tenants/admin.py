@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline
-from portal.site.dashboard import Figure
 from portal.site.display import badge, described, guid, links, moment, words
+from portal.site.extension_points import AdminAction, extensions
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTag, PartnerTenant
 from tenants.panels import READINESS_TONES, readiness_figures
 from tenants.readiness import CONSENT_ROLES, NO_EXTENSION
@@ -32,21 +31,6 @@ CUSTOMER_SEARCH = ["company_name", "domain", "=tenant_id"]
 def search_by(relation: str, names: Sequence[str]) -> list[str]:
     """Return search fields that find rows by what they belong to, for example ``("partner", PARTNER_SEARCH)``."""
     return [f"={relation}__{name[1:]}" if name.startswith("=") else f"{relation}__{name}" for name in names]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartnerPage:
-    """A page that an app on a higher floor adds to the partners' admin, in its ``AppConfig.ready()``."""
-
-    route: str
-    name: str
-    view: Callable[..., HttpResponseBase]
-
-
-partner_pages: list[PartnerPage] = []
-partner_actions: list[Callable[..., HttpResponseBase | None]] = []  # added in the same way
-customer_actions: list[Callable[..., HttpResponseBase | None]] = []
-customer_figures: list[Callable[[PartnerTenant], Sequence[Figure]]] = []  # on the partner's page
 
 
 @admin.register(PartnerTag)
@@ -68,7 +52,6 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     list_filter = ["cloud", "kind", "tags"]
     palette_rank = 10
     search_fields = PARTNER_SEARCH
-    actions = partner_actions
     filter_horizontal = ["tags"]
     audit_word = "partner"
     audit_without_values = ["contact_name", "contact_email", "notes"]
@@ -79,6 +62,10 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
         ("Customers", {"fields": ["customers_synced_at", "by_readiness", "by_state"]}),
     ]
 
+    @property
+    def actions(self) -> list[AdminAction]:  # type: ignore[override]  # asked when all apps are there
+        return [action for extension in extensions() for action in extension.partner_actions]
+
     def get_fieldsets(self, request: HttpRequest, obj: PartnerTenant | None = None) -> Any:
         first, *others = self.fieldsets
         if obj is None:
@@ -86,7 +73,11 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
         return [first, *others]
 
     def get_urls(self) -> list[URLPattern]:
-        own = [path(page.route, self.admin_site.admin_view(page.view), name=page.name) for page in partner_pages]
+        own = [
+            path(page.route, self.admin_site.admin_view(page.view), name=page.name)
+            for extension in extensions()
+            for page in extension.partner_pages
+        ]
         return [*own, *super().get_urls()]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PartnerTenant]:
@@ -123,7 +114,9 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
 
     @admin.display(description="By consent")
     def by_state(self, partner: PartnerTenant) -> str:
-        figures = [figure for count in customer_figures for figure in count(partner)]
+        figures = [
+            figure for extension in extensions() for count in extension.customer_figures for figure in count(partner)
+        ]
         return render_to_string("admin/figures.html", {"figures": figures})
 
     def audit_subject(self, obj: PartnerTenant) -> dict[str, str | int]:
@@ -192,7 +185,6 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
         "gdap_ends_at",
     ]
     list_select_related = ["partner"]
-    actions = customer_actions
     palette_rank = 20
     search_fields = CUSTOMER_SEARCH
     fieldsets = [
@@ -200,6 +192,10 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
         ("May consent be pushed?", {"fields": ["ready", "readiness_reason", "readiness_owner", "judged", "gdap_end"]}),
     ]
     inlines = [GdapRelationshipInline]
+
+    @property
+    def actions(self) -> list[AdminAction]:  # type: ignore[override]  # asked when all apps are there
+        return [action for extension in extensions() for action in extension.customer_actions]
 
     @admin.display(ordering="tenant_id", description="Tenant id")
     def shown_tenant(self, customer: CustomerTenant) -> str:

@@ -223,6 +223,11 @@ def _judge_customers(
                 write_verdict(keys, verdict, now)
 
 
+def write_end(customer: CustomerTenant, end: datetime | None) -> None:
+    """Write when the last live relationship with this customer ends."""
+    CustomerTenant.objects.filter(pk=customer.pk).update(gdap_ends_at=end)
+
+
 def write_verdict(customers: Iterable[int], verdict: Readiness, now: datetime) -> None:
     """Write what is known of these customers, and since when."""
     code = Verdict.NOT_READY if not verdict.ready else Verdict.UNVERIFIED if verdict.unverified else Verdict.READY

@@ -140,7 +140,8 @@ class PartnerTenant(models.Model):
 
 
 class CustomerTenant(models.Model):
-    """A customer of one partner, as Partner Center lists it. Written by ``tenants.sync`` and ``gdap_sync`` only.
+    """A customer of one partner, as Partner Center lists it. Written by ``tenants.sync`` and ``tenants.gdap_sync``
+    only.
 
     A customer can belong to two partners, and then has two rows. Sync never deletes: a row that Microsoft stopped
     listing is marked missing.

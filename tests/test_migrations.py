@@ -18,7 +18,7 @@ from django.utils import timezone
 from consent.models import PartnerConsent
 from portal.fields import DomainField
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 # Files that databases in use were made with, with their SHA-256. A change of the schema is a new migration, never an
 # edit of one of these. The new one gets its line here; the failing test prints it.

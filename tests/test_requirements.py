@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.requirements import DOCUMENT, Requirement, Table, marked, required, unproven, written_anew
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 _ID = re.compile(r"\b[SR]-\d\d\b")
 OPEN = Requirement("S-05", "P0", "A.", "site", "open: part 10")

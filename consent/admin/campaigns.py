@@ -34,7 +34,7 @@ from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, moment
 from portal.text import number_are, number_of
-from tenants.admin import PARTNER_SEARCH, partner_actions, search_by
+from tenants.admin import PARTNER_SEARCH, search_by
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
 Progress = CampaignPartner.Progress
@@ -168,9 +168,6 @@ def invite_in_campaign(
 ) -> HttpResponseBase | None:
     """Make a campaign for partners of the partners' list."""
     return _create(page, request, queryset, "invite_in_campaign", None)
-
-
-partner_actions.append(invite_in_campaign)
 
 
 @admin.register(Campaign)

@@ -7,10 +7,10 @@ from django.http import HttpRequest, HttpResponseBase
 from consent import clients
 from consent.admin.cells import registration_cell
 from consent.admin.panels import FLOW_TONES
-from consent.management.base import explain
 from consent.models import ConsentFlow, WaitingToken
 from consent.sign_in import approvals
 from consent.tokens.custody import TokenUnavailable
+from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, actor_of

@@ -10,10 +10,10 @@ from django.urls import path, reverse
 from consent import clients
 from consent.admin.panels import expiry_tone
 from consent.applications import rotation
-from consent.management.base import explain
 from consent.microsoft.credentials import sha1_thumbprint
 from consent.models import ApplicationCredential
 from consent.vault.base import VaultConfigurationError
+from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.site.admin import ReadOnlyAdmin, actor_of

@@ -23,7 +23,7 @@ from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import EMPTY, Tone, badge, described, guid, json_text, links, moment, who
 from portal.text import number_of
-from tenants.admin import CustomerTenantAdmin, customer_actions, customer_figures, partner_actions
+from tenants.admin import CustomerTenantAdmin
 from tenants.models import CustomerTenant, PartnerTenant
 
 State = CustomerConsent.State
@@ -336,7 +336,4 @@ def _to_run(
     return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
 
 
-partner_actions.append(sync_partners)
-customer_actions.append(sync_partners_of)
-customer_figures.append(figures_of)
 admin.site.register(CustomerTenant, CustomerPages)

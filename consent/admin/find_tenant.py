@@ -13,8 +13,8 @@ from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from consent import clients
-from consent.management.base import explain
 from consent.microsoft.entra import FoundTenant, find_tenant
+from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.microsoft.identifiers import InvalidIdentifier, new_correlation_id, parse_domain

@@ -25,7 +25,7 @@ from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, badge, links, moment, who
 from portal.text import number_are, number_of
-from tenants.admin import PARTNER_SEARCH, partner_actions, search_by
+from tenants.admin import PARTNER_SEARCH, search_by
 from tenants.models import PartnerTenant
 
 State = Offboarding.State
@@ -102,9 +102,6 @@ def offboard_partners(
     if begun.run is not None:
         tasks.enqueue(begun.run)
     return HttpResponseRedirect(reverse("admin:consent_offboarding_change", args=[begun.pk]))
-
-
-partner_actions.append(offboard_partners)
 
 
 @admin.register(Offboarding)

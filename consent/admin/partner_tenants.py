@@ -1,4 +1,4 @@
-"""The pages of partners, with how they stand."""
+"""The pages of partners, with how they stand, and the switch that stops all work for them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 
 from consent.admin.customer_tenants import may_sync
 from consent.admin.panels import state_badge
+from consent.partners import disable, enable
 from consent.states import State, with_state
+from portal.site.admin import PortalModelAdmin, actor_of
 from tenants.admin import PartnerTenantAdmin
 from tenants.models import PartnerTenant
 
@@ -62,3 +64,45 @@ class PartnerPages(PartnerTenantAdmin):
     @admin.display(ordering="state", description="State")
     def shown_state(self, partner: Any) -> str:
         return state_badge(partner.state)
+
+
+@admin.action(description="Disable the selected partners", permissions=["change"])
+def disable_partners(
+    page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
+) -> HttpResponseBase | None:
+    """Confirm, then disable."""
+    if answer := page.confirm(
+        request,
+        queryset,
+        action="disable_partners",
+        title="Disable partners",
+        explanation=(
+            "Nothing more is done for these partners, in any process: no token is used, links are dead, a partner who "
+            "is at Microsoft right now is refused. Tokens stay in the vault."
+        ),
+        button="Disable",
+        dangerous=True,
+    ):
+        return answer
+    done = sum(disable(partner, actor=actor_of(request)) for partner in queryset)
+    page.message_user(request, f"{done} disabled.")
+    return None
+
+
+@admin.action(description="Enable the selected partners", permissions=["change"])
+def enable_partners(
+    page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
+) -> HttpResponseBase | None:
+    """Confirm, then enable."""
+    if answer := page.confirm(
+        request,
+        queryset,
+        action="enable_partners",
+        title="Enable partners",
+        explanation="The portal works for these partners again. Check their tokens afterwards (check_tokens).",
+        button="Enable",
+    ):
+        return answer
+    done = sum(enable(partner, actor=actor_of(request)) for partner in queryset)
+    page.message_user(request, f"{done} enabled.")
+    return None

@@ -26,7 +26,7 @@ from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import EMPTY, Tone, badge, described, json_text, moment, words
 from portal.site.export import download
 from portal.text import number_of
-from tenants.admin import CUSTOMER_SEARCH, customer_actions, partner_actions, search_by
+from tenants.admin import CUSTOMER_SEARCH, search_by
 from tenants.models import CustomerTenant, PartnerTenant
 
 PAGE_LIMIT = 20_000  # customers; more takes longer than a page may wait (R-13)
@@ -121,10 +121,6 @@ def plan_consent_of_customers(
     """Plan for chosen customers."""
     scope = {"customers": list(queryset.order_by("pk").values_list("pk", flat=True)[: PAGE_LIMIT + 1])}
     return _plan_for(page, request, queryset, queryset, scope, "plan_consent_of_customers")
-
-
-partner_actions.append(plan_consent_of_partners)
-customer_actions.append(plan_consent_of_customers)
 
 
 def _panels(plan: ConsentPlan) -> list[Panel]:

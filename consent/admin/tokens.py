@@ -14,7 +14,7 @@ from consent.admin.panels import standing_badge
 from consent.models import PartnerConsent
 from consent.naming import registration_names
 from consent.offboarding.disconnect import confirm_revoked, disconnect
-from consent.permissions import Grants, held, permission_set
+from consent.permissions import PERMISSION_SETS, Grants, held
 from consent.states import STANDINGS, standing, with_standing
 from consent.tokens.health import ALERT_DAYS, token_age
 from consent.tokens.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
@@ -264,7 +264,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         """Compare what the sign-in proved with what the registration asks for now; nothing where no token is used."""
         if consent.generation == 0 or consent.state in PartnerConsent.LEFT_STATES or not consent.partner.is_active:
             return EMPTY
-        compared = held(consent.granted_scopes, permission_set(consent.registration))
+        compared = held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set])
         if compared.missing:
             names = ", ".join(scope for scopes in compared.missing.values() for scope in scopes)
             return described(badge("Lacks permissions", Tone.WARN), names)
@@ -279,7 +279,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     @admin.display(description="Granted, not asked for now")
     def extra_permissions(self, consent: PartnerConsent) -> str:
-        return words(_named(held(consent.granted_scopes, permission_set(consent.registration)).extra))
+        return words(_named(held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set]).extra))
 
     @admin.display(description="Stored")
     def stored(self, consent: PartnerConsent) -> str:

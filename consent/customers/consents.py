@@ -29,7 +29,7 @@ from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
 from tenants.gdap import GdapClient
-from tenants.gdap_sync import write_verdict
+from tenants.gdap_sync import write_end, write_verdict
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
 from tenants.readiness import Readiness, gdap_end, judge
@@ -224,7 +224,7 @@ def readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
     end = gdap_end((relationship for relationship, _ in relationships), now=now)
     if end != customer.gdap_ends_at:
         with transaction.atomic():
-            CustomerTenant.objects.filter(pk=customer.pk).update(gdap_ends_at=end)
+            write_end(customer, end)
             refresh_partner(customer.partner)
     verdict = judge(
         relationships, now=now, own_groups=own_groups(clients.account), accepted=settings.GDAP_ACCEPTED_ROLES

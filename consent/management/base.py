@@ -9,7 +9,6 @@ from argparse import ArgumentParser
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import Error
 
@@ -19,12 +18,12 @@ from consent.selection import add_partner_selection, scope_of
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
+from consent.words.failures import explain
 from portal.audit.trail import Actor
 from portal.commands import PortalCommand
 from portal.databases import trouble
 from portal.incidents.watch import watch_certificates
-from portal.microsoft.diagnosis import diagnose
-from portal.microsoft.errors import NoAnswer, RemoteError
+from portal.microsoft.errors import RemoteError
 from portal.runs import tasks
 from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
 from portal.runs.kinds import Kind, Outcome
@@ -35,18 +34,6 @@ log = logging.getLogger(__name__)
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SYSTEMIC = 3
-
-
-def explain(error: RemoteError) -> str:
-    """Return the failure in plain words: what happened, who must act, what to do, and the ids to find it by."""
-    diagnosis = diagnose(error)
-    if settings.TEST_ENDPOINTS and error.code == NoAnswer.REFUSED:
-        return (
-            f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start it with "
-            f"make sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
-        )
-    who = {"us": "you", "nobody": "nobody, try again later"}.get(diagnosis.owner.value, diagnosis.owner.value)
-    return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy} [{error}]"
 
 
 class ConsentCommand(PortalCommand):

@@ -37,7 +37,8 @@ class WantedGrants(models.Model):
 
 
 class ConsentPlan(models.Model):
-    """What to change in the tenants of a selection. Written by ``consent.customers.plans`` only."""
+    """What to change in the tenants of a selection. Written by ``consent.customers.plans``, and once it is applied
+    by ``consent.runs.apply_plan``, only."""
 
     class Purpose(models.TextChoices):
         APPLY = "apply", "Bring the wanted grants"

@@ -121,8 +121,7 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
 class PartnerConsent(models.Model):
     """What we know about one partner's refresh token; the row knows everything but the token.
 
-    Written by ``consent.tokens.custody`` (token, generation, lease, who consented and when) and by
-    ``consent.tokens.checking`` (health).
+    Written by the rooms ``consent.tokens`` and ``consent.offboarding`` only.
     """
 
     class State(models.TextChoices):
@@ -189,7 +188,7 @@ class PartnerConsent(models.Model):
     next_try_at = models.DateTimeField("next try", null=True, db_index=True)
     checks = models.JSONField(default=list, help_text="What was proven at the sign-in")
 
-    # When it ends, written by ``consent.tokens.health.refresh`` only.
+    # When it ends; ``consent.tokens.health.refresh`` works it out.
     sign_in_lifetime = models.PositiveIntegerField(
         null=True, help_text="Seconds after the sign-in that AADSTS70043 named (sign-in frequency)"
     )
@@ -241,7 +240,8 @@ class WaitingTokenQuerySet(models.QuerySet["WaitingToken"]):
 class WaitingToken(models.Model):
     """A proven refresh token of another account than the pinned one, until somebody decides (S-15).
 
-    It lies under a vault name of its own and is never used for work. Written by ``consent.sign_in.approvals`` only.
+    It lies under a vault name of its own and is never used for work. Written by ``consent.sign_in.approvals``, and
+    emptied by ``consent.offboarding.erasure``, only.
     """
 
     class Decision(models.TextChoices):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 from consent.models import PartnerConsent
-from consent.permissions import held, permission_set
+from consent.permissions import PERMISSION_SETS, held
 from consent.tokens.checking import MFA_UNPROVEN
 from portal.microsoft.diagnosis import FailureClass, Owner
 from tenants.models import PartnerTenant
@@ -106,7 +106,7 @@ def next_step(consent: PartnerConsent, now: datetime) -> Step:
         return ENDS[consent.forecast_cause]
     if is_stale(consent, now):
         return Step(Owner.US, "See that keep_alive runs every hour: this token was not checked for too long.")
-    if missing := held(consent.granted_scopes, permission_set(consent.registration)).missing:
+    if missing := held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set]).missing:
         names = ", ".join(scope for scopes in missing.values() for scope in scopes)
         return Step(Owner.PARTNER, f"{NEW_LINK} The application asks for more than was granted: {names}.")
     return NOTHING

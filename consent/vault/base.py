@@ -177,6 +177,10 @@ class Vault(Protocol):
         """
 
 
+class WholeVault(Vault, Inventory, Eraser, Protocol):
+    """All of it; an identity without a right meets AccessDenied there."""
+
+
 def check_name(name: SecretName, operation: str) -> None:
     """Refuse what is not a secret name before it becomes part of a path or an address. Raises InvalidRequest."""
     if not SECRET_NAME.fullmatch(name):

@@ -1,8 +1,8 @@
 """Bulk work that is resumable, paced, fair and watchable.
 
-A *kind* of work is registered once, in an app's ``ready()``, and everything else is the engine's::
+A *kind* of work is declared once, in ``WORK`` of an app's module ``work``, and everything else is the engine's::
 
-    register(Kind(
+    Kind(
         name="token_check",                  # a word; kept in rows and used by commands
         label="Token check",
         units=units,    # (scope, after, limit) -> the next units in key order; key > after; empty at the end
@@ -12,7 +12,7 @@ A *kind* of work is registered once, in an app's ``ready()``, and everything els
         after=after,    # (subject, context), optional: a call over the network for once the result is committed
         settle=settle,  # (subjects, context), optional: write what came of those calls; few queries for all of them
         release=release,  # (subjects, context), optional: give back what load took, for units without a result
-    ))
+    )
 
 ``service.start`` makes a ``Run`` (or finds the open one of the same kind and scope), ``executor.Executor`` works it: in
 the foreground of a command (``console.foreground``) or in a worker (``tasks.advance``), alone or beside others. All

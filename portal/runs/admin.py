@@ -18,8 +18,9 @@ from unfold.enums import ActionVariant
 
 from portal.microsoft.diagnosis import FailureClass
 from portal.runs import service, tasks
-from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED, all_kinds
+from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
+from portal.runs.registry import all_kinds
 from portal.site.admin import PARTS_RANK, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.display import EMPTY, Tone, badge, links, moment, who

@@ -17,6 +17,7 @@ from celery import Celery
 from celery.signals import celeryd_after_setup, worker_shutting_down
 
 from portal import starting
+from portal.runs import ending
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
@@ -43,6 +44,4 @@ def _check_the_start(**_: Any) -> None:
 
 @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
 def _stop_politely(**_: Any) -> None:
-    from portal.runs import tasks  # not before Django is set up
-
-    tasks.stop_all()
+    ending.stop_all()

@@ -28,13 +28,14 @@ from portal.incidents.watch import watch_certificates
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.runs import service, waves
-from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome, kind_named
+from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome
 from portal.runs.limits import limit_words, pacer_for
 from portal.runs.listening import Ending, Listener, Progress, Wait
 from portal.runs.models import HEARTBEAT_SECONDS, LEASE, Run, RunItem
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.pacing import Halted, Place
 from portal.runs.pool import Pool
+from portal.runs.registry import kind_named
 from portal.runs.systemic import Watch
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What one kind of bulk work consists of, and the registry of all kinds."""
+"""What one kind of bulk work consists of."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ UNEXPECTED = "unexpected_error"  # an exception that the kind did not know (R-30
 CRASHED = "crashed"  # every executor that took this unit died with it
 GONE = "gone"  # the subject was removed or may no longer be worked when its turn came
 SKIPPED = "skipped"  # failed in the same unexpected way in three runs
-
-
-class UnknownKind(LookupError):
-    """No app registered this kind; it may belong to another version of the portal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,24 +151,3 @@ class Kind:
     per_group: int = 0
     uses_database: bool = False
     repeats: bool = False
-
-
-_kinds: dict[str, Kind] = {}
-
-
-def register(kind: Kind) -> None:
-    """Make a kind known; call it in ``AppConfig.ready()``."""
-    _kinds[kind.name] = kind
-
-
-def kind_named(name: str) -> Kind:
-    """Return a registered kind. Raises UnknownKind."""
-    try:
-        return _kinds[name]
-    except KeyError:
-        raise UnknownKind(f"No part of this portal does work of the kind {name!r}.") from None
-
-
-def all_kinds() -> Sequence[Kind]:
-    """Return the registered kinds, by name."""
-    return [_kinds[name] for name in sorted(_kinds)]

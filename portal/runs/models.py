@@ -133,7 +133,7 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
 
 
 class Run(models.Model):
-    """One piece of bulk work. Written by ``portal.runs.service`` and by the executors that work it."""
+    """One piece of bulk work. Written by ``portal.runs.service`` and ``portal.runs.waves`` only."""
 
     class State(models.TextChoices):
         OPEN = "open", "Open"

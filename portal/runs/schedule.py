@@ -1,6 +1,6 @@
-"""What happens by itself, and when: a registry of jobs, and a row for each that says when it is due.
+"""What happens by itself, and when: jobs, and a row for each that says when it is due.
 
-Apps register their jobs in ``AppConfig.ready()``. A scheduler looks every few seconds, takes what is due by one
+Apps declare their jobs (``portal.runs.registry``). A scheduler looks every few seconds, takes what is due by one
 conditional UPDATE and hands it to the workers, so two schedulers are harmless (R-27). A job runs at least once: what is
 handed out stands in its row until it is done. Whoever does it puts off its repetition every few seconds; when that
 stops, because the process was killed, a scheduler hands it out again (R-32). So a job may be repeated, also at the same
@@ -16,9 +16,8 @@ import logging
 import math
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import DatabaseError, connection
@@ -31,7 +30,9 @@ from portal.incidents.desk import report, settle
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service, tasks
+from portal.runs.ending import is_ending
 from portal.runs.models import Run, ScheduledJob
+from portal.runs.registry import Job, jobs
 
 log = logging.getLogger(__name__)
 
@@ -48,40 +49,9 @@ class StopAsked(Exception):
     """This process was asked to end: the job stops between two pieces, and is handed out again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """Something that is done again and again.
-
-    Attributes:
-        name: a word; kept in the row.
-        label: for people.
-        every: time from one start to the next.
-        work: does it, or starts a run that does, and returns what was done in a few words. It gets the times that came
-            due and are not done yet, the earliest first: one, or more when nothing ran meanwhile, at most 24.
-    """
-
-    name: str
-    label: str
-    every: timedelta
-    work: Callable[[Sequence[datetime]], str]
-
-
-_jobs: dict[str, Job] = {}
-
-
-def register(job: Job) -> None:
-    """Put a job on the schedule; call it in ``AppConfig.ready()``."""
-    _jobs[job.name] = job
-
-
-def jobs() -> Mapping[str, Job]:
-    """Return the registered jobs by name."""
-    return _jobs
-
-
 def stop_point() -> None:
     """Stop here when this process was asked to end. Raises StopAsked."""
-    if tasks.is_ending():
+    if is_ending():
         raise StopAsked
 
 
@@ -91,14 +61,14 @@ def stop_point() -> None:
 def tick() -> Sequence[str]:
     """Hand what is due to the workers, and again what was cut off; return the names."""
     known = set(ScheduledJob.objects.values_list("name", flat=True))
-    new = [ScheduledJob(name=name, due_at=Now()) for name in _jobs if name not in known]
+    new = [ScheduledJob(name=name, due_at=Now()) for name in jobs() if name not in known]
     if new:
         ScheduledJob.objects.bulk_create(new, ignore_conflicts=True)
     started = []
-    for row in ScheduledJob.objects.filter(name__in=_jobs).annotate(now=Now()):
-        if tasks.is_ending():
+    for row in ScheduledJob.objects.filter(name__in=jobs()).annotate(now=Now()):
+        if is_ending():
             break
-        job, now = _jobs[row.name], row.now
+        job, now = jobs()[row.name], row.now
         if _hand_out(row, job, now) if row.repeat_at is None else _repeat(row, job):
             run_job.enqueue(row.name)
             started.append(row.name)
@@ -157,12 +127,12 @@ def _repeat(row: ScheduledJob, job: Job) -> bool:
 @task
 def run_job(name: str) -> str:
     """Do one job of the schedule. A failure is told once, and the job comes again when it is due."""
-    job = _jobs.get(name)
+    job = jobs().get(name)
     if job is None:
         return "unknown"
     owner = str(uuid.uuid4())
     waiting = ScheduledJob.objects.filter(name=name, repeat_at__isnull=False, owner="")
-    if tasks.is_ending() or not waiting.update(owner=owner, repeat_at=Now() + LEASE):
+    if is_ending() or not waiting.update(owner=owner, repeat_at=Now() + LEASE):
         return "not handed out, or somebody does it"
     row = ScheduledJob.objects.get(name=name)
     mine = ScheduledJob.objects.filter(name=name, owner=owner)

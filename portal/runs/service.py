@@ -26,10 +26,11 @@ from portal.incidents.desk import LONGEST_WORDS, report, settle
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import LATER, Owner
 from portal.runs import buckets
-from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit, UnknownKind, kind_named
+from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit
 from portal.runs.limits import limit_words
 from portal.runs.listening import Wait
 from portal.runs.models import RESUMED_AFTER, Executor, Run, RunItem
+from portal.runs.registry import UnknownKind, kind_named
 
 log = logging.getLogger(__name__)
 State = Run.State

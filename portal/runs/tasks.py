@@ -7,13 +7,13 @@ executors of one run share it.
 from __future__ import annotations
 
 import logging
-import threading
 from datetime import datetime
 
 from dj_queue.models import FailedExecution, Job
 from django.db import transaction
 from django.tasks import task
 
+from portal.runs.ending import is_ending, stopped_at_the_end
 from portal.runs.executor import Executor
 from portal.runs.listening import Ending
 from portal.runs.models import Run
@@ -21,25 +21,6 @@ from portal.runs.models import Run
 log = logging.getLogger(__name__)
 
 SLICE_SECONDS = 900.0  # then a worker gives other runs their turn
-_working: set[Executor] = set()
-_process_ends = threading.Event()
-
-
-def is_ending() -> bool:
-    """Tell whether this process was asked to end, so that nothing new begins in it."""
-    return _process_ends.is_set()
-
-
-def wait_for_end(seconds: float) -> None:
-    """Wait so long, or until this process is asked to end."""
-    _process_ends.wait(seconds)
-
-
-def stop_all() -> None:
-    """Let all work of this process stop politely, and begin no other: it was asked to end (R-28)."""
-    _process_ends.set()
-    for executor in list(_working):
-        executor.stop()
 
 
 def enqueue(run: Run) -> None:
@@ -57,14 +38,12 @@ def advance(run_id: int) -> str:
     if run is None:
         return "nothing to do"
     executor = Executor(run, seconds=SLICE_SECONDS)
-    _working.add(executor)
     try:
-        ending = executor.work()
+        with stopped_at_the_end(executor):
+            ending = executor.work()
     except Exception:  # the queue keeps it in a row that nobody reads
         log.exception("%s, run %s: a worker failed; the sweeper hands the run to another", run.kind, run.pk)
         raise
-    finally:
-        _working.discard(executor)
     if ending is Ending.INTERRUPTED:
         enqueue(run)
     return ending.value

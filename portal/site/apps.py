@@ -1,4 +1,7 @@
 from django.apps import AppConfig
+from unfold import fields
+
+from portal.site.display import json_text
 
 
 class SiteConfig(AppConfig):
@@ -12,9 +15,5 @@ class SiteConfig(AppConfig):
     verbose_name = "Portal"
 
     def ready(self) -> None:
-        from unfold import fields
-
-        from portal.site.display import json_text
-
         # Where pygments happens to be installed, unfold would colour JSON with inline styles, which the policy blocks.
         fields.prettify_json = json_text

@@ -67,7 +67,7 @@ UNFOLD: dict[str, Any] = {
     "COLORS": "portal.site.unfold.no_colors",
     "STYLES": [_static("site/admin.css")],
     "SCRIPTS": [_static("site/admin.js")],
-    "DASHBOARD_CALLBACK": "portal.site.dashboard.add_panels",
+    "DASHBOARD_CALLBACK": "portal.site.first_page.add_panels",
     "COMMAND": {
         "search_models": False,  # unbounded; ours asks for a few rows of each list
         "search_callback": "portal.site.search.search_records",

@@ -66,7 +66,8 @@ def register_posts() -> Any:
     from portal.microsoft.clouds import GRAPH_APPLICATION_ID
     from portal.microsoft.errors import RemoteError
     from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
-    from portal.runs.kinds import Context, Kind, Outcome, register
+    from portal.runs.kinds import Context, Kind, Outcome
+    from portal.runs.registry import kinds
 
     def work(key: int, subject: Any, context: Context) -> Outcome:
         name = context.correlation_id(key)
@@ -93,7 +94,7 @@ def register_posts() -> Any:
         place=lambda subject: (subject.consent.registration.application_id, subject.customer.partner.cloud),
         uses_database=True,
     )
-    register(kind)
+    kinds()[kind.name] = kind
     return kind
 
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
-from portal.site import dashboard
+from portal.site import first_page
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
 from tests.portal.site.expressions import expressions, replacements, templates
 from tests.portal.site.pages import EntryPage, site
@@ -42,7 +42,7 @@ def _database_beside_playwright() -> Iterator[None]:
 @pytest.fixture
 def base(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(django_admin, "site", site)
-    monkeypatch.setattr(dashboard, "_panels", [])
+    monkeypatch.setattr(first_page, "extensions", tuple)
     monkeypatch.setattr(EntryPage, "list_per_page", 4)
     settings.SECURE_SSL_REDIRECT = False
     anna = User.objects.create_superuser("anna", "anna@vendor.example", PASSWORD)

@@ -12,8 +12,8 @@ from consent.invitations import links
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests.consent.management.test_commands import run
 from tests.support import builders, custody
+from tests.support.commands import run
 from tests.support.portal import Portal
 
 type Lines = list[tuple[str, str, str]]

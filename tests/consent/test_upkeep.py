@@ -141,7 +141,7 @@ def test_the_daily_check_of_the_trail_reads_the_new_entries_and_stops_when_it_is
     for _ in range(5):
         record("test.done", actor=builders.ACTOR, subject={})
     ends = threading.Event()
-    monkeypatch.setattr("portal.runs.tasks._process_ends", ends)
+    monkeypatch.setattr("portal.runs.ending._process_ends", ends)
     ends.set()
     with pytest.raises(schedule.StopAsked):
         consent_schedule._clean_up([])

@@ -12,7 +12,7 @@ from django.db import connection
 from tenants.models import PartnerTenant
 from tests.support import builders
 from tests.support.children import database
-from tests.test_layers import ROOT
+from tests.support.source import ROOT
 
 PROCESSES, TIMES = 8, 60
 # One interpreter starts, then forks; each process opens a connection of its own.

@@ -16,7 +16,7 @@ from consent.models import (
     CustomerConsent,
     PartnerConsent,
 )
-from consent.permissions import permission_set
+from consent.permissions import PERMISSION_SETS
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTenant
@@ -91,7 +91,7 @@ def consent(of: PartnerTenant, by: ApplicationRegistration, **columns: Any) -> P
         "state": "connected",
         "consented_at": now,
         "pinned_oid": guid(),
-        "granted_scopes": permission_set(by).resources(),
+        "granted_scopes": PERMISSION_SETS[by.permission_set].resources(),
         "generation": 1,
         "secret_name": f"rt-{uuid.uuid4().hex}",
         "secret_version": uuid.uuid4().hex,

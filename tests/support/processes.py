@@ -52,6 +52,7 @@ def main(run: str, book: str, seconds: str, number: str, concurrency: str, proce
 def register_job(how: str, book: str) -> None:
     from portal.runs import schedule
     from portal.runs.management.commands import worker
+    from portal.runs.registry import Job, jobs
 
     def work(times: Sequence[datetime]) -> str:
         with Path(book).open("a") as out:
@@ -64,7 +65,8 @@ def register_job(how: str, book: str) -> None:
         return "done"
 
     vars(worker).update(END_SECONDS=3.0)
-    schedule.register(schedule.Job(name="long_job", label="Long job", every=timedelta(days=1), work=work))
+    job = Job(name="long_job", label="Long job", every=timedelta(days=1), work=work)
+    jobs()[job.name] = job
 
 
 if __name__ == "__main__":

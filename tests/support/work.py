@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from portal.runs import service
+import pytest
+
+from portal.runs import registry, schedule, service
 from portal.runs.executor import Executor
-from portal.runs.kinds import Context, Done, Kind, Outcome, Unit, register
+from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
+from portal.runs.registry import Job
 from tenants.models import PartnerTag
 from tests.support import builders
 
@@ -57,7 +60,7 @@ class Work:
             release=lambda subjects, context: self.released.extend(subjects),
             **more,
         )
-        register(kind)
+        registry.kinds()[kind.name] = kind
         return kind
 
     def units(self, scope: Mapping[str, Any], after: int, limit: int) -> Sequence[Unit]:
@@ -123,3 +126,8 @@ class Filed(Work):
 
 def item(run: Run, key: int) -> RunItem:
     return RunItem.objects.get(run=run, key=key)
+
+
+def alone_on_the_schedule(monkeypatch: pytest.MonkeyPatch, job: Job) -> None:
+    """Let the schedule know this job and no other."""
+    monkeypatch.setattr(schedule, "jobs", lambda: {job.name: job})

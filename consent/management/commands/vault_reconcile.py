@@ -4,9 +4,10 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent import clients
-from consent.management.base import EXIT_SOME_FAILED, EXIT_SYSTEMIC, ConsentCommand, explain
+from consent.management.base import EXIT_SOME_FAILED, EXIT_SYSTEMIC, ConsentCommand
 from consent.tokens.differences import Difference, ReconcileReport
 from consent.tokens.reconcile import Reconciler, TooManyChanges
+from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
 
 

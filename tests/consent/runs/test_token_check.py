@@ -22,7 +22,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence
 from portal.incidents.models import Incident
 from portal.microsoft.errors import Unreachable
-from portal.runs import kinds, service
+from portal.runs import registry, service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending, Listener
@@ -113,7 +113,7 @@ def test_a_partner_disabled_meanwhile_keeps_its_pointer_and_the_new_version_is_o
         PartnerTenant.objects.update(switch="disabled")
         write(*arguments)
 
-    monkeypatch.setitem(kinds._kinds, "token_check", replace(TOKEN_CHECK, write=disabled_first))
+    monkeypatch.setitem(registry.kinds(), "token_check", replace(TOKEN_CHECK, write=disabled_first))
     check()
 
     consent.refresh_from_db()

@@ -31,7 +31,7 @@ from consent.tokens.reconcile import Reconciler
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
-from portal.runs import kinds, service
+from portal.runs import registry, service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Context, Kind
 from portal.runs.listening import Ending
@@ -386,7 +386,7 @@ def test_bulk_work_that_read_the_row_before_another_process_renewed_reads_it_aga
         assert site.start().answers() == ["ok"]
         return subjects
 
-    monkeypatch.setitem(kinds._kinds, kind.name, replace(kind, load=load))
+    monkeypatch.setitem(registry.kinds(), kind.name, replace(kind, load=load))
 
     run = bulk(kind)
 

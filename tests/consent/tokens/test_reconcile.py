@@ -34,7 +34,7 @@ from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
-from portal.runs.schedule import jobs
+from portal.runs.registry import jobs
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox import scenarios

@@ -21,12 +21,12 @@ from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import RateBucket, Run, RunItem, ScheduledJob
-from portal.runs.schedule import Job
+from portal.runs.registry import Job, jobs
 from tests.sandbox.world import Fault
 from tests.support.commands import run
 from tests.support.connected import connect
 from tests.support.portal import Portal
-from tests.support.work import GOOD, Work, classes
+from tests.support.work import GOOD, Work, alone_on_the_schedule, classes
 
 pytestmark = pytest.mark.django_db
 JUMP = timedelta(days=31)
@@ -112,8 +112,9 @@ def test_a_lease_of_the_future_is_none() -> None:
 
 
 def test_a_job_of_the_future_is_due_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "_jobs", {})
-    schedule.register(Job(name="test_job", label="Test job", every=timedelta(hours=1), work=lambda times: "well"))
+    alone_on_the_schedule(
+        monkeypatch, Job(name="test_job", label="Test job", every=timedelta(hours=1), work=lambda times: "well")
+    )
     ScheduledJob.objects.create(name="test_job", due_at=timezone.now() + JUMP)
     assert schedule.tick() == ["test_job"]
     assert ScheduledJob.objects.get().due_at - timezone.now() <= timedelta(hours=1)
@@ -136,7 +137,7 @@ def test_a_jump_of_31_days_and_back_delays_no_check_and_no_job(portal: Portal) -
     assert PartnerConsent.objects.due(timezone.now()).count() == 5
     assert PartnerConsent.objects.lease_free().count() == 5
     assert left in Run.objects.abandoned()
-    assert set(schedule.tick()) == set(schedule.jobs())
+    assert set(schedule.tick()) == set(jobs())
     began = time.monotonic()
     ran = run("check_tokens")
     assert (ran.code, "5 of 5: 5 ok" in ran.out) == (0, True)

@@ -20,10 +20,11 @@ from django.utils import timezone
 from portal.audit.models import AuditEvent
 from portal.runs import service
 from portal.runs.executor import Executor
-from portal.runs.kinds import Outcome, register
+from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
+from portal.runs.registry import kinds
 from tests.support import builders
 from tests.support.work import GOOD, OURS, THEIRS, Work, classes, item
 
@@ -516,7 +517,7 @@ def test_the_database_is_waited_for_as_long_as_a_restart_takes_and_not_for_ever(
             raise OperationalError("the server closed the connection")
         work.write(done, context)
 
-    register(replace(kind, write=write))
+    kinds()[kind.name] = replace(kind, write=write)
     began = time.monotonic()
     if ends:
         assert Executor(run).work() is Ending.DONE

@@ -18,7 +18,7 @@ from consent import clients
 from portal.microsoft.http import time_budget, turn_of
 from portal.runs import service
 from portal.runs.executor import Executor
-from portal.runs.kinds import Context, Outcome, register
+from portal.runs.kinds import Context, Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import RunItem
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
@@ -84,7 +84,7 @@ def test_only_a_process_that_is_prepared_begins_with_all_threads(works: bool) ->
             raise LookupError("a secret that must not be logged")
 
     work.answer = slow_first
-    register(work.kind(prepare=lambda: [prepare]))
+    work.kind(prepare=lambda: [prepare])
     assert Executor(run, concurrency=16).work() is Ending.DONE
     assert (max(at_once[:6]) > 5) is works
     assert classes(run) == {"ok": 200}
@@ -96,7 +96,7 @@ def test_what_was_raised_while_preparing_is_not_logged(caplog: pytest.LogCapture
 
     work = Work(number=3)
     run = work.start()
-    register(work.kind(prepare=lambda: [prepare]))
+    work.kind(prepare=lambda: [prepare])
     with caplog.at_level("DEBUG"):
         assert Executor(run).work() is Ending.DONE
     assert "not prepared: LookupError" in caplog.text

@@ -18,8 +18,9 @@ from django.db.models.functions import Now
 
 from portal.runs import schedule, service, tasks
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
-from portal.runs.schedule import Job
+from portal.runs.registry import Job
 from tests.support.children import Bench, assert_all_once
+from tests.support.work import alone_on_the_schedule
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
@@ -189,8 +190,9 @@ def test_a_worker_that_lost_its_database_connections_works_on(bench: Callable[..
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long job alone on the schedule; a worker knows its work (``tests.support.processes``)."""
-    monkeypatch.setattr(schedule, "_jobs", {})
-    schedule.register(Job(name="long_job", label="Long job", every=timedelta(days=1), work=lambda times: ""))
+    alone_on_the_schedule(
+        monkeypatch, Job(name="long_job", label="Long job", every=timedelta(days=1), work=lambda times: "")
+    )
 
 
 def handed_out() -> ScheduledJob:

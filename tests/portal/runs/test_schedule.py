@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,11 +17,12 @@ from consent.models import PartnerConsent
 from portal.incidents.models import Incident
 from portal.runs import schedule
 from portal.runs.models import Executor, Run, ScheduledJob
-from portal.runs.schedule import Job, run_job, tick
+from portal.runs.registry import Job
+from portal.runs.schedule import run_job, tick
 from tests.support.commands import run
 from tests.support.connected import connect
 from tests.support.portal import Portal
-from tests.support.work import Work
+from tests.support.work import Work, alone_on_the_schedule
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -30,13 +32,12 @@ HOUR = timedelta(hours=1)
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One job alone on the schedule, that notes down each call."""
     made: list[str] = []
-    monkeypatch.setattr(schedule, "_jobs", {})
 
     def work(times: Sequence[datetime]) -> str:
         made.append("called")
         return "all well"
 
-    schedule.register(Job(name="test_job", label="Test job", every=HOUR, work=work))
+    alone_on_the_schedule(monkeypatch, Job(name="test_job", label="Test job", every=HOUR, work=work))
     return made
 
 
@@ -92,8 +93,8 @@ def test_a_job_says_what_it_did_and_a_failure_is_told_once_and_settled(
     def broken(times: Sequence[datetime]) -> str:
         raise ValueError("a secret")
 
-    job = schedule.jobs()["test_job"]
-    monkeypatch.setitem(schedule._jobs, "test_job", Job(name=job.name, label=job.label, every=HOUR, work=broken))
+    job = Job(name="test_job", label="Test job", every=HOUR, work=lambda times: "all well")
+    alone_on_the_schedule(monkeypatch, replace(job, work=broken))
     for _ in range(2):
         hand_out()
         assert run_job.func("test_job") == "failed: ValueError"
@@ -101,7 +102,7 @@ def test_a_job_says_what_it_did_and_a_failure_is_told_once_and_settled(
     assert (incident.cause, incident.about, incident.times) == ("job_failed", "test_job", 2)
     assert "secret" not in incident.words
 
-    monkeypatch.setitem(schedule._jobs, "test_job", job)
+    alone_on_the_schedule(monkeypatch, job)
     hand_out()
     run_job.func("test_job")
     assert Incident.objects.get().settled_at is not None
@@ -136,13 +137,12 @@ def test_every_partners_customers_are_listed_once_a_day_in_its_own_hour(portal: 
 
 def test_hours_that_passed_while_nothing_ran_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[datetime] = []
-    monkeypatch.setattr(schedule, "_jobs", {})
 
     def work(times: Sequence[datetime]) -> str:
         given.extend(times)
         return ""
 
-    schedule.register(Job(name="test_job", label="Test job", every=HOUR, work=work))
+    alone_on_the_schedule(monkeypatch, Job(name="test_job", label="Test job", every=HOUR, work=work))
     now = timezone.now()
     first = now - timedelta(hours=3, minutes=20)
     ScheduledJob.objects.create(name="test_job", due_at=first)
@@ -221,7 +221,7 @@ def test_a_long_job_shows_that_it_lives(calls: list[str], monkeypatch: pytest.Mo
         seen.append(repeat_at - timezone.now())
         return "done"
 
-    schedule.register(Job(name="test_job", label="Test job", every=HOUR, work=long))
+    alone_on_the_schedule(monkeypatch, Job(name="test_job", label="Test job", every=HOUR, work=long))
     tick()
     assert run_job.func("test_job") == "done"
     assert seen[0] > schedule.LEASE / 2
@@ -232,14 +232,14 @@ def test_a_process_that_ends_stops_its_job_between_two_pieces_and_begins_none(
     calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = threading.Event()
-    monkeypatch.setattr("portal.runs.tasks._process_ends", ends)
+    monkeypatch.setattr("portal.runs.ending._process_ends", ends)
 
     def in_pieces(times: Sequence[datetime]) -> str:
         ends.set()  # as at SIGTERM
         schedule.stop_point()
         raise AssertionError("it went on")
 
-    schedule.register(Job(name="test_job", label="Test job", every=HOUR, work=in_pieces))
+    alone_on_the_schedule(monkeypatch, Job(name="test_job", label="Test job", every=HOUR, work=in_pieces))
     tick()
     assert run_job.func("test_job") == "stopped"
     assert Incident.objects.count() == 0

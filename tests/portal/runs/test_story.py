@@ -14,10 +14,10 @@ from portal.incidents.models import Incident
 from portal.runs import schedule, service
 from portal.runs.executor import Executor
 from portal.runs.models import ScheduledJob
-from portal.runs.schedule import Job
+from portal.runs.registry import Job
 from portal.site.logs import JsonFormatter, logging_config
 from tests.support import builders
-from tests.support.work import GOOD, OURS, THEIRS, Work
+from tests.support.work import GOOD, OURS, THEIRS, Work, alone_on_the_schedule
 
 pytestmark = pytest.mark.django_db
 
@@ -55,8 +55,9 @@ def test_a_job_has_a_line_for_its_start_and_its_end_and_one_when_it_is_repeated(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(schedule, "_jobs", {})
-    schedule.register(Job(name="test_job", label="Test job", every=timedelta(hours=1), work=lambda times: "2 removed"))
+    alone_on_the_schedule(
+        monkeypatch, Job(name="test_job", label="Test job", every=timedelta(hours=1), work=lambda times: "2 removed")
+    )
     schedule.tick()
     ScheduledJob.objects.update(owner="a process", repeat_at=Now() - timedelta(seconds=1))
     schedule.tick()

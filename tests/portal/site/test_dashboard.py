@@ -1,23 +1,36 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from django.contrib import admin as django_admin
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.test import Client
 
-from portal.site import dashboard
-from portal.site.dashboard import Figure, Panel, Row, panels, register_panel
+from portal.site import first_page
+from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone
+from portal.site.extension_points import AdminExtension
+from portal.site.first_page import panels
 from tests.portal.site.pages import site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.portal.site.pages")]
 
 
+type Panels = Callable[..., None]
+
+
 @pytest.fixture(autouse=True)
-def _empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dashboard, "_panels", [])
+def show(monkeypatch: pytest.MonkeyPatch) -> Panels:
+    """Let the first page have these panels and no others; at first it has none."""
+
+    def these(*functions: Callable[[HttpRequest], Panel | None]) -> None:
+        monkeypatch.setattr(first_page, "extensions", lambda: [AdminExtension(panels=functions)])
+
+    these()
     monkeypatch.setattr(django_admin, "site", site)
+    return these
 
 
 @pytest.fixture
@@ -32,15 +45,15 @@ def test_the_index_works_without_any_panel(staff: Client) -> None:
     assert b"/admin/auth/group/" in response.content
 
 
-def test_panels_stand_in_order_with_their_links_and_escaped(staff: Client) -> None:
-    register_panel(lambda request: Panel(title="Later", order=2, empty="Nothing to do."))
-    register_panel(
+def test_panels_stand_in_order_with_their_links_and_escaped(staff: Client, show: Panels) -> None:
+    show(
+        lambda request: Panel(title="Later", order=2, empty="Nothing to do."),
         lambda request: Panel(
             title="First",
             order=1,
             figures=[Figure(label="Connected", value=412, link="/admin/x/?state__exact=connected", tone=Tone.GOOD)],
             rows=[Row(label="<b>Contoso</b>", detail="Consent again", link="/admin/x/1/", tone=Tone.BAD)],
-        )
+        ),
     )
     html = staff.get("/admin/").content.decode()
     assert html.index("First") < html.index("Later")
@@ -49,11 +62,9 @@ def test_panels_stand_in_order_with_their_links_and_escaped(staff: Client) -> No
     assert "Nothing to do." in html
 
 
-def test_a_panel_that_has_nothing_for_a_person_is_left_out_and_none_is_shown_twice() -> None:
+def test_a_panel_that_has_nothing_for_a_person_is_left_out(show: Panels) -> None:
     def one(request: HttpRequest) -> Panel:
         return Panel(title="One")
 
-    register_panel(one)
-    register_panel(one)
-    register_panel(lambda request: None)
+    show(one, lambda request: None)
     assert [panel.title for panel in panels(HttpRequest())] == ["One"]

@@ -10,8 +10,8 @@ from portal.audit.trail import Actor
 from portal.commands import PortalCommand
 from portal.runs import service, tasks
 from portal.runs.console import EXIT_CODES, add_processes, foreground, words_of
-from portal.runs.kinds import UnknownKind, kind_named
 from portal.runs.models import Run
+from portal.runs.registry import UnknownKind, kind_named
 
 
 class Command(PortalCommand):

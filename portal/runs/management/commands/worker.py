@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, Error, close_old_connections, connection
 from portal import starting
 from portal.commands import PortalCommand
 from portal.databases import trouble
-from portal.runs import schedule, tasks
+from portal.runs import ending, schedule
 from portal.runs.pool import tune_for_batches
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Supervisor(AsyncSupervisor):
     def stop(self) -> Any:
         # Not by the hook of a worker: that also fires for one that is replaced after the database was away.
         threading.Thread(target=_end_in_time, name="end", daemon=True).start()
-        tasks.stop_all()
+        ending.stop_all()
         return super().stop()  # type: ignore[no-untyped-call]  # as all of the queue's methods
 
 
@@ -76,11 +76,11 @@ class Command(PortalCommand):
         log.info("worker %s ends", os.getpid())
 
     def _hand_out(self) -> None:
-        while not tasks.is_ending():
+        while not ending.is_ending():
             close_old_connections()
             try:
                 schedule.tick()
             except Error as error:
                 self.stderr.write(f"The schedule waits. {trouble(error) or type(error).__name__}")
                 connection.close()
-            tasks.wait_for_end(TICK_SECONDS)
+            ending.wait_for_end(TICK_SECONDS)

@@ -1,0 +1,20 @@
+"""What commands and pages say when Microsoft or the vault refused something."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from portal.microsoft.diagnosis import diagnose
+from portal.microsoft.errors import NoAnswer, RemoteError
+
+
+def explain(error: RemoteError) -> str:
+    """Return the failure in plain words: what happened, who must act, what to do, and the ids to find it by."""
+    diagnosis = diagnose(error)
+    if settings.TEST_ENDPOINTS and error.code == NoAnswer.REFUSED:
+        return (
+            f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start it with "
+            f"make sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
+        )
+    who = {"us": "you", "nobody": "nobody, try again later"}.get(diagnosis.owner.value, diagnosis.owner.value)
+    return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy} [{error}]"

@@ -1,0 +1,71 @@
+"""All kinds of bulk work and all jobs of the schedule: ``WORK`` in the module ``work`` of each app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+
+from portal.extensions import declared
+from portal.runs.kinds import Kind
+
+
+class UnknownKind(LookupError):
+    """No app declares this kind; it may belong to another version of the portal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Something that is done again and again.
+
+    Attributes:
+        name: a word; kept in the row.
+        label: for people.
+        every: time from one start to the next.
+        work: does it, or starts a run that does, and returns what was done in a few words. It gets the times that came
+            due and are not done yet, the earliest first: one, or more when nothing ran meanwhile, at most 24.
+    """
+
+    name: str
+    label: str
+    every: timedelta
+    work: Callable[[Sequence[datetime]], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one app adds: kinds of bulk work, and jobs of the schedule."""
+
+    kinds: Sequence[Kind] = ()
+    jobs: Sequence[Job] = ()
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """Return all kinds by name."""
+    return {kind.name: kind for work in _declared() for kind in work.kinds}
+
+
+@cache
+def jobs() -> dict[str, Job]:
+    """Return all jobs by name."""
+    return {job.name: job for work in _declared() for job in work.jobs}
+
+
+@cache
+def _declared() -> tuple[Work, ...]:
+    return tuple(declared("work", "WORK", Work))
+
+
+def kind_named(name: str) -> Kind:
+    """Return a kind. Raises UnknownKind."""
+    try:
+        return kinds()[name]
+    except KeyError:
+        raise UnknownKind(f"No part of this portal does work of the kind {name!r}.") from None
+
+
+def all_kinds() -> Sequence[Kind]:
+    """Return all kinds, by name."""
+    return [kind for _, kind in sorted(kinds().items())]

@@ -1,0 +1,24 @@
+"""The jobs of the engine itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from portal.incidents.desk import mail_due
+from portal.runs import schedule, service
+from portal.runs.registry import Job, Work
+
+_MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
+
+WORK = Work(
+    jobs=(
+        Job(name="sweep", label="Search for abandoned runs", every=_MINUTE, work=lambda times: schedule.sweep()),
+        Job(name="alerts", label="Mails about incidents", every=10 * _MINUTE, work=lambda times: f"{mail_due()} sent"),
+        Job(
+            name="old_runs",
+            label="Removal of old runs",
+            every=_DAY,
+            work=lambda times: f"{service.remove_old()} removed",
+        ),
+    )
+)

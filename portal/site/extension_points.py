@@ -1,0 +1,53 @@
+"""What an app adds to the admin: ``EXTENSION`` in its module ``extension``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase
+
+from portal.extensions import declared
+from portal.site.dashboard import Figure, Panel
+from portal.site.named import Named
+
+AdminAction = Callable[..., HttpResponseBase | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminPage:
+    """A page beside the list of a model: its route below the list, its name for ``reverse``, and the view."""
+
+    route: str
+    name: str
+    view: Callable[..., HttpResponseBase]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminExtension:
+    """What one app adds to pages of the admin, its own and those of lower floors.
+
+    Attributes:
+        panels: functions of the first page. Each runs a constant number of queries, checks the permissions itself, and
+            returns None when it has nothing for this person.
+        subjects: which rows a name in the subject of an audit event, an incident or a run means.
+        partner_pages: pages beside the list of partners.
+        partner_actions: actions on chosen partners, in the order in which they are offered.
+        customer_actions: the same for customers.
+        customer_figures: functions that count the customers of one partner, for the partner's page.
+    """
+
+    panels: Sequence[Callable[[HttpRequest], Panel | None]] = ()
+    subjects: Mapping[str, Named] = field(default_factory=dict)
+    partner_pages: Sequence[AdminPage] = ()
+    partner_actions: Sequence[AdminAction] = ()
+    customer_actions: Sequence[AdminAction] = ()
+    customer_figures: Sequence[Callable[[Any], Sequence[Figure]]] = ()
+
+
+@cache
+def extensions() -> Sequence[AdminExtension]:
+    """Return what the installed apps declare."""
+    return tuple(declared("extension", "EXTENSION", AdminExtension))
