@@ -13,7 +13,7 @@ import pytest
 from tests.support.source import COMMANDS, ROOT, modules, variables
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 LOCKS = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
 # What an installed package is imported as, where the names differ.
 IMPORTED_AS = {
@@ -100,14 +100,40 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def named_files(text: str) -> set[str]:
+    """Return the paths that a document names in backquotes, with the test behind ``::`` where it names one."""
+    named = {word for word in code_words(text) if not word.startswith("/")}
+    below = {word for word in named if re.match(r"(?:portal|tenants|consent|tests|docs|templates)/[\w./*:-]+$", word)}
+    return below | {word for word in named if re.fullmatch(r"(?:\w+/)*test_\w+\.py(?:::\w+)?", word)}
+
+
+def is_there(named: str) -> bool:
+    """Tell whether a named file exists, and holds the named test. A test may be named by the end of its path."""
+    name, _, test = named.partition("::")
+    files = [*ROOT.glob(name), *(ROOT / "tests").rglob(name)]
+    return any(not test or f"def {test}(" in file.read_text() for file in files)
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_that_a_document_names_is_there(path: Path) -> None:
-    named = {
-        word
-        for word in code_words(path.read_text())
-        if re.fullmatch(r"(?:portal|tenants|consent|tests|docs|templates)/[\w./-]+", word)
-    }
-    assert [word for word in named if not (ROOT / word).exists()] == []
+    assert sorted(named for named in named_files(path.read_text()) if not is_there(named)) == []
+
+
+def test_a_file_or_a_test_that_is_gone_is_noticed() -> None:
+    text = "`portal/gone.py`, `test_gone.py` and `tests/test_documents.py::test_gone`, but `portal/wsgi.py`"
+    gone = {"portal/gone.py", "test_gone.py", "tests/test_documents.py::test_gone"}
+    assert {named for named in named_files(text) if not is_there(named)} == gone
+
+
+def test_the_table_of_behaviours_names_a_file_and_a_test_in_each_row() -> None:
+    page = (ROOT / "docs/architecture.md").read_text().partition("\n## Behaviour, file, test\n")[2]
+    rows = re.findall(r"^\| (?!Behaviour|---)(.+) \|$", page.partition("\n## ")[0], re.MULTILINE)
+    assert len(rows) >= 40
+    for row in rows:
+        behaviour, file, test = row.split(" | ")
+        assert behaviour
+        assert re.fullmatch(r"`(?:portal|tenants|consent)/[\w/]+\.py`", file), row
+        assert re.fullmatch(r"`tests/[\w/]+\.py(?:::test_\w+)?`", test), row
 
 
 @pytest.mark.req("S-72")
