@@ -25,13 +25,13 @@ What a kind must keep:
   the guarded session, where the engine paces every call (``pacing``). It never raises for a failure that it knows; what
   it raises all the same becomes the outcome ``unexpected_error`` of this unit (R-30).
 * ``work`` runs no query, unless the kind says ``uses_database``: then its thread has a connection of its own.
-* ``write`` gets only units that this executor still holds; whoever lost its lease writes nothing (R-03, R-27).
+* ``write`` gets only units that this executor still holds; an executor that lost its lease writes nothing (R-03, R-27).
 * Units may have a ``wave``: those of a later one wait until every unit of the one before has its result, and with a
   ``stop_share`` a wave in which more than that failed halts the run until a person lets it go on (``waves``).
 * An outcome that is ``pending`` went well and is not over: it comes again as often as the kind says so.
 * An outcome with ``retry_after`` is put back and comes again, at most five times (R-16); ``write`` sees the last one.
 * An outcome with ``systemic`` says that the cause is on our side. Five at the start, or more than a fifth of the last
-  fifty, stop the run, change nobody's state, and make one incident (R-14).
-* An outcome with ``blame`` is somebody else's fault that one of ours would explain as well. It is written when it is
-  clear that not nearly all have it; else the run stops in the same way (``systemic``).
+  fifty, stop the run, change no subject's state, and make one incident (R-14).
+* An outcome with ``blame`` names the fault of a partner that a fault of ours would explain as well. It is written when
+  it is clear that not nearly all have it; else the run stops in the same way (``systemic``).
 """

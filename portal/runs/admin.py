@@ -96,7 +96,7 @@ def run_panel(run: Run) -> RunPanel:
         facts.append(f"{rate:.1f} a second")
         if rate and waiting + running:
             facts.append(f"about {timedelta(seconds=round((waiting + running) / rate))} left")
-        facts.append(f"worked by {', '.join(living)}" if living else "nobody works it just now")
+        facts.append(f"worked by {', '.join(living)}" if living else "no process works it just now")
     if run.state == State.STOPPED:
         facts.append(service.after_stop(run))
     figures = [
@@ -288,7 +288,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             run,
             action="pause_run",
             title="Pause the run",
-            explanation="Whoever works it stops within seconds, after the units that were begun. It can go on later.",
+            explanation="Its processes stop within seconds, after the units that were begun. It can go on later.",
             button="Pause",
             done=lambda: service.pause(run, actor=actor_of(request)),
         )

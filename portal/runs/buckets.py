@@ -30,7 +30,7 @@ _QUEUE = 64.0  # calls that stand in line for a slow limit: twice as many as one
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Times for so many calls: the first after ``delay`` seconds, the others ``1 / rate`` seconds apart."""
+    """Times for ``calls`` calls: the first after ``delay`` seconds, the others ``1 / rate`` seconds apart."""
 
     calls: int
     delay: float
@@ -72,7 +72,7 @@ def _free(table: str) -> str:
 
 
 def waits(least_seconds: float) -> Sequence[tuple[str, float]]:
-    """Return the limits whose next call leaves only after at least so many seconds, with the seconds; one query."""
+    """Return the limits whose next call leaves only after ``least_seconds`` or more, with the seconds; one query."""
     table = connection.ops.quote_name(RateBucket._meta.db_table)
     ahead = f"{_free(table)} - {_words()[0]}"
     with connection.cursor() as cursor:
@@ -84,11 +84,11 @@ def waits(least_seconds: float) -> Sequence[tuple[str, float]]:
 
 
 def complain(name: str, hold_seconds: float, taken: float) -> None:
-    """Slow this limit down for everybody after a 429, and let nothing leave for ``hold_seconds``.
+    """Slow this limit down for all executors after a 429, and let nothing leave for ``hold_seconds``.
 
     The new rate is a little less than what the service took. A higher one that was only tried is taken back to the one
-    that was good; trying waits longer the next time. Times that were handed out before are given up by whoever
-    complains, so the next ones begin right after the hold.
+    that was good; trying waits longer the next time. The executor that complains gives up the times that it
+    was handed before, so the next ones begin right after the hold.
 
     Args:
         taken: calls a second of all processes that the service answered until it began to refuse.

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from portal.audit.trail import Actor
-from portal.runs import crew as crews
+from portal.runs import helpers as helping
 from portal.runs import service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome
@@ -37,7 +37,7 @@ _MOST_PROCESSES = 32
 _SAY_AGAIN_SECONDS = 30.0  # while nothing is finished
 EXIT_CODES = (
     "Exit codes: 0 all good, 1 finished or ended early and not all are good, 2 usage, 3 stopped because the cause is "
-    "on our side, 75 somebody else does this just now, 130 or 143 interrupted."
+    "on our side, 75 another process does this just now, 130 or 143 interrupted."
 )
 
 
@@ -53,8 +53,8 @@ def add_run_arguments(parser: ArgumentParser, *, concurrency: int = 64, skips: b
     """Add the arguments of every command that runs something; ``skips``: its runs leave out what failed often."""
     parser.add_argument("--concurrency", type=int, default=concurrency, metavar="N", help="units at once")
     add_processes(parser)
-    parser.add_argument("--rate", type=float, default=0, metavar="N", help="at most so many calls a second in all")
-    parser.add_argument("--deadline", type=float, metavar="MINUTES", help="begin nothing new after so many minutes")
+    parser.add_argument("--rate", type=float, default=0, metavar="N", help="at most N calls a second in all")
+    parser.add_argument("--deadline", type=float, metavar="MINUTES", help="begin nothing new after this many minutes")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be worked; nothing is sent")
     if skips:
         parser.add_argument("--skipped", action="store_true", help="also try units that were skipped for failing often")
@@ -142,7 +142,7 @@ class Bar(Listener):
             for name, seconds in sorted(progress.slowest.items(), key=lambda one: -one[1])
         ]
         if progress.throttled:
-            calls.append(f"{progress.throttled:,} times told to slow down")
+            calls.append(f"{progress.throttled:,} times throttled (429)")
         lines = [f"{self._label}  {'  '.join(facts)}", f"  {', '.join(classes)}", f"  {', '.join(calls)}"]
         if progress.quiet:
             lines.append(f"  {waiting_words(progress)}")
@@ -180,7 +180,7 @@ def begin(
 
 def refuse_if_busy(run: Run) -> None:
     """Raise CommandError (75) when somebody works this run."""
-    service.bury_the_dead(run.pk)
+    service.expire_executors(run.pk)
     living = ExecutorRow.objects.living().filter(run=run).order_by("started_at").first()
     if living is not None:
         raise CommandError(
@@ -214,26 +214,26 @@ def foreground(
 ) -> int:
     """Work a run in this process and its helpers, and return the command's exit code (R-28, R-33)."""
     tune_for_batches()
-    own, *others = crews.shares(concurrency or run.concurrency, processes)
-    crew = crews.Crew(run, others)
+    own, *others = helping.shares(concurrency or run.concurrency, processes)
+    helpers = helping.Helpers(run, others)
     if out.isatty() and not as_json:
         with Live(console=Console(), refresh_per_second=4, transient=True) as live:
-            ending, signal_number = _work(run, Bar(service.label_of(run), live), own, crew)
+            ending, signal_number = _work(run, Bar(service.label_of(run), live), own, helpers)
     else:
-        ending, signal_number = _work(run, Lines(out, err, as_json=as_json, words=words), own, crew)
+        ending, signal_number = _work(run, Lines(out, err, as_json=as_json, words=words), own, helpers)
     return tell(run, ending, signal_number, out=out, err=err, as_json=as_json)
 
 
-def _work(run: Run, listener: Listener, concurrency: int, crew: crews.Crew) -> tuple[Ending, int]:
-    together = crews.Gathering(listener, crew)
-    executor = Executor(run, listener=together, concurrency=concurrency, processes=crew.size)
-    with _stopped_by_signals(executor, crew) as received:
-        crew.join(executor)
+def _work(run: Run, listener: Listener, concurrency: int, helpers: helping.Helpers) -> tuple[Ending, int]:
+    together = helping.CombinedListener(listener, helpers)
+    executor = Executor(run, listener=together, concurrency=concurrency, processes=helpers.size)
+    with _stopped_by_signals(executor, helpers) as received:
+        helpers.join(executor)
         try:
             ending = executor.work()
         finally:
-            crew.disband()
-        together.progressed(executor.progress())  # with the last words of the helpers
+            helpers.end()
+        together.progressed(executor.progress())  # with the last reports of the helpers
     return ending, received[0] if received else 0
 
 
@@ -264,21 +264,21 @@ def tell(run: Run, ending: Ending, signal_number: int, *, out: Output, err: Outp
 
 
 @contextmanager
-def _stopped_by_signals(executor: Executor, crew: crews.Crew) -> Iterator[list[int]]:
+def _stopped_by_signals(executor: Executor, helpers: helping.Helpers) -> Iterator[list[int]]:
     """Stop politely at the first SIGTERM or SIGINT, and at once at the second (R-28)."""
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if received:
-            crew.kill()
+            helpers.kill()
             os._exit(128 + number)
         received.append(number)
         executor.stop()
-        crew.stop()
+        helpers.stop()
 
     try:
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: whoever runs it there stops it otherwise
+    except ValueError:  # not the main thread: the caller stops it otherwise
         before = {}
     try:
         yield received

@@ -25,6 +25,7 @@ from django.utils import timezone
 
 from portal.databases import trouble
 from portal.incidents.watch import watch_certificates
+from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.runs import service, waves
@@ -47,14 +48,14 @@ _RETRIES_FREE = 10
 _FLUSH_SECONDS = 0.25  # so long a result may lie in memory: what a kill there costs is worked twice
 _READY = 0.5  # units that lie ready for each thread, so that none waits while this one writes
 _IDLE_SECONDS = 0.5
-_QUIET_SECONDS = 5.0  # without a result; then people are told what is waited for
+_QUIET_SECONDS = 5.0  # without a result; then the listener reports what is waited for
 _ASKED_TO_SLOW_DOWN = "The service asked to slow down."
 STOP_SECONDS = 24.0  # for the units that were begun; with writing what they brought it stays below the 30 of R-28
 _RECONNECT_SECONDS = 90.0  # R-36
 
 
 class LeaseLost(Exception):
-    """This executor was declared dead; nothing of it is written any more."""
+    """This executor expired; nothing of it is written any more."""
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class Executor:
         self._returned: list[tuple[Held, float]] = []  # not worked, with the seconds until it may be tried
         self._oldest_result: float | None = None
         self._startable = self._chores = 0
-        self._left: int | None = None  # units that nobody had taken at the last look, None before the first
+        self._left: int | None = None  # units that were not taken at the last look, None before the first
         self._taken = 0  # of them, by this executor
         self._settled: list[Any] = []
         self._drained = False  # whether the last look for items found none
@@ -169,7 +170,7 @@ class Executor:
             DatabaseError: the database stayed away for longer than a restart takes; the lease tells others.
         """
         self._row = service.enter(self.run, LEASE)
-        self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, threads=self._size)
+        self._pacer = pacer_for(self.run, alive=self._may_call, request_refill=self._pool.wake, threads=self._size)
         try:
             self._beat()
             seen = self.run.items.filter(state="done").exclude(systemic=True)
@@ -295,7 +296,7 @@ class Executor:
         now = time.monotonic()
         keep, batch = self._size, min(max(4 * self._size, 20), 400)
         if self._pacer.executors > 1:
-            # Near the end nobody keeps what another would be done with sooner. The others took about as much.
+            # Near the end no executor keeps what another would finish sooner. The others took about as much.
             left = self.run.total - self._done_before if self._left is None else self._left
             left -= self._pacer.executors * self._taken
             part = max(left // (2 * self._pacer.executors), self._size // 8, 1)
@@ -314,10 +315,10 @@ class Executor:
         for item in items:
             if item in gone:
                 words = f"Each of {MOST_TRIES} processes that worked it died. Look at this unit."
-                self._keep(Held(item, None), Outcome(failure_class=CRASHED, message=words, owner="us"))
+                self._keep(Held(item, None), Outcome(failure_class=CRASHED, message=words, owner=Owner.US))
             elif item.key not in subjects:
                 words = "It was removed, disabled or changed before its turn came."
-                self._keep(Held(item, None), Outcome(failure_class=GONE, message=words, owner="nobody"))
+                self._keep(Held(item, None), Outcome(failure_class=GONE, message=words, owner=Owner.NOBODY))
             else:
                 self._waiting.append(Held(item, subjects[item.key]))
 
@@ -330,7 +331,7 @@ class Executor:
         if not keys:
             return []
         with transaction.atomic():
-            self._renew()  # whoever was declared dead takes nothing any more
+            self._renew()  # an expired executor takes nothing any more
             claimed = RunItem.objects.claim(keys, self._row.pk)
         self._lease_held()
         if claimed == len(keys):
@@ -388,17 +389,19 @@ class Executor:
         except Halted:
             return held, None
         except (OperationalError, InterfaceError) as error:
-            # R-36: a lost connection is nobody's fault, and its retry costs nothing; a unit is safe to work again.
+            # R-36: a lost connection is no unit's fault, and its retry costs nothing; a unit is safe to work again.
             log.warning("the database was away from a unit of %s", self.kind.name, extra={"key": held.item.key})
             words = trouble(error) or f"The database was away ({type(error).__name__})."
-            return held, Outcome(failure_class=UNEXPECTED, message=words, owner="us", retry_after=0.0, throttled=True)
+            return held, Outcome(
+                failure_class=UNEXPECTED, message=words, owner=Owner.US, retry_after=0.0, throttled=True
+            )
         except Exception as error:
             # R-30: one bad record must not stop the run. The text of a foreign exception may hold anything.
             log.exception("a unit of %s failed in an unexpected way", self.kind.name, extra={"key": held.item.key})
             return held, Outcome(
                 failure_class=UNEXPECTED,
                 message=f"The portal stumbled over this record ({type(error).__name__}); the log says where.",
-                owner="us",
+                owner=Owner.US,
             )
         finally:
             if self._size > 1:  # a kind that uses no database reads a row again in rare cases
@@ -558,12 +561,12 @@ class Executor:
     # --- lease and database ---------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        """Renew the lease, learn what people did with the run, bury dead neighbours."""
+        """Renew the lease, learn what people did with the run, end expired executors."""
 
         def beat() -> None:
             self._renew()
             self._lease_held()
-            service.bury_the_dead(self.run.pk)
+            service.expire_executors(self.run.pk)
             self.run.refresh_from_db()
             living = ExecutorRow.objects.living().filter(run_id=self.run.pk).count()
             self._pacer.executors = max(living, self._processes)

@@ -52,14 +52,14 @@ def limit_words(name: str) -> str:
     return _SERVICES.get(service, name.removeprefix("other:"))
 
 
-def pacer_for(run: Run, *, alive: Callable[[], bool], thirsty: Callable[[], None], threads: int) -> Pacer:
+def pacer_for(run: Run, *, alive: Callable[[], bool], request_refill: Callable[[], None], threads: int) -> Pacer:
     """Return what paces the calls of one executor of this run."""
     return Pacer(
         rule_of=rule_of,
         per_group=settings.PARTNER_RATE,
         run_rule=Rule(f"run:{run.pk}", run.rate, per_application=False) if run.rate else None,
         alive=alive,
-        thirsty=thirsty,
+        request_refill=request_refill,
         threads=threads,
         inline=threads == 1,
     )

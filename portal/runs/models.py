@@ -31,7 +31,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(state__in=["open", "paused"])
 
     def abandoned(self) -> RunQuerySet:
-        """Open runs that nobody works any more."""
+        """Open runs that no executor works any more."""
         living = Executor.objects.living().filter(run=OuterRef("pk"))
         return self.open().filter(~Exists(living))
 
@@ -50,7 +50,7 @@ class ExecutorQuerySet(models.QuerySet["Executor"]):
     def living(self) -> ExecutorQuerySet:
         return self.filter(ended_at__isnull=True, lease_until__gte=Now(), lease_until__lte=Now() + _LONGEST_LEASE)
 
-    def dead(self) -> ExecutorQuerySet:
+    def expired(self) -> ExecutorQuerySet:
         """Executors that stopped renewing their lease."""
         over = Q(lease_until__lt=Now()) | Q(lease_until__gt=Now() + _LONGEST_LEASE)
         return self.filter(over, ended_at__isnull=True)
@@ -107,7 +107,7 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
             )
 
     def put_back(self, waits: Sequence[tuple[int, float, str]], **columns: Any) -> None:
-        """Let items come again after so many seconds, and say why; one statement for all with the same wait and words.
+        """Let items come again after their wait (seconds), and say why; one statement for the same wait and words.
 
         Waits are in whole seconds, and none is longer than ``LONGEST_WAIT``.
         """

@@ -127,7 +127,7 @@ class _Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What calls wait for: a limit, or with a ``group`` one partner's part of a service; for so many seconds more."""
+    """What calls wait for: a limit, or with a ``group`` one partner's part of a service; for ``seconds`` more."""
 
     service: str
     seconds: float
@@ -153,7 +153,7 @@ class Pacer:
         per_group: calls a second of one partner.
         run_rule: the run's own limit.
         alive: tells whether the executor still holds its lease and wants to go on.
-        thirsty: called from any thread when times ran out; wakes the thread that replenishes.
+        request_refill: called from any thread when times ran out; wakes the thread that replenishes.
         threads: how many call at once; some times for each of them are kept in stock, and at most half a second.
         inline: whether the only thread that calls is also the one that replenishes.
     """
@@ -165,7 +165,7 @@ class Pacer:
         per_group: float,
         run_rule: Rule | None,
         alive: Callable[[], bool],
-        thirsty: Callable[[], None],
+        request_refill: Callable[[], None],
         threads: int = 1,
         inline: bool = False,
     ) -> None:
@@ -173,7 +173,7 @@ class Pacer:
         self._per_group = per_group
         self._run_rule = run_rule
         self._alive = alive
-        self._thirsty = thirsty
+        self._request_refill = request_refill
         self._threads = threads
         self._inline = inline
         self._lock = threading.Lock()
@@ -248,7 +248,7 @@ class Pacer:
                 limit.times.clear()
                 longest = max(hold, limit.to_report[0]) if limit.to_report else hold
                 limit.to_report = longest, limit.to_report[1] if limit.to_report else taken
-                self._thirsty()
+                self._request_refill()
 
     def _wait_share(self, group: int, service: str) -> None:
         while True:
@@ -326,7 +326,7 @@ class Pacer:
                 elif self._inline:
                     self.replenish()
                 else:
-                    self._thirsty()
+                    self._request_refill()
                     with self._lock:
                         if not limit.times:
                             limit.stocked.wait(0.25)
@@ -387,7 +387,7 @@ class Pacer:
             return max((share.held_until - now for share in shares if share is not None), default=0.0)
 
     def waits(self, least_seconds: float) -> list[Waiting]:
-        """Return the limits and partners whose next call leaves only after at least so many seconds."""
+        """Return the limits and partners whose next call leaves only after ``least_seconds`` or more."""
         now = time.monotonic()
         with self._lock:
             found = [

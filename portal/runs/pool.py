@@ -17,7 +17,7 @@ _LOOKS = 10_000, 2, 5  # new objects, then looks at the young, between two looks
 def tune_for_batches() -> None:
     """Make this process quicker at working runs. For programs that do nothing else, as it counts for all threads.
 
-    A thread keeps the interpreter for longer: nobody in a batch needs it sooner, and each change costs time. The
+    A thread keeps the interpreter for longer: no thread of a batch needs it sooner, and each change costs time. The
     garbage collector stops all threads when it looks, so it looks less often.
     """
     sys.setswitchinterval(_TURN_SECONDS)

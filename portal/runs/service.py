@@ -139,8 +139,8 @@ def actor_of_run(run: Run) -> Actor:
 def list_units(run: Run, kind: Kind) -> bool:
     """List the next units of a run, in key order; return whether there may be more.
 
-    The cursor moves on in the transaction that adds the rows and only if nobody else moved it, so a list that was cut
-    off goes on where it was, and two processes that list at once do no harm.
+    The cursor moves on in the transaction that adds the rows, and only if no other executor moved it. So a list that
+    was cut off goes on where it was, and two processes that list at once do no harm.
     """
     cursor = run.listed_to
     units = kind.units(run.scope, cursor, _CHUNK)
@@ -219,7 +219,7 @@ def halt(run: Run, *, reason: str, words: str) -> bool:
 
     Args:
         reason: shown with the run.
-        words: what staff is told, in one incident for each run.
+        words: what staff read, in one incident for each run.
     """
     with transaction.atomic():
         halted = _steer(run, [State.OPEN], "run.halted", actor_of_run(run), state=State.PAUSED, reason=reason[:300])
@@ -286,7 +286,7 @@ def resume_by_itself(run: Run) -> bool:
     """Try a stopped run again whose time has come; its first units show whether the cause is gone.
 
     Returns:
-        False when it has nothing left to do, or another run of the same work goes on: then nobody tries it again.
+        False when it has nothing left to do, or another run of the same work goes on: then it is not tried again.
     """
     with suppress(UnknownKind):  # of an app that is gone
         if not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
@@ -300,7 +300,7 @@ def _steer(run: Run, states: Sequence[str], action: str, actor: Actor, **columns
         changed = Run.objects.filter(pk=run.pk, state__in=states).update(**columns)
         if changed:
             _follow(run, columns["state"])
-            settle(HALTED, about=f"run:{run.pk}")  # whoever steers it has looked
+            settle(HALTED, about=f"run:{run.pk}")  # the person who resumes it has looked
             _log(run, f"{action.partition('.')[2]} by {actor.name}. {columns.get('reason', '')}".strip())
             record(action, actor=actor, subject={"run": run.pk}, details={"reason": str(columns.get("reason", ""))})
     run.refresh_from_db()
@@ -332,14 +332,15 @@ def enter(run: Run, lease: timedelta) -> Executor:
     return executor
 
 
-def bury_the_dead(run_id: int) -> int:
-    """Give back what executors hold that stopped renewing their lease; return how many items that were (R-27)."""
-    dead = list(Executor.objects.dead().filter(run_id=run_id).values_list("pk", flat=True))
-    dead += [each.pk for each in Executor.objects.living().filter(run_id=run_id) if _process_is_gone(each)]
+def expire_executors(run_id: int) -> int:
+    """End executors that stopped renewing their lease; return how many items they gave back (R-27)."""
+    expired = list(Executor.objects.expired().filter(run_id=run_id).values_list("pk", flat=True))
+    living = Executor.objects.living().filter(run_id=run_id)
+    expired += [executor.pk for executor in living if _process_is_gone(executor)]
     returned = 0
-    for key in dead:
+    for key in expired:
         with transaction.atomic():
-            # Whoever was only slow finds its row ended, and writes nothing any more.
+            # An executor that was only slow finds its row ended, and writes nothing any more.
             if Executor.objects.filter(pk=key, ended_at__isnull=True).update(ended_at=Now()):
                 returned += RunItem.objects.filter(executor_id=key).give_back()
     return returned
@@ -456,20 +457,20 @@ def _about_stop(run: Run) -> str:
 
 def settle_stops(run: Run) -> None:
     """Settle the incidents of stopped runs whose work is done: by this run itself, or by it and others since."""
-    told = set(Incident.objects.open().filter(cause=STOPPED).values_list("about", flat=True))
-    if not told:
+    reported = set(Incident.objects.open().filter(cause=STOPPED).values_list("about", flat=True))
+    if not reported:
         return
     others = Run.objects.filter(kind=run.kind, state=State.STOPPED)
-    if run.kind in told and all(_is_covered(other) for other in others):
+    if run.kind in reported and all(_is_covered(other) for other in others):
         settle(STOPPED, about=run.kind)
     settle(STOPPED, about=_own_stop(run))
     for other in others:
-        if _own_stop(other) in told and _is_covered(other):
+        if _own_stop(other) in reported and _is_covered(other):
             settle(STOPPED, about=_own_stop(other))
 
 
 def _is_covered(stopped: Run) -> bool:
-    """Tell whether later runs did what a stopped one left; what would not be listed any more needs nobody.
+    """Tell whether later runs did what a stopped one left; what would not be listed any more does not count.
 
     Two queries for each thousand units.
     """

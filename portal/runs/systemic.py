@@ -9,7 +9,7 @@ from django.conf import settings
 from portal.microsoft.diagnosis import Owner
 from portal.runs.kinds import Blame, Outcome
 
-FIRST = 5  # so many distinct units at the start
+FIRST = 5  # distinct units at the start
 WINDOW = 50
 SHARE = 0.2  # of the window
 _LOOK = 10  # outcomes of one application over which a blame is judged
@@ -24,7 +24,7 @@ class Blames:
     about it.
 
     Args:
-        at_once: units that are worked at once; so many may be good still when an application is disabled.
+        at_once: units that are worked at once; this many may still be good when an application is disabled.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -85,7 +85,7 @@ class Blames:
 class Watch:
     """Watches the outcomes of one executor.
 
-    Until one unit showed that we ourselves are well, only so many are begun as may fail; their results are held back.
+    Until one unit showed that we ourselves are well, only as many are begun as may fail; their results are held back.
     A throttled unit shows nothing, and a blamed one nothing yet.
 
     Args:

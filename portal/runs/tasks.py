@@ -41,7 +41,7 @@ def advance(run_id: int) -> str:
     try:
         with stopped_at_the_end(executor):
             ending = executor.work()
-    except Exception:  # the queue keeps it in a row that nobody reads
+    except Exception:  # the queue keeps it in a row that is not read
         log.exception("%s, run %s: a worker failed; the sweeper hands the run to another", run.kind, run.pk)
         raise
     if ending is Ending.INTERRUPTED:

@@ -1,7 +1,7 @@
 """Waves: a run that changes something begins with few units, and goes on only while few of them fail.
 
-All units of a wave have their result before one of the next is worked. Whoever works the run judges it; the conditions
-stand in the statements that change the row, so of several executors one opens a wave.
+All units of a wave have their result before one of the next is worked. An executor of the run judges it; the
+conditions stand in the statements that change the row, so of several executors one opens a wave.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from portal.runs.kinds import Kind
 from portal.runs.models import Run, RunItem
 
 _SHOWN = 4  # so many partners and causes are named
-FEWEST = 20  # so many results of a wave say something about it before it is over
+FEWEST = 20  # results of a wave that say something about it before it is over
 
 
 def judge(run: Run, kind: Kind) -> bool:

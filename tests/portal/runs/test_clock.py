@@ -107,7 +107,7 @@ def test_a_lease_of_the_future_is_none() -> None:
     begun = Work(number=3).start()
     ExecutorRow.objects.create(run=begun, host="elsewhere", process=1, lease_until=Now() + JUMP)
     assert list(Run.objects.abandoned()) == [begun]
-    assert service.bury_the_dead(begun.pk) == 0
+    assert service.expire_executors(begun.pk) == 0
     assert ExecutorRow.objects.get().ended_at is not None
 
 

@@ -385,7 +385,7 @@ def test_an_executor_that_was_declared_dead_writes_nothing_any_more() -> None:
     class Buries(Listener):
         def progressed(self, progress: Progress) -> None:
             ExecutorRow.objects.update(lease_until=Now() - timedelta(minutes=1), host="elsewhere")
-            service.bury_the_dead(run.pk)
+            service.expire_executors(run.pk)
 
     assert Executor(run, listener=Buries()).work() is Ending.LOST
     written = len(work.written)

@@ -152,7 +152,7 @@ def pacer(
         per_group=per_group,
         run_rule=None,
         alive=alive,
-        thirsty=lambda: None,
+        request_refill=lambda: None,
         inline=True,
     )
 
@@ -281,7 +281,7 @@ def test_the_session_asks_before_each_request_and_tells_what_was_answered() -> N
         per_group=5,
         run_rule=Rule("run:1", 1000.0, per_application=False),
         alive=lambda: True,
-        thirsty=lambda: None,
+        request_refill=lambda: None,
         inline=True,
     )
     with responses.RequestsMock() as mock, one.unit(Place("app", "global", 7)):

@@ -63,7 +63,7 @@ def test_an_open_run_renews_its_progress_without_scripts_of_its_own(staff: Staff
     part = staff.get(f"{ADDRESS}{run.pk}/progress/")
     assert part.status_code == 200
     assert part.content.decode().lstrip().startswith('<section class="panel')
-    assert "nobody works it just now" in part.content.decode()
+    assert "no process works it just now" in part.content.decode()
     assert staff.get(f"{ADDRESS}999999/progress/").status_code == 404
 
 

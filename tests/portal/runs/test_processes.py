@@ -131,7 +131,7 @@ def test_whoever_died_on_this_machine_is_not_waited_for(bench: Callable[..., Ben
     child.send_signal(signal.SIGKILL)
     child.wait(10)
     assert Executor.objects.living().count() == 1
-    assert service.bury_the_dead(work.run.pk) > 0
+    assert service.expire_executors(work.run.pk) > 0
     assert Executor.objects.living().count() == 0
 
 
@@ -144,7 +144,7 @@ def test_a_worker_that_was_killed_is_replaced_by_the_sweeper(bench: Callable[...
     work.wait_for_calls(40)
     killed.send_signal(signal.SIGKILL)
     killed.wait(10)
-    service.bury_the_dead(work.run.pk)
+    service.expire_executors(work.run.pk)
 
     assert schedule.sweep() == "1 run handed to the workers"
     schedule.sweep()  # delivered twice: one effect

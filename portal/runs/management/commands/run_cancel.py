@@ -11,7 +11,7 @@ from portal.runs.models import Run
 
 class Command(PortalCommand):
     help = (
-        "Cancel a run for good, or pause it. Whoever works it stops after the units that were begun; what was done "
+        "Cancel a run for good, or pause it. Its executors stop after the units that were begun; what was done "
         "stays done. Exit codes: 0, 2 no such run, or it is finished."
     )
     examples = (

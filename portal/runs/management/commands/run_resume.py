@@ -28,7 +28,9 @@ class Command(PortalCommand):
         parser.add_argument("run", type=int, metavar="RUN", help="number of the run")
         parser.add_argument("--concurrency", type=int, metavar="N", help="units at once, instead of the run's own")
         add_processes(parser)
-        parser.add_argument("--deadline", type=float, metavar="MINUTES", help="begin nothing new after so many minutes")
+        parser.add_argument(
+            "--deadline", type=float, metavar="MINUTES", help="begin nothing new after this many minutes"
+        )
         parser.add_argument("--background", action="store_true", help="leave the work to the workers and return")
         parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
 

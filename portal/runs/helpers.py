@@ -1,8 +1,8 @@
 """Several processes of one command for one run, because threads of one Python process use one core at a time.
 
 The helpers are forked before this process has threads. They begin when it has seen a unit that shows that we ourselves
-are well (R-14), work the run as any executor does, and tell this process what they finished: it alone writes to the
-terminal. A helper that dies is buried as any dead executor, and one whose command died stops politely.
+are well (R-14), work the run as any executor does, and report to this process what they finished: it alone writes to
+the terminal. A helper that dies expires as any executor does, and one whose command died stops politely.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _Finished = list[tuple[RunItem, Outcome]]
 def shares(concurrency: int, processes: int) -> list[int]:
     """Return how many units each process works at once; at least one each, so there may be fewer processes."""
     processes = max(min(processes, concurrency), 1)
-    each, left = divmod(concurrency, processes)
-    return [each + (number < left) for number in range(processes)]
+    fewest, left = divmod(concurrency, processes)
+    return [fewest + (number < left) for number in range(processes)]
 
 
-class Crew:
+class Helpers:
     """Helpers of one command.
 
     Args:
-        sizes: units at once of each helper; none is a crew as well.
+        sizes: units at once of each helper; may be empty.
     """
 
     def __init__(self, run: Run, sizes: Sequence[int]) -> None:
@@ -66,7 +66,7 @@ class Crew:
         self._readers: list[threading.Thread] = []
 
     def join(self, executor: Executor) -> None:
-        """Name the executor of this process, which is told when a helper ended."""
+        """Name the executor of this process, which looks again when a helper ended."""
         self._executor = executor
         for number, (_, pipe) in enumerate(self._members):
             reader = threading.Thread(target=self._read, args=(number, pipe), name=f"helper-{number}", daemon=True)
@@ -92,16 +92,15 @@ class Crew:
         if not others:
             return progress
         parts = [progress, *others]
+        names = {name for part in parts for name in part.slowest}
         return replace(
             progress,
-            done=progress.done + sum(sum(each.classes.values()) for each in others),
-            running=sum(each.running for each in parts),
-            classes=sum((each.classes for each in parts), Counter()),
-            rate=sum(each.rate for each in parts),
-            slowest={
-                name: max(each.slowest.get(name, 0.0) for each in parts) for part in parts for name in part.slowest
-            },
-            throttled=sum(each.throttled for each in parts),
+            done=progress.done + sum(sum(other.classes.values()) for other in others),
+            running=sum(part.running for part in parts),
+            classes=sum((part.classes for part in parts), Counter()),
+            rate=sum(part.rate for part in parts),
+            slowest={name: max(part.slowest.get(name, 0.0) for part in parts) for name in names},
+            throttled=sum(part.throttled for part in parts),
         )
 
     def stop(self) -> None:
@@ -115,8 +114,8 @@ class Crew:
         for process, _ in self._members:
             process.kill()
 
-    def disband(self) -> None:
-        """Stop the helpers and wait for their last words."""
+    def end(self) -> None:
+        """Stop the helpers and wait for their last reports."""
         self.stop()
         until = time.monotonic() + STOP_SECONDS
         for reader in self._readers:
@@ -134,30 +133,30 @@ class Crew:
             self._executor.look_soon()
 
 
-class Gathering(Listener):
-    """Hears this process and its helpers as if they were one."""
+class CombinedListener(Listener):
+    """Passes on what this process and its helpers report, as if they were one process."""
 
-    def __init__(self, inner: Listener, crew: Crew) -> None:
+    def __init__(self, inner: Listener, helpers: Helpers) -> None:
         self._inner = inner
-        self._crew = crew
+        self._helpers = helpers
 
     def proven(self) -> None:
-        self._crew.begin()
+        self._helpers.begin()
 
     def finished(self, item: RunItem, outcome: Outcome) -> None:
         self._inner.finished(item, outcome)
 
     def progressed(self, progress: Progress) -> None:
-        for item, outcome in self._crew.news():
+        for item, outcome in self._helpers.news():
             self._inner.finished(item, outcome)
-        self._inner.progressed(self._crew.with_helpers(progress))
+        self._inner.progressed(self._helpers.with_helpers(progress))
 
 
 # --- in a helper --------------------------------------------------------------------------------------------------
 
 
-class _Teller(Listener):
-    """Tells the command what a helper finished, and stops the helper when there is no command any more."""
+class _PipeReporter(Listener):
+    """Reports to the command what a helper finished, and stops the helper when there is no command any more."""
 
     def __init__(self, pipe: Connection, command: int) -> None:
         self._pipe = pipe
@@ -169,8 +168,8 @@ class _Teller(Listener):
         self._finished.append((item, replace(outcome, result=None)))  # the result stays where it was written
 
     def progressed(self, progress: Progress) -> None:
-        told, self._finished = self._finished, []
-        if not _send(self._pipe, (told, progress)) or os.getppid() != self._command:
+        finished, self._finished = self._finished, []
+        if not _send(self._pipe, (finished, progress)) or os.getppid() != self._command:
             self.executor.stop()
 
 
@@ -185,8 +184,8 @@ def _help(run_id: int, size: int, processes: int, pipe: Connection, command: int
 
 
 def _work(run: Run, size: int, processes: int, pipe: Connection, command: int) -> None:
-    teller = _Teller(pipe, command)
-    executor = teller.executor = Executor(run, concurrency=size, listener=teller, processes=processes)
+    reporter = _PipeReporter(pipe, command)
+    executor = reporter.executor = Executor(run, concurrency=size, listener=reporter, processes=processes)
     executor.prepare()
     while not pipe.poll(_LOOK_SECONDS):
         if os.getppid() != command:
@@ -198,7 +197,7 @@ def _work(run: Run, size: int, processes: int, pipe: Connection, command: int) -
 
     signal.signal(signal.SIGTERM, stop)
     executor.work(proven=True)
-    teller.progressed(executor.progress())
+    reporter.progressed(executor.progress())
 
 
 def _send(pipe: Connection, message: object) -> bool:

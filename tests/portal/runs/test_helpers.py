@@ -1,4 +1,4 @@
-"""A command that works a run with helpers: together, interrupted, and killed one by one (``portal.runs.crew``)."""
+"""A command that works a run with helpers: together, interrupted, and killed one by one (``portal.runs.helpers``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from portal.runs.crew import shares
+from portal.runs.helpers import shares
 from portal.runs.models import Executor, Run, RunItem
 from tests.support.children import Bench, assert_all_once
 
