@@ -42,7 +42,7 @@ def refused_often(flow: ConsentFlow) -> None:
             owner=Owner.US,
             words=(
                 f"More than {REFUSALS_THAT_ALARM} attempts through this link were refused. The link's page says why: "
-                "call the partner and help, or revoke the link if nobody there knows of it."
+                "call the partner and help, or revoke the link if the partner does not know of it."
             ),
             subject={"link": flow.link_id, "partner": flow.link.partner_id},
         )

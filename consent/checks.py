@@ -26,7 +26,7 @@ def credentials(
     found = ApplicationCredential.objects.current().filter(kind=ApplicationCredential.Kind.SECRET)
     return [
         checks.Warning(
-            f"{credential.registration} proves itself by a client secret, which whoever reads it can use anywhere.",
+            f"{credential.registration} proves itself by a client secret, which anyone who reads it can use anywhere.",
             hint="Rotate to a managed identity or a certificate; see docs/operations.md#application-credentials.",
             id="consent.W001",
         )

@@ -7,7 +7,7 @@
 ``registration`` consents to this application registration, by its key
 ``customer``     tenant ids of customers
 ``state``        consents in any of these states
-``age``          consents last read longer ago than so many hours, or never
+``age``          consents last read longer ago than this, or never
 ``consents``     these rows, as somebody chose them on a page
 ``offboarding``  chooses nothing: tells the run of an offboarding from any other one
 ``week_hour``    consents that have this hour of the week as theirs, and those that were missed in their hour
@@ -51,7 +51,7 @@ def add_customer_selection(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--state", action="append", default=[], choices=sorted(CustomerConsent.State.values), help="in this state"
     )
-    parser.add_argument("--age", type=hours, metavar="HOURS", help="last read longer ago than so many hours, or never")
+    parser.add_argument("--age", type=hours, metavar="HOURS", help="last read longer ago than this, or never")
 
 
 def customer_scope_of(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def add_partner_selection(parser: ArgumentParser, *, registration: str = ONE_REG
     states = [str(one) for one in ACTIVE_STATES]
     parser.add_argument("--state", action="append", default=[], choices=states, help="partners in this state")
     parser.add_argument(
-        "--age", type=hours, metavar="HOURS", help="tokens that were not tried for so many hours, or never"
+        "--age", type=hours, metavar="HOURS", help="tokens that were last tried longer ago than this, or never"
     )
 
 

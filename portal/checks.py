@@ -93,7 +93,7 @@ def _errors() -> Iterator[checks.Error]:
     if not settings.SECURE_HSTS_SECONDS:
         yield _error(
             8,
-            "Browsers are not told to come by https only (HSTS).",
+            "Browsers are not asked to use https only (HSTS).",
             "Leave SECURE_HSTS_SECONDS at one year, or lower it for a while without setting it to 0.",
         )
     if not settings.SECURE_CSP or not _cookies_are_bound():

@@ -39,7 +39,7 @@ class ApplyForm(forms.Form):
         max_value=100,
         initial=round(STOP_SHARE * 100),
         widget=UnfoldAdminIntegerFieldWidget,
-        label="Stop when more than so many percent of a wave fail",
+        label="Stop when more than this percentage of a wave fails",
     )
 
     def clean_waves(self) -> tuple[int, ...]:

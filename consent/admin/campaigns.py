@@ -71,8 +71,8 @@ class ChooseForm(forms.Form):
         max_value=3650,
         widget=UnfoldAdminIntegerFieldWidget,
         required=False,
-        label="Token older than so many days",
-        help_text="Only partners whose token was stored so long ago. An unused token is dead after 90 days.",
+        label="Token older than (days)",
+        help_text="Only partners whose token was stored longer ago than that. An unused token is dead after 90 days.",
     )
 
     lacking_permissions = forms.BooleanField(
@@ -354,7 +354,11 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         if number:
             return ""
         days = campaigns.QUIET_FOR.days
-        return f"Nobody is due: done, or mailed within the last {days} days." if reminder else "All were sent."
+        return (
+            f"No partner is due: all are done, or were mailed within the last {days} days."
+            if reminder
+            else "All were sent."
+        )
 
     @action(  # type: ignore[untyped-decorator]
         description="Close the campaign",

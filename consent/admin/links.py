@@ -72,7 +72,7 @@ class ConsentLinkForm(_LinkForm):
 
 
 class ExtendForm(forms.Form):
-    days = _days_field(help_text="The links work so many days from now, at most 90.")
+    days = _days_field(help_text="The links work for this many days from now, at most 90.")
 
 
 class AttemptInline(ReadOnlyInline[ConsentFlow, ConsentLink]):
@@ -315,8 +315,8 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
             action="extend_links",
             title="Extend links",
             explanation=(
-                "Whoever has the address of one of these links can use it until then, also if it had expired. Links "
-                "that were revoked or have served stay as they are."
+                "Anyone who has the address of one of these links can use it until then, also if it had expired. Links "
+                "that were revoked or used stay as they are."
             ),
             button="Extend",
         )

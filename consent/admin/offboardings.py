@@ -81,7 +81,7 @@ def offboard_partners(
             f"{number_of(found.customers, 'customer tenant')} and each is read back. Closed at once: "
             f"{number_of(found.open_links, 'open link')}. When all customers are proven to be without it, "
             f"{number_of(found.tokens, 'token')} of the partner will be switched off and erased, and the partner is "
-            "offboarded for good. If customers remain, the token lives until somebody decides."
+            "offboarded for good. If customers remain, the token is kept until a person decides."
             + (
                 f" Never read: {number_of(found.customers_never_read, 'customer')}. Check them first "
                 "(verify_consents --new)."
@@ -215,7 +215,7 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
             title=f"Finish: {one.partner.name}",
             explanation=(
                 f"{number_are(one.remaining, 'customer')} not proven to be without our consent, and without the "
-                "partner's token nobody here can look again. The report lists each of them, and who must act. The "
+                "partner's token we cannot look again. The report lists each of them, and who must act. The "
                 "token is switched off and erased, and the partner is offboarded for good."
             ),
             button="Finish all the same",

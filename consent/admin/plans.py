@@ -87,7 +87,7 @@ def _plan_for(
         title="Plan consent",
         explanation=(
             "Compares what we want with what was last read in each customer tenant, and keeps the result. Nothing is "
-            "sent to anybody: the plan's page says what would change, and has the button that applies it."
+            "sent: the plan's page says what would change, and has the button that applies it."
         ),
         button="Make the plan",
     )

@@ -253,7 +253,9 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     def shown_amr(self, consent: PartnerConsent) -> str:
         if not consent.amr:
             return "The access token names none."
-        return described(words(consent.amr), "As the access token's amr says. Whether that is MFA says Partner Center.")
+        return described(
+            words(consent.amr), "From the access token's amr claim. Partner Center decides whether that is MFA."
+        )
 
     @admin.display(description="Proven at the sign-in")
     def shown_checks(self, consent: PartnerConsent) -> str:

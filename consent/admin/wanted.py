@@ -38,7 +38,7 @@ _EXPLANATION = (
     "plan brings it to them. Plans that were made before, and are not applied yet, are held back."
 )
 _BLIND = (
-    "With these grants nobody can read back what a customer holds: Microsoft Graph wants Directory.Read.All for that, "
+    "With these grants we cannot read back what a customer holds: Microsoft Graph wants Directory.Read.All for that, "
     "or Application.Read.All and DelegatedPermissionGrant.Read.All. Every customer would end as unknown."
 )
 

@@ -120,7 +120,7 @@ def create(
         CampaignRefused: the registration is not active, or nobody is left.
     """
     if registration.state != ApplicationRegistration.State.ACTIVE:
-        raise CampaignRefused("The application registration is not active; nobody could be invited with it.")
+        raise CampaignRefused("The application registration is not active, so it cannot invite partners.")
     fitting = matching(registration).filter(pk__in=partners.order_by().values("pk"))
     if reason == Campaign.Reason.FIRST_INVITATION:
         connected = PartnerConsent.objects.filter(registration=registration, state=PartnerConsent.State.CONNECTED)

@@ -74,7 +74,7 @@ def issue(
     """
     lifetime = timedelta(days=settings.LINK_LIFETIME_DAYS) if lifetime is None else lifetime
     if not timedelta(0) < lifetime <= MAX_LIFETIME:
-        raise LinkRefused("A link lives at least a moment and at most 90 days.")
+        raise LinkRefused("A link is valid for 90 days at most, and not for less than a moment.")
     check(partner, registration)
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
@@ -135,14 +135,14 @@ def extend(link: ConsentLink, *, lifetime: timedelta, actor: Actor) -> datetime:
         LinkRefused: it was revoked, has served, or works longer already.
     """
     if not timedelta(0) < lifetime <= MAX_LIFETIME:
-        raise LinkRefused("A link lives at least a moment and at most 90 days.")
+        raise LinkRefused("A link is valid for 90 days at most, and not for less than a moment.")
     expires_at = timezone.now() + lifetime
     with transaction.atomic():
         changed = ConsentLink.objects.filter(
             pk=link.pk, revoked_at__isnull=True, closed_at__isnull=True, expires_at__lt=expires_at
         ).update(expires_at=expires_at)
         if not changed:
-            raise LinkRefused("The link was revoked, has served already, or works longer than that.")
+            raise LinkRefused("The link was revoked or used, or it is already valid for longer than that.")
         record(
             "link.extended",
             actor=actor,

@@ -53,7 +53,7 @@ def address_of(partner: PartnerTenant) -> str:
     try:
         return one_address(partner.contact_email)
     except MailRefused:
-        raise MailRefused("The partner has no contact address, or one that is none.") from None
+        raise MailRefused("The partner has no contact address, or an invalid one.") from None
 
 
 def announce(link: ConsentLink, *, actor: Actor) -> None:
@@ -209,7 +209,7 @@ def _words(link: ConsentLink, address: Secret, *, again: bool, reason: Campaign.
     until = date_format(link.expires_at, "j F Y, H:i T")
     closing = [
         _("Nothing happens by opening the link: the page shows which permissions we ask for, and you decide there."),
-        _("The link is for you only. If you did not expect this mail, do not open it, and forward it to nobody."),
+        _("The link is for you only. If you did not expect this mail, do not open it and do not forward it."),
     ]
     if settings.SUPPORT_EMAIL:
         closing.append(_("Questions? Write to %(address)s.") % {"address": one_line(settings.SUPPORT_EMAIL)})

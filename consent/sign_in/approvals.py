@@ -97,7 +97,7 @@ def approve(
     waiting = WaitingToken.objects.select_related("consent__partner", "consent__registration").get(pk=waiting.pk)
     consent = waiting.consent
     if not WaitingToken.objects.waiting().filter(pk=waiting.pk).exists():
-        raise DecisionRefused("This sign-in was decided on before, or nobody approved it in time.")
+        raise DecisionRefused("This sign-in was decided on before, or was not approved in time.")
     if not consent.partner.is_active:
         raise DecisionRefused(consent.partner.why_inactive)
     stored = tools.vault.read(SecretName(waiting.secret_name), SecretVersion(waiting.secret_version))

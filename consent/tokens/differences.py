@@ -52,7 +52,7 @@ MEANINGS: dict[Kind, Meaning] = {
         what="The partner is disconnected and its token is still enabled.", repair="switch it off"
     ),
     Kind.WAITING_OVER: Meaning(
-        what="The token of a changed account is enabled, though somebody decided on it or nobody did in time.",
+        what="The token of a changed account is enabled, although it was decided on, or its time is over.",
         repair="switch it off",
     ),
     Kind.ORPHAN: Meaning(
@@ -69,7 +69,7 @@ MEANINGS: dict[Kind, Meaning] = {
         loud=True,
     ),
     Kind.DELETED: Meaning(
-        what="Somebody deleted this partner's entry in the vault; it can still be recovered.",
+        what="This partner's entry in the vault was deleted; it can still be recovered.",
         remedy="Let an administrator of the vault recover it, or send the partner a new link.",
         loud=True,
     ),
@@ -79,7 +79,7 @@ MEANINGS: dict[Kind, Meaning] = {
         loud=True,
     ),
     Kind.DAMAGED: Meaning(
-        what="The stored token that the database names cannot be read by anybody.",
+        what="The stored token that the database names cannot be read.",
         remedy="Put the file back from a backup of the vault, or send the partner a new link.",
         loud=True,
     ),
@@ -100,7 +100,7 @@ MEANINGS: dict[Kind, Meaning] = {
         loud=True,
     ),
     Kind.OTHER_DAMAGED: Meaning(
-        what="An old version cannot be read by anybody; the token in use is not affected.",
+        what="An old version cannot be read; the token in use is not affected.",
         remedy="Put the file back from a backup of the vault, or delete it.",
     ),
     Kind.WAITING_LOST: Meaning(

@@ -395,7 +395,7 @@ class Reconciler:
         infos = self._ask(lambda: inventory.versions(SecretName(difference.name)))
         info = next((each for each in infos if each.version == difference.version), None)
         if info is None or not info.enabled:
-            return "not repaired: nobody can read it" if info is not None and info.damage else REPAIRED
+            return "not repaired: it cannot be read" if info is not None and info.damage else REPAIRED
         if not _REFRESH_TOKEN_OF_OURS.fullmatch(info.record):
             return "not repaired: it does not carry our tag"
         if info.created_at > timezone.now() - ORPHAN_AGE:

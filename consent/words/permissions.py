@@ -106,7 +106,7 @@ PERMISSION_WORDS: Mapping[str, PermissionWords] = MappingProxyType(
         ),
         f"{GRAPH_APPLICATION_ID}/offline_access": PermissionWords(
             title=_("Keep this access until you take it back"),
-            why=_("We work when nobody is signed in. You can end it at any time, without us."),
+            why=_("We work when no person is signed in. You can end it at any time, without us."),
         ),
     }
 )

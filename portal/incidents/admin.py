@@ -20,7 +20,7 @@ class OpenFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("new", "Nobody looks into it"), ("taken_up", "Taken up"), ("settled", "Settled"), ("all", "All")]
+        return [("new", "Not taken up"), ("taken_up", "Taken up"), ("settled", "Settled"), ("all", "All")]
 
     def choices(self, changelist: Any) -> Any:
         for choice in super().choices(changelist):

@@ -400,7 +400,7 @@ class Executor:
             log.exception("a unit of %s failed in an unexpected way", self.kind.name, extra={"key": held.item.key})
             return held, Outcome(
                 failure_class=UNEXPECTED,
-                message=f"The portal stumbled over this record ({type(error).__name__}); the log says where.",
+                message=f"The portal failed on this record ({type(error).__name__}); the log says where.",
                 owner=Owner.US,
             )
         finally:

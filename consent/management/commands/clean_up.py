@@ -8,9 +8,9 @@ from consent.upkeep import clean_up
 class Command(ConsentCommand):
     name = "clean_up"
     help = (
-        "Remove what was kept long enough: consent flows that nobody finished, old attempts, reads of customer "
+        "Remove what was kept long enough: consent flows that were not finished, old attempts, reads of customer "
         "tenants, links, plans, incidents and sessions (docs/operations.md says when), and switch off the tokens of "
-        "changed accounts that nobody approved within seven days. Then check what is new in the audit trail. Run it "
+        "changed accounts that were not approved within seven days. Then check what is new in the audit trail. Run it "
         "at least daily."
     )
     examples = ("clean_up  # daily",)

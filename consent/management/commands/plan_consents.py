@@ -19,7 +19,7 @@ class Command(ConsentCommand):
     name = "plan_consents"
     help = (
         "Say what applying the wanted grants would change for the chosen customers, and keep it as a plan. Compares "
-        "with what was last read in each tenant; nothing is sent. Exit codes: 0 nobody is blocked, 1 some are blocked, "
+        "with what was last read in each tenant; nothing is sent. Exit codes: 0 none is blocked, 1 some are blocked, "
         "2 usage or no plan can be made, 3 the cause is on our side."
     )
     examples = (

@@ -76,7 +76,7 @@ class Command(ConsentCommand):
             self.say(f"damaged  {line}")
         if report.damaged:
             self.say(
-                f"{len(report.damaged)} of {report.items} versions cannot be read by anybody. Put their files back "
+                f"{len(report.damaged)} of {report.items} versions cannot be read. Put their files back "
                 "from a backup and run this again; vault_reconcile names the partners."
             )
         old = ", ".join(report.older_keys)

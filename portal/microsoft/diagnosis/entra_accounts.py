@@ -44,7 +44,7 @@ CUSTOMER_RESOURCE = Words(
 _TOKEN_ENDED: Mapping[int, tuple[str, str]] = {
     50132: ("A password change ended the service account's session.", AGAIN),
     50133: ("The session was revoked after a password change.", AGAIN),
-    50173: ("Somebody revoked the service account's sessions.", AGAIN),
+    50173: ("The service account's sessions were revoked.", AGAIN),
     70000: ("Microsoft does not recognise the stored token.", AGAIN),
     70008: ("The stored token has expired.", AGAIN),
     70043: (
@@ -239,7 +239,7 @@ _SIGN_IN: Mapping[int, tuple[str, str]] = {
         "The network of the sign-in allows only certain tenants.",
         "Open the link from a network without tenant restrictions.",
     ),
-    50058: ("Nobody was signed in.", "Open the link again and sign in."),
+    50058: ("No account was signed in.", "Open the link again and sign in."),
     50089: ("The sign-in took too long.", "Open the link again."),
     50125: ("A password or registration page came in between.", "Finish it at Microsoft, then open the link again."),
     50126: ("The user name or the password was wrong.", "Open the link again and sign in with the right one."),

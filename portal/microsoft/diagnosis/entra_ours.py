@@ -96,7 +96,7 @@ _REGISTRATION: Mapping[int, tuple[str, str]] = {
         "Remove this service's permissions from the registration.",
     ),
     650056: (
-        "The registration lists no permission for this service, or nobody consented to it.",
+        "The registration lists no permission for this service, or no one consented to it.",
         "Add the permission to the registration, then let the partners consent again.",
     ),
     650057: (

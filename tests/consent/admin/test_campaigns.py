@@ -211,7 +211,7 @@ def test_reminding_follows_the_quiet_time(staff: Staff, registration: Applicatio
     campaign = make(registration, partners(2))
     send(campaign)
     early = staff.get(f"{LIST}{campaign.pk}/remind/", follow=True)
-    assert "Nobody is due" in told(early)
+    assert "No partner is due" in told(early)
     let_time_pass()
     done = staff.confirm(open_action(staff, campaign, "remind"))
     assert "2 sent." in told(done)

@@ -143,7 +143,7 @@ def test_the_page_of_a_token_shows_the_sign_in_methods_with_their_source(db: Non
     PartnerConsent.objects.update(amr=["pwd", "mfa"])
     text = detail_of(staff, rows["Alder"])
     assert "<code>pwd</code>" in text
-    assert "Whether that is MFA says Partner Center." in text
+    assert "Partner Center decides whether that is MFA." in text
 
 
 def test_the_first_page_shows_who_must_act_and_what_ends_next(db: None, django_assert_num_queries: Any) -> None:

@@ -271,7 +271,7 @@ def test_the_page_says_when_customers_could_not_be_read_any_more(
     settings.CONSENT_GRANT_ALLOW_LIST = [f"{GRAPH}/{scope}" for scope in scopes.split()]
     page = Staff().post(address(registration), {"grants": f"{GRAPH}: {scopes}"}).content.decode()
     assert "What this change will mean" in page
-    assert ("nobody can read back" in page) == blind
+    assert ("we cannot read back" in page) == blind
 
 
 @pytest.mark.req("S-52")

@@ -385,7 +385,7 @@ def test_a_killed_process_is_taken_over_and_each_customer_is_removed_once(
     assert one.state == "removing"
     assert RunItem.objects.exclude(state="done").count() >= 2
     assert sum(not desk.holds(portal, customer) for customer in granted) in {1, 2}, "in the middle"
-    assert partner().is_active, "the token lives"
+    assert partner().is_active, "the token is kept"
 
     assert command(portal, "--yes")[0] == 0
 
