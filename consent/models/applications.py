@@ -86,7 +86,7 @@ class ApplicationCredential(models.Model):
     refused_at = models.DateTimeField(null=True)
     refused_code = models.CharField(max_length=60, blank=True)
     retired_at = models.DateTimeField(null=True)
-    warned_days = models.PositiveSmallIntegerField(null=True, help_text="The last expiry threshold that staff heard of")
+    warned_days = models.PositiveSmallIntegerField(null=True, help_text="The last expiry threshold that was reported")
 
     objects = ApplicationCredentialQuerySet.as_manager()
 

@@ -276,7 +276,7 @@ class RateBucket(models.Model):
     """One limit that all processes share. Written by ``portal.runs.buckets`` only, by single statements."""
 
     name = models.CharField(max_length=120, primary_key=True)
-    nominal = models.FloatField(help_text="Calls a second when nobody complains")
+    nominal = models.FloatField(help_text="Calls a second while the service refuses none")
     rate = models.FloatField(help_text="Calls a second now")
     next_free = models.FloatField(help_text="When the next call may leave, in seconds since 1970 of the database")
     refused_at = models.FloatField(default=0, help_text="When the service last complained")
