@@ -23,7 +23,7 @@ from portal.audit.trail import Actor
 from portal.commands import PortalCommand
 from portal.databases import trouble
 from portal.incidents.watch import watch_certificates
-from portal.microsoft.diagnosis import diagnose
+from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import NoAnswer, RemoteError
 from portal.runs import tasks
 from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
@@ -45,7 +45,7 @@ def explain(error: RemoteError) -> str:
             f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start it with "
             f"make sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
         )
-    who = {"us": "you", "nobody": "nobody, try again later"}.get(diagnosis.owner.value, diagnosis.owner.value)
+    who = {Owner.US: "you", Owner.NOBODY: "nobody, try again later"}.get(diagnosis.owner, diagnosis.owner.value)
     return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy} [{error}]"
 
 

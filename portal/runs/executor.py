@@ -25,6 +25,7 @@ from django.utils import timezone
 
 from portal.databases import trouble
 from portal.incidents.watch import watch_certificates
+from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.runs import service, waves
@@ -171,8 +172,8 @@ class Executor:
         self._pacer = pacer_for(self.run, alive=self._may_call, thirsty=self._pool.wake, threads=self._size)
         try:
             self._beat()
-            seen = self.run.items.filter(state="done").exclude(systemic=True)
-            self._done_before = self.run.items.filter(state="done").count()
+            seen = self.run.items.filter(state=RunItem.State.DONE).exclude(systemic=True)
+            self._done_before = self.run.items.filter(state=RunItem.State.DONE).count()
             self._watch.proven = proven or seen.exclude(failure_class="skipped").exists()
             if self._preparing is None:
                 self.prepare()
@@ -313,10 +314,10 @@ class Executor:
         for item in items:
             if item in gone:
                 words = f"Each of {MOST_TRIES} processes that worked it died. Look at this unit."
-                self._keep(Held(item, None), Outcome(failure_class=CRASHED, message=words, owner="us"))
+                self._keep(Held(item, None), Outcome(failure_class=CRASHED, message=words, owner=Owner.US))
             elif item.key not in subjects:
                 words = "It was removed, disabled or changed before its turn came."
-                self._keep(Held(item, None), Outcome(failure_class=GONE, message=words, owner="nobody"))
+                self._keep(Held(item, None), Outcome(failure_class=GONE, message=words, owner=Owner.NOBODY))
             else:
                 self._waiting.append(Held(item, subjects[item.key]))
 
@@ -390,14 +391,16 @@ class Executor:
             # a lost connection is nobody's fault, and its retry costs nothing; a unit is safe to work again.
             log.warning("the database was away from a unit of %s", self.kind.name, extra={"key": held.item.key})
             words = trouble(error) or f"The database was away ({type(error).__name__})."
-            return held, Outcome(failure_class=UNEXPECTED, message=words, owner="us", retry_after=0.0, throttled=True)
+            return held, Outcome(
+                failure_class=UNEXPECTED, message=words, owner=Owner.US, retry_after=0.0, throttled=True
+            )
         except Exception as error:
             # one bad record must not stop the run. The text of a foreign exception may hold anything.
             log.exception("a unit of %s failed in an unexpected way", self.kind.name, extra={"key": held.item.key})
             return held, Outcome(
                 failure_class=UNEXPECTED,
                 message=f"The portal stumbled over this record ({type(error).__name__}); the log says where.",
-                owner="us",
+                owner=Owner.US,
             )
         finally:
             if self._size > 1:  # a kind that uses no database reads a row again in rare cases
@@ -567,7 +570,7 @@ class Executor:
             living = ExecutorRow.objects.living().filter(run_id=self.run.pk).count()
             self._pacer.executors = max(living, self._processes)
             if self._pacer.executors > 1 and self.run.listed_at is not None:
-                self._left, self._taken = self.run.items.filter(state="waiting").count(), 0
+                self._left, self._taken = self.run.items.filter(state=RunItem.State.WAITING).count(), 0
 
         self._steadily(beat)
 
