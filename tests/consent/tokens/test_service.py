@@ -1,6 +1,6 @@
 """TokenService: one door, no lost token, no late writer, no token of another partner.
 
-Covers: consent.tokens.custody, consent.tokens.versions.
+Covers: consent.tokens.custody, consent.tokens.renewal, consent.tokens.versions.
 """
 
 from __future__ import annotations
