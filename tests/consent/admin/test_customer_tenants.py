@@ -1,6 +1,6 @@
 """The pages of customer tenants: state, reason, owner, evidence and readiness, filtered, exported, counted.
 
-Covers: tenants.admin, tenants.panels.
+Covers: tenants.admin, tenants.extension, tenants.panels.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Incidents, events, runs and confirmations name partner, customer and application, and settle when it works again.
 
-Covers: portal.site.subjects.
+Covers: portal.site.named, portal.site.subjects.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Incidents: one open row for a cause and what it concerns, one mail a day, and pages to take them up (S-60).
 
-Covers: portal.incidents.admin, portal.incidents.desk, portal.incidents.models, portal.incidents.panels,
-portal.incidents.watch.
+Covers: portal.incidents.admin, portal.incidents.desk, portal.incidents.extension, portal.incidents.models,
+portal.incidents.panels, portal.incidents.receivers, portal.incidents.watch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The pages of runs: what people see, who may steer, and that lists stay cheap.
 
-Covers: portal.runs.admin.
+Covers: portal.runs.admin, portal.runs.extension.
 """
 
 from __future__ import annotations

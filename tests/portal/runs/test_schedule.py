@@ -1,4 +1,7 @@
-"""The schedule: what is due starts once, however many schedulers look, and a failure is told (R-27, R-32)."""
+"""The schedule: what is due starts once, however many schedulers look, and a failure is told (R-27, R-32).
+
+Covers: portal.runs.registry, portal.runs.work.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""The first page of the admin: the panels of all apps, in order.
+
+Covers: portal.site.extension_points, portal.site.first_page.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Callable
