@@ -31,6 +31,7 @@ FROZEN = {
         "0005_vault_pairing": "c4584df10268d052acab5ae344a3019a3ef48d2519605be7d48db3c6dd2ce012",
         "0006_failed_attempts_of_customers": "0c72a8bda9d75f6592def5fc84a1307eb3ce1b15a6f7d72ed5884e1f1e36e46a",
         "0007_reads_of_customer_tenants": "e864021666124d5474bcfc4721a04ff34c18a02adf8d3a18f434184d982a6b6c",
+        "0008_plain_words": "f0212af8cbb83fd723859e5bfe65c4362c788f11b78343e02b0fea166baa8215",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
@@ -46,6 +47,7 @@ FROZEN = {
     "portal/runs/migrations": {
         "0001_initial": "457d8ffc09d3be00141947939691e92d312d91cbfb4112efe3529d432cefb2d6",
         "0002_resume_and_repeat": "f035ab0aa6506b57878d4776f4cbceb6254154b8d1e13c28c123533b415855c4",
+        "0003_plain_words": "100f57ffd48be53f73d03492b7ff805118318ebbe0ad5d92c69fc5a2d276fefc",
     },
     "tenants/migrations": {
         "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",
