@@ -33,7 +33,7 @@ from consent.permissions import PERMISSION_SETS
 from consent.sign_in import flow
 from consent.sign_in.flow import CallbackFlaw
 from consent.vault.base import VaultConfigurationError
-from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
+from consent.words import CHECK_WORDS, PROBLEMS, CheckState, Problem, permission_groups
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.errors import RemoteError
@@ -323,7 +323,7 @@ def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
         "partner_name": found.link.partner.name,
         "tenant_id": found.link.partner.tenant_id,
         "checks": [{**CHECK_WORDS[check["check"]][check["state"]], "state": check["state"]} for check in found.checks],
-        "failed": any(check["state"] == "failed" for check in found.checks),
+        "failed": any(check["state"] == CheckState.FAILED for check in found.checks),
         "reference": found.reference,
         "connected_at": found.finished_at,
         **_vendor(),

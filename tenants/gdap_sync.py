@@ -17,6 +17,7 @@ from django.db.models import Prefetch
 from django.utils import timezone
 
 from portal.audit.trail import Actor, record
+from portal.microsoft.diagnosis import Owner
 from portal.microsoft.identifiers import CorrelationId, TenantId
 from tenants.gdap import BATCH, AccessAssignment, GdapClient, Relationship
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTenant
@@ -80,7 +81,7 @@ def sync_relationships(
 def note_unread(partner: PartnerTenant) -> None:
     """Write on the partner's customers that their relationships cannot be read, and which permission shows them."""
     CustomerTenant.objects.for_partner(partner).listed().update(
-        readiness=Verdict.UNKNOWN, readiness_reason=UNREAD, readiness_owner="us", judged_at=timezone.now()
+        readiness=Verdict.UNKNOWN, readiness_reason=UNREAD, readiness_owner=Owner.US, judged_at=timezone.now()
     )
 
 

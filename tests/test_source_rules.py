@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from django.apps import apps
+from django.db import models
 
-from tests.support.source import COMMANDS, ROOT, module_name, modules
+from portal.microsoft.diagnosis import OWNER_CHOICES, FailureClass
+from tests.support.source import COMMANDS, OURS, ROOT, module_name, modules
 
 # Modules that may look into a Secret, and why (S-31). Everything else passes it on unread.
 MAY_REVEAL = {
@@ -29,6 +33,11 @@ MAY_REVEAL = {
     "consent.vault.keys": "the vault's own keys, for the cipher",
     "consent.management.commands.issue_consent_link": "a link's address, printed once",
     "consent.management.commands.get_access_token": "the token that an operator asked for, to a file or a pipe",
+}
+# Words of an argument or a setting that only sound like those of a row.
+MAY_SPELL_STATES = {
+    "consent.microsoft.credentials": "clients know no models, and their argument is a word",
+    "consent.vault.azure": "the setting VAULT_IDENTITY",
 }
 # Only here is HTML built in Python (S-65).
 MAY_BUILD_HTML = {"portal.site.display"}
@@ -171,6 +180,84 @@ def unpickles(tree: ast.AST) -> bool:
     )
 
 
+@functools.cache
+def state_words() -> dict[str, set[str]]:
+    """Return the words of each field with an enum of its own, also of what querysets annotate (``progress``)."""
+    own = [enum for enum in models.TextChoices.__subclasses__() if enum.__module__.partition(".")[0] in OURS]
+    known = [*(enum.choices for enum in own), OWNER_CHOICES]
+    found = {name: {*FailureClass} for name in ("failure_class", "last_class", "last_problem")}
+    for enum in own:
+        found.setdefault(enum.__name__.lower(), set()).update(enum.values)
+    for model in apps.get_models():
+        if model.__module__.partition(".")[0] in OURS:
+            for field in model._meta.fields:
+                if (choices := list(field.choices or [])) in known:
+                    found.setdefault(field.name, set()).update(str(word) for word, _ in choices)
+    return found
+
+
+def _texts(node: ast.AST) -> Iterator[str]:
+    """Yield the literals that an expression may be, or that a list of it holds."""
+    match node:
+        case ast.Constant(value=str() as text):
+            yield text
+        case ast.List(elts=each) | ast.Tuple(elts=each) | ast.Set(elts=each) | ast.BoolOp(values=each):
+            for one in each:
+                yield from _texts(one)
+        case ast.IfExp(body=this, orelse=that):
+            yield from (*_texts(this), *_texts(that))
+
+
+def _name(node: ast.AST) -> str:
+    match node:
+        case ast.Attribute(attr=name) | ast.Name(id=name) | ast.Subscript(slice=ast.Constant(value=str() as name)):
+            return name
+    return ""
+
+
+def _named_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Yield each name that a node gives a value or compares with one: ``filter(state__in=x)``, ``run.state == x``."""
+    match node:
+        case ast.Call(keywords=keywords):
+            yield from ((keyword.arg or "", keyword.value) for keyword in keywords)
+        case ast.Dict(keys=keys, values=values):
+            named = zip(keys, values, strict=True)
+            yield from (
+                (key.value, value)
+                for key, value in named
+                if isinstance(key, ast.Constant) and isinstance(key.value, str)
+            )
+        case ast.Assign(targets=targets, value=value):
+            yield from ((_name(target), value) for target in targets)
+        case ast.Compare(left=left, comparators=others):
+            yield from ((_name(one), other) for one in (left, *others) for other in (left, *others))
+
+
+def spells_states(tree: ast.AST) -> bool:
+    """See literals where a member of the field's enum belongs. Constraints cannot name a class that encloses them."""
+    words = state_words()
+    any_word = set().union(*words.values()) - {""}
+    constraints = {
+        id(node)
+        for meta in ast.walk(tree)
+        if isinstance(meta, ast.ClassDef) and meta.name == "Meta"
+        for node in ast.walk(meta)
+    }
+    nodes = [node for node in ast.walk(tree) if id(node) not in constraints]
+    return any(
+        text in words.get(name.removesuffix("__in").rpartition("__")[2], ())
+        for node in nodes
+        for name, value in _named_values(node)
+        for text in _texts(value)
+    ) or any(
+        text in any_word
+        for node in nodes
+        if isinstance(node, ast.Call) and _name(node.func) == "Value"
+        for argument in node.args
+        for text in _texts(argument)
+    )
+
+
 DATACLASS = "@dataclass\nclass A:\n    "
 # rule: how it is found, modules that may, what it must see
 RULES: dict[str, tuple[Callable[[ast.AST], bool], set[str], list[str]]] = {
@@ -241,6 +328,27 @@ RULES: dict[str, tuple[Callable[[ast.AST], bool], set[str], list[str]]] = {
             "app.conf.update(task_serializer='pickle')",
         ],
     ),
+    "a state is a member of its enum": (
+        spells_states,
+        set(MAY_SPELL_STATES),
+        [
+            "rows.filter(state='open')",
+            "rows.exclude(run__state__in=['open', 'paused'])",
+            "Q(last_owner__in=('us', 'partner'))",
+            "Q(result='')",
+            "rows.get(registration__state='active')",
+            "ConsentObservation.objects.create(changed_by='outside')",
+            "rows.update(decision='waiting')",
+            "rows.filter(**{'link__kind': 'sign_in'})",
+            "Case(When(done, then=Value('failed')))",
+            "item.exclude(failure_class='ok')",
+            "Outcome(failure_class='ok' if done else consent.state)",
+            "item.owner = 'us'",
+            "run.state == 'open'",
+            "item.state not in {'done', 'working'}",
+            "'failed' == row['state']",
+        ],
+    ),
     "no secret is handed to a logger": (logs_a_secret_by_name, set(), ["log.info('%s', refresh_token)"]),
 }
 
@@ -274,6 +382,10 @@ def test_the_rule_sees_a_breach(rule: str, breach: str) -> None:
         ),
         ("nothing is printed past the command's own streams", "self.stdout.write(x)\npprint.pformat(x)"),
         ("nobody switches TLS verification off", "s.get(u, verify=ca_file)"),
+        (
+            "a state is a member of its enum",
+            "rows.filter(state=State.OPEN, name='open')\nclass A:\n  class Meta:\n    a = Q(state='open')",
+        ),
     ],
 )
 def test_the_rule_lets_the_rest_pass(rule: str, harmless: str) -> None:

@@ -13,7 +13,7 @@ from django.urls import reverse
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from consent.admin.asking import ask
-from consent.admin.wanted import figures_of, items_address
+from consent.admin.wanted import CHANGING, Action, figures_of, items_address
 from consent.customers import plans
 from consent.models import ConsentPlan
 from consent.runs.apply_plan import STOP_SHARE, WAVES, start_apply
@@ -95,14 +95,14 @@ def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: 
     if not isinstance(form, ApplyForm):
         return _with_customers(form, plan)
     reset = bool(form.cleaned_data.get("reset"))
-    if not reset and not plans.counts(plan)["remove"]:
+    if not reset and not plans.counts(plan)[Action.REMOVE]:
         return _start(page, request, plan, form)
     return _ask_again(page, request, plan, form, reset=reset)
 
 
 def _first_words(plan: ConsentPlan) -> str:
     counts = plans.counts(plan)
-    changes = [f"{counts[name]:,} {name}" for name in ("create", "widen", "narrow", "remove") if counts[name]]
+    changes = [f"{counts[name]:,} {name}" for name in CHANGING if counts[name]]
     said = [
         f"Sends requests to Microsoft for {plan.registration}: {', '.join(changes) or 'nothing'}.",
         "Each tenant is looked at first; where it is not as the plan shows, the customer is held back.",
@@ -116,9 +116,9 @@ def _first_words(plan: ConsentPlan) -> str:
 def _second_question(plan: ConsentPlan, *, reset: bool) -> dict[str, str]:
     counts = plans.counts(plan)
     said = []
-    if counts["remove"]:
+    if number := counts[Action.REMOVE]:
         said.append(
-            f"Our consent is removed from {counts['remove']:,} customer tenants: the application is gone there, and "
+            f"Our consent is removed from {number:,} customer tenants: the application is gone there, and "
             "what relies on it stops working."
         )
     if reset and counts["needs_reset"]:

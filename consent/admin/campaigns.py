@@ -42,7 +42,7 @@ Progress = CampaignPartner.Progress
 
 def _registration_field() -> forms.ModelChoiceField[ApplicationRegistration]:
     return forms.ModelChoiceField(
-        ApplicationRegistration.objects.filter(state="active"),
+        ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE),
         widget=UnfoldAdminSelectWidget,
         label="Application registration",
         empty_label=None,

@@ -59,7 +59,9 @@ class ConsentLinkForm(_LinkForm):
         choices: dict[str, Any] = self.fields
         if "partner" in choices:  # an existing link has no fields to choose
             choices["partner"].queryset = PartnerTenant.objects.active()
-            choices["registration"].queryset = ApplicationRegistration.objects.filter(state="active")
+            choices["registration"].queryset = ApplicationRegistration.objects.filter(
+                state=ApplicationRegistration.State.ACTIVE
+            )
 
     def clean(self) -> None:
         super().clean()
@@ -213,7 +215,11 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         request.issued = (link, address, wanted)  # type: ignore[attr-defined]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        active = list(ApplicationRegistration.objects.filter(state="active").values_list("pk", flat=True)[:2])
+        active = list(
+            ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE).values_list(
+                "pk", flat=True
+            )[:2]
+        )
         only = {"registration": active[0]} if len(active) == 1 else {}
         return {**only, **super().get_changeform_initial_data(request)}
 

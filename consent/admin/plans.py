@@ -15,7 +15,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from consent.admin.applying import apply_page
 from consent.admin.asking import ask
-from consent.admin.wanted import ACTION_TONES, RESET_LABEL, figures_of, items_address
+from consent.admin.wanted import ACTION_TONES, CHANGING, RESET_LABEL, figures_of, items_address
 from consent.customers import plans
 from consent.customers.export import change_of, csv_document, json_document
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
@@ -41,7 +41,6 @@ RESULT_TONES = {
     Result.RESTORED: Tone.WARN,
     Result.BROKEN: Tone.BAD,
 }
-_CHANGING = [one for one in Action if one not in {Action.NOTHING, Action.BLOCKED}]
 _UNDO = (
     "Makes another plan, which brings each of these customers that was changed back to what was read immediately "
     "before. Nothing is sent until that plan is applied."
@@ -53,7 +52,7 @@ class PlanForm(forms.Form):
     """Whose wanted grants a plan is about."""
 
     registration = forms.ModelChoiceField(
-        ApplicationRegistration.objects.filter(state="active"),
+        ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE),
         widget=UnfoldAdminSelectWidget,
         label="Application registration",
         empty_label=None,
@@ -146,7 +145,7 @@ def _panels(plan: ConsentPlan) -> list[Panel]:
                     label=str(result.label),
                     value=f"{came[result or 'open']:,}",
                     tone=RESULT_TONES[result],
-                    link=f"{address}&result__exact={result.value}&action__in={','.join(_CHANGING)}",
+                    link=f"{address}&result__exact={result.value}&action__in={','.join(CHANGING)}",
                 )
                 for result in Result
                 if came.get(result or "open")
@@ -234,7 +233,7 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
 
     @admin.display(description="Changes")
     def changes(self, plan: ConsentPlan) -> str:
-        numbers = [(one, plan.planned.get(one)) for one in _CHANGING]
+        numbers = [(one, plan.planned.get(one)) for one in CHANGING]
         return ", ".join(f"{number:,} {one.label.lower()}" for one, number in numbers if number) or EMPTY
 
     @admin.display(description="Blocked")

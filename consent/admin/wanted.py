@@ -32,6 +32,7 @@ ACTION_TONES = {
     Action.NOTHING: Tone.GOOD,
     Action.BLOCKED: Tone.BAD,
 }
+CHANGING = [one for one in Action if one not in {Action.NOTHING, Action.BLOCKED}]
 RESET_LABEL = "Only by DELETE and POST"
 _EXPLANATION = (
     "Saving sends nothing to any customer. From then on the customers counted below differ from what we want, until a "

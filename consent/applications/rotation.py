@@ -314,7 +314,10 @@ def _prove(credential: ApplicationCredential, *, door: Door, canary: PartnerTena
     """Redeem a canary's token through the door with this credential."""
     consents = (
         PartnerConsent.objects.usable()
-        .filter(registration=credential.registration_id, state__in=["connected", "mfa_missing"])
+        .filter(
+            registration=credential.registration_id,
+            state__in=[PartnerConsent.State.CONNECTED, PartnerConsent.State.MFA_MISSING],
+        )
         .select_related("partner")
         .order_by(F("last_success_at").desc(nulls_last=True), "pk")
     )

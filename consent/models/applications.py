@@ -18,7 +18,7 @@ from tenants.models import PartnerTenant
 class ApplicationCredentialQuerySet(models.QuerySet["ApplicationCredential"]):
     def current(self) -> ApplicationCredentialQuerySet:
         """Credentials in use by a registration that is not retired."""
-        return self.filter(current_for__isnull=False).exclude(current_for__state="retired")
+        return self.filter(current_for__isnull=False).exclude(current_for__state=ApplicationRegistration.State.RETIRED)
 
     def for_roll_back(self) -> ApplicationCredentialQuerySet:
         """Credentials that were in use before, the latest first."""

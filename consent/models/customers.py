@@ -34,9 +34,10 @@ class Attempt(models.TextChoices):
 _REMOVED = Q(requested_at__isnull=False, requested_hash="")
 
 
-_DRIFTED = Q(changed_by="outside") & (
-    Q(state__in=["partial", "differs"]) | Q(state="absent") & ~_REMOVED | Q(state="granted") & _REMOVED
-)
+def _drifted() -> Q:
+    is_ = CustomerConsent.State
+    there = Q(state__in=[is_.PARTIAL, is_.DIFFERS]) | Q(state=is_.GRANTED) & _REMOVED
+    return Q(changed_by=ChangedBy.OUTSIDE) & (there | Q(state=is_.ABSENT) & ~_REMOVED)
 
 
 class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
@@ -63,15 +64,16 @@ class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
 
     def drifted(self) -> CustomerConsentQuerySet:
         """Consents that somebody outside changed, and that are not as we left them since."""
-        return self.filter(_DRIFTED)
+        return self.filter(_drifted())
 
     def findings(self) -> CustomerConsentQuerySet:
         """Everything about consents of active partners that somebody should look at."""
-        not_there = Q(state="absent") & ~Q(requested_hash="")
-        not_gone = _REMOVED & ~Q(state="absent")
-        other = Q(state__in=["differs", "partial"])
+        is_ = CustomerConsent.State
+        not_there = Q(state=is_.ABSENT) & ~Q(requested_hash="")
+        not_gone = _REMOVED & ~Q(state=is_.ABSENT)
+        other = Q(state__in=[is_.DIFFERS, is_.PARTIAL])
         failed = Q(unread_since__isnull=False) | Q(failed_at__isnull=False)
-        return self.filter(_DRIFTED | other | not_there | not_gone | failed).filter(
+        return self.filter(_drifted() | other | not_there | not_gone | failed).filter(
             customer__partner__switch=PartnerTenant.Switch.ON
         )
 
@@ -157,8 +159,9 @@ class ConsentObservationQuerySet(models.QuerySet["ConsentObservation"]):
         """Old reads, but never the newest of a consent nor the last that proved a removal by us."""
         same = ConsentObservation.objects.filter(consent=OuterRef("consent"))
         newest = same.order_by("-observed_at", "-pk").values("pk")[:1]
-        proof = same.filter(changed_by="us", state="absent").order_by("-observed_at", "-pk").values("pk")[:1]
-        old = Q(changed_by="", observed_at__lt=unchanged_before) | Q(observed_at__lt=changed_before)
+        removed = same.filter(changed_by=ChangedBy.US, state=CustomerConsent.State.ABSENT)
+        proof = removed.order_by("-observed_at", "-pk").values("pk")[:1]
+        old = Q(changed_by=ChangedBy.NOBODY, observed_at__lt=unchanged_before) | Q(observed_at__lt=changed_before)
         return self.filter(old).exclude(pk=Subquery(newest)).exclude(pk=Coalesce(Subquery(proof), 0))
 
 

@@ -28,12 +28,13 @@ def _progress_of_attempts(attempts: ConsentFlowQuerySet) -> Subquery:
 
     One subquery, not a comparison with ``last_outcome`` for each word: PostgreSQL would plan each of them anew.
     """
+    came, is_ = ConsentFlow.Outcome, ConsentLink.Progress
     word = Case(
         # Without MFA the connection is no good, and the same link serves for the next attempt.
-        When(outcome="connected_mfa_missing", then=Value("mfa_missing")),
-        When(outcome="refused", then=Value("failed")),
-        When(outcome="waiting_approval", then=Value("waiting")),
-        default=Value("started"),
+        When(outcome=came.MFA_MISSING, then=Value(is_.MFA_MISSING)),
+        When(outcome=came.REFUSED, then=Value(is_.FAILED)),
+        When(outcome=came.WAITING_APPROVAL, then=Value(is_.WAITING)),
+        default=Value(is_.STARTED),
         output_field=models.CharField(),
     )
     return Subquery(attempts.annotate(word=word).values("word")[:1])
@@ -47,7 +48,7 @@ class ConsentLinkQuerySet(models.QuerySet["ConsentLink"]):
             partner__switch=PartnerTenant.Switch.ON,
             revoked_at__isnull=True,
             expires_at__gt=Now(),
-            registration__state="active",
+            registration__state=ApplicationRegistration.State.ACTIVE,
         )
 
     def usable(self) -> ConsentLinkQuerySet:
@@ -70,7 +71,7 @@ class ConsentLinkQuerySet(models.QuerySet["ConsentLink"]):
                 When(closed_at__isnull=False, then=Value(is_.DONE)),
                 When(revoked_at__isnull=False, then=Value(is_.REVOKED)),
                 When(expires_at__lte=Now(), then=Value(is_.EXPIRED)),
-                When(~Q(registration__state="active"), then=Value(is_.OFF)),
+                When(~Q(registration__state=ApplicationRegistration.State.ACTIVE), then=Value(is_.OFF)),
                 When(~PARTNER_ON, then=Value(is_.OFF)),
                 When(partner__offboarding_since__isnull=False, then=Value(is_.OFF)),
                 default=Coalesce(_progress_of_attempts(latest), Value(is_.OPEN)),
@@ -210,7 +211,7 @@ class CampaignQuerySet(models.QuerySet["Campaign"]):
         return self.annotate(
             invited_count=number(partners),
             sent_count=number(partners.filter(sent_at__isnull=False)),
-            connected_count=number(partners.with_progress().filter(Q(progress="connected"))),
+            connected_count=number(partners.with_progress().filter(Q(progress=CampaignPartner.Progress.CONNECTED))),
         )
 
 
@@ -261,13 +262,13 @@ class CampaignPartnerQuerySet(models.QuerySet["CampaignPartner"]):
         attempts = ConsentFlow.objects.filter(
             link__partner=OuterRef("partner"),
             link__registration=OuterRef("campaign__registration"),
-            link__kind="sign_in",
+            link__kind=ConsentLink.Kind.SIGN_IN,
             created_at__gte=OuterRef("campaign__created_at"),
         ).order_by("-created_at", "-pk")
         connected = PartnerConsent.objects.filter(
             partner=OuterRef("partner"),
             registration=OuterRef("campaign__registration"),
-            state="connected",
+            state=PartnerConsent.State.CONNECTED,
             consented_at__gte=OuterRef("campaign__created_at"),
         )
         mailed = Case(
@@ -289,7 +290,11 @@ class CampaignPartnerQuerySet(models.QuerySet["CampaignPartner"]):
         """Partners who are not connected, and whose invitation was not made or certainly did not leave."""
         unsent = self.filter(Q(link__isnull=True) | ~Q(last_send_problem=""))
         # What failed before comes last, so that it never keeps the others waiting.
-        return unsent.with_progress().exclude(Q(progress="connected")).order_by("last_send_problem", "pk")
+        return (
+            unsent.with_progress()
+            .exclude(Q(progress=CampaignPartner.Progress.CONNECTED))
+            .order_by("last_send_problem", "pk")
+        )
 
     def to_remind(self, before: datetime) -> CampaignPartnerQuerySet:
         """Partners who are not connected, and whose latest mail left, or may have left, before that moment.
@@ -297,7 +302,8 @@ class CampaignPartnerQuerySet(models.QuerySet["CampaignPartner"]):
         Each mail has a link of its own, whoever sent it, so the link's age is the mail's.
         """
         mailed = self.filter(link__created_at__lt=before, last_send_problem="")
-        return mailed.with_progress().exclude(Q(progress__in=["connected", "waiting"])).order_by("pk")
+        is_ = CampaignPartner.Progress
+        return mailed.with_progress().exclude(Q(progress__in=[is_.CONNECTED, is_.WAITING])).order_by("pk")
 
     def with_open_link(self) -> CampaignPartnerQuerySet:
         return self.filter(link__isnull=False, link__closed_at__isnull=True, link__revoked_at__isnull=True)

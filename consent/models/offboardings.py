@@ -12,13 +12,13 @@ from tenants.models import PartnerTenant
 class OffboardingQuerySet(models.QuerySet["Offboarding"]):
     def open(self) -> OffboardingQuerySet:
         """Offboardings that are not done."""
-        return self.exclude(state="done")
+        return self.exclude(state=Offboarding.State.DONE)
 
     def to_advance(self) -> OffboardingQuerySet:
         """Open ones with something to do: the run ended, or the closing was cut off or refused."""
-        return self.filter(
-            Q(state="closing") | Q(state="removing") & (Q(run__isnull=True) | ~Q(run__state__in=["open", "paused"]))
-        )
+        is_ = Offboarding.State
+        no_work = Q(run__isnull=True) | ~Q(run__state__in=[Run.State.OPEN, Run.State.PAUSED])
+        return self.filter(Q(state=is_.CLOSING) | Q(state=is_.REMOVING) & no_work)
 
 
 class Offboarding(models.Model):

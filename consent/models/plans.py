@@ -90,11 +90,14 @@ class ConsentPlan(models.Model):
 class ConsentPlanItemQuerySet(models.QuerySet["ConsentPlanItem"]):
     def to_do(self, *, reset: bool) -> ConsentPlanItemQuerySet:
         """Items that applying would work: not done, and what only DELETE and POST can do if that is chosen."""
-        unfinished = self.exclude(action__in=["nothing", "blocked"]).filter(result__in=["", "waiting", "broken"])
+        action, result = ConsentPlanItem.Action, ConsentPlanItem.Result
+        changing = self.exclude(action__in=[action.NOTHING, action.BLOCKED])
+        unfinished = changing.filter(result__in=[result.OPEN, result.WAITING, result.BROKEN])
         return unfinished if reset else unfinished.filter(needs_reset=False)
 
     def unsuccessful(self) -> ConsentPlanItemQuerySet:
-        return self.filter(result__in=["failed", "restored", "broken"])
+        result = ConsentPlanItem.Result
+        return self.filter(result__in=[result.FAILED, result.RESTORED, result.BROKEN])
 
     def with_later_plan(self) -> ConsentPlanItemQuerySet:
         """Annotate ``later_plan``: the latest plan of the same registration that changed the customer afterwards."""

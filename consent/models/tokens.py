@@ -15,13 +15,10 @@ from django.db.models.functions import Now
 from consent.models.applications import ApplicationRegistration
 from consent.permissions import PERMISSION_SETS
 from portal.fields import ObjectIdField, OwnerField
+from portal.microsoft.diagnosis import Owner
 from tenants.models import PartnerTenant
 
 PARTNER_ON = Q(partner__switch=PartnerTenant.Switch.ON)
-
-
-UNWELL = ~Q(state="connected") | ~Q(last_problem="")
-"""Consents with a token of which somebody must do something; those that are over are none."""
 
 
 # A moment further ahead than anything is ever put off was written while the clock was: it counts as past (R-42).
@@ -61,12 +58,12 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
 
     def of_living_application(self) -> PartnerConsentQuerySet:
         """Consents of registrations that are not retired."""
-        return self.exclude(registration__state="retired")
+        return self.exclude(registration__state=ApplicationRegistration.State.RETIRED)
 
     def usable(self) -> PartnerConsentQuerySet:
         """Consents with a stored token of a partner that is active, and of an application that is not retired."""
         living = self.of_living_application().filter(PARTNER_ON, generation__gt=0)
-        return living.exclude(state__in=["disconnected", "revoked"])
+        return living.exclude(state__in=PartnerConsent.LEFT_STATES)
 
     def lacking_permissions(self, permission_set: str = "") -> PartnerConsentQuerySet:
         """Usable consents whose last sign-in proved less than the registration asks for now.
@@ -97,7 +94,8 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
 
     def without_right_forecast(self) -> PartnerConsentQuerySet:
         """Rows of living tokens without a forecast, and of others with one."""
-        living = Q(state__in=["connected", "mfa_missing"], stored_at__isnull=False)
+        is_ = PartnerConsent.State
+        living = Q(state__in=[is_.CONNECTED, is_.MFA_MISSING], stored_at__isnull=False)
         return self.filter((living & Q(forecast_at__isnull=True)) | (~living & Q(forecast_at__isnull=False)))
 
     def wanting_action(self) -> PartnerConsentQuerySet:
@@ -105,11 +103,11 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
 
         Of partners for whom work goes on: what is left of an offboarding stands on its own page.
         """
-        somebody = Q(last_owner__in=["us", "partner", "customer", "microsoft"])
+        somebody = Q(last_owner__in=[owner for owner in Owner if owner is not Owner.NOBODY])
         return (
             self.of_living_application()
             .filter(PARTNER_ON, UNWELL | somebody, generation__gt=0, partner__offboarding_since__isnull=True)
-            .exclude(state="revoked")
+            .exclude(state=PartnerConsent.State.REVOKED)
         )
 
     def due(self, now: datetime) -> PartnerConsentQuerySet:
@@ -227,14 +225,18 @@ class PartnerConsent(models.Model):
         return f"{self.partner}, {self.registration}"
 
 
+UNWELL = ~Q(state=PartnerConsent.State.CONNECTED) | ~Q(last_problem="")
+"""Consents with a token of which somebody must do something; those that are over are none."""
+
+
 class WaitingTokenQuerySet(models.QuerySet["WaitingToken"]):
     def waiting(self) -> WaitingTokenQuerySet:
         """Tokens that somebody can still decide on: stored and not too old, by the database's clock."""
-        return self.filter(decision="waiting", expires_at__gt=Now()).exclude(secret_version="")
+        return self.filter(decision=WaitingToken.Decision.WAITING, expires_at__gt=Now()).exclude(secret_version="")
 
     def overdue(self) -> WaitingTokenQuerySet:
         """Tokens that nobody approved in time."""
-        return self.filter(decision="waiting", expires_at__lte=Now())
+        return self.filter(decision=WaitingToken.Decision.WAITING, expires_at__lte=Now())
 
 
 class WaitingToken(models.Model):

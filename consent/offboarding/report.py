@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from consent.models import ConsentLink, ConsentObservation, CustomerConsent, Offboarding, PartnerConsent
+from consent.models import ChangedBy, ConsentLink, ConsentObservation, CustomerConsent, Offboarding, PartnerConsent
 from portal.audit.seals import ALGORITHM, Seal, canonical, fits
 from portal.microsoft.diagnosis import Owner
 from tenants.models import CustomerTenant, PartnerTenant
@@ -103,7 +103,7 @@ def _customer(consent: CustomerConsent, reads: list[ConsentObservation], offboar
         "proven_absent": proven,
         "before": _read(reads[0]) if reads else None,
         "after": _read(reads[-1]) if reads else None,
-        "removed_by_us": any(read.changed_by == "us" and read.removed for read in reads),
+        "removed_by_us": any(read.changed_by == ChangedBy.US and read.removed for read in reads),
         "reason": "" if proven else consent.unread_reason or consent.reason or "It was not tried.",
         "owner": "" if proven else consent.unread_owner or consent.owner or Owner.US.value,
     }

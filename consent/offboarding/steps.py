@@ -163,7 +163,7 @@ def advance(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
 def remaining(offboarding: Offboarding) -> CustomerConsentQuerySet:
     """Return the consents of this partner that were not proven to be absent since the offboarding began."""
     return CustomerConsent.objects.for_partner(offboarding.partner).exclude(
-        state="absent", verified_at__gte=offboarding.started_at
+        state=CustomerConsent.State.ABSENT, verified_at__gte=offboarding.started_at
     )
 
 

@@ -39,7 +39,7 @@ from portal.runs.kinds import GONE, OK, SKIPPED, Context, Done, Kind, Outcome, U
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTenant
 
-Result = ConsentPlanItem.Result
+Action, Result = ConsentPlanItem.Action, ConsentPlanItem.Result
 
 WAVES = (1, 5, 25)
 STOP_SHARE = 0.2
@@ -152,7 +152,8 @@ def _check(plan: ConsentPlan) -> None:
 
 
 def _nothing_left(plan: ConsentPlan) -> str:
-    if not plan.reset and plan.items.filter(needs_reset=True, result="").exclude(action="blocked").exists():
+    only_by_reset = plan.items.filter(needs_reset=True, result=Result.OPEN).exclude(action=Action.BLOCKED)
+    if not plan.reset and only_by_reset.exists():
         return "What is left in this plan only DELETE followed by POST can do; apply it again and choose resets."
     return "Nothing is left to apply in this plan; make a new one."
 

@@ -21,7 +21,7 @@ from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
-from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
+from portal.runs.kinds import OK, Context, Done, Kind, Outcome, Unit
 from tenants.models import CustomerTenant
 
 State = CustomerConsent.State
@@ -108,7 +108,7 @@ def work(key: int, subject: Push, context: Context) -> Outcome:
             },
         )
     return Outcome(
-        failure_class="ok" if consent.state == State.GRANTED else consent.state,
+        failure_class=OK if consent.state == State.GRANTED else consent.state,
         message=consent.reason,
         owner=consent.owner,
         fields={

@@ -27,7 +27,7 @@ from portal.audit.trail import Outcome as AuditOutcome
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, RemoteError, Throttled
 from portal.microsoft.identifiers import CorrelationId
-from portal.runs.kinds import Context, Done, Kind, Outcome
+from portal.runs.kinds import OK, Context, Done, Kind, Outcome
 
 STILL_THERE = "still_there"
 NOT_PROVEN = "not_proven"
@@ -164,7 +164,7 @@ def _done(removal: Removal, seen: ConsentObservation | None, words: str = "") ->
         message=words,
         fields={
             **names(removal.subject, removal.tools.correlation_id),
-            "class": "ok",
+            "class": OK,
             "state": State.ABSENT.value,
             "proof": seen.evidence if seen else "",
             "removed": seen.removed if seen else {},

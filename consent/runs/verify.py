@@ -24,7 +24,7 @@ from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId
-from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
+from portal.runs.kinds import OK, Context, Done, Kind, Outcome, Unit
 
 UNREADABLE = "unreadable"
 
@@ -128,7 +128,7 @@ def _outcome(subject: Subject, found: Reading, changed: Change) -> Outcome:
     }.get(found.state, False)
     words = [found.reason, f"Since the last read: {changed.words()}." if changed.removed or changed.added else ""]
     return Outcome(
-        failure_class="ok" if expected else found.state.value,
+        failure_class=OK if expected else found.state.value,
         message=" ".join(part for part in words if part),
         owner=found.owner,
         fields={

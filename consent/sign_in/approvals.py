@@ -50,7 +50,9 @@ def hold(
     name = new_secret_name()
     now = timezone.now()
     with transaction.atomic():
-        replaced = list(WaitingToken.objects.filter(consent=consent, object_id=new.object_id, decision="waiting"))
+        replaced = list(
+            WaitingToken.objects.filter(consent=consent, object_id=new.object_id, decision=Decision.WAITING)
+        )
         for older in replaced:
             _decide(older, Decision.REPLACED, SYSTEM)
         waiting = WaitingToken.objects.create(

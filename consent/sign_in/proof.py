@@ -14,6 +14,7 @@ from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants, granted_names
 from consent.tokens.service import Audience, TokenService
 from consent.vault.base import Vault
+from consent.words import CheckState
 from portal.microsoft.api import RetryPolicy
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, NationalCloud, get_cloud
 from portal.microsoft.errors import RemoteError
@@ -29,7 +30,8 @@ UNKNOWN = Standing(is_member=None, is_admin_agent=None, is_global_administrator=
 # limit of the request (R-13). What was refused for its rate was not done, so a token is as good as before.
 PATIENT = RetryPolicy(tries_when_throttled=5, longest_wait_seconds=WEB_SECONDS)
 _THROTTLED_ONLY = RetryPolicy(tries=1, tries_when_throttled=5, longest_wait_seconds=WEB_SECONDS)
-_WORDS = {True: "passed", False: "failed", None: "unverified"}
+_STATES = {True: CheckState.PASSED, False: CheckState.FAILED, None: CheckState.UNVERIFIED}
+_OF_MFA = {Mfa.PROVEN: CheckState.PASSED, Mfa.MISSING: CheckState.FAILED, Mfa.UNPROVEN: CheckState.UNVERIFIED}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,13 +161,13 @@ def _granted(answers: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
 def _checks(mfa: PartnerConsent.Mfa, answer: TokenResponse, standing: Standing) -> list[dict[str, str]]:
     """Return the checks as the result page shows them; what could not be proven is never called passed."""
     states = {
-        "tenant": "passed",
-        "member": _WORDS[standing.is_member],
-        "mfa": {Mfa.PROVEN: "passed", Mfa.MISSING: "failed", Mfa.UNPROVEN: "unverified"}[mfa],
-        "partner_center": "passed",
+        "tenant": CheckState.PASSED,
+        "member": _STATES[standing.is_member],
+        "mfa": _OF_MFA[mfa],
+        "partner_center": CheckState.PASSED,
         # The organization profile answers Admin Agents only (900150 otherwise), so this is proven without the group.
-        "admin_agent": "passed",
-        "global_administrator": _WORDS[_global_administrator(answer, standing)],
+        "admin_agent": CheckState.PASSED,
+        "global_administrator": _STATES[_global_administrator(answer, standing)],
     }
     return [{"check": check, "state": state} for check, state in states.items()]
 

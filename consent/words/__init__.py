@@ -4,7 +4,7 @@ Every refusal says what happened, who acts, and the exact next step (architectur
 outside: whatever Microsoft or a browser sends only chooses one of these texts (S-23).
 """
 
-from consent.words.checks import CHECK_WORDS
+from consent.words.checks import CHECK_WORDS, CheckState
 from consent.words.permissions import (
     PERMISSION_WORDS,
     PermissionGroup,
@@ -18,6 +18,7 @@ __all__ = [
     "CHECK_WORDS",
     "PERMISSION_WORDS",
     "PROBLEMS",
+    "CheckState",
     "PermissionGroup",
     "PermissionLine",
     "PermissionWords",

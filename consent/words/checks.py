@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from django.utils.translation import gettext_lazy as _
@@ -11,10 +12,18 @@ if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
 
+class CheckState(StrEnum):
+    """What a check came to, as the row keeps it."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNVERIFIED = "unverified"
+
+
 def _check(
     label: StrOrPromise, *, passed: StrOrPromise, failed: StrOrPromise, unverified: StrOrPromise
 ) -> Mapping[str, Mapping[str, StrOrPromise]]:
-    details = {"passed": passed, "failed": failed, "unverified": unverified}
+    details = {CheckState.PASSED: passed, CheckState.FAILED: failed, CheckState.UNVERIFIED: unverified}
     return {state: {"label": label, "detail": detail} for state, detail in details.items()}
 
 

@@ -82,7 +82,7 @@ def run_panel(run: Run) -> RunPanel:
     """Return progress, rate, counts and the most frequent failures; six queries at most, whatever the size."""
     numbers = service.summary(run)
     address = f"{reverse('admin:runs_runitem_changelist')}?run__id__exact={run.pk}"
-    running = run.items.filter(state="working").count()
+    running = run.items.filter(state=RunItem.State.WORKING).count()
     waiting = max(numbers.total - numbers.done - running, 0)
     living = [str(one) for one in Executor.objects.living().filter(run=run)]
     over = run.state in {State.DONE, State.CANCELLED}
@@ -185,7 +185,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     change_form_outer_before_template = "admin/runs/progress.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
-        items = RunItem.objects.filter(run=OuterRef("pk"), state="done").order_by().values("run")
+        items = RunItem.objects.filter(run=OuterRef("pk"), state=RunItem.State.DONE).order_by().values("run")
 
         def number(of: QuerySet[RunItem, Any]) -> Coalesce:
             return Coalesce(Subquery(of.annotate(number=Count("pk")).values("number")), 0)
@@ -369,7 +369,7 @@ class ResultFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[RunItem]) -> QuerySet[RunItem]:
         if self.value() == "not_ok":
-            return queryset.filter(state="done").exclude(failure_class=OK)
+            return queryset.filter(state=RunItem.State.DONE).exclude(failure_class=OK)
         return queryset.filter(failure_class=self.value()) if self.value() else queryset
 
 

@@ -173,8 +173,8 @@ class Executor:
         self._pacer = pacer_for(self.run, alive=self._may_call, request_refill=self._pool.wake, threads=self._size)
         try:
             self._beat()
-            seen = self.run.items.filter(state="done").exclude(systemic=True)
-            self._done_before = self.run.items.filter(state="done").count()
+            seen = self.run.items.filter(state=RunItem.State.DONE).exclude(systemic=True)
+            self._done_before = self.run.items.filter(state=RunItem.State.DONE).count()
             self._watch.proven = proven or seen.exclude(failure_class="skipped").exists()
             if self._preparing is None:
                 self.prepare()
@@ -571,7 +571,7 @@ class Executor:
             living = ExecutorRow.objects.living().filter(run_id=self.run.pk).count()
             self._pacer.executors = max(living, self._processes)
             if self._pacer.executors > 1 and self.run.listed_at is not None:
-                self._left, self._taken = self.run.items.filter(state="waiting").count(), 0
+                self._left, self._taken = self.run.items.filter(state=RunItem.State.WAITING).count(), 0
 
         self._steadily(beat)
 

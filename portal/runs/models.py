@@ -12,7 +12,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
 from portal.fields import OwnerField
-from portal.runs.kinds import Outcome
+from portal.runs.kinds import OK, Outcome
 
 LEASE = timedelta(seconds=15)
 HEARTBEAT_SECONDS = 5.0  # a lease ends after two of them were missed (R-27)
@@ -25,10 +25,10 @@ _LONGEST_LEASE = timedelta(minutes=2)
 
 class RunQuerySet(models.QuerySet["Run"]):
     def open(self) -> RunQuerySet:
-        return self.filter(state="open")
+        return self.filter(state=Run.State.OPEN)
 
     def unfinished(self) -> RunQuerySet:
-        return self.filter(state__in=["open", "paused"])
+        return self.filter(state__in=[Run.State.OPEN, Run.State.PAUSED])
 
     def abandoned(self) -> RunQuerySet:
         """Open runs that no executor works any more."""
@@ -38,11 +38,11 @@ class RunQuerySet(models.QuerySet["Run"]):
     def to_resume(self) -> RunQuerySet:
         """Stopped runs that the workers try again by themselves, now."""
         come = Q(resume_at__lte=Now()) | Q(resume_at__gt=Now() + RESUMED_AFTER[-1] * 2)
-        return self.filter(come, state="stopped")
+        return self.filter(come, state=Run.State.STOPPED)
 
     def without_work(self) -> RunQuerySet:
         """Runs whose list is complete and whose items all have a result."""
-        left = RunItem.objects.filter(run=OuterRef("pk")).exclude(state="done")
+        left = RunItem.objects.filter(run=OuterRef("pk")).exclude(state=RunItem.State.DONE)
         return self.filter(~Exists(left), listed_at__isnull=False)
 
 
@@ -60,11 +60,12 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
     def ready(self) -> RunItemQuerySet:
         """Items that anybody may take now."""
         come = Q(not_before__isnull=True) | Q(not_before__lte=Now()) | Q(not_before__gt=Now() + LONGEST_WAIT)
-        return self.filter(come, state="waiting")
+        return self.filter(come, state=RunItem.State.WAITING)
 
     def put_off(self) -> RunItemQuerySet:
         """Items that come again later, the next one first."""
-        later = self.filter(not_before__gt=Now(), not_before__lte=Now() + LONGEST_WAIT, state="waiting")
+        until = Now() + LONGEST_WAIT
+        later = self.filter(not_before__gt=Now(), not_before__lte=until, state=RunItem.State.WAITING)
         return later.order_by("not_before", "pk")
 
     def in_order(self) -> RunItemQuerySet:
@@ -76,12 +77,12 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
         return (
             self.ready()
             .filter(pk__in=keys)
-            .update(state="working", executor_id=executor_id, attempts=F("attempts") + 1, not_before=None)
+            .update(state=RunItem.State.WORKING, executor_id=executor_id, attempts=F("attempts") + 1, not_before=None)
         )
 
     def held_by(self, executor_id: int) -> RunItemQuerySet:
         """Items that this executor works."""
-        return self.filter(executor_id=executor_id, state="working")
+        return self.filter(executor_id=executor_id, state=RunItem.State.WORKING)
 
     def finish(self, results: Sequence[tuple[int, Outcome]]) -> None:
         """Give items their results; one statement for all with the same words."""
@@ -97,7 +98,7 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
             alike.setdefault(words, []).append(key)
         for (failure_class, systemic, message, owner, code), keys in alike.items():
             self.filter(pk__in=keys).update(
-                state="done",
+                state=RunItem.State.DONE,
                 failure_class=failure_class,
                 systemic=systemic,
                 message=message,
@@ -117,7 +118,7 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
             alike.setdefault((min(math.ceil(wait), longest), why[:400]), []).append(key)
         for (seconds, why), keys in alike.items():
             self.filter(pk__in=keys).update(
-                state="waiting",
+                state=RunItem.State.WAITING,
                 executor_id=None,
                 not_before=Now() + timedelta(seconds=seconds),
                 **({"message": why} if why else {}),
@@ -126,10 +127,10 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
 
     def give_back(self) -> int:
         """Let others take these items again."""
-        return self.filter(state="working").update(state="waiting", executor_id=None)
+        return self.filter(state=RunItem.State.WORKING).update(state=RunItem.State.WAITING, executor_id=None)
 
     def unsuccessful(self) -> RunItemQuerySet:
-        return self.filter(state="done").exclude(failure_class="ok")
+        return self.filter(state=RunItem.State.DONE).exclude(failure_class=OK)
 
 
 class Run(models.Model):

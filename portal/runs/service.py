@@ -180,14 +180,14 @@ def _item(run: Run, unit: Unit, turns: Counter[int], skipped: str | None) -> Run
         item.state = RunItem.State.DONE
         item.failure_class = SKIPPED
         item.message = skipped[:400]
-        item.owner = "us"
+        item.owner = Owner.US
         item.finished_at = timezone.now()
     return item
 
 
 def _to_skip(kind: Kind, keys: Sequence[int]) -> dict[int, str]:
     """Return the units that failed in an unexpected way in each of their last three runs, and the words for it."""
-    history = RunItem.objects.filter(run__kind=kind.name, key__in=keys, state="done").order_by()
+    history = RunItem.objects.filter(run__kind=kind.name, key__in=keys, state=RunItem.State.DONE).order_by()
     suspects = (
         history.filter(failure_class__in=_BROKEN)
         .values("key")
@@ -273,10 +273,15 @@ def resume(run: Run, *, actor: Actor, deadline: datetime | None = None, by_itsel
             )
             if resumed:
                 again = Q(systemic=True) | Q(failure_class__in=_unfinished(run))
-                run.items.filter(again, state="done").update(
-                    state="waiting", failure_class="", systemic=False, attempts=0, finished_at=None, executor_id=None
+                run.items.filter(again, state=RunItem.State.DONE).update(
+                    state=RunItem.State.WAITING,
+                    failure_class="",
+                    systemic=False,
+                    attempts=0,
+                    finished_at=None,
+                    executor_id=None,
                 )
-                run.items.filter(state="waiting").update(not_before=None, attempts=0)
+                run.items.filter(state=RunItem.State.WAITING).update(not_before=None, attempts=0)
     except IntegrityError:
         return False
     return resumed
@@ -476,9 +481,9 @@ def _is_covered(stopped: Run) -> bool:
     """
     kind, after = kind_named(stopped.kind), 0
     later = RunItem.objects.filter(
-        run__kind=stopped.kind, state="done", systemic=False, finished_at__gt=stopped.finished_at
+        run__kind=stopped.kind, state=RunItem.State.DONE, systemic=False, finished_at__gt=stopped.finished_at
     )
-    well = stopped.items.filter(state="done", systemic=False)
+    well = stopped.items.filter(state=RunItem.State.DONE, systemic=False)
     while units := kind.units(stopped.scope, after, _CHUNK):
         after = units[-1].key
         left = {unit.key for unit in units}
@@ -496,7 +501,7 @@ def summary(run: Run) -> Summary:
     """Return the run in numbers; two queries."""
     current = Run.objects.get(pk=run.pk)
     classes = dict(
-        current.items.filter(state="done")
+        current.items.filter(state=RunItem.State.DONE)
         .order_by()
         .values_list("failure_class")
         .annotate(Count("pk"))

@@ -31,7 +31,7 @@ def judge(run: Run, kind: Kind) -> bool:
     following = run.items.filter(wave__gt=run.wave).order_by("wave").values_list("wave", flat=True).first()
     if following is None:
         return False
-    unworked = RunItem.objects.filter(run=OuterRef("pk"), wave__lte=run.wave).exclude(state="done")
+    unworked = RunItem.objects.filter(run=OuterRef("pk"), wave__lte=run.wave).exclude(state=RunItem.State.DONE)
     opened = Run.objects.open().filter(~Exists(unworked), pk=run.pk, wave=run.wave).update(wave=following)
     run.refresh_from_db()
     return bool(opened)
@@ -40,7 +40,7 @@ def judge(run: Run, kind: Kind) -> bool:
 def _too_many(run: Run, share: float, kind: Kind) -> str:
     """Return why this wave is the last; empty while it is not."""
     wave = run.items.filter(wave=run.wave)
-    results = wave.filter(state="done")
+    results = wave.filter(state=RunItem.State.DONE)
     if run.resumed_at is not None:
         results = results.filter(finished_at__gt=F("run__resumed_at"))
     classes = Counter(dict(results.order_by().values_list("failure_class").annotate(Count("pk"))))
@@ -48,7 +48,7 @@ def _too_many(run: Run, share: float, kind: Kind) -> str:
     failed = sum(number for name, number in classes.items() if name not in kind.harmless | shared)
     worked = classes.total() - sum(classes[name] for name in shared)
     if not any(classes[name] for name in kind.unfinished):
-        enough = worked >= FEWEST or not wave.exclude(state="done").exists()
+        enough = worked >= FEWEST or not wave.exclude(state=RunItem.State.DONE).exists()
         if shared and (reason := _too_many_groups(results, shared, share, kind)):
             return f"Too many failed in wave {run.wave + 1}: {reason}"
         if not enough or failed <= share * worked:

@@ -10,6 +10,7 @@ from consent.offboarding.report import to_file
 from consent.offboarding.steps import OffboardingRefused, advance, finish_anyway, reach, remaining, start
 from consent.runs.remove import CONSENT_REMOVE
 from consent.selection import one_tenant_id
+from portal.microsoft.diagnosis import Owner
 from portal.runs import service, tasks
 from portal.runs.console import EXIT_CODES, foreground, refuse_if_busy
 from portal.runs.models import Run
@@ -117,7 +118,7 @@ class Command(BulkCommand):
         elif offboarding.state == State.WAITING:
             for consent in remaining(offboarding).select_related("customer", "registration")[:20]:
                 why = consent.unread_reason or consent.reason
-                who = consent.unread_owner or consent.owner or "us"
+                who = consent.unread_owner or consent.owner or Owner.US
                 state = consent.get_state_display().lower()
                 self.say(f"remains  {consent.customer} ({consent.registration}): {state}. {why} Who must act: {who}.")
             self.stderr.write(

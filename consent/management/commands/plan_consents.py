@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 from consent.customers.export import csv_document, head, json_document, lines
 from consent.customers.plans import PlanRefused, make_plan, make_undo
 from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
-from consent.models import ApplicationRegistration, ConsentPlan
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.naming import active_registration
 from consent.selection import add_partner_selection, one_tenant_id, partners_in, scope_of
 from tenants.models import CustomerTenant
@@ -53,7 +53,7 @@ class Command(ConsentCommand):
                 self.stdout.write(piece, ending="")
         else:
             self._tell(plan)
-        return EXIT_SOME_FAILED if plan.items.filter(action="blocked").exists() else 0
+        return EXIT_SOME_FAILED if plan.items.filter(action=ConsentPlanItem.Action.BLOCKED).exists() else 0
 
     def _stored(self, number: int) -> ConsentPlan:
         plan = ConsentPlan.objects.select_related("registration", "wanted").filter(pk=number).first()

@@ -78,7 +78,8 @@ def _chosen(registration: ApplicationRegistration, key: int | None) -> Applicati
     if key is not None:
         found = own.filter(pk=key).first()
     else:
-        found = own.filter(Q(state__in=["candidate", "refused"])).order_by("-created_at", "-pk").first()
+        untried = [ApplicationCredential.State.CANDIDATE, ApplicationCredential.State.REFUSED]
+        found = own.filter(Q(state__in=untried)).order_by("-created_at", "-pk").first()
     if found is None:
         raise CommandError("There is no such credential to promote; add one first (add_credential).", returncode=2)
     return found
