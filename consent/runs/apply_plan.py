@@ -283,15 +283,12 @@ def _interrupted(item: ConsentPlanItem, error: RemoteError) -> Outcome:
     known = diagnosis.failure_class
     name = BROKEN if in_between(item) else known.value
     words = f"{diagnosis.cause} {diagnosis.remedy}"
-    return Outcome(
+    return Outcome.of(
+        diagnosis,
+        error,
         failure_class=name,
-        message=words,
-        owner=diagnosis.owner.value,
-        code=error.code,
         # Whoever sent something had looked before, with tokens of all kinds: then one call says nothing about us.
         systemic=known.systemic and item.phase == ConsentPlanItem.Phase.NONE,
-        retry_after=(error.retry_after or 0.0) if error.retryable else None,
-        throttled=known is FailureClass.THROTTLED,
         fields=_fields(item, name, words, diagnosis.owner.value),
     )
 

@@ -26,7 +26,7 @@ from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor
 from portal.incidents import desk
-from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
+from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
@@ -122,7 +122,8 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
     except RemoteError as error:
         diagnosis = diagnose(error)
         words = f"{diagnosis.cause} {diagnosis.remedy}"
-        failed = _failed(diagnosis.failure_class, words, diagnosis.owner, fields, error=error)
+        why = _why(diagnosis.failure_class.value, words, diagnosis.owner)
+        failed = Outcome.of(diagnosis, error, fields=fields | why)
         return failed if failed.systemic else replace(failed, blame=blame_of(consent, error))
     desk.settle(TOO_MANY, about=about)
     if odd := [*report.odd, *gdap.pop("odd", [])]:
@@ -190,31 +191,17 @@ def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_
         sync.mismatch = redemption.mismatch
 
 
-def _failed(
-    failure_class: str,
-    words: str,
-    owner: Owner,
-    fields: Mapping[str, Any],
-    *,
-    error: RemoteError | None = None,
-) -> Outcome:
-    known = failure_class if isinstance(failure_class, FailureClass) else None
+def _failed(failure_class: str, words: str, owner: Owner, fields: Mapping[str, Any]) -> Outcome:
     return Outcome(
-        failure_class=str(failure_class),
+        failure_class=failure_class,
         message=words,
         owner=owner.value,
-        code="" if error is None else error.code,
-        systemic=known is not None and known.systemic,
-        retry_after=None if error is None or not error.retryable else error.retry_after or 0.0,
-        throttled=known is FailureClass.THROTTLED,
-        fields={
-            **fields,
-            "ok": False,
-            "class": str(failure_class),
-            "error": words,
-            "owner": owner.value,
-        },
+        fields={**fields, **_why(failure_class, words, owner)},
     )
+
+
+def _why(failure_class: str, words: str, owner: Owner) -> dict[str, Any]:
+    return {"ok": False, "class": failure_class, "error": words, "owner": owner.value}
 
 
 def write(done: Sequence[Done], context: Context) -> None:

@@ -5,7 +5,6 @@ A push writes what it is about to do before it does it (R-20), so its threads us
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from consent.naming import line_names
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.serving import NEVER
 from consent.tokens.versions import IdentityMismatch
-from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
+from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.runs.kinds import OK, Context, Done, Kind, Outcome, Unit
@@ -70,11 +69,6 @@ def work(key: int, subject: Push, context: Context) -> Outcome:
     correlation_id = CorrelationId(context.correlation_id(key))
     tools = clients.customer_clients(subject.consent, subject.customer, correlation_id)
 
-    def sleep(seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not context.halted():
-            time.sleep(min(left, 0.5))
-
     try:
         consent = push(
             subject.customer,
@@ -82,7 +76,7 @@ def work(key: int, subject: Push, context: Context) -> Outcome:
             tools,
             actor=context.actor,
             wait_seconds=float(context.options.get("wait", 60.0)),
-            sleep=sleep,
+            sleep=context.sleep,
         )
     except PushRefused as refused:
         return _failed(subject, "refused", f"Nothing was sent: {refused}", Owner.US)
@@ -90,15 +84,9 @@ def work(key: int, subject: Push, context: Context) -> Outcome:
         return _failed(subject, "skipped", str(error), Owner.US)
     except RemoteError as error:
         diagnosis = diagnose(error)
-        known = diagnosis.failure_class
-        return Outcome(
-            failure_class=known,
-            message=f"{diagnosis.cause} {diagnosis.remedy}",
-            owner=diagnosis.owner.value,
-            code=error.code,
-            systemic=known.systemic,
-            retry_after=(error.retry_after or 0.0) if error.retryable else None,
-            throttled=known is FailureClass.THROTTLED,
+        return Outcome.of(
+            diagnosis,
+            error,
             fields={
                 **_names(subject),
                 "state": "",

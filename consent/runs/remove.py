@@ -6,9 +6,9 @@ service that knows no consent of ours there any more; what can be read by neithe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 
@@ -24,7 +24,7 @@ from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor, record
 from portal.audit.trail import Outcome as AuditOutcome
-from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
+from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, RemoteError, Throttled
 from portal.microsoft.identifiers import CorrelationId
 from portal.runs.kinds import OK, Context, Done, Kind, Outcome
@@ -69,17 +69,12 @@ def work(key: int, subject: Subject, context: Context) -> Outcome:
     if subject.door is None:
         return _no_token(subject, correlation_id, NO_DOOR)
 
-    def sleep(seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not context.halted():
-            time.sleep(min(left, 0.5))
-
     removal = Removal(
         subject=subject,
         tools=clients.customer_clients(subject.door, customer, correlation_id),
         actor=context.actor,
         wait_seconds=float(context.options.get("wait", 60.0)),
-        sleep=sleep,
+        sleep=context.sleep,
     )
     removal.tools.forget_customer_tokens()  # a token from before says nothing about now
     try:
@@ -216,46 +211,25 @@ def _failed_by(removal: Removal, error: RemoteError, *, looked: bool = False) ->
     words = f"{diagnosis.cause} {diagnosis.remedy}"
     if not known.systemic and not error.retryable:
         _say(removal, {"reason": f"Not removed: {words}"[:300], "owner": diagnosis.owner.value}, words)
-    return _failed(
-        removal.subject,
-        removal.tools.correlation_id,
-        known.value,
-        words,
-        diagnosis.owner,
-        code=error.code,
+    return Outcome.of(
+        diagnosis,
+        error,
         systemic=known.systemic and not looked,
-        retry_after=(error.retry_after or 0.0) if error.retryable else None,
-        throttled=known is FailureClass.THROTTLED,
+        fields=_why(removal.subject, removal.tools.correlation_id, known.value, words, diagnosis.owner),
     )
 
 
-def _failed(
-    about: Subject,
-    correlation_id: str,
-    failure_class: str,
-    words: str,
-    owner: Owner,
-    *,
-    code: str = "",
-    systemic: bool = False,
-    retry_after: float | None = None,
-    throttled: bool = False,
-) -> Outcome:
+def _failed(about: Subject, correlation_id: str, failure_class: str, words: str, owner: Owner) -> Outcome:
     return Outcome(
         failure_class=failure_class,
         message=words,
         owner=owner.value,
-        code=code,
-        systemic=systemic,
-        retry_after=retry_after,
-        throttled=throttled,
-        fields={
-            **names(about, correlation_id),
-            "class": failure_class,
-            "reason": words,
-            "owner": owner.value,
-        },
+        fields=_why(about, correlation_id, failure_class, words, owner),
     )
+
+
+def _why(about: Subject, correlation_id: str, failure_class: str, words: str, owner: Owner) -> dict[str, Any]:
+    return {**names(about, correlation_id), "class": failure_class, "reason": words, "owner": owner.value}
 
 
 def write(done: Sequence[Done], context: Context) -> None:

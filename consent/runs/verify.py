@@ -7,7 +7,7 @@ act. Threads read over the network; what they found is written in batches, with 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.utils import timezone
@@ -21,7 +21,7 @@ from consent.models import ChangedBy, CustomerConsent, PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
-from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
+from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.runs.kinds import OK, Context, Done, Kind, Outcome, Unit
@@ -157,22 +157,12 @@ def names(subject: Subject, correlation_id: str) -> dict[str, Any]:
 def not_read(subject: Subject, error: RemoteError, tools: CustomerClients) -> Outcome:
     """Return why a tenant could not be read; a relationship that ended is said as that, never taken for "absent"."""
     diagnosis = diagnose(error)
-    known = diagnosis.failure_class
-    cause, owner = f"{diagnosis.cause} {diagnosis.remedy}", diagnosis.owner
-    theirs = isinstance(error, ConsentRequired | AccessDenied | NotFound) and not known.systemic
+    theirs = isinstance(error, ConsentRequired | AccessDenied | NotFound) and not diagnosis.failure_class.systemic
     if theirs and (better := why_locked_out(subject, tools)) is not None:
-        return unreadable(subject, *better, tools.correlation_id, code=error.code)
-    return unreadable(
-        subject,
-        cause,
-        owner,
-        tools.correlation_id,
-        code=error.code,
-        failure_class=known.value,
-        systemic=known.systemic,
-        retry_after=(error.retry_after or 0.0) if error.retryable else None,
-        throttled=known is FailureClass.THROTTLED,
-    )
+        known = Outcome(failure_class=UNREADABLE, code=error.code)
+        return unreadable(subject, *better, tools.correlation_id, known)
+    cause = f"{diagnosis.cause} {diagnosis.remedy}"
+    return unreadable(subject, cause, diagnosis.owner, tools.correlation_id, Outcome.of(diagnosis, error))
 
 
 def why_locked_out(subject: Subject, tools: CustomerClients) -> tuple[str, Owner] | None:
@@ -191,14 +181,12 @@ def unreadable(
     cause: str,
     owner: Owner,
     correlation_id: str,
-    *,
-    failure_class: str = UNREADABLE,
-    **more: Any,
+    known: Outcome | None = None,
 ) -> Outcome:
-    """Return the outcome of a read that failed: the state stays, with its age."""
+    """Return the outcome of a read that failed, as far as it is known: the state stays, with its age."""
     consent = subject.consent
-    return Outcome(
-        failure_class=failure_class,
+    return replace(
+        known or Outcome(failure_class=UNREADABLE),
         message=f"Could not be read: {cause}",
         owner=owner.value,
         fields={
@@ -209,7 +197,6 @@ def unreadable(
             "verified_at": consent.verified_at.isoformat(timespec="seconds") if consent.verified_at else "",
         },
         result=Unreadable(consent_id=consent.pk, reason=cause, owner=owner.value),
-        **more,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from portal.microsoft.diagnosis import diagnose
+from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import NoAnswer, RemoteError
 
 
@@ -16,5 +16,5 @@ def explain(error: RemoteError) -> str:
             f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start it with "
             f"make sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
         )
-    who = {"us": "you", "nobody": "nobody, try again later"}.get(diagnosis.owner.value, diagnosis.owner.value)
+    who = {Owner.US: "you", Owner.NOBODY: "nobody, try again later"}.get(diagnosis.owner, diagnosis.owner.value)
     return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy} [{error}]"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from portal.audit.trail import Actor
+from portal.microsoft.diagnosis import Diagnosis, FailureClass
+from portal.microsoft.errors import RemoteError
 
 OK = "ok"
 UNEXPECTED = "unexpected_error"  # an exception that the kind did not know (R-30)
@@ -78,6 +81,25 @@ class Outcome:
     fields: dict[str, Any] = field(default_factory=dict)
     result: Any = None
 
+    @classmethod
+    def of(cls, diagnosis: Diagnosis, error: RemoteError, **more: Any) -> Outcome:
+        """Return what came of a unit whose call failed in this way.
+
+        Args:
+            more: attributes beside those that follow from the failure, or instead of them.
+        """
+        known = diagnosis.failure_class
+        of_failure = {
+            "failure_class": known.value,
+            "message": f"{diagnosis.cause} {diagnosis.remedy}",
+            "owner": diagnosis.owner.value,
+            "code": error.code,
+            "systemic": known.systemic,
+            "retry_after": (error.retry_after or 0.0) if error.retryable else None,
+            "throttled": known is FailureClass.THROTTLED,
+        }
+        return cls(**of_failure | more)
+
     @property
     def ok(self) -> bool:
         return self.failure_class == OK
@@ -100,6 +122,12 @@ class Context:
     options: Mapping[str, Any]
     correlation_id: Callable[[int], str]
     halted: Callable[[], bool]
+
+    def sleep(self, seconds: float) -> None:
+        """Wait so long, or until the executor has to stop."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self.halted():
+            time.sleep(min(left, 0.5))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
