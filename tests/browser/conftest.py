@@ -125,10 +125,12 @@ def running_portal(running_sandbox: Sandbox, tmp_path: Path) -> Iterator[Running
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    _wait_for(port, portal)
-    yield portal
-    portal.process.terminate()
-    portal.process.wait(15)
+    try:
+        _wait_for(port, portal)
+        yield portal
+    finally:
+        portal.process.terminate()
+        portal.process.wait(15)
 
 
 def _wait_for(port: int, portal: RunningPortal) -> None:

@@ -34,7 +34,9 @@ FLOW_COOKIE = "__Host-cpv-flow-token"
 
 _SEED = """
 import json, sys
-from consent import clients, links, rotation
+from consent import clients
+from consent.applications import rotation
+from consent.invitations import links
 from portal.microsoft.secret import Secret
 from tests.sandbox import scenarios
 from tests.sandbox.world import known_id

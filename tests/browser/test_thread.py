@@ -116,7 +116,7 @@ def test_a_declined_consent_in_the_browser(running_portal: RunningPortal, partne
 
 _SEED = f"""
 from tests.support import builders
-from consent import links
+from consent.invitations import links
 partner = builders.partner(name="Northwind Cloud", tenant_id="{NORTHWIND}")
 registration = builders.registration(application_id="{scenarios.application_id()}")
 print(links.issue(partner, registration, actor=builders.ACTOR)[1].reveal())

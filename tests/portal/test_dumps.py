@@ -27,8 +27,11 @@ HARD = resource.getrlimit(resource.RLIMIT_CORE)[1]
 
 
 def core_limits(pid: int) -> list[str]:
-    """Return the soft and the hard limit of a living process."""
-    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    """Return the soft and the hard limit of a process; nothing once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    except OSError:
+        return []
     return next(line for line in lines if line.startswith("Max core file size")).split()[4:6]
 
 
@@ -64,7 +67,7 @@ def wait_until_off(pid: int, processes: int) -> None:
     until = time.monotonic() + SECONDS
     seen: dict[int, list[str]] = {}
     while time.monotonic() < until:
-        seen = {one: core_limits(one) for one in family(pid)}
+        seen = {one: limits for one in family(pid) if (limits := core_limits(one))}
         if len(seen) >= processes and all(limits == ["0", "0"] for limits in seen.values()):
             return
         time.sleep(0.1)
