@@ -27,6 +27,7 @@ from consent.microsoft.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
 from consent.sign_in.proof import PATIENT, ConsentTools
 from consent.tokens import pairing
+from consent.tokens.batches import Renewals
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import renew_after
 from consent.tokens.renewal import rotation
@@ -84,21 +85,25 @@ def session() -> requests.Session:
 def vault() -> Vault:
     """Return the vault that VAULT_URL names, with the portal's own identity: Get and Set.
 
-    The first call of a process asks the database which vault is its own. One that does not answer then is taken for it.
+    The first call of a process compares its id with the one in the database. A vault that does not answer then is
+    compared before its next use.
 
     Raises:
         VaultConfigurationError: it cannot be opened, or is not the vault of this database; says which path or variable
             and what to do.
     """
-    return _paired(_azure_vault("")) if _is_azure() else _embedded_vault()
-
-
-def _paired[V: Vault](opened: V) -> V:
+    own = _own_vault()
     try:
-        pairing.pair(opened, settings.VAULT_URL)
-    except RemoteError as error:  # which whoever works meets again
+        own.compare()
+    except RemoteError as error:  # which its next use meets again
         log.warning("not seen whether this is the vault of this database: %s", error)
-    return opened
+    return own
+
+
+@cache
+def _own_vault() -> pairing.OwnVault:
+    """Return the same vault, compared before its first use only."""
+    return pairing.OwnVault(_azure_vault("") if _is_azure() else _embedded_vault(), settings.VAULT_URL)
 
 
 def take_new_vault(actor: Actor) -> None:
@@ -115,13 +120,13 @@ def take_new_vault(actor: Actor) -> None:
 @cache
 def inventory() -> Inventory:
     """Return the same vault with the identity that may List; only for the reconcile command. Raises as vault()."""
-    return _azure_vault(settings.VAULT_RECONCILE_IDENTITY) if _is_azure() else _embedded_vault()
+    return _azure_vault(settings.VAULT_RECONCILE_IDENTITY) if _is_azure() else _compared_embedded_vault()
 
 
 @cache
 def eraser() -> Eraser:
     """Return the same vault with the identity that may Delete and Purge; only to erase. Raises as vault()."""
-    return _azure_vault(settings.VAULT_ERASE_IDENTITY) if _is_azure() else _embedded_vault()
+    return _azure_vault(settings.VAULT_ERASE_IDENTITY) if _is_azure() else _compared_embedded_vault()
 
 
 def _is_azure() -> bool:
@@ -131,7 +136,12 @@ def _is_azure() -> bool:
 @cache
 def _embedded_vault() -> LocalVault:
     """Open the embedded vault. Where the database names nothing that it must hold, this is the first start."""
-    return _paired(_open_embedded(create=not pairing.names_entries()))
+    return _open_embedded(create=not pairing.names_entries())
+
+
+def _compared_embedded_vault() -> LocalVault:
+    vault()
+    return _embedded_vault()
 
 
 def _open_embedded(*, create: bool) -> LocalVault:
@@ -171,15 +181,16 @@ def _validator() -> IdTokenValidator:
 
 
 def shared_by_all() -> Sequence[Callable[[], object]]:
-    """Return jobs that fetch what every token needs: the applications' credentials and the clouds' signing keys.
+    """Return jobs that fetch what every token needs: the vault's id, the applications' credentials, the signing keys.
 
-    For ``portal.runs``: the jobs run no query, may run at the same time, and raise RemoteError, or anything else when a
-    row is not as it should be.
+    For ``portal.runs``: the jobs run no query, may run at the same time, and raise VaultConfigurationError,
+    RemoteError, or anything else when a row is not as it should be.
     """
     tokens()  # what it is made of is made here, or each thread would make its own
     active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE)
     registrations = active.select_related("credential")
-    return [partial(fetch, each) for each in registrations for fetch in (_fetch_credential, _fetch_signing_keys)]
+    each_needs = (_fetch_credential, _fetch_signing_keys)
+    return [_own_vault().compare, *(partial(fetch, each) for each in registrations for fetch in each_needs)]
 
 
 def _fetch_credential(registration: ApplicationRegistration) -> None:
@@ -197,7 +208,9 @@ _turns: dict[tuple[str, str, str, bool], threading.Lock] = {}
 @cache
 def _credential(kind: str, name: str, version: str, sends_chain: bool) -> ClientCredential:
     """Read the application's credential from the vault; another version is another key of this cache."""
-    return read_credential(kind, vault().read(SecretName(name), SecretVersion(version)).value, sends_chain=sends_chain)
+    return read_credential(
+        kind, _own_vault().read(SecretName(name), SecretVersion(version)).value, sends_chain=sends_chain
+    )
 
 
 @cache
@@ -262,13 +275,18 @@ def tokens_with(credential: ApplicationCredential) -> TokenService:
 def tokens() -> TokenService:
     """Return the token service of this process."""
     return TokenService(
-        vault=vault(),
+        vault=_own_vault(),
         entra=entra,
         validator=_validator(),
         clouds=cloud,
         rotation=rotation(min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after())),
         credential_refused=alarms.credential_refused,
     )
+
+
+def renewals() -> Renewals:
+    """Return the custody of many partners' tokens."""
+    return Renewals(_own_vault())
 
 
 def partner_center(
@@ -363,6 +381,7 @@ def reset() -> None:
     for factory in (
         session,
         vault,
+        _own_vault,
         inventory,
         eraser,
         _embedded_vault,

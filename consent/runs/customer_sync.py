@@ -17,7 +17,6 @@ from consent.models import ApplicationRegistration, PartnerConsent
 from consent.models.tokens import PartnerConsentQuerySet
 from consent.naming import line_names
 from consent.selection import partners_in
-from consent.tokens.batches import Renewals
 from consent.tokens.checking import blame_of
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import refresh_partner
@@ -206,7 +205,7 @@ def _why(failure_class: str, words: str, owner: Owner) -> dict[str, Any]:
 
 def write(done: Sequence[Done], context: Context) -> None:
     """Stop whom another identity was found for; the customers were stored page by page."""
-    custody = Renewals(clients.vault())
+    custody = clients.renewals()
     for each in done:
         sync: Sync = each.subject
         if sync.mismatch and sync.consent is not None:

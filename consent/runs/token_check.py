@@ -18,7 +18,7 @@ from consent.models import PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
 from consent.selection import partner_consents_in
 from consent.tokens import health
-from consent.tokens.batches import Pointer, Renewals
+from consent.tokens.batches import Pointer
 from consent.tokens.checking import Verdict, judge, write_verdicts
 from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
@@ -85,7 +85,7 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Check]:
     renewals = {consent.pk: Renewal(consent, consent.partner.tenant) for consent in consents}
     rotation = clients.tokens().rotation
     due = [each.consent for each in renewals.values() if rotation.renews(each.consent, each.tenant)]
-    owner = Renewals(clients.vault()).lease_all(due)
+    owner = clients.renewals().lease_all(due)
     for consent in due:
         if consent.lease_owner == owner:
             renewals[consent.pk].owner = owner
@@ -135,7 +135,7 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
     answer = clients.tokens().redeem(renewal, Audience.PARTNER_CENTER, correlation_id)
     if renewal.rotated is not None and check.pointer is None:
         try:
-            place = Renewals(clients.vault()).keep(renewal.consent, renewal.rotated)
+            place = clients.renewals().keep(renewal.consent, renewal.rotated)
             check.pointer = Pointer(renewal.consent, renewal.owner, place, correlation_id)
         except RemoteError as error:
             # Nothing is lost at Entra: the stored one stays good (R-06).
@@ -146,7 +146,7 @@ def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
 
 def write(done: Sequence[Done], context: Context) -> None:
     """Move the pointers, write the verdicts, stop who is not who it was, and give the leases back."""
-    custody = Renewals(clients.vault())
+    custody = clients.renewals()
     checks: list[Check] = [each.subject for each in done]
     verdicts: list[Verdict] = [each.outcome.result for each in done if isinstance(each.outcome.result, Verdict)]
     won = custody.point_all([check.pointer for check in checks if check.pointer is not None], actor=context.actor)
@@ -184,7 +184,7 @@ def after(check: Check, context: Context) -> Callable[[], None] | None:
         return None
 
     def switch_off() -> None:
-        check.switched_off = Renewals(clients.vault()).switch_off(pointer, won=won)
+        check.switched_off = clients.renewals().switch_off(pointer, won=won)
 
     return switch_off
 
@@ -192,12 +192,12 @@ def after(check: Check, context: Context) -> Callable[[], None] | None:
 def settle(checks: Sequence[Check], context: Context) -> None:
     """Note which older versions are off, so that nobody has to look again."""
     off = [check.pointer for check in checks if check.won and check.switched_off and check.pointer is not None]
-    Renewals(clients.vault()).forget_replaced(off)
+    clients.renewals().forget_replaced(off)
 
 
 def release(checks: Sequence[Check], context: Context) -> None:
     """Give the leases back. A version that was kept already is adopted by the next renewal."""
-    custody, leased = Renewals(clients.vault()), [check.renewal for check in checks if check.renewal.owner]
+    custody, leased = clients.renewals(), [check.renewal for check in checks if check.renewal.owner]
     for owner in {renewal.owner for renewal in leased}:
         mine = [renewal for renewal in leased if renewal.owner == owner]
         custody.nothing_spent([renewal.consent for renewal in mine if renewal.nothing_spent], owner)

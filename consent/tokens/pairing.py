@@ -8,54 +8,128 @@ an entry of the vault like any other, so Get and Set are enough for it (S-40).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import islice
 
 from django.db import transaction
 
 from consent.models import ApplicationCredential, PartnerConsent, VaultPairing, WaitingToken
 from consent.vault.base import (
     ID_NAME,
+    SERVICE,
     SecretDisabled,
     SecretName,
+    SecretVersion,
+    StoredSecret,
     Vault,
     VaultConfigurationError,
     VaultDamaged,
 )
 from portal.audit.trail import SYSTEM, Actor, record
-from portal.microsoft.errors import NotFound
+from portal.microsoft.errors import NotFound, RemoteError, Unreachable
+from portal.microsoft.http import turn_of
 from portal.microsoft.secret import Secret
 
 _ASKED = 20  # entries of which the vault must hold one, where it carries no id
 
 
-def names_entries() -> bool:
-    """Tell whether this database names anything that its vault must hold."""
-    return next(_entries(), None) is not None
+class OwnVault:
+    """This database's vault. No call reaches it before its id was compared, by one of many threads and once.
 
-
-def pair(vault: Vault, place: str) -> None:
-    """Make sure that this vault is the database's own; the first time, write the id into both.
-
-    Where one of the two has no id (an older portal's, a copy from before the first start, a process that died between
-    the two), the vault must hold one of the entries that the database names.
+    The database is asked when it is made; to compare then takes no query, but at the first start. A vault that does not
+    tell its id is asked again before its next use.
 
     Args:
         place: where the vault is, for the operator.
-
-    Raises:
-        VaultConfigurationError: it is another vault. Nothing was written.
-        RemoteError: the vault does not say.
     """
-    row = VaultPairing.objects.first()
-    known, found = "" if row is None else row.vault_id, _id_in(vault)
-    if known and known == found:
-        return
-    if (known and found) or not _holds_one_of_ours(vault):
-        raise VaultConfigurationError(
-            f"VAULT_URL leads to {place}, which is not the vault of this database: mount or restore the right one, or "
-            "correct VAULT_URL or DATABASE_URL; nothing was changed, and no partner has to consent again"
-        )
-    _write(vault, known or found or secrets.token_hex(16), found)
+
+    def __init__(self, vault: Vault, place: str) -> None:
+        row = VaultPairing.objects.first()
+        self._known = "" if row is None else row.vault_id
+        self._names = list(islice(_entries(), _ASKED))
+        self._vault = vault
+        self._place = place
+        self._compared = False
+        self._failure: RemoteError | None = None
+        self._turn = threading.Lock()
+
+    def compare(self) -> None:
+        """Make sure that this vault is the database's own; the first time, write the id into both.
+
+        Where one of the two has no id (an older portal's, a copy from before the first start, a process that died
+        between the two), the vault must hold one of the entries that the database names.
+
+        Raises:
+            VaultConfigurationError: it is another vault. Nothing was written.
+            RemoteError: the vault does not say.
+        """
+        if self._compared:
+            return
+        before = self._failure
+        try:
+            with turn_of(self._turn):
+                if self._failure is not before and self._failure is not None:
+                    raise self._failure  # of the thread that was waited for
+                if not self._compared:
+                    self._compare_once()
+        except RemoteError as error:
+            self._failure = error
+            raise
+        except TimeoutError:
+            raise Unreachable(SERVICE, "read the vault's id") from None
+
+    def _compare_once(self) -> None:
+        known, found = self._known, _id_in(self._vault)
+        if not known or known != found:
+            if (known and found) or not self._holds_one_of_ours():
+                raise VaultConfigurationError(
+                    f"VAULT_URL leads to {self._place}, which is not the vault of this database: mount or restore the "
+                    "right one, or correct VAULT_URL or DATABASE_URL; nothing was changed, and no partner has to "
+                    "consent again"
+                )
+            _write(self._vault, known or _id_of_database(found), found)
+        self._compared = True
+
+    def _holds_one_of_ours(self) -> bool:
+        """Tell whether it holds an entry that the database names, in whatever version; true if it names none."""
+        for name in self._names:
+            try:
+                self._vault.read_newest(name)
+            except NotFound:
+                continue
+            except (SecretDisabled, VaultDamaged):
+                pass
+            return True
+        return not self._names
+
+    def write(
+        self, name: SecretName, value: Secret, *, tags: Mapping[str, str], expires_at: datetime | None
+    ) -> SecretVersion:
+        self.compare()
+        return self._vault.write(name, value, tags=tags, expires_at=expires_at)
+
+    def read(self, name: SecretName, version: SecretVersion) -> StoredSecret:
+        self.compare()
+        return self._vault.read(name, version)
+
+    def read_newest(self, name: SecretName) -> StoredSecret:
+        self.compare()
+        return self._vault.read_newest(name)
+
+    def disable(self, name: SecretName, version: SecretVersion) -> None:
+        self.compare()
+        self._vault.disable(name, version)
+
+    def check_writable(self) -> None:
+        self.compare()
+        self._vault.check_writable()
+
+
+def names_entries() -> bool:
+    """Tell whether this database names anything that its vault must hold."""
+    return next(_entries(), None) is not None
 
 
 def pair_anew(vault: Vault, *, actor: Actor) -> None:
@@ -68,17 +142,21 @@ def pair_anew(vault: Vault, *, actor: Actor) -> None:
     with transaction.atomic():
         VaultPairing.objects.all().delete()
         record("vault.replaced", actor=actor, subject={})
-    _write(vault, found or secrets.token_hex(16), found)
+    _write(vault, _id_of_database(found), found)
+
+
+def _id_of_database(found: str) -> str:
+    """Return the database's id of its vault, made now if it has none: of several processes one decides."""
+    with transaction.atomic():
+        row, new = VaultPairing.objects.get_or_create(pk=1, defaults={"vault_id": found or secrets.token_hex(16)})
+        if new:
+            record("vault.paired", actor=SYSTEM, subject={}, details={"id": row.vault_id})
+    return row.vault_id
 
 
 def _write(vault: Vault, vault_id: str, found: str) -> None:
-    """Write the row first: of several processes at the first start one decides, and all write the same id."""
-    with transaction.atomic():
-        row, new = VaultPairing.objects.get_or_create(pk=1, defaults={"vault_id": vault_id})
-        if new:
-            record("vault.paired", actor=SYSTEM, subject={}, details={"id": row.vault_id})
-    if row.vault_id != found:
-        vault.write(ID_NAME, Secret(row.vault_id), tags={}, expires_at=None)
+    if vault_id != found:
+        vault.write(ID_NAME, Secret(vault_id), tags={}, expires_at=None)
 
 
 def _id_in(vault: Vault) -> str:
@@ -96,17 +174,3 @@ def _entries() -> Iterator[SecretName]:
     for rows in (credentials, consents, waiting):
         for name in rows.order_by("-pk").values_list("secret_name", flat=True)[: _ASKED // 2]:
             yield SecretName(name)
-
-
-def _holds_one_of_ours(vault: Vault) -> bool:
-    """Tell whether the vault holds an entry that the database names, in whatever version; true if it names none."""
-    names = list(_entries())[:_ASKED]
-    for name in names:
-        try:
-            vault.read_newest(name)
-        except NotFound:
-            continue
-        except (SecretDisabled, VaultDamaged):
-            pass
-        return True
-    return not names

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType, Protocol
 
-from portal.microsoft.errors import AccessDenied, Conflict, InvalidRequest, RemoteError
+from portal.microsoft.errors import AccessDenied, Conflict, InvalidRequest, RemoteError, WrongSetup
 from portal.microsoft.secret import Secret
 
 SecretName = NewType("SecretName", str)
@@ -41,8 +41,8 @@ _TAGS = frozenset({RECORD_TAG, GENERATION_TAG})
 _TAG_VALUE = re.compile(r"[0-9A-Za-z-]{1,64}")  # a number or an id; a token does not fit
 
 
-class VaultConfigurationError(Exception):
-    """The vault is set up wrongly; the text is one sentence: what, where, what to do. Stands outside RemoteError."""
+class VaultConfigurationError(WrongSetup):
+    """The vault is set up wrongly; the text is one sentence: what, where, what to do."""
 
 
 class NameBlocked(Conflict):

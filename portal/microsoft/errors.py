@@ -50,6 +50,10 @@ class NoAnswer(StrEnum):
         return self in {self.CERTIFICATE_EXPIRED, self.CERTIFICATE_NAME, self.CERTIFICATE_ISSUER, self.CERTIFICATE}
 
 
+class WrongSetup(Exception):
+    """The portal itself is set up wrongly: no unit of work is to blame, and no other one would fare better."""
+
+
 class RemoteError(Exception):
     """Base of the family.
 

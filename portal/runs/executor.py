@@ -26,7 +26,7 @@ from django.utils import timezone
 from portal.databases import trouble
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
-from portal.microsoft.errors import RemoteError
+from portal.microsoft.errors import RemoteError, WrongSetup
 from portal.microsoft.http import time_budget
 from portal.runs import service, waves
 from portal.runs.kinds import CRASHED, GONE, UNEXPECTED, Context, Done, Kind, Outcome
@@ -95,6 +95,7 @@ class Executor:
         self._watch = Watch(self._size)
         self._preparing: int | None = None
         self._unprepared = False
+        self._wrong_setup: WrongSetup | None = None
         self._waiting: deque[Held] = deque()
         self._running: dict[int, Held] = {}
         self._groups: Counter[int] = Counter()
@@ -168,6 +169,7 @@ class Executor:
 
         Raises:
             DatabaseError: the database stayed away for longer than a restart takes; the lease tells others.
+            WrongSetup: the portal itself is set up wrongly; what was begun goes back.
         """
         self._row = service.enter(self.run, LEASE)
         self._pacer = pacer_for(self.run, alive=self._may_call, request_refill=self._pool.wake, threads=self._size)
@@ -388,6 +390,9 @@ class Executor:
                 return held, self.kind.work(held.item.key, held.subject, self._context)
         except Halted:
             return held, None
+        except WrongSetup as error:  # no unit would fare better
+            self._wrong_setup = error
+            return held, None
         except (OperationalError, InterfaceError) as error:
             # R-36: a lost connection is no unit's fault, and its retry costs nothing; a unit is safe to work again.
             log.warning("the database was away from a unit of %s", self.kind.name, extra={"key": held.item.key})
@@ -412,6 +417,9 @@ class Executor:
         try:
             with time_budget(self.kind.seconds):
                 job()
+        except WrongSetup as error:
+            self._wrong_setup = error
+            return False
         except Exception as error:  # noqa: BLE001  # the first unit meets it again, and tells
             log.info("not prepared: %s", error if isinstance(error, RemoteError) else type(error).__name__)
             return False
@@ -438,7 +446,10 @@ class Executor:
     # --- collecting and writing -----------------------------------------------------------------------------------
 
     def _collect(self, seconds: float) -> None:
-        for result in self._pool.collect(seconds):
+        found = self._pool.collect(seconds)
+        if self._wrong_setup is not None:
+            raise self._wrong_setup
+        for result in found:
             if isinstance(result, bool):
                 self._preparing = (self._preparing or 1) - 1
                 self._unprepared = self._unprepared or not result

@@ -9,8 +9,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
@@ -22,23 +24,32 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.models import PartnerConsent, VaultPairing
-from consent.tokens import pairing
+from consent.runs.customer_sync import CUSTOMER_SYNC
+from consent.runs.token_check import TOKEN_CHECK
+from consent.tokens.pairing import OwnVault
+from consent.tokens.service import Audience
 from consent.vault.base import ID_NAME, SecretName, SecretVersion, VaultConfigurationError
 from consent.vault.keys import KeyRing
 from consent.vault.local import LocalVault
 from portal import starting
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
-from portal.microsoft.errors import ServerFault
+from portal.microsoft.errors import AccessDenied, ServerFault
+from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
+from portal.runs import service
+from portal.runs.executor import Executor
+from portal.runs.kinds import Kind
 from portal.runs.models import Run
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
-from tests.support import vault_secrets
+from tests.support import builders, vault_secrets
 from tests.support.commands import run
 from tests.support.custody import all_versions
 from tests.support.portal import Portal
+from tests.support.token_checks import check
+from tests.support.work import classes
 
 EMBEDDED = pytest.mark.parametrize("portal", ["local"], indirect=True)
 AT_AZURE = pytest.mark.parametrize("portal", ["azure"], indirect=True)
@@ -168,7 +179,7 @@ def test_of_several_processes_at_the_first_start_one_decides(settings: Settings,
         vault = LocalVault.open(Path(settings.VAULT_URL), Path(settings.VAULT_KEY_FILE))
         barrier.wait()
         try:
-            pairing.pair(vault, settings.VAULT_URL)
+            OwnVault(vault, settings.VAULT_URL).compare()
         except Exception as error:  # noqa: BLE001  # told below
             failures.append(error)
         finally:
@@ -190,6 +201,100 @@ def test_a_vault_that_does_not_answer_at_the_start_stops_no_start(portal: Portal
     portal.sandbox.world.faults.append(Fault(service="vault", status=503, body="{}", times=1))
     starting.check()
     assert portal.consent().state == "connected"
+
+
+@AT_AZURE
+def test_a_vault_that_did_not_answer_at_the_start_is_compared_before_its_first_use(
+    portal: Portal, settings: Settings, tmp_path: Path
+) -> None:
+    content = use_another(portal, settings, tmp_path)
+    portal.sandbox.world.faults.append(Fault(service="vault", path=ID_NAME, status=403, body="{}"))
+    starting.check()
+
+    calls = len(portal.sandbox.world.ledger)
+    with pytest.raises(VaultConfigurationError, match=OTHER):
+        clients.tokens().access_token(
+            portal.consent(), Audience.PARTNER_CENTER, correlation_id=CorrelationId("c"), fresh=True
+        )
+    assert not content()
+    assert not redemptions(portal, calls)
+    assert portal.consent().state == "connected"
+
+
+@AT_AZURE
+def test_of_many_threads_one_asks_for_the_id_and_all_learn_that_it_did_not_come(portal: Portal) -> None:
+    restart()
+    own, world = clients._own_vault(), portal.sandbox.world
+    world.faults.append(Fault(service="vault", path=ID_NAME, status=403, body="{}", times=9, delay=0.3))
+    refused: list[AccessDenied] = []
+
+    def ask() -> None:
+        with pytest.raises(AccessDenied) as caught:
+            own.compare()
+        refused.append(caught.value)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 4
+    assert world.faults[0].times == 8
+    with pytest.raises(AccessDenied):  # and it is asked again
+        own.compare()
+    assert world.faults[0].times == 7
+
+
+# --- a run of a process that has just begun -----------------------------------------------------------------------
+
+
+def redemptions(portal: Portal, after: int) -> list[Any]:
+    return [line for line in list(portal.sandbox.world.ledger)[after:] if line.get("grant") == "refresh_token"]
+
+
+@AT_AZURE
+@pytest.mark.req("R-45")
+def test_the_vaults_id_is_read_beside_the_listing_and_what_else_all_units_share(portal: Portal) -> None:
+    restart()
+    world, faults = portal.sandbox.world, portal.sandbox.faults
+    world.faults.append(Fault(service="vault", path=ID_NAME, hold=True))
+    calls = len(world.ledger)
+    beside: list[str] = []
+
+    def look() -> None:
+        until = time.monotonic() + 3
+        while time.monotonic() < until and "keys" not in beside:
+            time.sleep(0.01)
+            beside[:] = [line["operation"] for line in list(world.ledger)[calls:]] if faults.holding else []
+        faults.release()
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    done, _ = check()
+    watch.join()
+
+    assert classes(done) == {"ok": 1}
+    assert "keys" in beside
+    assert beside.count("get") == 1  # the id: no secret was asked for before its answer
+
+
+@pytest.mark.parametrize(("kind", "at_once"), [(TOKEN_CHECK, 16), (TOKEN_CHECK, 1), (CUSTOMER_SYNC, 1)])
+def test_a_run_with_another_vault_ends_before_any_token_is_touched(
+    portal: Portal, settings: Settings, tmp_path: Path, kind: Kind, at_once: int
+) -> None:
+    content, before = use_another(portal, settings, tmp_path), vault_secrets.row(portal.consent())
+    calls = len(portal.sandbox.world.ledger)
+    begun, _ = service.start(kind, scope={}, actor=builders.ACTOR, concurrency=at_once)
+
+    with pytest.raises(VaultConfigurationError, match=OTHER):
+        Executor(begun).work()
+
+    assert vault_secrets.row(portal.consent()) == before
+    assert not content()
+    assert not redemptions(portal, calls)
+    assert not begun.items.exclude(state="waiting").exists()
+    begun.refresh_from_db()
+    assert begun.state == Run.State.OPEN
 
 
 # --- while the portal runs ----------------------------------------------------------------------------------------
