@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from django.db import connections
+from django.db import close_old_connections, connections
 
 _TURN_SECONDS = 0.02
 _LOOKS = 10_000, 2, 5  # new objects, then looks at the young, between two looks for cycles; less often costs memory
@@ -71,6 +71,8 @@ class Pool[R]:
     def _loop(self) -> None:
         try:
             while (job := self._jobs.get()) is not None:
-                self._results.put((job(),))
+                result = job()
+                close_old_connections()  # of this thread, as after a request
+                self._results.put((result,))
         finally:
             connections.close_all()

@@ -41,7 +41,8 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
     django.setup()
     from django.db import connection
 
-    from portal.runs import console, service
+    from portal.runs import console, ledger, service
+    from portal.runs import executor as executor_module
     from portal.runs.executor import Executor
     from portal.runs.models import Run
     from tests.bench.partners_at_microsoft import peak_memory
@@ -55,6 +56,7 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
             super().__init__(*args, **options)
             executors.append(self)
 
+    class CountedLedger(ledger.Ledger):
         def _write(self, *args: Any) -> set[int]:
             place[0] = "batches"
             try:
@@ -68,6 +70,7 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
         return execute(sql, params, many, context)
 
     console.Executor = Counted  # type: ignore[attr-defined]
+    executor_module.Ledger = CountedLedger  # type: ignore[attr-defined]
     run = Run.objects.get(pk=int(number))
     out = _Sink()
     before = _cpu()
@@ -91,10 +94,10 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
         "memory": peak_memory(),
         "code": code,
         "lines": out.lines,
-        "worked": sum(executor._classes.values()),
+        "worked": executor.progress().classes.total(),
         "classes": dict(service.summary(run).classes),
         "calls": executor._pacer.calls,
-        "throttled": executor._pacer.throttled(),
+        "throttled": executor.progress().throttled,
         "statements": dict(statements),
     }
     sys.stdout.write(json.dumps(facts) + "\n")

@@ -22,13 +22,13 @@ def main(run: str, book: str, seconds: str, number: str, concurrency: str, proce
     django.setup()
     from django.core.management.base import OutputWrapper
 
-    from portal.runs import executor
+    from portal.runs import lease as leases
     from portal.runs.console import foreground, words_of
     from portal.runs.models import Run
     from tests.support.work import Filed
 
     if lease := float(os.environ.get("RUN_LEASE", "0")):
-        vars(executor).update(LEASE=timedelta(seconds=lease), HEARTBEAT_SECONDS=lease / 3)
+        vars(leases).update(LEASE=timedelta(seconds=lease), HEARTBEAT_SECONDS=lease / 3)
     Filed(int(number), Path(book), float(seconds), fault="RUN_FAULT" in os.environ).kind()
     if concurrency == "worker":
         from django.core.management import call_command

@@ -48,7 +48,7 @@ def states() -> list[Any]:
 def test_a_healthy_partner_costs_one_redemption_one_call_and_hardly_a_query(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portal.runs.executor._FLUSH_SECONDS", 5.0)  # batches as large as they get
+    monkeypatch.setattr("portal.runs.ledger._FLUSH_SECONDS", 5.0)  # batches as large as they get
     connect(portal, 60)
     calls = len(portal.sandbox.world.ledger)
 

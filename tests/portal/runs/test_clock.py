@@ -149,7 +149,7 @@ def test_a_jump_of_31_days_and_back_delays_no_check_and_no_job(portal: Portal) -
 
 @pytest.fixture
 def _talkative(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portal.runs.executor._QUIET_SECONDS", 0.5)
+    monkeypatch.setattr("portal.runs.reporting._QUIET_SECONDS", 0.5)
     monkeypatch.setattr("portal.runs.console._SAY_AGAIN_SECONDS", 1.0)
 
 

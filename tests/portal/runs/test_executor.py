@@ -1,6 +1,7 @@
 """The engine: every unit once, whatever happens to it, to the run, or to who works it.
 
-Covers: portal.runs.kinds, portal.runs.listening, portal.runs.models, portal.runs.service.
+Covers: portal.runs.kinds, portal.runs.ledger, portal.runs.listening, portal.runs.models, portal.runs.reporting,
+portal.runs.service, portal.runs.threads.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits before another try are seconds in real life; whole seconds are what the rows keep."""
-    monkeypatch.setattr("portal.runs.executor._FIRST_WAIT", 0.0)
-    monkeypatch.setattr("portal.runs.executor._LONGEST_WAIT", 0.0)
+    monkeypatch.setattr("portal.runs.ledger._FIRST_WAIT", 0.0)
+    monkeypatch.setattr("portal.runs.ledger._LONGEST_WAIT", 0.0)
 
 
 def slowly(key: int, attempt: int) -> Outcome:
@@ -67,7 +68,7 @@ def test_a_run_without_units_is_done(db: None) -> None:
 
 @pytest.mark.req("R-29")
 def test_a_hundred_units_cost_few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portal.runs.executor._FLUSH_SECONDS", 10.0)
+    monkeypatch.setattr("portal.runs.ledger._FLUSH_SECONDS", 10.0)
     counts = {}
     for number in (1000, 4000):
         Run.objects.all().delete()
@@ -249,7 +250,7 @@ def test_units_that_a_limit_stopped_say_nothing_about_us() -> None:
 
 
 def test_a_paused_run_stops_and_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portal.runs.executor.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("portal.runs.lease.HEARTBEAT_SECONDS", 0.0)
     work = Work(number=300)
     run = work.start()
 
@@ -290,13 +291,12 @@ def test_after_the_deadline_nothing_new_begins_and_the_run_can_go_on() -> None:
 def test_a_stop_finishes_what_was_begun_and_gives_the_rest_back() -> None:
     work = Work(number=500, answer=slowly)
     run = work.start()
-    executor = Executor(run)
 
     class Stops(Listener):
         def finished(self, item: RunItem, outcome: Outcome) -> None:
             executor.stop()
 
-    executor._listener = Stops()
+    executor = Executor(run, listener=Stops())
     assert executor.work() is Ending.INTERRUPTED
     done = RunItem.objects.filter(run=run, state="done")
     assert set(done.values_list("key", flat=True)) == set(work.worked)
@@ -490,7 +490,7 @@ def test_a_partner_that_is_done_leaves_its_share_to_the_others() -> None:
 @pytest.mark.req("R-29")
 def test_who_shares_a_run_with_a_slow_one_still_takes_many_units_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks how many are left: the others may have taken none."""
-    monkeypatch.setattr("portal.runs.executor.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("portal.runs.lease.HEARTBEAT_SECONDS", 0.0)
     run = Work(number=600).start(concurrency=16)
     ExecutorRow.objects.create(run=run, host="elsewhere", process=1, lease_until=Now() + timedelta(minutes=1))
     with CaptureQueriesContext(connection) as queries:
@@ -507,7 +507,7 @@ def test_who_shares_a_run_with_a_slow_one_still_takes_many_units_at_once(monkeyp
 def test_the_database_is_waited_for_as_long_as_a_restart_takes_and_not_for_ever(
     monkeypatch: pytest.MonkeyPatch, away: float, *, ends: bool
 ) -> None:
-    monkeypatch.setattr("portal.runs.executor._RECONNECT_SECONDS", 4.0)
+    monkeypatch.setattr("portal.runs.lease._RECONNECT_SECONDS", 4.0)
     work = Work(number=3)
     run = work.start()
     kind, until = work.kind(), time.monotonic() + away

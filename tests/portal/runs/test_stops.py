@@ -33,8 +33,8 @@ AWAY = Outcome(
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portal.runs.executor._FIRST_WAIT", 0.0)
-    monkeypatch.setattr("portal.runs.executor._LONGEST_WAIT", 0.0)
+    monkeypatch.setattr("portal.runs.ledger._FIRST_WAIT", 0.0)
+    monkeypatch.setattr("portal.runs.ledger._LONGEST_WAIT", 0.0)
 
 
 class Parts(Work):
