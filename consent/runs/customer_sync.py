@@ -119,11 +119,9 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
         )
         return _failed("held_back", str(error), Owner.US, fields)
     except RemoteError as error:
-        diagnosis = diagnose(error)
-        words = f"{diagnosis.cause} {diagnosis.remedy}"
-        why = _why(diagnosis.failure_class.value, words, diagnosis.owner)
-        failed = Outcome.of(diagnosis, error, fields=fields | why)
-        return failed if failed.systemic else replace(failed, blame=blame_of(consent, error))
+        failed = Outcome.of(diagnose(error), error)
+        blame = None if failed.systemic else blame_of(consent, error)
+        return _with_line(replace(failed, blame=blame), fields)
     desk.settle(TOO_MANY, about=about)
     if odd := [*report.odd, *gdap.pop("odd", [])]:
         return _odd(sync.partner, odd, fields | counts | gdap)
@@ -191,16 +189,12 @@ def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_
 
 
 def _failed(failure_class: str, words: str, owner: Owner, fields: Mapping[str, Any]) -> Outcome:
-    return Outcome(
-        failure_class=failure_class,
-        message=words,
-        owner=owner.value,
-        fields={**fields, **_why(failure_class, words, owner)},
-    )
+    return _with_line(Outcome(failure_class=failure_class, message=words, owner=owner.value), fields)
 
 
-def _why(failure_class: str, words: str, owner: Owner) -> dict[str, Any]:
-    return {"ok": False, "class": failure_class, "error": words, "owner": owner.value}
+def _with_line(failed: Outcome, fields: Mapping[str, Any]) -> Outcome:
+    why = {"ok": False, "class": failed.failure_class, "error": failed.message, "owner": failed.owner}
+    return replace(failed, fields={**fields, **why})
 
 
 def write(done: Sequence[Done], context: Context) -> None:

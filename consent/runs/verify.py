@@ -156,13 +156,12 @@ def names(subject: Subject, correlation_id: str) -> dict[str, Any]:
 
 def not_read(subject: Subject, error: RemoteError, tools: CustomerClients) -> Outcome:
     """Return why a tenant could not be read; a relationship that ended is said as that, never taken for "absent"."""
-    diagnosis = diagnose(error)
-    theirs = isinstance(error, ConsentRequired | AccessDenied | NotFound) and not diagnosis.failure_class.systemic
+    known = Outcome.of(diagnose(error), error)
+    theirs = isinstance(error, ConsentRequired | AccessDenied | NotFound) and not known.systemic
     if theirs and (better := why_locked_out(subject, tools)) is not None:
-        known = Outcome(failure_class=UNREADABLE, code=error.code)
-        return unreadable(subject, *better, tools.correlation_id, known)
-    cause = f"{diagnosis.cause} {diagnosis.remedy}"
-    return unreadable(subject, cause, diagnosis.owner, tools.correlation_id, Outcome.of(diagnosis, error))
+        locked_out = Outcome(failure_class=UNREADABLE, code=error.code)
+        return unreadable(subject, *better, tools.correlation_id, locked_out)
+    return unreadable(subject, known.message, Owner(known.owner), tools.correlation_id, known)
 
 
 def why_locked_out(subject: Subject, tools: CustomerClients) -> tuple[str, Owner] | None:
