@@ -1,293 +1,212 @@
-"""The incidents of consents, with their words: what happened, and what staff do next (S-60)."""
+"""The incidents of consents: what happened, who must act, and what staff do next (S-60).
+
+Each is settled where its cause is removed, or by ``consent.settling``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
 
 from consent.models import ApplicationCredential, ApplicationRegistration, ConsentFlow, PartnerConsent, WaitingToken
-from portal.incidents.desk import report, settle, settle_all
+from portal.incidents import desk
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError
 
 REFUSALS_THAT_ALARM = 10
 
 
-def _name(consent_id: int) -> str:
-    """Name partner and application; one query, in the rare case that there is something to report."""
-    return str(PartnerConsent.objects.select_related("partner", "registration").get(pk=consent_id))
+class Cause(StrEnum):
+    """What staff must look into."""
 
-
-def wrong_tenant(flow: ConsentFlow) -> None:
+    WRONG_TENANT = "wrong_tenant"
     """Somebody of another tenant, or another account than the one that signed in, came back through a link (S-16)."""
-    report(
-        "wrong_tenant",
-        about=f"link:{flow.link_id}",
-        name=str(flow.link),
-        owner=Owner.US,
-        words=(
-            "Somebody signed in through this partner's link with an account of another tenant. Nothing was stored. "
-            "Compare both tenant ids in the audit trail; if the link went to a stranger, revoke it and make another."
-        ),
-        subject={"link": flow.link_id, "partner": flow.link.partner_id, "flow": flow.pk},
-    )
-
-
-def refused_often(flow: ConsentFlow) -> None:
-    """Report a link through which more than ten attempts were refused."""
-    if ConsentFlow.objects.filter(link=flow.link_id, outcome=ConsentFlow.Outcome.REFUSED).count() > REFUSALS_THAT_ALARM:
-        report(
-            "link_refused_often",
-            about=f"link:{flow.link_id}",
-            name=str(flow.link),
-            owner=Owner.US,
-            words=(
-                f"More than {REFUSALS_THAT_ALARM} attempts through this link were refused. The link's page says why: "
-                "call the partner and help, or revoke the link if the partner does not know of it."
-            ),
-            subject={"link": flow.link_id, "partner": flow.link.partner_id},
-        )
-
-
-def account_waits(waiting: WaitingToken, partner_id: int) -> None:
+    LINK_REFUSED_OFTEN = "link_refused_often"
+    ACCOUNT_WAITS = "account_waits_for_approval"
     """Another account than the pinned one consented, and waits for a decision (S-15)."""
-    report(
-        "account_waits_for_approval",
-        about=f"waiting:{waiting.pk}",
-        name=_name(waiting.consent_id),
-        owner=Owner.US,
-        words=(
-            "Another account of the partner signed in and waits for approval. Ask the partner, by another way than "
-            "mail, whether the account is meant to change; then approve or reject it. After seven days it is dropped."
-        ),
-        subject={"waiting": waiting.pk, "partner": partner_id, "consent": waiting.consent_id},
-    )
-
-
-def account_decided(waiting: WaitingToken) -> None:
-    """Settle the report of an account that waits no longer."""
-    settle("account_waits_for_approval", about=f"waiting:{waiting.pk}")
-
-
-def identity_mismatch(consent: PartnerConsent) -> None:
+    IDENTITY_MISMATCH = "identity_mismatch"
     """A token did not belong to the record that names it (S-51)."""
-    report(
-        "identity_mismatch",
-        about=f"consent:{consent.pk}",
-        name=_name(consent.pk),
-        owner=Owner.US,
-        words=(
-            "A token does not belong to the partner whose record names it; the partner was stopped and nothing is done "
-            "with the token. Find out who changed the database or the vault; afterwards send the partner a new link."
-        ),
-        subject={"consent": consent.pk, "partner": consent.partner_id},
-    )
-
-
-def token_grows_old(consent: PartnerConsent, days: int, left: int) -> None:
-    """The stored token was not renewed for 60, 75 or 85 days (R-11)."""
-    report(
-        f"token_not_renewed_{days}_days",
-        about=f"consent:{consent.pk}",
-        name=_name(consent.pk),
-        owner=Owner.US,
-        words=(
-            f"The token was not renewed for {days} days; in {left} days it is dead. Its page says "
-            "what fails: repair that, or send the partner a new link; see that keep_alive runs every hour."
-        ),
-        subject={"consent": consent.pk, "partner": consent.partner_id},
-    )
-
-
-def token_expired(consent: PartnerConsent) -> None:
+    NOT_RENEWED_60 = "token_not_renewed_60_days"
+    NOT_RENEWED_75 = "token_not_renewed_75_days"
+    NOT_RENEWED_85 = "token_not_renewed_85_days"
+    TOKEN_EXPIRED = "token_expired"
     """The stored token is 90 days old: Entra accepts it no longer (R-11)."""
-    report(
-        "token_expired",
-        about=f"consent:{consent.pk}",
-        name=_name(consent.pk),
-        owner=Owner.PARTNER,
-        words=(
-            "The token was not renewed for 90 days and is dead. Send the partner a new consent link, and see "
-            "why keep_alive could not renew it in time."
-        ),
-        subject={"consent": consent.pk, "partner": consent.partner_id},
-    )
-
-
-def token_renewed(consent: PartnerConsent) -> None:
-    """Settle what was told about the age of a token."""
-    for cause in ("token_not_renewed_60_days", "token_not_renewed_75_days", "token_not_renewed_85_days"):
-        settle(cause, about=f"consent:{consent.pk}")
-    settle("token_expired", about=f"consent:{consent.pk}")
-
-
-def needs_consent(consent: PartnerConsent, cause: str) -> None:
+    NEEDS_CONSENT = "token_needs_consent"
     """Microsoft refused the token twice; before, it worked (S-60)."""
-    report(
-        "token_needs_consent",
-        about=f"consent:{consent.pk}",
-        name=_name(consent.pk),
-        owner=Owner.PARTNER,
-        words=(
-            f"Microsoft refused the token, and again when it was checked once more: {cause} Ask the partner "
-            "whether somebody withdrew the consent or the account on purpose, then send a new consent link."
-        ),
-        subject={"consent": consent.pk, "partner": consent.partner_id},
-    )
-
-
-def mfa_missing(consent: PartnerConsent) -> None:
+    MFA_MISSING = "mfa_missing"
     """Partner Center does not confirm multifactor authentication for the account (S-18)."""
-    report(
-        "mfa_missing",
-        about=f"consent:{consent.pk}",
-        name=_name(consent.pk),
-        owner=Owner.PARTNER,
-        words=(
-            "Partner Center does not confirm multifactor authentication for the service account; it may refuse "
-            "its calls for it. Let the partner enforce MFA for the account, and sign in through a new consent link."
-        ),
-        subject={"consent": consent.pk, "partner": consent.partner_id},
-    )
-
-
-def works_again(consent: PartnerConsent) -> None:
-    """Settle what was reported about a token that works and is proven by MFA."""
-    settle("token_needs_consent", about=f"consent:{consent.pk}")
-    settle("mfa_missing", about=f"consent:{consent.pk}")
-
-
-def interrupted_while_saving(consent: PartnerConsent) -> None:
+    INTERRUPTED = "interrupted_while_saving"
     """A strictly rotating sign-in service gave a token that was lost before it was in the vault (R-01)."""
-    report(
-        "interrupted_while_saving",
-        about=f"consent:{consent.pk}",
-        name=_name(consent.pk),
-        owner=Owner.PARTNER,
-        words=(
-            "The renewal of the token was interrupted while saving, and its old token is worth nothing now. "
-            "Send the partner a new consent link; find out what stopped the process or the vault at that moment."
-        ),
-        subject={"consent": consent.pk, "partner": consent.partner_id},
-    )
-
-
-def found_again(consent: PartnerConsent) -> None:
-    """Settle the report of a lost token: there is one again."""
-    settle("interrupted_while_saving", about=f"consent:{consent.pk}")
-
-
-def consented_again(consent: PartnerConsent) -> None:
-    """Settle everything that was reported about the token before: a new one of this account was proven and stored."""
-    found_again(consent)
-    works_again(consent)
-    for cause in ("identity_mismatch", "disconnect_unfinished"):
-        settle(cause, about=f"consent:{consent.pk}")
-    credentials_work([consent.registration_id])
-
-
-def link_is_over(link_id: int) -> None:
-    """Settle what was reported about a link through which nobody can come any more."""
-    for cause in ("wrong_tenant", "link_refused_often"):
-        settle(cause, about=f"link:{link_id}")
-
-
-def not_saved() -> None:
+    NOT_SAVED = "renewed_but_not_saved"
     """Renewed tokens cannot be saved: one report however many partners it concerns (R-06)."""
-    report(
-        "renewed_but_not_saved",
-        owner=Owner.US,
-        words=(
-            "The vault takes no new tokens. Those stored before stay good for now, unless the sign-in service rotates "
-            "strictly. See why the vault refuses writes: rights, space, network; the next renewals then save again."
-        ),
-    )
+    CLOCK_IS_WRONG = "clock_is_wrong"
+    """A sign-in was refused because our clock and Microsoft's do not agree (R-42)."""
+    CREDENTIAL_REFUSED = "credential_refused"
+    """Microsoft refuses our application's own credential; no partner is to blame (R-14)."""
+    CREDENTIAL_EXPIRES = "credential_expires"
+    """The credential in use ends soon (S-39)."""
+    DISCONNECT_UNFINISHED = "disconnect_unfinished"
+    """The vault did not switch off the token of a disconnected partner (S-67)."""
 
 
-def saved_again() -> None:
-    """Settle the report that the vault takes no new tokens."""
-    settle("renewed_but_not_saved")
+OF_LINKS = (Cause.WRONG_TENANT, Cause.LINK_REFUSED_OFTEN)
+OF_AGE = (Cause.NOT_RENEWED_60, Cause.NOT_RENEWED_75, Cause.NOT_RENEWED_85, Cause.TOKEN_EXPIRED)
+OF_CHECKS = (Cause.NEEDS_CONSENT, Cause.MFA_MISSING)
+OF_TOKENS = (*OF_AGE, *OF_CHECKS, Cause.IDENTITY_MISMATCH, Cause.INTERRUPTED)
+BEFORE_A_NEW_CONSENT = (*OF_CHECKS, Cause.IDENTITY_MISMATCH, Cause.INTERRUPTED, Cause.DISCONNECT_UNFINISHED)
 
 
-def clock_is_wrong(ahead: float) -> None:
-    """A sign-in was refused because our clock and Microsoft's do not agree (R-42).
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What is reported of a cause.
+
+    Attributes:
+        about: what each open incident of the cause concerns; "" for the whole portal.
+        words: what happened and what to do, with places for the row and the facts of this time.
+    """
+
+    about: str
+    owner: Owner
+    words: str
+
+
+_GROWS_OLD = Alarm(
+    "consent",
+    Owner.US,
+    "The token was not renewed for {days} days; in {left} days it is dead. Its page says what fails: repair that, or "
+    "send the partner a new link; see that keep_alive runs every hour.",
+)
+_ALARMS = {
+    Cause.WRONG_TENANT: Alarm(
+        "link",
+        Owner.US,
+        "Somebody signed in through this partner's link with an account of another tenant. Nothing was stored. "
+        "Compare both tenant ids in the audit trail; if the link went to a stranger, revoke it and make another.",
+    ),
+    Cause.LINK_REFUSED_OFTEN: Alarm(
+        "link",
+        Owner.US,
+        f"More than {REFUSALS_THAT_ALARM} attempts through this link were refused. The link's page says why: call the "
+        "partner and help, or revoke the link if the partner does not know of it.",
+    ),
+    Cause.ACCOUNT_WAITS: Alarm(
+        "waiting",
+        Owner.US,
+        "Another account of the partner signed in and waits for approval. Ask the partner, by another way than mail, "
+        "whether the account is meant to change; then approve or reject it. After seven days it is dropped.",
+    ),
+    Cause.IDENTITY_MISMATCH: Alarm(
+        "consent",
+        Owner.US,
+        "A token does not belong to the partner whose record names it; the partner was stopped and nothing is done "
+        "with the token. Find out who changed the database or the vault; afterwards send the partner a new link.",
+    ),
+    Cause.NOT_RENEWED_60: _GROWS_OLD,
+    Cause.NOT_RENEWED_75: _GROWS_OLD,
+    Cause.NOT_RENEWED_85: _GROWS_OLD,
+    Cause.TOKEN_EXPIRED: Alarm(
+        "consent",
+        Owner.PARTNER,
+        "The token was not renewed for 90 days and is dead. Send the partner a new consent link, and see why "
+        "keep_alive could not renew it in time.",
+    ),
+    Cause.NEEDS_CONSENT: Alarm(
+        "consent",
+        Owner.PARTNER,
+        "Microsoft refused the token, and again when it was checked once more: {why} Ask the partner whether somebody "
+        "withdrew the consent or the account on purpose, then send a new consent link.",
+    ),
+    Cause.MFA_MISSING: Alarm(
+        "consent",
+        Owner.PARTNER,
+        "Partner Center does not confirm multifactor authentication for the service account; it may refuse its calls "
+        "for it. Let the partner enforce MFA for the account, and sign in through a new consent link.",
+    ),
+    Cause.INTERRUPTED: Alarm(
+        "consent",
+        Owner.PARTNER,
+        "The renewal of the token was interrupted while saving, and its old token is worth nothing now. Send the "
+        "partner a new consent link; find out what stopped the process or the vault at that moment.",
+    ),
+    Cause.NOT_SAVED: Alarm(
+        "",
+        Owner.US,
+        "The vault takes no new tokens. Those stored before stay good for now, unless the sign-in service rotates "
+        "strictly. See why the vault refuses writes: rights, space, network; the next renewals then save again.",
+    ),
+    Cause.CLOCK_IS_WRONG: Alarm(
+        "",
+        Owner.US,
+        "This server's clock differs by {seconds:.0f} s from Microsoft's: it is {side}. New sign-ins are refused until "
+        "it is right; renewals go on. Repair the time service (NTP) of this machine, then let the partner open the "
+        "link again.",
+    ),
+    Cause.CREDENTIAL_REFUSED: Alarm(
+        "registration",
+        Owner.US,
+        "{why} Nothing works for any partner of this application until then, and no partner's state was changed. Roll "
+        "back, or add another credential and promote it.",
+    ),
+    Cause.CREDENTIAL_EXPIRES: Alarm(
+        "credential",
+        Owner.US,
+        "The credential ends on {row.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one at Microsoft and here "
+        "(manage.py add_credential), then promote it; the partners' tokens stay valid.",
+    ),
+    Cause.DISCONNECT_UNFINISHED: Alarm(
+        "consent",
+        Owner.US,
+        "The partner was disconnected and nothing is done with its token any more, but the vault did not switch all "
+        "versions off. See why the vault refuses, then choose Disconnect for its token once more.",
+    ),
+}
+
+type Row = ConsentFlow | WaitingToken | PartnerConsent | ApplicationRegistration | ApplicationCredential
+
+
+def report(cause: Cause, row: Row | None = None, *, error: RemoteError | None = None, **facts: object) -> None:
+    """Tell staff; a repeat counts up.
 
     Args:
-        ahead: seconds that ours is ahead; negative when it is behind.
+        row: what it concerns; a flow stands for its link.
+        error: what Microsoft answered; its cause and remedy are the fact ``why``.
+        facts: what the words of this cause have a place for.
     """
-    report(
-        "clock_is_wrong",
-        owner=Owner.US,
-        words=(
-            f"This server's clock differs by {abs(ahead):.0f} s from Microsoft's: it is "
-            f"{'ahead' if ahead > 0 else 'behind'}. New sign-ins are refused until it is right; renewals go on. Repair "
-            "the time service (NTP) of this machine, then let the partner open the link again."
-        ),
-    )
+    alarm, (key, name, subject) = _ALARMS[cause], _concerned(row)
+    if error is not None:
+        diagnosis = diagnose(error)
+        facts["why"] = f"{diagnosis.cause} {diagnosis.remedy}"
+    words = alarm.words.format(row=row, **facts)
+    desk.report(cause, about=_about(alarm, key), name=name, owner=alarm.owner, words=words, subject=subject)
 
 
-def clock_is_right() -> None:
-    """Settle the report of a wrong clock: the times of a new sign-in were believed."""
-    settle("clock_is_wrong")
+def settle(causes: Iterable[Cause], keys: Collection[int] = (0,)) -> None:
+    """Settle the reports of these causes about the rows with these keys; one query for each cause."""
+    for cause in causes:
+        if keys:
+            desk.settle_all(cause, about=[_about(_ALARMS[cause], key) for key in keys])
 
 
-def credential_refused(registration: ApplicationRegistration, error: RemoteError) -> None:
-    """Microsoft refuses our application's own credential; no partner is to blame (R-14)."""
-    diagnosis = diagnose(error)
-    report(
-        "credential_refused",
-        about=f"registration:{registration.pk}",
-        name=registration.name,
-        owner=Owner.US,
-        words=(
-            f"{diagnosis.cause} {diagnosis.remedy} Nothing works for any partner of this application until then, and "
-            "no partner's state was changed. Roll back, or add another credential and promote it."
-        ),
-        subject={"registration": registration.pk, "credential": registration.credential_id or 0},
-    )
+def _about(alarm: Alarm, key: int) -> str:
+    return f"{alarm.about}:{key}" if alarm.about else ""
 
 
-def credentials_work(registrations: Collection[int]) -> None:
-    """Settle the reports of refused credentials of these applications: a token was redeemed with them. One query."""
-    if registrations:
-        settle_all("credential_refused", about=[f"registration:{key}" for key in registrations])
-
-
-def credential_expires(credential: ApplicationCredential, days: int) -> None:
-    """The credential in use ends in at most so many days (S-39)."""
-    report(
-        "credential_expires",
-        about=f"credential:{credential.pk}",
-        name=f"{credential.registration.name}, {credential.get_kind_display().lower()}",
-        owner=Owner.US,
-        words=(
-            f"The credential ends on {credential.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one at "
-            "Microsoft and here "
-            "(manage.py add_credential), then promote it; the partners' tokens stay valid."
-        ),
-        subject={"registration": credential.registration_id, "credential": credential.pk},
-    )
-
-
-def credential_replaced(credential_id: int) -> None:
-    """Settle the warning about a credential that is not in use any more."""
-    settle("credential_expires", about=f"credential:{credential_id}")
-
-
-def disconnect_unfinished(consent: PartnerConsent) -> None:
-    """The vault did not switch off the token of a disconnected partner (S-67)."""
-    report(
-        "disconnect_unfinished",
-        about=f"consent:{consent.pk}",
-        name=_name(consent.pk),
-        owner=Owner.US,
-        words=(
-            "The partner was disconnected and nothing is done with its token any more, but the vault did not switch "
-            "all versions off. See why the vault refuses, then choose Disconnect for its token once more."
-        ),
-        subject={"consent": consent.pk, "partner": consent.partner_id},
-    )
-
-
-def vault_is_silent(consent: PartnerConsent) -> None:
-    """Settle the report that a disconnected partner's token is still on in the vault."""
-    settle("disconnect_unfinished", about=f"consent:{consent.pk}")
+def _concerned(row: Row | None) -> tuple[int, str, dict[str, int]]:
+    """Return key, name and ids of what is reported; of a consent with one query, in the rare case of a report."""
+    match row:
+        case ConsentFlow():
+            return row.link_id, str(row.link), {"link": row.link_id, "partner": row.link.partner_id, "flow": row.pk}
+        case WaitingToken():
+            _, name, subject = _concerned(row.consent)
+            return row.pk, name, {"waiting": row.pk, **subject}
+        case PartnerConsent():
+            named = PartnerConsent.objects.select_related("partner", "registration").get(pk=row.pk)
+            return row.pk, str(named), {"consent": row.pk, "partner": named.partner_id}
+        case ApplicationRegistration():
+            return row.pk, row.name, {"registration": row.pk, "credential": row.credential_id or 0}
+        case ApplicationCredential():
+            name = f"{row.registration.name}, {row.get_kind_display().lower()}"
+            return row.pk, name, {"registration": row.registration_id, "credential": row.pk}
+        case None:
+            return 0, "", {}

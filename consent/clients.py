@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from consent import alarms
+from consent.alarms import Cause
 from consent.customers.consents import CustomerClients
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
@@ -280,7 +281,9 @@ def tokens() -> TokenService:
         validator=_validator(),
         clouds=cloud,
         rotation=rotation(min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after())),
-        credential_refused=alarms.credential_refused,
+        credential_refused=lambda registration, error: alarms.report(
+            Cause.CREDENTIAL_REFUSED, registration, error=error
+        ),
     )
 
 

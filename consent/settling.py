@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from consent import alarms
+from consent.alarms import Cause
 from consent.customers.applying import GRANTS_LOST
 from consent.models import (
     ApplicationCredential,
@@ -24,27 +26,15 @@ from tenants.models import PartnerTenant
 type Open = Mapping[int, Incident]
 """Open incidents of one kind, by the key of what they are about."""
 
-_OF_LINKS = ("wrong_tenant", "link_refused_often")
-_OF_TOKENS = (
-    "identity_mismatch",
-    "token_needs_consent",
-    "mfa_missing",
-    "interrupted_while_saving",
-    "token_expired",
-    "token_not_renewed_60_days",
-    "token_not_renewed_75_days",
-    "token_not_renewed_85_days",
-)
-
 
 def settle_what_is_over() -> int:
     """Settle them, and return how many. Its queries grow with the open incidents only."""
     settled = 0
     for causes, standing in (
-        (_OF_LINKS, _links),
-        (_OF_TOKENS, _tokens),
-        (("credential_refused",), _refused_credentials),
-        (("credential_expires",), _ending_credentials),
+        (alarms.OF_LINKS, _links),
+        (alarms.OF_TOKENS, _tokens),
+        ((Cause.CREDENTIAL_REFUSED,), _refused_credentials),
+        ((Cause.CREDENTIAL_EXPIRES,), _ending_credentials),
         ((GRANTS_LOST,), _lost_grants),
     ):
         for cause in causes:

@@ -18,6 +18,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from consent import alarms
+from consent.alarms import Cause
 from consent.microsoft.credentials import Certificate, read_credential
 from consent.microsoft.entra import SERVICE
 from consent.microsoft.id_tokens import LEEWAY_SECONDS
@@ -364,9 +365,9 @@ def _switch(credential: ApplicationCredential, older: int | None, partner: Partn
             details={"before": older, "proven_with": None if partner is None else partner.pk},
         )
         if partner is not None:
-            alarms.credentials_work([credential.registration_id])
+            alarms.settle([Cause.CREDENTIAL_REFUSED], [credential.registration_id])
         if older is not None and older != credential.pk:
-            alarms.credential_replaced(older)
+            alarms.settle([Cause.CREDENTIAL_EXPIRES], [older])
 
 
 def _point(registration_id: int, before: int | None, after: int) -> bool:
@@ -427,6 +428,6 @@ def warn_of_expiry() -> int:
                 .update(warned_days=threshold)
             )
             if first:
-                alarms.credential_expires(credential, threshold)
+                alarms.report(Cause.CREDENTIAL_EXPIRES, credential, days=threshold)
                 told += 1
     return told

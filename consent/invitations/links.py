@@ -111,7 +111,7 @@ def revoke(link: ConsentLink, *, actor: Actor) -> bool:
             revoked_at=timezone.now()
         )
         if changed:
-            alarms.link_is_over(link.pk)
+            alarms.settle(alarms.OF_LINKS, [link.pk])
             record("link.revoked", actor=actor, subject={"link": link.pk, "partner": link.partner_id})
     return bool(changed)
 
@@ -123,7 +123,7 @@ def close(link: ConsentLink, *, actor: Actor) -> bool:
             closed_at=timezone.now()
         )
         if changed:
-            alarms.link_is_over(link.pk)
+            alarms.settle(alarms.OF_LINKS, [link.pk])
             record("link.closed", actor=actor, subject={"link": link.pk, "partner": link.partner_id})
     return bool(changed)
 

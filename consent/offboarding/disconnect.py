@@ -11,6 +11,7 @@ import logging
 from django.db import transaction
 
 from consent import alarms
+from consent.alarms import Cause
 from consent.invitations import links
 from consent.models import ConsentLink, PartnerConsent, WaitingToken
 from consent.sign_in import approvals
@@ -52,7 +53,7 @@ def disconnect(consent: PartnerConsent, *, vault: Vault, actor: Actor) -> bool:
                 partner=consent.partner, registration=consent.registration, revoked_at=None, closed_at=None
             ):
                 links.revoke(link, actor=actor)
-            alarms.works_again(consent)
+            alarms.settle(alarms.OF_CHECKS, [consent.pk])
             health.refresh([consent.pk])
             record(
                 "consent.disconnected",
@@ -63,9 +64,9 @@ def disconnect(consent: PartnerConsent, *, vault: Vault, actor: Actor) -> bool:
     for waiting in WaitingToken.objects.filter(consent=consent, decision=WaitingToken.Decision.WAITING):
         approvals.reject(waiting, vault=vault, actor=actor)
     if _switch_off(consent, vault):
-        alarms.vault_is_silent(consent)
+        alarms.settle([Cause.DISCONNECT_UNFINISHED], [consent.pk])
         return True
-    alarms.disconnect_unfinished(consent)
+    alarms.report(Cause.DISCONNECT_UNFINISHED, consent)
     return False
 
 

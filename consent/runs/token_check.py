@@ -14,6 +14,7 @@ from typing import Any
 from django.utils import timezone
 
 from consent import alarms, clients
+from consent.alarms import Cause
 from consent.models import PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
 from consent.selection import partner_consents_in
@@ -159,7 +160,7 @@ def write(done: Sequence[Done], context: Context) -> None:
     write_verdicts(verdicts, actor=context.actor)
     if won:
         health.refresh(won)
-        alarms.saved_again()
+        alarms.settle([Cause.NOT_SAVED])
     record_all(
         [
             Entry(

@@ -14,6 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import alarms
+from consent.alarms import Cause
 from consent.microsoft.id_tokens import IdTokenRefused
 from consent.models import PartnerConsent, WaitingToken
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, prove
@@ -81,7 +82,7 @@ def hold(
             details={"pinned_oid": consent.pinned_oid, "actual_oid": new.object_id},
             correlation_id=correlation_id,
         )
-        alarms.account_waits(waiting, consent.partner_id)
+        alarms.report(Cause.ACCOUNT_WAITS, waiting)
     for older in replaced:
         _switch_off(older, vault)
     return waiting
@@ -182,7 +183,7 @@ def _decide(waiting: WaitingToken, decision: WaitingToken.Decision, actor: Actor
             subject={"consent": waiting.consent_id, "waiting": waiting.pk},
             details={"object_id": waiting.object_id},
         )
-        alarms.account_decided(waiting)
+        alarms.settle([Cause.ACCOUNT_WAITS], [waiting.pk])
     return bool(won)
 
 

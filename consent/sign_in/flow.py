@@ -26,6 +26,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from consent import alarms
+from consent.alarms import Cause
 from consent.microsoft.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.microsoft.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
@@ -363,7 +364,7 @@ def _redeem_and_store(
     except RemoteError as error:
         log.warning("consent flow refused: %s", error, extra={"flow": flow.reference})
         if isinstance(error, AuthenticationFailed) and error.service == "entra":
-            alarms.credential_refused(link.registration, error)
+            alarms.report(Cause.CREDENTIAL_REFUSED, link.registration, error=error)
         raise Refused(_problem_for(error), code=error.code) from None
     except TokenUnavailable:
         raise Refused(Problem.TRY_AGAIN) from None
@@ -415,7 +416,8 @@ def _identify(
     flow: ConsentFlow, redeemed: TokenResponse, cloud: NationalCloud, binder: str, tools: ConsentTools
 ) -> VerifiedIdentity:
     if redeemed.clock_ahead is not None and abs(redeemed.clock_ahead) > LEEWAY_SECONDS:
-        alarms.clock_is_wrong(redeemed.clock_ahead)
+        side = "ahead" if redeemed.clock_ahead > 0 else "behind"
+        alarms.report(Cause.CLOCK_IS_WRONG, seconds=abs(redeemed.clock_ahead), side=side)
         raise Refused(Problem.CLOCK, code="clock_differs", detail={"seconds": f"{redeemed.clock_ahead:.0f}"})
     identity = tools.validator.validate(
         redeemed.id_token,
@@ -424,7 +426,7 @@ def _identify(
         application_id=flow.link.registration.client_id,
         nonce=_derive("nonce", flow.public_id, binder),
     )
-    alarms.clock_is_right()
+    alarms.settle([Cause.CLOCK_IS_WRONG])
     return identity
 
 
@@ -467,7 +469,7 @@ def _end(flow: ConsentFlow, outcome: ConsentFlow.Outcome, checks: list[dict[str,
     ConsentFlow.objects.filter(pk=flow.pk).update(outcome=outcome, finished_at=now, checks=checks)
     if outcome in {ConsentFlow.Outcome.CONNECTED, ConsentFlow.Outcome.ADMIN_CONSENTED}:
         ConsentLink.objects.filter(pk=flow.link_id).update(closed_at=now)
-        alarms.link_is_over(flow.link_id)
+        alarms.settle(alarms.OF_LINKS, [flow.link_id])
 
 
 def _end_refused(flow: ConsentFlow, refused: Refused, actor: Actor) -> None:
@@ -487,5 +489,7 @@ def _end_refused(flow: ConsentFlow, refused: Refused, actor: Actor) -> None:
             correlation_id=flow.correlation_id,
         )
         if refused.problem is Problem.WRONG_TENANT:
-            alarms.wrong_tenant(flow)
-        alarms.refused_often(flow)
+            alarms.report(Cause.WRONG_TENANT, flow)
+        refusals = ConsentFlow.objects.filter(link=flow.link_id, outcome=ConsentFlow.Outcome.REFUSED)
+        if refusals.count() > alarms.REFUSALS_THAT_ALARM:
+            alarms.report(Cause.LINK_REFUSED_OFTEN, flow)

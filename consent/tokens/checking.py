@@ -16,6 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import alarms
+from consent.alarms import Cause
 from consent.microsoft.id_tokens import sign_in_methods
 from consent.models import PartnerConsent
 from consent.tokens import health
@@ -327,7 +328,7 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
         for verdict in seen:
             _tell(verdict)
         redeemed = [verdict.consent for verdict in seen if "last_success_at" in (verdict.columns or {})]
-        alarms.credentials_work({consent.registration_id for consent in redeemed})
+        alarms.settle([Cause.CREDENTIAL_REFUSED], {consent.registration_id for consent in redeemed})
         health.refresh_changed([(verdict.consent, verdict.columns or {}) for verdict in seen])
         record_all(
             [
@@ -356,13 +357,13 @@ def _tell(verdict: Verdict) -> None:
     if before == after or not PartnerConsent.objects.filter(pk=verdict.consent.pk, state=after).exists():
         return
     if after in {State.CONNECTED, State.MFA_MISSING}:
-        alarms.works_again(verdict.consent)
+        alarms.settle(alarms.OF_CHECKS, [verdict.consent.pk])
     if after == State.MFA_MISSING:
-        alarms.mfa_missing(verdict.consent)
+        alarms.report(Cause.MFA_MISSING, verdict.consent)
     elif after == State.NEEDS_CONSENT:
-        alarms.needs_consent(verdict.consent, verdict.result.cause)
+        alarms.report(Cause.NEEDS_CONSENT, verdict.consent, why=verdict.result.cause)
     elif after == State.STOPPED:
-        alarms.identity_mismatch(verdict.consent)
+        alarms.report(Cause.IDENTITY_MISMATCH, verdict.consent)
 
 
 def _result(

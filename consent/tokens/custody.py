@@ -19,6 +19,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from consent import alarms
+from consent.alarms import Cause
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import Grants
 from consent.tokens import health
@@ -236,7 +237,7 @@ class Custody:
                 details={"what": why},
                 correlation_id=correlation_id,
             )
-            alarms.identity_mismatch(consent)
+            alarms.report(Cause.IDENTITY_MISMATCH, consent)
         log.error("identity mismatch, partner stopped", extra={"partner": consent.partner_id, "what": why})
 
     def store_new(
@@ -331,9 +332,10 @@ class Custody:
     def _tell_of_new(consent: PartnerConsent, new: NewConsent, actor: Actor, correlation_id: CorrelationId) -> None:
         """Write what follows from a new consent: the partner's health, alarms, and the audit entry."""
         health.refresh([consent.pk])
-        alarms.consented_again(consent)
+        alarms.settle(alarms.BEFORE_A_NEW_CONSENT, [consent.pk])
+        alarms.settle([Cause.CREDENTIAL_REFUSED], [consent.registration_id])
         if not new.is_proven:
-            alarms.mfa_missing(consent)
+            alarms.report(Cause.MFA_MISSING, consent)
         record(
             "token.stored",
             actor=actor,
@@ -403,7 +405,7 @@ class Custody:
                 details={"why": INTERRUPTED, "generation": consent.generation + 1},
                 correlation_id=correlation_id,
             )
-            alarms.interrupted_while_saving(consent)
+            alarms.report(Cause.INTERRUPTED, consent)
 
     def discarded(self, consent: PartnerConsent, why: str, correlation_id: CorrelationId) -> None:
         """Record that an answer of the sign-in service was not used (R-12)."""
@@ -438,7 +440,7 @@ class Custody:
                     details=details | {"code": error.code},
                     correlation_id=correlation_id,
                 )
-                alarms.not_saved()
+                alarms.report(Cause.NOT_SAVED)
             return
         with transaction.atomic():
             moved = self._point_to(consent, owner, **place.columns(Now(), consent.secret_version))
@@ -447,7 +449,7 @@ class Custody:
             if saved:
                 health.refresh([consent.pk])
                 record("token.stored", actor=SYSTEM, subject=subject, details=details, correlation_id=correlation_id)
-                alarms.saved_again()
+                alarms.settle([Cause.NOT_SAVED])
             else:
                 transaction.set_rollback(True)
         if saved:
@@ -555,7 +557,7 @@ class Custody:
                     details={"from": consent.generation, "to": generation_of(newer)},
                 )
                 if columns:
-                    alarms.found_again(consent)
+                    alarms.settle([Cause.INTERRUPTED], [consent.pk])
         if adopted:
             self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
             return self._read_again(consent)

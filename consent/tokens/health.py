@@ -235,12 +235,12 @@ def _alert(row: PartnerConsent, now: datetime) -> None:
         if not won:
             return
         if row.alerted_days:
-            alarms.token_renewed(row)
+            alarms.settle(alarms.OF_AGE, [row.pk])
         if step == EXPIRED_DAYS:
             _expire(row)
-            alarms.token_expired(row)
+            alarms.report(alarms.Cause.TOKEN_EXPIRED, row)
         elif step:
-            alarms.token_grows_old(row, step, EXPIRED_DAYS - step)
+            alarms.report(alarms.Cause(f"token_not_renewed_{step}_days"), row, days=step, left=EXPIRED_DAYS - step)
 
 
 def _expire(row: PartnerConsent) -> None:

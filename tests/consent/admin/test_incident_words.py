@@ -18,6 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent import alarms, clients
+from consent.alarms import Cause
 from consent.customers.applying import GRANTS_LOST
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
@@ -38,15 +39,7 @@ from tests.support.token_checks import check
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[3]
-CONSENTS: list[Callable[[PartnerConsent], None]] = [
-    alarms.identity_mismatch,
-    alarms.token_expired,
-    alarms.mfa_missing,
-    alarms.interrupted_while_saving,
-    alarms.disconnect_unfinished,
-    lambda consent: alarms.needs_consent(consent, "The consent was withdrawn."),
-    lambda consent: alarms.token_grows_old(consent, 60, 30),
-]
+CONSENTS = [*alarms.OF_TOKENS, Cause.DISCONNECT_UNFINISHED]
 
 
 @pytest.fixture
@@ -61,11 +54,9 @@ def open_causes() -> set[str]:
 # --- names --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alarm", CONSENTS)
-def test_an_incident_names_partner_and_application_and_is_found_by_them(
-    consent: PartnerConsent, alarm: Callable[[PartnerConsent], None]
-) -> None:
-    alarm(consent)
+@pytest.mark.parametrize("cause", CONSENTS)
+def test_an_incident_names_partner_and_application_and_is_found_by_them(consent: PartnerConsent, cause: Cause) -> None:
+    alarms.report(cause, consent, days=60, left=30, why="The consent was withdrawn.")
     incident, staff = Incident.objects.get(), Staff()
 
     assert str(incident).startswith("Harbour Managed, Control Panel: ")
@@ -188,7 +179,8 @@ def test_a_run_names_what_was_chosen(consent: PartnerConsent) -> None:
 
 
 def refused(consent: PartnerConsent) -> None:
-    alarms.credential_refused(consent.registration, AuthenticationFailed("entra", "redeem", code="AADSTS7000222"))
+    refused = AuthenticationFailed("entra", "redeem", code="AADSTS7000222")
+    alarms.report(Cause.CREDENTIAL_REFUSED, consent.registration, error=refused)
 
 
 @pytest.mark.req("S-60")
@@ -206,8 +198,8 @@ def test_a_refused_credential_is_settled_by_the_next_token_that_it_redeems(porta
 def test_a_new_sign_in_settles_all_that_was_said_of_the_older_token(portal: Portal) -> None:
     portal.onboard()
     consent = portal.consent()
-    for alarm in CONSENTS:
-        alarm(consent)
+    for cause in CONSENTS:
+        alarms.report(cause, consent, days=60, left=30, why="The consent was withdrawn.")
     PartnerConsent.objects.update(state="stopped", alerted_days=60)
     portal.onboard()
     assert portal.consent().state == "connected"
@@ -238,7 +230,7 @@ def flow_through(link: ConsentLink) -> ConsentFlow:
 def test_what_was_said_of_a_link_is_over_with_the_link(ends: Callable[[ConsentLink], object]) -> None:
     link, _ = links.issue(builders.partner(), builders.registration(), actor=builders.ACTOR)
     ConsentLink.objects.update(created_at=timezone.now() - timedelta(days=1))
-    alarms.wrong_tenant(flow_through(link))
+    alarms.report(Cause.WRONG_TENANT, flow_through(link))
     settle_what_is_over()
     assert open_causes() == {"wrong_tenant"}
     ends(link)
@@ -253,8 +245,8 @@ def test_what_was_said_of_a_link_is_over_with_the_link(ends: Callable[[ConsentLi
 def test_what_was_said_of_a_token_is_over_when_nobody_wants_it(
     consent: PartnerConsent, model: str, columns: dict[str, Any]
 ) -> None:
-    for alarm in CONSENTS:
-        alarm(consent)
+    for cause in CONSENTS:
+        alarms.report(cause, consent, days=60, left=30, why="The consent was withdrawn.")
     settle_what_is_over()
     assert len(open_causes()) == len(CONSENTS)
     row: Any = consent if model == "consent" else getattr(consent, model)
@@ -300,7 +292,7 @@ def test_lost_grants_are_over_when_a_read_shows_them_or_we_removed_the_consent(
 
 def test_tokens_that_are_saved_in_bulk_settle_the_report_that_none_can_be_saved(portal: Portal) -> None:
     portal.onboard()
-    alarms.not_saved()
+    alarms.report(Cause.NOT_SAVED)
     custody.make_due(portal.consent())
     check()
     assert "renewed_but_not_saved" not in open_causes()
