@@ -2,6 +2,7 @@
 
 from consent.admin import panels
 from consent.admin.campaigns import invite_in_campaign
+from consent.admin.consents import by_reference
 from consent.admin.customer_tenants import figures_of, sync_partners, sync_partners_of
 from consent.admin.find_tenant import find
 from consent.admin.offboardings import offboard_partners
@@ -21,6 +22,7 @@ from consent.models import (
 )
 from portal.site.extension_points import AdminExtension, AdminPage
 from portal.site.named import Named
+from portal.site.searchable import Searchable, by_number
 
 _OF_A_CUSTOMER = Named(CustomerConsent, "customer__partner", "registration")
 
@@ -46,6 +48,48 @@ EXTENSION = AdminExtension(
         "credential": Named(ApplicationCredential, "registration"),
         "plan": Named(ConsentPlan, "registration"),
     },
+    searchable=(
+        Searchable(
+            title="Reference codes",
+            rank=30,
+            model=ConsentFlow,
+            find=by_reference,
+            icon="login",
+            related=("link__partner",),
+            detail=lambda flow: f"{flow.link.partner}: {flow.get_outcome_display()}",
+        ),
+        Searchable(
+            title="Links",
+            rank=40,
+            model=ConsentLink,
+            find=by_number(ConsentLink, "link", "partner__search_text"),
+            icon="link",
+            related=("partner",),
+        ),
+        Searchable(
+            title="Registrations",
+            rank=60,
+            model=ApplicationRegistration,
+            find=by_number(ApplicationRegistration, "registration", "name", "=application_id"),
+            icon="app_registration",
+        ),
+        Searchable(
+            title="Campaigns",
+            rank=70,
+            model=Campaign,
+            find=by_number(Campaign, "campaign", "name"),
+            icon="campaign",
+        ),
+        Searchable(
+            title="Plans",
+            rank=80,
+            model=ConsentPlan,
+            find=by_number(ConsentPlan, "plan"),
+            icon="rule",
+            related=("registration",),
+            detail=lambda plan: plan.get_state_display(),
+        ),
+    ),
     partner_pages=(AdminPage(route="find/", name="tenants_partnertenant_find", view=find),),
     partner_actions=(
         disable_partners,

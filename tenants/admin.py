@@ -24,13 +24,12 @@ _DESCRIPTION = (
 )
 
 
-PARTNER_SEARCH = ["name", "domain", "contact_email", "contact_name", "=tenant_id"]
-CUSTOMER_SEARCH = ["company_name", "domain", "=tenant_id"]
+SEARCH = ["search_text", "=tenant_id"]
 
 
-def search_by(relation: str, names: Sequence[str]) -> list[str]:
-    """Return search fields that find rows by what they belong to, for example ``("partner", PARTNER_SEARCH)``."""
-    return [f"={relation}__{name[1:]}" if name.startswith("=") else f"{relation}__{name}" for name in names]
+def search_by(relation: str) -> list[str]:
+    """Return search fields that find rows by the partner or customer that they belong to."""
+    return [f"{relation}__search_text", f"={relation}__tenant_id"]
 
 
 @admin.register(PartnerTag)
@@ -50,8 +49,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "customers_synced_at"]
     list_display = ["name", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["cloud", "kind", "tags"]
-    palette_rank = 10
-    search_fields = PARTNER_SEARCH
+    search_fields = SEARCH
     filter_horizontal = ["tags"]
     audit_word = "partner"
     audit_without_values = ["contact_name", "contact_email", "notes"]
@@ -185,8 +183,7 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
         "gdap_ends_at",
     ]
     list_select_related = ["partner"]
-    palette_rank = 20
-    search_fields = CUSTOMER_SEARCH
+    search_fields = SEARCH
     fieldsets = [
         (None, {"fields": ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]}),
         ("May consent be pushed?", {"fields": ["ready", "readiness_reason", "readiness_owner", "judged", "gdap_end"]}),

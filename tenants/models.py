@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import models
 from django.db.models import Q
 
 from portal.fields import DomainField, NameField, OwnerField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.identifiers import TenantId
+from portal.search_text import SearchTextField
 
 
 class PartnerTenantQuerySet(models.QuerySet["PartnerTenant"]):
@@ -99,13 +102,15 @@ class PartnerTenant(models.Model):
         null=True, editable=False, help_text="No link works and nothing is pushed; the token lives until all is removed"
     )
 
+    search_text = SearchTextField()
+
     objects = PartnerTenantQuerySet.as_manager()
 
     class Meta:
         ordering = ["name", "pk"]
         verbose_name = "partner tenant"
         permissions = [("sync_partnertenant", "Can synchronise the customers of a partner")]
-        indexes = [models.Index(fields=["name", "id"]), models.Index(fields=["domain"])]
+        indexes = [models.Index(fields=["name", "id"]), models.Index(fields=["search_text"])]
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant_id"],
@@ -120,6 +125,10 @@ class PartnerTenant(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def searched_by(self) -> Iterable[str]:
+        """Return the texts that it is found by; its tenant id has an index of its own."""
+        return self.name, self.domain, self.contact_name, self.contact_email
 
     @property
     def tenant(self) -> TenantId:
@@ -174,6 +183,8 @@ class CustomerTenant(models.Model):
     readiness_owner = OwnerField()
     judged_at = models.DateTimeField(null=True, blank=True, help_text="When its relationships were read")
 
+    search_text = SearchTextField(indexed=True)
+
     objects = CustomerTenantQuerySet.as_manager()
 
     class Meta:
@@ -182,7 +193,7 @@ class CustomerTenant(models.Model):
         indexes = [
             models.Index(fields=["company_name", "id"]),
             models.Index(fields=["tenant_id"]),
-            models.Index(fields=["domain"]),
+            models.Index(fields=["search_text"]),
             models.Index(fields=["partner", "readiness"]),
         ]
         constraints = [
@@ -191,6 +202,10 @@ class CustomerTenant(models.Model):
 
     def __str__(self) -> str:
         return self.company_name or self.domain or self.tenant_id
+
+    def searched_by(self) -> Iterable[str]:
+        """Return the texts that it is found by; its tenant id has an index of its own."""
+        return self.company_name, self.domain
 
     @property
     def tenant(self) -> TenantId:

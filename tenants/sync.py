@@ -123,6 +123,6 @@ def _store_page(partner: PartnerTenant, page: Sequence[Customer], seen_at: datet
             rows.values(),
             update_conflicts=True,
             unique_fields=["partner", "tenant_id"],
-            update_fields=CustomerTenant.REMOTE_FIELDS,
+            update_fields=[*CustomerTenant.REMOTE_FIELDS, "search_text"],
         )
     return len(rows) - known

@@ -53,6 +53,8 @@ FROZEN = {
         "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",
         "0002_partner_switch": "c460cc7766f3a69f719e960b6372367ca5d6f67753fc1bff98a25714bfb20fbd",
         "0003_sync_permission": "fa7a971b24d57c2a020d47d92747bcec1cf435c2a0588a3205c566f7df104775",
+        "0004_search_text": "269dcbd6efdecd0b80305e1414c34fab5d6b07c59f23d312d436332aedc0bd2c",
+        "0005_fill_search_text": "f1d245242da2ab96cc1e60449b6830d81558e38cb263e10e32c5162933ceb046",
     },
 }
 # The last migration of each of our apps in each release.
@@ -185,7 +187,8 @@ def drop_all_tables() -> None:
             cursor.execute("CREATE SCHEMA public")
         else:
             for table in connection.introspection.table_names(cursor):
-                cursor.execute(f"DROP TABLE {connection.ops.quote_name(table)}")
+                # Those of a search index are gone with it.
+                cursor.execute(f"DROP TABLE IF EXISTS {connection.ops.quote_name(table)}")
 
 
 @pytest.mark.req("R-40")

@@ -64,11 +64,11 @@ runs_run: actor_kind kind options reason scope scope_hash state | actor
 runs_runitem: code correlation_id failure_class label message owner state
 runs_scheduledjob: last_result name owner
 tenants_customertenant: company_name domain partner_center_id readiness readiness_owner readiness_reason
-    relationship tenant_id
+    relationship search_text tenant_id
 tenants_gdapaccessassignment: assignment_id group_id roles status
 tenants_gdaprelationship: auto_extend_duration customer_tenant_id display_name relationship_id roles status
 tenants_partnertag: name
-tenants_partnertenant: cloud domain kind name switch tenant_id | contact_email contact_name notes
+tenants_partnertenant: cloud domain kind name switch tenant_id | contact_email contact_name notes search_text
 """
 
 

@@ -30,11 +30,11 @@ from consent.models import ApplicationRegistration, Campaign, CampaignPartner
 from consent.states import ACTIVE_STATES
 from portal.fields import validate_name
 from portal.mail import MailUnavailable, can_send, open_mailer
-from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, moment
 from portal.text import number_are, number_of
-from tenants.admin import PARTNER_SEARCH, search_by
+from tenants.admin import search_by
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
 Progress = CampaignPartner.Progress
@@ -440,8 +440,7 @@ class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
     list_display = ["partner", "shown_progress", "latest", "mailed", "reminded", "mail_problem", "campaign"]
     list_filter = [ProgressFilter, "last_send_problem", "campaign", "campaign__registration"]
     list_select_related = ["partner", "campaign"]
-    palette_rank = PARTS_RANK
-    search_fields = search_by("partner", PARTNER_SEARCH)
+    search_fields = search_by("partner")
     fields = ["campaign", "partner", "link", "shown_progress", "latest", "mailed", "reminded", "mail_problem"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CampaignPartner]:

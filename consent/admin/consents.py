@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
@@ -15,7 +17,16 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.display import badge, guid, moment
-from tenants.admin import PARTNER_SEARCH, search_by
+from portal.site.searchable import Asked
+from tenants.admin import search_by
+
+
+def by_reference(asked: Asked) -> Iterator[QuerySet[ConsentFlow]]:
+    """Find attempts by the reference code that a partner reads out, or by the correlation id in Microsoft's log."""
+    if asked.references:
+        yield ConsentFlow.objects.order_by("-pk").filter(public_id__range=asked.references)
+    if asked.guids and "-" in asked.text:
+        yield ConsentFlow.objects.order_by("-pk").filter(correlation_id__range=asked.guids)
 
 
 @admin.register(ConsentFlow)
@@ -38,7 +49,6 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     list_display = ["reference", "partner", "registration", "shown_outcome", "problem", "code", "started"]
     list_filter = ["outcome", "problem", "link__registration"]
     list_select_related = ["link__partner", "link__registration"]
-    palette_rank = 30
     search_fields = ["^public_id", "=correlation_id"]
     fields = [
         "reference",
@@ -92,7 +102,7 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     list_display = ["partner", "registration", "pinned", "waiting_account", "mfa", "since", "until", "decision"]
     list_filter = ["decision", "consent__registration"]
     list_select_related = ["consent__partner", "consent__registration"]
-    search_fields = ["=object_id", *search_by("consent__partner", PARTNER_SEARCH)]
+    search_fields = ["=object_id", *search_by("consent__partner")]
     fields = [
         "partner",
         "registration",

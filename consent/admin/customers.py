@@ -22,10 +22,10 @@ from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
-from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
 from portal.text import number_of
-from tenants.admin import CUSTOMER_SEARCH, search_by
+from tenants.admin import search_by
 from tenants.models import PartnerTenant
 
 State = CustomerConsent.State
@@ -155,8 +155,7 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     list_filter = ["changed_by", "state", "evidence", "observed_at", "consent__registration"]
     list_select_related = ["consent__customer__partner", "consent__registration"]
     link_lookups = ["consent__id__exact"]
-    palette_rank = PARTS_RANK
-    search_fields = [*search_by("consent__customer", CUSTOMER_SEARCH), "=correlation_id"]
+    search_fields = [*search_by("consent__customer"), "=correlation_id"]
     fields = ["consent", "read", "shown_state", "what", "who", "until", "shown_evidence", "grants", "correlation_id"]
 
     @admin.display(ordering="consent__customer__company_name", description="Customer")
@@ -230,8 +229,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     list_filter = [FindingFilter, "state", "owner", EvidenceFilter, "changed_by", "registration"]
     list_select_related = ["customer__partner", "registration"]
     link_lookups = ["customer__partner__id__exact"]
-    palette_rank = PARTS_RANK
-    search_fields = search_by("customer", CUSTOMER_SEARCH)
+    search_fields = search_by("customer")
     fields = [
         "customer",
         "registration",

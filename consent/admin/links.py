@@ -21,7 +21,7 @@ from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open
 from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.display import badge, moment
-from tenants.admin import PARTNER_SEARCH, search_by
+from tenants.admin import search_by
 from tenants.models import PartnerTenant
 
 if TYPE_CHECKING:  # only the type checker can subscript a form
@@ -125,8 +125,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     list_display = ["number", "partner", "shown_progress", "latest", "created", "until", "registration"]
     list_filter = [ProgressFilter, "kind", "registration"]
     list_select_related = ["partner", "registration"]
-    palette_rank = 35
-    search_fields = search_by("partner", PARTNER_SEARCH)
+    search_fields = search_by("partner")
     autocomplete_fields = ["partner"]
     actions = ["send_again", "extend_links", "revoke_links"]
 

@@ -25,7 +25,7 @@ from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, badge, links, moment, who
 from portal.text import number_are, number_of
-from tenants.admin import PARTNER_SEARCH, search_by
+from tenants.admin import search_by
 from tenants.models import PartnerTenant
 
 State = Offboarding.State
@@ -123,7 +123,7 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     list_display = ["partner", "shown_state", "remaining", "started", "started_by", "finished"]
     list_filter = ["state"]
     list_select_related = ["partner"]
-    search_fields = search_by("partner", PARTNER_SEARCH)
+    search_fields = search_by("partner")
     fields = ["partner", "shown_state", "remaining", "work", "started", "started_by", "decided_by", "finished", "seal"]
     actions_detail = ["try_again", "finish", "download"]
     change_form_outer_before_template = "admin/consent/offboarding_report.html"

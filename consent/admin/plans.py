@@ -21,12 +21,12 @@ from consent.customers.export import change_of, csv_document, json_document
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from portal.audit.trail import record
 from portal.microsoft.diagnosis import OWNER_CHOICES
-from portal.site.admin import PARTS_RANK, PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import EMPTY, Tone, badge, described, json_text, moment, words
 from portal.site.export import download
 from portal.text import number_of
-from tenants.admin import CUSTOMER_SEARCH, search_by
+from tenants.admin import search_by
 from tenants.models import CustomerTenant, PartnerTenant
 
 PAGE_LIMIT = 20_000  # customers; more takes longer than a page may wait
@@ -371,8 +371,7 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     list_select_related = ["customer__partner", "plan__registration"]
     link_lookups = ["plan__id__exact"]
     actions = ["undo_items"]
-    palette_rank = PARTS_RANK
-    search_fields = search_by("customer", CUSTOMER_SEARCH)
+    search_fields = search_by("customer")
     fieldsets = [
         (None, {"fields": ["plan", "customer", "partner", "shown_action", "adds", "takes_away", "reason", "owner"]}),
         ("Compared with", {"fields": ["read", "held"]}),

@@ -86,7 +86,6 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
     icon = "app_registration"
     list_display = ["name", "kind", "cloud", "shown_application_id", "permission_set", "credential", "state"]
     list_filter = ["state", "cloud", "kind"]
-    palette_rank = 45
     search_fields = ["name", "=application_id"]
     readonly_fields = ["credential", "created_at", "sign_in_uri", "whole_tenant_uri"]
     audit_word = "registration"

@@ -22,7 +22,7 @@ from consent.words import CHECK_WORDS
 from consent.words.permissions import resource_name
 from portal.site.admin import CONFIRM_LIMIT, ReadOnlyAdmin, actor_of
 from portal.site.display import EMPTY, Tone, badge, described, guid, moment, steps, words
-from tenants.admin import PARTNER_SEARCH, search_by
+from tenants.admin import search_by
 
 State = PartnerConsent.State
 _NAMED = 20  # partners in the text of a confirmation
@@ -163,7 +163,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "registration",
     ]
     list_select_related = ["partner", "registration"]
-    search_fields = [*search_by("partner", PARTNER_SEARCH), "=registration__application_id"]
+    search_fields = [*search_by("partner"), "=registration__application_id"]
     actions = ["disconnect_partners", "confirm_revocation"]
     fieldsets = [
         (None, {"fields": ["partner", "registration", "shown_state", "what_next", "ends", "age", "next_try"]}),

@@ -64,7 +64,6 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
     icon = "notifications_active"
     list_display = ["title", "state", "what", "owner", "times", "last_seen", "first_seen"]
     list_filter = [OpenFilter, "owner", CauseFilter]
-    palette_rank = 40
     search_fields = ["name", "words", "=about", "=cause"]
     fields = [
         "words",

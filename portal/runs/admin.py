@@ -21,7 +21,7 @@ from portal.runs import service, tasks
 from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.runs.registry import all_kinds
-from portal.site.admin import PARTS_RANK, ReadOnlyAdmin, actor_of
+from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.display import EMPTY, Tone, badge, links, moment, who
 from portal.site.subjects import facts, lines
@@ -394,7 +394,6 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
     list_display = ["label", "run", "result", "message", "owner", "code", "attempts", "finished"]
     list_filter = ["state", ResultFilter, "owner"]
     list_select_related = ["run", "executor"]
-    palette_rank = PARTS_RANK
     search_fields = ["label", "=correlation_id", "=code"]
     fields = [
         "run",

@@ -21,12 +21,13 @@ from django.forms import TypedChoiceField
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.text import capfirst, smart_split, unescape_string_literal
+from django.utils.text import capfirst, smart_split
 
 from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.models import SpentForm
+from portal.search_text import MOST_WORDS, SearchTextField, unquoted
 from portal.site.addresses import client_address
 from portal.site.export import csv_response
 from portal.site.subjects import subject_of
@@ -51,12 +52,10 @@ else:
 
 
 EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
-PARTS_RANK = 90
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
 _SHOWN_ROWS = 100
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
 _FEW = 500  # rows that a search found, to be read by their keys
-_MOST_WORDS = 20  # of a search
 _LONGEST_NUMBER = 19  # digits
 _SEE_TRAIL = "audit.view_auditevent"
 _SALT = "portal.site.confirm"
@@ -100,9 +99,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     """Base of all admin classes.
 
     Attributes:
-        icon: name of a Material Symbol, for the navigation and the search.
-        palette_rank: where its rows stand in the command palette, the lowest first. From ``PARTS_RANK`` on they are
-            parts of what other lists have: only an identifier or a reference code finds them there.
+        icon: name of a Material Symbol, for the navigation.
         export_fields: columns of the CSV export, as for ``values_list``; empty means there is no export.
         link_lookups: query parameters that our own links to this list use and that are no filter,
             for example ``partner__id__exact``.
@@ -113,7 +110,6 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     """
 
     icon = "table_rows"
-    palette_rank = 50
     export_fields: Sequence[str] = ()
     link_lookups: Sequence[str] = ()
     audit_word = ""
@@ -278,8 +274,9 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     ) -> tuple[QuerySet[M], bool]:
         """Find rows in which every word stands, each in any of ``search_fields``, in any case of any script.
 
-        A GUID is looked for only in the fields that begin with ``=``, whole or from its first eight characters on, so
-        that an index answers. A field with ``^`` must begin with the word. Words in quotes are one word.
+        A search text (``SearchTextField``) must hold all words alone. A GUID is looked for only in the fields that
+        begin with ``=``, whole or from its first eight characters on, so that an index answers. A field with ``^`` must
+        begin with the word. Words in quotes are one word.
         """
         names = [str(name) for name in self.get_search_fields(request)]
         term = unicodedata.normalize("NFC", search_term).strip()
@@ -288,11 +285,15 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         exact = [name[1:] for name in names if name.startswith("=")]
         if exact and (whole := canonical_guid(term)):
             return queryset.filter(_any_of(Q((name, whole)) for name in exact if self._is_text(name))), False
-        words = [_unquoted(word) for word in smart_split(term)]
-        if "\0" in term or len(words) > _MOST_WORDS:
+        words = [unquoted(word) for word in smart_split(term)]
+        if "\0" in term or len(words) > MOST_WORDS:
             return queryset.none(), False
         vendor = connections[queryset.db].vendor
-        return queryset.filter(*(_any_of(self._finds(name, word, vendor) for name in names) for word in words)), False
+        texts = [name for name in names if isinstance(self._field(name), SearchTextField)]
+        others = [name for name in names if name not in texts]
+        found = [Q((f"{name}__finds", term)) for name in texts]
+        by_word = [_any_of(self._finds(name, word, vendor) for name in others) for word in words]
+        return queryset.filter(_any_of([*found, Q(*by_word)])), False
 
     def _finds(self, name: str, word: str, vendor: str) -> Iterator[Q]:
         """Say how a word is looked for in one search field."""
@@ -433,11 +434,6 @@ def _any_of(conditions: Iterable[Q | Iterator[Q]]) -> Q:
         for condition in [one] if isinstance(one, Q) else one:
             joined |= condition
     return joined or Q(pk__in=[])
-
-
-def _unquoted(word: str) -> str:
-    quoted = len(word) > 1 and word[0] == word[-1] and word[0] in "\"'"
-    return unescape_string_literal(word) if quoted else word
 
 
 def _audited(value: Any) -> Any:

@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponseBase
 from portal.extensions import declared
 from portal.site.dashboard import Figure, Panel
 from portal.site.named import Named
+from portal.site.searchable import Searchable
 
 AdminAction = Callable[..., HttpResponseBase | None]
 
@@ -33,6 +34,7 @@ class AdminExtension:
         panels: functions of the first page. Each runs a constant number of queries, checks the permissions itself, and
             returns None when it has nothing for this person.
         subjects: which rows a name in the subject of an audit event, an incident or a run means.
+        searchable: rows that the search in the header finds.
         partner_pages: pages beside the list of partners.
         partner_actions: actions on chosen partners, in the order in which they are offered.
         customer_actions: the same for customers.
@@ -41,6 +43,7 @@ class AdminExtension:
 
     panels: Sequence[Callable[[HttpRequest], Panel | None]] = ()
     subjects: Mapping[str, Named] = field(default_factory=dict)
+    searchable: Sequence[Searchable] = ()
     partner_pages: Sequence[AdminPage] = ()
     partner_actions: Sequence[AdminAction] = ()
     customer_actions: Sequence[AdminAction] = ()

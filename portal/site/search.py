@@ -1,54 +1,84 @@
-"""The command palette: find a record by what its list can be searched for."""
+"""The search of the header: everything that a text may mean, in groups, of what a person may view."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from django.contrib import admin
+from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
 from unfold.dataclasses import SearchResult
 
-from portal.microsoft.identifiers import canonical_guid, guids_from
-from portal.site.admin import PARTS_RANK
+from portal.site.extension_points import extensions
+from portal.site.searchable import MOST_OF_A_GROUP, Asked, Searchable
 
-PER_LIST = 5
-SHORTEST_TERM = 3
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser, User
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One row: its name, a few words beside it, and the address of its page."""
+
+    name: str
+    detail: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What was found of one kind, at most ``MOST_OF_A_GROUP``, the best first."""
+
+    title: str
+    icon: str
+    found: Sequence[Found]
+
+
+def search(text: str, person: User | AnonymousUser) -> list[Group]:
+    """Return what this text may mean, partners first; empty groups are left out.
+
+    Each kind of row takes three queries at most, whatever there is.
+    """
+    asked = Asked(text)
+    if not asked.text:
+        return []
+    kinds = sorted((kind for extension in extensions() for kind in extension.searchable), key=lambda kind: kind.rank)
+    groups = [Group(kind.title, kind.icon, _found(kind, asked)) for kind in kinds if _may_view(person, kind)]
+    return [group for group in groups if group.found]
+
+
+def _may_view(person: User | AnonymousUser, kind: Searchable) -> bool:
+    options = kind.model._meta
+    rights = (f"{options.app_label}.{right}_{options.model_name}" for right in ("view", "change"))
+    return any(person.has_perm(right) for right in rights)
+
+
+def _found(kind: Searchable, asked: Asked) -> list[Found]:
+    rows: dict[int, Model] = {}
+    for some in kind.find(asked):
+        if len(rows) < MOST_OF_A_GROUP:
+            rows |= {
+                row.pk: row
+                for row in some.select_related(*kind.related or [None])[:MOST_OF_A_GROUP]
+                if row.pk not in rows
+            }
+    page = f"admin:{kind.model._meta.app_label}_{kind.model._meta.model_name}_change"
+    return [
+        Found(str(row), kind.detail(row), reverse(page, args=[row.pk])) for row in list(rows.values())[:MOST_OF_A_GROUP]
+    ]
 
 
 def search_records(request: HttpRequest, term: str) -> list[SearchResult]:
-    """Return at most ``PER_LIST`` rows of each list that the person may view, partners first.
-
-    One bounded query a list.
-    """
-    if len(term) < SHORTEST_TERM:
-        return []
-    found: list[SearchResult] = []
-    entries = [entry for app in admin.site.get_app_list(request) for entry in app["models"] if entry["admin_url"]]
-    for entry in sorted(entries, key=_rank):
-        model_admin = admin.site.get_model_admin(entry["model"])
-        if not model_admin.get_search_fields(request) or (_rank(entry) >= PARTS_RANK and not _is_code(term)):
-            continue
-        options = entry["model"]._meta
-        rows, _ = model_admin.get_search_results(request, model_admin.get_queryset(request), term)
-        named_with = model_admin.get_list_select_related(request)
-        if isinstance(named_with, list | tuple):
-            rows = rows.select_related(*named_with)
-        found += [
-            SearchResult(
-                title=str(row),
-                description=str(entry["name"]),
-                link=reverse(f"admin:{options.app_label}_{options.model_name}_change", args=[row.pk]),
-                icon=getattr(model_admin, "icon", "table_rows"),
-            )
-            for row in rows.order_by()[:PER_LIST]
-        ]
-    return found
-
-
-def _rank(entry: dict[str, Any]) -> int:
-    return int(getattr(admin.site.get_model_admin(entry["model"]), "palette_rank", PARTS_RANK))
-
-
-def _is_code(term: str) -> bool:
-    return bool(canonical_guid(term) or guids_from(term))
+    """Return the same for unfold's palette."""
+    return [
+        SearchResult(
+            title=one.name,
+            description=f"{group.title}: {one.detail}" if one.detail else group.title,
+            link=one.address,
+            icon=group.icon,
+        )
+        for group in search(term, request.user)
+        for one in group.found
+    ]

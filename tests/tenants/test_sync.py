@@ -134,6 +134,7 @@ def test_a_customer_listed_twice_is_one_row(partner: PartnerTenant) -> None:
 
     assert report.created == 1
     assert CustomerTenant.objects.get().company_name == "Later"
+    assert CustomerTenant.objects.filter(search_text__finds="later").exists(), "an upsert folds the name as well"
 
 
 def test_microsofts_columns_are_replaced_and_the_portals_own_are_not(partner: PartnerTenant) -> None:
@@ -151,7 +152,8 @@ def test_microsofts_columns_are_replaced_and_the_portals_own_are_not(partner: Pa
     columns = {field.name for field in CustomerTenant._meta.concrete_fields}
     # From Graph, when relationships are read.
     read_by_others = {"gdap_ends_at", "readiness", "readiness_reason", "readiness_owner", "judged_at"}
-    assert columns == {*CustomerTenant.REMOTE_FIELDS, *read_by_others, "id", "partner", "tenant_id", "first_seen_at"}
+    own = {"id", "partner", "tenant_id", "first_seen_at", "search_text"}
+    assert columns == {*CustomerTenant.REMOTE_FIELDS, *read_by_others, *own}
 
 
 def test_another_partners_customers_are_not_touched(partner: PartnerTenant) -> None:

@@ -9,9 +9,11 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from consent.invitations import links
-from portal.site.search import search_records
+from consent.models import ConsentFlow, ConsentLink
+from portal.site.search import search, search_records
 from tenants.models import PartnerTenant
 from tests.support import builders
+from tests.support.portal import Portal
 from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
@@ -89,6 +91,11 @@ def test_what_is_nowhere_is_not_found(partner: PartnerTenant) -> None:
         ("Север Связь", "СВЯЗЬ север"),
         ("Grönland", "gro\N{COMBINING DIAERESIS}n"),
         ("Grön (Nord) + Co", "GRÖN (nord) +"),
+        ("Grönland Hosting", "gronland"),
+        ("Gronland Hosting", "grönland"),
+        ("Łódź Straße", "lodz strasse"),
+        ("Ｆｕｌｌ Ｗｉｄｔｈ", "full width"),
+        ("Two  blanks", "two blanks"),
     ],
 )
 def test_the_case_of_no_script_matters(name: str, text: str) -> None:
@@ -104,34 +111,81 @@ def test_no_list_searches_by_the_first_word_only() -> None:
             assert not str(name).startswith("^") or name == "^public_id", page
 
 
-# --- the palette ---
+# --- the search of the header ---
 
 
-def palette(text: str, staff: Staff | None = None) -> list[str]:
-    request = RequestFactory().get("/")
-    request.user = (staff or Staff()).user
-    return [f"{one.description}: {one.title}" for one in search_records(request, text)]
+def asked(text: str, staff: Staff | None = None) -> dict[str, list[str]]:
+    return {group.title: [one.name for one in group.found] for group in search(text, (staff or Staff()).user)}
 
 
 @pytest.mark.parametrize("text", [PARTNER, "harbour", "services", "ops.team@mail-harbour.example", "6f0b31c2", GUID])
-def test_the_partner_comes_first_in_the_palette(partner: PartnerTenant, text: str) -> None:
-    answers = palette(text)
-    assert answers[0] == f"Partner tenants: {PARTNER}"
-    assert not any("Northwind" in one or "Delta" in one for one in answers)
+def test_the_partner_comes_first_and_what_belongs_to_others_is_not_found(partner: PartnerTenant, text: str) -> None:
+    answers = asked(text)
+    assert next(iter(answers.items())) == ("Partners", [PARTNER])
+    assert not any("Northwind" in name or "Delta" in name for names in answers.values() for name in names)
 
 
-def test_the_palette_names_a_customer_once_by_its_words_and_its_parts_by_its_id(partner: PartnerTenant) -> None:
-    assert palette("eastern analytics") == [f"Customer tenants: {CUSTOMER}"]
-    assert palette(CUSTOMER_GUID[:8])[0] == f"Customer tenants: {CUSTOMER}"
-    assert len(palette(CUSTOMER_GUID[:8])) > 1
+def test_a_customer_is_found_once_with_its_partner_beside_it(partner: PartnerTenant) -> None:
+    for text in ("eastern analytics", "analytics", CUSTOMER_GUID[:8], CUSTOMER_GUID):
+        assert asked(text) == {"Customers": [CUSTOMER]}, text
+        assert search(text, Staff().user)[0].found[0].detail == f"of {PARTNER}"
 
 
-def test_the_palette_asks_the_same_queries_however_many_rows_there_are(partner: PartnerTenant) -> None:
+def test_a_number_finds_what_has_it_and_with_its_word_that_alone(partner: PartnerTenant) -> None:
+    link = ConsentLink.objects.get(partner=partner)
+    for text in (str(link.pk), f"#{link.pk}"):
+        assert asked(text)["Links"][0] == str(link), text
+    for text in (f"link {link.pk}", f"Link #{link.pk}"):
+        assert asked(text) == {"Links": [str(link)]}, text
+    assert "Links" not in asked(f"plan {link.pk}")
+
+
+def test_a_reference_code_and_its_correlation_id_find_the_attempt(portal: Portal) -> None:
+    portal.onboard()
+    flow = ConsentFlow.objects.get()
+    for text in (flow.reference, flow.reference.lower(), flow.public_id, flow.correlation_id):
+        assert asked(text)["Reference codes"] == [flow.reference], text
+
+
+def test_who_may_not_view_a_list_finds_nothing_of_it(partner: PartnerTenant) -> None:
+    assert list(asked("harbour")) == ["Partners", "Links"]
+    assert list(asked("harbour", Staff("tenants.view_partnertenant"))) == ["Partners"]
+    assert asked("harbour", Staff("auth.view_user")) == {}
+
+
+def test_what_begins_with_the_text_comes_before_what_contains_it(partner: PartnerTenant) -> None:
+    for number in range(9):
+        builders.customer(partner, company_name=f"The Zebra {number}")
+    builders.customer(partner, company_name="Zebra")
+    assert asked("zebra")["Customers"][0] == "Zebra"
+    assert len(asked("zebra")["Customers"]) == 5
+
+
+def test_two_characters_find_what_begins_with_them(partner: PartnerTenant) -> None:
+    builders.customer(partner, company_name="\u5fae\u8f6f")
+    assert asked("\u5fae\u8f6f") == {"Customers": ["\u5fae\u8f6f"]}
+
+
+@pytest.mark.parametrize("text", ["", " ", "\0", "%", "'", '"', "\\", "\ud800", "x " * 30, "1" * 400, "NEAR(", "a*"])
+def test_no_text_breaks_the_search(partner: PartnerTenant, text: str) -> None:
+    assert asked(text) == {}
+
+
+def test_the_search_asks_the_same_queries_however_many_rows_there_are(partner: PartnerTenant) -> None:
     staff, counts = Staff(), []
-    for number in (0, 30):
+    asked("eastern", staff)  # permissions are read once
+    for number in (0, 3, 30):
         for index in range(number):
-            builders.customer(partner, company_name=f"Eastern {index}")
+            builders.customer(partner, company_name=f"An Eastern {number} {index}")
         with CaptureQueriesContext(connection) as queries:
-            palette("eastern", staff)
+            asked("eastern", staff)
         counts.append(len(queries))
-    assert counts[0] == counts[1] <= 20
+    assert counts[0] == counts[1] == counts[2] <= 12
+
+
+def test_the_palette_shows_what_the_search_finds(partner: PartnerTenant) -> None:
+    request = RequestFactory().get("/")
+    request.user = Staff().user
+    first = search_records(request, "harbour")[0]
+    assert (first.title, first.description) == (PARTNER, "Partners: harbour.example")
+    assert first.link == f"/admin/tenants/partnertenant/{partner.pk}/change/"
