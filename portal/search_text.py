@@ -27,7 +27,7 @@ else:
 
 LONGEST = 600  # characters that are kept; four bytes each still fit into an entry of PostgreSQL's index
 MOST_WORDS = 20  # of a search
-_TRIGRAM = 3  # characters below which no trigram helps
+TRIGRAM = 3  # characters below which no trigram helps
 _AFTER_ALL = "\U0010ffff"
 # Letters that are one character in Unicode, and that people type as others.
 _PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe"})
@@ -117,7 +117,7 @@ class Finds(_Lookup):
             like = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words]
             return " AND ".join([f"{column} LIKE %s"] * len(words)), [*given * len(words), *like]
         field: Any = self.lhs.output_field
-        long = [word for word in words if len(word) >= _TRIGRAM] if field.indexed else []
+        long = [word for word in words if len(word) >= TRIGRAM] if field.indexed else []
         short = [word for word in words if word not in long]
         parts = [f"INSTR({column}, %s) > 0"] * len(short)
         values: list[Any] = [one for word in short for one in (*given, word)]

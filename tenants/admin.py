@@ -10,10 +10,18 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline
+from portal.audit.trail import record
+from portal.site.admin import PortalInline, PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.display import badge, described, guid, links, moment, words
 from portal.site.extension_points import AdminAction, extensions
-from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTag, PartnerTenant
+from tenants.models import (
+    CustomerTenant,
+    GdapAccessAssignment,
+    GdapRelationship,
+    PartnerContact,
+    PartnerTag,
+    PartnerTenant,
+)
 from tenants.panels import READINESS_TONES, readiness_figures
 from tenants.readiness import CONSENT_ROLES, NO_EXTENSION
 
@@ -39,6 +47,26 @@ class PartnerTagAdmin(PortalModelAdmin[PartnerTag]):
     audit_word = "tag"
 
 
+class PartnerContactInline(PortalInline[PartnerContact, PartnerTenant]):
+    """A partner's people, with the mails that each of them gets."""
+
+    model = PartnerContact
+    fields = ["name", "email", "role", "language", "gets_invitations", "gets_alerts", "gets_reports"]
+    extra = 0
+    parent = "tenants.{}_partnertenant"
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return any(request.user.has_perm(self.parent.format(right)) for right in ("view", "change"))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(self.parent.format("change"))
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(self.parent.format("change" if obj is not None else "add"))
+
+    has_delete_permission = has_change_permission
+
+
 class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     """Partners. Tenant and cloud are typed once, by staff, before a link exists (S-04).
 
@@ -52,11 +80,12 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     search_fields = SEARCH
     filter_horizontal = ["tags"]
     audit_word = "partner"
-    audit_without_values = ["contact_name", "contact_email", "notes"]
+    audit_without_values = ["notes"]
+    inlines = [PartnerContactInline]
     readonly_fields = ["created_at", "customers_synced_at", "by_readiness", "by_state"]
     fieldsets = [
         (None, {"fields": ["name", "tenant_id", "cloud", "domain", "kind"]}),
-        ("Contact", {"fields": ["contact_name", "contact_email", "tags", "notes"]}),
+        ("For staff", {"fields": ["tags", "notes"]}),
         ("Customers", {"fields": ["customers_synced_at", "by_readiness", "by_state"]}),
     ]
 
@@ -119,6 +148,21 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
 
     def audit_subject(self, obj: PartnerTenant) -> dict[str, str | int]:
         return {"partner": obj.pk, "tenant_id": obj.tenant_id}
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        super().save_formset(request, form, formset, change)
+        if isinstance(formset.instance, PartnerTenant) and formset.has_changed():
+            # Only that they changed: names and addresses would stay in the trail for ever (S-70).
+            record(
+                "partner.contacts_changed",
+                actor=actor_of(request),
+                subject=self.audit_subject(formset.instance),
+                details={
+                    "added": len(formset.new_objects),
+                    "changed": len(formset.changed_objects),
+                    "removed": len(formset.deleted_objects),
+                },
+            )
 
 
 def _roles(roles: Sequence[str]) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from django.conf.locale import LANG_INFO
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Lower
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
 
 from portal.fields import DomainField, NameField, OwnerField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
@@ -40,6 +45,12 @@ class CustomerTenantQuerySet(models.QuerySet["CustomerTenant"]):
 
     def missing(self) -> CustomerTenantQuerySet:
         return self.filter(missing_since__isnull=False)
+
+
+def languages() -> list[tuple[str, str]]:
+    """Return all languages by their codes, with their English names."""
+    named = [(code, str(told["name"])) for code, told in LANG_INFO.items() if "name" in told]
+    return sorted(named, key=lambda one: one[1])
 
 
 class PartnerTag(models.Model):
@@ -91,8 +102,6 @@ class PartnerTenant(models.Model):
     cloud = models.CharField(max_length=10, choices=CLOUD_CHOICES, default="global")
     domain = DomainField(blank=True, help_text="For people to recognise the tenant; never used to decide.")
     kind = models.CharField(max_length=20, choices=Kind, default=Kind.DIRECT)
-    contact_name = NameField(blank=True)
-    contact_email = models.EmailField(blank=True)
     tags = models.ManyToManyField(PartnerTag, blank=True)
     notes = models.TextField(blank=True, max_length=4000)
     switch = models.CharField(max_length=12, choices=Switch, default=Switch.ON, db_index=True, editable=False)
@@ -128,7 +137,8 @@ class PartnerTenant(models.Model):
 
     def searched_by(self) -> Iterable[str]:
         """Return the texts that it is found by; its tenant id has an index of its own."""
-        return self.name, self.domain, self.contact_name, self.contact_email
+        people = PartnerContact.objects.filter(partner=self.pk).values_list("name", "email")
+        return self.name, self.domain, *(text for person in people for text in person)
 
     @property
     def tenant(self) -> TenantId:
@@ -146,6 +156,50 @@ class PartnerTenant(models.Model):
         if self.switch == self.Switch.OFFBOARDED:
             return f"{self.name} is offboarded for good; nothing is done with it any more."
         return f"{self.name} is disabled; enable it first." if self.switch == self.Switch.DISABLED else ""
+
+
+class PartnerContact(models.Model):
+    """A person of a partner, typed by staff; gone with the offboarding (S-68). Whoever may change the partner may
+    change them."""
+
+    partner = models.ForeignKey(PartnerTenant, on_delete=models.CASCADE, related_name="contacts")
+    name = NameField(blank=True)
+    email = models.EmailField("e-mail", blank=True)
+    role = NameField(blank=True, max_length=100, help_text="What this person does there, such as billing")
+    language = models.CharField(
+        max_length=10, blank=True, choices=languages, help_text="For who writes to them; our mails are in English"
+    )
+    gets_invitations = models.BooleanField("invitations", default=True)
+    gets_alerts = models.BooleanField("alerts", default=False)
+    gets_reports = models.BooleanField("reports", default=False)
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name = "contact"
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(
+                Lower("email"),
+                "partner",
+                condition=~Q(email=""),
+                name="contact_once",
+                violation_error_message="This partner has a contact with this address.",
+            ),
+            models.CheckConstraint(
+                condition=~Q(email="") | Q(gets_invitations=False, gets_alerts=False, gets_reports=False),
+                name="contact_with_mails_has_address",
+                violation_error_message="Who gets mails needs an address.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} <{self.email}>" if self.name and self.email else self.name or self.email
+
+
+@receiver([post_save, post_delete], sender=PartnerContact)
+def _search_by_contact(instance: PartnerContact, **_: Any) -> None:
+    """Keep the partner's search text, which names its contacts."""
+    instance.partner.save(update_fields=["search_text"])
 
 
 class CustomerTenant(models.Model):

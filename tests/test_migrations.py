@@ -32,6 +32,7 @@ FROZEN = {
         "0006_failed_attempts_of_customers": "0c72a8bda9d75f6592def5fc84a1307eb3ce1b15a6f7d72ed5884e1f1e36e46a",
         "0007_reads_of_customer_tenants": "e864021666124d5474bcfc4721a04ff34c18a02adf8d3a18f434184d982a6b6c",
         "0008_plain_words": "f0212af8cbb83fd723859e5bfe65c4362c788f11b78343e02b0fea166baa8215",
+        "0009_no_contact_gets_invitations": "78bb25938417bce169a66556a2caceb574e34cb8357bb9ca312f939ff4dc5946",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
@@ -55,6 +56,7 @@ FROZEN = {
         "0003_sync_permission": "fa7a971b24d57c2a020d47d92747bcec1cf435c2a0588a3205c566f7df104775",
         "0004_search_text": "269dcbd6efdecd0b80305e1414c34fab5d6b07c59f23d312d436332aedc0bd2c",
         "0005_fill_search_text": "f1d245242da2ab96cc1e60449b6830d81558e38cb263e10e32c5162933ceb046",
+        "0006_partner_contacts": "0ac3e06f17b8eb7d2a8e81f5736ba161d10b36a957360e50507a5d80246fe665",
     },
 }
 # The last migration of each of our apps in each release.

@@ -313,7 +313,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         explanation = (
             "Each partner gets a mail with a new link, and the link of the mail before is revoked."
             if option
-            else "Each partner gets a mail with a link of its own, at its contact address."
+            else "Each partner gets a mail with a link of its own, to its contacts who get invitations."
         )
         if number > MAILS_AT_ONCE:
             explanation += (

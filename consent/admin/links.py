@@ -46,7 +46,7 @@ class ConsentLinkForm(_LinkForm):
     send = forms.BooleanField(
         required=False,
         label="Send it by e-mail",
-        help_text="To the contact address of the partner. The link is shown to you as well.",
+        help_text="To the contacts of the partner who get invitations. The link is shown to you as well.",
         widget=UnfoldBooleanSwitchWidget,
     )
 
@@ -257,7 +257,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
                 "code": segno.make_qr(address.reveal(), error="m").svg_data_uri(border=4, light="#fff", omitsize=True),
                 "link": link,
                 "partner": link.partner,
-                "sent": send and not problem,
+                "sent_to": ", ".join(mails.addresses_of(link.partner)) if send and not problem else "",
                 "problem": problem,
                 "opts": self.opts,
             },
@@ -281,8 +281,8 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
             title="Send new links",
             explanation=(
                 "The addresses of these links are not known any more: only a hash of them is kept. For each, a new "
-                "link is made and sent to the partner's contact address, and the older one is revoked. A partner who "
-                "is at Microsoft right now starts again with the new one."
+                "link is made and sent to the partner's contacts, and the older one is revoked. A partner who is at "
+                " Microsoft right now starts again with the new one."
             ),
             button="Send new links",
         ):

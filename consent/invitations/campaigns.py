@@ -215,7 +215,7 @@ def _mail(
 def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> Mailing | None:
     """Return None when somebody else mails this partner at the same moment, or the campaign was closed."""
     try:
-        mails.address_of(item.partner)  # before a link is made and another revoked
+        mails.addresses_of(item.partner)  # before a link is made and another revoked
         made = _claim(item, actor)
     except MailRefused:
         return _not_sent(item, SendProblem.NO_ADDRESS)

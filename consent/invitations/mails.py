@@ -28,7 +28,7 @@ from portal.mail import MailFailed, MailLost, MailPrinted, MailRefused, one_addr
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.secret import Secret
 from portal.site.logs import one_line
-from tenants.models import PartnerTenant
+from tenants.models import PartnerContact, PartnerTenant
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -44,16 +44,20 @@ class _Words:
     closing: Sequence[str]
 
 
-def address_of(partner: PartnerTenant) -> str:
-    """Return the one address of the partner's contact.
+def addresses_of(partner: PartnerTenant) -> list[str]:
+    """Return the addresses of the contacts who get invitations; one mail goes to all of them, with one link.
 
     Raises:
-        MailRefused: there is none, or what is there is not one address and nothing else.
+        MailRefused: there is none, or one of them is not one address and nothing else.
     """
+    contacts = PartnerContact.objects.filter(partner=partner, gets_invitations=True).order_by("pk")
     try:
-        return one_address(partner.contact_email)
+        found = [one_address(address) for address in contacts.values_list("email", flat=True)]
     except MailRefused:
-        raise MailRefused("The partner has no contact address, or an invalid one.") from None
+        found = []
+    if not found:
+        raise MailRefused("No contact of the partner gets invitations, or an address is invalid.")
+    return found
 
 
 def announce(link: ConsentLink, *, actor: Actor) -> None:
@@ -70,7 +74,7 @@ def deliver(
     again: bool = False,
     reason: Campaign.Reason = Campaign.Reason.FIRST_INVITATION,
 ) -> None:
-    """Send the link to the partner's contact and record the outcome. Call it after the link's transaction.
+    """Send the link to the partner's contacts and record the outcome. Call it after the link's transaction.
 
     Args:
         again: an older link for the same thing stopped working; the mail says so.
@@ -127,7 +131,7 @@ def send_again(
         LinkRefused, or MailRefused before anything changed: the older link stays as it was.
         MailRefused, MailUnavailable, MailLost: the new link works, but nobody may know its address.
     """
-    address_of(link.partner)
+    addresses_of(link.partner)
     with transaction.atomic():
         new, address = links.replace(link, actor=actor, created_by=created_by)
         announce(new, actor=actor)
@@ -146,14 +150,14 @@ def compose(
     again: bool = False,
     reason: Campaign.Reason = Campaign.Reason.FIRST_INVITATION,
 ) -> EmailMultiAlternatives:
-    """Return the mail. Its headers hold nothing that a partner or Microsoft wrote, but one checked address.
+    """Return the mail. Its headers hold nothing that a partner or Microsoft wrote, but checked addresses.
 
     Note: this reads ``link.partner`` and ``link.registration``.
 
     Raises:
-        MailRefused: the partner has no contact address.
+        MailRefused: no contact of the partner gets invitations.
     """
-    to = address_of(link.partner)
+    to = addresses_of(link.partner)
     words = _words(link, address, again=again, reason=reason)
     html = render_to_string(
         "consent/mail/invitation.html",
@@ -170,7 +174,7 @@ def compose(
     message = EmailMultiAlternatives(
         subject=_title(),
         body=_plain(words),
-        to=[to],
+        to=to,
         reply_to=[settings.SUPPORT_EMAIL] if settings.SUPPORT_EMAIL else None,
         headers={"Auto-Submitted": "auto-generated"},  # RFC 3834: absence notices stay away
     )

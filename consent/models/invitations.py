@@ -329,7 +329,7 @@ class CampaignPartner(models.Model):
         CONNECTED = "connected", "Connected"
 
     class SendProblem(models.TextChoices):
-        NO_ADDRESS = "no_address", "The partner has no contact address, or an invalid one."
+        NO_ADDRESS = "no_address", "No contact of the partner gets invitations, or an address is invalid."
         NO_LINK = "no_link", "No link can be made: partner or application registration does not allow it."
         REFUSED = "refused", "The mail server refused this message or its address."
         UNAVAILABLE = "unavailable", "The mail server went away before it took the message."

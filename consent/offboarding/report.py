@@ -55,6 +55,7 @@ def build(offboarding: Offboarding) -> dict[str, Any]:
             "proven_absent": len(tenants - remaining),
             "remaining": len(remaining),
             "customers_never_read": never_read(partner).count(),
+            "contacts_erased": partner.contacts.count(),
         },
         "customers": customers,
         "links": [

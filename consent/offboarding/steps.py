@@ -37,7 +37,7 @@ from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError
 from portal.runs import service
 from portal.runs.models import Run
-from tenants.models import PartnerTenant
+from tenants.models import PartnerContact, PartnerTenant
 
 log = logging.getLogger(__name__)
 
@@ -232,6 +232,8 @@ def _close(offboarding: Offboarding, actor: Actor) -> None:
             seal=sealed.value,
             seal_key=sealed.key_id,
         ):
+            for contact in PartnerContact.objects.filter(partner=partner):
+                contact.delete()
             record(
                 "partner.offboarded",
                 actor=actor,

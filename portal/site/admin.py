@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     class _ModelAdmin[M: Model](ModelAdmin[M]):
         pass
 
-    class _TabularInline[C: Model, P: Model](TabularInline[C, P]):
+    class PortalInline[C: Model, P: Model](TabularInline[C, P]):
         pass
 
 else:
@@ -47,7 +47,7 @@ else:
     class _ModelAdmin[M](ModelAdmin):
         pass
 
-    class _TabularInline[C, P](TabularInline):
+    class PortalInline[C, P](TabularInline):
         pass
 
 
@@ -453,7 +453,7 @@ class ReadOnlyAdmin[M: Model](PortalModelAdmin[M]):
         return False
 
 
-class ReadOnlyInline[C: Model, P: Model](_TabularInline[C, P]):
+class ReadOnlyInline[C: Model, P: Model](PortalInline[C, P]):
     """Such rows on the page of what they belong to."""
 
     extra = 0

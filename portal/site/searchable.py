@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import Model, Q, QuerySet
 
 from portal.microsoft.identifiers import guids_from
-from portal.search_text import Few, begins_with, words_of
+from portal.search_text import TRIGRAM, Few, begins_with, words_of
 
 MOST_OF_A_GROUP = 5
 _NUMBER = re.compile(r"(?:#|([^\W\d]+) *#?)? *([0-9]{1,18})")
@@ -33,6 +33,11 @@ class Asked:
     def has_words(self) -> bool:
         """Whether it says enough to be looked for in names."""
         return any(len(word) > 1 for word in words_of(self.text)) and not (self.guids and "-" in self.text)
+
+    @cached_property
+    def has_long_words(self) -> bool:
+        """Whether an index of trigrams can look for it inside of names."""
+        return self.has_words and any(len(word) >= TRIGRAM for word in words_of(self.text))
 
     @cached_property
     def references(self) -> tuple[str, str] | None:
@@ -78,6 +83,7 @@ def by_tenant(model: type[Model]) -> Callable[[Asked], Iterator[QuerySet[Any]]]:
             yield rows.filter(tenant_id__range=asked.guids)
         if asked.has_words:
             yield rows.filter(begins_with("search_text", asked.text)).order_by("search_text")
+        if asked.has_long_words:
             yield rows.filter(search_text__finds=Few(asked.text, 2 * MOST_OF_A_GROUP))
 
     return find

@@ -2,8 +2,9 @@
 
 ``python -m tests.bench.lists [--partners 10000] [--customers 100] [--database URL]`` fills an empty database, opens
 each page three times as a member of staff in this process, and exports the customers that are not ready. It prints the
-median, the statements and the growth of memory, then the 95th percentile of the header's search, and ends with 1 when a
-page takes a second, a page or a search more than 15 statements, a search 100 ms, or the export grows in memory.
+median, the statements and the growth of memory, then the 95th percentile of the header's search. It ends with 1 when a
+page takes a second, a search 100 ms, one of them more than 15 statements (the palette 20), or the export grows in
+memory.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_SECONDS = 1.0  # of a page
 MOST_STATEMENTS = 15
+MOST_OF_THE_PALETTE = 20  # with what every page asks
 MOST_OF_A_SEARCH = 0.1  # seconds, p95
 MOST_GROWTH = 50_000  # kB, of an export
 NOT_READY = 12  # one customer in so many
@@ -198,7 +200,8 @@ def measure(staff: Staff, name: str, path: str) -> bool:
                 raise RuntimeError(f"{path}: {answer.status_code} {answer.headers.get('Location', '')}")
         took.append(time.perf_counter() - began)
     seconds = statistics.median(took)
-    holds = seconds < MOST_SECONDS and len(queries) <= MOST_STATEMENTS
+    most = MOST_OF_THE_PALETTE if name.startswith("palette") else MOST_STATEMENTS
+    holds = seconds < MOST_SECONDS and len(queries) <= most
     say(f"{name:<28}{1000 * seconds:>8.0f} ms{len(queries):>5} statements{'' if holds else '  FAILS'}")
     if not holds:
         for query in sorted(queries, key=lambda one: -float(one["time"]))[:3]:

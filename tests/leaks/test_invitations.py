@@ -103,7 +103,7 @@ def _campaign(gate: Gate) -> Campaign:
 
 @pytest.mark.parametrize("work", [links_of_staff, campaign_of_staff, campaign_of_an_operator])
 def test_a_mailed_link_lies_nowhere_else(gate: Gate, work: Callable[[Gate, Watched], None]) -> None:
-    PartnerTenant.objects.update(contact_email="admin@northwind.example.com")
+    builders.contact(PartnerTenant.objects.get(), "admin@northwind.example.com")
     work(gate, Watched(gate))
     crawl_admin(gate)
     assert "link" in gate.canaries.kinds()
@@ -111,7 +111,7 @@ def test_a_mailed_link_lies_nowhere_else(gate: Gate, work: Callable[[Gate, Watch
 
 
 def test_a_mail_server_that_hangs_up_gets_no_link_into_a_log(gate: Gate, settings: Settings) -> None:
-    PartnerTenant.objects.update(contact_email="admin@northwind.example.com")
+    builders.contact(PartnerTenant.objects.get(), "admin@northwind.example.com")
     campaign = _campaign(gate)
     with serving() as server:
         server.hang_up_after = 0

@@ -19,7 +19,7 @@ from consent.models import (
 from consent.permissions import PERMISSION_SETS
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
-from tenants.models import CustomerTenant, PartnerTenant
+from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 
 _numbers = itertools.count(1)
 ACTOR = Actor.command("test")
@@ -29,10 +29,18 @@ def guid() -> str:
     return str(uuid.uuid4())
 
 
-def partner(**columns: Any) -> PartnerTenant:
+def partner(*, contact_email: str = "", **columns: Any) -> PartnerTenant:
+    """Make a partner, with a contact of this address who gets invitations."""
     number = next(_numbers)
     defaults = {"name": f"Partner {number}", "tenant_id": guid(), "domain": f"partner{number}.example.com"}
-    return PartnerTenant.objects.create(**defaults | columns)
+    made = PartnerTenant.objects.create(**defaults | columns)
+    if contact_email:
+        contact(made, contact_email)
+    return made
+
+
+def contact(of: PartnerTenant, email: str, **columns: Any) -> PartnerContact:
+    return PartnerContact.objects.create(partner=of, email=email, **columns)
 
 
 def registration(**columns: Any) -> ApplicationRegistration:

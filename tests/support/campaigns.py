@@ -20,8 +20,7 @@ QUIET_OVER = campaigns.QUIET_FOR + timedelta(hours=1)
 def partners(number: int, **columns: Any) -> PartnerTenantQuerySet:
     made = [builders.partner(**columns) for _ in range(number)]
     for partner in made:
-        partner.contact_email = f"admin@{partner.domain}"
-        partner.save()
+        builders.contact(partner, f"admin@{partner.domain}")
     return PartnerTenant.objects.filter(pk__in=[partner.pk for partner in made])
 
 

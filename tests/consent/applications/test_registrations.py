@@ -216,14 +216,24 @@ def test_the_page_names_both_redirect_uris(registration: ApplicationRegistration
 @pytest.mark.req("S-55")
 def test_an_edited_partner_can_be_put_back_from_the_trail() -> None:
     partner = builders.partner(name="Before", domain="before.example.com", contact_email="old.person@example.com")
+    old, leaves = partner.contacts.get(), builders.contact(partner, "leaves@example.com")
     partner.tags.add(PartnerTag.objects.create(name="gold"))
     silver = PartnerTag.objects.create(name="silver")
     form = {
         "name": "After",
         "domain": "before.example.com",
         "kind": partner.kind,
-        "contact_name": "",
-        "contact_email": "new.person@example.com",
+        "contacts-TOTAL_FORMS": 3,
+        "contacts-INITIAL_FORMS": 2,
+        "contacts-0-id": old.pk,
+        "contacts-0-partner": partner.pk,
+        "contacts-0-email": "new.person@example.com",
+        "contacts-1-id": leaves.pk,
+        "contacts-1-partner": partner.pk,
+        "contacts-1-email": leaves.email,
+        "contacts-1-DELETE": "on",
+        "contacts-2-partner": partner.pk,
+        "contacts-2-name": "Another Person",
         "tags": [silver.pk],
         "notes": "call them on Monday",
     }
@@ -234,8 +244,14 @@ def test_an_edited_partner_can_be_put_back_from_the_trail() -> None:
     assert event.details == {
         "before": {"name": "Before", "tags": ["gold"]},
         "after": {"name": "After", "tags": ["silver"]},
-        "also_changed": ["contact_email", "notes"],
+        "also_changed": ["notes"],
     }, "what is personal is not kept for ever (S-68, S-70)"
+    event = AuditEvent.objects.get(action="partner.contacts_changed")
+    assert event.details == {"added": 1, "changed": 1, "removed": 1}
+    assert [str(one) for one in partner.contacts.all()] == ["new.person@example.com", "Another Person"]
+    found = PartnerTenant.objects.filter(search_text__finds="new.person another")
+    assert found.get() == partner, "who it is found by follows its contacts"
+    assert not PartnerTenant.objects.filter(search_text__finds="leaves@example.com").exists()
 
 
 @pytest.mark.req("S-55")

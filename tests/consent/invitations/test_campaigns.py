@@ -27,7 +27,7 @@ from consent.models import ApplicationRegistration, Campaign, CampaignPartner, C
 from portal.audit.models import AuditEvent
 from portal.audit.trail import first_broken_sequence
 from portal.mail import MailLost, MailUnavailable, open_mailer
-from tenants.models import PartnerTag, PartnerTenant
+from tenants.models import PartnerContact, PartnerTag, PartnerTenant
 from tests.support import builders
 from tests.support.campaigns import attempt, items, let_time_pass, link_of, make, partners, send
 from tests.support.commands import run
@@ -259,16 +259,16 @@ def test_a_partner_without_an_address_or_disabled_meanwhile_stops_nobody_else(
 ) -> None:
     campaign = make(registration, partners(3))
     first, second, third = items(campaign)
-    PartnerTenant.objects.filter(pk=first.partner_id).update(contact_email="a@b.example, c@evil.example")
+    first.partner.contacts.update(email="a@b.example, c@evil.example")
     PartnerTenant.objects.filter(pk=second.partner_id).update(switch="disabled")
 
     told = {mailing.partner: mailing.problem for mailing in send(campaign)}
 
     assert told == {first.partner.name: Problem.NO_ADDRESS, second.partner.name: Problem.NO_LINK, str(third): None}
-    assert recipients(mailoutbox) == {third.partner.contact_email: 1}
+    assert recipients(mailoutbox) == {third.partner.contacts.get().email: 1}
     assert progress(campaign) == [Progress.SEND_FAILED, Progress.SEND_FAILED, Progress.SENT]
     assert ConsentLink.objects.count() == 1, "no link was made for nothing"
-    PartnerTenant.objects.filter(pk=first.partner_id).update(contact_email="a@b.example")
+    first.partner.contacts.update(email="a@b.example")
     assert [mailing.problem for mailing in send(campaign)] == [None, Problem.NO_LINK]
 
 
@@ -277,7 +277,7 @@ def test_a_refused_address_is_tried_again_with_a_new_link(
 ) -> None:
     campaign = make(registration, partners(3))
     refused = items(campaign)[1].partner
-    mail_server.refuse.add(refused.contact_email)
+    mail_server.refuse.add(refused.contacts.get().email)
 
     told = {mailing.partner: mailing.problem for mailing in send(campaign)}
 
@@ -287,7 +287,7 @@ def test_a_refused_address_is_tried_again_with_a_new_link(
     mail_server.refuse.clear()
     assert [mailing.partner for mailing in send(campaign)] == [refused.name]
     assert Counter(kept.recipients[0] for kept in mail_server.kept) == dict.fromkeys(
-        PartnerTenant.objects.values_list("contact_email", flat=True), 1
+        PartnerContact.objects.values_list("email", flat=True), 1
     )
     assert usable_links() == 3
     assert "takes the place" not in mail_server.kept[-1].text, "the first mail never came"
@@ -512,7 +512,7 @@ def test_a_sender_killed_in_the_middle_goes_on_and_sends_nothing_twice(
     assert (second.returncode, err) == (0, "")
     assert "3 sent, 0 could not be mailed." in out
     assert Counter(kept.recipients[0] for kept in mail_server.kept) == dict.fromkeys(
-        PartnerTenant.objects.values_list("contact_email", flat=True), 1
+        PartnerContact.objects.values_list("email", flat=True), 1
     )
     assert Counter(progress(campaign)) == {Progress.SENT: 5, Progress.INTERRUPTED: 1}
     # The one that nobody knows about keeps its intent without an outcome; a reminder mails it anew.
@@ -541,7 +541,7 @@ def test_the_funnel_counts_each_partner_once_and_says_what_kept_them(
 ) -> None:
     campaign = make(registration, partners(9))
     people = items(campaign)
-    PartnerTenant.objects.filter(pk=people[8].partner_id).update(contact_email="")
+    people[8].partner.contacts.all().delete()
     send(campaign, only=[item.pk for item in people[:7]])
     send(campaign, only=[people[8].pk])
     CampaignPartner.objects.filter(pk=people[6].pk).update(sent_at=None)  # as a process that was killed leaves it
@@ -646,7 +646,7 @@ def test_a_link_that_staff_send_again_counts_as_the_campaigns_mail(
 ) -> None:
     campaign = make(registration, partners(2))
     first, second = items(campaign)
-    mail_server.refuse.add(second.partner.contact_email)
+    mail_server.refuse.add(second.partner.contacts.get().email)
     send(campaign)
     let_time_pass()
     mail_server.refuse.clear()
@@ -680,8 +680,7 @@ def go_through(portal: Portal, path: str, **choices: Any) -> Any:
 
 @pytest.fixture
 def northwind(portal: Portal) -> Portal:
-    PartnerTenant.objects.filter(pk=portal.partner.pk).update(contact_email="admin@northwind.example.com")
-    portal.partner.refresh_from_db()
+    builders.contact(portal.partner, "admin@northwind.example.com")
     return portal
 
 
@@ -784,10 +783,10 @@ def test_the_command_sends_and_says_so(registration: ApplicationRegistration, ma
 def test_the_command_tells_who_could_not_be_mailed(registration: ApplicationRegistration) -> None:
     campaign = make(registration, partners(2))
     first = items(campaign)[0].partner
-    PartnerTenant.objects.filter(pk=first.pk).update(contact_email="")
+    first.contacts.all().delete()
     ran = run("send_campaign", campaign.pk)
     assert ran.code == 1
-    assert f"{first.name}: The partner has no contact address" in ran.out
+    assert f"{first.name}: No contact of the partner gets invitations" in ran.out
     assert "1 sent, 1 could not be mailed." in ran.out
 
 

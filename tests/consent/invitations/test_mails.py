@@ -107,8 +107,9 @@ def test_the_mail_of_the_first_step_names_the_other_account(partner: PartnerTena
 @pytest.mark.req("S-05")
 def test_the_mail_says_no_more_than_the_page_behind_the_link(partner: PartnerTenant, mailoutbox: list[Any]) -> None:
     """Names and ids of the mail all stand on the page; the contact's own name and the staff's notes on neither."""
-    partner.contact_name, partner.notes = "Contact Canary", "Notes canary"
+    partner.notes = "Notes canary"
     partner.save()
+    partner.contacts.update(name="Contact Canary", role="Role canary")
     link, address = invite(partner)
     page = Browser().get(address.reveal()).content.decode()
     for told in (partner.name, partner.tenant_id, link.registration.name, link.registration.application_id):
@@ -173,9 +174,8 @@ def test_a_hostile_name_stays_in_its_place(partner: PartnerTenant, mailoutbox: l
     ],
 )
 def test_what_is_not_one_address_gets_no_mail(partner: PartnerTenant, mailoutbox: list[Any], address: str) -> None:
-    PartnerTenant.objects.update(contact_email=address)
-    partner.refresh_from_db()
-    with pytest.raises(MailRefused, match="contact address"):
+    partner.contacts.update(email=address, gets_invitations=bool(address))
+    with pytest.raises(MailRefused, match="gets invitations"):
         invite(partner)
     assert mailoutbox == []
     assert events() == ["link.issued done", "link.sent failed"]
@@ -295,7 +295,7 @@ def test_what_cannot_be_sent_again_leaves_the_older_link_alone(
 ) -> None:
     old, _ = links.issue(partner, builders.registration(), actor=builders.ACTOR)
     if why == "no address":
-        PartnerTenant.objects.update(contact_email="")
+        partner.contacts.all().delete()
     elif why == "disabled":
         PartnerTenant.objects.update(switch="disabled")
     else:

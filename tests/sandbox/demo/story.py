@@ -38,7 +38,7 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
-from tenants.models import CustomerTenant, PartnerTenant
+from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 
 _ACTOR = Actor.command("demo")
 _LINK = re.compile(r"https?://\S+/consent/[\w-]{43}/")
@@ -114,17 +114,18 @@ def build(say: Callable[[str], None]) -> str:
             tenant_id=told["tenant_id"],
             domain=told["domain"],
             cloud=told["cloud"],
-            contact_name="Partner administration",
-            contact_email=f"admin@{told['domain']}",
+        )
+        PartnerContact.objects.create(
+            partner=partners[story.key], name="Partner administration", email=_mail_of(partners[story.key])
         )
     post = Post()
     invited = _invite("First round", registration, Campaign.Reason.FIRST_INVITATION)
     for mailing in campaigns.send(invited, mailer=post, actor=_ACTOR):
         say(f"{mailing.partner}: invited.")
-    open_link = post.links[partners["southridge"].contact_email]
+    open_link = post.links[_mail_of(partners["southridge"])]
     for story in STORIES:
         if story.consents:
-            address = post.links[partners[story.key].contact_email]
+            address = post.links[_mail_of(partners[story.key])]
             _consent(control, address, f"service@{story.key}.example.com", mfa=story.mfa)
             say(f"{partners[story.key]}: signed in and consented.")
     for story in STORIES:
@@ -143,6 +144,10 @@ def build(say: Callable[[str], None]) -> str:
     return open_link
 
 
+def _mail_of(partner: PartnerTenant) -> str:
+    return f"admin@{partner.domain}"
+
+
 def _invite(name: str, registration: ApplicationRegistration, reason: Campaign.Reason) -> Campaign:
     return campaigns.create(
         name=name,
@@ -159,12 +164,12 @@ def _invite_again(
 ) -> None:
     """Show a campaign half done: one declined, one is at Microsoft, one has no address, one is not mailed yet."""
     campaign = _invite("New permissions", registration, Campaign.Reason.NEW_SCOPE)
-    PartnerTenant.objects.filter(pk=partners["lakeview"].pk).update(contact_email="")
+    partners["lakeview"].contacts.update(gets_invitations=False)
     now = campaign.partners.exclude(partner=partners["northwind"]).values_list("pk", flat=True)
     for _ in campaigns.send(campaign, mailer=post, actor=_ACTOR, only=list(now)):
         pass
-    _consent(control, post.links[partners["harbour"].contact_email], "service@harbour.example.com", accept=False)
-    _press_continue(post.links[partners["meadow"].contact_email])
+    _consent(control, post.links[_mail_of(partners["harbour"])], "service@harbour.example.com", accept=False)
+    _press_continue(post.links[_mail_of(partners["meadow"])])
 
 
 def _consent_for_the_tenant(
@@ -178,7 +183,7 @@ def _consent_for_the_tenant(
     link, address = links.issue(partner, registration, actor=_ACTOR, kind=ConsentLink.Kind.ADMIN_CONSENT)
     mails.announce(link, actor=_ACTOR)
     mails.deliver(link, address, mailer=post, actor=_ACTOR)
-    _consent(control, post.links[partner.contact_email], f"service@{partner.domain}")
+    _consent(control, post.links[_mail_of(partner)], f"service@{partner.domain}")
     say(f"{partner}: consented for the whole tenant, through a link of its own.")
     spare, _ = links.issue(partner, registration, actor=_ACTOR)
     links.revoke(spare, actor=_ACTOR)
