@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from consent import clients
 from consent.customer_selection import WEEK_HOURS, consents_in
+from consent.figures import count_today
 from consent.models import Offboarding
 from consent.offboarding.steps import advance
 from consent.runs.customer_sync import CUSTOMER_SYNC
@@ -81,6 +82,11 @@ def _settle(times: Sequence[datetime] = ()) -> str:
     return f"{settle_what_is_over()} settled"
 
 
+def _count(times: Sequence[datetime] = ()) -> str:
+    """Count once an hour, so that a day has its figures also when the portal stood still at midnight."""
+    return f"{count_today().customers:,} customers counted"
+
+
 def _reconcile(times: Sequence[datetime] = ()) -> str:
     """Never more than is safe and little; what needs a person is an incident (R-02, R-41)."""
     try:
@@ -99,6 +105,7 @@ JOBS = (
     Job(name="consent_verify", label="Check of customer consents", every=_HOUR, work=_verify),
     Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
     Job(name="incidents", label="Settling of incidents", every=_HOUR, work=_settle),
+    Job(name="figures", label="Figures of the day", every=_HOUR, work=_count),
     Job(name="clean_up", label="Clean-up", every=_DAY, work=_clean_up),
     Job(name="vault_reconcile", label="Comparison of vault and database", every=_DAY, work=_reconcile),
 )

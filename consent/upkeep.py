@@ -11,6 +11,7 @@ consent links without a campaign                 a year after they were closed, 
 plans that were never applied                    90 days after they were made
 plans that were applied                          two years after, as reads that changed something
 incidents                                        a year after they were settled
+figures of days                                  400 days after
 sessions of staff                                when they expired
 messages of the queue that died with a worker    after a week
 ===============================================  ==============================================
@@ -29,6 +30,7 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from consent import figures
 from consent.applications import rotation
 from consent.customers import observations
 from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
@@ -59,6 +61,7 @@ class UpkeepReport:
     old_links: int
     old_plans: int
     old_incidents: int
+    old_figures: int
     dead_messages: int
 
     @property
@@ -95,6 +98,7 @@ def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda
         old_links=_remove(_old_links(now), between),
         old_plans=_remove_plans(now, between),
         old_incidents=remove_settled(now),
+        old_figures=figures.remove_old(),
         dead_messages=remove_dead_messages(now - _DEAD_MESSAGES_KEPT_FOR),
     )
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()

@@ -133,7 +133,7 @@ class Finds(_Lookup):
 # --- the index ---
 
 
-def build_index(sender: AppConfig, using: str, verbosity: int = 1, **_: Any) -> None:
+def build_index(sender: AppConfig, using: str, stdout: Any = None, **_: Any) -> None:
     """Give each indexed column of an app its index of trigrams, after each ``migrate``; connected by the app.
 
     A migration that rebuilds a table of SQLite drops its triggers; then the index is made anew.
@@ -143,14 +143,14 @@ def build_index(sender: AppConfig, using: str, verbosity: int = 1, **_: Any) -> 
         for field in model._meta.concrete_fields:
             if isinstance(field, SearchTextField) and field.indexed:
                 make = _on_postgresql if connection.vendor == "postgresql" else _on_sqlite
-                make(connection, field, verbosity)
+                make(connection, field, stdout)
 
 
 def _index_name(field: SearchTextField) -> str:
     return f"{field.model._meta.db_table}_search"
 
 
-def _on_postgresql(connection: BaseDatabaseWrapper, field: SearchTextField, verbosity: int) -> None:
+def _on_postgresql(connection: BaseDatabaseWrapper, field: SearchTextField, stdout: Any) -> None:
     index, table, column = _index_name(field), field.model._meta.db_table, field.column
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s)", [index])
@@ -161,14 +161,14 @@ def _on_postgresql(connection: BaseDatabaseWrapper, field: SearchTextField, verb
             cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
             cursor.execute(f'CREATE INDEX "{index}" ON "{table}" USING gin ("{column}" gin_trgm_ops)')
     except DatabaseError:
-        if verbosity:
-            print(  # noqa: T201  # as migrate does
+        if stdout is not None:
+            stdout.write(
                 f"Search reads the whole table {table}: this database account may not create the extension pg_trgm. "
-                "Let an administrator create it, then run migrate again."
+                "Let an administrator create it, then run migrate again.\n"
             )
 
 
-def _on_sqlite(connection: BaseDatabaseWrapper, field: SearchTextField, verbosity: int) -> None:
+def _on_sqlite(connection: BaseDatabaseWrapper, field: SearchTextField, stdout: Any) -> None:
     index, table, column = _index_name(field), field.model._meta.db_table, field.column
     key = field.model._meta.pk.column
     old = f'INSERT INTO "{index}" ("{index}", rowid, "{column}") VALUES (\'delete\', old."{key}", old."{column}")'  # noqa: S608
@@ -191,3 +191,12 @@ def _on_sqlite(connection: BaseDatabaseWrapper, field: SearchTextField, verbosit
             cursor.execute(f'DROP TRIGGER IF EXISTS "{name}"')
             cursor.execute(f'CREATE TRIGGER "{name}" {body}')
         cursor.execute(f'INSERT INTO "{index}" ("{index}") VALUES (\'rebuild\')')  # noqa: S608
+
+
+def drop_index(connection: BaseDatabaseWrapper, table: str) -> None:
+    """Take a table's index away, before a migration back drops its column."""
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            for event in ("insert", "delete", "update"):
+                cursor.execute(f'DROP TRIGGER IF EXISTS "{table}_search_{event}"')
+            cursor.execute(f'DROP TABLE IF EXISTS "{table}_search"')

@@ -33,6 +33,7 @@ FROZEN = {
         "0007_reads_of_customer_tenants": "e864021666124d5474bcfc4721a04ff34c18a02adf8d3a18f434184d982a6b6c",
         "0008_plain_words": "f0212af8cbb83fd723859e5bfe65c4362c788f11b78343e02b0fea166baa8215",
         "0009_no_contact_gets_invitations": "78bb25938417bce169a66556a2caceb574e34cb8357bb9ca312f939ff4dc5946",
+        "0010_daily_figures": "ddeff019013a7c8292446fe1255550e63f7c8032a9e0cc62afe61d691b8ac91f",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
@@ -54,7 +55,7 @@ FROZEN = {
         "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",
         "0002_partner_switch": "c460cc7766f3a69f719e960b6372367ca5d6f67753fc1bff98a25714bfb20fbd",
         "0003_sync_permission": "fa7a971b24d57c2a020d47d92747bcec1cf435c2a0588a3205c566f7df104775",
-        "0004_search_text": "269dcbd6efdecd0b80305e1414c34fab5d6b07c59f23d312d436332aedc0bd2c",
+        "0004_search_text": "f6f04be62349a7425fe8c9c1139b466a67c1d66053e9355284278c5c3ea4c305",
         "0005_fill_search_text": "f1d245242da2ab96cc1e60449b6830d81558e38cb263e10e32c5162933ceb046",
         "0006_partner_contacts": "0ac3e06f17b8eb7d2a8e81f5736ba161d10b36a957360e50507a5d80246fe665",
     },

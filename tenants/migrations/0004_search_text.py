@@ -2,6 +2,13 @@
 
 import portal.search_text
 from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import StateApps
+
+
+def drop(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    """Take the index of trigrams away before its column goes."""
+    portal.search_text.drop_index(schema_editor.connection, 'tenants_customertenant')
 
 
 class Migration(migrations.Migration):
@@ -37,4 +44,5 @@ class Migration(migrations.Migration):
             model_name='partnertenant',
             index=models.Index(fields=['search_text'], name='tenants_par_search__f7c7eb_idx'),
         ),
+        migrations.RunPython(migrations.RunPython.noop, drop),
     ]

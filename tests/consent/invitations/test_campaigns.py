@@ -448,14 +448,14 @@ def test_a_link_that_staff_replaced_in_between_is_not_left_open(
     campaign = make(registration, partners(1))
     send(campaign)
     let_time_pass()
-    really = mails.address_of
+    really = mails.addresses_of
 
     def meanwhile(partner: PartnerTenant) -> str:
-        monkeypatch.setattr(mails, "address_of", really)
+        monkeypatch.setattr(mails, "addresses_of", really)
         links.replace(link_of(items(campaign)[0]), actor=builders.ACTOR)
         return really(partner)
 
-    monkeypatch.setattr(mails, "address_of", meanwhile)
+    monkeypatch.setattr(mails, "addresses_of", meanwhile)
     remind(campaign)
     assert usable_links() == 1
     assert link_of(items(campaign)[0]) == ConsentLink.objects.usable().get()

@@ -39,7 +39,7 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs import service
 from portal.runs.executor import Executor
 from portal.runs.models import Run, RunItem
-from tenants.models import CustomerTenant, PartnerTenant
+from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
@@ -54,7 +54,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def granted(portal: Portal) -> list[CustomerTenant]:
-    """A partner with three customers that hold our consent."""
+    """A partner with a contact, and three customers that hold our consent."""
+    builders.contact(portal.partner, "anna@northwind.example.com")
     return desk.connect_customers(portal)
 
 
@@ -91,7 +92,15 @@ def assert_offboarded(portal: Portal, customers: list[CustomerTenant]) -> None:
     assert portal.consent().state == "disconnected"
     assert custody.enabled_versions(portal, portal.consent()) == []
     report = json.loads(one.report)
-    assert report["counts"] == {"customers": 3, "customers_never_read": 0, "proven_absent": 3, "remaining": 0}
+    assert report["counts"] == {
+        "customers": 3,
+        "customers_never_read": 0,
+        "proven_absent": 3,
+        "remaining": 0,
+        "contacts_erased": 1,
+    }
+    assert not PartnerContact.objects.exists()
+    assert not PartnerTenant.objects.filter(search_text__finds="anna@northwind.example.com").exists()
     assert first_broken_sequence() is None
     assert portal.sandbox.world.crossings == []
 

@@ -1,4 +1,7 @@
-"""What people paste into a search box is found: whole names, words inside them, contacts, the start of a GUID."""
+"""What people paste into a search box is found: whole names, words inside them, contacts, the start of a GUID.
+
+Covers: portal.site.searchable.
+"""
 
 from __future__ import annotations
 
