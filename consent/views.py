@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
 from typing import Any, Concatenate
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
@@ -21,6 +21,8 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_POST, require_safe
@@ -87,7 +89,31 @@ def _vendor() -> dict[str, str]:
 @require_safe
 def landing(request: HttpRequest, token: str) -> HttpResponse:
     """Say who asks for what. Opening a link does nothing (S-02)."""
-    link = links.usable(token)
+    return _landing_page(
+        request, links.usable(token), reverse("consent:start", args=[token]), settings.PUBLIC_BASE_URL + request.path
+    )
+
+
+@limited(LANDING)
+@public_page
+@require_safe
+def landing_again(request: HttpRequest, public_id: str) -> HttpResponse:
+    """Show the landing page once more to the browser that made this attempt; the link's address is not known any more.
+
+    Opening it does nothing either (S-02).
+    """
+    return _landing_page(request, _link_of(request, public_id), reverse("consent:start_again", args=[public_id]), "")
+
+
+def _link_of(request: HttpRequest, public_id: str) -> ConsentLink | None:
+    """Return the link of this browser's own attempt if it may be used now."""
+    own = ConsentFlow.objects.filter(
+        public_id=public_id, binder_hash=flow.sha256(request.COOKIES.get(COOKIE, ""))
+    ).values("link")
+    return ConsentLink.objects.usable().filter(pk__in=own).select_related("partner", "registration").first()
+
+
+def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str, address: str) -> HttpResponse:
     if link is None:
         return problem_page(request, Problem.LINK_UNUSABLE)
     cloud = clients.cloud(link.partner.cloud)
@@ -102,7 +128,8 @@ def landing(request: HttpRequest, token: str) -> HttpResponse:
             "application_id": link.registration.application_id,
             "permissions": permission_groups(PERMISSION_SETS[link.registration.permission_set].resources()),
             "expires_at": link.expires_at,
-            "start_url": reverse("consent:start", args=[token]),
+            "start_url": start_url,
+            "pass_on": _pass_on(link, address) if address else "",
             "whole_tenant": link.kind == ConsentLink.Kind.ADMIN_CONSENT,
             "sign_in_host": urlsplit(cloud.sign_in).netloc,
             **_vendor(),
@@ -113,13 +140,36 @@ def landing(request: HttpRequest, token: str) -> HttpResponse:
     return response
 
 
+def _pass_on(link: ConsentLink, address: str) -> str:
+    """Return subject and text of a mail, for a ``mailto:`` address, from a reader to the administrator beside them."""
+    subject = _("Please connect our tenant with %(vendor)s") % {"vendor": settings.VENDOR_NAME}
+    text = _(
+        "Please read this page, and connect our tenant if you agree. Reading it starts nothing.\n\n%(address)s\n\n"
+        "The page says which account and roles are needed. The link works until %(until)s."
+    ) % {"address": address, "until": date_format(link.expires_at, "j F Y, H:i T")}
+    return urlencode({"subject": subject, "body": text}, quote_via=quote)
+
+
 @limited(START)
 @public_page
 @require_POST
 @sensitive_variables()
 def start(request: HttpRequest, token: str) -> HttpResponse:
     """Create a flow, bind it to this browser and send it to Microsoft."""
-    link = links.usable(token)
+    return _start(request, links.usable(token))
+
+
+@limited(START)
+@public_page
+@require_POST
+@sensitive_variables()
+def start_again(request: HttpRequest, public_id: str) -> HttpResponse:
+    """Create another flow for the link of an earlier one of this browser."""
+    return _start(request, _link_of(request, public_id))
+
+
+@sensitive_variables()
+def _start(request: HttpRequest, link: ConsentLink | None) -> HttpResponse:
     if link is None:
         return problem_page(request, Problem.LINK_UNUSABLE)
     started = flow.start(
@@ -219,8 +269,9 @@ def _refuse(request: HttpRequest, refused: flow.CallbackRefused, cloud_key: str)
     except DatabaseError as error:
         log.warning("a refused callback was not recorded: %s", type(error).__name__)
     if refused.why in _NOT_THIS_BROWSERS:
-        own = refused.why is CallbackFlaw.FLOW_ENDED and refused.flow
-        return problem_page(request, Problem.START_AGAIN, reference=own.reference if own else "")
+        if refused.why is CallbackFlaw.FLOW_ENDED and refused.flow:  # this browser's own
+            return _problem_of(request, refused.flow, Problem.START_AGAIN)
+        return problem_page(request, Problem.START_AGAIN)
     page = problem_page(request, Problem.MALFORMED, status=_STATUS.get(refused.why))
     if refused.why is CallbackFlaw.METHOD:
         page["Allow"] = "POST"
@@ -245,7 +296,7 @@ def _to_earlier_result(found: ConsentFlow) -> HttpResponse:
 @sensitive_variables()
 def _redeem_once(request: HttpRequest, found: ConsentFlow, binder: str, posted: QueryDict) -> HttpResponse:
     if found.claimed_at is None and not _probe(clients.vault()):
-        return problem_page(request, Problem.STORAGE_UNAVAILABLE, reference=found.reference)
+        return _problem_of(request, found, Problem.STORAGE_UNAVAILABLE)
     if flow.claim(found):
         code = posted.get("code")
         answer = flow.CallbackAnswer(
@@ -312,10 +363,10 @@ def result(request: HttpRequest, public_id: str) -> HttpResponse:
 
 def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
     if found.outcome == ConsentFlow.Outcome.REFUSED:
-        return problem_page(request, Problem(found.problem), reference=found.reference)
+        return _problem_of(request, found, Problem(found.problem))
     if found.outcome in {ConsentFlow.Outcome.OPEN, ConsentFlow.Outcome.WORKING}:
         if found.claimed_at is not None and timezone.now() - found.claimed_at > _LONGEST_CHECK:
-            return problem_page(request, Problem.INTERRUPTED, reference=found.reference)
+            return _problem_of(request, found, Problem.INTERRUPTED)
         # A second post of the same answer arrives while the first is still being checked.
         return problem_page(request, Problem.STILL_WORKING, reference=found.reference, retry_url=request.path)
     context: dict[str, Any] = {
@@ -326,10 +377,22 @@ def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
         "failed": any(check["state"] == CheckState.FAILED for check in found.checks),
         "reference": found.reference,
         "connected_at": found.finished_at,
+        "retry_url": _again(found) if found.outcome == ConsentFlow.Outcome.MFA_MISSING else "",
         **_vendor(),
     }
     template = "consented" if found.outcome == ConsentFlow.Outcome.ADMIN_CONSENTED else "result"
     return render(request, f"consent/{template}.html", context)
+
+
+def _problem_of(request: HttpRequest, found: ConsentFlow, problem: Problem) -> HttpResponse:
+    retry_url = _again(found) if PROBLEMS[problem].again_here else ""
+    return problem_page(request, problem, reference=found.reference, retry_url=retry_url)
+
+
+def _again(found: ConsentFlow) -> str:
+    """Return where this browser can try again, or nothing when the link is over."""
+    usable = ConsentLink.objects.usable().filter(pk=found.link_id).exists()
+    return reverse("consent:landing_again", args=[found.public_id]) if usable else ""
 
 
 def _see_other(address: str) -> HttpResponse:

@@ -19,6 +19,7 @@ class Who(StrEnum):
 
     US = "us"
     YOU = "you"
+    YOU_UNLESS_CONNECTED = "you_unless_connected"
     YOUR_ADMINISTRATOR = "your_administrator"
     MICROSOFT = "microsoft"
     NOBODY = "nobody"
@@ -27,6 +28,7 @@ class Who(StrEnum):
 _WHO_WORDS: Mapping[Who, StrOrPromise] = {
     Who.US: _("We do"),
     Who.YOU: _("You do"),
+    Who.YOU_UNLESS_CONNECTED: _("You do, unless your tenant is connected already"),
     Who.YOUR_ADMINISTRATOR: _("An administrator of your tenant"),
     Who.MICROSOFT: _("Microsoft; waiting is enough"),
     Who.NOBODY: _("Nobody; waiting is enough"),
@@ -76,6 +78,11 @@ class ProblemWords:
         """Who acts, as the page says it."""
         return _WHO_WORDS[self.who]
 
+    @property
+    def again_here(self) -> bool:
+        """Whether it can help to try again in the same browser, without a private window."""
+        return self.start_again and _PRIVATE_WINDOW not in self.steps
+
 
 # Sentences that several refusals share, so that the same step always reads the same.
 _OPEN_AGAIN = _("Open the link in your invitation again and continue to Microsoft.")
@@ -90,15 +97,25 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
         # One text for unknown, expired, revoked, used and disabled (S-03).
         Problem.LINK_UNUSABLE: ProblemWords(
             status=404,
-            heading=_("This link cannot be used"),
+            heading=_("This link is not open"),
             what=_(
-                "The link may be incomplete, used already, expired or withdrawn. Nothing was connected or changed by "
-                "opening it."
+                "Most often it has done its work: a link closes when its tenant is connected. It may also be "
+                "incomplete, expired or withdrawn. Opening it changed nothing."
             ),
-            who=Who.YOU,
+            who=Who.YOU_UNLESS_CONNECTED,
             steps=(
-                _("Check that you copied the whole link; mail programs sometimes cut it at the end of a line."),
-                _("If it is complete, ask the person who sent it to you for a new one."),
+                _(
+                    "If your tenant was connected through it, all is well: the connection goes on, and nothing is left "
+                    "to do."
+                ),
+                _(
+                    "If we wrote to you that the connection needs attention, or you are not sure, write to us. We look "
+                    "it up, and send a new link if one is needed."
+                ),
+                _(
+                    "If it was not connected yet, check that you copied the whole link; mail programs sometimes cut it "
+                    "at the end of a line. If it is complete, ask the person who sent it to you for a new one."
+                ),
             ),
             start_again=False,
         ),
@@ -329,7 +346,7 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
             who=Who.YOU,
             steps=(
                 _("Wait one minute, then open the link in your invitation again and continue to Microsoft."),
-                _("If it says that the link cannot be used, you are connected and nothing is left to do."),
+                _("If it says that the link is not open, you are connected and nothing is left to do."),
                 _TELL_US,
             ),
             start_again=True,

@@ -1,4 +1,4 @@
-"""The page for what no view caught: a fault of ours, or a database that cannot be used just now (R-37)."""
+"""Pages for what reaches no view, or leaves one: a refused form (S-21), a fault of ours, a failing database (R-37)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 import secrets
 import sys
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.utils.cache import add_never_cache_headers
 from django.views.decorators.csrf import requires_csrf_token
@@ -35,3 +37,13 @@ def server_error(request: HttpRequest) -> HttpResponse:
     response["Retry-After"] = str(RETRY_SECONDS)
     add_never_cache_headers(response)
     return response
+
+
+def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer 403 to a form without its CSRF value, and name the cause that can be seen from here.
+
+    Over http WebKit keeps no cookie that is ``Secure``, so allowing cookies cannot help there.
+    """
+    kept = settings.CSRF_COOKIE_NAME in request.COOKIES
+    cause = {"kept": kept, "over_http": not kept and not request.is_secure()}
+    return render(request, "403_csrf.html", cause, status=403)

@@ -17,7 +17,7 @@ from playwright.sync_api import Page
 # CSS pixels. The admin folds its navigation away below some 1,300.
 PUBLIC_WIDTHS, ADMIN_WIDTHS = (1280, 390), (1440, 1280, 390)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-_SEVERE = ("serious", "critical")
+SEVERE, ANY = ("serious", "critical"), ("minor", "moderate", "serious", "critical")
 _RUN = """async () => {
   const wider = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
   for (let turn = 0; turn < 40 && wider() > 0; turn++) await new Promise((done) => setTimeout(done, 50));
@@ -66,8 +66,10 @@ def show(page: Page, scheme: Literal["light", "dark"], width: int, *, reload: bo
         page.reload()
 
 
-def judge(page: Page, name: str, *, widths: Sequence[int], reload: bool) -> list[Finding]:
-    """Return the serious and critical findings on the page that is open, and a page wider than its window.
+def judge(
+    page: Page, name: str, *, widths: Sequence[int], reload: bool, impacts: Sequence[str] = SEVERE
+) -> list[Finding]:
+    """Return the findings of these impacts on the page that is open, and a page wider than its window.
 
     Args:
         name: what the page is called in a finding.
@@ -88,7 +90,7 @@ def judge(page: Page, name: str, *, widths: Sequence[int], reload: bool) -> list
             findings += [
                 Finding(page=name, view=view, rule=one["rule"], where=one["where"], what=one["what"])
                 for one in answer["found"]
-                if one["impact"] in _SEVERE
+                if one["impact"] in impacts
             ]
     return findings
 

@@ -93,6 +93,8 @@ def make(binder: str) -> list[PublicPage]:
             )
         )
     pages += [PublicPage(name=f"error-{status}", path=f"/broken/{status}", status=status) for status in (400, 403, 500)]
+    own = ConsentFlow.objects.filter(problem="declined").values_list("public_id", flat=True)[0]
+    pages.append(PublicPage(name="landing-again", path=reverse("consent:landing_again", args=[own]), status=200))
     return [*pages, PublicPage(name="error-404", path="/nothing-here", status=404)]
 
 

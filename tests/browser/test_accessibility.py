@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth.models import User
@@ -65,7 +66,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 def look(page: Page, name: str) -> list[Finding]:
     admin = name.startswith("admin")
     widths = axe.ADMIN_WIDTHS if admin else axe.PUBLIC_WIDTHS
-    findings = axe.judge(page, name, widths=widths, reload=admin)
+    findings = axe.judge(page, name, widths=widths, reload=admin, impacts=axe.SEVERE if admin else axe.ANY)
     if os.environ.get("KEEP_SCREENSHOTS") == "1":
         for scheme in axe.SCHEMES:
             for width in widths:
@@ -98,6 +99,25 @@ def test_no_public_page_keeps_people_out(page: Page, base: str, settings: Settin
     settings.REQUEST_LIMIT_FACTOR = 0
     findings += visit(page, landing, "too-many-requests", status=429)
     axe.assert_none(findings)
+
+
+def test_on_a_phone_the_button_is_in_view_from_the_first_line_to_the_last(page: Page, base: str) -> None:
+    _, address = links.issue(builders.partner(), builders.registration(), actor=builders.ACTOR)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(base + urlsplit(address.reveal()).path)
+    for part in (0, 0.5, 1):
+        page.evaluate("part => scrollTo(0, part * document.documentElement.scrollHeight)", part)
+        expect(page.get_by_role("button", name="Continue to Microsoft")).to_be_in_viewport(ratio=1)
+    # Nothing that has the focus lies behind it.
+    page.evaluate("scrollTo(0, 0)")
+    for _turn in range(12):
+        page.keyboard.press("Tab")
+        hidden = page.evaluate("""() => {
+          const one = document.activeElement.getBoundingClientRect();
+          const on_top = document.elementFromPoint(one.x + one.width / 2, one.y + one.height / 2);
+          return document.activeElement !== document.body && !document.activeElement.contains(on_top);
+        }""")
+        assert not hidden
 
 
 def test_no_main_page_of_the_admin_keeps_people_out(page: Page, base: str) -> None:

@@ -42,6 +42,7 @@ def landing(**changes: Any) -> dict[str, Any]:
         ),
         "expires_at": datetime(2026, 12, 7, 9, 30, tzinfo=UTC),
         "start_url": "/consent/some-token/start",
+        "pass_on": "subject=x&body=y",
         "sign_in_host": "login.microsoftonline.com",
         **changes,
     }
@@ -59,6 +60,7 @@ def result(outcome: str, **changes: Any) -> dict[str, Any]:
         ],
         "reference": "9F3A61C2",
         "connected_at": datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
+        "retry_url": "",
         **changes,
     }
 
@@ -319,7 +321,39 @@ def test_the_page_of_a_dead_link_has_nothing_that_could_differ() -> None:
 
 def test_pages_live_without_a_support_address() -> None:
     for template, context in (PAGES["landing"], PAGES["connected"], PAGES["our_fault"], PAGES["throttled"]):
-        assert not render(template, {**context, "support_email": ""}).all("a")
+        links = render(template, {**context, "support_email": "", "pass_on": ""}).all("a")
+        assert not links
+
+
+def test_the_ready_points_are_for_the_reader_to_tick() -> None:
+    source = render_to_string("consent/landing.html", landing(), RequestFactory().get("/"))
+    assert not re.search('icon passed|class="ticks"', source)
+    assert "Continue only if all three are true" in read(source).plain
+
+
+def test_a_reader_who_is_no_administrator_can_pass_the_page_on() -> None:
+    page = render("landing", landing())
+    assert [link.attributes["href"] for link in page.all("a")][:1] == ["mailto:?subject=x&body=y"]
+
+
+@pytest.mark.parametrize("which", Problem)
+def test_a_refusal_offers_to_try_again_where_it_can_help(which: Problem) -> None:
+    words = PROBLEMS[which]
+    page = render("problem", problem(which, retry_url="/consent/again/1f/" if words.again_here else ""))
+    offered = [link.text for link in page.all("a") if link.attributes["href"].startswith("/")]
+    assert offered == (["Try again"] if words.again_here else [])
+
+
+def test_nobody_is_sent_round_in_the_browser_that_signed_in_the_wrong_account() -> None:
+    never = {which for which, words in PROBLEMS.items() if words.start_again and not words.again_here}
+    assert never == {Problem.WRONG_TENANT, Problem.PERSONAL_OR_GUEST_ACCOUNT}
+
+
+@pytest.mark.req("S-03")
+def test_who_is_connected_reads_on_the_page_of_a_dead_link_that_all_is_well() -> None:
+    page = render("problem", problem(Problem.LINK_UNUSABLE, reference=""))
+    assert "all is well" in page.plain
+    assert "You do, unless your tenant is connected already" in page.plain
 
 
 def test_right_to_left_languages_turn_the_page_around() -> None:

@@ -55,7 +55,7 @@ def test_an_unknown_address_gets_our_page(client: Client) -> None:
 def test_a_post_without_the_csrf_value_gets_our_page_and_does_nothing(client: Client) -> None:
     response = client.post("/admin/login/", {"username": "a", "password": "b"})
     assert response.status_code == 403
-    assert b"This form is not valid any more" in response.content
+    assert b"This form could not be accepted" in response.content
     assert b"<style" not in response.content
 
 
@@ -89,3 +89,35 @@ def test_no_template_or_module_of_ours_switches_escaping_off() -> None:
         for match in html_builders.finditer(path.read_text())
     ]
     assert found == []
+
+
+@pytest.mark.req("S-21")
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("secure", "kept", "cause", "help_that_is_false"),
+    [
+        (False, False, "came over http", "allow cookies"),
+        (True, False, "did not keep our cookie", "https address"),
+        (True, True, "was open for a long time", "allow cookies"),
+        (False, True, "was open for a long time", "https address"),
+    ],
+    ids=["over http, as in WebKit", "cookies blocked", "stale page", "stale page over http"],
+)
+def test_a_refused_form_names_its_real_cause(
+    settings: Any, secure: bool, kept: bool, cause: str, help_that_is_false: str
+) -> None:
+    settings.SECURE_SSL_REDIRECT = False
+    who = Client(enforce_csrf_checks=True)
+    who.get("/admin/login/", secure=secure)
+    if not kept:
+        who.cookies.clear()  # what WebKit does over http with a cookie that is ``Secure``
+    response = who.post(
+        "/admin/login/",
+        {"username": "a", "password": "b"},
+        secure=secure,
+        headers={"referer": "https://testserver/admin/login/"},
+    )
+    page = response.content.decode()
+    assert response.status_code == 403
+    assert cause in page
+    assert help_that_is_false not in page.lower()
