@@ -37,7 +37,8 @@ from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanIte
 from consent.sign_in import approvals
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record
-from portal.incidents.desk import mail_due, remove_settled
+from portal.incidents.desk import remove_settled
+from portal.incidents.telling import tell_due
 from portal.incidents.watch import watch_audit_trail
 from portal.runs.tasks import remove_dead_messages
 
@@ -105,7 +106,7 @@ def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda
     record("upkeep.done", actor=actor, subject={}, details=asdict(report))
     rotation.warn_of_expiry()
     watch_audit_trail(actor=actor, between=between)
-    mail_due()
+    tell_due()
     return report
 
 

@@ -41,6 +41,7 @@ FROZEN = {
     "portal/incidents/migrations": {
         "0001_initial": "bffb51e77e7aba38471fcccd89d4a4e7b6849b275dc843adb7928c56a96e731a",
         "0002_incident_name": "1c3796474bdf7eb29b05111f4042b80023a22878145509cb7dc1f3020dfd5c21",
+        "0003_decisions_and_recovery": "829f06ce1b44f1923c3b6ab4b63d9fb8836c2a347bc65185fdb8495f5cf838e3",
     },
     "portal/migrations": {
         "0001_initial": "8756bca29d899051902b5049c40402c1584cd53537a4c7440246f158d9b8014e",

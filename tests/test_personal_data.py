@@ -56,7 +56,8 @@ dj_queue_semaphores: key
 django_admin_log: object_id | change_message object_repr
 django_content_type: app_label model
 django_session: session_key | session_data
-incidents_incident: about cause name owner subject words | seen_by
+incidents_incident: about cause name owner subject words | seen_by snoozed_by
+incidents_incidentnote:  | by words
 portal_requestcount: key
 portal_spentform: number
 runs_executor: host

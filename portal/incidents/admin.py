@@ -5,11 +5,12 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
+from django.utils import timezone
 
 from portal.incidents import desk
-from portal.incidents.models import Incident, cause_in_words
-from portal.site.admin import ReadOnlyAdmin, actor_of
-from portal.site.display import EMPTY, Tone, badge, links, moment
+from portal.incidents.models import Incident, IncidentNote, IncidentQuerySet, cause_in_words
+from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.display import EMPTY, Tone, badge, described, links, moment
 from portal.site.subjects import facts
 
 
@@ -20,7 +21,13 @@ class OpenFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("new", "Not taken up"), ("taken_up", "Taken up"), ("settled", "Settled"), ("all", "All")]
+        return [
+            ("new", "Not taken up"),
+            ("taken_up", "Taken up"),
+            ("put_off", "Put off"),
+            ("settled", "Settled"),
+            ("all", "All"),
+        ]
 
     def choices(self, changelist: Any) -> Any:
         for choice in super().choices(changelist):
@@ -30,17 +37,19 @@ class OpenFilter(admin.SimpleListFilter):
                 else choice
             )
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Incident]) -> QuerySet[Incident]:
+    def queryset(self, request: HttpRequest, queryset: IncidentQuerySet) -> QuerySet[Incident]:
         match self.value():
             case "all":
                 return queryset
             case "settled":
                 return queryset.filter(settled_at__isnull=False)
             case "new":
-                return queryset.filter(settled_at__isnull=True, seen_at__isnull=True)
+                return queryset.open().awake().filter(seen_at__isnull=True)
             case "taken_up":
-                return queryset.filter(settled_at__isnull=True, seen_at__isnull=False)
-        return queryset.filter(settled_at__isnull=True)
+                return queryset.open().awake().filter(seen_at__isnull=False)
+            case "put_off":
+                return queryset.open().asleep()
+        return queryset.open()
 
 
 class CauseFilter(admin.SimpleListFilter):
@@ -55,6 +64,14 @@ class CauseFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Incident]) -> QuerySet[Incident]:
         return queryset.filter(cause=self.value()) if self.value() else queryset
+
+
+class NotesInline(ReadOnlyInline[IncidentNote, Incident]):
+    """What people wrote to it."""
+
+    model = IncidentNote
+    fields = ["at", "by", "words"]
+    show_change_link = False
 
 
 @admin.register(Incident)
@@ -75,9 +92,12 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         "last_seen",
         "seen_by",
         "taken_up",
+        "put_off",
         "settled",
+        "came_back",
         "mailed",
     ]
+    inlines = [NotesInline]
     export_fields = [
         "cause",
         "name",
@@ -89,7 +109,10 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         "last_seen_at",
         "seen_by",
         "seen_at",
+        "snoozed_until",
+        "snoozed_by",
         "settled_at",
+        "came_back",
         "mailed_at",
     ]
     actions = ["take_up", "settle_incidents"]
@@ -109,6 +132,8 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
     def state(self, incident: Incident) -> str:
         if incident.settled_at:
             return badge("Settled", Tone.GOOD)
+        if incident.snoozed_until and incident.snoozed_until > timezone.now():
+            return badge("Put off", Tone.QUIET)
         return badge("Taken up", Tone.WARN) if incident.seen_at else badge("New", Tone.BAD)
 
     @admin.display(ordering="last_seen_at", description="Last seen")
@@ -123,11 +148,16 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
     def taken_up(self, incident: Incident) -> str:
         return moment(incident.seen_at)
 
+    @admin.display(description="Put off until")
+    def put_off(self, incident: Incident) -> str:
+        until = moment(incident.snoozed_until)
+        return described(until, f"by {incident.snoozed_by}") if incident.snoozed_by else until
+
     @admin.display(description="Settled")
     def settled(self, incident: Incident) -> str:
         return moment(incident.settled_at)
 
-    @admin.display(description="Last mail to staff")
+    @admin.display(description="Mailed to staff")
     def mailed(self, incident: Incident) -> str:
         return moment(incident.mailed_at)
 
@@ -138,7 +168,7 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         return links(shown) if shown else incident.name or EMPTY
 
     @admin.action(description="Take up", permissions=["settle"])
-    def take_up(self, request: HttpRequest, queryset: QuerySet[Incident]) -> HttpResponseBase | None:
+    def take_up(self, request: HttpRequest, queryset: IncidentQuerySet) -> HttpResponseBase | None:
         if answer := self.confirm(
             request,
             queryset,
@@ -148,12 +178,12 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
             button="Take up",
         ):
             return answer
-        done = sum(desk.take_up(incident, actor=actor_of(request)) for incident in queryset)
+        done = desk.take_up(queryset, actor=actor_of(request))
         self.message_user(request, f"{done} taken up.", messages.SUCCESS)
         return None
 
     @admin.action(description="Settle", permissions=["settle"])
-    def settle_incidents(self, request: HttpRequest, queryset: QuerySet[Incident]) -> HttpResponseBase | None:
+    def settle_incidents(self, request: HttpRequest, queryset: IncidentQuerySet) -> HttpResponseBase | None:
         if answer := self.confirm(
             request,
             queryset,
@@ -166,6 +196,6 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
             button="Settle",
         ):
             return answer
-        done = sum(desk.close(incident, actor=actor_of(request)) for incident in queryset)
+        done = desk.close(queryset, actor=actor_of(request))
         self.message_user(request, f"{done} settled.", messages.SUCCESS)
         return None

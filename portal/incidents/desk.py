@@ -1,31 +1,35 @@
-"""Report, settle and mail incidents (S-60)."""
+"""Report incidents, settle them, and what people decide about them (S-60).
+
+Settled is not yet over: what happens again within ``HOLD`` is the same row, without another alert. When it stayed away
+so long, ``portal.incidents.telling`` tells the recovery, and what happens then is a new incident.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.conf import settings
-from django.core.mail import EmailMessage
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Greatest
-from django.urls import reverse
 from django.utils import timezone
 
-from portal.audit.trail import Actor, record
-from portal.incidents.models import Incident, IncidentQuerySet
-from portal.mail import MailFailed, can_send, open_mailer, send
+from portal.audit.trail import Actor, Entry, Outcome, record_all
+from portal.incidents.models import Incident, IncidentNote, IncidentQuerySet
+from portal.incidents.telling import HOLD, mail
 from portal.microsoft.diagnosis import Owner
 from portal.site.logs import one_line
 
 log = logging.getLogger(__name__)
 
-MAIL_AGAIN_AFTER = timedelta(days=1)  # what goes on happening is told once a day, with its count
 LONGEST_WORDS = 400
+LONGEST_NOTE = 1000
+LONGEST_SNOOZE = timedelta(days=30)
 _LONGEST_NAME = 300
 KEPT_FOR = timedelta(days=365)  # after it was settled
+_OPEN = Q(settled_at__isnull=True)
 
 
 def report(
@@ -37,7 +41,7 @@ def report(
     words: str,
     subject: Mapping[str, str | int] | None = None,
 ) -> Incident:
-    """Tell staff about something, and return its open row. Repeats count up and send no second mail that day.
+    """Tell staff about something, and return its open row. Repeats count up; the daily digest tells their number.
 
     It may be called inside a transaction, and then belongs to it; the mail leaves after its commit.
 
@@ -57,26 +61,44 @@ def report(
         "subject": dict(subject or {}),
     }
     new = Incident(cause=cause, about=about, first_seen_at=now, last_seen_at=now, **values)
-    incident = _count_up(new) or _open(new) or _count_up(new)
+    incident = _count_up(new) or _come_back(new) or _open(new) or _count_up(new)
     if incident is None:
         raise RuntimeError("an incident was opened and settled by others in the same moment")
     key, told = incident.pk, {"cause": cause, "about": about, "times": incident.times, "words": incident.words}
     transaction.on_commit(lambda: log.warning("incident", extra=told))
-    transaction.on_commit(lambda: _mail(Incident.objects.filter(pk=key)))
+    transaction.on_commit(lambda: mail(Incident.objects.filter(pk=key)))
     return incident
 
 
 def _count_up(new: Incident) -> Incident | None:
     open_row = Incident.objects.open().filter(cause=new.cause, about=new.about)
-    changed = open_row.update(
+    return open_row.first() if _happen_again(open_row, new) else None
+
+
+def _happen_again(rows: IncidentQuerySet, new: Incident, **columns: Any) -> int:
+    return rows.update(
         times=F("times") + 1,
         last_seen_at=Greatest("last_seen_at", new.last_seen_at),  # whoever began earlier may come here later
         owner=new.owner,
         name=new.name,
         words=new.words,
         subject=new.subject,
+        **columns,
     )
-    return open_row.first() if changed else None
+
+
+def _come_back(new: Incident) -> Incident | None:
+    """Open the row again that was settled a moment ago: something that comes and goes is one incident."""
+    waits = Incident.objects.filter(settled_at__gt=new.last_seen_at - HOLD, recovered_at__isnull=True)
+    latest = waits.filter(cause=new.cause, about=new.about).order_by("-pk").values_list("pk", flat=True).first()
+    if latest is None:
+        return None
+    try:
+        with transaction.atomic():
+            changed = _happen_again(waits.filter(pk=latest), new, settled_at=None, came_back=F("came_back") + 1)
+    except IntegrityError:
+        return None  # somebody opened a new one at this moment
+    return Incident.objects.get(pk=latest) if changed else None
 
 
 def _open(new: Incident) -> Incident | None:
@@ -106,76 +128,77 @@ def settle_all(cause: str, *, about: Collection[str]) -> int:
 
 def remove_settled(now: datetime) -> int:
     """Remove what was settled a year ago; returns how many. The log and the audit trail keep what was done."""
-    return Incident.objects.filter(settled_at__lt=now - KEPT_FOR).delete()[0]
+    return Incident.objects.filter(settled_at__lt=now - KEPT_FOR).delete()[1].get(Incident._meta.label, 0)
 
 
-def take_up(incident: Incident, *, actor: Actor) -> bool:
-    """Note that somebody looks into it. Returns False if somebody did before, or it is settled."""
-    with transaction.atomic():
-        won = (
-            Incident.objects.open()
-            .filter(pk=incident.pk, seen_at__isnull=True)
-            .update(seen_at=timezone.now(), seen_by=actor.name)
-        )
-        if won:
-            record("incident.taken_up", actor=actor, subject={"incident": incident.pk})
-    return bool(won)
+# --- what people decide ---------------------------------------------------------------------------------------------
 
 
-def close(incident: Incident, *, actor: Actor) -> bool:
-    """Settle one by a person's decision. Returns False if it was settled before."""
-    with transaction.atomic():
-        won = Incident.objects.open().filter(pk=incident.pk).update(settled_at=timezone.now())
-        if won:
-            told = {"cause": incident.cause, "about": incident.about}
-            transaction.on_commit(lambda: log.info("incident settled by %s", actor.name, extra=told))
-            record("incident.settled", actor=actor, subject={"incident": incident.pk})
-    return bool(won)
+def take_up(incidents: IncidentQuerySet, *, actor: Actor) -> int:
+    """Note who looks into them. Returns how many were open and not taken up before."""
+    fresh = _OPEN & Q(seen_at__isnull=True)
+    return len(_decide(incidents, fresh, "incident.taken_up", actor, seen_at=timezone.now(), seen_by=actor.name))
 
 
-def mail_due() -> int:
-    """Send what could not be mailed when it happened, and the daily count of what goes on. Returns how many left."""
-    return _mail(Incident.objects.open())
-
-
-def _mail(incidents: IncidentQuerySet) -> int:
-    if not settings.ALERT_EMAIL or not can_send():
-        return 0
+def close(incidents: IncidentQuerySet, *, actor: Actor) -> int:
+    """Settle them by a person's decision; what happens again is a new incident. Returns how many were open."""
     now = timezone.now()
-    due = incidents.open().filter(
-        Q(mailed_at__isnull=True) | Q(mailed_at__lt=now - MAIL_AGAIN_AFTER, times__gt=F("times_mailed"))
-    )
-    sent = 0
-    for incident in due:
-        # One sender wins; a mail that then fails gives the claim back.
-        before = Q(mailed_at=incident.mailed_at) if incident.mailed_at else Q(mailed_at__isnull=True)
-        if not Incident.objects.filter(before, pk=incident.pk).update(mailed_at=now, times_mailed=incident.times):
-            continue
-        try:
-            with open_mailer() as mailer:
-                send(_message(incident), mailer)
-        except MailFailed as error:
-            log.warning("an alert could not be mailed: %s", type(error).__name__, extra={"cause": incident.cause})
-            Incident.objects.filter(pk=incident.pk, mailed_at=now).update(
-                mailed_at=incident.mailed_at, times_mailed=incident.times_mailed
-            )
-            break  # the mail server is away; the next round tries again
-        sent += 1
-    return sent
+    keys = _decide(incidents, _OPEN, "incident.settled", actor, settled_at=now, recovered_at=now)
+    transaction.on_commit(lambda: log.info("incidents settled by %s", actor.name, extra={"incidents": keys}))
+    return len(keys)
 
 
-def _message(incident: Incident) -> EmailMessage:
-    page = settings.PUBLIC_BASE_URL + reverse("admin:incidents_incident_change", args=[incident.pk])
-    concerns = f"Concerns: {incident.name}\n" if incident.name else ""
-    body = (
-        f"{incident.words}\n\n"
-        f"{concerns}"
-        f"Who must act: {incident.get_owner_display()}\n"
-        f"Seen: {incident.seen_words}, first at {incident.first_seen_at:%Y-%m-%d %H:%M} UTC\n"
-        f"{page}\n"
-    )
-    return EmailMessage(
-        subject=f"[{settings.VENDOR_NAME}] {incident}",
-        body=body,
-        to=list(settings.ALERT_EMAIL),
-    )
+def snooze(incidents: IncidentQuerySet, *, until: datetime, actor: Actor) -> int:
+    """Put them off: until then they call nobody. Returns how many were open.
+
+    Raises:
+        ValueError: that is not ahead, or more than 30 days.
+    """
+    if not timedelta(0) < until - timezone.now() <= LONGEST_SNOOZE:
+        raise ValueError(f"An incident is put off until a later time, at most {LONGEST_SNOOZE.days} days ahead.")
+    told = {"until": until.isoformat()}
+    columns = {"snoozed_until": until, "snoozed_by": actor.name}
+    return len(_decide(incidents, _OPEN, "incident.snoozed", actor, told, **columns))
+
+
+def wake(incidents: IncidentQuerySet, *, actor: Actor) -> int:
+    """Take back that they were put off. Returns how many were."""
+    asleep = _OPEN & Q(snoozed_until__gt=timezone.now())
+    return len(_decide(incidents, asleep, "incident.woken", actor, snoozed_until=None, snoozed_by=""))
+
+
+def note(incidents: IncidentQuerySet, words: str, *, actor: Actor) -> int:
+    """Write a note to each of them, open or settled. Its text stands in the note only, never in the trail (S-68).
+
+    Raises:
+        ValueError: it is empty, or longer than 1,000 characters.
+    """
+    words = words.strip()
+    if not 0 < len(words) <= LONGEST_NOTE:
+        raise ValueError(f"A note has between 1 and {LONGEST_NOTE:,} characters.")
+    with transaction.atomic():
+        keys = _decide(incidents, Q(), "incident.noted", actor)
+        IncidentNote.objects.bulk_create(IncidentNote(incident_id=key, by=actor.name, words=words) for key in keys)
+    return len(keys)
+
+
+def _decide(
+    incidents: IncidentQuerySet,
+    still: Q,
+    action: str,
+    actor: Actor,
+    details: Mapping[str, str] | None = None,
+    **columns: Any,
+) -> list[int]:
+    """Write a decision on those of these rows that are still so, with a line in the trail for each; return their keys.
+
+    Each row is claimed by the UPDATE; the number of queries is the same for any number of rows.
+    """
+    with transaction.atomic():
+        keys = list(incidents.filter(still).values_list("pk", flat=True))
+        if columns:
+            Incident.objects.filter(still, pk__in=keys).update(**columns)
+            keys = list(Incident.objects.filter(pk__in=keys, **columns).values_list("pk", flat=True))
+        told = dict(details or {})
+        record_all([Entry(action, actor, Outcome.DONE, subject={"incident": key}, details=told) for key in keys])
+    return keys

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 from portal.fields import OwnerField
 
@@ -16,11 +17,20 @@ class IncidentQuerySet(models.QuerySet["Incident"]):
         """Incidents that nobody settled."""
         return self.filter(settled_at__isnull=True)
 
+    def awake(self) -> IncidentQuerySet:
+        """Those that are not put off at this moment."""
+        return self.filter(Q(snoozed_until__isnull=True) | Q(snoozed_until__lte=timezone.now()))
+
+    def asleep(self) -> IncidentQuerySet:
+        """Those that a person put off, and whose time has not come."""
+        return self.filter(snoozed_until__gt=timezone.now())
+
 
 class Incident(models.Model):
-    """One cause that somebody must look into. Written by ``portal.incidents.desk`` only.
+    """One cause that somebody must look into. Written by ``portal.incidents`` only.
 
-    There is one open row for a cause and what it concerns; what happens again only counts up.
+    There is one open row for a cause and what it concerns; what happens again only counts up. What comes back soon
+    after it was settled is the same row; ``recovered_at`` says when it was told that it is over.
     """
 
     cause = models.CharField(max_length=40, db_index=True, help_text="A word, such as wrong_tenant")
@@ -34,9 +44,12 @@ class Incident(models.Model):
     last_seen_at = models.DateTimeField(db_index=True)
     seen_at = models.DateTimeField("taken up at", null=True)
     seen_by = models.CharField("taken up by", max_length=150, blank=True)
+    snoozed_until = models.DateTimeField("put off until", null=True)
+    snoozed_by = models.CharField("put off by", max_length=150, blank=True)
     settled_at = models.DateTimeField(null=True, db_index=True)
+    recovered_at = models.DateTimeField("recovery noted at", null=True)
+    came_back = models.PositiveIntegerField(default=0, help_text="How often it was settled and happened again at once")
     mailed_at = models.DateTimeField(null=True)
-    times_mailed = models.PositiveIntegerField("times at the last mail", default=0)
 
     objects = IncidentQuerySet.as_manager()
 
@@ -58,3 +71,18 @@ class Incident(models.Model):
     @property
     def seen_words(self) -> str:
         return "once" if self.times == 1 else f"{self.times} times"
+
+
+class IncidentNote(models.Model):
+    """What a person wrote to an incident for the others. Written by ``portal.incidents.desk`` only."""
+
+    incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="notes")
+    at = models.DateTimeField(auto_now_add=True)
+    by = models.CharField(max_length=150)
+    words = models.CharField("note", max_length=1000)
+
+    class Meta:
+        ordering = ["-at", "-pk"]
+
+    def __str__(self) -> str:
+        return self.words

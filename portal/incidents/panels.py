@@ -13,11 +13,11 @@ _SHOWN = 6
 
 
 def incidents_panel(request: HttpRequest) -> Panel | None:
-    """Open incidents, the latest first, and how many wait for whom; two queries."""
+    """Open incidents that are not put off, the latest first, and how many wait for whom; two queries."""
     if not request.user.has_perm("incidents.view_incident"):
         return None
     address = reverse("admin:incidents_incident_changelist")
-    owners = Incident.objects.open().order_by().values_list("owner").annotate(Count("pk"))
+    owners = Incident.objects.open().awake().order_by().values_list("owner").annotate(Count("pk"))
     return Panel(
         title="Incidents",
         order=5,
@@ -39,6 +39,6 @@ def incidents_panel(request: HttpRequest) -> Panel | None:
                 link=reverse("admin:incidents_incident_change", args=[incident.pk]),
                 tone=Tone.WARN if incident.seen_at else Tone.BAD,
             )
-            for incident in Incident.objects.open()[:_SHOWN]
+            for incident in Incident.objects.open().awake()[:_SHOWN]
         ],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from portal.incidents.desk import mail_due
+from portal.incidents.telling import digest, tell_due
 from portal.runs import schedule, service
 from portal.runs.registry import Job, Work
 
@@ -13,7 +13,8 @@ _MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
 WORK = Work(
     jobs=(
         Job(name="sweep", label="Search for abandoned runs", every=_MINUTE, work=lambda times: schedule.sweep()),
-        Job(name="alerts", label="Mails about incidents", every=10 * _MINUTE, work=lambda times: f"{mail_due()} sent"),
+        Job(name="alerts", label="Mails about incidents", every=10 * _MINUTE, work=lambda times: tell_due()),
+        Job(name="incident_digest", label="Daily digest of incidents", every=_DAY, work=lambda times: digest()),
         Job(
             name="old_runs",
             label="Removal of old runs",

@@ -54,6 +54,12 @@ def facts_of(mappings: Sequence[Mapping[str, Any]]) -> list[list[Fact]]:
     ]
 
 
+def names_of(name: str, keys: set[int]) -> Mapping[Any, Fact]:
+    """Return name and page of the rows that a name of a subject stands for; one query, none without keys."""
+    named = _named().get(name)
+    return named.find(keys) if named and keys else {}
+
+
 def facts(mapping: Mapping[str, Any]) -> list[Fact]:
     """Return one of them as lines."""
     return facts_of([mapping])[0]
