@@ -37,7 +37,7 @@ class OpenFilter(admin.SimpleListFilter):
                 else choice
             )
 
-    def queryset(self, request: HttpRequest, queryset: IncidentQuerySet) -> QuerySet[Incident]:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         match self.value():
             case "all":
                 return queryset

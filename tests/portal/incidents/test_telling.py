@@ -33,7 +33,7 @@ def _alerts_go_to_staff(settings: Settings) -> None:
 
 
 @pytest.fixture
-def clock() -> Iterator[time_machine.Coordinates]:
+def clock() -> Iterator[time_machine.Traveller]:
     with time_machine.travel(timezone.now(), tick=False) as travelling:
         yield travelling
 
@@ -51,7 +51,7 @@ def tick() -> None:
 
 @pytest.mark.req("S-60")
 def test_twenty_flips_in_an_hour_are_one_alert_and_one_recovery(
-    clock: time_machine.Coordinates, mailoutbox: list[EmailMessage], caplog: pytest.LogCaptureFixture
+    clock: time_machine.Traveller, mailoutbox: list[EmailMessage], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "portal.incidents")
     for flip in range(20):
@@ -73,7 +73,7 @@ def test_twenty_flips_in_an_hour_are_one_alert_and_one_recovery(
 
 
 def test_what_happens_after_the_recovery_is_a_new_incident(
-    clock: time_machine.Coordinates, mailoutbox: list[EmailMessage]
+    clock: time_machine.Traveller, mailoutbox: list[EmailMessage]
 ) -> None:
     happened()
     settle("vault_down")
@@ -85,7 +85,7 @@ def test_what_happens_after_the_recovery_is_a_new_incident(
 
 
 def test_a_recovery_whose_mail_cannot_leave_is_told_later(
-    clock: time_machine.Coordinates, mailoutbox: list[EmailMessage], monkeypatch: pytest.MonkeyPatch
+    clock: time_machine.Traveller, mailoutbox: list[EmailMessage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from django.core.mail.backends.locmem import EmailBackend
 
@@ -105,7 +105,7 @@ def test_a_recovery_whose_mail_cannot_leave_is_told_later(
 
 
 def test_what_is_put_off_calls_nobody_until_its_time(
-    clock: time_machine.Coordinates, mailoutbox: list[EmailMessage]
+    clock: time_machine.Traveller, mailoutbox: list[EmailMessage]
 ) -> None:
     happened()
     everything = Incident.objects.all()
@@ -126,9 +126,7 @@ def test_what_is_put_off_calls_nobody_until_its_time(
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=-1), timedelta(days=30, seconds=1)])
-def test_an_incident_is_not_put_off_into_the_past_or_for_ever(
-    clock: time_machine.Coordinates, ahead: timedelta
-) -> None:
+def test_an_incident_is_not_put_off_into_the_past_or_for_ever(clock: time_machine.Traveller, ahead: timedelta) -> None:
     happened()
     with pytest.raises(ValueError, match="at most 30 days ahead"):
         desk.snooze(Incident.objects.all(), until=timezone.now() + ahead, actor=ACTOR)
@@ -163,7 +161,7 @@ def test_an_empty_or_endless_note_is_refused(words: str) -> None:
 
 
 def test_the_digest_says_once_a_day_who_must_act_and_why(
-    clock: time_machine.Coordinates, mailoutbox: list[EmailMessage], caplog: pytest.LogCaptureFixture
+    clock: time_machine.Traveller, mailoutbox: list[EmailMessage], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "portal.incidents")
     happened()
