@@ -29,7 +29,7 @@ def test_incidents_of_one_cause_and_owner_are_one_group_with_names_and_pages() -
     registration = builders.registration()
     consents = [builders.consent(builders.partner(name=f"Partner {number}"), registration) for number in range(3)]
     for consent in consents:
-        alarms.mfa_missing(consent)
+        alarms.report(alarms.Cause.MFA_MISSING, consent)
     customer = builders.customer(consents[0].partner, company_name="Fabrikam")
     report(
         "grants_lost",
@@ -59,7 +59,9 @@ def test_incidents_of_one_cause_and_owner_are_one_group_with_names_and_pages() -
 def test_one_partner_with_several_incidents_counts_once_and_a_group_says_what_is_taken_up_and_put_off() -> None:
     partner = builders.partner()
     for number in range(2):
-        alarms.mfa_missing(builders.consent(partner, builders.registration(name=f"Application {number}")))
+        alarms.report(
+            alarms.Cause.MFA_MISSING, builders.consent(partner, builders.registration(name=f"Application {number}"))
+        )
     desk.take_up(Incident.objects.filter(pk=Incident.objects.latest("pk").pk), actor=builders.ACTOR)
     desk.snooze(Incident.objects.all(), until=timezone.now() + timedelta(hours=1), actor=builders.ACTOR)
     [group] = shown()
