@@ -20,8 +20,9 @@ from consent.models import (
     PartnerConsent,
     WaitingToken,
 )
-from portal.site.extension_points import AdminExtension, AdminPage
+from portal.site.extension_points import AdminExtension, AdminPage, ListEntry
 from portal.site.named import Named
+from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_number
 
 _OF_A_CUSTOMER = Named(CustomerConsent, "customer__partner", "registration")
@@ -34,6 +35,21 @@ EXTENSION = AdminExtension(
         panels.ends_panel,
         panels.customers_panel,
         panels.flows_panel,
+    ),
+    lists=(
+        ListEntry(section=Section.PARTNERS, title="Tokens", model="consent.partnerconsent"),
+        ListEntry(section=Section.PARTNERS, title="Accounts waiting", model="consent.waitingtoken"),
+        ListEntry(section=Section.PARTNERS, title="Offboardings", model="consent.offboarding"),
+        ListEntry(section=Section.CUSTOMERS, title="Consents", model="consent.customerconsent"),
+        ListEntry(section=Section.CUSTOMERS, title="History", model="consent.consentobservation"),
+        ListEntry(section=Section.INVITATIONS, title="Links", model="consent.consentlink"),
+        ListEntry(section=Section.INVITATIONS, title="Campaigns", model="consent.campaign"),
+        ListEntry(section=Section.INVITATIONS, title="Attempts", model="consent.consentflow"),
+        ListEntry(section=Section.INVITATIONS, title="", model="consent.campaignpartner"),
+        ListEntry(section=Section.PLANS, title="Plans", model="consent.consentplan"),
+        ListEntry(section=Section.PLANS, title="", model="consent.consentplanitem"),
+        ListEntry(section=Section.APPLICATIONS, title="Registrations", model="consent.applicationregistration"),
+        ListEntry(section=Section.APPLICATIONS, title="Credentials", model="consent.applicationcredential"),
     ),
     subjects={
         "link": Named(ConsentLink, "partner"),
@@ -54,7 +70,6 @@ EXTENSION = AdminExtension(
             rank=30,
             model=ConsentFlow,
             find=by_reference,
-            icon="login",
             related=("link__partner",),
             detail=lambda flow: f"{flow.link.partner}: {flow.get_outcome_display()}",
         ),
@@ -63,7 +78,6 @@ EXTENSION = AdminExtension(
             rank=40,
             model=ConsentLink,
             find=by_number(ConsentLink, "link", "partner__search_text"),
-            icon="link",
             related=("partner",),
         ),
         Searchable(
@@ -71,21 +85,18 @@ EXTENSION = AdminExtension(
             rank=60,
             model=ApplicationRegistration,
             find=by_number(ApplicationRegistration, "registration", "name", "=application_id"),
-            icon="app_registration",
         ),
         Searchable(
             title="Campaigns",
             rank=70,
             model=Campaign,
             find=by_number(Campaign, "campaign", "name"),
-            icon="campaign",
         ),
         Searchable(
             title="Plans",
             rank=80,
             model=ConsentPlan,
             find=by_number(ConsentPlan, "plan"),
-            icon="rule",
             related=("registration",),
             detail=lambda plan: plan.get_state_display(),
         ),

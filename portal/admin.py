@@ -6,7 +6,6 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from portal.audit.models import AuditEvent
 from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin
@@ -44,7 +43,6 @@ class AuditChangeList(PortalChangeList):
 class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
-    icon = "history"
     list_display = ["sequence", "at", "actor_kind", "actor", "action", "outcome", "about", "correlation_id"]
     list_filter = [AboutFilter, "outcome", "actor_kind", "action"]
     search_fields = ["=correlation_id", "=actor", "=action"]
@@ -81,12 +79,9 @@ admin.site.unregister(Group)
 
 @admin.register(User)
 class StaffAdmin(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
-    icon = "person"
-    form = UserChangeForm
-    add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
+    pass
 
 
 @admin.register(Group)
 class RoleAdmin(GroupAdmin, PortalModelAdmin[Group]):
-    icon = "groups"
+    pass

@@ -14,7 +14,6 @@ from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud, local_cl
 from portal.microsoft.secret import Secret
 from portal.site.logs import logging_config
 from portal.site.policy import PUBLIC_POLICY
-from portal.site.unfold import UNFOLD as UNFOLD
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(BASE_DIR / ".env")
@@ -163,8 +162,7 @@ KEY_FILES = [Path(file) for file in (*env.files, VAULT_KEY_FILE, VAULT_CREDENTIA
 
 INSTALLED_APPS = [
     "portal.site",
-    "unfold",
-    "django.contrib.admin",
+    "portal.site.apps.PortalAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

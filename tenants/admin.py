@@ -73,7 +73,6 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     ``consent`` registers it with how a partner stands, which follows from links and consents.
     """
 
-    icon = "domain"
     export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "customers_synced_at"]
     list_display = ["name", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["cloud", "kind", "tags"]
@@ -211,7 +210,6 @@ class GdapRelationshipInline(ReadOnlyInline[GdapRelationship, CustomerTenant]):
 class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     """Customers as Partner Center lists them; written by sync only. ``consent`` registers it with what it adds."""
 
-    icon = "groups"
     export_fields = [
         "partner__name",
         "company_name",

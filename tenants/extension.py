@@ -1,11 +1,17 @@
 """What tenants add to the admin."""
 
-from portal.site.extension_points import AdminExtension
+from portal.site.extension_points import AdminExtension, ListEntry
 from portal.site.named import Named
+from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_tenant
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
 
 EXTENSION = AdminExtension(
+    lists=(
+        ListEntry(section=Section.PARTNERS, title="Partners", model="tenants.partnertenant"),
+        ListEntry(section=Section.CUSTOMERS, title="Customers", model="tenants.customertenant"),
+        ListEntry(section=Section.SETTINGS, title="Tags", model="tenants.partnertag"),
+    ),
     subjects={
         "tag": Named(PartnerTag),
         "partner": Named(PartnerTenant),
@@ -18,7 +24,6 @@ EXTENSION = AdminExtension(
             rank=10,
             model=PartnerTenant,
             find=by_tenant(PartnerTenant),
-            icon="domain",
             detail=lambda partner: partner.domain,
         ),
         Searchable(
@@ -26,7 +31,6 @@ EXTENSION = AdminExtension(
             rank=20,
             model=CustomerTenant,
             find=by_tenant(CustomerTenant),
-            icon="groups",
             related=("partner",),
             detail=lambda customer: f"of {customer.partner}",
         ),

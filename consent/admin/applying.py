@@ -10,7 +10,6 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from consent.admin.asking import ask
 from consent.admin.wanted import CHANGING, Action, figures_of, items_address
@@ -30,7 +29,6 @@ class ApplyForm(forms.Form):
     waves = forms.CharField(
         max_length=100,
         initial=", ".join(map(str, WAVES)),
-        widget=UnfoldAdminTextInputWidget,
         label="Customers of the first waves",
         help_text="The last wave is all who are left. Each begins when the one before has ended well.",
     )
@@ -38,7 +36,6 @@ class ApplyForm(forms.Form):
         min_value=0,
         max_value=100,
         initial=round(STOP_SHARE * 100),
-        widget=UnfoldAdminIntegerFieldWidget,
         label="Stop when more than this percentage of a wave fails",
     )
 
@@ -54,7 +51,6 @@ class ApplyOrResetForm(ApplyForm):
 
     reset = forms.BooleanField(
         required=False,
-        widget=UnfoldBooleanSwitchWidget,
         label="Also the customers that need DELETE and POST",
         help_text=(
             "Each loses all our grants until they are created again, within seconds as a rule. When that fails, the "

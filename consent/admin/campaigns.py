@@ -13,15 +13,6 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from unfold.decorators import action
-from unfold.enums import ActionVariant
-from unfold.widgets import (
-    UnfoldAdminCheckboxSelectMultipleWidget,
-    UnfoldAdminIntegerFieldWidget,
-    UnfoldAdminSelectWidget,
-    UnfoldAdminTextInputWidget,
-    UnfoldBooleanWidget,
-)
 
 from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, who_acts, why
 from consent.invitations import campaigns
@@ -33,6 +24,7 @@ from portal.mail import MailUnavailable, can_send, open_mailer
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import Tone, badge, moment
+from portal.site.page_actions import page_action
 from portal.text import number_are, number_of
 from tenants.admin import search_by
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
@@ -43,7 +35,6 @@ Progress = CampaignPartner.Progress
 def _registration_field() -> forms.ModelChoiceField[ApplicationRegistration]:
     return forms.ModelChoiceField(
         ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE),
-        widget=UnfoldAdminSelectWidget,
         label="Application registration",
         empty_label=None,
     )
@@ -55,28 +46,26 @@ class ChooseForm(forms.Form):
     registration = _registration_field()
     states = forms.MultipleChoiceField(
         choices=[(one.value, one.label) for one in ACTIVE_STATES],
-        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        widget=forms.CheckboxSelectMultiple,
         required=False,
         label="State",
         help_text="None chosen: all of them.",
     )
     tags = forms.ModelMultipleChoiceField(
         PartnerTag.objects.all(),
-        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        widget=forms.CheckboxSelectMultiple,
         required=False,
         help_text="Partners with any of these; none chosen: all partners.",
     )
     token_days = forms.IntegerField(
         min_value=1,
         max_value=3650,
-        widget=UnfoldAdminIntegerFieldWidget,
         required=False,
         label="Token older than (days)",
         help_text="Only partners whose token was stored longer ago than that. An unused token is dead after 90 days.",
     )
 
     lacking_permissions = forms.BooleanField(
-        widget=UnfoldBooleanWidget,
         required=False,
         label="Lacks permissions",
         help_text="Only partners that granted less than the registration asks for now.",
@@ -105,20 +94,17 @@ class CampaignForm(forms.Form):
     name = forms.CharField(
         max_length=100,
         validators=[validate_name],
-        widget=UnfoldAdminTextInputWidget,
         help_text="For staff; partners never read it.",
     )
     registration = _registration_field()
     reason = forms.ChoiceField(
         choices=Campaign.Reason.choices,
-        widget=UnfoldAdminSelectWidget,
         help_text="A first invitation leaves out partners who are connected already.",
     )
     link_days = forms.IntegerField(
         min_value=1,
         max_value=MAX_LIFETIME.days,
         initial=14,
-        widget=UnfoldAdminIntegerFieldWidget,
         label="Days that a link works",
     )
 
@@ -174,7 +160,6 @@ def invite_in_campaign(
 class CampaignAdmin(PortalModelAdmin[Campaign]):
     """Campaigns: choose partners, send, watch, remind, close."""
 
-    icon = "campaign"
     export_fields = [
         "name",
         "registration__name",
@@ -273,9 +258,8 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
             raise Http404
         return campaign
 
-    @action(  # type: ignore[untyped-decorator]
+    @page_action(
         description="Send invitations",
-        icon="send",
         url_path="send",
         permissions=["view", "send"],
     )
@@ -283,9 +267,8 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         campaign = self._campaign(request, object_id)
         return self._mail(request, campaign, campaigns.to_send(campaign), campaigns.send, "send_invitations", "")
 
-    @action(  # type: ignore[untyped-decorator]
+    @page_action(
         description="Remind",
-        icon="notifications",
         url_path="remind",
         permissions=["view", "send"],
     )
@@ -360,12 +343,11 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
             else "All were sent."
         )
 
-    @action(  # type: ignore[untyped-decorator]
+    @page_action(
         description="Close the campaign",
-        icon="cancel",
         url_path="close",
         permissions=["view", "close"],
-        variant=ActionVariant.DANGER,
+        dangerous=True,
     )
     def close_campaign(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         campaign = self._campaign(request, object_id)
@@ -423,7 +405,6 @@ def _panel(campaign: Campaign) -> Panel:
 class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
     """Who was invited, and how far each of them came."""
 
-    icon = "mark_email_read"
     export_fields = [
         "campaign__name",
         "campaign__registration__name",

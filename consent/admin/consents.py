@@ -33,7 +33,6 @@ def by_reference(asked: Asked) -> Iterator[QuerySet[ConsentFlow]]:
 class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     """Attempts. Staff search the reference that a partner reads out."""
 
-    icon = "login"
     export_fields = [
         "public_id",
         "link__partner__name",
@@ -98,7 +97,6 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     The portal keeps no name of an account; the partner finds the object id beside the account's name.
     """
 
-    icon = "switch_account"
     list_display = ["partner", "registration", "pinned", "waiting_account", "mfa", "since", "until", "decision"]
     list_filter = ["decision", "consent__registration"]
     list_select_related = ["consent__partner", "consent__registration"]

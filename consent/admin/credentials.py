@@ -78,7 +78,6 @@ class StateFilter(admin.SimpleListFilter):
 class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     """Credentials of our registrations: what is in use, what is next, what can be gone back to (S-39)."""
 
-    icon = "badge"
     export_fields = [
         "pk",
         "registration__name",

@@ -131,7 +131,6 @@ class ConsentObservationInline(_ReadColumns, ReadOnlyInline[ConsentObservation, 
 class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     """Every read of every customer tenant: what was there, and what it changed."""
 
-    icon = "history"
     export_fields = [
         "observed_at",
         "consent__customer__partner__name",
@@ -192,7 +191,6 @@ def start_run(
 class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     """Our consent in customer tenants, as last read there."""
 
-    icon = "verified_user"
     export_fields = [
         "customer__partner__name",
         "customer__partner__tenant_id",

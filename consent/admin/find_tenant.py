@@ -10,7 +10,6 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from consent import clients
 from consent.microsoft.entra import FoundTenant, find_tenant
@@ -26,7 +25,7 @@ _SECONDS = 20.0
 class DomainForm(forms.Form):
     domain = forms.CharField(
         max_length=253,
-        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "placeholder": "contoso.onmicrosoft.com"}),
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "contoso.onmicrosoft.com"}),
     )
 
     def clean_domain(self) -> str:

@@ -11,7 +11,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.cache import add_never_cache_headers
-from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldBooleanSwitchWidget
 
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, ask, why
 from consent.admin.panels import FLOW_TONES
@@ -36,7 +35,6 @@ def _days_field(**arguments: Any) -> forms.IntegerField:
         max_value=links.MAX_LIFETIME.days,
         initial=14,
         label="Days",
-        widget=UnfoldAdminIntegerFieldWidget,
         **arguments,
     )
 
@@ -47,7 +45,6 @@ class ConsentLinkForm(_LinkForm):
         required=False,
         label="Send it by e-mail",
         help_text="To the contacts of the partner who get invitations. The link is shown to you as well.",
-        widget=UnfoldBooleanSwitchWidget,
     )
 
     class Meta:
@@ -105,7 +102,6 @@ class AttemptInline(ReadOnlyInline[ConsentFlow, ConsentLink]):
 class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     """Links: made and shown once, followed, extended, sent again, revoked."""
 
-    icon = "link"
     form = ConsentLinkForm
     export_fields = [
         "pk",

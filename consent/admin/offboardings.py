@@ -10,8 +10,6 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
-from unfold.decorators import action
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from consent.admin.asking import ask
 from consent.models import ConsentObservation, Offboarding
@@ -24,6 +22,7 @@ from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, badge, links, moment, who
+from portal.site.page_actions import page_action
 from portal.text import number_are, number_of
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
@@ -38,7 +37,7 @@ class SureForm(forms.Form):
         max_length=36,
         label="Tenant id of the partner",
         help_text="Type it, so that no other partner is offboarded by mistake.",
-        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
     wanted = ""
 
@@ -108,7 +107,6 @@ def offboard_partners(
 class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     """How far each offboarding is, what it waits for, and its report."""
 
-    icon = "logout"
     export_fields = [
         "partner__name",
         "partner__tenant_id",
@@ -160,9 +158,7 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
         shown = _shown(one) if one is not None and one.report else {}
         return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Download the report", icon="download", url_path="report", permissions=["view"]
-    )
+    @page_action(description="Download the report", url_path="report", permissions=["view"])
     def download(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
         if not one.report:
@@ -175,9 +171,8 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
 
     # --- deciding ---
 
-    @action(  # type: ignore[untyped-decorator]
+    @page_action(
         description="Try the remaining customers again",
-        icon="replay",
         url_path="again",
         permissions=["view", "offboard"],
     )
@@ -200,9 +195,8 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
             tasks.enqueue(one.run)
         return self._back(one)
 
-    @action(  # type: ignore[untyped-decorator]
+    @page_action(
         description="Finish with the remaining customers",
-        icon="done_all",
         url_path="finish",
         permissions=["view", "offboard"],
     )

@@ -10,8 +10,6 @@ from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
-from unfold.decorators import action
-from unfold.widgets import UnfoldAdminSelectWidget
 
 from consent.admin.applying import apply_page
 from consent.admin.asking import ask
@@ -25,6 +23,7 @@ from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.display import EMPTY, Tone, badge, described, json_text, moment, words
 from portal.site.export import download
+from portal.site.page_actions import page_action
 from portal.text import number_of
 from tenants.admin import search_by
 from tenants.models import CustomerTenant, PartnerTenant
@@ -53,7 +52,6 @@ class PlanForm(forms.Form):
 
     registration = forms.ModelChoiceField(
         ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE),
-        widget=UnfoldAdminSelectWidget,
         label="Application registration",
         empty_label=None,
     )
@@ -174,7 +172,6 @@ def _causes(rows: QuerySet[ConsentPlanItem, Any], link: str) -> list[Row]:
 class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
     """What would change in customer tenants, the latest plan first; written by services only."""
 
-    icon = "rule"
     export_fields = [
         "id",
         "registration__name",
@@ -267,15 +264,11 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
             raise Http404
         return plan
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Apply", icon="send", url_path="apply", permissions=["view", "apply"]
-    )
+    @page_action(description="Apply", url_path="apply", permissions=["view", "apply"])
     def apply_plan(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return apply_page(self, request, self._plan(request, object_id))
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Plan to undo it", icon="undo", url_path="undo", permissions=["view", "plan"]
-    )
+    @page_action(description="Plan to undo it", url_path="undo", permissions=["view", "plan"])
     def undo_plan(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         plan = self._plan(request, object_id)
         if answer := self.confirm(
@@ -291,16 +284,12 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
             reverse("admin:consent_consentplan_change", args=[plan.pk])
         )
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Export JSON", icon="data_object", url_path="json", permissions=["view"]
-    )
+    @page_action(description="Export JSON", url_path="json", permissions=["view"])
     def download_json(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         plan = self._plan(request, object_id)
         return self._download(request, plan, "json", json_document)
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Export CSV", icon="table", url_path="csv", permissions=["view"]
-    )
+    @page_action(description="Export CSV", url_path="csv", permissions=["view"])
     def download_csv(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         plan = self._plan(request, object_id)
         return self._download(request, plan, "csv", csv_document)
@@ -348,7 +337,6 @@ class OwnerFilter(admin.SimpleListFilter):
 class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     """The customers of plans: what would change, and what came of it."""
 
-    icon = "checklist"
     export_fields = [
         "plan_id",
         "plan__registration__name",

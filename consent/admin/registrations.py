@@ -9,7 +9,6 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from unfold.decorators import action
 
 from consent.admin.credentials import end_badge, state_badge
 from consent.admin.wanted import change_page
@@ -19,6 +18,7 @@ from consent.sign_in.flow import admin_consent_redirect_uri, redirect_uri
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, guid, moment, words
+from portal.site.page_actions import page_action
 
 _FIXED = (
     "Application id, home tenant and cloud are fixed, because partners have links or consents of this application. For "
@@ -83,7 +83,6 @@ class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistra
 class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
     """Our registrations. Credentials come in by ``manage.py add_credential``, never here (S-39)."""
 
-    icon = "app_registration"
     list_display = ["name", "kind", "cloud", "shown_application_id", "permission_set", "credential", "state"]
     list_filter = ["state", "cloud", "kind"]
     search_fields = ["name", "=application_id"]
@@ -204,9 +203,7 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
             self.message_user(request, "The registration was changed.")
         return HttpResponseRedirect(reverse("admin:consent_applicationregistration_change", args=[registration.pk]))
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Change wanted grants", icon="tune", url_path="wanted", permissions=["change"]
-    )
+    @page_action(description="Change wanted grants", url_path="wanted", permissions=["change"])
     def change_wanted_grants(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         registration = self.get_object(request, object_id)
         if registration is None:

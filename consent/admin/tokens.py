@@ -119,7 +119,6 @@ class PermissionsFilter(admin.SimpleListFilter):
 class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     """What we know about each partner's token; nothing here can be typed (S-35)."""
 
-    icon = "key"
     export_fields = [
         "partner__name",
         "partner__tenant_id",

@@ -13,7 +13,6 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from unfold.widgets import UnfoldAdminTextareaWidget
 
 from consent.customers import wanted
 from consent.customers.consents import grants_hash, wanted_grants
@@ -49,7 +48,7 @@ class WantedForm(forms.Form):
 
     grants = forms.CharField(
         max_length=20_000,
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 6, "spellcheck": "false"}),
+        widget=forms.Textarea(attrs={"rows": 6, "spellcheck": "false"}),
         label="Wanted grants",
         help_text=(
             "One resource a line: its application id, a colon, and its delegated permissions. For example "

@@ -78,7 +78,6 @@ class NotesInline(ReadOnlyInline[IncidentNote, Incident]):
 class IncidentAdmin(ReadOnlyAdmin[Incident]):
     """What somebody must look into."""
 
-    icon = "notifications_active"
     list_display = ["title", "state", "what", "owner", "times", "last_seen", "first_seen"]
     list_filter = [OpenFilter, "owner", CauseFilter]
     search_fields = ["name", "words", "=about", "=cause"]

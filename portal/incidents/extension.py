@@ -1,13 +1,16 @@
 """What incidents add to the admin."""
 
 from portal.incidents.models import Incident
-from portal.incidents.panels import incidents_panel
-from portal.site.extension_points import AdminExtension
+from portal.incidents.panels import incidents_panel, ours
+from portal.site.extension_points import AdminExtension, ListEntry
 from portal.site.named import Named
+from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_number
 
 EXTENSION = AdminExtension(
     panels=(incidents_panel,),
+    lists=(ListEntry(section=Section.INCIDENTS, title="Incidents", model="incidents.incident"),),
+    bells=(ours,),
     subjects={"incident": Named(Incident)},
     searchable=(
         Searchable(
@@ -15,7 +18,6 @@ EXTENSION = AdminExtension(
             rank=50,
             model=Incident,
             find=by_number(Incident, "incident", "name", "words"),
-            icon="notifications_active",
             detail=lambda incident: "settled" if incident.settled_at else "open",
         ),
     ),

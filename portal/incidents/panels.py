@@ -42,3 +42,16 @@ def incidents_panel(request: HttpRequest) -> Panel | None:
             for incident in Incident.objects.open().awake()[:_SHOWN]
         ],
     )
+
+
+def ours(request: HttpRequest) -> Figure | None:
+    """Count the open incidents that are ours to act on; one query."""
+    if not request.user.has_perm("incidents.view_incident"):
+        return None
+    number = Incident.objects.open().filter(owner=Owner.US).count()
+    return Figure(
+        label="open incident is ours to act on" if number == 1 else "open incidents are ours to act on",
+        value=number,
+        link=f"{reverse('admin:incidents_incident_changelist')}?owner__exact={Owner.US}",
+        tone=Tone.BAD if number else Tone.QUIET,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
@@ -13,8 +14,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from unfold.decorators import action
-from unfold.enums import ActionVariant
 
 from portal.microsoft.diagnosis import FailureClass
 from portal.runs import service, tasks
@@ -24,6 +23,7 @@ from portal.runs.registry import all_kinds
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.display import EMPTY, Tone, badge, links, moment, who
+from portal.site.page_actions import PageAction, page_action
 from portal.site.subjects import facts, lines
 
 State = Run.State
@@ -56,7 +56,6 @@ class RunPanel:
     done: int
     total: int
     live: bool
-    shown: str
     address: str
     facts: list[str]
     figures: list[Figure]
@@ -135,8 +134,7 @@ def run_panel(run: Run) -> RunPanel:
         done=numbers.done,
         total=numbers.total,
         live=run.state == State.OPEN,
-        shown=_shown(run),
-        address=reverse("admin:runs_run_progress", args=[run.pk]),
+        address=f"{reverse('admin:runs_run_progress', args=[run.pk])}?{urlencode({'shown': _shown(run)})}",
         facts=facts,
         figures=figures,
         rows=rows,
@@ -158,7 +156,6 @@ class KindFilter(admin.SimpleListFilter):
 class RunAdmin(ReadOnlyAdmin[Run]):
     """Bulk work, the latest first."""
 
-    icon = "playlist_play"
     export_fields = ["id", "kind", "state", "total", "actor", "created_at", "started_at", "finished_at", "reason"]
     list_display = ["number", "shown_kind", "shown_state", "progress", "failed", "actor", "created", "finished"]
     list_display_links = ["number", "shown_kind"]
@@ -257,7 +254,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         if not self.has_view_permission(request, run):
             raise Http404
         if request.GET.get("shown", shown := _shown(run)) != shown:
-            return HttpResponse(status=204, headers={"HX-Refresh": "true"})  # table and buttons are out of date
+            return HttpResponse(status=205)  # reset content: table and buttons of the page are out of date
         return TemplateResponse(request, "admin/runs/progress.html", {"run_panel": run_panel(run)})
 
     def change_view(
@@ -267,10 +264,8 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         shown = {} if run is None else {"run_panel": run_panel(run)}
         return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
 
-    def get_actions_detail(self, request: HttpRequest, object_id: int | str) -> list[Any]:
-        run = self.get_object(request, str(object_id))
-        actions: list[Any] = super().get_actions_detail(request, object_id)  # type: ignore[misc]
-        return [] if run is None else [one for one in actions if _fits(run, one.method.__name__)]
+    def buttons(self, request: HttpRequest, row: Run) -> list[PageAction]:
+        return [button for button in super().buttons(request, row) if _fits(row, button.name)]
 
     def _run(self, request: HttpRequest, object_id: str) -> Run:
         run = self.get_object(request, object_id)
@@ -278,9 +273,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             raise Http404
         return run
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Pause", icon="pause", url_path="pause", permissions=["view", "steer"]
-    )
+    @page_action(description="Pause", url_path="pause", permissions=["view", "steer"])
     def pause_run(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         run = self._run(request, object_id)
         return self._steer(
@@ -293,9 +286,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             done=lambda: service.pause(run, actor=actor_of(request)),
         )
 
-    @action(  # type: ignore[untyped-decorator]
-        description="Resume", icon="play_arrow", url_path="resume", permissions=["view", "steer"]
-    )
+    @page_action(description="Resume", url_path="resume", permissions=["view", "steer"])
     def resume_run(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         run = self._run(request, object_id)
 
@@ -318,12 +309,11 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             done=resume,
         )
 
-    @action(  # type: ignore[untyped-decorator]
+    @page_action(
         description="Cancel",
-        icon="cancel",
         url_path="cancel",
         permissions=["view", "steer"],
-        variant=ActionVariant.DANGER,
+        dangerous=True,
     )
     def cancel_run(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         run = self._run(request, object_id)
@@ -377,7 +367,6 @@ class ResultFilter(admin.SimpleListFilter):
 class RunItemAdmin(ReadOnlyAdmin[RunItem]):
     """The units of runs, with what came of each and what to do."""
 
-    icon = "checklist"
     export_fields = [
         "run_id",
         "label",
@@ -425,7 +414,6 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
 class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     """What happens by itself, when it did last, and when it is due next."""
 
-    icon = "event_repeat"
     export_fields = ["name", "due_at", "last_started_at", "last_result"]
     list_display = ["name", "due", "last_started", "last_result"]
     list_filter = ["due_at"]

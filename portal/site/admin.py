@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
-from django.contrib.admin import helpers, widgets
+from django.contrib.admin import ModelAdmin, ShowFacets, TabularInline, helpers, widgets
 from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
-from django.contrib.admin.utils import model_format_dict
+from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ChangeList
 from django.core import signing
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
@@ -20,7 +20,7 @@ from django.db.models import Model, Q, QuerySet
 from django.forms import TypedChoiceField
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.text import capfirst, smart_split
 
 from portal.audit.trail import Actor, record
@@ -30,10 +30,10 @@ from portal.models import SpentForm
 from portal.search_text import MOST_WORDS, SearchTextField, unquoted
 from portal.site.addresses import client_address
 from portal.site.export import csv_response
+from portal.site.page_actions import PageAction
 from portal.site.subjects import subject_of
 
 if TYPE_CHECKING:
-    from django.contrib.admin import ModelAdmin, TabularInline
 
     class _ModelAdmin[M: Model](ModelAdmin[M]):
         pass
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     class PortalInline[C: Model, P: Model](TabularInline[C, P]):
         pass
 
-else:
-    from unfold.admin import ModelAdmin, TabularInline
+else:  # neither can be subscripted at run time
 
     class _ModelAdmin[M](ModelAdmin):
         pass
@@ -90,16 +89,12 @@ class PortalChangeList(ChangeList):
             if len(keys) <= _FEW:
                 self.queryset = self.queryset.filter(pk__in=keys)
         super().get_results(request)
-        if not self.query and not self.has_active_filters:
-            # Without it unfold offers to "show all" of a list that shows all.
-            self.full_result_count = self.result_count
 
 
 class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     """Base of all admin classes.
 
     Attributes:
-        icon: name of a Material Symbol, for the navigation.
         export_fields: columns of the CSV export, as for ``values_list``; empty means there is no export.
         link_lookups: query parameters that our own links to this list use and that are no filter,
             for example ``partner__id__exact``.
@@ -107,9 +102,10 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             ``partner.changed``. Every class whose form saves by itself has one.
         audit_without_values: columns of which the trail says only that they changed: free text and what is personal,
             which the trail would keep for ever (S-68, S-70).
+        actions_detail: names of methods with ``page_action``: the buttons of a row's page.
+        change_form_outer_before_template: what stands above the fields of a row's page.
     """
 
-    icon = "table_rows"
     export_fields: Sequence[str] = ()
     link_lookups: Sequence[str] = ()
     audit_word = ""
@@ -118,8 +114,9 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     list_per_page = 50
     list_max_show_all = 50
     show_full_result_count = False
-    warn_unsaved_form = True
-    list_fullwidth = True
+    show_facets = ShowFacets.NEVER
+    actions_detail: Sequence[str] = ()
+    change_form_outer_before_template = ""
 
     # --- nothing is deleted by the way (S-54) ---
 
@@ -140,20 +137,35 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
                 actions["export_csv"] = action
         return actions
 
-    def get_action_choices(
-        self,
-        request: HttpRequest,
-        default_choices: Any = None,
-        action_location: ActionLocation = ActionLocation.CHANGE_LIST,
-    ) -> Any:
-        # unfold's own override lacks the third parameter, which Django 6.1 deprecates.
-        actions = self.get_actions(request, action_location=action_location).values()
-        blank = default_choices or [("", "Select action")]
-        return [*blank, *((action.name, self._choice_description(action, action_location)) for action in actions)]
+    # --- buttons on the page of one row ---
 
-    def _choice_description(self, action: Any, action_location: ActionLocation) -> str:
-        plural = action_location == ActionLocation.CHANGE_LIST
-        return str((action.plural_description if plural else action.description) % model_format_dict(self.model))
+    def buttons(self, request: HttpRequest, row: M) -> list[PageAction]:
+        """Return the buttons of ``actions_detail`` that this person may press."""
+        declared = [getattr(self, name).button for name in self.actions_detail]
+        return [button for button in declared if button.allowed(self, request)]
+
+    def get_urls(self) -> list[URLPattern]:
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        own = [
+            path(
+                f"<path:object_id>/{view.button.route}/",
+                self.admin_site.admin_view(view),
+                name=f"{name}_{view.button.name}",
+            )
+            for view in (getattr(self, name) for name in self.actions_detail)
+        ]
+        return [*own, *super().get_urls()]
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: M | None = None, **kwargs: Any
+    ) -> HttpResponse:
+        if obj is not None:
+            name = f"admin:{self.opts.app_label}_{self.opts.model_name}"
+            context["buttons"] = [
+                (button, reverse(f"{name}_{button.name}", args=[quote(obj.pk)]))
+                for button in self.buttons(request, obj)
+            ]
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     # --- what was edited can be put back from the trail (S-55) ---
 
@@ -377,7 +389,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     ) -> HttpResponseBase | None:
         """Return the page that names what an action will touch, or None once its button was pressed.
 
-        Works in a list action and in one of unfold's ``actions_detail``. The rows of the page are the rows that the
+        Works in a list action and in one of ``actions_detail``. The rows of the page are the rows that the
         button sends, whatever the filters match by then. Each page runs once: a second press returns to the list with
         a message. Use it as ``if answer := self.confirm(...): return answer``.
 
@@ -459,7 +471,6 @@ class ReadOnlyInline[C: Model, P: Model](PortalInline[C, P]):
     extra = 0
     can_delete = False
     show_change_link = True
-    per_page = 20
 
     def get_readonly_fields(self, request: HttpRequest, obj: P | None = None) -> Any:
         # Also times that fill themselves, which no form accepts as fields.

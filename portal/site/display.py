@@ -21,7 +21,7 @@ EMPTY = "–"
 
 
 class Tone(StrEnum):
-    """How a state feels. Each has a colour and an icon, so that colour never tells alone."""
+    """How a state feels. ``portal.css`` gives each a colour and an icon, so that colour never tells alone."""
 
     GOOD = "good"
     BUSY = "busy"
@@ -29,29 +29,10 @@ class Tone(StrEnum):
     BAD = "bad"
     QUIET = "quiet"
 
-    @property
-    def icon(self) -> str:
-        """The name of a Material Symbol."""
-        return _ICONS[self]
-
-
-_ICONS = {
-    Tone.GOOD: "check_circle",
-    Tone.BUSY: "schedule",
-    Tone.WARN: "warning",
-    Tone.BAD: "error",
-    Tone.QUIET: "radio_button_unchecked",
-}
-
 
 def badge(text: str, tone: Tone) -> SafeString:
     """Return a word with icon and colour."""
-    return format_html(
-        '<span class="badge badge-{}"><span class="material-symbols-outlined" aria-hidden="true">{}</span>{}</span>',
-        tone.value,
-        tone.icon,
-        text,
-    )
+    return format_html('<span class="badge tone-{}">{}</span>', tone.value, text)
 
 
 def who(owner: str) -> str:
@@ -111,13 +92,13 @@ def words(values: Sequence[str]) -> SafeString:
     """Return short technical words, such as scopes, one a chip."""
     if not values:
         return format_html("{}", EMPTY)
-    chips = format_html_join("", "<li><code>{}</code></li>", ((value,) for value in values))
+    chips = format_html_join("", '<li class="chip"><code>{}</code></li>', ((value,) for value in values))
     return format_html('<ul class="chips">{}</ul>', chips)
 
 
 def steps(texts: Sequence[str]) -> SafeString:
     """Return sentences as a numbered list of what to do."""
-    return format_html('<ol class="steps">{}</ol>', format_html_join("", "<li>{}</li>", ((text,) for text in texts)))
+    return format_html('<ol class="to-do">{}</ol>', format_html_join("", "<li>{}</li>", ((text,) for text in texts)))
 
 
 def described(head: Any, text: str) -> SafeString:

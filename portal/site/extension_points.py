@@ -10,7 +10,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 
 from portal.extensions import declared
-from portal.site.dashboard import Figure, Panel
+from portal.site.dashboard import Figure, Panel, Row
 from portal.site.named import Named
 from portal.site.searchable import Searchable
 
@@ -27,12 +27,30 @@ class AdminPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListEntry:
+    """Where the list of a model stands in the navigation.
+
+    Attributes:
+        section: a word of ``portal.site.navigation.Section``.
+        title: what the tab is called; empty if the list has no tab and its pages only belong to the section.
+        model: ``app.model``.
+    """
+
+    section: str
+    title: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdminExtension:
     """What one app adds to pages of the admin, its own and those of lower floors.
 
     Attributes:
         panels: functions of the first page. Each runs a constant number of queries, checks the permissions itself, and
             returns None when it has nothing for this person.
+        lists: where the lists of the app stand in the navigation; the first of a section opens with its entry.
+        running: functions that say in a line each what runs just now, for the top of every page. One query each.
+        bells: functions that count what waits for the person, for the top of every page. One query each.
         subjects: which rows a name in the subject of an audit event, an incident or a run means.
         searchable: rows that the search in the header finds.
         partner_pages: pages beside the list of partners.
@@ -42,6 +60,9 @@ class AdminExtension:
     """
 
     panels: Sequence[Callable[[HttpRequest], Panel | None]] = ()
+    lists: Sequence[ListEntry] = ()
+    running: Sequence[Callable[[HttpRequest], Sequence[Row]]] = ()
+    bells: Sequence[Callable[[HttpRequest], Figure | None]] = ()
     subjects: Mapping[str, Named] = field(default_factory=dict)
     searchable: Sequence[Searchable] = ()
     partner_pages: Sequence[AdminPage] = ()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.http import HttpRequest
 
 from portal.site.dashboard import Panel
@@ -15,8 +13,3 @@ def panels(request: HttpRequest) -> list[Panel]:
     functions = [function for extension in extensions() for function in extension.panels]
     shown = [panel for function in functions if (panel := function(request)) is not None]
     return sorted(shown, key=lambda panel: panel.order)
-
-
-def add_panels(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Complete the context of the admin's index (``UNFOLD["DASHBOARD_CALLBACK"]``)."""
-    return context | {"panels": panels(request)}

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.db.models import Model
-from django.http import HttpRequest
 from django.urls import reverse
-from unfold.dataclasses import SearchResult
 
 from portal.site.extension_points import extensions
 from portal.site.searchable import MOST_OF_A_GROUP, Asked, Searchable
@@ -32,7 +30,6 @@ class Group:
     """What was found of one kind, at most ``MOST_OF_A_GROUP``, the best first."""
 
     title: str
-    icon: str
     found: Sequence[Found]
 
 
@@ -45,7 +42,7 @@ def search(text: str, person: User | AnonymousUser) -> list[Group]:
     if not asked.text:
         return []
     kinds = sorted((kind for extension in extensions() for kind in extension.searchable), key=lambda kind: kind.rank)
-    groups = [Group(kind.title, kind.icon, _found(kind, asked)) for kind in kinds if _may_view(person, kind)]
+    groups = [Group(kind.title, _found(kind, asked)) for kind in kinds if _may_view(person, kind)]
     return [group for group in groups if group.found]
 
 
@@ -67,18 +64,4 @@ def _found(kind: Searchable, asked: Asked) -> list[Found]:
     page = f"admin:{kind.model._meta.app_label}_{kind.model._meta.model_name}_change"
     return [
         Found(str(row), kind.detail(row), reverse(page, args=[row.pk])) for row in list(rows.values())[:MOST_OF_A_GROUP]
-    ]
-
-
-def search_records(request: HttpRequest, term: str) -> list[SearchResult]:
-    """Return the same for unfold's palette."""
-    return [
-        SearchResult(
-            title=one.name,
-            description=f"{group.title}: {one.detail}" if one.detail else group.title,
-            link=one.address,
-            icon=group.icon,
-        )
-        for group in search(term, request.user)
-        for one in group.found
     ]

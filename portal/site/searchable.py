@@ -58,7 +58,6 @@ class Searchable:
     Attributes:
         title: heading of the group.
         rank: where the group stands, the lowest first.
-        icon: name of a Material Symbol.
         related: what its ``__str__`` and ``detail`` read.
         find: yields querysets for what was asked, the best first. Each is one bounded query, however many rows there
             are; one that cannot find anything is not yielded.
@@ -69,7 +68,6 @@ class Searchable:
     rank: int
     model: type[Model]
     find: Callable[[Asked], Iterator[QuerySet[Any]]]
-    icon: str = "table_rows"
     related: Sequence[str] = ()
     detail: Callable[[Any], str] = lambda row: ""
 

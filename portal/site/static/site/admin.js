@@ -1,66 +1,114 @@
-// Makes unfold work without unsafe-eval and unsafe-inline, and adds what the portal's own pages need.
-// Loaded before unfold's app.js and before Alpine, which is deferred.
+// What pages of the admin do more with a script. Without it they can be read, and their forms work.
 "use strict";
 
-// htmx would print a <style> and compile attributes; admin.css has the styles, and nothing here needs the other.
-htmx.config.includeIndicatorStyles = false;
-htmx.config.allowEval = false;
+// --- search: Ctrl-K, and what is found while typing ---
 
-// Expressions of unfold's templates that Alpine's CSP build cannot run, and what says the same.
-// tests/portal/site/test_alpine.py reads this table; keep one pair a line.
-const REPLACEMENTS = {
-  // A style given as text becomes an attribute, which the policy forbids; as an object it does not.
-  "`width: ${sidebarWidth}px`": "{ width: sidebarWidth + 'px' }",
-  "'width: ' + changeListWidth + 'px'": "{ width: changeListWidth + 'px' }",
-  // Statements and globals.
-  "if (resizing) { sidebarWidth = Math.min(max, Math.max(min, getComputedStyle($el).direction === 'rtl' ? document.getElementById('nav-sidebar').getBoundingClientRect().right - $event.clientX : $event.clientX)); localStorage.setItem('sidebarWidth', sidebarWidth); }": "resizing && resizeSidebar($event.clientX, min, max)",
-  "if (!$event.target.closest('a')) { openUserLinks = !openUserLinks }": "$event.target.closest('a') || (openUserLinks = !openUserLinks)",
-  "if (!$event.metaKey && !$event.ctrlKey) selectItem(false, false)": "$event.metaKey || $event.ctrlKey || selectItem(false, false)",
-  "if (!$event.metaKey && !$event.ctrlKey) selectItem(true, false)": "$event.metaKey || $event.ctrlKey || selectItem(true, false)",
-  "activeTab && activeTab !== 'general' ? window.location.pathname + window.location.search + '#' + activeTab : window.location.pathname + window.location.search": "formAddress(activeTab)",
-  "window.location.href = $el.href + window.location.hash": "followKeepingTab($el.href)",
-};
+const search = document.querySelector("form[data-search]");
+if (search) {
+  const box = search.querySelector("input");
+  const list = search.querySelector(".search-found");
+  let waiting, asked = "";
+  const close = () => (list.hidden = true);
+  box.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(async () => {
+      const term = (asked = box.value.trim());
+      if (!term) return close();
+      const answer = await fetch(`${search.action}?part=1&q=${encodeURIComponent(term)}`);
+      if (!answer.ok || term !== asked) return;
+      list.innerHTML = await answer.text(); // from our own template, which escapes
+      list.hidden = false;
+    }, 150);
+  });
+  search.addEventListener("keydown", (event) => {
+    const stops = [box, ...list.querySelectorAll("a")];
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (event.key === "Escape") {
+      close();
+      box.focus();
+    } else if (step && !list.hidden) {
+      event.preventDefault();
+      stops[(stops.indexOf(document.activeElement) + step + stops.length) % stops.length].focus();
+    }
+  });
+  search.addEventListener("focusout", (event) => search.contains(event.relatedTarget) || event.relatedTarget === null || close());
+  document.addEventListener("click", (event) => search.contains(event.target) || close());
+  document.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      box.focus();
+      box.select();
+    }
+  });
+}
 
-document.addEventListener("alpine:init", () => {
-  Alpine.mapAttributes(({ name, value }) => ({
-    name,
-    value: Object.hasOwn(REPLACEMENTS, value) ? REPLACEMENTS[value] : value,
-  }));
+// --- menus: one at a time, shut by Escape and by a click elsewhere ---
 
-  // Functions that unfold's expressions call, and that the CSP build does not find among the globals.
-  Alpine.data("theme", (chosen) =>
-    Object.assign(theme(chosen), {
-      getCurrentTab: () => getCurrentTab(),
-      sortRecords: (event) => sortRecords(event),
-      moveRecords: (event) => moveRecords(event),
-      resizeSidebar(x, min, max) {
-        const rightToLeft = getComputedStyle(document.documentElement).direction === "rtl";
-        const edge = document.getElementById("nav-sidebar").getBoundingClientRect();
-        this.sidebarWidth = Math.min(max, Math.max(min, rightToLeft ? edge.right - x : x));
-        localStorage.setItem("sidebarWidth", this.sidebarWidth);
-      },
-      formAddress(tab) {
-        const address = location.pathname + location.search;
-        return tab && tab !== "general" ? `${address}#${tab}` : address;
-      },
-      followKeepingTab(address) {
-        location.href = address + location.hash;
-      },
-    }),
-  );
-  Alpine.data("searchCommand", () => searchCommand());
+document.addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && event.target.closest("details.menu[open]");
+  if (menu) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  }
 });
 
-// --- the portal's own ---
+// A long list of choices gets a box that narrows it.
+for (const list of document.querySelectorAll("[data-narrow]")) {
+  const box = Object.assign(document.createElement("input"), { type: "search", className: "narrow", placeholder: "Find" });
+  box.setAttribute("aria-label", list.dataset.narrow);
+  box.addEventListener("input", () => {
+    for (const choice of list.querySelectorAll("a")) {
+      choice.hidden = !choice.textContent.toLowerCase().includes(box.value.toLowerCase());
+    }
+  });
+  list.prepend(box);
+}
+
+// --- lists ---
+
+// Enter on a row's box leads to the actions, which may stand far above.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.matches(".action-select")) {
+    event.preventDefault();
+    document.querySelector(".actions button")?.focus();
+  }
+});
+
+// --- parts that renew themselves: data-poll="address" data-every="seconds" ---
+
+function poll(part) {
+  setTimeout(async () => {
+    let answer;
+    try {
+      answer = await fetch(part.dataset.poll);
+    } catch {
+      return poll(part); // the server is away for a moment
+    }
+    if (answer.status === 205) return location.reload(); // the page around it is out of date
+    if (!answer.ok || answer.redirected) return;
+    const fresh = document.createRange().createContextualFragment(await answer.text());
+    const next = fresh.querySelector("[data-poll]");
+    addCopyButtons(fresh);
+    part.replaceWith(fresh);
+    if (next) poll(next);
+  }, 1000 * Number(part.dataset.every));
+}
+for (const part of document.querySelectorAll("[data-poll]")) poll(part);
+
+// --- identifiers that can be copied ---
 
 function addCopyButtons(root) {
   for (const holder of root.querySelectorAll("[data-copy]:not(.copyable)")) {
     const button = document.createElement("button");
     const icon = document.createElement("span");
     const label = `Copy ${holder.dataset.copyLabel}`;
-    icon.className = "material-symbols-outlined";
+    icon.className = "icon icon-copy";
     icon.setAttribute("aria-hidden", "true");
-    icon.textContent = "content_copy";
     button.type = "button";
     button.title = label;
     button.setAttribute("aria-label", label);
@@ -74,10 +122,10 @@ function addCopyButtons(root) {
         getSelection().selectAllChildren(holder.querySelector("code"));
         return; // no permission: the text is selected, the person copies it
       }
-      icon.textContent = "check";
+      icon.className = "icon icon-done";
       button.setAttribute("aria-label", "Copied");
       setTimeout(() => {
-        icon.textContent = "content_copy";
+        icon.className = "icon icon-copy";
         button.setAttribute("aria-label", label);
       }, 1600);
     });
@@ -85,13 +133,15 @@ function addCopyButtons(root) {
     holder.append(button);
   }
 }
+addCopyButtons(document);
+
+// --- forms ---
 
 // A form that must run once: the second click does nothing while the first is on its way.
 document.addEventListener("submit", (event) => {
+  changed = false;
   const form = event.target.closest("form[data-once]");
-  if (!form) {
-    return;
-  }
+  if (!form) return;
   if (form.dataset.sent) {
     event.preventDefault();
     return;
@@ -100,4 +150,7 @@ document.addEventListener("submit", (event) => {
   setTimeout(() => delete form.dataset.sent, 10000);
 });
 
-document.addEventListener("DOMContentLoaded", () => addCopyButtons(document));
+// Typed values are not lost by a wrong click.
+let changed = false;
+document.querySelector("#content-main > form")?.addEventListener("change", () => (changed = true));
+addEventListener("beforeunload", (event) => changed && event.preventDefault());

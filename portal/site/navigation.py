@@ -1,0 +1,81 @@
+"""The ten entries of the admin's navigation, and the tabs below each: jobs before tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from django.apps import apps
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest
+from django.urls import reverse
+
+from portal.site.extension_points import ListEntry, extensions
+
+
+class Section(StrEnum):
+    """One entry, in order; the value is the name of its icon."""
+
+    OVERVIEW = "overview"
+    PARTNERS = "partners"
+    CUSTOMERS = "customers"
+    INVITATIONS = "invitations"
+    PLANS = "plans"
+    ACTIVITY = "activity"
+    INCIDENTS = "incidents"
+    APPLICATIONS = "applications"
+    AUDIT = "audit"
+    SETTINGS = "settings"
+
+
+# Lists of models that have no app of ours to declare them.
+_OWN = (
+    ListEntry(section=Section.AUDIT, title="Audit", model="audit.auditevent"),
+    ListEntry(section=Section.SETTINGS, title="Staff", model="auth.user"),
+    ListEntry(section=Section.SETTINGS, title="Groups", model="auth.group"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Where something leads, and whether the person is there."""
+
+    title: str
+    address: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An entry with the lists of its section that the person may see."""
+
+    title: str
+    icon: str
+    address: str
+    active: bool
+    lists: list[Link] = field(default_factory=list)
+
+
+def navigation(site: AdminSite, request: HttpRequest) -> list[Entry]:
+    """Return what the person may see; no query but for the permissions."""
+    index = reverse("admin:index")
+    entries = [
+        Entry(title="Overview", icon=Section.OVERVIEW, address=index, active=request.path == index),
+    ]
+    declared = [*(one for extension in extensions() for one in extension.lists), *_OWN]
+    for section in Section:
+        lists = list(_visible(site, request, [one for one in declared if one.section == section]))
+        if shown := [one for one in lists if one.title]:
+            active = any(one.active for one in lists)
+            title = section.name.capitalize()
+            entries.append(Entry(title=title, icon=section, address=shown[0].address, active=active, lists=shown))
+    return entries
+
+
+def _visible(site: AdminSite, request: HttpRequest, declared: list[ListEntry]) -> Iterator[Link]:
+    for one in declared:
+        model = apps.get_model(one.model)
+        if site.is_registered(model) and site.get_model_admin(model).has_view_permission(request):
+            address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+            yield Link(title=one.title, address=address, active=request.path.startswith(address))

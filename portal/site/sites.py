@@ -1,0 +1,63 @@
+"""The admin site: navigation, search and what runs, on every page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path
+from django.utils.functional import SimpleLazyObject
+
+from portal.site.extension_points import extensions
+from portal.site.first_page import panels
+from portal.site.navigation import navigation
+from portal.site.search import search
+
+NAME = "CPV portal"
+
+
+class PortalAdminSite(admin.AdminSite):
+    """Django's admin with the portal's frame (``templates/admin/base.html``)."""
+
+    site_title = site_header = NAME
+    site_url = None  # the public pages have no start page to go to
+    index_title = "Overview"
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        context = super().each_context(request)
+        if context["has_permission"]:
+            context["navigation"] = navigation(self, request)
+            # Asked only where a page shows them.
+            context["running"] = SimpleLazyObject(
+                lambda: [row for one in extensions() for lines in one.running for row in lines(request)]
+            )
+            context["bells"] = SimpleLazyObject(
+                lambda: [count for one in extensions() for bell in one.bells if (count := bell(request)) is not None]
+            )
+        return context
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        return super().index(request, {"panels": panels(request), **(extra_context or {})})
+
+    def get_urls(self) -> list[URLResolver | URLPattern]:
+        own: list[URLResolver | URLPattern] = [
+            path("search/", self.admin_view(self.search), name="search"),
+            path("running/", self.admin_view(self.show_running), name="running"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def search(self, request: HttpRequest) -> HttpResponse:
+        """Show what was found, as a page or, for the box at the top, as a list alone."""
+        term = request.GET.get("q", "")[:200].strip()
+        context = {"term": term, "groups": search(term, request.user)}
+        if "part" in request.GET:
+            return TemplateResponse(request, "admin/found.html", context)
+        return TemplateResponse(
+            request, "admin/search.html", {**self.each_context(request), "title": "Search", **context}
+        )
+
+    def show_running(self, request: HttpRequest) -> HttpResponse:
+        """Return the lines of what runs alone; the page asks for them every few seconds."""
+        return TemplateResponse(request, "admin/running.html", self.each_context(request))
