@@ -79,7 +79,7 @@ admin.site.unregister(Group)
 
 @admin.register(User)
 class StaffAdmin(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
-    pass
+    readonly_fields = ["last_login", "date_joined"]
 
 
 @admin.register(Group)

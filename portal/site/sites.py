@@ -29,6 +29,9 @@ class PortalAdminSite(admin.AdminSite):
         context = super().each_context(request)
         if context["has_permission"]:
             context["navigation"] = navigation(self, request)
+            context["section"] = next((one for one in context["navigation"] if one.active), None)
+            lists = context["section"].lists if context["section"] else ()
+            context["list_title"] = next((one.title for one in lists if one.active), "")
             # Asked only where a page shows them.
             context["running"] = SimpleLazyObject(
                 lambda: [row for one in extensions() for lines in one.running for row in lines(request)]

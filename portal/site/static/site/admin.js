@@ -137,6 +137,20 @@ addCopyButtons(document);
 
 // --- forms ---
 
+// The boxes that select2 makes get the name of their field.
+globalThis.django?.jQuery?.(document).on("select2:open", ({ target }) => {
+  document.querySelector(".select2-search__field")?.setAttribute("aria-label", `Find ${target.labels[0]?.textContent ?? ""}`);
+});
+addEventListener("load", () => {
+  for (const field of document.querySelectorAll("select.select2-hidden-accessible")) {
+    const box = field.nextElementSibling.querySelector(".select2-selection");
+    const label = document.querySelector(`label[for="${field.id}"]`);
+    if (!box || !label) continue;
+    label.id = `${field.id}-label`;
+    box.setAttribute("aria-labelledby", `${label.id} ${box.getAttribute("aria-labelledby") ?? ""}`);
+  }
+});
+
 // A form that must run once: the second click does nothing while the first is on its way.
 document.addEventListener("submit", (event) => {
   changed = false;
