@@ -12,7 +12,7 @@ from django.urls import URLPattern, path
 
 from portal.audit.trail import record
 from portal.site.admin import PortalInline, PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
-from portal.site.display import badge, described, guid, links, moment, words
+from portal.site.display import badge, described, guid, links, moment, with_link, words
 from portal.site.extension_points import AdminAction, extensions
 from tenants.models import (
     CustomerTenant,
@@ -26,9 +26,11 @@ from tenants.panels import READINESS_TONES, readiness_figures
 from tenants.readiness import CONSENT_ROLES, NO_EXTENSION
 
 # Shown on the empty form only, whose address the link is relative to.
-_DESCRIPTION = (
-    "A consent link is bound to this tenant id. If you know no more than a domain, "
-    '<a href="../find/">find the tenant</a> first.'
+_DESCRIPTION = with_link(
+    "A consent link is bound to this tenant id. If you know no more than a domain,",
+    "../find/",
+    "find the tenant",
+    "first.",
 )
 
 

@@ -22,7 +22,6 @@ IMPORTED_AS = {
     "azure-keyvault-secrets": "azure.keyvault.secrets",
     "dj-queue": "dj_queue",
     "django-environ": "environ",
-    "django-unfold": "unfold",
     "pyjwt": "jwt",
 }
 

@@ -88,6 +88,11 @@ def links(targets: Sequence[tuple[str, str]]) -> SafeString:
     )
 
 
+def with_link(before: str, address: str, text: str, after: str) -> SafeString:
+    """Return a sentence in which some words lead to an address of our own."""
+    return format_html('{} <a href="{}">{}</a> {}', before, address, text, after)
+
+
 def words(values: Sequence[str]) -> SafeString:
     """Return short technical words, such as scopes, one a chip."""
     if not values:

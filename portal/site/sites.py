@@ -10,8 +10,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 from django.utils.functional import SimpleLazyObject
 
-from portal.site.extension_points import extensions
-from portal.site.first_page import panels
+from portal.site.first_page import bells, panels, running
 from portal.site.navigation import navigation
 from portal.site.search import search
 
@@ -33,12 +32,8 @@ class PortalAdminSite(admin.AdminSite):
             lists = context["section"].lists if context["section"] else ()
             context["list_title"] = next((one.title for one in lists if one.active), "")
             # Asked only where a page shows them.
-            context["running"] = SimpleLazyObject(
-                lambda: [row for one in extensions() for lines in one.running for row in lines(request)]
-            )
-            context["bells"] = SimpleLazyObject(
-                lambda: [count for one in extensions() for bell in one.bells if (count := bell(request)) is not None]
-            )
+            context["running"] = SimpleLazyObject(lambda: running(request))
+            context["bells"] = SimpleLazyObject(lambda: bells(request))
         return context
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:

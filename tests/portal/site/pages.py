@@ -9,33 +9,26 @@ from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import path
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
-from unfold.sites import UnfoldAdminSite
 
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline
 from portal.site.display import Tone, badge, guid, moment
+from portal.site.sites import PortalAdminSite
 
-site = UnfoldAdminSite()
+site = PortalAdminSite()
 
 
 class EntryInline(ReadOnlyInline[LogEntry, User]):
     model = LogEntry
     fields = ["action_time", "object_repr"]
-    tab = True
 
 
 @admin.register(User, site=site)
 class UserPage(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
-    icon = "person"
-    form = UserChangeForm
-    add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
     inlines = [EntryInline]
 
 
 @admin.register(Group, site=site)
 class GroupPage(GroupAdmin, PortalModelAdmin[Group]):
-    icon = "groups"
     export_fields = ["name"]
     link_lookups = ["user__id__exact"]
     actions = ["rename"]

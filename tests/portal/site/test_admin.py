@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.site import admin as portal_admin
+from portal.site import first_page
 from portal.site.search import PER_LIST, search_records
 from tests.portal.site.pages import EntryPage, GroupPage, MirroredPage, site
 
@@ -31,6 +32,7 @@ GROUPS, ENTRIES = "/admin/auth/group/", "/admin/admin/logentry/"
 @pytest.fixture(autouse=True)
 def _only_this_site(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(django_admin, "site", site)
+    monkeypatch.setattr(first_page, "extensions", tuple)
 
 
 @pytest.fixture

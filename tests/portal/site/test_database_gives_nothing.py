@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import os
 import pickle
 from collections.abc import Iterator
@@ -17,8 +16,6 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
-from django.core.cache.backends.db import DatabaseCache
-from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
@@ -117,18 +114,6 @@ def test_asynchronous_code_finds_sessions_by_the_same_hash() -> None:
         asyncio._set_running_loop(running)
     assert worked
     assert len(made) == 32
-
-
-def test_a_pickle_planted_where_the_search_looks_is_never_loaded(staff: Client, anna: User, tmp_path: Path) -> None:
-    table = "portal_cache"
-    if table not in connection.introspection.table_names():
-        call_command("createcachetable", table, verbosity=0)
-    key = hashlib.sha256(f"{anna.pk}_zzzz".encode()).hexdigest()
-    DatabaseCache(table, {}).set(f"unfold_search_{key}", Hostile(tmp_path / "proof"))
-
-    assert staff.get("/admin/search/?s=zzzz").status_code == 200
-
-    assert not (tmp_path / "proof").exists()
 
 
 def test_a_pickle_planted_as_a_session_is_never_loaded(staff: Client, tmp_path: Path) -> None:
