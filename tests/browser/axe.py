@@ -6,7 +6,6 @@ is judged is the one it is served with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,10 +13,8 @@ from typing import Literal
 
 from playwright.sync_api import Page
 
-# CSS pixels. The admin folds its navigation away below some 1,300.
-PUBLIC_WIDTHS, ADMIN_WIDTHS = (1280, 390), (1440, 1280, 390)
+WIDTHS = (1280, 390)  # CSS pixels
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-SEVERE, ANY = ("serious", "critical"), ("minor", "moderate", "serious", "critical")
 _RUN = """async () => {
   const wider = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
   for (let turn = 0; turn < 40 && wider() > 0; turn++) await new Promise((done) => setTimeout(done, 50));
@@ -33,7 +30,7 @@ _RUN = """async () => {
     dark: red + green + blue < 384,
     rules: answer.passes.length + answer.violations.length,
     found: answer.violations.flatMap((rule) => rule.nodes.map((node) => ({
-      rule: rule.id, impact: node.impact, where: node.target.flat(Infinity).join(" "), what: node.failureSummary,
+      rule: rule.id, where: node.target.flat(Infinity).join(" "), what: node.failureSummary,
     }))),
   };
 }"""
@@ -58,40 +55,39 @@ def _script() -> str:
     return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
-def show(page: Page, scheme: Literal["light", "dark"], width: int, *, reload: bool) -> None:
+def show(page: Page, scheme: Literal["light", "dark"], width: int) -> None:
     """Let the open page take this colour scheme and this width."""
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    if reload:
-        page.reload()
 
 
-def judge(
-    page: Page, name: str, *, widths: Sequence[int], reload: bool, impacts: Sequence[str] = SEVERE
-) -> list[Finding]:
-    """Return the findings of these impacts on the page that is open, and a page wider than its window.
+def judge(page: Page, name: str) -> list[Finding]:
+    """Return the findings of any severity on the page that is open, and a page wider than its window.
 
     Args:
         name: what the page is called in a finding.
-        reload: the page reads the wanted colour scheme and its width only while it loads, as the admin does.
     """
     findings: list[Finding] = []
     for scheme in SCHEMES:
-        for width in widths:
-            show(page, scheme, width, reload=reload)
-            page.evaluate(_script())
-            answer = page.evaluate(_RUN)
-            assert answer["rules"] > 5, f"axe looked at nothing on {name}"
-            assert answer["dark"] == (scheme == "dark"), f"{name} is not {scheme}"
-            view = f"{scheme}, {width} px"
-            if answer["wide"] > 0:
-                what = f"{answer['wide']} px wider than the window"
-                findings.append(Finding(page=name, view=view, rule="overflow", where="html", what=what))
-            findings += [
-                Finding(page=name, view=view, rule=one["rule"], where=one["where"], what=one["what"])
-                for one in answer["found"]
-                if one["impact"] in impacts
-            ]
+        for width in WIDTHS:
+            show(page, scheme, width)
+            findings += judge_as_shown(page, name, scheme, width)
+    return findings
+
+
+def judge_as_shown(page: Page, name: str, scheme: str, width: int) -> list[Finding]:
+    """Return the findings in the one view that is open, which has this colour scheme and this width."""
+    page.evaluate(_script())
+    answer = page.evaluate(_RUN)
+    assert answer["rules"] > 5, f"axe looked at nothing on {name}"
+    assert answer["dark"] == (scheme == "dark"), f"{name} is not {scheme}"
+    view = f"{scheme}, {width} px"
+    findings = [
+        Finding(page=name, view=view, rule=one["rule"], where=one["where"], what=one["what"]) for one in answer["found"]
+    ]
+    if answer["wide"] > 0:
+        what = f"{answer['wide']} px wider than the window"
+        findings.append(Finding(page=name, view=view, rule="overflow", where="html", what=what))
     return findings
 
 

@@ -45,8 +45,7 @@ class PolicyWatch:
 
     def _console(self, message: ConsoleMessage) -> None:
         failed_answer = message.text.startswith("Failed to load resource") and self._allowed_statuses
-        alpine = message.type == "warning" and "Alpine" in message.text
-        if (message.type == "error" and not failed_answer) or alpine:
+        if message.type == "error" and not failed_answer:
             self._note(message.page, f"console {message.type}", message.text)
 
     def _response(self, response: Response) -> None:
@@ -79,7 +78,7 @@ def open_pages(page: Page, watch: PolicyWatch, base_url: str, paths: Iterable[st
 
 
 def settle(page: Page) -> None:
-    """Wait until requests have ended and Alpine has had its turns."""
+    """Wait until requests have ended and scripts have had their turns."""
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(50)
 

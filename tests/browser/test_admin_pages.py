@@ -1,6 +1,6 @@
 """The admin in a real Chromium under the strict policy: nothing is blocked, and everything works (S-61).
 
-Covers: portal.site.unfold.
+Covers: portal.site.navigation, portal.site.page_actions, portal.site.sites.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pytest_django.live_server_helper import LiveServer
 
 from portal.site import first_page
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
-from tests.portal.site.expressions import expressions, replacements, templates
 from tests.portal.site.pages import EntryPage, site
 
 pytestmark = [
@@ -126,26 +125,32 @@ def test_a_name_from_outside_runs_nothing(page: Page, watch: PolicyWatch, base: 
 def test_filters_search_dates_and_pages_of_a_list(page: Page, watch: PolicyWatch, base: str) -> None:
     page.goto(base + "/admin/admin/logentry/")
     settle(page)
-    page.get_by_text("Filters").first.click()
-    expect(page.locator("#changelist-filter")).to_be_visible()
-    page.locator("#changelist-filter").get_by_text("Addition").click()
+    page.locator("summary", has_text="Action flag").click()
+    page.locator(".filter").get_by_role("link", name="Addition").click()
     page.wait_for_url("**action_flag__exact=1**")
     settle(page)
+    expect(page.locator("#result_list tbody tr")).to_have_count(2)
     page.fill("#searchbar", "Group 0")
     page.keyboard.press("Enter")
     page.wait_for_url("**q=Group**")
-    expect(page.locator("#result_list tbody")).to_have_count(1)
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
+    page.get_by_role("link", name="Take away the filter action flag: Addition").click()
+    page.wait_for_url(lambda address: "action_flag" not in address)
     page.goto(base + "/admin/admin/logentry/?p=2")
     settle(page)
-    expect(page.locator("#result_list tbody")).to_have_count(2)
+    expect(page.locator("#result_list tbody tr")).to_have_count(2)
     watch.assert_quiet()
 
 
-def test_the_command_palette_finds_rows_and_goes_there(page: Page, watch: PolicyWatch, base: str) -> None:
+def test_the_search_finds_rows_and_goes_there_by_keyboard(page: Page, watch: PolicyWatch, base: str) -> None:
     page.keyboard.press("Control+k")
-    page.fill("#search-input-command", "Group 3")
-    page.locator("#search-input-command").press("End")
-    expect(page.locator("#command-results-list li").first).to_contain_text("Group 3")
+    expect(page.locator("#search")).to_be_focused()
+    page.keyboard.type("Group 3")
+    expect(page.locator(".search-found a").first).to_contain_text("Group 3")
+    page.keyboard.press("Escape")
+    expect(page.locator(".search-found")).to_be_hidden()
+    page.keyboard.type("Group 3")
+    page.locator(".search-found a").first.wait_for()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url("**/admin/**/change/")
@@ -154,28 +159,52 @@ def test_the_command_palette_finds_rows_and_goes_there(page: Page, watch: Policy
 
 @on_both_screens
 def test_the_theme_is_switched_and_kept(page: Page, watch: PolicyWatch, base: str) -> None:
-    for theme in ("dark", "light"):
-        if not is_wide(page) and not page.locator("#nav-sidebar").is_visible():
-            page.get_by_text("dock_to_right").click()
-        page.locator("#nav-sidebar").get_by_text("unfold_more").click()
-        page.locator(f"[x-on\\:click=\"switchTheme('{theme}')\"]").click()
-        expect(page.locator("html")).to_have_class(theme)
+    dark = "matchMedia('(prefers-color-scheme: dark)').matches"
+    grounds = []
+    for _ in range(2):
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.locator(".theme-toggle").click()
         page.reload()
         settle(page)
-        expect(page.locator("html")).to_have_class(theme)
+    order = ["auto", "light", "dark"] if page.evaluate(dark) else ["auto", "dark", "light"]
+    assert page.evaluate("document.documentElement.dataset.theme") == order[2]
+    assert len(set(grounds)) == 2
     watch.assert_quiet()
 
 
-def test_the_sidebar_is_resized_with_the_mouse(page: Page, watch: PolicyWatch) -> None:
-    handle = page.locator(".cursor-col-resize").bounding_box()
-    assert handle is not None
-    page.mouse.move(handle["x"] + 3, 300)
-    page.mouse.down()
-    page.mouse.move(340, 300, steps=4)
-    page.mouse.up()
-    box = page.locator("#nav-sidebar").bounding_box()
-    assert box is not None
-    assert abs(box["width"] - 340) < 8
+@on_both_screens
+def test_the_navigation_and_the_menus_open_by_keyboard_and_shut(page: Page, watch: PolicyWatch, base: str) -> None:
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip-link")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    if is_wide(page):
+        expect(page.locator(".frame > .side")).to_be_visible()
+    else:
+        page.locator(".drawer summary").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(".drawer nav")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator(".drawer summary")).to_be_focused()
+    page.locator(".user summary").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Change password")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/admin/logout/")
+    watch.assert_quiet()
+
+
+def test_a_long_list_of_choices_is_narrowed(page: Page, watch: PolicyWatch, base: str) -> None:
+    for index in range(20):
+        User.objects.create(username=f"person-{index}")
+    page.goto(base + "/admin/admin/logentry/")
+    page.locator("summary", has_text="User").click()
+    choices = page.locator("details[data-filter-title=user] .menu-list")
+    choices.get_by_role("searchbox").fill("person-1")
+    expect(choices.get_by_role("link", name="person-17")).to_be_visible()
+    expect(choices.get_by_role("link", name="person-2", exact=True)).to_be_hidden()
     watch.assert_quiet()
 
 
@@ -184,10 +213,11 @@ def test_an_action_asks_first_then_runs(page: Page, watch: PolicyWatch, base: st
     page.goto(base + "/admin/auth/group/")
     settle(page)
     page.locator("#result_list input.action-select").first.check()
-    bar = page.locator("#changelist-actions")
-    expect(bar).to_be_visible()
-    bar.locator("select[name=action]").select_option("rename")
-    bar.get_by_role("button", name="Run").click()
+    bar = page.locator(".actions")
+    expect(bar.locator(".action-counter")).to_have_text("1 of 6 selected")
+    page.keyboard.press("Enter")  # leads from the row to the buttons
+    expect(bar.get_by_role("button", name="Rename the selected groups")).to_be_focused()
+    bar.get_by_role("button", name="Rename the selected groups").click()
     expect(page.get_by_text("1 row is affected")).to_be_visible()
     page.get_by_role("button", name="Rename").click()
     page.wait_for_url(base + "/admin/auth/group/")
@@ -204,34 +234,21 @@ def test_the_export_button_downloads_all_that_match(page: Page, watch: PolicyWat
     watch.assert_quiet()
 
 
-def test_related_rows_are_picked_and_added_in_a_frame(page: Page, watch: PolicyWatch, base: str) -> None:
+def test_related_rows_are_picked_and_added_in_a_window(page: Page, watch: PolicyWatch, base: str) -> None:
     page.goto(base + "/admin/admin/logentry/add/")
     settle(page)
     page.locator(".select2-selection").first.click()
     page.locator(".select2-search__field").fill("ann")
     page.locator(".select2-results__option", has_text="anna").click()
-    page.goto(base + "/admin/auth/user/add/")
-    page.goto(f"{base}/admin/auth/user/{User.objects.get(username='anna').pk}/change/")
-    settle(page)
-    link = page.locator("a#add_id_groups")
-    if not link.is_visible():
-        link.locator("xpath=ancestor::*[@x-data][1]").get_by_text("more_vert").click()
-        settle(page)
-    page.locator("a#add_id_groups:visible").click()
-    frame = page.frame_locator("iframe.related-modal-frame")
-    frame.locator("input[name=name]").fill("Made in a frame")
-    frame.locator("[name=_save]").click()
-    expect(page.locator("#id_groups_to")).to_contain_text("Made in a frame")
-    watch.assert_quiet()
-
-
-def test_a_saved_form_returns_to_the_open_tab(page: Page, watch: PolicyWatch, base: str) -> None:
-    page.goto(f"{base}/admin/auth/user/{User.objects.get(username='anna').pk}/change/")
-    settle(page)
-    form = page.locator("form#user_form")
-    before = form.get_attribute("action")
-    page.locator("#tabs-items a, #tabs-dropdown a", has_text="Log entries").click()
-    expect(form).to_have_attribute("action", f"{before}#logentry_set")
+    with page.expect_popup() as opened:
+        page.locator("a#add_id_user").click()
+    window = opened.value
+    window.locator("input[name=username]").fill("bea")
+    window.locator("input[name=password1]").fill(PASSWORD)
+    window.locator("input[name=password2]").fill(PASSWORD)
+    with window.expect_event("close"):
+        window.locator("[name=_save]").click()
+    expect(page.locator("#id_user option:checked")).to_have_text("bea")
     watch.assert_quiet()
 
 
@@ -254,25 +271,3 @@ def test_deleting_where_a_class_allows_it(page: Page, watch: PolicyWatch, base: 
     page.wait_for_url(base + "/admin/auth/group/")
     assert not Group.objects.filter(pk=group.pk).exists()
     watch.assert_quiet()
-
-
-def test_every_expression_parses_in_the_real_csp_build(page: Page) -> None:
-    """The unit test reads with a scanner of ours; this asks Alpine's own parser."""
-    table = replacements()
-    found = sorted({table.get(text, text) for path in templates() for _, text in expressions(path.read_text())})
-    assert len(found) > 80
-    assert page.evaluate(_PARSE, ["if (a) b()", "a?.b"]) == ["if (a) b()", "a?.b"]
-    assert page.evaluate(_PARSE, found) == []
-
-
-_PARSE = """
-(expressions) => expressions.filter((text) => {
-  const anything = { has: () => true, get: (target, name) => (name === Symbol.unscopables ? undefined : 1) };
-  try {
-    Alpine.evaluateRaw(document.createElement("div"), text, { scope: new Proxy({}, anything) });
-  } catch (error) {
-    return error.message.startsWith("CSP Parser Error");
-  }
-  return false;
-})
-"""

@@ -1,4 +1,4 @@
-"""Each page of the portal's own admin, with rows of every kind, under the strict policy (S-61)."""
+"""Each page of the portal's own admin, with rows of every kind: silent under the policy (S-61), clean for axe."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from consent.models import (
     Campaign,
     ConsentPlan,
 )
+from tests.browser import axe
 from tests.browser.conftest import photograph
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
 from tests.browser.rows_for_each_list import PASSWORD, fill
@@ -42,7 +43,9 @@ def base(transactional_db: None, settings: Any) -> Iterator[str]:
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, width: int, scheme: Any) -> None:
     fill()
-    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     watch = PolicyWatch(context)
     page = context.new_page()
     dialogs: list[str] = []
@@ -57,10 +60,13 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     paths += [f"/admin/consent/applicationregistration/{registration}/wanted/"]
     paths += [f"/admin/consent/consentplan/{plan}/{name}/" for name in ("apply", "undo")]
     paths += [f"/admin/consent/consentplanitem/?plan__id__exact={plan}"]
+    findings: list[axe.Finding] = []
     for path in paths:
         open_pages(page, watch, base, [path])
         assert page.locator("img[onerror]").count() == 0, path
+        findings += axe.judge_as_shown(page, path, scheme, width)
         photograph(page, f"admin-{width}-{scheme}{path.replace('/', '-').rstrip('-')}")
     settle(page)
     assert dialogs == []
+    axe.assert_none(findings)
     context.close()

@@ -19,7 +19,7 @@ from tests.browser.rows_for_each_list import PASSWORD, fill
 from tests.support import builders
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-WIDTHS = (360, 390, 1280, 1360)
+WIDTHS = (360, 390, 768, 1280, 1920)
 
 
 @pytest.fixture(autouse=True)

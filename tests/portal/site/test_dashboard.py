@@ -47,7 +47,7 @@ def staff(client: Client) -> Client:
 def test_the_index_works_without_any_panel(staff: Client) -> None:
     response = staff.get("/admin/")
     assert response.status_code == 200
-    assert b"/admin/auth/group/" in response.content
+    assert b"/admin/auth/user/" in response.content
 
 
 def test_panels_stand_in_order_with_their_links_and_escaped(staff: Client, show: Panels) -> None:

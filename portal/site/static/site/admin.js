@@ -75,7 +75,7 @@ for (const list of document.querySelectorAll("[data-narrow]")) {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches(".action-select")) {
     event.preventDefault();
-    document.querySelector(".actions button")?.focus();
+    document.querySelector(".actions button:enabled")?.focus();
   }
 });
 
