@@ -107,7 +107,7 @@ class Finds(_Lookup):
     def get_db_prep_lookup(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
         raise NotImplementedError("as_sql asks for words")
 
-    def as_sql(self, compiler: Any, connection: BaseDatabaseWrapper) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: BaseDatabaseWrapper) -> tuple[str, tuple[Any, ...]]:
         few = self.rhs if isinstance(self.rhs, Few) else None
         words = words_of(few.text if few else self.rhs)
         if not 0 < len(words) <= MOST_WORDS:
@@ -115,7 +115,7 @@ class Finds(_Lookup):
         column, given = self.process_lhs(compiler, connection)
         if connection.vendor == "postgresql":
             like = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words]
-            return " AND ".join([f"{column} LIKE %s"] * len(words)), [*given * len(words), *like]
+            return " AND ".join([f"{column} LIKE %s"] * len(words)), (*given * len(words), *like)
         field: Any = self.lhs.output_field
         long = [word for word in words if len(word) >= TRIGRAM] if field.indexed else []
         short = [word for word in words if word not in long]
@@ -127,7 +127,7 @@ class Finds(_Lookup):
             index = _index_name(field)
             parts.append(f'{row} IN (SELECT rowid FROM "{index}" WHERE "{index}" MATCH %s{limit})')  # noqa: S608
             values.append(" AND ".join('"{}"'.format(word.replace('"', '""')) for word in long))
-        return " AND ".join(parts), values
+        return " AND ".join(parts), tuple(values)
 
 
 # --- the index ---

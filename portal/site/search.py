@@ -56,11 +56,8 @@ def _found(kind: Searchable, asked: Asked) -> list[Found]:
     rows: dict[int, Model] = {}
     for some in kind.find(asked):
         if len(rows) < MOST_OF_A_GROUP:
-            rows |= {
-                row.pk: row
-                for row in some.select_related(*kind.related or [None])[:MOST_OF_A_GROUP]
-                if row.pk not in rows
-            }
+            for row in (some.select_related(*kind.related) if kind.related else some)[:MOST_OF_A_GROUP]:
+                rows.setdefault(row.pk, row)
     page = f"admin:{kind.model._meta.app_label}_{kind.model._meta.model_name}_change"
     return [
         Found(str(row), kind.detail(row), reverse(page, args=[row.pk])) for row in list(rows.values())[:MOST_OF_A_GROUP]

@@ -450,7 +450,7 @@ def test_a_link_that_staff_replaced_in_between_is_not_left_open(
     let_time_pass()
     really = mails.addresses_of
 
-    def meanwhile(partner: PartnerTenant) -> str:
+    def meanwhile(partner: PartnerTenant) -> list[str]:
         monkeypatch.setattr(mails, "addresses_of", really)
         links.replace(link_of(items(campaign)[0]), actor=builders.ACTOR)
         return really(partner)

@@ -21,7 +21,6 @@ from django.utils import timezone
 from portal.audit.models import AuditEvent
 from portal.site import admin as portal_admin
 from portal.site import first_page
-from portal.site.search import PER_LIST, search_records
 from tests.portal.site.pages import EntryPage, GroupPage, MirroredPage, site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.portal.site.pages")]
@@ -294,18 +293,6 @@ def test_too_many_rows_are_not_confirmed_unseen(staff: Client, monkeypatch: pyte
     )
     assert response.status_code == 302
     assert not Group.objects.filter(name__endswith="!").exists()
-
-
-# --- search ---
-
-
-def test_the_palette_finds_a_few_rows_of_each_list_with_one_query_each(staff: Client) -> None:
-    entries(20)
-    request = RequestFactory().get("/")
-    request.user = User.objects.get(username="anna")
-    assert search_records(request, "ro") == []
-    found = search_records(request, "person-1")
-    assert len([item for item in found if "/auth/user/" in str(item.link)]) <= PER_LIST
 
 
 # --- sign-in (S-24) ---
