@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth.models import User
