@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from django.utils import timezone
 
 from consent import clients
 from consent.models import PartnerConsent
+from consent.tokens.pairing import OwnVault
 from consent.tokens.service import Audience, TokenService
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, StoredSecret, Vault
 from portal.microsoft.errors import RemoteError
@@ -63,10 +63,11 @@ class WatchedVault:
 
 
 def watch_vault(monkeypatch: pytest.MonkeyPatch) -> WatchedVault:
-    """Put a watched vault under the token service from now on."""
-    watched = WatchedVault(clients.vault())
-    clients.tokens.cache_clear()
-    monkeypatch.setattr(clients, "vault", cache(lambda: watched))
+    """Watch the calls of this process's vault from now on."""
+    own = clients.vault()
+    assert isinstance(own, OwnVault)
+    watched = WatchedVault(own._vault)
+    monkeypatch.setattr(own, "_vault", watched)
     return watched
 
 

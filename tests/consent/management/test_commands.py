@@ -125,7 +125,7 @@ def test_a_fault_of_the_deployment_ends_with_3_and_one_line(
     def broken(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr("consent.runs.token_check.Renewals", broken)
+    monkeypatch.setattr("consent.clients.renewals", broken)
     ran = run("check_tokens")
     assert ran.code == code
     assert words in ran.err
