@@ -28,10 +28,10 @@ from consent.microsoft.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
 from consent.sign_in.proof import PATIENT, ConsentTools
 from consent.tokens import pairing
-from consent.tokens.batches import Renewals
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import renew_after
 from consent.tokens.renewal import rotation
+from consent.tokens.saving import Renewals
 from consent.tokens.service import Audience, TokenService
 from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault, WholeVault
 from consent.vault.local import LocalVault

@@ -216,17 +216,17 @@ GUARDS = (
     Guard(
         name="lease-owner",
         shows="R-03",
-        file="consent/tokens/custody.py",
-        text="generation=consent.generation, lease_owner=owner).update(",
-        without="generation=consent.generation).update(",
+        file="consent/tokens/saving.py",
+        text="            lease_owner=of_row(lambda renewal: renewal.owner),\n",
+        without="",
         tests=(f"{_LATE}[local-lease]",),
     ),
     Guard(
         name="generation-compare",
         shows="R-03",
-        file="consent/tokens/custody.py",
-        text="generation=consent.generation, lease_owner=owner).update(",
-        without="lease_owner=owner).update(",
+        file="consent/tokens/saving.py",
+        text="            generation=of_row(lambda renewal: renewal.consent.generation),\n",
+        without="",
         tests=(f"{_LATE}[local-generation]",),
     ),
     Guard(

@@ -179,11 +179,11 @@ def _relationships(
 
 def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_id: CorrelationId) -> Secret:
     """Return an access token of this partner, once for the whole list. The rotated one is dropped: checks renew."""
-    service, redemption = clients.tokens(), Renewal(consent, consent.partner.tenant)
+    service, redemption = clients.tokens(), Renewal(consent, consent.partner.tenant, correlation_id)
     if service.rotation.spends_stored:  # then each redemption is a renewal, with all that belongs to it
         return service.access_token(consent, audience, correlation_id=correlation_id)
     try:
-        return service.redeem(redemption, audience, correlation_id).access_token
+        return service.redeem(redemption, audience).access_token
     finally:
         sync.mismatch = redemption.mismatch
 

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.utils import timezone
 
-from consent import alarms, clients
-from consent.alarms import Cause
+from consent import clients
 from consent.models import PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
 from consent.selection import partner_consents_in
-from consent.tokens import health
-from consent.tokens.batches import Pointer
 from consent.tokens.checking import Verdict, judge, write_verdicts
 from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
-from portal.audit.trail import Entry, record_all
-from portal.audit.trail import Outcome as AuditOutcome
 from portal.microsoft.api import RetryPolicy
 from portal.microsoft.diagnosis import FailureClass
-from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
@@ -39,21 +33,6 @@ log = logging.getLogger(__name__)
 _RETRY = RetryPolicy(longest_wait_seconds=2.0)
 # And a run is not held up by one partner that must wait for longer (seconds): its row says when it is tried again.
 _LONGEST_WAIT = 60.0
-
-
-@dataclass(slots=True)
-class Check:
-    """One partner's check, and what became of its token; see :class:`consent.tokens.renewal.Renewal`."""
-
-    renewal: Renewal
-    pointer: Pointer | None = None
-    not_saved: str | None = None
-    won: bool = False
-    switched_off: bool = False
-
-    @property
-    def consent(self) -> PartnerConsent:
-        return self.renewal.consent
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
@@ -80,32 +59,36 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
     ]
 
 
-def load(keys: Sequence[int], context: Context) -> dict[int, Check]:
+def load(keys: Sequence[int], context: Context) -> dict[int, Renewal]:
     """Read the rows again, immediately before use (S-51, S-53), and take the leases of those to renew."""
     consents = PartnerConsent.objects.filter(pk__in=keys).with_all_for_calls()
-    renewals = {consent.pk: Renewal(consent, consent.partner.tenant) for consent in consents}
+    renewals = {
+        consent.pk: Renewal(consent, consent.partner.tenant, CorrelationId(context.correlation_id(consent.pk)))
+        for consent in consents
+    }
     rotation = clients.tokens().rotation
-    due = [each.consent for each in renewals.values() if rotation.renews(each.consent, each.tenant)]
-    owner = clients.renewals().lease_all(due)
-    for consent in due:
-        if consent.lease_owner == owner:
-            renewals[consent.pk].owner = owner
-    return {key: Check(renewal) for key, renewal in renewals.items()}
+    due = [each for each in renewals.values() if rotation.renews(each.consent, each.tenant)]
+    owner = clients.renewals().lease_all([renewal.consent for renewal in due])
+    for renewal in due:
+        if renewal.consent.lease_owner == owner:
+            renewal.owner = owner
+    return renewals
 
 
-def work(key: int, check: Check, context: Context) -> Outcome:
+def work(key: int, renewal: Renewal, context: Context) -> Outcome:
     """Redeem the partner's token and ask for its profile. No query, unless the token was renewed since the load."""
-    correlation_id = CorrelationId(context.correlation_id(key))
+    consent, correlation_id = renewal.consent, renewal.correlation_id
     token: Secret | None = None
 
     def organization_profile() -> OrganizationProfile:
         nonlocal token
-        redeemed = token = _redeem(check, correlation_id)
-        own_cloud = clients.cloud(check.consent.partner.cloud)
+        redeemed = token = clients.tokens().redeem(renewal, Audience.PARTNER_CENTER).access_token
+        clients.renewals().keep_rotated(renewal)
+        own_cloud = clients.cloud(consent.partner.cloud)
         client = clients.partner_center(own_cloud, lambda: redeemed, correlation_id, retry=_RETRY)
         return client.organization_profile()
 
-    verdict = judge(check.consent, organization_profile, correlation_id, access_token=lambda: token)
+    verdict = judge(consent, organization_profile, correlation_id, access_token=lambda: token)
     result = verdict.result
     return Outcome(
         failure_class=result.failure_class,
@@ -117,7 +100,7 @@ def work(key: int, check: Check, context: Context) -> Outcome:
         throttled=result.failure_class == FailureClass.THROTTLED,
         blame=None if context.options.get("force") else verdict.blame,
         fields={
-            **line_names(check.consent.partner, check.consent.registration),
+            **line_names(consent.partner, consent.registration),
             "ok": result.ok,
             "class": result.failure_class,
             "cause": result.cause,
@@ -130,83 +113,32 @@ def work(key: int, check: Check, context: Context) -> Outcome:
     )
 
 
-def _redeem(check: Check, correlation_id: CorrelationId) -> Secret:
-    """Return a fresh access token; keep the rotated refresh token when it is due. Raises as ``TokenService`` does."""
-    renewal = check.renewal
-    answer = clients.tokens().redeem(renewal, Audience.PARTNER_CENTER, correlation_id)
-    if renewal.rotated is not None and check.pointer is None:
-        try:
-            place = clients.renewals().keep(renewal.consent, renewal.rotated)
-            check.pointer = Pointer(renewal.consent, renewal.owner, place, correlation_id)
-        except RemoteError as error:
-            # Nothing is lost at Entra: the stored one stays good (R-06).
-            log.warning("renewed but not saved: %s", error, extra={"partner": renewal.consent.partner_id})
-            check.not_saved = error.code
-    return answer.access_token
-
-
 def write(done: Sequence[Done], context: Context) -> None:
-    """Move the pointers, write the verdicts, stop who is not who it was, and give the leases back."""
-    custody = clients.renewals()
-    checks: list[Check] = [each.subject for each in done]
+    """Write the renewals and the verdicts, and give the leases back."""
+    renewals: list[Renewal] = [each.subject for each in done]
+    clients.renewals().write(renewals, actor=context.actor)
     verdicts: list[Verdict] = [each.outcome.result for each in done if isinstance(each.outcome.result, Verdict)]
-    won = custody.point_all([check.pointer for check in checks if check.pointer is not None], actor=context.actor)
-    for check in checks:
-        check.won = check.consent.pk in won
-        if check.renewal.mismatch:
-            custody.stop(check.consent, check.renewal.mismatch, CorrelationId(context.correlation_id(check.consent.pk)))
-        if check.renewal.is_lost:
-            custody.interrupted(check.consent, CorrelationId(context.correlation_id(check.consent.pk)))
     write_verdicts(verdicts, actor=context.actor)
-    if won:
-        health.refresh(won)
-        alarms.settle([Cause.NOT_SAVED])
-    record_all(
-        [
-            Entry(
-                "token.stored",
-                context.actor,
-                AuditOutcome.FAILED,
-                subject={"partner": check.consent.partner_id, "consent": check.consent.pk},
-                details={"generation": check.consent.generation + 1, "code": check.not_saved},
-                correlation_id=context.correlation_id(check.consent.pk),
-            )
-            for check in checks
-            if check.not_saved is not None
-        ]
-    )
-    release(checks, context)
+    release(renewals, context)
 
 
-def after(check: Check, context: Context) -> Callable[[], None] | None:
+def after(renewal: Renewal, context: Context) -> Callable[[], None] | None:
     """Switch off the version that is not in use any more (R-02)."""
-    pointer, won = check.pointer, check.won
-    if pointer is None:
-        return None
-
-    def switch_off() -> None:
-        check.switched_off = clients.renewals().switch_off(pointer, won=won)
-
-    return switch_off
+    return None if renewal.place is None else partial(clients.renewals().put_away, renewal)
 
 
-def settle(checks: Sequence[Check], context: Context) -> None:
+def settle(renewals: Sequence[Renewal], context: Context) -> None:
     """Note which older versions are off, so that nobody has to look again."""
-    off = [check.pointer for check in checks if check.won and check.switched_off and check.pointer is not None]
-    clients.renewals().forget_replaced(off)
+    clients.renewals().forget_replaced(renewals)
 
 
-def release(checks: Sequence[Check], context: Context) -> None:
-    """Give the leases back. A version that was kept already is adopted by the next renewal."""
-    custody, leased = clients.renewals(), [check.renewal for check in checks if check.renewal.owner]
-    for owner in {renewal.owner for renewal in leased}:
-        mine = [renewal for renewal in leased if renewal.owner == owner]
-        custody.nothing_spent([renewal.consent for renewal in mine if renewal.nothing_spent], owner)
-        custody.release_all([renewal.consent for renewal in mine], owner)
+def release(renewals: Sequence[Renewal], context: Context) -> None:
+    """Give the leases back."""
+    clients.renewals().give_back(renewals)
 
 
-def place(check: Check) -> tuple[str, str]:
-    return check.consent.registration.application_id, check.consent.partner.cloud
+def place(renewal: Renewal) -> tuple[str, str]:
+    return renewal.consent.registration.application_id, renewal.consent.partner.cloud
 
 
 TOKEN_CHECK = Kind(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -55,7 +55,8 @@ _POLL_SECONDS = 0.1
 _PUT_AWAY_SECONDS = 15.0  # wait of a late writer for whoever was faster
 BUSY = "This partner's token is being renewed right now; try again in a minute."
 INTERRUPTED = "interrupted_while_saving"  # the row's ``last_code`` after a token was lost (R-01)
-FASTER = "another renewal was faster"
+FASTER = "another renewal was faster"  # why a token was discarded
+PARTNER_DISABLED = "partner disabled"
 LOST = (
     "A renewal was interrupted while saving the new token, and the sign-in service no longer accepts the old one. The "
     "partner must consent again."
@@ -371,12 +372,6 @@ class Custody:
         if consent.last_code == INTERRUPTED:
             raise TokenUnavailable(LOST)
 
-    def nothing_spent(self, consents: Iterable[PartnerConsent], owner: str) -> None:
-        """Take back the notes of renewals that left the stored token as it was."""
-        keys = [consent.pk for consent in consents]
-        if keys:
-            PartnerConsent.objects.filter(pk__in=keys, lease_owner=owner).update(renewal_started_at=None)
-
     def interrupted(self, consent: PartnerConsent, correlation_id: CorrelationId) -> None:
         """Mark a partner whose token was lost between redemption and vault, and tell staff (R-01)."""
         with transaction.atomic():
@@ -418,54 +413,12 @@ class Custody:
             correlation_id=correlation_id,
         )
 
-    def save_rotated(
-        self, consent: PartnerConsent, refresh_token: Secret, owner: str, correlation_id: CorrelationId
-    ) -> None:
-        """Save a rotated token. A failure loses nothing at Entra: the stored one stays good (R-06)."""
-        details: dict[str, object] = {"generation": consent.generation + 1}
-        subject = {"partner": consent.partner_id, "consent": consent.pk}
-        try:
-            place = self.keep(consent, refresh_token)
-        except SecretDisabled:  # before it was read back, another renewal had adopted and replaced it
-            self.discarded(consent, FASTER, correlation_id)
-            return
-        except RemoteError as error:
-            log.warning("renewed but not saved: %s", error, extra={"partner": consent.partner_id})
-            with transaction.atomic():
-                record(
-                    "token.stored",
-                    actor=SYSTEM,
-                    outcome=Outcome.FAILED,
-                    subject=subject,
-                    details=details | {"code": error.code},
-                    correlation_id=correlation_id,
-                )
-                alarms.report(Cause.NOT_SAVED)
-            return
-        with transaction.atomic():
-            moved = self._point_to(consent, owner, **place.columns(Now(), consent.secret_version))
-            # R-12: for a partner disabled in the meantime the pointer stays and the new version is switched off.
-            saved = moved and PartnerTenant.objects.active().filter(pk=consent.partner_id).exists()
-            if saved:
-                health.refresh([consent.pk])
-                record("token.stored", actor=SYSTEM, subject=subject, details=details, correlation_id=correlation_id)
-                alarms.settle([Cause.NOT_SAVED])
-            else:
-                transaction.set_rollback(True)
-        if saved:
-            self._switch_off_replaced(consent, SecretVersion(consent.secret_version))
-        elif moved:
-            self.versions.switch_off(place.name, place.version)
-            self.discarded(consent, "partner disabled", correlation_id)
-        else:
-            self._put_away(consent, owner, place, correlation_id)
-
-    def _put_away(self, consent: PartnerConsent, owner: str, place: Place, correlation_id: CorrelationId) -> None:
+    def decide_late(self, consent: PartnerConsent, owner: str, place: Place, correlation_id: CorrelationId) -> None:
         """Decide under a lease about a version that came too late: adopt it if nobody was faster, else switch it off.
 
         Without the lease it could be switched off in the moment in which another renewal adopts it (R-03).
         """
-        self._release(consent, owner)
+        self._free([consent.pk], owner)
         with self.lease(consent, wait_seconds=_PUT_AWAY_SECONDS) as new_owner:
             if new_owner is None:
                 log.warning("a late version of a secret is left to the next renewal", extra={"consent": consent.pk})
@@ -610,9 +563,8 @@ class Custody:
     def lease(self, consent: PartnerConsent, *, wait_seconds: float = 0.0) -> Iterator[str | None]:
         """Hold the renewal lease of this consent, by database time; None when somebody else keeps it (R-03)."""
         owner = str(uuid.uuid4())
-        free = PartnerConsent.objects.lease_free().filter(pk=consent.pk)
         until = time.monotonic() + wait_seconds
-        while not free.update(lease_owner=owner, lease_until=Now() + LEASE):
+        while not self._take([consent.pk], owner):
             if time.monotonic() >= until:
                 yield None
                 return
@@ -621,7 +573,15 @@ class Custody:
             with time_budget(_LEASED_SECONDS):
                 yield owner
         finally:
-            self._release(consent, owner)
+            self._free([consent.pk], owner)
 
-    def _release(self, consent: PartnerConsent, owner: str) -> None:
-        PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner).update(lease_owner="", lease_until=None)
+    @staticmethod
+    def _take(keys: Collection[int], owner: str, **columns: object) -> int:
+        """Take the leases of these rows as far as they are free, by database time; return how many were."""
+        free = PartnerConsent.objects.lease_free().filter(pk__in=keys)
+        return free.update(lease_owner=owner, lease_until=Now() + LEASE, **columns)
+
+    @staticmethod
+    def _free(keys: Collection[int], owner: str) -> None:
+        """Give back the leases of these rows that are still this owner's."""
+        PartnerConsent.objects.filter(pk__in=keys, lease_owner=owner).update(lease_owner="", lease_until=None)

@@ -1,8 +1,8 @@
 """The decisions of a redemption, written once: whether it renews, what must hold, and what its end means.
 
-Two drivers carry them out: ``TokenService`` for one partner, with one transaction for each step, and the token check
-for a batch, with leases and pointers of many in one statement each (``consent.tokens.batches``). How the sign-in
-service treats a redeemed refresh token is decided by a :class:`Rotation` alone.
+Two drivers carry them out, ``TokenService`` for one partner and the token check for a batch; what they save and write,
+and in which order, is ``consent.tokens.saving``. How the sign-in service treats a redeemed refresh token is decided by
+a :class:`Rotation` alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from consent.microsoft.entra import REDEMPTION, SERVICE, TokenResponse
 from consent.models import PartnerConsent
-from consent.tokens.custody import BUSY, LOST, Custody, TokenUnavailable
+from consent.tokens.custody import BUSY, LOST, Custody, Place, TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.errors import ConsentRequired, InteractionRequired, MfaRequired, NotSent, RemoteError
-from portal.microsoft.identifiers import TenantId
+from portal.microsoft.identifiers import CorrelationId, TenantId
 from portal.microsoft.secret import Secret
 
 
@@ -103,15 +103,26 @@ class Renewal:
         is_lost: an older, cut-off renewal lost the token.
         nothing_spent: the stored token is as good as before, so the note can be taken back.
         rotated: the refresh token to keep.
+        place: where it is in the vault; None where it is not.
+        not_saved: the code of the vault's failure to take it, which may be empty; None for none.
+        saved: the row points to it.
+        discarded: why it is not to be used; "" when it is.
+        is_off: the version that it replaced is switched off.
     """
 
     consent: PartnerConsent
     tenant: TenantId
+    correlation_id: CorrelationId
     owner: str = ""
     mismatch: str = ""
     is_lost: bool = False
     nothing_spent: bool = False
     rotated: Secret | None = None
+    place: Place | None = None
+    not_saved: str | None = None
+    saved: bool = False
+    discarded: str = ""
+    is_off: bool = False
 
     def redeem(
         self, rotation: Rotation, custody: Custody, exchange: Callable[[PartnerConsent, Secret], TokenResponse]

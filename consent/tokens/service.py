@@ -12,14 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from django.db import transaction
+
 from consent.microsoft.entra import SERVICE, EntraClient, TokenResponse
 from consent.microsoft.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.tokens.custody import Custody, NewConsent, TokenUnavailable
+from consent.tokens.custody import PARTNER_DISABLED, NewConsent, TokenUnavailable
 from consent.tokens.renewal import Renewal, Rotation
+from consent.tokens.saving import Renewals
 from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import StoredSecret, Vault
-from portal.audit.trail import Actor
+from portal.audit.trail import SYSTEM, Actor
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.errors import AuthenticationFailed, RemoteError, UnexpectedResponse
 from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
@@ -82,7 +85,7 @@ class TokenService:
         rotation: Rotation,
         credential_refused: Callable[[ApplicationRegistration, RemoteError], None] = lambda registration, error: None,
     ) -> None:
-        self._custody = Custody(vault)
+        self._custody = Renewals(vault)
         self._entra = entra
         self._validator = validator
         self._clouds = clouds
@@ -172,56 +175,54 @@ class TokenService:
         self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
     ) -> TokenResponse:
         """Redeem the stored token, and renew it if that is due: the driver for one partner."""
+        renewal = Renewal(consent, tenant, correlation_id)
         if not self.rotation.renews(consent, tenant):
-            return self._carry_out(Renewal(consent, tenant), audience, correlation_id)
+            return self._carry_out(renewal, audience)
         with self._custody.lease(consent, wait_seconds=self.rotation.wait_seconds) as owner:
-            renewal = Renewal(consent, tenant)
             if owner is not None:
                 renewal.consent = self._usable(consent.pk)
                 if self.rotation.renews(renewal.consent, tenant):  # else the one who had the lease before did it
                     self._custody.begin(renewal.consent, owner)
                     renewal.owner = owner
-            return self._carry_out(renewal, audience, correlation_id)
+            return self._carry_out(renewal, audience)
 
-    def _carry_out(self, renewal: Renewal, audience: Audience, correlation_id: CorrelationId) -> TokenResponse:
+    def _carry_out(self, renewal: Renewal, audience: Audience) -> TokenResponse:
         try:
-            answer = self.redeem(renewal, audience, correlation_id)
+            answer = self.redeem(renewal, audience)
         except (TokenUnavailable, IdentityMismatch, RemoteError):
-            self._write_failure(renewal, correlation_id)
+            self._save(renewal)
             raise
         # R-12: a partner disabled while the answer was on its way gets nothing out of it.
         try:
             self._usable(renewal.consent.pk)
         except TokenUnavailable:
-            self._custody.discarded(renewal.consent, "partner disabled", correlation_id)
+            self._custody.discarded(renewal.consent, PARTNER_DISABLED, renewal.correlation_id)
             raise
-        if renewal.rotated is not None:
-            self._custody.save_rotated(renewal.consent, renewal.rotated, renewal.owner, correlation_id)
-        elif renewal.owner:
-            self._custody.nothing_spent([renewal.consent], renewal.owner)
+        self._custody.keep_rotated(renewal)
+        self._save(renewal)
         return answer
 
-    def _write_failure(self, renewal: Renewal, correlation_id: CorrelationId) -> None:
-        consent = renewal.consent
-        if renewal.mismatch:
-            self.forget(consent.pk)
-            self._custody.stop(consent, renewal.mismatch, correlation_id)
-        if renewal.is_lost:
-            self.forget(consent.pk)
-            self._custody.interrupted(consent, correlation_id)
-        if renewal.owner and renewal.nothing_spent:
-            self._custody.nothing_spent([consent], renewal.owner)
+    def _save(self, renewal: Renewal) -> None:
+        """Write what came of a renewal; see ``consent.tokens.saving`` for the order."""
+        if renewal.mismatch or renewal.is_lost:
+            self.forget(renewal.consent.pk)
+        if renewal.mismatch or renewal.owner:
+            with transaction.atomic():
+                self._custody.write([renewal], actor=SYSTEM)
+            self._custody.put_away(renewal)
+            self._custody.forget_replaced([renewal])
+            self._custody.give_back([renewal])
 
-    def redeem(self, renewal: Renewal, audience: Audience, correlation_id: CorrelationId) -> TokenResponse:
+    def redeem(self, renewal: Renewal, audience: Audience) -> TokenResponse:
         """Carry out the steps of a renewal that need no database; what it notes is for the caller to write.
 
         Raises as :meth:`consent.tokens.renewal.Renewal.redeem`.
         """
-        return renewal.redeem(
-            self.rotation,
-            self._custody,
-            lambda consent, stored: self.exchange(consent, audience, renewal.tenant, stored, correlation_id),
-        )
+
+        def exchange(consent: PartnerConsent, stored: Secret) -> TokenResponse:
+            return self.exchange(consent, audience, renewal.tenant, stored, renewal.correlation_id)
+
+        return renewal.redeem(self.rotation, self._custody, exchange)
 
     def exchange(
         self,

@@ -2,7 +2,7 @@
 
 ``CRASH_ROUNDS`` repeats each kill point; ``python -m tests.bench.crashes`` prints the table of twenty rounds.
 
-Covers: consent.tokens.batches.
+Covers: consent.tokens.saving.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from consent import clients
 from consent.models import PartnerConsent
 from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.runs.token_check import TOKEN_CHECK
-from consent.tokens.batches import Renewals
 from consent.tokens.custody import INTERRUPTED, LEASE, TokenUnavailable
 from consent.tokens.reconcile import Reconciler
+from consent.tokens.saving import Renewals
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
