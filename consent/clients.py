@@ -21,7 +21,7 @@ from consent.alarms import Cause
 from consent.customers.consents import CustomerClients
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
-from consent.microsoft.credentials import ClientCredential, FederatedCredential, read_credential
+from consent.microsoft.credentials import ClientCredential, read_credential
 from consent.microsoft.directory import DirectoryClient
 from consent.microsoft.entra import EntraClient, MetadataCache
 from consent.microsoft.id_tokens import IdTokenValidator, SigningKeys
@@ -151,7 +151,7 @@ def _open_embedded(*, create: bool) -> LocalVault:
 
 def _azure_vault(identity: str) -> WholeVault:
     """Open the Key Vault. ``identity`` is empty for the portal's own, or ``client id`` or ``client id,file``."""
-    azure = import_module("consent.vault.azure")  # by name: Azure's libraries take a second, and others need none
+    azure = import_module("consent.vault.azure")  # by name: Azure's libraries take long, and others need none
     client_id, _, credential_file = (part.strip() for part in identity.partition(","))
     credential = partial(
         azure.vault_credential,
@@ -216,7 +216,9 @@ def _credential(kind: str, name: str, version: str, sends_chain: bool) -> Client
 
 @cache
 def _managed_identity(client_id: str, audience: str) -> ClientCredential:
-    return FederatedCredential(client_id, audience)
+    module = import_module("consent.microsoft.managed_identity")  # by name, for the same reason
+    credential: ClientCredential = module.FederatedCredential(client_id, audience)
+    return credential
 
 
 def client_credential(credential: ApplicationCredential, own_cloud: NationalCloud) -> ClientCredential:

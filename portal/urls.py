@@ -3,6 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from portal.site.apps import load_pages
+
+load_pages()
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("consent/", include("consent.urls")),

@@ -15,12 +15,14 @@ from consent.applications import rotation
 from consent.models import ApplicationRegistration
 from portal.audit import triggers
 from portal.microsoft.secret import Secret
+from portal.site.apps import load_pages
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.support import builders
 from tests.support.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
+load_pages()  # as the web process does at its start: some tests look at what is registered
 
 
 @pytest.fixture

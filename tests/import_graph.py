@@ -19,7 +19,13 @@ from typing import Any
 from tests.support.source import ROOT, module_name, modules
 
 # Imports by name, and why they are not at the top; they count as arrows like all others.
-BY_NAME = {("consent.clients", "consent.vault.azure"): "Azure's libraries take a second, and other vaults need none"}
+BY_NAME = {
+    ("consent.clients", "consent.vault.azure"): "Azure's libraries take long, and other vaults need none",
+    (
+        "consent.clients",
+        "consent.microsoft.managed_identity",
+    ): "Azure's libraries take long, and other credentials need none",
+}
 
 
 class Place(StrEnum):

@@ -1,4 +1,4 @@
-"""The application's own credential: certificate, managed identity or client secret; parsed once, in memory only."""
+"""The application's own credential: certificate or client secret; parsed once, in memory only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import jwt
-from azure.core.exceptions import AzureError
-from azure.core.pipeline.transport import RequestsTransport
-from azure.identity import ManagedIdentityCredential
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from portal.microsoft.diagnosis.entra import NO_MANAGED_IDENTITY
-from portal.microsoft.errors import AuthenticationFailed
-from portal.microsoft.http import CONNECT_SECONDS, READ_SECONDS
 from portal.microsoft.identifiers import ApplicationId
 from portal.microsoft.secret import Secret
 
@@ -117,43 +111,6 @@ class Certificate:
                 self._cache.clear()
             self._cache[place] = (time.monotonic(), assertion)
         return assertion
-
-
-class FederatedCredential:
-    """The token of a user-assigned managed identity, which serves as the application's assertion.
-
-    Nothing is stored and nothing has to be rotated. The SDK keeps the token in memory until shortly before its end.
-
-    Args:
-        client_id: of the managed identity, not of the application.
-        audience: the cloud's ``federation_audience``.
-
-    Source: Microsoft Entra, "Configure an application to trust a managed identity".
-    """
-
-    def __init__(self, client_id: str, audience: str) -> None:
-        self._scope = f"{audience}/.default"
-        self._identity = managed_identity(client_id)
-
-    def for_msal(self, application_id: ApplicationId, token_endpoint: str) -> str | dict[str, object]:
-        try:
-            assertion = Secret(self._identity.get_token(self._scope).token)
-        except AzureError:
-            # Its text may repeat an answer of the host's endpoint, so it stays behind.
-            raise AuthenticationFailed(
-                "entra",
-                "get the managed identity's token",
-                code="no_managed_identity",
-                detail=NO_MANAGED_IDENTITY.words.cause,
-            ) from None
-        return {"client_assertion": assertion.reveal}
-
-
-def managed_identity(client_id: str | None) -> ManagedIdentityCredential:
-    """Return the identity that Azure gives to this host; None means the system-assigned one. Nothing is called yet."""
-    # Its address is local to the host and plain http, which the guarded session refuses for good reasons.
-    local = RequestsTransport(connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, use_env_settings=False)
-    return ManagedIdentityCredential(client_id=client_id, transport=local, retry_total=1)
 
 
 def sha1_thumbprint(public_pem: str) -> str:

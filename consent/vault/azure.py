@@ -39,9 +39,9 @@ from azure.core.rest import HttpRequest
 from azure.identity import CertificateCredential, ClientSecretCredential
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
 
-from consent.microsoft.credentials import managed_identity
 from consent.microsoft.entra import SERVICE as ENTRA
 from consent.microsoft.entra import endpoints
+from consent.microsoft.managed_identity import managed_identity
 from consent.vault.base import (
     OUR_NAME,
     PROBE_NAME,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dj_queue.apps import DjQueueConfig
-from django.contrib import admin
 
 
 class QueueConfig(DjQueueConfig):
     """The queue's tables and its worker. Its own admin stays off: runs are watched on our pages, under our policy."""
 
+    has_pages = False
+
     def ready(self) -> None:
-        for model in self.get_models():
-            if admin.site.is_registered(model):
-                admin.site.unregister(model)
+        """Do not what the queue does here: it adds an index page to the admin."""

@@ -1,6 +1,6 @@
 """Rotation of the application's credentials, with real MSAL and the real SDK against the sandbox (S-39).
 
-Covers: consent.microsoft.credentials.
+Covers: consent.microsoft.credentials, consent.microsoft.managed_identity.
 """
 
 from __future__ import annotations
