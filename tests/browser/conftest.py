@@ -48,18 +48,23 @@ class RunningPortal:
 
     def manage(self, *arguments: str, given: str | None = None, expect: int = 0) -> str:
         """Run a management command as an operator would and return what it printed."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done.stdout
+        return manage(self.environment, *arguments, given=given, expect=expect)
+
+
+def manage(environment: dict[str, str], *arguments: str, given: str | None = None, expect: int = 0) -> str:
+    """Run a management command in this environment and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -76,19 +81,46 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A database with all migrations and one superuser, and the keys that it was made with."""
+
+    database: Path
+    keys: dict[str, str]
+    password: str
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Migrate once for all portals of this run: each starts with a copy."""
+    folder = tmp_path_factory.mktemp("prepared")
+    keys = {name: secrets.token_urlsafe(48) for name in ("SECRET_KEY", "INTEGRITY_KEY")}
+    made = Prepared(folder / "db.sqlite3", keys, secrets.token_urlsafe(12))
+    environment = {
+        **os.environ,
+        **keys,
+        "DJANGO_SETTINGS_MODULE": "portal.settings",
+        "PUBLIC_BASE_URL": "https://portal.localhost",
+        "DATABASE_URL": f"sqlite:///{made.database}",
+        "DJANGO_SUPERUSER_PASSWORD": made.password,
+    }
+    manage(environment, "migrate", "--verbosity", "0")
+    manage(environment, "createsuperuser", "--noinput", "--username", "admin", "--email", "admin@vendor.example")
+    return made
+
+
 @pytest.fixture
-def running_portal(running_sandbox: Sandbox, tmp_path: Path) -> Iterator[RunningPortal]:
+def running_portal(running_sandbox: Sandbox, prepared: Prepared, tmp_path: Path) -> Iterator[RunningPortal]:
     """Serve the portal over TLS on ``portal.localhost``; the sandbox's hosts are another site for the browser."""
     scenarios.load(running_sandbox.world, "minimal", running_sandbox.clouds)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    password = secrets.token_urlsafe(12)
+    shutil.copyfile(prepared.database, tmp_path / "db.sqlite3")
     environment = {
         **os.environ,
+        **prepared.keys,
         "DJANGO_SETTINGS_MODULE": "portal.settings",
-        "SECRET_KEY": secrets.token_urlsafe(48),
-        "INTEGRITY_KEY": secrets.token_urlsafe(48),
         "PUBLIC_BASE_URL": f"https://portal.localhost:{port}",
         "ALLOWED_HOSTS": "portal.localhost",
         "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
@@ -99,18 +131,15 @@ def running_portal(running_sandbox: Sandbox, tmp_path: Path) -> Iterator[Running
         "SERVE_STATIC_FROM_SOURCE": "true",
         "LOG_FORMAT": "console",
         "LOG_LEVEL": "DEBUG",
-        "DJANGO_SUPERUSER_PASSWORD": password,
     }
     log = tmp_path / "portal.log"
     portal = RunningPortal(
         base=f"https://portal.localhost:{port}",
         environment=environment,
-        password=password,
+        password=prepared.password,
         sandbox=running_sandbox,
         log=log,
     )
-    portal.manage("migrate", "--verbosity", "0")
-    portal.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@vendor.example")
     directory = running_sandbox.directory
     with log.open("wb") as output:
         portal.process = subprocess.Popen(
@@ -134,11 +163,11 @@ def running_portal(running_sandbox: Sandbox, tmp_path: Path) -> Iterator[Running
 
 
 def _wait_for(port: int, portal: RunningPortal) -> None:
-    for _ in range(200):
+    for _ in range(1000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        time.sleep(0.1)
+        time.sleep(0.02)
     pytest.fail("the portal did not start: " + portal.log.read_text())
 
 

@@ -195,18 +195,20 @@ class PortalWithPartners:
 
 
 @contextmanager
-def serve(sandbox: Sandbox, folder: Path, *, partners: int, **settings: str) -> Iterator[PortalWithPartners]:
+def serve(
+    sandbox: Sandbox, prepared: conftest.Prepared, folder: Path, *, partners: int, **settings: str
+) -> Iterator[PortalWithPartners]:
     """Run the portal of the fixture ``running_portal`` for as long as the caller likes.
 
     Args:
         settings: more of the portal's environment.
     """
-    start = cast(Callable[[Sandbox, Path], Iterator[RunningPortal]], inspect.unwrap(cast(Any, conftest.running_portal)))
+    start = cast(Callable[..., Iterator[RunningPortal]], inspect.unwrap(cast(Any, conftest.running_portal)))
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         # Everybody in these tests has the same address.
         for name, value in {"REQUEST_LIMIT_FACTOR": "1000", **settings}.items():
             patch.setenv(name, value)
-        running = stack.enter_context(contextmanager(start)(sandbox, folder))
+        running = stack.enter_context(contextmanager(start)(sandbox, prepared, folder))
         world, secret = sandbox.world, secrets.token_urlsafe(32)
         application = world.applications[scenarios.application_id()]
         application.secrets[secret] = world.now() + 3600

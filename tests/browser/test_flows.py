@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, Page, Request, expect
 
-from tests.browser.conftest import BLOCK_THIRD_PARTY, PersonWith
+from tests.browser.conftest import BLOCK_THIRD_PARTY, PersonWith, Prepared
 from tests.browser.portal_with_partners import (
     CONTINUE,
     FLOW_COOKIE,
@@ -37,8 +37,10 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def portal(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PortalWithPartners]:
-    with serve(running_sandbox, tmp_path_factory.mktemp("portal"), partners=40) as portal:
+def portal(
+    running_sandbox: Sandbox, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PortalWithPartners]:
+    with serve(running_sandbox, prepared, tmp_path_factory.mktemp("portal"), partners=40) as portal:
         yield portal
 
 

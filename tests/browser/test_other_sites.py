@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
-from tests.browser.conftest import ALLOW_THIRD_PARTY, BLOCK_THIRD_PARTY, PersonWith
+from tests.browser.conftest import ALLOW_THIRD_PARTY, BLOCK_THIRD_PARTY, PersonWith, Prepared
 from tests.browser.portal_with_partners import (
     CALLBACK,
     CONTINUE,
@@ -36,8 +36,10 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def portal(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PortalWithPartners]:
-    with serve(running_sandbox, tmp_path_factory.mktemp("portal"), partners=40) as portal:
+def portal(
+    running_sandbox: Sandbox, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PortalWithPartners]:
+    with serve(running_sandbox, prepared, tmp_path_factory.mktemp("portal"), partners=40) as portal:
         yield portal
 
 
