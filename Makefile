@@ -2,8 +2,11 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-WORKERS ?= 2
+# For two cores: most tests wait for processes, browsers and servers, and two workers would leave a core idle.
+WORKERS ?= 3
 SCENARIO ?= minimal
+# Else each worker, and each process that a test starts, compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets
@@ -35,11 +38,10 @@ worker: .venv/installed ## Work runs and the schedule in the background; start a
 
 .PHONY: test
 test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, on PostgreSQL
-	@$(PYTEST) -p tests.requirements -n $(WORKERS) --dist loadfile
+	@$(PYTEST) -p tests.requirements -n $(WORKERS) --dist worksteal
 	@if [ -n "$$TEST_POSTGRES_URL" ]; then \
-		echo "Once more on PostgreSQL, without the browser and the folders that use no database:"; \
-		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist loadfile -m "not browser" \
-			--ignore=tests/portal/microsoft --ignore=tests/sandbox; \
+		echo "Once more on PostgreSQL, without the browser and what cannot touch the database:"; \
+		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist worksteal -m "database and not browser"; \
 	elif [ -n "$$CI" ]; then \
 		echo "TEST_POSTGRES_URL is not set: in CI the tests must run on PostgreSQL as well." >&2; exit 1; \
 	else \
@@ -52,7 +54,7 @@ quick: .venv/installed ## Check what was changed since the last commit, with the
 
 .PHONY: requirements
 requirements: .venv/installed ## Run the tests that show requirements; print each id with test file and result
-	@$(PYTEST) -p tests.requirements -m req -q -n $(WORKERS) --dist loadfile
+	@$(PYTEST) -p tests.requirements -m req -q -n $(WORKERS) --dist worksteal
 
 .PHONY: bench
 bench: .venv/installed ## Measure the bulk check against a raw floor, throttled and killed; under five minutes

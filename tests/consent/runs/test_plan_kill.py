@@ -150,7 +150,11 @@ def test_killed_at_two_fifths_every_customer_is_handled_once(
 @pytest.mark.req("R-26")
 @pytest.mark.parametrize(
     ("held", "before"),
-    [("DELETE", {"Directory.Read.All"}), ("POST", {"Directory.Read.All"}), ("POST", set())],
+    [
+        ("DELETE", {"Directory.Read.All"}),
+        pytest.param("POST", {"Directory.Read.All"}, marks=pytest.mark.slow),
+        pytest.param("POST", set(), marks=pytest.mark.slow),
+    ],
     ids=["after the DELETE", "after the POST of a reset", "after a POST"],
 )
 def test_killed_with_the_request_done_and_unanswered_the_next_process_puts_it_right(

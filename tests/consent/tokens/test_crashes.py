@@ -126,7 +126,12 @@ def workers(
 
 
 @pytest.fixture(
-    params=[("local", False), ("local", True), ("azure", False), ("azure", True)],
+    params=[
+        ("local", False),
+        ("local", True),
+        pytest.param(("azure", False), marks=pytest.mark.slow),
+        pytest.param(("azure", True), marks=pytest.mark.slow),
+    ],
     ids=["local-lenient", "local-strict", "azure-lenient", "azure-strict"],
 )
 def site(

@@ -55,6 +55,7 @@ def celery(bench: Callable[..., Bench], tmp_path: Path) -> Iterator[CeleryBench]
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.req("R-26")
 @pytest.mark.req("R-28")
 def test_a_celery_worker_advances_a_run_and_stops_politely_in_the_middle(celery: CeleryBench) -> None:

@@ -70,7 +70,7 @@ def test_helpers_do_not_begin_while_nothing_shows_that_we_are_well(bench: Callab
 
 @pytest.mark.req("R-28")
 @pytest.mark.req("R-33")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_stops_command_and_helpers_politely(bench: Callable[..., Bench], number: signal.Signals) -> None:
     work = bench(number=600)
     command = work.start(8, processes=2)
@@ -116,6 +116,7 @@ def test_the_units_of_a_helper_that_was_killed_are_worked_by_the_command(bench: 
     assert repeated <= 60  # what the helper had at work or not yet written
 
 
+@pytest.mark.slow
 @pytest.mark.req("R-26")
 def test_helpers_of_a_command_that_was_killed_stop_and_the_run_goes_on(bench: Callable[..., Bench]) -> None:
     work = bench(number=1000)

@@ -45,6 +45,7 @@ def test_killed_at_two_fifths_the_run_goes_on_and_nothing_is_done_twice(bench: C
     assert repeated <= 60
 
 
+@pytest.mark.slow
 @pytest.mark.req("R-26")
 def test_killed_again_and_again_each_unit_has_one_result(bench: Callable[..., Bench]) -> None:
     work = bench(number=300, seconds=0.005)
@@ -74,7 +75,7 @@ def test_two_processes_share_a_run_and_no_unit_is_worked_twice(bench: Callable[.
 
 @pytest.mark.req("R-28")
 @pytest.mark.req("R-33")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_stops_politely_and_says_how_to_go_on(bench: Callable[..., Bench], number: signal.Signals) -> None:
     work = bench(number=200)
     child = work.start()
