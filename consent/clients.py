@@ -311,14 +311,6 @@ def partner_center(
     )
 
 
-def partner_center_of(
-    consent: PartnerConsent, correlation_id: CorrelationId, *, fresh: bool = False
-) -> PartnerCenterClient:
-    """Return a Partner Center client that acts for this partner."""
-    source = tokens().source(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id, fresh=fresh)
-    return partner_center(cloud(consent.partner.cloud), source, correlation_id)
-
-
 def gdap(own_cloud: NationalCloud, token_source: Callable[[], Secret], correlation_id: CorrelationId) -> GdapClient:
     """Return a Graph client for the relationships of a partner."""
     return GdapClient(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from django.conf import settings
 
@@ -17,15 +16,6 @@ Grants = Mapping[str, Sequence[str]]
 _SCOPE = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,119}")
 # Microsoft lists them beside the permissions of a resource; they belong to each sign-in, and no set asks for them.
 _SIGN_IN_SCOPES = {"openid", "profile", "email", "offline_access"}
-
-# Ids of delegated permissions. Source: Microsoft Graph permissions reference; Partner Center's service principal.
-_PERMISSION_IDS = {
-    (PARTNER_CENTER_APPLICATION_ID, "user_impersonation"): "1cebfa2a-fb4d-419e-b5f9-839b4383e05a",
-    (GRAPH_APPLICATION_ID, "DelegatedAdminRelationship.ReadWrite.All"): "885f682f-a990-4bad-a642-36736a74b0c7",
-    (GRAPH_APPLICATION_ID, "User.Read.All"): "a154be20-db9c-4678-8ab7-66f6cc099a59",
-    (GRAPH_APPLICATION_ID, "User.Read"): "e1fe6dd8-ba31-4d61-89e7-88639da4683d",
-    (GRAPH_APPLICATION_ID, "Directory.Read.All"): "06da0dbc-49e2-44d2-8312-53f166ab848a",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +92,6 @@ def held(granted: Grants, chosen: PermissionSet) -> Held:
     proven = {resource: scopes for resource, scopes in asked.items() if resource in granted}
     missing, extra = differences(proven, granted)
     return Held(missing=missing, extra=extra, unproven=[resource for resource in asked if resource not in granted])
-
-
-def required_resource_access(chosen: PermissionSet) -> list[dict[str, Any]]:
-    """Return the manifest's ``requiredResourceAccess``: delegated permissions (``Scope``) only, never ``Role``."""
-    return [
-        {
-            "resourceAppId": resource,
-            "resourceAccess": [{"id": _PERMISSION_IDS[resource, scope], "type": "Scope"} for scope in scopes],
-        }
-        for resource, scopes in chosen.resources().items()
-    ]
 
 
 def parse_scopes(value: object) -> list[str]:

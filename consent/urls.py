@@ -1,20 +1,15 @@
 from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 
 from consent import views
 
 app_name = "consent"
 
 
-class CloudConverter:
+class CloudConverter(StringConverter):
     """Only the clouds that exist have a callback path (S-19)."""
 
     regex = "global|usgov|china"
-
-    def to_python(self, value: str) -> str:
-        return value
-
-    def to_url(self, value: str) -> str:
-        return value
 
 
 register_converter(CloudConverter, "cloud")

@@ -194,16 +194,6 @@ def push(
     return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting, exists)
 
 
-def verify(
-    customer: CustomerTenant, registration: ApplicationRegistration, clients: CustomerClients, *, actor: Actor
-) -> CustomerConsent:
-    """Read what the customer tenant holds and record it. Sends no change."""
-    consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
-    clients.forget_customer_tokens()  # as in ``push``
-    presence = look(clients, registration)
-    return observe(consent, presence, wanted_grants(registration), actor=actor, correlation_id=clients.correlation_id)
-
-
 def look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
     """Read the tenant; None when it issues no token to our application for want of consent, and for that only."""
     try:

@@ -19,7 +19,6 @@ from django.db import transaction
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.translation import gettext as _
 
 from consent.invitations import links
 from consent.models import Campaign, CampaignPartner, ConsentLink
@@ -183,49 +182,46 @@ def compose(
 
 
 def _title() -> str:
-    return _("%(vendor)s asks you to connect your partner tenant") % {"vendor": one_line(settings.VENDOR_NAME)}
+    return f"{one_line(settings.VENDOR_NAME)} asks you to connect your partner tenant"
 
 
 def _words(link: ConsentLink, address: Secret, *, again: bool, reason: Campaign.Reason) -> _Words:
     vendor, partner = one_line(settings.VENDOR_NAME), link.partner
     whole_tenant = link.kind == ConsentLink.Kind.ADMIN_CONSENT
     account = (
-        _("Your own administrator account, with the role Global Administrator. Not the service account.")
+        "Your own administrator account, with the role Global Administrator. Not the service account."
         if whole_tenant
-        else _(
+        else (
             "A dedicated service account of this tenant, not your own: Global Administrator, Admin Agent in Partner "
             "Center, with multifactor authentication (MFA)."
         )
     )
-    opening = [
-        _("%(vendor)s asks for your permission to work with your customers through Microsoft Partner Center.")
-        % {"vendor": vendor}
-    ]
+    opening = [f"{vendor} asks for your permission to work with your customers through Microsoft Partner Center."]
     match reason:
         case Campaign.Reason.NEW_SCOPE:
-            opening.append(_("You agreed before. Our application needs other permissions now, so we ask once more."))
+            opening.append("You agreed before. Our application needs other permissions now, so we ask once more.")
         case Campaign.Reason.NEW_APPLICATION:
-            opening.append(_("We have a new application, which needs your permission even if you agreed before."))
+            opening.append("We have a new application, which needs your permission even if you agreed before.")
         case Campaign.Reason.EXPIRING_TOKEN:
-            opening.append(_("You agreed before. That has to be renewed with a new sign-in before it expires."))
+            opening.append("You agreed before. That has to be renewed with a new sign-in before it expires.")
     if again:
-        opening.append(_("This link takes the place of the one that we sent you before, which works no longer."))
+        opening.append("This link takes the place of the one that we sent you before, which works no longer.")
     until = date_format(link.expires_at, "j F Y, H:i T")
     closing = [
-        _("Nothing happens by opening the link: the page shows which permissions we ask for, and you decide there."),
-        _("The link is for you only. If you did not expect this mail, do not open it and do not forward it."),
+        "Nothing happens by opening the link: the page shows which permissions we ask for, and you decide there.",
+        "The link is for you only. If you did not expect this mail, do not open it and do not forward it.",
     ]
     if settings.SUPPORT_EMAIL:
-        closing.append(_("Questions? Write to %(address)s.") % {"address": one_line(settings.SUPPORT_EMAIL)})
+        closing.append(f"Questions? Write to {one_line(settings.SUPPORT_EMAIL)}.")
     return _Words(
         opening=opening,
         facts=[
-            (_("Your company"), one_line(partner.name)),
-            (_("Your tenant"), f"{partner.tenant_id} ({get_cloud(partner.cloud, settings.CLOUDS).name})"),
-            (_("Asked by"), vendor),
-            (_("With the application"), f"{one_line(link.registration.name)} ({link.registration.application_id})"),
-            (_("Account to use"), account),
-            (_("Works until"), until),
+            ("Your company", one_line(partner.name)),
+            ("Your tenant", f"{partner.tenant_id} ({get_cloud(partner.cloud, settings.CLOUDS).name})"),
+            ("Asked by", vendor),
+            ("With the application", f"{one_line(link.registration.name)} ({link.registration.application_id})"),
+            ("Account to use", account),
+            ("Works until", until),
         ],
         address=address,
         closing=closing,

@@ -13,7 +13,6 @@ from typing import Any
 from portal.microsoft.graph import GraphApi
 
 GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"  # role template id, the same in every tenant
-_ADMIN_AGENTS = "adminagents"  # Partner Center's group; the documents spell it in two ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +20,6 @@ class Standing:
     """What could be read. None means: could not be verified with these permissions."""
 
     is_member: bool | None
-    is_admin_agent: bool | None
     is_global_administrator: bool | None
 
 
@@ -29,7 +27,7 @@ class AccountClient(GraphApi):
     """Reads the account that the token belongs to."""
 
     def standing(self) -> Standing:
-        """Return member, Admin Agent and Global Administrator as far as the permissions show them.
+        """Return member and Global Administrator as far as the permissions show them.
 
         Raises:
             RemoteError: Graph refused or did not answer.
@@ -42,8 +40,7 @@ class AccountClient(GraphApi):
         memberships = list(self.collection("/v1.0/me/memberOf", operation="list memberships", params={"$top": "999"}))
         return Standing(
             is_member={"member": True, "guest": False}.get(kind),
-            is_admin_agent=_has(memberships, "group", "displayName", _ADMIN_AGENTS),
-            is_global_administrator=_has(memberships, "directoryRole", "roleTemplateId", GLOBAL_ADMINISTRATOR),
+            is_global_administrator=_is_global_administrator(memberships),
         )
 
     def groups(self) -> frozenset[str]:
@@ -56,9 +53,11 @@ class AccountClient(GraphApi):
         return frozenset(str(one.get("id") or "").lower() for one in listed)
 
 
-def _has(memberships: Iterable[Mapping[str, Any]], kind: str, key: str, wanted: str) -> bool | None:
-    """Tell whether one membership of this kind has the wanted value; None when values were hidden from us."""
-    values = [one.get(key) for one in memberships if str(one.get("@odata.type", "")).endswith(f".{kind}")]
-    if any(str(value).lower() == wanted for value in values if value is not None):
+def _is_global_administrator(memberships: Iterable[Mapping[str, Any]]) -> bool | None:
+    """Tell whether one membership is this role; None when roles were hidden from us."""
+    roles = [
+        one.get("roleTemplateId") for one in memberships if str(one.get("@odata.type", "")).endswith(".directoryRole")
+    ]
+    if GLOBAL_ADMINISTRATOR in {str(role).lower() for role in roles}:
         return True
-    return None if not values or None in values else False
+    return None if not roles or None in roles else False

@@ -25,7 +25,7 @@ from tenants.models import PartnerTenant
 from tenants.partner_center import PartnerCenterClient
 
 Mfa = PartnerConsent.Mfa
-UNKNOWN = Standing(is_member=None, is_admin_agent=None, is_global_administrator=None)
+UNKNOWN = Standing(is_member=None, is_global_administrator=None)
 # A person waits, and would have to sign in with MFA again: what only asks for patience gets it, within the one time
 # limit of the request. What was refused for its rate was not done, so a token is as good as before.
 PATIENT = RetryPolicy(tries_when_throttled=5, longest_wait_seconds=WEB_SECONDS)

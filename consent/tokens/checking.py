@@ -29,7 +29,7 @@ from portal.microsoft.errors import ConsentRequired, InteractionRequired, MfaReq
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from portal.runs.kinds import Blame
-from tenants.partner_center import OrganizationProfile, PartnerCenterClient
+from tenants.partner_center import OrganizationProfile
 
 # These differ within a batch by moments that mean nothing; without them healthy partners are all alike.
 _MOMENTS = {"last_success_at", "last_try_at", "mfa_checked_at", "next_try_at"}
@@ -82,23 +82,12 @@ class Verdict:
     blame: Blame | None = None
 
 
-def check_token(consent: PartnerConsent, client: PartnerCenterClient, *, actor: Actor) -> CheckResult:
-    """Check one partner and write what was seen on its row.
-
-    Args:
-        client: built with a token source that redeems afresh.
-    """
-    verdict = judge(consent, client.organization_profile, client.correlation_id)
-    write_verdicts([verdict], actor=actor)
-    return verdict.result
-
-
 def judge(
     consent: PartnerConsent,
     organization_profile: Callable[[], OrganizationProfile],
     correlation_id: CorrelationId,
     *,
-    access_token: Callable[[], Secret | None] = lambda: None,
+    access_token: Callable[[], Secret | None],
 ) -> Verdict:
     """Ask for the partner's own profile, which redeems its token on the way, and say what that shows. No query.
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from django.db import transaction
 
@@ -144,22 +145,9 @@ class TokenService:
         *,
         correlation_id: CorrelationId,
         customer: CustomerTenant | None = None,
-        fresh: bool = False,
     ) -> Callable[[], Secret]:
-        """Return a token source for a client; each call of the client asks again, so a disabled partner stops it.
-
-        ``fresh`` redeems for the first call only; the client's next calls use that token.
-        """
-        first = fresh
-
-        def token() -> Secret:
-            nonlocal first
-            ask_fresh, first = first, False
-            return self.access_token(
-                consent, audience, correlation_id=correlation_id, customer=customer, fresh=ask_fresh
-            )
-
-        return token
+        """Return a token source for a client; each call of the client asks again, so a disabled partner stops it."""
+        return partial(self.access_token, consent, audience, correlation_id=correlation_id, customer=customer)
 
     def forget(self, consent_id: int, tenant: TenantId | None = None) -> None:
         """Drop cached access tokens of this consent in this process, or those of one tenant only (S-38, S-53)."""

@@ -92,7 +92,6 @@ API_VERSION: Final = "7.4"  # pinned, so that an update of the SDK does not chan
 CONTENT_TYPE = "application/x-refresh-token"
 _VAULT_URL = re.compile(r"https://[0-9A-Za-z.-]+(:[0-9]+)?/?")
 _OPERATION_SECONDS = 25.0  # token and call together; a web request waits no longer
-_HOST_IDENTITY_SECONDS = 5.0  # the managed identity's endpoint is on the same host
 _SIGN_IN = "sign in to the vault"
 IDENTITY_REFUSED: Final = "identity_refused"  # our own codes, beside the vault's in the table of sentences
 NO_MANAGED_IDENTITY: Final = "no_managed_identity"

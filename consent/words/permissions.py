@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-from django.utils.translation import gettext_lazy as _
 
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionWords:
     """A delegated permission in plain language: what it allows, and what we need it for."""
 
-    title: StrOrPromise
-    why: StrOrPromise
+    title: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionLine:
     """One line of the landing page; ``name`` is the scope as Microsoft writes it."""
 
-    title: StrOrPromise
-    why: StrOrPromise
+    title: str
+    why: str
     name: str
 
 
@@ -36,77 +30,77 @@ class PermissionLine:
 class PermissionGroup:
     """The permissions of one Microsoft service."""
 
-    resource: StrOrPromise
+    resource: str
     permissions: tuple[PermissionLine, ...]
 
 
 # Asked for at each sign-in, whatever the permission set; Microsoft counts them as permissions of Graph.
 _SIGN_IN_SCOPES = ("openid", "profile", "offline_access")
 
-_RESOURCE_NAMES: Mapping[str, StrOrPromise] = {
-    PARTNER_CENTER_APPLICATION_ID: _("Microsoft Partner Center"),
-    GRAPH_APPLICATION_ID: _("Microsoft Graph"),
+_RESOURCE_NAMES: Mapping[str, str] = {
+    PARTNER_CENTER_APPLICATION_ID: "Microsoft Partner Center",
+    GRAPH_APPLICATION_ID: "Microsoft Graph",
 }
 
 PERMISSION_WORDS: Mapping[str, PermissionWords] = MappingProxyType(
     {
         f"{PARTNER_CENTER_APPLICATION_ID}/user_impersonation": PermissionWords(
-            title=_("Work in Partner Center as the service account"),
-            why=_("We read your list of customers, and set up our application for the customers that you choose."),
+            title="Work in Partner Center as the service account",
+            why="We read your list of customers, and set up our application for the customers that you choose.",
         ),
         f"{GRAPH_APPLICATION_ID}/DelegatedAdminRelationship.ReadWrite.All": PermissionWords(
-            title=_("Read and manage your GDAP relationships"),
-            why=_(
+            title="Read and manage your GDAP relationships",
+            why=(
                 "We see for which customers, with which roles and until when you have delegated access. "
                 "Microsoft’s Secure Application Model requires this permission."
             ),
         ),
         f"{GRAPH_APPLICATION_ID}/DelegatedAdminRelationship.Read.All": PermissionWords(
-            title=_("Read your GDAP relationships"),
-            why=_("We see for which customers, with which roles and until when you have delegated access."),
+            title="Read your GDAP relationships",
+            why="We see for which customers, with which roles and until when you have delegated access.",
         ),
         f"{GRAPH_APPLICATION_ID}/User.Read.All": PermissionWords(
-            title=_("Read the profiles of the users in a tenant"),
-            why=_(
+            title="Read the profiles of the users in a tenant",
+            why=(
                 "We recognize the service account among the users. "
                 "Microsoft’s Secure Application Model requires this permission."
             ),
         ),
         f"{GRAPH_APPLICATION_ID}/User.Read": PermissionWords(
-            title=_("Read the profile of the service account"),
-            why=_("We make sure that the account is a member of your tenant and not a guest."),
+            title="Read the profile of the service account",
+            why="We make sure that the account is a member of your tenant and not a guest.",
         ),
         f"{GRAPH_APPLICATION_ID}/Directory.Read.All": PermissionWords(
-            title=_("Read roles, groups and applications in the directory"),
-            why=_("We check the roles of the service account, and that consent was really set up."),
+            title="Read roles, groups and applications in the directory",
+            why="We check the roles of the service account, and that consent was really set up.",
         ),
         f"{GRAPH_APPLICATION_ID}/Application.Read.All": PermissionWords(
-            title=_("Read the applications in a tenant"),
-            why=_("We check that our application has exactly the permissions that were agreed, and no others."),
+            title="Read the applications in a tenant",
+            why="We check that our application has exactly the permissions that were agreed, and no others.",
         ),
         f"{GRAPH_APPLICATION_ID}/GroupMember.Read.All": PermissionWords(
-            title=_("Read groups and their members"),
-            why=_("We check that the service account is in the Admin Agents group and in your GDAP groups."),
+            title="Read groups and their members",
+            why="We check that the service account is in the Admin Agents group and in your GDAP groups.",
         ),
         f"{GRAPH_APPLICATION_ID}/Organization.Read.All": PermissionWords(
-            title=_("Read the organization’s details"),
-            why=_("We show the right company name and domains for each tenant."),
+            title="Read the organization’s details",
+            why="We show the right company name and domains for each tenant.",
         ),
         f"{GRAPH_APPLICATION_ID}/RoleManagement.Read.Directory": PermissionWords(
-            title=_("Read which roles are assigned"),
-            why=_("We check that the service account holds the roles that Microsoft asks for."),
+            title="Read which roles are assigned",
+            why="We check that the service account holds the roles that Microsoft asks for.",
         ),
         f"{GRAPH_APPLICATION_ID}/openid": PermissionWords(
-            title=_("Sign the account in"),
-            why=_("Microsoft tells us which account signed in, and in which tenant."),
+            title="Sign the account in",
+            why="Microsoft tells us which account signed in, and in which tenant.",
         ),
         f"{GRAPH_APPLICATION_ID}/profile": PermissionWords(
-            title=_("See the account’s name and identifier"),
-            why=_("We recognize the same account next time, and hold a different one for approval."),
+            title="See the account’s name and identifier",
+            why="We recognize the same account next time, and hold a different one for approval.",
         ),
         f"{GRAPH_APPLICATION_ID}/offline_access": PermissionWords(
-            title=_("Keep this access until you take it back"),
-            why=_("We work when no person is signed in. You can end it at any time, without us."),
+            title="Keep this access until you take it back",
+            why="We work when no person is signed in. You can end it at any time, without us.",
         ),
     }
 )
@@ -114,7 +108,7 @@ PERMISSION_WORDS: Mapping[str, PermissionWords] = MappingProxyType(
 
 def resource_name(resource: str) -> str:
     """Return what Microsoft calls the service with this application id; one without words of ours is shown as it is."""
-    return str(_RESOURCE_NAMES.get(resource, resource))
+    return _RESOURCE_NAMES.get(resource, resource)
 
 
 def permission_groups(resources: Mapping[str, Iterable[str]]) -> list[PermissionGroup]:
@@ -131,12 +125,12 @@ def permission_groups(resources: Mapping[str, Iterable[str]]) -> list[Permission
         for resource, scopes in resources.items()
     ]
     sign_in = tuple(_permission_line(GRAPH_APPLICATION_ID, scope) for scope in _SIGN_IN_SCOPES)
-    return [*groups, PermissionGroup(resource=_("Microsoft sign-in"), permissions=sign_in)]
+    return [*groups, PermissionGroup(resource="Microsoft sign-in", permissions=sign_in)]
 
 
 def _permission_line(resource: str, scope: str) -> PermissionLine:
     words = PERMISSION_WORDS.get(f"{resource}/{scope}") or PermissionWords(
-        title=_("Another permission"),
-        why=_("We have no short description of it. Microsoft describes it on the next page; ask us if in doubt."),
+        title="Another permission",
+        why="We have no short description of it. Microsoft describes it on the next page; ask us if in doubt.",
     )
     return PermissionLine(title=words.title, why=words.why, name=scope)

@@ -6,12 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-from django.utils.translation import gettext_lazy as _
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
 
 
 class Who(StrEnum):
@@ -25,13 +19,13 @@ class Who(StrEnum):
     NOBODY = "nobody"
 
 
-_WHO_WORDS: Mapping[Who, StrOrPromise] = {
-    Who.US: _("We do"),
-    Who.YOU: _("You do"),
-    Who.YOU_UNLESS_CONNECTED: _("You do, unless your tenant is connected already"),
-    Who.YOUR_ADMINISTRATOR: _("An administrator of your tenant"),
-    Who.MICROSOFT: _("Microsoft; waiting is enough"),
-    Who.NOBODY: _("Nobody; waiting is enough"),
+_WHO_WORDS: Mapping[Who, str] = {
+    Who.US: "We do",
+    Who.YOU: "You do",
+    Who.YOU_UNLESS_CONNECTED: "You do, unless your tenant is connected already",
+    Who.YOUR_ADMINISTRATOR: "An administrator of your tenant",
+    Who.MICROSOFT: "Microsoft; waiting is enough",
+    Who.NOBODY: "Nobody; waiting is enough",
 }
 
 
@@ -67,14 +61,14 @@ class ProblemWords:
     """
 
     status: int
-    heading: StrOrPromise
-    what: StrOrPromise
+    heading: str
+    what: str
     who: Who
-    steps: tuple[StrOrPromise, ...]
+    steps: tuple[str, ...]
     start_again: bool
 
     @property
-    def who_words(self) -> StrOrPromise:
+    def who_words(self) -> str:
         """Who acts, as the page says it."""
         return _WHO_WORDS[self.who]
 
@@ -85,10 +79,10 @@ class ProblemWords:
 
 
 # Sentences that several refusals share, so that the same step always reads the same.
-_OPEN_AGAIN = _("Open the link in your invitation again and continue to Microsoft.")
-_OPEN_AGAIN_LATER = _("Then open the link in your invitation again.")
-_TELL_US = _("If it happens again, write to us and say what you saw.")
-_PRIVATE_WINDOW = _(
+_OPEN_AGAIN = "Open the link in your invitation again and continue to Microsoft."
+_OPEN_AGAIN_LATER = "Then open the link in your invitation again."
+_TELL_US = "If it happens again, write to us and say what you saw."
+_PRIVATE_WINDOW = (
     "Open the link in your invitation again, in a private browser window, so that no other account signs in by itself."
 )
 
@@ -97,22 +91,22 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
         # One text for unknown, expired, revoked, used and disabled (S-03).
         Problem.LINK_UNUSABLE: ProblemWords(
             status=404,
-            heading=_("This link is not open"),
-            what=_(
+            heading="This link is not open",
+            what=(
                 "Most often it has done its work: a link closes when its tenant is connected. It may also be "
                 "incomplete, expired or withdrawn. Opening it changed nothing."
             ),
             who=Who.YOU_UNLESS_CONNECTED,
             steps=(
-                _(
+                (
                     "If your tenant was connected through it, all is well: the connection goes on, and nothing is left "
                     "to do."
                 ),
-                _(
+                (
                     "If we wrote to you that the connection needs attention, or you are not sure, write to us. We look "
                     "it up, and send a new link if one is needed."
                 ),
-                _(
+                (
                     "If it was not connected yet, check that you copied the whole link; mail programs sometimes cut it "
                     "at the end of a line. If it is complete, ask the person who sent it to you for a new one."
                 ),
@@ -121,55 +115,55 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
         ),
         Problem.START_AGAIN: ProblemWords(
             status=400,
-            heading=_("This sign-in could not be finished"),
-            what=_(
+            heading="This sign-in could not be finished",
+            what=(
                 "It was started more than 15 minutes ago, in another browser, or was finished already. Nothing was "
                 "changed by this attempt."
             ),
             who=Who.YOU,
             steps=(
-                _("Open the link in your invitation again, and stay in the same browser until you are back here."),
-                _("Allow cookies for this site and for Microsoft, at least until you are done."),
+                "Open the link in your invitation again, and stay in the same browser until you are back here.",
+                "Allow cookies for this site and for Microsoft, at least until you are done.",
                 _TELL_US,
             ),
             start_again=True,
         ),
         Problem.STILL_WORKING: ProblemWords(
             status=202,
-            heading=_("We are still checking"),
-            what=_("Microsoft has sent you back to us and we are checking the account. This takes a few seconds."),
+            heading="We are still checking",
+            what="Microsoft has sent you back to us and we are checking the account. This takes a few seconds.",
             who=Who.NOBODY,
             steps=(
-                _("Wait ten seconds, then reload this page."),
-                _("If it still says this after two minutes, send us the reference on this page."),
+                "Wait ten seconds, then reload this page.",
+                "If it still says this after two minutes, send us the reference on this page.",
             ),
             start_again=False,
         ),
         Problem.DECLINED: ProblemWords(
             status=200,
-            heading=_("You did not accept, and that is fine"),
-            what=_("The permissions were not accepted at Microsoft. Nothing was connected, and nothing was stored."),
+            heading="You did not accept, and that is fine",
+            what="The permissions were not accepted at Microsoft. Nothing was connected, and nothing was stored.",
             who=Who.YOU,
             steps=(
-                _("If you want to ask something first, write to us; there is no hurry."),
-                _("To go on, open the link in your invitation again and choose Accept on Microsoft’s page."),
+                "If you want to ask something first, write to us; there is no hurry.",
+                "To go on, open the link in your invitation again and choose Accept on Microsoft’s page.",
             ),
             start_again=True,
         ),
         Problem.ADMIN_APPROVAL_NEEDED: ProblemWords(
             status=403,
-            heading=_("A Global Administrator has to accept"),
-            what=_(
+            heading="A Global Administrator has to accept",
+            what=(
                 "The account that signed in may not accept these permissions for your organization. Nothing was "
                 "connected."
             ),
             who=Who.YOUR_ADMINISTRATOR,
             steps=(
-                _(
+                (
                     "In the Microsoft Entra admin center, give the service account the role Global Administrator. If "
                     "you use Privileged Identity Management, activate it."
                 ),
-                _(
+                (
                     "If Microsoft offered to send an approval request, it can be approved under Enterprise "
                     "applications, Admin consent requests."
                 ),
@@ -179,74 +173,74 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
         ),
         Problem.WRONG_TENANT: ProblemWords(
             status=403,
-            heading=_("This account belongs to another tenant"),
-            what=_(
+            heading="This account belongs to another tenant",
+            what=(
                 "The invitation is for one tenant only, and the account that signed in is not from it. We kept "
                 "nothing from this sign-in."
             ),
             who=Who.YOU,
             steps=(
                 _PRIVATE_WINDOW,
-                _("Sign in with the service account of the tenant that is named on the first page."),
-                _(
+                "Sign in with the service account of the tenant that is named on the first page.",
+                (
                     "If you accepted the permissions in the other tenant, remove them there: in its Microsoft Entra "
                     "admin center open Enterprise applications, choose the application that Microsoft’s page named, "
                     "then Properties, then Delete."
                 ),
-                _("If the tenant on the first page is not yours, tell us and do not continue."),
+                "If the tenant on the first page is not yours, tell us and do not continue.",
             ),
             start_again=True,
         ),
         Problem.PERSONAL_OR_GUEST_ACCOUNT: ProblemWords(
             status=403,
-            heading=_("A guest or personal account cannot be used"),
-            what=_(
+            heading="A guest or personal account cannot be used",
+            what=(
                 "Microsoft only lets a member of your own tenant work for your customers. We kept nothing from this "
                 "sign-in."
             ),
             who=Who.YOU,
             steps=(
-                _("Have the service account ready: a work account that was created in your partner tenant."),
+                "Have the service account ready: a work account that was created in your partner tenant.",
                 _PRIVATE_WINDOW,
-                _("On Microsoft’s page choose “Use another account” and sign in with the service account."),
+                "On Microsoft’s page choose “Use another account” and sign in with the service account.",
             ),
             start_again=True,
         ),
         Problem.OTHER_ACCOUNT_WAITING: ProblemWords(
             status=409,
-            heading=_("This is not the account we know"),
-            what=_(
+            heading="This is not the account we know",
+            what=(
                 "Your tenant was connected with another account before. That connection keeps working unchanged; a "
                 "change of account needs our approval first."
             ),
             who=Who.US,
             steps=(
-                _(
+                (
                     "If you meant to use the earlier account, open the link in your invitation again and sign in "
                     "with it."
                 ),
-                _(
+                (
                     "If the account is meant to change, send us the reference on this page. We confirm it with you "
                     "before anything changes."
                 ),
-                _("If you know nothing of a change, tell us as well."),
+                "If you know nothing of a change, tell us as well.",
             ),
             start_again=True,
         ),
         Problem.MFA_MISSING: ProblemWords(
             status=403,
-            heading=_("Multifactor authentication is missing"),
-            what=_(
+            heading="Multifactor authentication is missing",
+            what=(
                 "Partner Center only accepts sign-ins that were proven by a second factor, and this one was not. "
                 "Nothing was changed by this attempt."
             ),
             who=Who.YOUR_ADMINISTRATOR,
             steps=(
-                _(
+                (
                     "Register a second factor for the service account, for example an authenticator app or a security "
                     "key."
                 ),
-                _(
+                (
                     "Make sure that a Conditional Access policy or security defaults ask this account for it, from "
                     "every place."
                 ),
@@ -256,34 +250,34 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
         ),
         Problem.ROLE_MISSING: ProblemWords(
             status=403,
-            heading=_("The account lacks a role"),
-            what=_(
+            heading="The account lacks a role",
+            what=(
                 "The sign-in worked, but Partner Center does not let this account act for your customers. Nothing was"
                 " changed by this attempt."
             ),
             who=Who.YOUR_ADMINISTRATOR,
             steps=(
-                _("In Partner Center, open User management and make the service account an Admin agent."),
-                _(
+                "In Partner Center, open User management and make the service account an Admin agent.",
+                (
                     "In the Microsoft Entra admin center, give it the role Global Administrator. If you use Privileged "
                     "Identity Management, activate it."
                 ),
-                _("Wait a few minutes, because Microsoft needs time to spread the change."),
+                "Wait a few minutes, because Microsoft needs time to spread the change.",
                 _OPEN_AGAIN_LATER,
             ),
             start_again=True,
         ),
         Problem.PARTNER_CENTER_REFUSED: ProblemWords(
             status=403,
-            heading=_("Partner Center did not accept the request"),
-            what=_(
+            heading="Partner Center did not accept the request",
+            what=(
                 "The sign-in worked, but Partner Center does not serve this tenant with our application. Nothing was "
                 "changed by this attempt."
             ),
             who=Who.US,
             steps=(
-                _("Send us the reference on this page. We look into it and tell you when to go on."),
-                _(
+                "Send us the reference on this page. We look into it and tell you when to go on.",
+                (
                     "Until then, check that your company can sign in to Partner Center and has an active Cloud "
                     "Solution Provider agreement."
                 ),
@@ -292,18 +286,18 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
         ),
         Problem.BLOCKED_BY_POLICY: ProblemWords(
             status=403,
-            heading=_("A rule of your tenant stopped the sign-in"),
-            what=_(
+            heading="A rule of your tenant stopped the sign-in",
+            what=(
                 "Microsoft refused it because of a policy, a risk, or a block on the account or application. Nothing "
                 "was connected."
             ),
             who=Who.YOUR_ADMINISTRATOR,
             steps=(
-                _(
+                (
                     "In the Microsoft Entra admin center, open Sign-in logs and choose the failed sign-in of the "
                     "service account. Its details name the rule."
                 ),
-                _(
+                (
                     "Remove the cause for the service account, or sign in from a place and device that the rule "
                     "allows. Keep multifactor authentication required."
                 ),
@@ -313,95 +307,92 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
         ),
         Problem.TRY_AGAIN: ProblemWords(
             status=503,
-            heading=_("Microsoft is not available at the moment"),
-            what=_(
+            heading="Microsoft is not available at the moment",
+            what=(
                 "A Microsoft service did not answer as it should, so we could not finish. Nothing was changed by this "
                 "attempt, and nothing is wrong on your side."
             ),
             who=Who.MICROSOFT,
-            steps=(_("Wait about ten minutes."), _OPEN_AGAIN, _TELL_US),
+            steps=("Wait about ten minutes.", _OPEN_AGAIN, _TELL_US),
             start_again=True,
         ),
         Problem.STORAGE_UNAVAILABLE: ProblemWords(
             status=503,
-            heading=_("One moment: our storage is not ready"),
-            what=_("We noticed it before we used your sign-in, so nothing was lost. We already know about it."),
+            heading="One moment: our storage is not ready",
+            what="We noticed it before we used your sign-in, so nothing was lost. We already know about it.",
             who=Who.US,
             steps=(
-                _(
-                    "Wait one minute, then reload this page. If your browser asks whether to send the form again, "
-                    "agree."
-                ),
-                _("If more than ten minutes have passed, open the link in your invitation again instead."),
+                ("Wait one minute, then reload this page. If your browser asks whether to send the form again, agree."),
+                "If more than ten minutes have passed, open the link in your invitation again instead.",
             ),
             start_again=True,
         ),
         Problem.INTERRUPTED: ProblemWords(
             status=503,
-            heading=_("We were interrupted"),
-            what=_(
+            heading="We were interrupted",
+            what=(
                 "Your sign-in arrived, but something failed on our side while we checked it. We cannot say yet whether "
                 "you are connected. Trying once more is harmless."
             ),
             who=Who.YOU,
             steps=(
-                _("Wait one minute, then open the link in your invitation again and continue to Microsoft."),
-                _("If it says that the link is not open, you are connected and nothing is left to do."),
+                "Wait one minute, then open the link in your invitation again and continue to Microsoft.",
+                "If it says that the link is not open, you are connected and nothing is left to do.",
                 _TELL_US,
             ),
             start_again=True,
         ),
         Problem.OUR_FAULT: ProblemWords(
             status=500,
-            heading=_("Something is wrong on our side"),
-            what=_(
+            heading="Something is wrong on our side",
+            what=(
                 "The sign-in could not be finished because of our configuration. You did nothing wrong, and we keep "
                 "nothing from this attempt."
             ),
             who=Who.US,
             steps=(
-                _("You do not need to change anything in your tenant."),
-                _("Send us the reference on this page. We tell you when to open the link again."),
+                "You do not need to change anything in your tenant.",
+                "Send us the reference on this page. We tell you when to open the link again.",
             ),
             start_again=False,
         ),
         Problem.ANSWER_REFUSED: ProblemWords(
             status=400,
-            heading=_("The answer did not prove who signed in"),
-            what=_(
+            heading="The answer did not prove who signed in",
+            what=(
                 "What came back from the sign-in is not what Microsoft documents, so we did not use it. Nothing was "
                 "changed, and we keep nothing from this attempt."
             ),
             who=Who.US,
             steps=(
-                _("You do not need to change anything in your tenant."),
-                _("Open the link in your invitation once more."),
-                _("If this page comes back, send us the reference on it. We find out what Microsoft sent."),
+                "You do not need to change anything in your tenant.",
+                "Open the link in your invitation once more.",
+                "If this page comes back, send us the reference on it. We find out what Microsoft sent.",
             ),
             start_again=True,
         ),
         Problem.CLOCK: ProblemWords(
             status=500,
-            heading=_("Our clock and Microsoft’s do not agree"),
-            what=_(
+            heading="Our clock and Microsoft’s do not agree",
+            what=(
                 "Microsoft’s answer did not carry the right time, so we refused it. We keep nothing from this attempt."
             ),
             who=Who.US,
             steps=(
-                _("You do not need to change anything in your tenant."),
-                _("Send us the reference on this page. We correct our clock and tell you when to open the link again."),
+                "You do not need to change anything in your tenant.",
+                "Send us the reference on this page. We correct our clock and tell you when to open the link again.",
             ),
             start_again=False,
         ),
         Problem.MALFORMED: ProblemWords(
             status=400,
-            heading=_("We could not read this request"),
-            what=_("It did not look like an answer from Microsoft’s sign-in page, so we did nothing with it."),
+            heading="We could not read this request",
+            what="It did not look like an answer from Microsoft’s sign-in page, so we did nothing with it.",
             who=Who.YOU,
             steps=(
-                _("If you came here by the Back button or a bookmark, that is the reason."),
+                "If you came here by the Back button or a bookmark, that is the reason.",
                 _OPEN_AGAIN,
-                _("If it happens again, another browser or no browser extensions may help. Otherwise write to us."),
+                "If it happens again, another browser or no browser extensions may help. Otherwise write to us.",
             ),
             start_again=True,
         ),

@@ -43,16 +43,10 @@ class NationalCloud:
     azure_management: str
     vault_suffix: str
     """DNS suffix of Key Vaults with a leading dot; the vault's resource is ``https://`` + the suffix without it."""
-    admin_center: str
-    entra_admin_center: str
     federation_audience: str
     """Audience of a managed identity's token when it serves as the application's credential."""
     gdap_documented: bool
     """Whether Microsoft documents the GDAP Graph API for this cloud."""
-
-    @property
-    def graph_scope_prefix(self) -> str:
-        return f"{self.graph}/"
 
     @property
     def partner_center_scope(self) -> str:
@@ -64,11 +58,6 @@ class NationalCloud:
         if self.partner_api:
             origins.append(self.partner_api)
         return frozenset(urlsplit(origin).netloc for origin in origins) | self.authority_aliases
-
-    def is_vault_host(self, netloc: str) -> bool:
-        """Tell whether ``netloc`` is one vault of this cloud."""
-        name, dot, rest = netloc.partition(".")
-        return bool(name) and dot + rest == self.vault_suffix
 
 
 GLOBAL = NationalCloud(
@@ -83,8 +72,6 @@ GLOBAL = NationalCloud(
     partner_api="https://api.partner.microsoft.com",
     azure_management="https://management.azure.com",
     vault_suffix=".vault.azure.net",
-    admin_center="https://admin.microsoft.com",
-    entra_admin_center="https://entra.microsoft.com",
     federation_audience="api://AzureADTokenExchange",
     gdap_documented=True,
 )
@@ -102,8 +89,6 @@ US_GOVERNMENT = NationalCloud(
     partner_api="https://api.partner.microsoft.com",
     azure_management="https://management.usgovcloudapi.net",
     vault_suffix=".vault.usgovcloudapi.net",
-    admin_center="https://portal.office365.us",
-    entra_admin_center="https://entra.microsoft.us",
     federation_audience="api://AzureADTokenExchangeUSGov",
     gdap_documented=True,
 )
@@ -121,8 +106,6 @@ CHINA = NationalCloud(
     partner_api=None,
     azure_management="https://management.chinacloudapi.cn",
     vault_suffix=".vault.azure.cn",
-    admin_center="https://portal.partner.microsoftonline.cn",
-    entra_admin_center="https://entra.microsoftonline.cn",
     federation_audience="api://AzureADTokenExchangeChina",
     gdap_documented=False,
 )
@@ -174,8 +157,6 @@ def local_clouds(port: int, browser_port: int = 0) -> Mapping[str, NationalCloud
             partner_api=host("partnerapi") if cloud.partner_api else None,
             azure_management=host("management"),
             vault_suffix=f".vault.{cloud.key}.localhost:{port}",
-            admin_center=host("admin"),
-            entra_admin_center=host("entra"),
             federation_audience=cloud.federation_audience,
             gdap_documented=cloud.gdap_documented,
         )

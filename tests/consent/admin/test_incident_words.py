@@ -17,25 +17,24 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from consent import alarms, clients
+from consent import alarms
 from consent.alarms import Cause
 from consent.customers.applying import GRANTS_LOST
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, PartnerConsent, WaitingToken
 from consent.settling import settle_what_is_over
-from consent.tokens import checking
 from portal.audit.models import AuditEvent
 from portal.audit.trail import record
 from portal.incidents.desk import report
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AuthenticationFailed
-from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import Run
 from tests.support import builders, custody
 from tests.support.portal import Portal
 from tests.support.staff import Staff
 from tests.support.token_checks import check
+from tests.support.units import check_token
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[3]
@@ -189,8 +188,7 @@ def test_a_refused_credential_is_settled_by_the_next_token_that_it_redeems(porta
     refused(portal.consent())
     assert open_causes() == {"credential_refused"}
 
-    client = clients.partner_center_of(portal.consent(), new_correlation_id(), fresh=True)
-    assert checking.check_token(portal.consent(), client, actor=builders.ACTOR).ok
+    assert check_token(portal.consent()).ok
 
     assert not open_causes()
 

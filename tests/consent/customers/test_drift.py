@@ -11,7 +11,7 @@ import pytest
 
 from consent import clients
 from consent.customers import observations
-from consent.customers.consents import push, verify
+from consent.customers.consents import push
 from consent.customers.observations import Change, minus
 from consent.models import ApplicationGrant, ChangedBy, ConsentObservation, CustomerConsent
 from consent.runs.verify import CONSENT_VERIFY
@@ -27,6 +27,7 @@ from tests.sandbox.world import Fault
 from tests.support import builders
 from tests.support import customers as desk
 from tests.support.portal import Portal
+from tests.support.units import verify
 
 FEWER = {"Directory.Read.All"}  # without it our token could not read the directory at all
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -38,10 +39,6 @@ def newest(customer: CustomerTenant) -> ConsentObservation:
 
 def tools(portal: Portal, customer: CustomerTenant) -> Any:
     return clients.customer_clients(portal.consent(), customer, new_correlation_id())
-
-
-def look(portal: Portal, customer: CustomerTenant) -> CustomerConsent:
-    return verify(customer, portal.registration, tools(portal, customer), actor=builders.ACTOR)
 
 
 def send(portal: Portal, customer: CustomerTenant, **options: Any) -> CustomerConsent:
@@ -238,7 +235,7 @@ def test_a_run_that_dies_after_reading_tells_of_the_drift_when_it_goes_on(
 
 def test_what_our_own_push_brought_is_ours_with_its_actor_and_no_incident(portal: Portal) -> None:
     [customer, *_] = desk.connect_customers(portal, consented=0)
-    look(portal, customer)
+    verify(CustomerConsent.objects.create(customer=customer, registration=portal.registration))
 
     send(portal, customer)
 
@@ -248,7 +245,7 @@ def test_what_our_own_push_brought_is_ours_with_its_actor_and_no_incident(portal
     assert desk.consent_of(customer).request_open is False, "its result was seen: what comes later is not ours"
     assert drift() is None
     desk.change_scopes(portal, customer, FEWER)
-    look(portal, customer)
+    verify(desk.consent_of(customer))
     assert newest(customer).changed_by == "outside"
 
 

@@ -13,20 +13,20 @@ from pytest_django.fixtures import Settings
 from consent import clients
 from consent.customers.consents import push
 from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
+from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.states import state_of
-from consent.tokens.checking import check_token
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.http import GuardedSession
 from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import CustomerTenant, PartnerTenant
-from tenants.sync import sync_customers
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox.server import Sandbox
 from tests.support import builders
 from tests.support.custody import ask, make_due
 from tests.support.portal import Portal
+from tests.support.units import check_token, work_unit
 
 
 @pytest.fixture(params=["local", "azure"])
@@ -54,14 +54,10 @@ def test_a_partner_is_onboarded_and_a_customer_granted(either_portal: Portal, cl
     assert state_of(portal.partner) == PartnerTenant.State.CONNECTED
     assert ConsentFlow.objects.get().outcome == ConsentFlow.Outcome.CONNECTED
 
-    report = sync_customers(
-        portal.partner, clients.partner_center_of(consent, new_correlation_id()), actor=builders.ACTOR
-    )
-    assert (report.listed, report.created, report.missing) == (3, 3, 0)
+    synced = work_unit(CUSTOMER_SYNC, portal.partner.pk).fields
+    assert (synced["listed"], synced["new"], synced["missing"]) == (3, 3, 0)
 
-    result = check_token(
-        consent, clients.partner_center_of(consent, new_correlation_id(), fresh=True), actor=builders.ACTOR
-    )
+    result = check_token(consent)
     assert result.ok, result
 
     customer = CustomerTenant.objects.first()

@@ -1,4 +1,4 @@
-"""check_token: the honest state of a partner, and no partner blamed for a fault of ours.
+"""Checking a token: the honest state of a partner, and no partner blamed for a fault of ours.
 
 Covers: consent.tokens.next_steps.
 """
@@ -13,20 +13,19 @@ import pytest
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.states import state_of
-from consent.tokens.checking import CheckResult, check_token
+from consent.tokens.checking import CheckResult
 from consent.tokens.next_steps import next_step
 from consent.vault.base import SecretDisabled, VaultDamaged
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.errors import AccessDenied, NotFound, RemoteError
-from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import PartnerTenant
 from tests.sandbox.world import Fault, Refusal, Tamper
 from tests.support import builders, custody
 from tests.support.portal import Portal
+from tests.support.units import check_token
 
 HEALTH = ("state", "mfa", "last_problem", "last_code", "last_message", "first_denied_at", "last_success_at")
 
@@ -38,9 +37,7 @@ def connected(portal: Portal) -> Portal:
 
 
 def check(portal: Portal) -> CheckResult:
-    client = clients.partner_center_of(portal.consent(), new_correlation_id(), fresh=True)
-    client._retry.sleep = lambda seconds: None
-    return check_token(portal.consent(), client, actor=builders.ACTOR)
+    return check_token(portal.consent())
 
 
 def health(portal: Portal) -> dict[str, Any]:
@@ -353,60 +350,27 @@ def test_what_is_disabled_is_skipped_without_a_call_or_a_trace(connected: Portal
     assert not AuditEvent.objects.filter(action="token.checked").exists()
 
 
-def test_a_partner_disabled_during_the_check_stays_disabled(connected: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = clients.partner_center_of(connected.consent(), new_correlation_id(), fresh=True)
-    profile = client.organization_profile()
-
-    def disabled_meanwhile() -> object:
-        PartnerTenant.objects.update(switch="disabled")
-        return profile
-
-    monkeypatch.setattr(client, "organization_profile", disabled_meanwhile)
-
-    check_token(connected.consent(), client, actor=builders.ACTOR)
+def test_a_partner_disabled_during_the_check_stays_disabled(connected: Portal) -> None:
+    check_token(connected.consent(), meanwhile=lambda: PartnerTenant.objects.update(switch="disabled"))
 
     assert PartnerTenant.objects.get().switch == "disabled"
 
 
 @pytest.mark.parametrize("state", ["stopped", "disconnected"])
-def test_a_consent_stopped_during_the_check_is_not_revived(
-    connected: Portal, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
-    client = clients.partner_center_of(connected.consent(), new_correlation_id(), fresh=True)
-    profile = client.organization_profile()
-
-    def stopped_meanwhile() -> object:
-        PartnerConsent.objects.update(state=state)
-        return profile
-
-    monkeypatch.setattr(client, "organization_profile", stopped_meanwhile)
-
-    check_token(connected.consent(), client, actor=builders.ACTOR)
+def test_a_consent_stopped_during_the_check_is_not_revived(connected: Portal, state: str) -> None:
+    check_token(connected.consent(), meanwhile=lambda: PartnerConsent.objects.update(state=state))
 
     assert health(connected)["state"] == state
     assert health(connected)["partner"] == "attention"
 
 
-def test_a_denial_of_an_older_token_says_nothing_about_the_one_consented_meanwhile(
-    connected: Portal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_denial_of_an_older_token_says_nothing_about_the_one_consented_meanwhile(connected: Portal) -> None:
     refuse(connected, 50173)
     check(connected)
     denied_before(60)
-    old = connected.consent()
-    client = clients.partner_center_of(old, new_correlation_id(), fresh=True)
-    real = client.organization_profile
+    refuse(connected, 50173)
 
-    def consented_meanwhile() -> object:
-        refuse(connected, 50173)
-        try:
-            return real()
-        finally:
-            connected.onboard()
-
-    monkeypatch.setattr(client, "organization_profile", consented_meanwhile)
-
-    check_token(old, client, actor=builders.ACTOR)
+    check_token(connected.consent(), meanwhile=connected.onboard)
 
     now = health(connected)
     assert (connected.consent().generation, now["state"], now["partner"]) == (2, "connected", "connected")

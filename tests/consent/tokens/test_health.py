@@ -17,7 +17,7 @@ from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent,
 from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.states import state_of
 from consent.tokens import health
-from consent.tokens.checking import CheckResult, check_token
+from consent.tokens.checking import CheckResult
 from consent.tokens.custody import TokenUnavailable
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
@@ -30,6 +30,7 @@ from tenants.models import PartnerTenant
 from tests.sandbox.world import Fault, Refusal, Tamper
 from tests.support import builders, custody
 from tests.support.portal import Portal
+from tests.support.units import check_token
 
 
 @pytest.fixture
@@ -39,9 +40,7 @@ def connected(portal: Portal) -> Portal:
 
 
 def check(portal: Portal) -> CheckResult:
-    client = clients.partner_center_of(portal.consent(), new_correlation_id(), fresh=True)
-    client._retry.sleep = lambda seconds: None
-    return check_token(portal.consent(), client, actor=builders.ACTOR)
+    return check_token(portal.consent())
 
 
 def refuse(portal: Portal, code: int, times: int = 1) -> None:

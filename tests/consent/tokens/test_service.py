@@ -37,7 +37,6 @@ from portal.microsoft.errors import (
     UnexpectedResponse,
     Unreachable,
 )
-from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
@@ -142,18 +141,6 @@ def test_a_fresh_token_is_redeemed_even_if_a_cached_one_is_still_good(connected:
     assert len(redemptions(connected)) == before + 1
     assert not fresh.same_as(cached)
     assert ask(consent).same_as(fresh)
-
-
-def test_a_source_asks_afresh_once_and_serves_the_clients_next_calls_from_the_cache(connected: Portal) -> None:
-    consent = connected.consent()
-    ask(consent)
-    before = len(redemptions(connected))
-    source = clients.tokens().source(consent, Audience.PARTNER_CENTER, correlation_id=CorrelationId(""), fresh=True)
-
-    first, second = source(), source()
-
-    assert first.same_as(second)
-    assert len(redemptions(connected)) == before + 1
 
 
 @pytest.mark.req("S-38")
@@ -824,7 +811,7 @@ def test_swapped_vault_columns_stop_both_partners_without_any_call(either: Porta
 
     for consent in (first, second):
         with pytest.raises(IdentityMismatch):
-            clients.partner_center_of(consent, CorrelationId(""), fresh=True).organization_profile()
+            ask(consent, fresh=True)
         assert stopped_by(consent) == "fingerprint"
 
     assert (len(redemptions(either)), custody.api_calls(either)) == (calls, apis)
@@ -850,7 +837,7 @@ def test_a_renewed_token_of_another_account_stops_the_partner(
     make_due(consent)
 
     with pytest.raises(IdentityMismatch):
-        clients.partner_center_of(consent, CorrelationId(""), fresh=True).organization_profile()
+        ask(consent, fresh=True)
 
     assert stopped_by(consent) == why
     assert custody.api_calls(connected) == apis

@@ -31,8 +31,6 @@ ORIGINS = (
     "partner_center",
     "partner_api",
     "azure_management",
-    "admin_center",
-    "entra_admin_center",
 )
 
 pytestmark = pytest.mark.req("S-27")
@@ -67,7 +65,6 @@ def test_the_documented_hosts_are_these() -> None:
     assert CHINA.authority_aliases == {"login.chinacloudapi.cn"}
     assert CHINA.partner_api is None
     assert CHINA.partner_center_scope == "https://partner.partnercenterapi.microsoftonline.cn/user_impersonation"
-    assert GLOBAL.graph_scope_prefix == "https://graph.microsoft.com/"
 
 
 @pytest.mark.parametrize("group", [list(MICROSOFT.values()), LOCAL], ids=["microsoft", "local"])
@@ -78,7 +75,7 @@ def test_no_two_clouds_share_an_authority_a_directory_or_a_vault(group: list[Nat
             for cloud in (one, other)
         ]
         assert not authorities[0] & authorities[1]
-        for name in ("key", "name", "authority", "graph", "azure_management", "vault_suffix", "entra_admin_center"):
+        for name in ("key", "name", "authority", "graph", "azure_management", "vault_suffix"):
             assert getattr(one, name) != getattr(other, name)
         assert not one.vault_suffix.endswith(other.vault_suffix)
         assert not other.vault_suffix.endswith(one.vault_suffix)
@@ -100,36 +97,6 @@ def test_the_hosts_of_a_cloud_are_what_it_calls_and_nothing_browsers_only_visit(
     called = [cloud.authority, cloud.graph, cloud.partner_center, cloud.azure_management]
     called += [cloud.partner_api] if cloud.partner_api else []
     assert cloud.hosts() == {urlsplit(origin).netloc for origin in called} | cloud.authority_aliases
-    assert urlsplit(cloud.admin_center).netloc not in cloud.hosts()
-
-
-@pytest.mark.req("S-26")
-@pytest.mark.parametrize(
-    ("netloc", "expected"),
-    [
-        ("contoso.vault.azure.net", True),
-        ("contoso-2.vault.azure.net", True),
-        (".vault.azure.net", False),
-        ("vault.azure.net", False),
-        ("a.b.vault.azure.net", False),
-        ("contoso.vault.azure.net.evil.example", False),
-        ("contoso.vault.azure.net:444", False),
-        ("contosovault.azure.net", False),
-        ("contoso.vault.usgovcloudapi.net", False),
-        ("contoso.vault.azure.cn", False),
-        ("evil.example", False),
-        ("", False),
-    ],
-)
-def test_a_vault_is_one_name_before_the_clouds_suffix(netloc: str, expected: bool) -> None:
-    assert GLOBAL.is_vault_host(netloc) is expected
-
-
-def test_a_local_vault_has_its_port() -> None:
-    local = local_clouds(8443)["global"]
-    assert local.is_vault_host("contoso.vault.global.localhost:8443")
-    assert not local.is_vault_host("contoso.vault.global.localhost")
-    assert not local.is_vault_host("contoso.vault.china.localhost:8443")
 
 
 def test_germany_is_refused_with_its_closing_date() -> None:

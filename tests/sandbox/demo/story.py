@@ -22,6 +22,7 @@ from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.management import call_command
+from django.db.models import F
 
 from consent import clients
 from consent.applications import rotation
@@ -30,14 +31,18 @@ from consent.customers.consents import PushRefused, grants_hash, push, wanted_gr
 from consent.invitations import campaigns, links, mails
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
+from consent.runs.token_check import TOKEN_CHECK
 from consent.sign_in import flow
-from consent.tokens.checking import check_token
 from consent.tokens.health import CONFIRM_AFTER
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
+from portal.runs import service
+from portal.runs.executor import Executor
+from portal.runs.kinds import OK
+from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 
 _ACTOR = Actor.command("demo")
@@ -333,15 +338,17 @@ def _check_all(say: Callable[[str], None]) -> None:
 
     A demo cannot wait so long, so the first one is dated back until the second one has counted.
     """
-    for consent in PartnerConsent.objects.usable().select_related("partner", "registration__credential"):
-        row = PartnerConsent.objects.filter(pk=consent.pk)
-        client = clients.partner_center_of(consent, new_correlation_id(), fresh=True)
-        result = check_token(consent, client, actor=_ACTOR)
-        consent.refresh_from_db()
-        if (first := consent.first_denied_at) is not None:
-            row.update(first_denied_at=first - CONFIRM_AFTER)
-            consent.refresh_from_db()
-            client = clients.partner_center_of(consent, new_correlation_id(), fresh=True)
-            result = check_token(consent, client, actor=_ACTOR)
-            row.filter(first_denied_at__isnull=False).update(first_denied_at=first)
-        say(f"{consent.partner}: {'token works' if result.ok else result.cause}")
+    _check_tokens()
+    denied = dict(PartnerConsent.objects.exclude(first_denied_at=None).values_list("pk", "first_denied_at"))
+    PartnerConsent.objects.filter(pk__in=denied).update(first_denied_at=F("first_denied_at") - CONFIRM_AFTER)
+    checked = _check_tokens()
+    for key, first in denied.items():
+        PartnerConsent.objects.filter(pk=key, first_denied_at__isnull=False).update(first_denied_at=first)
+    for item in checked.items.all():
+        say(f"{item.label}: {'token works' if item.failure_class == OK else item.message}")
+
+
+def _check_tokens() -> Run:
+    run, _ = service.start(TOKEN_CHECK, scope={}, actor=_ACTOR)
+    Executor(run).work()
+    return run
