@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.utils import timezone
 
 from consent import clients
-from consent.customer_selection import WEEK_HOURS, consents_in
 from consent.figures import count_today
 from consent.models import Offboarding
 from consent.offboarding.steps import advance
 from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.runs.token_check import TOKEN_CHECK, units
 from consent.runs.verify import CONSENT_VERIFY
+from consent.selection import WEEK_HOURS, Selection
 from consent.settling import settle_what_is_over
 from consent.tokens import health
 from consent.tokens.reconcile import Reconciler, TooManyChanges
@@ -32,21 +31,22 @@ _CONCURRENCY = 16  # by day and by night, beside people who wait for a page
 def _keep_alive(times: Sequence[datetime] = ()) -> str:
     """Check the tokens whose next try has come; their times are spread by jitter. Then tell staff which grow old."""
     try:
-        due: dict[str, Any] = {"due": True}
-        return _start(TOKEN_CHECK, due) if units(due, after=0, limit=1) else "nothing due"
+        due = Selection(due=True)
+        return _start(TOKEN_CHECK, due) if units(due.to_json(), after=0, limit=1) else "nothing due"
     finally:
         health.watch(between=stop_point)
 
 
 def _sync(times: Sequence[datetime]) -> str:
     """Start the lists of the hours that came due: each partner has its hour, so a day's work is spread over the day."""
-    return "; ".join(_start(CUSTOMER_SYNC, {"hour": time.hour}) for time in times)
+    return "; ".join(_start(CUSTOMER_SYNC, Selection(hour=time.hour)) for time in times)
 
 
 def _verify(times: Sequence[datetime]) -> str:
     """Read the consents of the hours of the week that came due: each has its hour, so the work is spread over it."""
-    scopes = [{"week_hour": int(time.timestamp()) // 3600 % WEEK_HOURS} for time in times]
-    return "; ".join(_start(CONSENT_VERIFY, scope) for scope in scopes if consents_in(scope).exists()) or "nothing due"
+    hours = [Selection(week_hour=int(time.timestamp()) // 3600 % WEEK_HOURS) for time in times]
+    begun = [_start(CONSENT_VERIFY, hour) for hour in hours if hour.customer_consents().exists()]
+    return "; ".join(begun) or "nothing due"
 
 
 def _offboard(times: Sequence[datetime] = ()) -> str:
@@ -59,11 +59,11 @@ def _offboard(times: Sequence[datetime] = ()) -> str:
     return f"{done} of {len(found)} done"
 
 
-def _start(kind: Kind, scope: dict[str, Any]) -> str:
+def _start(kind: Kind, chosen: Selection) -> str:
     now = timezone.now()
     run, new = service.start(
         kind,
-        scope=scope,
+        scope=chosen.to_json(),
         actor=SYSTEM,
         concurrency=_CONCURRENCY,
         deadline=now + timedelta(hours=3),

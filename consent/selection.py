@@ -1,163 +1,187 @@
-"""Which partners a command or a run is about: a small record of plain words, kept in the run's row.
-
-================  ===================================================================
-``partner``       tenant ids
-``tag``           partners with any of these tags
-``cloud``         partners of this cloud
-``registration``  consents to this application registration, by its key
-``state``         partners in any of these states
-``age``           consents whose last check is older than so many hours, or never was
-``hour``          partners that have this hour of the day as theirs, a twenty-fourth of all
-================  ===================================================================
-"""
+"""Which partners, or which consents in customer tenants, a command, a plan or a run is about."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import CommandError
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Mod, Now
 
-from consent.models import ApplicationRegistration, PartnerConsent
+from consent.models import ApplicationRegistration, CustomerConsent, PartnerConsent
+from consent.models.customers import CustomerConsentQuerySet
 from consent.models.tokens import PartnerConsentQuerySet
-from consent.naming import UnknownRegistration, registration_named
-from consent.states import ACTIVE_STATES, with_state
-from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud
-from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
-from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
+from consent.states import with_state
+from portal.text import number_of
+from tenants.models import CustomerTenant, PartnerTenant, PartnerTenantQuerySet
 
-_LONGEST_AGE = 100 * 365 * 24  # hours; more is a slip of the keyboard
-ONE_REGISTRATION = "only this application registration: its application id, or its number"
-
-
-def add_partner_selection(parser: ArgumentParser, *, registration: str = ONE_REGISTRATION) -> None:
-    """Add the arguments that choose partners, and which of their consents."""
-    add_partners(parser)
-    parser.add_argument("--registration", metavar="REGISTRATION", help=registration)
-    states = [str(one) for one in ACTIVE_STATES]
-    parser.add_argument("--state", action="append", default=[], choices=states, help="partners in this state")
-    parser.add_argument(
-        "--age", type=hours, metavar="HOURS", help="tokens that were last tried longer ago than this, or never"
-    )
+WEEK_HOURS = 7 * 24
+_CHUNK = 1000
+_SHOWN = 5
 
 
-def add_partners(parser: ArgumentParser) -> None:
-    """Add the arguments that choose partners by what staff know of them."""
-    parser.add_argument("--partner", action="append", default=[], metavar="TENANT", help="a partner's tenant id")
-    parser.add_argument("--tag", action="append", default=[], help="partners with this tag")
-    parser.add_argument(
-        "--cloud", type=_cloud, metavar="{" + ",".join(sorted(MICROSOFT)) + "}", help="partners of this cloud"
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What was chosen: all that fits each attribute. None chooses everything, an empty tuple nothing.
 
+    Runs and plans keep it as JSON under the names of its attributes, so a name never gets another meaning.
 
-def _cloud(text: str) -> str:
-    """Return the cloud of an argument. Raises ArgumentTypeError (usage), which says why it cannot be chosen."""
-    try:
-        return get_cloud(text).key
-    except UnknownCloud as reason:
-        raise ArgumentTypeError(str(reason)) from None
-
-
-def hours(text: str) -> float:
-    """Return the hours of an argument. Raises ArgumentTypeError (usage)."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= _LONGEST_AGE:
-        raise ArgumentTypeError("write hours, such as 24")
-    return number
-
-
-def scope_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the selection of a command's arguments.
-
-    Raises:
-        CommandError: it can never match: a tenant id is none or unknown, no tag or registration has this name, or
-            partner, cloud and registration do not belong together.
-        UnknownRegistration, SeveralRegistrations: as :func:`consent.naming.registration_named`.
+    Attributes:
+        partner: tenant ids of partners.
+        tag: those of partners with any of these tags.
+        cloud: those of partners of this cloud.
+        registration: consents to this application registration, by its key.
+        state: partners in any of these states; among consents in customer tenants, those in any of these states.
+        age: hours; consents whose last check or read is older, or never was.
+        hour: partners that have this hour of the day as theirs, a twenty-fourth of all.
+        due: tokens whose next try has come.
+        customer: tenant ids of customers.
+        customers: these customers, by their keys.
+        consents: these consents in customer tenants, by their keys.
+        week_hour: consents in customer tenants that have this hour of the week as theirs, and those that were missed.
+        offboarding: chooses nothing; tells the run of an offboarding from any other one.
+        undo: chooses nothing; the plan that is undone.
     """
-    scope: dict[str, Any] = {
-        name: sorted(options[name]) for name in ("partner", "tag", "state") if options.get(name)
-    } | {name: options[name] for name in ("cloud", "age") if options.get(name) is not None}
-    if "tag" in scope:
-        known = PartnerTag.objects.filter(name__in=scope["tag"]).values_list("name", flat=True)
-        if missing := set(scope["tag"]) - set(known):
-            raise CommandError(f"No tag {', '.join(sorted(missing))}; see the tags in the admin.", returncode=2)
-    clouds = {scope["cloud"]} if "cloud" in scope else set()
-    if "partner" in scope:
-        wanted = {one_tenant_id(text) for text in scope["partner"]}
-        scope["partner"] = sorted(wanted)
-        found = dict(PartnerTenant.objects.active().filter(tenant_id__in=wanted).values_list("tenant_id", "cloud"))
-        if missing := wanted - set(found):
-            raise CommandError(
-                f"No active partner with tenant id {', '.join(sorted(missing))}; see the partner list in the admin.",
-                returncode=2,
+
+    partner: tuple[str, ...] | None = None
+    tag: tuple[str, ...] | None = None
+    cloud: str | None = None
+    registration: int | None = None
+    state: tuple[str, ...] | None = None
+    age: float | None = None
+    hour: int | None = None
+    due: bool | None = None
+    customer: tuple[str, ...] | None = None
+    customers: tuple[int, ...] | None = None
+    consents: tuple[int, ...] | None = None
+    week_hour: int | None = None
+    offboarding: int | None = None
+    undo: int | None = None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Selection:
+        """Return the selection that a row keeps. Raises TypeError for a name that it does not know."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a row keeps: only what was chosen."""
+        chosen = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+
+    def words(self) -> list[str]:
+        """Return each part in words for people; nothing when everything is chosen."""
+        return [_words_of(name, value) for name, value in self.to_json().items()]
+
+    def of_partners(self) -> Selection:
+        """Return what this selection of customers or their consents says about partners."""
+        return Selection(partner=self.partner, tag=self.tag, cloud=self.cloud)
+
+    def partners(self, *, also_disabled: bool = False) -> PartnerTenantQuerySet:
+        """Return the active partners that were chosen.
+
+        Args:
+            also_disabled: for what only says how things stand, such as a plan; nothing is done for a disabled partner.
+        """
+        partners = PartnerTenant.objects.not_offboarded() if also_disabled else PartnerTenant.objects.active()
+        if self.partner is not None:
+            partners = partners.filter(tenant_id__in=self.partner)
+        if self.tag is not None:
+            partners = partners.tagged(*self.tag)
+        if self.cloud is not None:
+            partners = partners.in_cloud(self.cloud)
+        if self.state is not None:
+            partners = with_state(partners).filter(Q(state__in=self.state))
+        if self.age is not None:
+            tried = self._of_registration().filter(partner=OuterRef("pk"), last_try_at__gte=self._since())
+            partners = partners.filter(~Exists(tried))
+        if self.hour is not None:
+            partners = partners.annotate(own_hour=Mod("pk", 24)).filter(own_hour=self.hour)
+        return partners
+
+    def partner_consents(self) -> PartnerConsentQuerySet:
+        """Return the consents of chosen partners; each is chosen or left out by its own registration and age."""
+        consents = self._of_registration().filter(partner__in=replace(self, age=None).partners())
+        return consents if self.age is None else consents.exclude(last_try_at__gte=self._since())
+
+    def customer_consents(self) -> CustomerConsentQuerySet:
+        """Return the chosen consents in customer tenants of active partners."""
+        consents = CustomerConsent.objects.filter(customer__partner__in=self.of_partners().partners())
+        columns = {
+            "registration": self.registration,
+            "customer__tenant_id__in": self.customer,
+            "customer__in": self.customers,
+            "state__in": self.state,
+            "pk__in": self.consents,
+        }
+        consents = consents.filter(**{name: value for name, value in columns.items() if value is not None})
+        if self.age is not None:
+            consents = consents.exclude(verified_at__gte=self._since())
+        if self.week_hour is not None:
+            missed = Q(tried_at__isnull=True) | Q(tried_at__lt=Now() - timedelta(days=8))
+            tried_today = Q(tried_at__gte=Now() - timedelta(days=1))
+            consents = consents.annotate(own_hour=Mod("pk", WEEK_HOURS)).filter(
+                missed | Q(own_hour=self.week_hour) & ~tried_today
             )
-        if clouds and (elsewhere := sorted(one for one, cloud in found.items() if cloud not in clouds)):
-            raise CommandError(f"No partner of the cloud {scope['cloud']}: {', '.join(elsewhere)}.", returncode=2)
-        clouds = set(found.values())
-    if options.get("registration"):
-        scope["registration"] = _registration(options["registration"], clouds).pk
-    return scope
+        return consents
+
+    def _of_registration(self) -> PartnerConsentQuerySet:
+        consents = PartnerConsent.objects.all()
+        return consents if self.registration is None else consents.filter(registration=self.registration)
+
+    def _since(self) -> CombinedExpression:
+        return Now() - timedelta(hours=self.age or 0.0)
 
 
-def _registration(text: str, clouds: set[str]) -> ApplicationRegistration:
-    if len(clouds) < 2:
-        return registration_named(text, cloud="".join(clouds))
-    registration = registration_named(text)
-    if clouds != {registration.cloud}:
-        raise UnknownRegistration(
-            f"{registration.name} belongs to the cloud {registration.cloud}; not all partners do."
-        )
-    return registration
+EVERYTHING = Selection()
 
 
-def partners_in(scope: Mapping[str, Any], *, also_disabled: bool = False) -> PartnerTenantQuerySet:
-    """Return the active partners of a selection; all of them for an empty one.
+def _words_of(name: str, value: Any) -> str:
+    match name:
+        case "age":
+            return f"not tried for {value:g} hours"
+        case "due":
+            return "what is due"
+        case "customers" | "consents":
+            return number_of(len(value), f"chosen {name[:-1]}")
+        case "undo":
+            return f"what plan {value} changed"
+    if not isinstance(value, list):
+        return f"{name.replace('_', ' ')} {value}"
+    more = f" and {len(value) - _SHOWN:,} more" if len(value) > _SHOWN else ""
+    return f"{name} {', '.join(map(str, value[:_SHOWN]))}{more}"
 
-    Args:
-        also_disabled: for what only says how things stand, such as a plan; nothing is done for a disabled partner.
+
+def open_rows(chosen: Selection) -> int:
+    """Make the rows of chosen customers that were never looked at, in the state "unknown"; return how many.
+
+    One row for each application that the partner consented to, or for the chosen one.
     """
-    partners = PartnerTenant.objects.not_offboarded() if also_disabled else PartnerTenant.objects.active()
-    if scope.get("partner"):
-        partners = partners.filter(tenant_id__in=scope["partner"])
-    if scope.get("tag"):
-        partners = partners.tagged(*scope["tag"])
-    if scope.get("cloud"):
-        partners = partners.in_cloud(scope["cloud"])
-    if scope.get("state"):
-        partners = with_state(partners).filter(Q(state__in=scope["state"]))
-    if scope.get("age") is not None:
-        tried = PartnerConsent.objects.filter(
-            _of_registration(scope), partner=OuterRef("pk"), last_try_at__gte=Now() - timedelta(hours=scope["age"])
+    made = 0
+    consents = replace(chosen.of_partners(), registration=chosen.registration).partner_consents().usable()
+    consents = consents.filter(registration__state=ApplicationRegistration.State.ACTIVE)
+    for registration in consents.order_by("registration").values_list("registration", flat=True).distinct():
+        known = CustomerConsent.objects.filter(customer=OuterRef("pk"), registration=registration)
+        customers = CustomerTenant.objects.listed().filter(
+            ~Exists(known), partner__in=consents.filter(registration=registration).values("partner")
         )
-        partners = partners.filter(~Exists(tried))
-    if scope.get("hour") is not None:
-        partners = partners.annotate(own_hour=Mod("pk", 24)).filter(own_hour=scope["hour"])
-    return partners
+        if chosen.customer is not None:
+            customers = customers.filter(tenant_id__in=chosen.customer)
+        while chunk := list(customers.order_by("pk").values_list("pk", flat=True)[:_CHUNK]):
+            CustomerConsent.objects.bulk_create(
+                [CustomerConsent(customer_id=key, registration_id=registration) for key in chunk],
+                ignore_conflicts=True,
+            )
+            made += len(chunk)
+    return made
 
 
-def partner_consents_in(scope: Mapping[str, Any]) -> PartnerConsentQuerySet:
-    """Return the consents of a selection of partners; each is chosen or left out by its own registration and age."""
-    of_partners = {name: value for name, value in scope.items() if name != "age"}
-    consents = PartnerConsent.objects.filter(_of_registration(scope), partner__in=partners_in(of_partners))
-    if scope.get("age") is not None:
-        consents = consents.exclude(last_try_at__gte=Now() - timedelta(hours=scope["age"]))
-    return consents
+def counted(consents: QuerySet[CustomerConsent]) -> tuple[int, dict[int, int]]:
+    """Return in how many customer tenants these consents are, and in how many of them each registration is, by its key.
 
-
-def _of_registration(scope: Mapping[str, Any]) -> Q:
-    return Q(registration=scope["registration"]) if "registration" in scope else Q()
-
-
-def one_tenant_id(text: str) -> str:
-    """Return the canonical tenant id of an argument. Raises CommandError (usage)."""
-    try:
-        return parse_tenant_id(text)
-    except InvalidIdentifier as error:
-        raise CommandError(str(error), returncode=2) from None
+    A customer of two partners is one tenant.
+    """
+    rows = consents.order_by().values_list("registration").annotate(tenants=Count("customer__tenant_id", distinct=True))
+    return consents.order_by().values("customer__tenant_id").distinct().count(), dict(rows)

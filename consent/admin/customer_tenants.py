@@ -17,6 +17,7 @@ from consent.admin.panels import CUSTOMER_TONES
 from consent.models import ConsentObservation, CustomerConsent, PartnerConsent
 from consent.naming import registration_names
 from consent.runs.customer_sync import CUSTOMER_SYNC, doors
+from consent.selection import Selection
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import service, tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
@@ -308,7 +309,7 @@ def _to_run(
 ) -> HttpResponseBase | None:
     """Confirm for the chosen rows, then leave their partners to the workers."""
     active = PartnerTenant.objects.active().filter(pk__in=partners)
-    chosen = sorted(set(active.filter(pk__in=doors({}).values("partner")).values_list("tenant_id", flat=True)))
+    chosen = sorted(set(active.filter(pk__in=doors().values("partner")).values_list("tenant_id", flat=True)))
     if not chosen:
         why = "have no usable token" if active.exists() else "are disabled or offboarded: no token may be used"
         page.message_user(request, f"These partners {why}.", messages.ERROR)
@@ -325,9 +326,8 @@ def _to_run(
         button="Synchronise",
     ):
         return answer
-    run, new = service.start(
-        CUSTOMER_SYNC, scope={"partner": chosen}, actor=actor_of(request), concurrency=_CONCURRENCY
-    )
+    scope = Selection(partner=tuple(chosen)).to_json()
+    run, new = service.start(CUSTOMER_SYNC, scope=scope, actor=actor_of(request), concurrency=_CONCURRENCY)
     tasks.enqueue(run)
     page.message_user(
         request,

@@ -14,12 +14,12 @@ from django.utils import timezone
 
 from consent.admin.cells import registration_cell, why_cell
 from consent.admin.panels import CUSTOMER_TONES
-from consent.customer_selection import counted
 from consent.customers.observations import Change
 from consent.models import ChangedBy, ConsentObservation, CustomerConsent
 from consent.naming import registration_names
 from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY
+from consent.selection import Selection, counted
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
@@ -174,10 +174,10 @@ def start_run(
     page: PortalModelAdmin[Any], request: HttpRequest, kind: Kind, rows: QuerySet[CustomerConsent], **options: Any
 ) -> HttpResponseBase:
     """Leave chosen consents to the workers, and go to the page of the run."""
-    keys = sorted(rows.values_list("pk", flat=True))
+    chosen = Selection(consents=tuple(sorted(rows.values_list("pk", flat=True))))
     tenants, _ = counted(rows)
     run, new = service.start(
-        kind, scope={"consents": keys}, options=options, actor=actor_of(request), concurrency=_CONCURRENCY
+        kind, scope=chosen.to_json(), options=options, actor=actor_of(request), concurrency=_CONCURRENCY
     )
     tasks.enqueue(run)
     page.message_user(

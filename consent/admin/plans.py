@@ -17,6 +17,7 @@ from consent.admin.wanted import ACTION_TONES, CHANGING, RESET_LABEL, figures_of
 from consent.customers import plans
 from consent.customers.export import change_of, csv_document, json_document
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
+from consent.selection import Selection
 from portal.audit.trail import record
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
@@ -62,7 +63,7 @@ def _plan_for(
     request: HttpRequest,
     queryset: QuerySet[Any],
     customers: QuerySet[CustomerTenant],
-    scope: Mapping[str, Any],
+    chosen: Selection,
     name: str,
 ) -> HttpResponseBase | None:
     """Ask whose grants, make the plan, and show it."""
@@ -91,7 +92,7 @@ def _plan_for(
     if not isinstance(answer, PlanForm):
         return answer
     try:
-        plan = plans.make_plan(answer.cleaned_data["registration"], scope, actor=actor_of(request))
+        plan = plans.make_plan(answer.cleaned_data["registration"], chosen, actor=actor_of(request))
     except plans.PlanRefused as refused:
         page.message_user(request, str(refused), messages.ERROR)
         return None
@@ -108,7 +109,7 @@ def plan_consent_of_partners(
     if not customers.exists():
         page.message_user(request, "These partners have no customers; run sync_customers.", messages.WARNING)
         return None
-    return _plan_for(page, request, queryset, customers, {"partner": partners}, "plan_consent_of_partners")
+    return _plan_for(page, request, queryset, customers, Selection(partner=tuple(partners)), "plan_consent_of_partners")
 
 
 @admin.action(description="Plan consent", permissions=["plan"])
@@ -116,8 +117,8 @@ def plan_consent_of_customers(
     page: PortalModelAdmin[CustomerTenant], request: HttpRequest, queryset: QuerySet[CustomerTenant]
 ) -> HttpResponseBase | None:
     """Plan for chosen customers."""
-    scope = {"customers": list(queryset.order_by("pk").values_list("pk", flat=True)[: PAGE_LIMIT + 1])}
-    return _plan_for(page, request, queryset, queryset, scope, "plan_consent_of_customers")
+    chosen = Selection(customers=tuple(queryset.order_by("pk").values_list("pk", flat=True)[: PAGE_LIMIT + 1]))
+    return _plan_for(page, request, queryset, queryset, chosen, "plan_consent_of_customers")
 
 
 def _panels(plan: ConsentPlan) -> list[Panel]:
@@ -239,7 +240,7 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
 
     @admin.display(description="Chosen")
     def chosen(self, plan: ConsentPlan) -> str:
-        return words([_choice(name, value) for name, value in plan.scope.items()] or ["all customers"])
+        return words(Selection.from_json(plan.scope).words() or ["all customers"])
 
     @admin.display(ordering="created_at", description="Made")
     def made(self, plan: ConsentPlan) -> str:
@@ -314,12 +315,6 @@ def _undone(
         page.message_user(request, str(refused), messages.WARNING)
         return None
     return HttpResponseRedirect(reverse("admin:consent_consentplan_change", args=[undo.pk]))
-
-
-def _choice(name: str, value: Any) -> str:
-    if not isinstance(value, list):
-        return f"{name}: {value}"
-    return f"{name}: {', '.join(map(str, value[:5]))}" + (f" and {len(value) - 5:,} more" if len(value) > 5 else "")
 
 
 class OwnerFilter(admin.SimpleListFilter):

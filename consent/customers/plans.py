@@ -17,7 +17,7 @@ from consent.customers.wanted import current
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
 from consent.models.plans import ConsentPlanItemQuerySet
 from consent.permissions import differences
-from consent.selection import partners_in
+from consent.selection import Selection
 from portal.audit.trail import Actor, record
 from tenants.models import CustomerTenant, CustomerTenantQuerySet
 
@@ -28,7 +28,7 @@ class PlanRefused(ValueError):
     """This plan cannot be made or applied; the text says why and what to do."""
 
 
-def customers_in(registration: ApplicationRegistration, scope: Mapping[str, Any]) -> CustomerTenantQuerySet:
+def customers_in(registration: ApplicationRegistration, chosen: Selection) -> CustomerTenantQuerySet:
     """Return the customers of a selection: of its partners (``consent.selection``) in the registration's cloud.
 
     Those of disabled partners are among them: a plan says that they are blocked, and does not leave them out.
@@ -37,18 +37,18 @@ def customers_in(registration: ApplicationRegistration, scope: Mapping[str, Any]
     without either it is all that are listed.
     """
     customers = CustomerTenant.objects.filter(
-        partner__in=partners_in(scope, also_disabled=True).in_cloud(registration.cloud)
+        partner__in=chosen.partners(also_disabled=True).in_cloud(registration.cloud)
     )
-    if "customer" not in scope and "customers" not in scope:
+    if chosen.customer is None and chosen.customers is None:
         return customers.listed()
-    if "customer" in scope:
-        customers = customers.filter(tenant_id__in=scope["customer"])
-    return customers.filter(pk__in=scope["customers"]) if "customers" in scope else customers
+    if chosen.customer is not None:
+        customers = customers.filter(tenant_id__in=chosen.customer)
+    return customers if chosen.customers is None else customers.filter(pk__in=chosen.customers)
 
 
 def make_plan(
     registration: ApplicationRegistration,
-    scope: Mapping[str, Any],
+    chosen: Selection,
     *,
     actor: Actor,
     purpose: ConsentPlan.Purpose = ConsentPlan.Purpose.APPLY,
@@ -60,8 +60,8 @@ def make_plan(
     """
     wanted = _wanted_now(registration, actor) if purpose == ConsentPlan.Purpose.APPLY else None
     target = wanted.grants if wanted else {}
-    plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=dict(scope))
-    chunks = in_chunks(customers_in(registration, scope))
+    plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=chosen.to_json())
+    chunks = in_chunks(customers_in(registration, chosen))
     items = (judged(plan, [(customer, target) for customer in chunk]) for chunk in chunks)
     return _store(plan, items, actor, empty="No customer is chosen by this; run sync_customers, or choose others.")
 
@@ -86,7 +86,7 @@ def make_undo(plan: ConsentPlan, *, actor: Actor, customers: Collection[int] | N
     Raises:
         PlanRefused: the plan changed nothing there.
     """
-    scope = {"undo": plan.pk} | ({} if customers is None else {"customers": sorted(customers)})
+    scope = Selection(undo=plan.pk, customers=None if customers is None else tuple(sorted(customers))).to_json()
     undo = ConsentPlan(registration=plan.registration, purpose=ConsentPlan.Purpose.UNDO, scope=scope)
     changed = plan.items.filter(snapshot__isnull=False)
     if customers is not None:

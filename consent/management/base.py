@@ -13,8 +13,9 @@ from django.core.management.base import CommandError
 from django.db import Error
 
 from consent import clients
+from consent.management.selection import add_partner_selection, partner_selection
 from consent.naming import SeveralRegistrations, UnknownRegistration
-from consent.selection import add_partner_selection, scope_of
+from consent.selection import Selection
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
@@ -93,12 +94,13 @@ class BulkCommand(ConsentCommand):
         add_run_arguments(parser, concurrency=self.concurrency)
 
     def work(self, options: dict[str, Any]) -> int:
-        return self.run_it(scope_of(options), options)
+        return self.run_it(partner_selection(options), options)
 
     def run_it(
-        self, scope: Mapping[str, Any], options: Mapping[str, Any], kind_options: Mapping[str, Any] | None = None
+        self, chosen: Selection, options: Mapping[str, Any], kind_options: Mapping[str, Any] | None = None
     ) -> int:
-        """Start or continue the run of this scope and work it, here or in the background; return the exit code."""
+        """Start or continue the run of this selection and work it, here or in the background; return the exit code."""
+        scope = chosen.to_json()
         clients.vault()  # before the run exists: another vault than the database's stops the command
         if options["dry_run"]:
             return dry_run(self.kind, scope, self.stdout, as_json=options["json"])

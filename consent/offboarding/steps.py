@@ -27,6 +27,7 @@ from consent.offboarding.disconnect import disconnect
 from consent.offboarding.erasure import ErasureReport, erase_tokens
 from consent.offboarding.report import build, never_read
 from consent.runs.remove import CONSENT_REMOVE
+from consent.selection import Selection
 from consent.tokens.custody import Custody, TokenUnavailable
 from consent.vault.base import Eraser, Vault, VaultConfigurationError
 from portal.audit.seals import canonical, digest, seal
@@ -120,7 +121,7 @@ def try_again(
 def _start_run(offboarding: Offboarding, actor: Actor, wait_seconds: float, concurrency: int) -> None:
     offboarding.run, _ = service.start(
         CONSENT_REMOVE,
-        scope={"partner": [offboarding.partner.tenant_id], "offboarding": offboarding.pk},
+        scope=Selection(partner=(offboarding.partner.tenant_id,), offboarding=offboarding.pk).to_json(),
         options={"wait": wait_seconds},
         actor=actor,
         concurrency=concurrency,

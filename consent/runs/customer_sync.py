@@ -16,7 +16,7 @@ from consent.customers.consents import own_groups
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.models.tokens import PartnerConsentQuerySet
 from consent.naming import line_names
-from consent.selection import partners_in
+from consent.selection import EVERYTHING, Selection
 from consent.tokens.checking import blame_of
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import refresh_partner
@@ -51,9 +51,10 @@ class Sync:
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
     """List the chosen partners that have a usable token, those that were mirrored longest ago first."""
+    chosen = Selection.from_json(scope)
     rows = (
-        partners_in(scope)
-        .filter(pk__gt=after, pk__in=doors(scope).values("partner"))
+        chosen.partners()
+        .filter(pk__gt=after, pk__in=doors(chosen).values("partner"))
         .order_by("pk")
         .values_list("pk", "name", "customers_synced_at")[:limit]
     )
@@ -70,7 +71,8 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Sync]:
     preferred, then the older consent: a second product never takes over by itself.
     """
     consents: dict[int, PartnerConsent] = {}
-    for consent in doors(context.scope).filter(partner__in=keys).order_by("-pk").with_all_for_calls():
+    readable = doors(Selection.from_json(context.scope)).filter(partner__in=keys)
+    for consent in readable.order_by("-pk").with_all_for_calls():
         known = consents.get(consent.partner_id)
         if known is None or _works(consent) or not _works(known):
             consents[consent.partner_id] = consent
@@ -80,10 +82,10 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Sync]:
     }
 
 
-def doors(scope: Mapping[str, Any]) -> PartnerConsentQuerySet:
+def doors(chosen: Selection = EVERYTHING) -> PartnerConsentQuerySet:
     """Return the consents whose tokens may read the lists."""
     doors = PartnerConsent.objects.usable().filter(registration__state=ApplicationRegistration.State.ACTIVE)
-    return doors.filter(registration=scope["registration"]) if "registration" in scope else doors
+    return doors if chosen.registration is None else doors.filter(registration=chosen.registration)
 
 
 def _works(consent: PartnerConsent) -> bool:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from consent import clients
 from consent.models import PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
-from consent.selection import partner_consents_in
+from consent.selection import Selection
 from consent.tokens.checking import Verdict, judge, write_verdicts
 from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
@@ -40,7 +40,8 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 
     With ``due`` in the scope only those whose next try has come, and those renewed longest ago first (R-11).
     """
-    due, chosen = bool(scope.get("due")), partner_consents_in(scope)
+    selection = Selection.from_json(scope)
+    due, chosen = bool(selection.due), selection.partner_consents()
     rows = (
         (chosen.due(timezone.now()) if due else chosen.usable())
         .filter(pk__gt=after)

@@ -13,12 +13,12 @@ from typing import Any
 from django.utils import timezone
 
 from consent import clients
-from consent.customer_selection import consents_in
 from consent.customers.consents import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
 from consent.customers.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
 from consent.customers.observations import write as write_readings
 from consent.models import ChangedBy, CustomerConsent, PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
+from consent.selection import Selection
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.diagnosis import Owner, diagnose
@@ -41,7 +41,8 @@ class Subject:
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
     """List the chosen consents; those tried longest ago are worked first, and all partners take turns (R-31)."""
     rows = (
-        consents_in(scope)
+        Selection.from_json(scope)
+        .customer_consents()
         .filter(pk__gt=after)
         .order_by("pk")
         .values_list(

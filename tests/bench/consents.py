@@ -115,6 +115,7 @@ def start(what: str, customers: Sequence[str]) -> Any:
     from consent.customers.plans import make_plan
     from consent.models import ApplicationRegistration
     from consent.runs.apply_plan import start_apply
+    from consent.selection import Selection
     from portal.audit.trail import Actor
     from portal.runs import service
     from tenants.models import CustomerTenant
@@ -125,7 +126,7 @@ def start(what: str, customers: Sequence[str]) -> Any:
         registration = ApplicationRegistration.objects.get()
         scope = {"customers": keys, "registration": registration.pk}
         return service.start(register_posts(), scope=scope, actor=actor)[0]
-    plan = make_plan(ApplicationRegistration.objects.get(), {"customers": keys}, actor=actor)
+    plan = make_plan(ApplicationRegistration.objects.get(), Selection(customers=tuple(keys)), actor=actor)
     return start_apply(plan, actor=actor, waves=())[0]
 
 

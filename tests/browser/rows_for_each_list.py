@@ -8,6 +8,7 @@ from django.utils import timezone
 from consent.customers.plans import make_plan
 from consent.invitations import campaigns, links
 from consent.models import Campaign, ConsentFlow, ConsentObservation, CustomerConsent
+from consent.selection import EVERYTHING
 from tenants.models import PartnerTag, PartnerTenant
 from tests.support import builders
 
@@ -58,4 +59,4 @@ def fill() -> None:
         link_days=14,
         actor=builders.ACTOR,
     )
-    make_plan(registration, {}, actor=builders.ACTOR)
+    make_plan(registration, EVERYTHING, actor=builders.ACTOR)

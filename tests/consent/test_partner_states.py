@@ -20,7 +20,7 @@ from django.utils import timezone
 from consent import clients
 from consent.invitations import campaigns, links
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent
-from consent.selection import partners_in
+from consent.selection import Selection
 from consent.states import ACTIVE_STATES, STANDINGS, State, state_of
 from tenants.models import PartnerTenant
 from tests.support import builders
@@ -159,7 +159,7 @@ def test_list_filter_count_export_campaign_command_and_page_say_the_same(partner
         wanted = {tenant for tenant, stands in partners.items() if stands == state}
         matching = campaigns.matching(ApplicationRegistration.objects.get(name="First"), states=[state])
         assert set(matching.values_list("tenant_id", flat=True)) == wanted
-        assert set(partners_in({"state": [state.value]}).values_list("tenant_id", flat=True)) == wanted
+        assert set(Selection(state=(state.value,)).partners().values_list("tenant_id", flat=True)) == wanted
 
     names = dict(PartnerTenant.objects.values_list("name", "tenant_id"))
     for state in (State.CONNECTED, State.ATTENTION):

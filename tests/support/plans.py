@@ -8,6 +8,7 @@ from typing import Any
 from consent.customers.plans import make_plan
 from consent.models import ApplicationGrant, ConsentPlan, ConsentPlanItem, CustomerConsent
 from consent.runs.apply_plan import start_apply
+from consent.selection import Selection
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.executor import Executor
 from portal.runs.listening import Listener, Progress
@@ -74,7 +75,7 @@ def refuse_posts(portal: Portal, *, skip: int = 0, times: int = 1, status: int =
 
 
 def plan_for(portal: Portal, **scope: Any) -> ConsentPlan:
-    return make_plan(portal.registration, scope, actor=builders.ACTOR)
+    return make_plan(portal.registration, Selection.from_json(scope), actor=builders.ACTOR)
 
 
 def work(run: Run, *, concurrency: int = 1, seconds: float | None = None) -> Run:

@@ -2,8 +2,8 @@ from argparse import ArgumentParser
 from typing import Any
 
 from consent.management.base import BulkCommand
+from consent.management.selection import partner_selection
 from consent.runs.token_check import TOKEN_CHECK
-from consent.selection import scope_of
 from portal.runs.console import EXIT_CODES
 
 
@@ -25,4 +25,4 @@ class Command(BulkCommand):
         parser.add_argument("--force", action="store_true", help="believe a failure that nearly all partners share")
 
     def work(self, options: dict[str, Any]) -> int:
-        return self.run_it(scope_of(options), options, {"force": True} if options["force"] else {})
+        return self.run_it(partner_selection(options), options, {"force": True} if options["force"] else {})

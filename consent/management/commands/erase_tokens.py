@@ -5,8 +5,8 @@ from django.core.management.base import CommandError
 
 from consent import clients
 from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
+from consent.management.selection import one_tenant_id
 from consent.offboarding.erasure import StillActive, erase_tokens
-from consent.selection import one_tenant_id
 from consent.tokens.custody import Custody
 from tenants.models import PartnerTenant
 

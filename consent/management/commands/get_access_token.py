@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from consent.access_tokens import UnknownTenant, get_access_token
 from consent.management.base import ConsentCommand
-from consent.selection import one_tenant_id
+from consent.management.selection import one_tenant_id
 from consent.tokens.service import Audience
 from portal.microsoft.secret import Secret
 

@@ -6,9 +6,9 @@ from django.core.management.base import CommandError
 
 from consent.invitations import links
 from consent.management.base import ConsentCommand
+from consent.management.selection import one_tenant_id
 from consent.models import ConsentLink
 from consent.naming import active_registration
-from consent.selection import one_tenant_id
 from tenants.models import PartnerTenant
 
 

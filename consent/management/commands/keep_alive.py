@@ -1,8 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 from consent.management.base import BulkCommand
+from consent.management.selection import partner_selection
 from consent.runs.token_check import TOKEN_CHECK, units
-from consent.selection import scope_of
 from consent.tokens import health
 from portal.runs.console import EXIT_CODES
 
@@ -20,12 +21,12 @@ class Command(BulkCommand):
     )
 
     def work(self, options: dict[str, Any]) -> int:
-        scope = scope_of(options) | {"due": True}
+        chosen = replace(partner_selection(options), due=True)
         try:
-            if not units(scope, after=0, limit=1):
+            if not units(chosen.to_json(), after=0, limit=1):
                 self.say("Nothing is due.") if not options["json"] else self.say_json({"due": 0})
                 return 0
-            return self.run_it(scope, options)
+            return self.run_it(chosen, options)
         finally:
             if not options["dry_run"]:
                 health.watch()  # also when the cause of a stop is ours: tokens grow old all the same

@@ -5,11 +5,11 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent.management.base import EXIT_SOME_FAILED, BulkCommand
+from consent.management.selection import one_tenant_id
 from consent.models import Offboarding
 from consent.offboarding.report import to_file
 from consent.offboarding.steps import OffboardingRefused, advance, finish_anyway, reach, remaining, start
 from consent.runs.remove import CONSENT_REMOVE
-from consent.selection import one_tenant_id
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service, tasks
 from portal.runs.console import EXIT_CODES, foreground, refuse_if_busy

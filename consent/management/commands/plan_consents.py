@@ -7,10 +7,15 @@ from django.core.management.base import CommandError
 from consent.customers.export import csv_document, head, json_document, lines
 from consent.customers.plans import PlanRefused, make_plan, make_undo
 from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
+from consent.management.selection import (
+    add_customers,
+    add_partner_selection,
+    partner_selection,
+    tenant_ids,
+    with_customers,
+)
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.naming import active_registration
-from consent.selection import add_partner_selection, one_tenant_id, partners_in, scope_of
-from tenants.models import CustomerTenant
 
 _CHOOSING = ("partner", "tag", "cloud", "state", "age", "customer", "registration")
 
@@ -34,7 +39,7 @@ class Command(ConsentCommand):
             registration="whose wanted grants: the registration's application id or number; needed when several are "
             "active",
         )
-        parser.add_argument("--customer", action="append", default=[], metavar="TENANT", help="a customer's tenant id")
+        add_customers(parser)
         parser.add_argument("--show", type=int, metavar="PLAN", help="print a stored plan again instead")
         parser.add_argument(
             "--undo", type=int, metavar="PLAN", help="plan to bring back what this plan changed; --customer: only there"
@@ -70,25 +75,16 @@ class Command(ConsentCommand):
     def _undone(self, options: Mapping[str, Any]) -> ConsentPlan:
         plan, customers = self._stored(options["undo"]), None
         if options["customer"]:
-            wanted = {one_tenant_id(text) for text in options["customer"]}
+            wanted = tenant_ids(options["customer"])
             customers = list(plan.items.filter(customer__tenant_id__in=wanted).values_list("customer", flat=True))
         return make_undo(plan, actor=self.actor, customers=customers)
 
     def _made(self, options: Mapping[str, Any]) -> ConsentPlan:
         registration = self._registration(options)
-        scope = scope_of({name: value for name, value in options.items() if name != "registration"})
-        if options["customer"]:
-            wanted = {one_tenant_id(text) for text in options["customer"]}
-            known = CustomerTenant.objects.filter(
-                partner__in=partners_in(scope, also_disabled=True), tenant_id__in=wanted
-            )
-            if missing := wanted - set(known.values_list("tenant_id", flat=True)):
-                raise CommandError(
-                    f"The chosen partners have no customer {', '.join(sorted(missing))}; run sync_customers first.",
-                    returncode=2,
-                )
-            scope["customer"] = sorted(wanted)
-        return make_plan(registration, scope, actor=self.actor)
+        chosen = partner_selection({**options, "registration": None})
+        partners = chosen.partners(also_disabled=True)
+        chosen = with_customers(chosen, partners, options["customer"], "The chosen partners have no")
+        return make_plan(registration, chosen, actor=self.actor)
 
     def _registration(self, options: Mapping[str, Any]) -> ApplicationRegistration:
         return active_registration(options["registration"], cloud=options["cloud"] or "")

@@ -8,9 +8,9 @@ from django.db.models import Q
 from consent import clients
 from consent.applications import rotation
 from consent.management.base import ConsentCommand
+from consent.management.selection import one_tenant_id
 from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.naming import registration_named
-from consent.selection import one_tenant_id
 from portal.audit.trail import record
 from tenants.models import PartnerTenant
 

@@ -5,10 +5,11 @@ from django.core.management.base import CommandError
 
 from consent.access_tokens import consent_of
 from consent.management.base import BulkCommand
+from consent.management.selection import one_tenant_id
 from consent.models import CustomerConsent
 from consent.naming import registration_named
 from consent.runs.push import CUSTOMER_PUSH
-from consent.selection import one_tenant_id
+from consent.selection import Selection
 from portal.runs.console import EXIT_CODES, add_run_arguments
 from portal.runs.kinds import Outcome
 from portal.runs.models import RunItem
@@ -53,8 +54,8 @@ class Command(BulkCommand):
             )
         named = options["registration"]
         consent = consent_of(partner, registration_named(named, cloud=partner.cloud) if named else None)
-        scope = {"customers": sorted(known.values()), "registration": consent.registration_id}
-        return self.run_it(scope, options, {"wait": options["wait"]})
+        chosen = Selection(customers=tuple(sorted(known.values())), registration=consent.registration_id)
+        return self.run_it(chosen, options, {"wait": options["wait"]})
 
     def words(self, item: RunItem, outcome: Outcome) -> str:
         if not isinstance(outcome.result, CustomerConsent):

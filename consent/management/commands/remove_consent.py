@@ -1,13 +1,15 @@
 from argparse import ArgumentParser
+from dataclasses import replace
 from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.customer_selection import add_customer_selection, consents_in, counted, customer_scope_of
 from consent.management.base import BulkCommand
+from consent.management.selection import add_customer_selection, customer_selection
 from consent.models import ApplicationRegistration
 from consent.naming import SeveralRegistrations, listed
 from consent.runs.remove import CONSENT_REMOVE
+from consent.selection import EVERYTHING, counted
 from portal.runs.console import EXIT_CODES, add_run_arguments
 from portal.text import number_of
 
@@ -34,10 +36,10 @@ class Command(BulkCommand):
         add_run_arguments(parser, concurrency=16)
 
     def work(self, options: dict[str, Any]) -> int:
-        scope = customer_scope_of(options)
-        if not scope.keys() - {"registration"}:
+        selection = customer_selection(options)
+        if replace(selection, registration=None) == EVERYTHING:
             raise CommandError("Choose customers: --partner, --customer, --tag, --cloud, --state.", returncode=2)
-        tenants, by_registration = counted(consents_in(scope))
+        tenants, by_registration = counted(selection.customer_consents())
         chosen = list(ApplicationRegistration.objects.filter(pk__in=by_registration))
         if len(chosen) > 1:
             raise SeveralRegistrations(
@@ -51,5 +53,5 @@ class Command(BulkCommand):
                 returncode=2,
             )
         # The run keeps which one was meant: a consent that comes meanwhile is none of its business.
-        meant = {"registration": chosen[0].pk} if chosen else {}
-        return self.run_it(scope | meant, options, {"wait": options["wait"]})
+        meant = replace(selection, registration=chosen[0].pk) if chosen else selection
+        return self.run_it(meant, options, {"wait": options["wait"]})

@@ -2,8 +2,8 @@ from argparse import ArgumentParser
 from typing import Any
 
 from consent.management.base import BulkCommand
+from consent.management.selection import partner_selection
 from consent.runs.customer_sync import CUSTOMER_SYNC
-from consent.selection import scope_of
 from portal.runs.console import EXIT_CODES
 from portal.runs.kinds import Outcome
 from portal.runs.models import RunItem
@@ -29,7 +29,7 @@ class Command(BulkCommand):
         parser.add_argument("--force", action="store_true", help="believe lists that lack unusually many rows")
 
     def work(self, options: dict[str, Any]) -> int:
-        return self.run_it(scope_of(options), options, {"force": True} if options["force"] else {})
+        return self.run_it(partner_selection(options), options, {"force": True} if options["force"] else {})
 
     def words(self, item: RunItem, outcome: Outcome) -> str:
         if not outcome.ok:

@@ -1,9 +1,10 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from consent.customer_selection import add_customer_selection, customer_scope_of, open_rows
 from consent.management.base import BulkCommand
+from consent.management.selection import add_customer_selection, customer_selection
 from consent.runs.verify import CONSENT_VERIFY
+from consent.selection import open_rows
 from portal.runs.console import EXIT_CODES, add_run_arguments
 
 
@@ -26,7 +27,7 @@ class Command(BulkCommand):
         add_run_arguments(parser, concurrency=16)
 
     def work(self, options: dict[str, Any]) -> int:
-        scope = customer_scope_of(options)
+        chosen = customer_selection(options)
         if not options["dry_run"] and (options["new"] or options["customer"]):
-            open_rows(scope)
-        return self.run_it(scope, options)
+            open_rows(chosen)
+        return self.run_it(chosen, options)

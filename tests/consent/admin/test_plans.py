@@ -21,6 +21,7 @@ from pytest_django.fixtures import Settings
 from consent.admin import plans as pages
 from consent.customers.plans import make_plan
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, CustomerConsent
+from consent.selection import EVERYTHING
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.models import Run
@@ -72,7 +73,7 @@ def customers(partner: PartnerTenant, registration: ApplicationRegistration) -> 
 
 @pytest.fixture
 def plan(customers: list[CustomerTenant], registration: ApplicationRegistration) -> ConsentPlan:
-    return make_plan(registration, {}, actor=builders.ACTOR)
+    return make_plan(registration, EVERYTHING, actor=builders.ACTOR)
 
 
 @pytest.fixture
@@ -259,7 +260,7 @@ def test_lists_and_page_cost_the_same_for_few_customers_and_for_many(
     few = queries(plan)
     for _ in range(10):
         builders.customer(partner)
-    assert queries(make_plan(registration, {}, actor=builders.ACTOR)) == few
+    assert queries(make_plan(registration, EVERYTHING, actor=builders.ACTOR)) == few
 
 
 # --- exporting ---------------------------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ def test_chosen_customers_of_a_plan_are_undone_alone(
 ) -> None:
     plan.items.filter(customer__in=customers[:2]).update(snapshot={}, phase="posting", result="done")
     item = plan.items.get(customer=customers[0])
-    other = make_plan(registration, {}, actor=builders.ACTOR).items.get(customer=customers[0])
+    other = make_plan(registration, EVERYTHING, actor=builders.ACTOR).items.get(customer=customers[0])
     answer = staff.choose("consent_consentplanitem", "undo_items", item.pk, other.pk)
     assert "Choose customers of one plan." in told(staff.get(answer["Location"]))
 
@@ -376,7 +377,7 @@ def test_delete_and_post_is_chosen_and_then_asked_again(staff: Staff, plan: Cons
 def test_a_removal_is_asked_twice(
     staff: Staff, customers: list[CustomerTenant], registration: ApplicationRegistration
 ) -> None:
-    plan = make_plan(registration, {}, actor=builders.ACTOR, purpose=ConsentPlan.Purpose.REMOVE)
+    plan = make_plan(registration, EVERYTHING, actor=builders.ACTOR, purpose=ConsentPlan.Purpose.REMOVE)
     asked = staff.get(page_of(plan, "apply"))
     assert "DELETE and POST" not in text_of(asked), "there is nothing to reset"
     again = staff.confirm(asked, **choices())

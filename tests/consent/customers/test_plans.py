@@ -24,6 +24,7 @@ from consent.customers import export, judging, plans
 from consent.customers.plans import PlanRefused, counts, make_plan, make_undo
 from consent.customers.wanted import preview
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
+from consent.selection import EVERYTHING, Selection
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
@@ -56,7 +57,7 @@ def partner(registration: ApplicationRegistration) -> PartnerTenant:
 
 
 def plan_of(registration: ApplicationRegistration, scope: dict[str, Any] | None = None) -> ConsentPlan:
-    return make_plan(registration, scope or {}, actor=builders.ACTOR)
+    return make_plan(registration, Selection.from_json(scope or {}), actor=builders.ACTOR)
 
 
 def item_for(
@@ -115,7 +116,7 @@ def test_a_removal_ends_at_nothing_only_where_a_read_showed_nothing(
     builders.customer_consent(there, registration, "User.Read.All")
     builders.customer_consent(gone, registration, state="absent", service_principal_id="")
     builders.customer_consent(empty, registration, state="absent")  # a service principal without grants
-    plan = make_plan(registration, {}, actor=builders.ACTOR, purpose=ConsentPlan.Purpose.REMOVE)
+    plan = make_plan(registration, EVERYTHING, actor=builders.ACTOR, purpose=ConsentPlan.Purpose.REMOVE)
     actions = dict(plan.items.values_list("customer", "action"))
     assert actions == {there.pk: "remove", gone.pk: "nothing", never.pk: "remove", empty.pk: "remove"}
     assert plan.wanted is None

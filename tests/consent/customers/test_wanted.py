@@ -18,6 +18,7 @@ from consent.customers.consents import grants_hash, wanted_grants
 from consent.customers.plans import counts, make_plan
 from consent.customers.wanted import WantedRefused, change, current, preview
 from consent.models import ApplicationGrant, ApplicationRegistration, WantedGrants
+from consent.selection import EVERYTHING
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH
 from tests.support import builders
@@ -82,7 +83,7 @@ def test_a_preview_counts_what_a_plan_would_show_then(registration: ApplicationR
     assert wanted_grants(registration) == {GRAPH: ["Directory.Read.All", "User.Read.All"]}, "nothing is saved"
     assert not WantedGrants.objects.exists()
     save(registration, dict(seen.grants))
-    assert counts(make_plan(registration, {}, actor=builders.ACTOR)) == seen.counts
+    assert counts(make_plan(registration, EVERYTHING, actor=builders.ACTOR)) == seen.counts
 
 
 @pytest.mark.req("S-52")

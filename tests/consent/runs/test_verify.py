@@ -15,10 +15,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from consent import clients, schedule
-from consent.customer_selection import WEEK_HOURS, consents_in
 from consent.customers.observations import note_unreadable, prune, write
 from consent.models import CustomerConsent, PartnerConsent
 from consent.runs.verify import CONSENT_VERIFY
+from consent.selection import WEEK_HOURS, Selection
 from consent.upkeep import clean_up
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
@@ -271,7 +271,7 @@ def test_consents_are_chosen_by_partner_tag_cloud_customer_state_and_age(portal:
     read.update(state="absent", verified_at=timezone.now() - timedelta(hours=2))
 
     def chosen(**scope: Any) -> set[int]:
-        return set(consents_in(scope).values_list("customer", flat=True))
+        return set(Selection.from_json(scope).customer_consents().values_list("customer", flat=True))
 
     assert chosen() == {here[0].pk, here[1].pk, there.pk}
     assert chosen(partner=[portal.partner.tenant_id]) == {here[0].pk, here[1].pk}
@@ -315,7 +315,11 @@ def test_the_week_has_each_consent_once_and_what_was_missed_is_made_up_for(porta
         CustomerConsent.objects.create(
             customer=customer, registration=portal.registration, tried_at=timezone.now() - timedelta(days=6)
         )
-    hours = [set(consents_in({"week_hour": hour}).values_list("pk", flat=True)) for hour in range(WEEK_HOURS)]
+
+    def of_hour(hour: int) -> set[int]:
+        return set(Selection(week_hour=hour).customer_consents().values_list("pk", flat=True))
+
+    hours = [of_hour(hour) for hour in range(WEEK_HOURS)]
 
     assert sum(len(hour) for hour in hours) == 20
     assert max(len(hour) for hour in hours) == 1, "spread over the week"
@@ -323,9 +327,9 @@ def test_the_week_has_each_consent_once_and_what_was_missed_is_made_up_for(porta
     missed = CustomerConsent.objects.order_by("pk").first()
     assert missed is not None
     CustomerConsent.objects.filter(pk=missed.pk).update(tried_at=timezone.now() - timedelta(days=9))
-    assert all(missed.pk in set(consents_in({"week_hour": hour}).values_list("pk", flat=True)) for hour in range(3))
+    assert all(missed.pk in of_hour(hour) for hour in range(3))
     CustomerConsent.objects.filter(pk=missed.pk).update(tried_at=timezone.now() - timedelta(hours=2))
-    assert not any(missed in consents_in({"week_hour": hour}) for hour in range(WEEK_HOURS)), "not twice a day"
+    assert not any(missed.pk in of_hour(hour) for hour in range(WEEK_HOURS)), "not twice a day"
 
 
 def test_the_schedule_starts_the_check_of_this_hour(portal: Portal) -> None:

@@ -32,6 +32,7 @@ from consent.invitations import campaigns, links, mails
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
 from consent.partners import disable
 from consent.runs.token_check import TOKEN_CHECK
+from consent.selection import EVERYTHING
 from consent.sign_in import flow
 from consent.tokens.health import CONFIRM_AFTER
 from portal.audit.trail import Actor
@@ -329,7 +330,7 @@ def _plan_more(registration: ApplicationRegistration, say: Callable[[str], None]
     now = wanted_grants(registration)
     more = {GRAPH_APPLICATION_ID: [*now[GRAPH_APPLICATION_ID], "Organization.Read.All"]}
     wanted.change(registration, more, actor=_ACTOR, shown_hash=grants_hash(now))
-    plan = plans.make_plan(registration, {}, actor=_ACTOR)
+    plan = plans.make_plan(registration, EVERYTHING, actor=_ACTOR)
     say(f"{plan}: {', '.join(f'{number} {name}' for name, number in plans.counts(plan).items())}.")
 
 
