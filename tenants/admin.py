@@ -12,7 +12,8 @@ from django.urls import URLPattern, path
 
 from portal.audit.trail import record
 from portal.site.admin import PortalInline, PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
-from portal.site.display import badge, described, guid, links, moment, with_link, words
+from portal.site.declared import badge_column, guid_column, moment_column, path_column
+from portal.site.display import described, guid, links, moment, with_link, words
 from portal.site.extension_points import AdminAction, extensions
 from tenants.models import (
     CustomerTenant,
@@ -124,17 +125,9 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
         # Whoever could change the tenant of an invited partner could bind another tenant to this record.
         return [*self.readonly_fields, *(["tenant_id", "cloud"] if obj is not None else [])]
 
-    @admin.display(ordering="customer_count", description="Customers")
-    def customer_count(self, partner: Any) -> int:
-        return int(partner.customer_count)
-
-    @admin.display(ordering="tenant_id", description="Tenant id")
-    def shown_tenant(self, partner: PartnerTenant) -> str:
-        return guid(partner.tenant_id, label="tenant id")
-
-    @admin.display(ordering="customers_synced_at", description="Customers synchronised")
-    def synced(self, partner: PartnerTenant) -> str:
-        return moment(partner.customers_synced_at, empty="never")
+    customer_count = path_column("customer_count", "Customers")
+    shown_tenant = guid_column("tenant_id", "Tenant id", label="tenant id")
+    synced = moment_column("customers_synced_at", "Customers synchronised", empty="never")
 
     @admin.display(description="By readiness")
     def by_readiness(self, partner: PartnerTenant) -> str:
@@ -204,9 +197,7 @@ class GdapRelationshipInline(ReadOnlyInline[GdapRelationship, CustomerTenant]):
             ]
         )
 
-    @admin.display(description="Last listed")
-    def read(self, relationship: GdapRelationship) -> str:
-        return moment(relationship.last_seen_at)
+    read = moment_column("last_seen_at", "Last listed", sorts=False)
 
 
 class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
@@ -238,9 +229,7 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     def actions(self) -> list[AdminAction]:  # type: ignore[override]  # asked when all apps are there
         return [action for extension in extensions() for action in extension.customer_actions]
 
-    @admin.display(ordering="tenant_id", description="Tenant id")
-    def shown_tenant(self, customer: CustomerTenant) -> str:
-        return guid(customer.tenant_id, label="tenant id")
+    shown_tenant = guid_column("tenant_id", "Tenant id", label="tenant id")
 
     @admin.display(ordering="last_seen_at", description="Last listed")
     def seen(self, customer: CustomerTenant) -> str:
@@ -248,18 +237,7 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
             return described(moment(customer.last_seen_at), "not listed any more")
         return moment(customer.last_seen_at)
 
-    @admin.display(ordering="missing_since", description="Missing since")
-    def gone(self, customer: CustomerTenant) -> str:
-        return moment(customer.missing_since)
-
-    @admin.display(ordering="readiness", description="Readiness")
-    def ready(self, customer: CustomerTenant) -> str:
-        return badge(customer.get_readiness_display(), READINESS_TONES[CustomerTenant.Readiness(customer.readiness)])
-
-    @admin.display(ordering="judged_at", description="As read")
-    def judged(self, customer: CustomerTenant) -> str:
-        return moment(customer.judged_at, empty="never; run sync_customers")
-
-    @admin.display(ordering="gdap_ends_at", description="GDAP ends")
-    def gdap_end(self, customer: CustomerTenant) -> str:
-        return moment(customer.gdap_ends_at, empty="no end known")
+    gone = moment_column("missing_since", "Missing since")
+    ready = badge_column("readiness", "Readiness", READINESS_TONES)
+    judged = moment_column("judged_at", "As read", empty="never; run sync_customers")
+    gdap_end = moment_column("gdap_ends_at", "GDAP ends", empty="no end known")

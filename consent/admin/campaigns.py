@@ -23,7 +23,8 @@ from portal.fields import validate_name
 from portal.mail import MailUnavailable, can_send, open_mailer
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
-from portal.site.display import Tone, badge, moment
+from portal.site.declared import moment_column, needs, path_column
+from portal.site.display import Tone, badge
 from portal.site.page_actions import page_action
 from portal.text import number_are, number_of
 from tenants.admin import search_by
@@ -185,37 +186,18 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     def has_change_permission(self, request: HttpRequest, obj: Campaign | None = None) -> bool:
         return False  # whom it invited, and why, stays as it was
 
-    # Methods, not "consent.send_campaign" in the decorators: for those a system check reads the database, also the
-    # check before the first migrate.
-    def has_send_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("consent.send_campaign")
-
-    def has_close_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("consent.close_campaign")
-
-    @admin.display(description="Number, for send_campaign")
-    def number(self, campaign: Campaign) -> int:
-        return campaign.pk
+    has_send_permission = needs("consent.send_campaign")
+    has_close_permission = needs("consent.close_campaign")
+    number = path_column("pk", "Number, for send_campaign", sorts=False)
 
     @admin.display(description="State")
     def shown_state(self, campaign: Campaign) -> str:
         return badge("Closed", Tone.QUIET) if campaign.closed_at else badge("Open", Tone.BUSY)
 
-    @admin.display(ordering="invited_count", description="Invited")
-    def invited(self, campaign: Any) -> int:
-        return int(campaign.invited_count)
-
-    @admin.display(ordering="sent_count", description="Sent")
-    def sent(self, campaign: Any) -> int:
-        return int(campaign.sent_count)
-
-    @admin.display(ordering="connected_count", description="Connected")
-    def connected(self, campaign: Any) -> int:
-        return int(campaign.connected_count)
-
-    @admin.display(ordering="created_at", description="Made")
-    def created(self, campaign: Campaign) -> str:
-        return moment(campaign.created_at)
+    invited = path_column("invited_count", "Invited")
+    sent = path_column("sent_count", "Sent")
+    connected = path_column("connected_count", "Connected")
+    created = moment_column("created_at", "Made")
 
     # --- make ---
 
@@ -438,13 +420,8 @@ class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
         # Who is connected stays so, whatever came of another attempt.
         return f"Another attempt: {said}" if item.progress == Progress.CONNECTED and item.last_problem else said
 
-    @admin.display(ordering="sent_at", description="Sent")
-    def mailed(self, item: CampaignPartner) -> str:
-        return moment(item.sent_at)
-
-    @admin.display(ordering="reminded_at", description="Reminded")
-    def reminded(self, item: CampaignPartner) -> str:
-        return moment(item.reminded_at)
+    mailed = moment_column("sent_at", "Sent")
+    reminded = moment_column("reminded_at", "Reminded")
 
     @admin.display(ordering="last_send_problem", description="Problem with the mail")
     def mail_problem(self, item: CampaignPartner) -> str:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from consent.models import ApplicationRegistration, Attempt
+from portal.site.declared import Column, column
 from portal.site.display import EMPTY, described, guid, moment
 
 
 def registration_cell(registration: ApplicationRegistration) -> str:
     """Return which of our applications a row is about. Two may have one name, so the application id is there too."""
     return described(registration.name, guid(registration.application_id, label="application id"))
+
+
+def registration_column(path: str) -> Column:
+    """Return a column of the registration at this path, sorted by its name."""
+    find = attrgetter(path.replace("__", "."))
+    return column("Application registration", lambda row: registration_cell(find(row)), ordering=f"{path}__name")
 
 
 def why_cell(consent: Any) -> str:

@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
 from consent import clients
-from consent.admin.cells import registration_cell
+from consent.admin.cells import registration_column
 from consent.admin.panels import FLOW_TONES
 from consent.models import ConsentFlow, WaitingToken
 from consent.sign_in import approvals
@@ -16,7 +16,7 @@ from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, actor_of
-from portal.site.display import badge, guid, moment
+from portal.site.declared import badge_column, guid_column, moment_column, needs, path_column
 from portal.site.searchable import Asked
 from tenants.admin import search_by
 
@@ -67,21 +67,10 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     def reference(self, flow: ConsentFlow) -> str:
         return flow.reference
 
-    @admin.display(ordering="link__partner__name", description="Partner")
-    def partner(self, flow: ConsentFlow) -> str:
-        return flow.link.partner.name
-
-    @admin.display(ordering="link__registration__name", description="Application registration")
-    def registration(self, flow: ConsentFlow) -> str:
-        return registration_cell(flow.link.registration)
-
-    @admin.display(ordering="outcome", description="Outcome")
-    def shown_outcome(self, flow: ConsentFlow) -> str:
-        return badge(flow.get_outcome_display(), FLOW_TONES[ConsentFlow.Outcome(flow.outcome)])
-
-    @admin.display(ordering="created_at", description="Started")
-    def started(self, flow: ConsentFlow) -> str:
-        return moment(flow.created_at)
+    partner = path_column("link__partner__name", "Partner")
+    registration = registration_column("link__registration")
+    shown_outcome = badge_column("outcome", "Outcome", FLOW_TONES)
+    started = moment_column("created_at", "Started")
 
 
 _HOW_TO_ASK = (
@@ -116,36 +105,19 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     ]
     actions = ["approve", "reject"]
 
-    def has_decide_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.decide_waitingtoken")
+    has_decide_permission = needs("consent.decide_waitingtoken")
 
-    @admin.display(ordering="consent__partner__name", description="Partner")
-    def partner(self, waiting: WaitingToken) -> str:
-        return waiting.consent.partner.name
-
-    @admin.display(ordering="consent__registration__name", description="Application registration")
-    def registration(self, waiting: WaitingToken) -> str:
-        return registration_cell(waiting.consent.registration)
+    partner = path_column("consent__partner__name", "Partner")
+    registration = registration_column("consent__registration")
 
     @admin.display(description="How to ask")
     def how_to_ask(self, waiting: WaitingToken) -> str:
         return _HOW_TO_ASK
 
-    @admin.display(description="Account in use")
-    def pinned(self, waiting: WaitingToken) -> str:
-        return guid(waiting.consent.pinned_oid, label="object id")
-
-    @admin.display(ordering="object_id", description="Account that signed in")
-    def waiting_account(self, waiting: WaitingToken) -> str:
-        return guid(waiting.object_id, label="object id")
-
-    @admin.display(ordering="created_at", description="Since")
-    def since(self, waiting: WaitingToken) -> str:
-        return moment(waiting.created_at)
-
-    @admin.display(ordering="expires_at", description="Switched off")
-    def until(self, waiting: WaitingToken) -> str:
-        return moment(waiting.expires_at)
+    pinned = guid_column("consent__pinned_oid", "Account in use", label="object id", sorts=False)
+    waiting_account = guid_column("object_id", "Account that signed in", label="object id")
+    since = moment_column("created_at", "Since")
+    until = moment_column("expires_at", "Switched off")
 
     @admin.action(description="Approve the account", permissions=["decide"])
     def approve(self, request: HttpRequest, queryset: QuerySet[WaitingToken]) -> HttpResponseBase | None:

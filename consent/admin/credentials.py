@@ -17,6 +17,7 @@ from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.declared import column, guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, guid, links, moment
 
 _PAGE_SECONDS = 25.0  # a page waits no longer; the command has all the time it needs
@@ -104,37 +105,21 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApplicationCredential]:
         return ApplicationCredential.objects.with_state().select_related("registration", "proven_with")
 
-    def has_promote_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.promote_applicationcredential")
-
-    def has_retire_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.retire_applicationcredential")
+    has_promote_permission = needs("consent.promote_applicationcredential")
+    has_retire_permission = needs("consent.retire_applicationcredential")
 
     # --- list and detail ---
 
-    @admin.display(ordering="pk", description="Credential")
-    def name(self, credential: ApplicationCredential) -> str:
-        return str(credential)
-
-    @admin.display(description="State")
-    def shown_state(self, credential: ApplicationCredential) -> str:
-        return state_badge(credential)
-
-    @admin.display(ordering="expires_at", description="Valid until")
-    def ends(self, credential: ApplicationCredential) -> str:
-        return end_badge(credential)
+    name = column("Credential", str, ordering="pk")
+    shown_state = column("State", state_badge)
+    ends = column("Valid until", end_badge, ordering="expires_at")
 
     @admin.display(ordering="proven_at", description="Proven with")
     def proven(self, credential: ApplicationCredential) -> str:
         return credential.proven_with.name if credential.proven_with else "not proven"
 
-    @admin.display(ordering="promoted_at", description="Promoted")
-    def promoted(self, credential: ApplicationCredential) -> str:
-        return moment(credential.promoted_at)
-
-    @admin.display(description="Id at Microsoft")
-    def shown_key_id(self, credential: ApplicationCredential) -> str:
-        return guid(credential.key_id, label="id")
+    promoted = moment_column("promoted_at", "Promoted")
+    shown_key_id = guid_column("key_id", "Id at Microsoft", label="id", sorts=False)
 
     @admin.display(description="Public part")
     def public_part(self, credential: ApplicationCredential) -> str:

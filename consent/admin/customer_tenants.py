@@ -22,7 +22,8 @@ from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import service, tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
-from portal.site.display import EMPTY, Tone, badge, described, guid, json_text, links, moment, who
+from portal.site.declared import column, guid_column, moment_column, needs
+from portal.site.display import EMPTY, Tone, badge, described, json_text, links, moment, who
 from portal.text import number_of
 from tenants.admin import CustomerTenantAdmin
 from tenants.models import CustomerTenant, PartnerTenant
@@ -31,11 +32,6 @@ State = CustomerConsent.State
 _NONE = "none"
 _CONCURRENCY = 16
 _LONGEST_KEY = 19  # digits
-
-
-def may_sync(request: HttpRequest) -> bool:
-    """Tell whether the person may have a partner's customers read again."""
-    return request.user.has_perm("tenants.sync_partnertenant")
 
 
 def chosen_registration(request: HttpRequest) -> int | None:
@@ -130,6 +126,10 @@ class CustomerEvidenceFilter(EvidenceFilter):
         return queryset.filter(Exists(rows))
 
 
+def _badge(consent: CustomerConsent) -> str:
+    return badge(consent.get_state_display(), CUSTOMER_TONES[State(consent.state)])
+
+
 class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
     """What was read in the customer's tenant, with the evidence of it."""
 
@@ -143,21 +143,14 @@ class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
         consents: QuerySet[CustomerConsent] = rows.with_words().select_related("registration", "customer__partner")
         return consents.annotate(last_grants=Subquery(reads.values("grants")[:1]))
 
-    @admin.display(description="State")
-    def shown_state(self, consent: CustomerConsent) -> str:
-        return _badge(consent)
+    shown_state = column("State", _badge)
 
     @admin.display(description="Reason")
     def why(self, consent: Any) -> str:
         return described(why_cell(consent), who(consent.who) if consent.who else "")
 
-    @admin.display(description="Last read")
-    def verified(self, consent: CustomerConsent) -> str:
-        return moment(consent.verified_at, empty="never")
-
-    @admin.display(description="Service principal")
-    def principal(self, consent: CustomerConsent) -> str:
-        return guid(consent.service_principal_id, label="service principal id")
+    verified = moment_column("verified_at", "Last read", empty="never", sorts=False)
+    principal = guid_column("service_principal_id", "Service principal", label="service principal id", sorts=False)
 
     @admin.display(description="Grants as read")
     def evidence(self, consent: Any) -> str:
@@ -192,11 +185,9 @@ class CustomerPages(CustomerTenantAdmin):
     link_lookups = ["partner__id__exact"]
     inlines = [CustomerConsentInline, *CustomerTenantAdmin.inlines]
 
-    def has_sync_permission(self, request: HttpRequest) -> bool:
-        return may_sync(request)
+    has_sync_permission = needs("tenants.sync_partnertenant")
 
-    def has_plan_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.add_consentplan")
+    has_plan_permission = needs("consent.add_consentplan")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         registration = chosen_registration(request)
@@ -235,10 +226,6 @@ class CustomerPages(CustomerTenantAdmin):
     @admin.display(description="Last read")
     def read(self, customer: Any) -> str:
         return _each(customer, lambda one: moment(one.verified_at, empty="never"), "never")
-
-
-def _badge(consent: CustomerConsent) -> str:
-    return badge(consent.get_state_display(), CUSTOMER_TONES[State(consent.state)])
 
 
 def _each(customer: Any, cell: Callable[[Any], str], otherwise: str) -> str:

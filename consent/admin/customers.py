@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
-from consent.admin.cells import registration_cell, why_cell
+from consent.admin.cells import registration_column, why_cell
 from consent.admin.panels import CUSTOMER_TONES
 from consent.customers.observations import Change
 from consent.models import ChangedBy, ConsentObservation, CustomerConsent
@@ -23,6 +23,7 @@ from consent.selection import Selection, counted
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
 from portal.text import number_of
 from tenants.admin import search_by
@@ -88,13 +89,8 @@ class EvidenceFilter(admin.SimpleListFilter):
 class _ReadColumns:
     """The columns of a read, for its list and for the page of its customer."""
 
-    @admin.display(ordering="observed_at", description="Read")
-    def read(self, observation: ConsentObservation) -> str:
-        return moment(observation.observed_at)
-
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, observation: ConsentObservation) -> str:
-        return _state(observation.state)
+    read = moment_column("observed_at", "Read")
+    shown_state = path_column("state", "State", _state)
 
     @admin.display(description="What changed")
     def what(self, observation: ConsentObservation) -> str:
@@ -161,13 +157,8 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     def customer(self, observation: ConsentObservation) -> str:
         return str(observation.consent.customer)
 
-    @admin.display(ordering="consent__customer__partner__name", description="Partner")
-    def partner(self, observation: ConsentObservation) -> str:
-        return observation.consent.customer.partner.name
-
-    @admin.display(ordering="consent__registration__name", description="Application registration")
-    def registration(self, observation: ConsentObservation) -> str:
-        return registration_cell(observation.consent.registration)
+    partner = path_column("consent__customer__partner__name", "Partner")
+    registration = registration_column("consent__registration")
 
 
 def start_run(
@@ -245,19 +236,10 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     inlines = [ConsentObservationInline]
     actions = ["verify_now", "remove_consents"]
 
-    def has_verify_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.verify_customerconsent")
-
-    def has_remove_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.remove_customerconsent")
-
-    @admin.display(ordering="customer__partner__name", description="Partner")
-    def partner(self, consent: CustomerConsent) -> str:
-        return consent.customer.partner.name
-
-    @admin.display(ordering="registration__name", description="Application registration")
-    def shown_registration(self, consent: CustomerConsent) -> str:
-        return registration_cell(consent.registration)
+    has_verify_permission = needs("consent.verify_customerconsent")
+    has_remove_permission = needs("consent.remove_customerconsent")
+    partner = path_column("customer__partner__name", "Partner")
+    shown_registration = registration_column("registration")
 
     @admin.display(ordering="state", description="State")
     def shown_state(self, consent: CustomerConsent) -> str:
@@ -269,13 +251,8 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         consents: QuerySet[CustomerConsent] = rows.with_words()
         return consents
 
-    @admin.display(description="Reason")
-    def why(self, consent: CustomerConsent) -> str:
-        return why_cell(consent)
-
-    @admin.display(ordering="who", description="Who must act")
-    def who_acts(self, consent: Any) -> str:
-        return who(consent.who)
+    why = column("Reason", why_cell)
+    who_acts = path_column("who", "Who must act", who)
 
     @admin.display(description="Last attempt that failed")
     def failed(self, consent: CustomerConsent) -> str:
@@ -284,9 +261,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         what = f"{consent.get_failed_what_display()}: {consent.failed_reason}"
         return described(described(what, who(consent.failed_owner)), moment(consent.failed_at))
 
-    @admin.display(ordering="verified_at", description="Last read")
-    def verified(self, consent: CustomerConsent) -> str:
-        return moment(consent.verified_at, empty="never")
+    verified = moment_column("verified_at", "Last read", empty="never")
 
     @admin.display(ordering=F("changed_at").desc(nulls_last=True), description="Last change")
     def changed(self, consent: CustomerConsent) -> str:

@@ -19,7 +19,8 @@ from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
-from portal.site.display import badge, moment
+from portal.site.declared import moment_column, needs, path_column
+from portal.site.display import badge
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
 
@@ -81,9 +82,7 @@ class AttemptInline(ReadOnlyInline[ConsentFlow, ConsentLink]):
     verbose_name_plural = "attempts"
     fields = ["reference", "shown_outcome", "explained", "code", "started"]
 
-    @admin.display(description="Reference")
-    def reference(self, flow: ConsentFlow) -> str:
-        return flow.reference
+    reference = path_column("reference", "Reference", sorts=False)
 
     @admin.display(description="Outcome")
     def shown_outcome(self, flow: ConsentFlow) -> str:
@@ -93,9 +92,7 @@ class AttemptInline(ReadOnlyInline[ConsentFlow, ConsentLink]):
     def explained(self, flow: ConsentFlow) -> str:
         return why(flow.outcome, flow.problem)
 
-    @admin.display(description="Started")
-    def started(self, flow: ConsentFlow) -> str:
-        return moment(flow.created_at)
+    started = moment_column("created_at", "Started", sorts=False)
 
 
 @admin.register(ConsentLink)
@@ -134,11 +131,8 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     def has_send_permission(self, request: HttpRequest) -> bool:
         return can_send() and request.user.has_perm("consent.send_consentlink")
 
-    def has_extend_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.extend_consentlink")
-
-    def has_revoke_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.revoke_consentlink")
+    has_extend_permission = needs("consent.extend_consentlink")
+    has_revoke_permission = needs("consent.revoke_consentlink")
 
     # --- list and detail ---
 
@@ -155,13 +149,8 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     def latest(self, link: Any) -> str:
         return why(link.last_outcome, link.last_problem)
 
-    @admin.display(ordering="created_at", description="Made")
-    def created(self, link: ConsentLink) -> str:
-        return moment(link.created_at)
-
-    @admin.display(ordering="expires_at", description="Works until")
-    def until(self, link: ConsentLink) -> str:
-        return moment(link.expires_at)
+    created = moment_column("created_at", "Made")
+    until = moment_column("expires_at", "Works until")
 
     def get_inlines(self, request: HttpRequest, obj: ConsentLink | None = None) -> list[Any]:
         return [] if obj is None else [AttemptInline]

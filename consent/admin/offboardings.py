@@ -21,7 +21,8 @@ from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
-from portal.site.display import Tone, badge, links, moment, who
+from portal.site.declared import badge_column, moment_column, needs
+from portal.site.display import Tone, links, who
 from portal.site.page_actions import page_action
 from portal.text import number_are, number_of
 from tenants.admin import search_by
@@ -126,20 +127,11 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     actions_detail = ["try_again", "finish", "download"]
     change_form_outer_before_template = "admin/consent/offboarding_report.html"
 
-    def has_offboard_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("consent.offboard_partner")
+    has_offboard_permission = needs("consent.offboard_partner")
 
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, one: Offboarding) -> str:
-        return badge(one.get_state_display(), _TONES[State(one.state)])
-
-    @admin.display(ordering="started_at", description="Started")
-    def started(self, one: Offboarding) -> str:
-        return moment(one.started_at)
-
-    @admin.display(ordering="finished_at", description="Finished")
-    def finished(self, one: Offboarding) -> str:
-        return moment(one.finished_at)
+    shown_state = badge_column("state", "State", _TONES)
+    started = moment_column("started_at", "Started")
+    finished = moment_column("finished_at", "Finished")
 
     @admin.display(description="Customers")
     def work(self, one: Offboarding) -> str:

@@ -8,11 +8,11 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
-from consent.admin.customer_tenants import may_sync
 from consent.admin.panels import state_badge
 from consent.partners import disable, enable
 from consent.states import State, with_state
 from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.declared import needs, path_column
 from tenants.admin import PartnerTenantAdmin
 from tenants.models import PartnerTenant
 
@@ -39,18 +39,10 @@ class PartnerPages(PartnerTenantAdmin):
     list_filter = [PartnerStateFilter, *PartnerTenantAdmin.list_filter]
     readonly_fields = ["shown_state", *PartnerTenantAdmin.readonly_fields]
 
-    # Methods, not permissions by name in the decorators: for those a system check reads the database.
-    def has_sync_permission(self, request: HttpRequest) -> bool:
-        return may_sync(request)
-
-    def has_plan_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.add_consentplan")
-
-    def has_invite_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.add_campaign")
-
-    def has_offboard_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.offboard_partner")
+    has_sync_permission = needs("tenants.sync_partnertenant")
+    has_plan_permission = needs("consent.add_consentplan")
+    has_invite_permission = needs("consent.add_campaign")
+    has_offboard_permission = needs("consent.offboard_partner")
 
     def get_fieldsets(self, request: HttpRequest, obj: PartnerTenant | None = None) -> Any:
         first, contact, *others = super().get_fieldsets(request, obj)
@@ -61,9 +53,7 @@ class PartnerPages(PartnerTenantAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[PartnerTenant]:
         return with_state(super().get_queryset(request))
 
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, partner: Any) -> str:
-        return state_badge(partner.state)
+    shown_state = path_column("state", "State", state_badge)
 
 
 @admin.action(description="Disable the selected partners", permissions=["change"])

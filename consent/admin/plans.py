@@ -22,7 +22,8 @@ from portal.audit.trail import record
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Panel, Row
-from portal.site.display import EMPTY, Tone, badge, described, json_text, moment, words
+from portal.site.declared import badge_column, moment_column, needs, path_column
+from portal.site.display import EMPTY, Tone, badge, described, json_text, words
 from portal.site.export import download
 from portal.site.page_actions import page_action
 from portal.text import number_of
@@ -214,20 +215,10 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
         sets = super().get_fieldsets(request, obj)
         return sets if obj is None or obj.state == State.SHOWN else [*sets, self._applying]
 
-    # Methods, not permissions by name in the decorators: for those a system check reads the database.
-    def has_apply_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("consent.apply_consentplan")
-
-    def has_plan_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("consent.add_consentplan")
-
-    @admin.display(ordering="pk", description="Plan")
-    def number(self, plan: ConsentPlan) -> str:
-        return str(plan.pk)
-
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, plan: ConsentPlan) -> str:
-        return badge(plan.get_state_display(), STATE_TONES[State(plan.state)])
+    has_apply_permission = needs("consent.apply_consentplan")
+    has_plan_permission = needs("consent.add_consentplan")
+    number = path_column("pk", "Plan", str)
+    shown_state = badge_column("state", "State", STATE_TONES)
 
     @admin.display(description="Changes")
     def changes(self, plan: ConsentPlan) -> str:
@@ -242,13 +233,8 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
     def chosen(self, plan: ConsentPlan) -> str:
         return words(Selection.from_json(plan.scope).words() or ["all customers"])
 
-    @admin.display(ordering="created_at", description="Made")
-    def made(self, plan: ConsentPlan) -> str:
-        return moment(plan.created_at)
-
-    @admin.display(description="Applied")
-    def applied(self, plan: ConsentPlan) -> str:
-        return moment(plan.applied_at)
+    made = moment_column("created_at", "Made")
+    applied = moment_column("applied_at", "Applied", sorts=False)
 
     # --- one plan ---
 
@@ -328,6 +314,10 @@ class OwnerFilter(admin.SimpleListFilter):
         return queryset.filter(owner=self.value()) if self.value() else queryset
 
 
+def _chips(grants: Mapping[str, Any]) -> str:
+    return words([f"{resource}: {', '.join(scopes)}" for resource, scopes in grants.items()])
+
+
 @admin.register(ConsentPlanItem)
 class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     """The customers of plans: what would change, and what came of it."""
@@ -361,8 +351,7 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
         ("What came of it", {"fields": ["shown_result", "finished", "phase", "shown_snapshot"]}),
     ]
 
-    def has_plan_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("consent.add_consentplan")
+    has_plan_permission = needs("consent.add_consentplan")
 
     @admin.action(description="Plan to undo it for the selected customers", permissions=["plan"])
     def undo_items(self, request: HttpRequest, queryset: QuerySet[ConsentPlanItem]) -> HttpResponseBase | None:
@@ -381,9 +370,7 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
             return answer
         return _undone(self, request, chosen[0], list(queryset.values_list("customer", flat=True)))
 
-    @admin.display(ordering="customer__partner__name", description="Partner")
-    def partner(self, item: ConsentPlanItem) -> str:
-        return item.customer.partner.name
+    partner = path_column("customer__partner__name", "Partner")
 
     @admin.display(ordering="action", description="Action")
     def shown_action(self, item: ConsentPlanItem) -> str:
@@ -398,9 +385,7 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     def takes_away(self, item: ConsentPlanItem) -> str:
         return _chips(change_of(item)[1])
 
-    @admin.display(description="Held then")
-    def held(self, item: ConsentPlanItem) -> str:
-        return _chips(item.before)
+    held = path_column("before", "Held then", _chips, sorts=False)
 
     @admin.display(ordering="result", description="Result")
     def shown_result(self, item: ConsentPlanItem) -> str:
@@ -409,18 +394,9 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
         shown = badge(item.get_result_display(), RESULT_TONES[Result(item.result)])
         return described(shown, item.message) if item.message else shown
 
-    @admin.display(ordering="read_at", description="Tenant read")
-    def read(self, item: ConsentPlanItem) -> str:
-        return moment(item.read_at, empty="never")
-
-    @admin.display(description="Finished")
-    def finished(self, item: ConsentPlanItem) -> str:
-        return moment(item.finished_at)
+    read = moment_column("read_at", "Tenant read", empty="never")
+    finished = moment_column("finished_at", "Finished", sorts=False)
 
     @admin.display(description="Read immediately before the first change")
     def shown_snapshot(self, item: ConsentPlanItem) -> str:
         return EMPTY if item.snapshot is None else json_text(item.snapshot)
-
-
-def _chips(grants: Mapping[str, Any]) -> str:
-    return words([f"{resource}: {', '.join(scopes)}" for resource, scopes in grants.items()])

@@ -17,7 +17,8 @@ from consent.models import ApplicationCredential, ApplicationGrant, ApplicationR
 from consent.sign_in.flow import admin_consent_redirect_uri, redirect_uri
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
-from portal.site.display import Tone, guid, moment, words
+from portal.site.declared import column, guid_column, moment_column, path_column
+from portal.site.display import Tone, guid, words
 from portal.site.page_actions import page_action
 
 _FIXED = (
@@ -35,13 +36,8 @@ class ApplicationGrantInline(ReadOnlyInline[ApplicationGrant, ApplicationRegistr
     show_change_link = False
     show_title = False
 
-    @admin.display(description="Resource application id")
-    def resource(self, grant: ApplicationGrant) -> str:
-        return guid(grant.resource_application_id, label="application id")
-
-    @admin.display(description="Delegated permissions")
-    def shown_scopes(self, grant: ApplicationGrant) -> str:
-        return words(grant.scopes)
+    resource = guid_column("resource_application_id", "Resource application id", label="application id", sorts=False)
+    shown_scopes = path_column("scopes", "Delegated permissions", words, sorts=False)
 
 
 class WantedGrantsInline(ReadOnlyInline[WantedGrants, ApplicationRegistration]):
@@ -56,9 +52,7 @@ class WantedGrantsInline(ReadOnlyInline[WantedGrants, ApplicationRegistration]):
     def shown_grants(self, version: WantedGrants) -> str:
         return words([f"{resource[:8]}…: {', '.join(scopes)}" for resource, scopes in version.grants.items()])
 
-    @admin.display(description="Wanted since")
-    def made(self, version: WantedGrants) -> str:
-        return moment(version.created_at)
+    made = moment_column("created_at", "Wanted since", sorts=False)
 
 
 class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistration]):
@@ -70,13 +64,8 @@ class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistra
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApplicationCredential]:
         return ApplicationCredential.objects.with_state().order_by("-created_at", "-pk")
 
-    @admin.display(description="State")
-    def shown_state(self, credential: Any) -> str:
-        return state_badge(credential)
-
-    @admin.display(description="Valid until")
-    def ends(self, credential: ApplicationCredential) -> str:
-        return end_badge(credential)
+    shown_state = column("State", state_badge)
+    ends = column("Valid until", end_badge)
 
 
 @admin.register(ApplicationRegistration)
@@ -109,9 +98,7 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
         fixed = obj is not None and obj.is_known_to_partners()
         return [*self.readonly_fields, *(ApplicationRegistration.IDENTITY if fixed else ())]
 
-    @admin.display(ordering="application_id", description="Application (client) id")
-    def shown_application_id(self, registration: ApplicationRegistration) -> str:
-        return guid(registration.application_id, label="application id")
+    shown_application_id = guid_column("application_id", "Application (client) id", label="application id")
 
     @admin.display(description="Redirect URI of sign-ins")
     def sign_in_uri(self, registration: ApplicationRegistration) -> str:

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 
 from consent import clients
-from consent.admin.cells import registration_cell
+from consent.admin.cells import registration_column
 from consent.admin.panels import standing_badge
 from consent.models import PartnerConsent
 from consent.naming import registration_names
@@ -21,7 +21,8 @@ from consent.tokens.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, pa
 from consent.words import CHECK_WORDS
 from consent.words.permissions import resource_name
 from portal.site.admin import CONFIRM_LIMIT, ReadOnlyAdmin, actor_of
-from portal.site.display import EMPTY, Tone, badge, described, guid, moment, steps, words
+from portal.site.declared import guid_column, moment_column, needs
+from portal.site.display import EMPTY, Tone, badge, described, moment, steps, words
 from tenants.admin import search_by
 
 State = PartnerConsent.State
@@ -181,12 +182,9 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
             return [*sets, ("Until the token is dead", {"fields": ["truth", "duties"]})]
         return sets
 
-    def has_disconnect_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("consent.disconnect_partnerconsent")
+    has_disconnect_permission = needs("consent.disconnect_partnerconsent")
 
-    @admin.display(ordering="registration__name", description="Application registration")
-    def shown_registration(self, consent: PartnerConsent) -> str:
-        return registration_cell(consent.registration)
+    shown_registration = registration_column("registration")
 
     # --- state and what to do ---
 
@@ -219,27 +217,14 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         age = token_age(consent, timezone.now())
         return EMPTY if age is None else f"{age.days} day{'' if age.days == 1 else 's'}"
 
-    @admin.display(ordering="last_success_at", description="Last success")
-    def last_success(self, consent: PartnerConsent) -> str:
-        return moment(consent.last_success_at, empty="never")
-
-    @admin.display(ordering="last_try_at", description="Last try")
-    def last_try(self, consent: PartnerConsent) -> str:
-        return moment(consent.last_try_at, empty="never")
-
-    @admin.display(ordering="next_try_at", description="Next try")
-    def next_try(self, consent: PartnerConsent) -> str:
-        return moment(consent.next_try_at, empty="none: only a new consent helps")
+    last_success = moment_column("last_success_at", "Last success", empty="never")
+    last_try = moment_column("last_try_at", "Last try", empty="never")
+    next_try = moment_column("next_try_at", "Next try", empty="none: only a new consent helps")
 
     # --- sign-in and token ---
 
-    @admin.display(description="Consented")
-    def consented(self, consent: PartnerConsent) -> str:
-        return moment(consent.consented_at)
-
-    @admin.display(description="Account")
-    def account(self, consent: PartnerConsent) -> str:
-        return guid(consent.pinned_oid, label="object id")
+    consented = moment_column("consented_at", "Consented", sorts=False)
+    account = guid_column("pinned_oid", "Account", label="object id", sorts=False)
 
     @admin.display(ordering="mfa", description="MFA")
     def shown_mfa(self, consent: PartnerConsent) -> str:
@@ -282,9 +267,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     def extra_permissions(self, consent: PartnerConsent) -> str:
         return words(_named(held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set]).extra))
 
-    @admin.display(description="Stored")
-    def stored(self, consent: PartnerConsent) -> str:
-        return moment(consent.stored_at, empty="never")
+    stored = moment_column("stored_at", "Stored", empty="never", sorts=False)
 
     @admin.display(description="Fingerprint")
     def short_fingerprint(self, consent: PartnerConsent) -> str:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from portal.incidents import desk
 from portal.incidents.models import Incident, IncidentNote, IncidentQuerySet, cause_in_words
 from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, Tone, badge, described, links, moment
 from portal.site.subjects import facts
 
@@ -116,16 +117,9 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
     ]
     actions = ["take_up", "settle_incidents"]
 
-    def has_settle_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("incidents.settle_incident")
-
-    @admin.display(ordering="cause", description="Incident")
-    def title(self, incident: Incident) -> str:
-        return str(incident)
-
-    @admin.display(description="What happened and what to do")
-    def what(self, incident: Incident) -> str:
-        return incident.words
+    has_settle_permission = needs("incidents.settle_incident")
+    title = column("Incident", str, ordering="cause")
+    what = path_column("words", "What happened and what to do", sorts=False)
 
     @admin.display(description="State")
     def state(self, incident: Incident) -> str:
@@ -135,30 +129,17 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
             return badge("Put off", Tone.QUIET)
         return badge("Taken up", Tone.WARN) if incident.seen_at else badge("New", Tone.BAD)
 
-    @admin.display(ordering="last_seen_at", description="Last seen")
-    def last_seen(self, incident: Incident) -> str:
-        return moment(incident.last_seen_at)
-
-    @admin.display(ordering="first_seen_at", description="First seen")
-    def first_seen(self, incident: Incident) -> str:
-        return moment(incident.first_seen_at)
-
-    @admin.display(description="Taken up")
-    def taken_up(self, incident: Incident) -> str:
-        return moment(incident.seen_at)
+    last_seen = moment_column("last_seen_at", "Last seen")
+    first_seen = moment_column("first_seen_at", "First seen")
+    taken_up = moment_column("seen_at", "Taken up", sorts=False)
 
     @admin.display(description="Put off until")
     def put_off(self, incident: Incident) -> str:
         until = moment(incident.snoozed_until)
         return described(until, f"by {incident.snoozed_by}") if incident.snoozed_by else until
 
-    @admin.display(description="Settled")
-    def settled(self, incident: Incident) -> str:
-        return moment(incident.settled_at)
-
-    @admin.display(description="Mailed to staff")
-    def mailed(self, incident: Incident) -> str:
-        return moment(incident.mailed_at)
+    settled = moment_column("settled_at", "Settled", sorts=False)
+    mailed = moment_column("mailed_at", "Mailed to staff", sorts=False)
 
     @admin.display(description="Concerns")
     def concerns(self, incident: Incident) -> str:

@@ -22,7 +22,8 @@ from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.runs.registry import all_kinds
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
-from portal.site.display import EMPTY, Tone, badge, links, moment, who
+from portal.site.declared import badge_column, moment_column, needs, path_column
+from portal.site.display import EMPTY, Tone, badge, links, who
 from portal.site.page_actions import PageAction, page_action
 from portal.site.subjects import facts, lines
 
@@ -193,21 +194,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             .annotate(done_count=number(items), failed_count=number(items.filter(~Q(failure_class=OK))))
         )
 
-    # Methods, not permissions by name in the decorators: for those a system check reads the database.
-    def has_steer_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("runs.steer_run")
-
-    @admin.display(ordering="pk", description="Run")
-    def number(self, run: Run) -> str:
-        return str(run.pk)
+    has_steer_permission = needs("runs.steer_run")
+    number = path_column("pk", "Run", str)
 
     @admin.display(ordering="kind", description="Kind")
     def shown_kind(self, run: Run) -> str:
         return service.label_of(run)
 
-    @admin.display(ordering="state", description="State")
-    def shown_state(self, run: Run) -> str:
-        return badge(run.get_state_display(), TONES[State(run.state)])
+    shown_state = badge_column("state", "State", TONES)
 
     @admin.display(description="Done")
     def progress(self, run: Any) -> str:
@@ -218,17 +212,9 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     def failed(self, run: Any) -> str:
         return f"{run.failed_count:,}" if run.failed_count else EMPTY
 
-    @admin.display(ordering="created_at", description="Asked for")
-    def created(self, run: Run) -> str:
-        return moment(run.created_at)
-
-    @admin.display(ordering="started_at", description="Began")
-    def started(self, run: Run) -> str:
-        return moment(run.started_at)
-
-    @admin.display(ordering="finished_at", description="Finished")
-    def finished(self, run: Run) -> str:
-        return moment(run.finished_at)
+    created = moment_column("created_at", "Asked for")
+    started = moment_column("started_at", "Began")
+    finished = moment_column("finished_at", "Finished")
 
     @admin.display(description="Chosen")
     def chosen(self, run: Run) -> str:
@@ -238,9 +224,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     def shown_options(self, run: Run) -> str:
         return links(lines(run.options)) if run.options else EMPTY
 
-    @admin.display(description="Resumes by itself at")
-    def resumes_at(self, run: Run) -> str:
-        return moment(run.resume_at)
+    resumes_at = moment_column("resume_at", "Resumes by itself at", sorts=False)
 
     # --- one run ---
 
@@ -405,9 +389,7 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
             return badge(state.label, ITEM_TONES[state])
         return badge(_words(item.failure_class), Tone.GOOD if item.failure_class == OK else Tone.BAD)
 
-    @admin.display(ordering="finished_at", description="Finished")
-    def finished(self, item: RunItem) -> str:
-        return moment(item.finished_at)
+    finished = moment_column("finished_at", "Finished")
 
 
 @admin.register(ScheduledJob)
@@ -420,10 +402,5 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     search_fields = ["name"]
     fields = ["name", "due", "last_started", "last_result", "first_due_at", "repeat_at", "cut_off"]
 
-    @admin.display(ordering="due_at", description="Due")
-    def due(self, job: ScheduledJob) -> str:
-        return moment(job.due_at)
-
-    @admin.display(ordering="last_started_at", description="Last started")
-    def last_started(self, job: ScheduledJob) -> str:
-        return moment(job.last_started_at)
+    due = moment_column("due_at", "Due")
+    last_started = moment_column("last_started_at", "Last started")
