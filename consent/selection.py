@@ -64,7 +64,10 @@ class Selection:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Selection:
         """Return the selection that a row keeps. Raises TypeError for a name that it does not know."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+        chosen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+        }
+        return cls(**chosen)
 
     def to_json(self) -> dict[str, Any]:
         """Return what a row keeps: only what was chosen."""
