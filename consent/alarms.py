@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from consent.models import ApplicationCredential, ApplicationRegistration, ConsentFlow, PartnerConsent, WaitingToken
-from portal.incidents import desk
+from portal.incidents import service
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError
 
@@ -178,14 +178,14 @@ def report(cause: Cause, row: Row | None = None, *, error: RemoteError | None = 
         diagnosis = diagnose(error)
         facts["why"] = f"{diagnosis.cause} {diagnosis.remedy}"
     words = alarm.words.format(row=row, **facts)
-    desk.report(cause, about=_about(alarm, key), name=name, owner=alarm.owner, words=words, subject=subject)
+    service.report(cause, about=_about(alarm, key), name=name, owner=alarm.owner, words=words, subject=subject)
 
 
 def settle(causes: Iterable[Cause], keys: Collection[int] = (0,)) -> None:
     """Settle the reports of these causes about the rows with these keys; one query for each cause."""
     for cause in causes:
         if keys:
-            desk.settle_all(cause, about=[_about(_ALARMS[cause], key) for key in keys])
+            service.settle_all(cause, about=[_about(_ALARMS[cause], key) for key in keys])
 
 
 def _about(alarm: Alarm, key: int) -> str:

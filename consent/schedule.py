@@ -29,7 +29,7 @@ _CONCURRENCY = 16  # by day and by night, beside people who wait for a page
 
 
 def _keep_alive(times: Sequence[datetime] = ()) -> str:
-    """Check the tokens whose next try has come; their times are spread by jitter. Then tell staff which grow old."""
+    """Check the tokens whose next try has come; their times are spread by jitter. Then report those that grow old."""
     try:
         due = Selection(due=True)
         return _start(TOKEN_CHECK, due) if units(due.to_json(), after=0, limit=1) else "nothing due"

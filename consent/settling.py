@@ -19,8 +19,8 @@ from consent.models import (
     CustomerConsent,
     PartnerConsent,
 )
-from portal.incidents.desk import settle_all
 from portal.incidents.models import Incident
+from portal.incidents.service import settle_all
 from tenants.models import PartnerTenant
 
 type Open = Mapping[int, Incident]
@@ -50,7 +50,7 @@ def _key(incident: Incident) -> int:
 
 
 def _links(incidents: Open) -> Iterable[int]:
-    """Links that still work; nobody comes through the others any more."""
+    """Links that still work; the others admit no sign-in any more."""
     return ConsentLink.objects.usable().filter(pk__in=incidents).values_list("pk", flat=True)
 
 

@@ -3,7 +3,7 @@
 ===============================================  ==============================================
 removed                                          when
 ===============================================  ==============================================
-consent flows that nobody finished               at once when their time is over
+consent flows that were never finished           at once when their time is over
 attempts                                         90 days after their end
 tokens of changed accounts (switched off)        seven days without approval
 reads of customer tenants                        see ``observations.prune``
@@ -37,7 +37,7 @@ from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanIte
 from consent.sign_in import approvals
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record
-from portal.incidents.desk import remove_settled
+from portal.incidents.service import remove_settled
 from portal.incidents.telling import tell_due
 from portal.incidents.watch import watch_audit_trail
 from portal.runs.tasks import remove_dead_messages

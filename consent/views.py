@@ -1,6 +1,6 @@
 """The public pages: HTTP in and out of ``consent.sign_in.flow``, and nothing else.
 
-They read no staff session, log nobody in and render the same with or without a staff cookie (S-25).
+They read no staff session, create none, and render the same with or without a staff cookie (S-25).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.utils.formats import date_format
-from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_POST, require_safe
@@ -49,7 +48,7 @@ log = logging.getLogger(__name__)
 # The name contains "token" because Django hides cookies by name in error reports (S-33).
 COOKIE = "__Host-cpv-flow-token"
 MAX_CALLBACK_BYTES = 64 * 1024
-_LONGEST_CHECK = timedelta(minutes=2)  # a request is over long before; whoever still waits then waits for nobody
+_LONGEST_CHECK = timedelta(minutes=2)  # a request is over long before; a check that is older was interrupted
 
 _probe = flow.WriteProbe()
 
@@ -142,11 +141,12 @@ def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str
 
 def _pass_on(link: ConsentLink, address: str) -> str:
     """Return subject and text of a mail, for a ``mailto:`` address, from a reader to the administrator beside them."""
-    subject = _("Please connect our tenant with %(vendor)s") % {"vendor": settings.VENDOR_NAME}
-    text = _(
-        "Please read this page, and connect our tenant if you agree. Reading it starts nothing.\n\n%(address)s\n\n"
-        "The page says which account and roles are needed. The link works until %(until)s."
-    ) % {"address": address, "until": date_format(link.expires_at, "j F Y, H:i T")}
+    subject = f"Please connect our tenant with {settings.VENDOR_NAME}"
+    text = (
+        f"Please read this page, and connect our tenant if you agree. Reading it starts nothing.\n\n{address}\n\n"
+        "The page says which account and roles are needed. "
+        f"The link works until {date_format(link.expires_at, 'j F Y, H:i T')}."
+    )
     return urlencode({"subject": subject, "body": text}, quote_via=quote)
 
 
@@ -220,7 +220,7 @@ def callback(request: HttpRequest, cloud_key: str) -> HttpResponse:
 @require_GET
 @sensitive_variables()
 def admin_consent_callback(request: HttpRequest, cloud_key: str) -> HttpResponse:
-    """Receive the answer of the admin consent endpoint, which comes as a query string and proves nobody.
+    """Receive the answer of the admin consent endpoint, which comes as a query string and proves no identity.
 
     State, cookie and claim guard it as they guard the other callback; it redeems nothing and stores no token.
     """
@@ -339,10 +339,10 @@ def _check_form(request: HttpRequest, cloud: NationalCloud) -> None:
 
 def _check_query(request: HttpRequest) -> None:
     """Raise CallbackRefused for anything but one well-formed answer of the admin consent endpoint."""
-    states, errors, told = (request.GET.getlist(name) for name in ("state", "error", "admin_consent"))
-    if len(states) > 1 or len(errors) > 1 or len(told) > 1:
+    states, errors, consents = (request.GET.getlist(name) for name in ("state", "error", "admin_consent"))
+    if len(states) > 1 or len(errors) > 1 or len(consents) > 1:
         raise flow.CallbackRefused(CallbackFlaw.REPEATED)
-    if not states or not (all(errors) if errors else told == ["True"]):
+    if not states or not (all(errors) if errors else consents == ["True"]):
         raise flow.CallbackRefused(CallbackFlaw.INCOMPLETE)
 
 

@@ -72,7 +72,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
         return links(lines(event.details)) if event.details else EMPTY
 
 
-# Django registers these two with "delete selected" and a delete page; here nobody removes a person who acted (S-54).
+# Django registers these two with "delete selected" and a delete page; here a person who acted is never removed (S-54).
 admin.site.unregister(User)
 admin.site.unregister(Group)
 

@@ -23,7 +23,7 @@ _SHORTEST_SECRET_KEY, _SHORTEST_INTEGRITY_KEY = 50, 32
 _READABLE_BY_OTHERS = 0o007
 
 
-# Each of these sends local variables, request bodies or headers of a failure to another company unless told otherwise,
+# Each of these sends local variables, request bodies or headers of a failure to another company by default,
 # and their filters by name know no refresh_token, code or client_assertion.
 _ERROR_REPORTERS = ("sentry_sdk", "rollbar", "bugsnag", "raygun4py", "honeybadger", "elasticapm", "newrelic", "ddtrace")
 
@@ -130,7 +130,7 @@ def _is_readable_by_others(file: Path) -> bool:
     try:
         return bool(file.stat().st_mode & _READABLE_BY_OTHERS)
     except OSError:
-        return False  # whoever needs the file says that it is not there
+        return False  # the code that needs the file says that it is not there
 
 
 @checks.register(checks.Tags.database, deploy=True)

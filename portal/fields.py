@@ -28,7 +28,7 @@ else:
 
 
 class ParsedField(_TextField):
-    """Text that one parser brings into its canonical form, whoever writes it.
+    """Text that one parser brings into its canonical form, at every write.
 
     Django calls ``to_python`` for lookups and for writes that skip ``full_clean()``, too: they get the same form or
     fail loudly.

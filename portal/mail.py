@@ -1,4 +1,4 @@
-"""Mail that leaves one by one. Whoever sends learns what became of each mail, in our words: servers answer with
+"""Mail that leaves one by one. The sender learns what became of each mail, in our words: servers answer with
 whatever they like, and name addresses.
 
 Call nothing of this inside a transaction.
@@ -37,7 +37,7 @@ class MailUnavailable(MailFailed):
 
 
 class MailLost(MailUnavailable):
-    """No mail can be sent now, and nobody knows whether this one left: the server went away without an answer."""
+    """No mail can be sent now, and it is unknown whether this one left: the server went away without an answer."""
 
 
 def can_send() -> bool:

@@ -18,7 +18,7 @@ from portal.site.policy import PUBLIC_POLICY
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(BASE_DIR / ".env")
 
-# Database and embedded vault of a portal that was not told otherwise.
+# Database and embedded vault by default.
 _local = BASE_DIR / ".local"
 if not env.text("DATABASE_URL", "") or not env.text("VAULT_URL", ""):
     _local.mkdir(mode=0o700, exist_ok=True)
@@ -51,7 +51,8 @@ if ADMIN_HOST:
     ALLOWED_HOSTS.append(ADMIN_HOST.partition(":")[0])
 if "*" in ALLOWED_HOSTS:
     raise ImproperlyConfigured("ALLOWED_HOSTS must name hosts; * would accept any Host header")
-TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 0, maximum=10)  # S-29
+# As many of the last addresses in X-Forwarded-For are ours (S-29).
+TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 0, maximum=10)
 # S-63: the first multiplies all limits per address; with so many open flows as the second, starting slows down.
 REQUEST_LIMIT_FACTOR = env.number("REQUEST_LIMIT_FACTOR", 1, minimum=1, maximum=1000)
 OPEN_FLOW_LIMIT = env.number("OPEN_FLOW_LIMIT", 1000, minimum=1)
@@ -83,11 +84,11 @@ if _mail_host:
             "timeout": 10,
         },
     }
-elif TEST_ENDPOINTS:  # beside a sandbox nobody is written to: the mail is printed
+elif TEST_ENDPOINTS:  # beside a sandbox no mail leaves: it is printed
     MAILERS["default"] = {"BACKEND": "django.core.mail.backends.console.EmailBackend"}
     DEFAULT_FROM_EMAIL = DEFAULT_FROM_EMAIL or "invitations@vendor.example"
 
-ALERT_EMAIL = env.words("ALERT_EMAIL", ())  # who is told of incidents
+ALERT_EMAIL = env.words("ALERT_EMAIL", ())  # who gets mail about incidents
 if not all("@" in one and one.isprintable() for one in ALERT_EMAIL):
     raise ImproperlyConfigured("ALERT_EMAIL takes mail addresses, separated by commas")
 
@@ -119,7 +120,7 @@ GDAP_ACCEPTED_ROLES = env.guids(
         "62e90394-69f5-4237-9190-012177145e10",
     ),
 )
-LINK_LIFETIME_DAYS = env.number("LINK_LIFETIME_DAYS", 14, minimum=1, maximum=90)  # S-01
+LINK_LIFETIME_DAYS = env.number("LINK_LIFETIME_DAYS", 14, minimum=1, maximum=90)  # then a leaked link is useless (S-01)
 # A rotated refresh token is saved when the stored one is older; 0 saves each, for services that rotate strictly.
 TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 24, maximum=720)
 
@@ -220,7 +221,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON;",
     }
 else:
-    DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    # A restart of the database is noticed before a connection is used.
+    DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Background work: a queue in our own database, or Celery where it runs already. Celery has workers of its own, so the
 # portal's then only keep the schedule (`worker --schedule-only`). The broker's address may hold a password.
@@ -246,7 +248,7 @@ if _celery_broker:
         "BACKEND": "django_tasks_celery.CeleryBackend",
         "OPTIONS": {"CELERY_APP": "portal.runs.celery.app"},
     }
-    # Both are about results of messages, which nobody reads: what became of a run stands in its rows.
+    # Both are about results of messages, which are never read: what became of a run stands in its rows.
     SILENCED_SYSTEM_CHECKS += ["django_tasks_celery.W001", "django_tasks_celery.W002"]
 # Django's caches unpickle what they read. Nothing of ours uses one, and what a package puts there is forgotten at once.
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}

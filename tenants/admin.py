@@ -122,7 +122,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
         return partners.annotate(customer_count=Coalesce(Subquery(counts), 0))
 
     def get_readonly_fields(self, request: HttpRequest, obj: PartnerTenant | None = None) -> list[str]:
-        # Whoever could change the tenant of an invited partner could bind another tenant to this record.
+        # A person who could change the tenant of an invited partner could bind another tenant to this record.
         return [*self.readonly_fields, *(["tenant_id", "cloud"] if obj is not None else [])]
 
     customer_count = path_column("customer_count", "Customers")

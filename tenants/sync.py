@@ -36,7 +36,7 @@ class SyncReport:
 
 
 class TooManyMissing(Exception):
-    """A complete list lacks more rows than is believable; nobody was marked missing. The text says how many."""
+    """A complete list lacks more rows than is believable; none was marked missing. The text says how many."""
 
 
 def sync_customers(

@@ -159,15 +159,15 @@ def _with_customers(answer: HttpResponseBase, plan: ConsentPlan) -> HttpResponse
 def _start(
     page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: ConsentPlan, form: ApplyForm
 ) -> HttpResponseBase:
-    told = form.cleaned_data
+    given = form.cleaned_data
     back = HttpResponseRedirect(reverse("admin:consent_consentplan_change", args=[plan.pk]))
     try:
         run, new = start_apply(
             plan,
             actor=actor_of(request),
-            reset=bool(told.get("reset")),
-            waves=told["waves"],
-            stop_share=told["stop_percent"] / 100,
+            reset=bool(given.get("reset")),
+            waves=given["waves"],
+            stop_share=given["stop_percent"] / 100,
         )
     except plans.PlanRefused as refused:
         page.message_user(request, str(refused), messages.ERROR)

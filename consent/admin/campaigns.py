@@ -127,14 +127,14 @@ def _create(
     )
     if not isinstance(answer, CampaignForm):
         return answer
-    told = answer.cleaned_data
+    given = answer.cleaned_data
     try:
         created = campaigns.create(
-            name=told["name"],
-            registration=told["registration"],
-            reason=Campaign.Reason(told["reason"]),
+            name=given["name"],
+            registration=given["registration"],
+            reason=Campaign.Reason(given["reason"]),
             partners=PartnerTenant.objects.filter(pk__in=partners.values("pk")),
-            link_days=told["link_days"],
+            link_days=given["link_days"],
             actor=actor_of(request),
             created_by=request.user if request.user.is_authenticated else None,
         )

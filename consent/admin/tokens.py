@@ -330,7 +330,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
             action="confirm_revocation",
             title="Note that the token is dead",
             explanation=(
-                "Only when the partner's administrator told you that the account's sessions are revoked and the "
+                "Only when the partner's administrator confirmed that the account's sessions are revoked and the "
                 "enterprise application is removed. The portal cannot see it."
             ),
             button="Note it",

@@ -37,7 +37,7 @@ from tenants.models import PartnerTenant
 log = logging.getLogger(__name__)
 
 WARN_DAYS = (60, 30, 14, 7)  # S-39, with the longer look ahead of the Secure Application Model page
-_CANARIES = 3  # partners that are asked before we say that nobody could tell
+_CANARIES = 3  # partners that are asked before we say that none could prove it
 Kind = ApplicationCredential.Kind
 Door = Callable[[ApplicationCredential], TokenService]
 
@@ -47,7 +47,7 @@ class RotationRefused(Exception):
 
 
 class NoCanary(RotationRefused):
-    """No connected partner: nobody's token can prove the credential."""
+    """No connected partner: no token can prove the credential."""
 
 
 class NotAccepted(RotationRefused):
@@ -258,7 +258,7 @@ def promote(
                 _undo(credential, older)
             raise
         except RotationRefused as unclear:
-            log.info("not proven again after the switch: %s", unclear)  # it was proven before; nobody says otherwise
+            log.info("not proven again after the switch: %s", unclear)  # it was proven before; nothing says otherwise
     return partner
 
 
@@ -283,7 +283,7 @@ def retire(credential: ApplicationCredential, *, vault: Vault, actor: Actor) -> 
         RemoteError: it is retired, but the vault did not switch it off; retire it there.
     """
     with transaction.atomic():
-        # The row first, then the pointer; _switch() goes the other way round, so whoever comes second sees the other.
+        # The row first, then the pointer; _switch() goes the other way round, so the second sees the first.
         if not ApplicationCredential.objects.filter(pk=credential.pk, retired_at__isnull=True).update(
             retired_at=timezone.now()
         ):
@@ -305,7 +305,7 @@ def _check_valid(credential: ApplicationCredential) -> None:
     now = timezone.now()
     if credential.retired_at is not None:
         raise RotationRefused(f"{credential} is retired; add a new one.")
-    if credential.starts_at > now + timedelta(seconds=LEEWAY_SECONDS):  # R-42
+    if credential.starts_at > now + timedelta(seconds=LEEWAY_SECONDS):  # clocks may differ that much (R-42)
         raise RotationRefused(f"{credential} is not valid before {credential.starts_at:%Y-%m-%d %H:%M} UTC.")
     if credential.expires_at is not None and credential.expires_at <= now:
         raise RotationRefused(f"{credential} ended on {credential.expires_at:%Y-%m-%d}; add a new one.")
@@ -414,9 +414,9 @@ def _note_refusal(credential: ApplicationCredential, code: str, actor: Actor) ->
 def warn_of_expiry() -> int:
     """Open an incident for each credential in use that came nearer to its end than 60, 30, 14 or 7 days (S-39).
 
-    Each threshold is told once. Call it daily; twice at a time is harmless. Returns how many were told.
+    Each threshold is reported once. Call it daily; twice at a time is harmless. Returns how many were reported.
     """
-    now, told = timezone.now(), 0
+    now, reported = timezone.now(), 0
     nearing = ApplicationCredential.objects.current().filter(expires_at__lte=now + timedelta(days=max(WARN_DAYS)))
     for credential in nearing.select_related("registration"):
         left = (credential.expires_at or now) - now
@@ -429,5 +429,5 @@ def warn_of_expiry() -> int:
             )
             if first:
                 alarms.report(Cause.CREDENTIAL_EXPIRES, credential, days=threshold)
-                told += 1
-    return told
+                reported += 1
+    return reported

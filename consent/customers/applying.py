@@ -21,7 +21,7 @@ from consent.microsoft.directory import Presence
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
 from consent.permissions import differences
 from portal.audit.trail import Actor, Outcome, record
-from portal.incidents.desk import report, settle
+from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled
 

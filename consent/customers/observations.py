@@ -19,8 +19,8 @@ from django.utils import timezone
 from consent.microsoft.directory import Presence
 from consent.models import Attempt, ChangedBy, ConsentObservation, CustomerConsent
 from portal.audit.trail import Actor, Entry, Outcome, record_all
-from portal.incidents.desk import report, settle
 from portal.incidents.models import Incident
+from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner
 
 State = CustomerConsent.State

@@ -30,7 +30,7 @@ from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-QUIET_FOR = timedelta(days=3)  # nobody is reminded sooner after a mail, however often somebody presses the button
+QUIET_FOR = timedelta(days=3)  # no reminder comes sooner after a mail, however often the button is pressed
 Progress = CampaignPartner.Progress
 KEPT = {Progress.FAILED, Progress.MFA_MISSING}  # something kept these partners from finishing
 SendProblem = CampaignPartner.SendProblem
@@ -117,7 +117,7 @@ def create(
     A first invitation leaves out who is connected already.
 
     Raises:
-        CampaignRefused: the registration is not active, or nobody is left.
+        CampaignRefused: the registration is not active, or no partner is left.
     """
     if registration.state != ApplicationRegistration.State.ACTIVE:
         raise CampaignRefused("The application registration is not active, so it cannot invite partners.")
@@ -186,8 +186,8 @@ def remind(
 ) -> Iterator[Mailing]:
     """Mail those who are not done once more, with a new link; the older one is revoked.
 
-    Arguments and errors as ``send``. Nobody is reminded within three days after the last mail, and nobody who waits for
-    our approval.
+    Arguments and errors as ``send``. No partner is reminded within three days after the last mail, and none
+    that waits for our approval.
     """
     yield from _mail(campaign, to_remind(campaign), mailer, actor, only, until)
 
@@ -243,7 +243,7 @@ def _mail_one(item: CampaignPartner, mailer: BaseEmailBackend, actor: Actor) -> 
 def _claim(item: CampaignPartner, actor: Actor) -> tuple[ConsentLink, Secret] | None:
     """Make the link, which is the attempt, in one transaction. None: somebody was faster.
 
-    Rows are written in the order campaign, partner, link, audit trail everywhere, so that nobody waits in a circle.
+    Rows are written in the order campaign, partner, link, audit trail everywhere, so that no two wait for each other.
     """
     campaign = item.campaign
     with transaction.atomic():

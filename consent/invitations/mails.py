@@ -128,7 +128,7 @@ def send_again(
 
     Raises:
         LinkRefused, or MailRefused before anything changed: the older link stays as it was.
-        MailRefused, MailUnavailable, MailLost: the new link works, but nobody may know its address.
+        MailRefused, MailUnavailable, MailLost: the new link works, but its address may be lost.
     """
     addresses_of(link.partner)
     with transaction.atomic():

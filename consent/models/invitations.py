@@ -255,7 +255,7 @@ class CampaignPartnerQuerySet(models.QuerySet["CampaignPartner"]):
     def with_progress(self) -> CampaignPartnerQuerySet:
         """Annotate ``progress`` (``CampaignPartner.Progress``), and outcome, problem and time of the latest attempt.
 
-        What the partner did counts from the day of the campaign, through whichever link: whoever connected through
+        What the partner did counts from the day of the campaign, through any link: a partner that connected through
         another one is done as well.
         """
         is_ = CampaignPartner.Progress
@@ -299,7 +299,7 @@ class CampaignPartnerQuerySet(models.QuerySet["CampaignPartner"]):
     def to_remind(self, before: datetime) -> CampaignPartnerQuerySet:
         """Partners who are not connected, and whose latest mail left, or may have left, before that moment.
 
-        Each mail has a link of its own, whoever sent it, so the link's age is the mail's.
+        Each mail has a link of its own, also when an older version sent it, so the link's age is the mail's.
         """
         mailed = self.filter(link__created_at__lt=before, last_send_problem="")
         is_ = CampaignPartner.Progress
@@ -312,7 +312,7 @@ class CampaignPartnerQuerySet(models.QuerySet["CampaignPartner"]):
 class CampaignPartner(models.Model):
     """One invited partner. ``link`` is written before a mail leaves, what became of the mail after it.
 
-    A link without outcome was interrupted: nobody knows whether the mail left, so only a reminder repeats it.
+    A link without outcome was interrupted: the mail may have left or not, so only a reminder repeats it.
     """
 
     class Progress(models.TextChoices):

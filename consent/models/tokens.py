@@ -80,7 +80,7 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
         return self.usable().filter(_on_any_resource(permission_set, _unproven))
 
     def lease_free(self) -> PartnerConsentQuerySet:
-        """Rows whose renewal nobody holds, by the database's clock (R-03)."""
+        """Rows without a renewal under way, by the database's clock (R-03)."""
         over = Q(lease_until__lt=Now()) | Q(lease_until__gt=Now() + _LONGEST_LEASE)
         return self.filter(Q(lease_owner="") | over)
 
@@ -134,7 +134,7 @@ class PartnerConsent(models.Model):
     LEFT_STATES = (State.DISCONNECTED, State.REVOKED)
 
     class ForecastCause(models.TextChoices):
-        """Why a token ends, when nobody does anything."""
+        """Why a token ends, if nothing is done."""
 
         IDLE = "idle", "90 days without renewal"
         SIGN_IN = "sign_in", "Sign-in frequency policy"
@@ -235,7 +235,7 @@ class WaitingTokenQuerySet(models.QuerySet["WaitingToken"]):
         return self.filter(decision=WaitingToken.Decision.WAITING, expires_at__gt=Now()).exclude(secret_version="")
 
     def overdue(self) -> WaitingTokenQuerySet:
-        """Tokens that nobody approved in time."""
+        """Tokens that were not approved in time."""
         return self.filter(decision=WaitingToken.Decision.WAITING, expires_at__lte=Now())
 
 

@@ -32,8 +32,8 @@ from consent.tokens.custody import Custody, TokenUnavailable
 from consent.vault.base import Eraser, Vault, VaultConfigurationError
 from portal.audit.seals import canonical, digest, seal
 from portal.audit.trail import Actor, record
-from portal.incidents.desk import report as report_incident
-from portal.incidents.desk import settle
+from portal.incidents.service import report as report_incident
+from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError
 from portal.runs import service

@@ -24,7 +24,7 @@ from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor
-from portal.incidents import desk
+from portal.incidents import service as incidents
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
@@ -111,7 +111,7 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
     except (TokenUnavailable, IdentityMismatch) as error:
         return _failed("skipped", str(error), Owner.US, fields)
     except TooManyMissing as error:
-        desk.report(
+        incidents.report(
             TOO_MANY,
             about=about,
             name=sync.partner.name,
@@ -124,10 +124,10 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
         failed = Outcome.of(diagnose(error), error)
         blame = None if failed.systemic else blame_of(consent, error)
         return _with_line(replace(failed, blame=blame), fields)
-    desk.settle(TOO_MANY, about=about)
+    incidents.settle(TOO_MANY, about=about)
     if odd := [*report.odd, *gdap.pop("odd", [])]:
         return _odd(sync.partner, odd, fields | counts | gdap)
-    desk.settle(ODD, about=about)
+    incidents.settle(ODD, about=about)
     return Outcome(fields=fields | {"ok": True} | counts | gdap)
 
 
@@ -135,24 +135,24 @@ def _odd(partner: PartnerTenant, odd: Sequence[str], fields: Mapping[str, Any]) 
     """Name the items that could not be read; the rest is stored. The incident repeats no text from outside."""
     number = "One item" if len(odd) == 1 else f"{len(odd)} items"
     were = "was" if len(odd) == 1 else "were"
-    told = f"{number} of Microsoft's lists could not be read and {were} left out, and nothing was marked missing"
-    desk.report(
+    left_out = f"{number} of Microsoft's lists could not be read and {were} left out, and nothing was marked missing"
+    incidents.report(
         ODD,
         about=f"partner:{partner.pk}",
         name=partner.name,
         owner=Owner.US,
-        words=f"{told}. The partner's latest customer sync names them. Report them to Microsoft.",
+        words=f"{left_out}. The partner's latest customer sync names them. Report them to Microsoft.",
         subject={"partner": partner.pk},
     )
     more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
-    words = f"{told}: {'; '.join(odd[:3])}{more}. All others were stored. Report them to Microsoft."
+    words = f"{left_out}: {'; '.join(odd[:3])}{more}. All others were stored. Report them to Microsoft."
     return _failed(ODD, words, Owner.US, {**fields, "odd": list(odd)})
 
 
 def _relationships(
     sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId, *, actor: Actor, force: bool
 ) -> dict[str, Any]:
-    """Mirror the partner's relationships; where its permissions do not show them, its customers are told so instead."""
+    """Mirror the partner's relationships; where its permissions do not show them, its customers' readiness says so."""
     cloud = clients.cloud(sync.partner.cloud)
     try:
         token = _token(sync, consent, Audience.GRAPH, correlation_id)

@@ -129,7 +129,7 @@ def after(renewal: Renewal, context: Context) -> Callable[[], None] | None:
 
 
 def settle(renewals: Sequence[Renewal], context: Context) -> None:
-    """Note which older versions are off, so that nobody has to look again."""
+    """Note which older versions are off, so that they need no second look."""
     clients.renewals().forget_replaced(renewals)
 
 

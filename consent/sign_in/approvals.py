@@ -161,7 +161,7 @@ def reject(waiting: WaitingToken, *, vault: Vault, actor: Actor) -> None:
 
 
 def expire_overdue(*, vault: Vault) -> int:
-    """Switch off what nobody approved within seven days. Returns how many."""
+    """Switch off what was not approved within seven days. Returns how many."""
     overdue = list(WaitingToken.objects.overdue().select_related("consent"))
     for waiting in overdue:
         with transaction.atomic():

@@ -58,7 +58,7 @@ from portal.site.limits import Rule, limiter
 
 log = logging.getLogger(__name__)
 
-FLOW_LIFETIME = timedelta(minutes=15)  # S-10
+FLOW_LIFETIME = timedelta(minutes=15)  # time for a sign-in with MFA, and not for more (S-10)
 BINDER_LENGTH = 43
 _NOTED_SECONDS = 3600
 _NOTED_IN_ALL = Rule(name="refused", per_address=200, window=_NOTED_SECONDS)  # lines an hour, from all addresses
@@ -236,7 +236,7 @@ def check_issuer(flow: ConsentFlow, issuers: Sequence[str], tools: Callable[[], 
 
 
 def note_refused(refused: CallbackRefused, cloud_key: str, address: str | None) -> None:
-    """Leave one audit line for each reason, address and hour: whoever floods the callback does not flood the trail."""
+    """Leave one audit line for each reason, address and hour: a flood of callbacks does not flood the trail."""
     if limiter.seconds_to_wait(Rule(name=f"refused {refused.why}", per_address=1, window=_NOTED_SECONDS), address):
         return
     if limiter.seconds_to_wait(_NOTED_IN_ALL, None):
@@ -303,9 +303,9 @@ def finish(flow: ConsentFlow, answer: CallbackAnswer, *, binder: str, tools: Con
 
 
 def finish_admin_consent(flow: ConsentFlow, error: str, error_description: str, *, actor: Actor) -> None:
-    """End a claimed admin-consent flow. It proves nobody's identity and gives no token: the answer is only noted.
+    """End a claimed admin-consent flow. It proves no identity and gives no token: the answer is only noted.
 
-    The ``tenant`` of the answer is not read at all: whoever holds the browser could write it.
+    The ``tenant`` of the answer is not read at all: the person at the browser could write it.
     """
     if error:
         codes = callback_error_codes(error_description)
@@ -415,7 +415,8 @@ def _keep(
 def _identify(
     flow: ConsentFlow, redeemed: TokenResponse, cloud: NationalCloud, binder: str, tools: ConsentTools
 ) -> VerifiedIdentity:
-    if redeemed.clock_ahead is not None and abs(redeemed.clock_ahead) > LEEWAY_SECONDS:  # R-42
+    # A wrong clock of ours is named, and no partner blamed for it (R-42).
+    if redeemed.clock_ahead is not None and abs(redeemed.clock_ahead) > LEEWAY_SECONDS:
         side = "ahead" if redeemed.clock_ahead > 0 else "behind"
         alarms.report(Cause.CLOCK_IS_WRONG, seconds=abs(redeemed.clock_ahead), side=side)
         raise Refused(Problem.CLOCK, code="clock_differs", detail={"seconds": f"{redeemed.clock_ahead:.0f}"})

@@ -134,7 +134,7 @@ def _standing(
     tools: ConsentTools,
     correlation_id: CorrelationId,
 ) -> tuple[Secret, frozenset[str], Standing]:
-    """Ask Graph who the account is. What Graph does not tell stays "could not verify" and refuses nobody.
+    """Ask Graph who the account is. What Graph does not say stays "could not verify" and is no reason to refuse.
 
     Returns the newest refresh token with it: a service that rotates strictly ends the older one at each redemption;
     and the scopes that the answer names, none when there was no answer.

@@ -202,7 +202,7 @@ def _blame(consent: PartnerConsent, cause: str, code: str, answer: str) -> Blame
         if off
         else "Look first whether its registration was changed"
     )
-    # One denial makes nobody ill, and those that were denied first must not speak against the pattern.
+    # One denial changes no state, and those that were denied first must not speak against the pattern.
     denied_once = consent.first_denied_at is not None and consent.last_code == code
     return Blame(
         cause="application" if off else f"{cause}:{code}",

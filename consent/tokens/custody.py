@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 LEASE = timedelta(seconds=150)
 _LEASED_SECONDS = 120.0  # for all calls under one lease together, so that it outlasts them (R-03)
 _POLL_SECONDS = 0.1
-_PUT_AWAY_SECONDS = 15.0  # wait of a late writer for whoever was faster
+_PUT_AWAY_SECONDS = 15.0  # wait of a late writer for the faster one
 BUSY = "This partner's token is being renewed right now; try again in a minute."
 INTERRUPTED = "interrupted_while_saving"  # the row's ``last_code`` after a token was lost (R-01)
 FASTER = "another renewal was faster"  # why a token was discarded
@@ -185,7 +185,7 @@ class Custody:
 
         Raises:
             TokenUnavailable: the row that was read again allows no use of its token.
-            IdentityMismatch: it is not the token that this record stored; whoever calls stops the partner.
+            IdentityMismatch: it is not the token that this record stored; the caller stops the partner.
             RemoteError: as :meth:`consent.vault.base.Vault.read`; SecretDisabled when the row names that version still.
         """
         try:
@@ -414,7 +414,7 @@ class Custody:
         )
 
     def decide_late(self, consent: PartnerConsent, owner: str, place: Place, correlation_id: CorrelationId) -> None:
-        """Decide under a lease about a version that came too late: adopt it if nobody was faster, else switch it off.
+        """Decide under a lease about a version that came too late: adopt it if no other was faster, else switch it off.
 
         Without the lease it could be switched off in the moment in which another renewal adopts it (R-03).
         """
@@ -484,7 +484,7 @@ class Custody:
     def adopt(self, consent: PartnerConsent, newer: StoredSecret, owner: str) -> PartnerConsent:
         """Point to a version of a higher generation, and switch the older one off.
 
-        Returns the row as it is then: unchanged for whoever lost the lease meanwhile.
+        Returns the row as it is then: unchanged for a caller that lost the lease meanwhile.
         """
         name = SecretName(consent.secret_name)
         found = Place(generation_of(newer), name, newer.version, token_fingerprint(newer.value))

@@ -1,4 +1,4 @@
-"""Health of tokens: when to try again, when a token ends and why, and who is told in time (R-11, R-15).
+"""Health of tokens: when to try again, when a token ends and why, and the reminders before it (R-11, R-15).
 
 ``refresh`` is the only writer of forecast and alerts. It is called wherever one of their inputs changes: after a check
 that changed one, after a renewal, a new credential or a sync, and daily by ``watch``, because time is an input as well.
@@ -22,10 +22,10 @@ from portal.audit.trail import SYSTEM, record
 from portal.microsoft.diagnosis import Diagnosis, FailureClass, Owner
 from tenants.models import CustomerTenant, PartnerTenant
 
-ALERT_DAYS = (60, 75, 85)  # R-11
+ALERT_DAYS = (60, 75, 85)  # staff are reminded well before Entra ends an unused token at 90 (R-11)
 EXPIRED_DAYS = 90
 LIFETIME = timedelta(days=EXPIRED_DAYS)  # of an unused refresh token, by Entra; each renewal starts it anew
-CONFIRM_AFTER = timedelta(minutes=10)  # R-15
+CONFIRM_AFTER = timedelta(minutes=10)  # between two denials, because one may be a passing fault (R-15)
 _FIRST_WAIT = timedelta(minutes=15)
 _LONGEST_WAIT = timedelta(hours=24)
 _BATCH = 500
@@ -96,7 +96,7 @@ def outlived(consent: PartnerConsent, now: datetime) -> bool:
 
 
 def credential_end(registration: ApplicationRegistration) -> datetime | None:
-    """Return when the application's credential ends, None when nobody said so."""
+    """Return when the application's credential ends, None when that is not known."""
     return None if registration.credential is None else registration.credential.expires_at
 
 
@@ -172,7 +172,7 @@ def refresh_changed(checked: Sequence[tuple[PartnerConsent, Mapping[str, object]
         if _alert_step(row, now) != row.alerted_days
         or any(name in columns and columns[name] != getattr(row, name) for name in _INPUTS)
     }
-    # What others wrote between load and write, and rows that nobody worked out yet.
+    # What others wrote between load and write, and rows that were not worked out yet.
     keys = [row.pk for row, _ in checked]
     changed.update(PartnerConsent.objects.filter(pk__in=keys).without_right_forecast().values_list("pk", flat=True))
     if changed:
@@ -206,7 +206,7 @@ def _in_batches(keys: Sequence[int], between: Callable[[], None] = lambda: None)
         refresh(keys[start : start + _BATCH])
 
 
-# --- who is told --------------------------------------------------------------------------------------------------
+# --- reminders ----------------------------------------------------------------------------------------------------
 
 
 def token_age(consent: PartnerConsent, now: datetime) -> timedelta | None:

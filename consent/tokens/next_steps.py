@@ -61,8 +61,8 @@ ENDS: Mapping[str, Step] = {
 
 TRUTH = (
     "Microsoft offers no call that revokes one refresh token, and a new password of the service account does not "
-    "revoke the tokens of an application like ours. The portal stops at once and switches its copies off; whoever "
-    "stole a copy before could still use it, until the partner's administrator has done the following."
+    "revoke the tokens of an application like ours. The portal stops at once and switches its copies off; a copy "
+    "that was stolen before could still be used, until the partner's administrator has done the following."
 )
 
 
@@ -76,7 +76,7 @@ def partners_duties(application: str, application_id: str) -> list[str]:
 
 
 def is_stale(consent: PartnerConsent, now: datetime) -> bool:
-    """Tell whether the last proof is older than checks are meant to be: then nobody knows how it stands (R-45).
+    """Tell whether the last proof is older than checks are meant to be: then its state is not known (R-45).
 
     It reads the consent's partner: of one that is disabled or offboarded nothing is checked.
     """

@@ -37,9 +37,9 @@ from consent.vault.base import (
     VersionInfo,
 )
 from portal.audit.trail import Actor, record
-from portal.incidents.desk import report as report_incident
-from portal.incidents.desk import settle
 from portal.incidents.models import Incident
+from portal.incidents.service import report as report_incident
+from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AccessDenied, AuthenticationFailed, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
@@ -51,7 +51,7 @@ ORPHAN_AGE = timedelta(days=1)  # a row is written before its entry, so an orpha
 _DEAD_AFTER = timedelta(days=100)  # a decided token is dead at Entra by then, so its entry is no secret any more
 _FEW = 10  # changes that need no question, whatever their share
 _TRIES = 5
-_LONGEST_WAIT = 300.0
+_LONGEST_WAIT = 300.0  # seconds; a longer Retry-After counts as this
 _BETWEEN_STEPS = timedelta(hours=1)  # a waiting row without version is in the middle of its write, or was cut off
 _REFRESH_TOKEN_OF_OURS = re.compile(r"(consent|waiting)-[0-9]+")
 State = PartnerConsent.State

@@ -70,7 +70,7 @@ class StrictRotation(Rotation):
     """A service that kills a refresh token at its first use: each redemption is a renewal (R-03)."""
 
     spends_stored = True
-    wait_seconds = 15.0  # R-04
+    wait_seconds = 15.0  # for the result of a renewal elsewhere (R-04)
 
     def renews(self, consent: PartnerConsent, tenant: TenantId) -> bool:
         return True

@@ -73,7 +73,7 @@ class TokenService:
     Args:
         entra: makes the sign-in client of a registration for one unit of work.
         rotation: what the sign-in service does to a redeemed refresh token, so which redemptions renew (R-11).
-        credential_refused: told when Entra refuses the registration's own credential (R-14).
+        credential_refused: called when Entra refuses the registration's own credential (R-14).
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class TokenService:
         """Redeem a refresh token and make sure that the answer is this partner's. Runs no query.
 
         Raises:
-            IdentityMismatch: it is somebody else's; whoever calls stops the partner.
+            IdentityMismatch: it is another account's; the caller stops the partner.
             RemoteError: what the sign-in service answered.
         """
         cloud = self._clouds(consent.partner.cloud)
@@ -291,7 +291,7 @@ class TokenService:
         self.forget(consent.pk)
 
     def _usable(self, consent_id: int) -> PartnerConsent:
-        """Read the row again; whoever may not be used any more leaves the cache at once (S-38, S-53)."""
+        """Read the row again; a partner that may not be used any more leaves the cache at once (S-38, S-53)."""
         try:
             return self._custody.usable(consent_id)
         except TokenUnavailable:

@@ -34,7 +34,7 @@ from portal.microsoft.secret import Secret
 log = logging.getLogger(__name__)
 
 REFRESH_TOKEN_LIFETIME = timedelta(days=90)  # Entra; each redemption starts a new token's 90 days
-_WRITE_SECONDS = 60.0  # R-06
+_WRITE_SECONDS = 60.0  # tried again under the lease, because a lost token cannot be had again (R-06)
 _WRITE_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
 _LONGEST_WAIT = 15.0
 # Answers about the newest version that say for certain that nothing newer waits there to be adopted.
@@ -78,7 +78,7 @@ class TokenVersions:
         """Read the version that the row points to and make sure that it is this record's token (S-51).
 
         Raises:
-            IdentityMismatch: it is not the token that this record stored; whoever calls stops the partner.
+            IdentityMismatch: it is not the token that this record stored; the caller stops the partner.
             RemoteError: as :meth:`consent.vault.base.Vault.read`.
         """
         name = SecretName(consent.secret_name)
@@ -127,7 +127,7 @@ class TokenVersions:
                 )
                 break
             except NameBlocked:
-                name = new_secret_name()  # R-10
+                name = new_secret_name()  # a deleted secret blocks the old one (R-10)
             except RemoteError as error:
                 if not error.retryable or wait is None:
                     raise

@@ -85,7 +85,7 @@ class StoredSecret:
 class VersionInfo:
     """One version as a list shows it: everything but the value.
 
-    ``damage`` is empty, or one sentence about why nobody can read this version; the attributes are then not known.
+    ``damage`` is empty, or one sentence about why this version cannot be read; the attributes are then not known.
     """
 
     name: SecretName

@@ -265,7 +265,7 @@ class LocalVault:
                 raise VaultDamaged(SERVICE, operation, detail="The disk returned something else than was written")
 
     def inspect(self, name: SecretName, version: SecretVersion) -> VersionInfo:
-        """Decrypt this version and say what it is, or why nobody can read it. Raises NotFound."""
+        """Decrypt this version and say what it is, or why it cannot be read. Raises NotFound."""
         operation = f"look at {name}"
         try:
             opened = self._load(name, version, operation)

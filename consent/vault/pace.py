@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-CALLS: Final = 500  # of one process, unless told otherwise; Key Vault counts 4,000 for a vault, whoever asks
+CALLS: Final = 500  # of one process by default; Key Vault counts 4,000 for a vault, from all processes
 SECONDS: Final = 10.0
 _SLOWEST = 0.5  # seconds between two calls, after many refusals
 _RECOVERY = 0.995  # per call: after some 140 calls without a refusal the speed is what it was before the last one

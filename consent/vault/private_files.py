@@ -12,7 +12,7 @@ _MAX_BYTES = 100_000  # a key file has lines of 44 characters, a certificate wit
 
 
 def read_private_file(path: Path, what: str) -> bytes:
-    """Return the content of a file that nobody but its owner may read.
+    """Return the content of a file that only its owner may read.
 
     Args:
         what: how an operator knows it, for example ``the vault's key file``.

@@ -40,7 +40,7 @@ class RotationReport:
     needing_older: int = 0
     """Versions that still need an older key."""
     damaged: list[str] = field(default_factory=list)
-    """``name/version: why``, one for each version that nobody can read."""
+    """``name/version: why``, one for each version that cannot be read."""
 
 
 def rotate(directory: Path, key_file: Path, *, progress: Callable[[int, int], None]) -> RotationReport:
@@ -76,7 +76,7 @@ def retire(directory: Path, key_file: Path) -> RotationReport:
     """Take the older keys out of the key file, if nothing needs them.
 
     Raises:
-        RetireRefused: versions need an older key, or are damaged so that nobody can tell.
+        RetireRefused: versions need an older key, or are damaged so that it cannot be known.
         VaultConfigurationError: as :func:`rotate`.
     """
     with _alone(directory):

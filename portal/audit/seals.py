@@ -1,6 +1,6 @@
 """Seals on documents that leave the portal: an HMAC-SHA256 under a key derived from INTEGRITY_KEY.
 
-Whoever holds the key, which is this portal, can tell later whether a document is unchanged. Why not a signature that
+The holder of the key, which is this portal, can tell later whether a document is unchanged. Why not a signature that
 anybody can check stands in docs/adr/0004-reports-are-sealed-by-hmac.md.
 """
 

@@ -46,7 +46,7 @@ class Actor:
 
     @classmethod
     def link(cls, link_id: int, address: str | None) -> Actor:
-        """Return the actor behind a consent link: whoever holds it."""
+        """Return the actor behind a consent link: its holder, who is not known."""
         return cls(kind=AuditEvent.ActorKind.LINK, name=f"link {link_id}", address=address)
 
     @classmethod
@@ -219,7 +219,7 @@ def first_broken_sequence() -> int | None:
 
 
 def note_walk(at: Walked, *, actor: Actor) -> None:
-    """Keep how far the chain was checked, as an entry of the chain itself, so that nobody else can claim it."""
+    """Keep how far the chain was checked, as an entry of the chain itself, so that no other program can claim it."""
     record(
         CHECKED,
         actor=actor,

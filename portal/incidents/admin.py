@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 
-from portal.incidents import desk
+from portal.incidents import service
 from portal.incidents.models import Incident, IncidentNote, IncidentQuerySet, cause_in_words
 from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.declared import column, moment_column, needs, path_column
@@ -158,7 +158,7 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
             button="Take up",
         ):
             return answer
-        done = desk.take_up(queryset, actor=actor_of(request))
+        done = service.take_up(queryset, actor=actor_of(request))
         self.message_user(request, f"{done} taken up.", messages.SUCCESS)
         return None
 
@@ -176,6 +176,6 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
             button="Settle",
         ):
             return answer
-        done = desk.close(queryset, actor=actor_of(request))
+        done = service.close(queryset, actor=actor_of(request))
         self.message_user(request, f"{done} settled.", messages.SUCCESS)
         return None

@@ -14,7 +14,7 @@ def cause_in_words(cause: str) -> str:
 
 class IncidentQuerySet(models.QuerySet["Incident"]):
     def open(self) -> IncidentQuerySet:
-        """Incidents that nobody settled."""
+        """Incidents that are not settled."""
         return self.filter(settled_at__isnull=True)
 
     def awake(self) -> IncidentQuerySet:
@@ -27,10 +27,10 @@ class IncidentQuerySet(models.QuerySet["Incident"]):
 
 
 class Incident(models.Model):
-    """One cause that somebody must look into. Written by ``portal.incidents`` only.
+    """One cause that a person must look into. Written by ``portal.incidents`` only.
 
     There is one open row for a cause and what it concerns; what happens again only counts up. What comes back soon
-    after it was settled is the same row; ``recovered_at`` says when it was told that it is over.
+    after it was settled is the same row; ``recovered_at`` says when it was reported as over.
     """
 
     cause = models.CharField(max_length=40, db_index=True, help_text="A word, such as wrong_tenant")
@@ -74,7 +74,7 @@ class Incident(models.Model):
 
 
 class IncidentNote(models.Model):
-    """What a person wrote to an incident for the others. Written by ``portal.incidents.desk`` only."""
+    """What a person wrote to an incident for the others. Written by ``portal.incidents.service`` only."""
 
     incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="notes")
     at = models.DateTimeField(auto_now_add=True)

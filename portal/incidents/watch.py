@@ -8,8 +8,8 @@ from collections.abc import Callable
 from django.db import DatabaseError
 
 from portal.audit.trail import SYSTEM, Actor, Walked, last_walk, note_walk, walk
-from portal.incidents.desk import report, settle
 from portal.incidents.models import Incident
+from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import Unreachable
 from portal.microsoft.http import certificates

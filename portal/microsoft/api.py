@@ -57,7 +57,7 @@ class RetryPolicy:
 
     Attributes:
         tries_when_throttled: as ``tries`` for calls that were refused for their rate; 0 stands for the same number.
-            Whoever has a person waiting goes on as long as there is time: giving up would cost another sign-in.
+            While a person waits it goes on as long as there is time: giving up would cost another sign-in.
     """
 
     tries: int = 3

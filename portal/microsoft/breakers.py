@@ -1,7 +1,8 @@
-"""Circuit breakers: a host that gives no answer is left alone for a while, so that nobody waits for it (R-19).
+"""Circuit breakers: a host that gives no answer is left alone for a while, so that no caller waits for it (R-19).
 
 One for each host; every cloud has hosts of its own, so one cloud's failure is never another's. Only silence counts, and
-a gateway's word that nobody is behind it: any other answer, also a refusal of one partner, shows that the host works.
+a gateway's word that nothing answers behind it: any other answer, also a refusal of one partner, shows that the host
+works.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ The partner acts       :class:`ConsentRequired`, :class:`InteractionRequired`, :
 The operator acts      :class:`AuthenticationFailed` (our credential), :class:`AccessDenied` (a right is missing)
 We fix our software    :class:`InvalidRequest`
 Look at what is there  :class:`NotFound`, :class:`AlreadyExists`, :class:`Conflict`
-Nobody knows yet       :class:`UnexpectedResponse`
+Not known yet          :class:`UnexpectedResponse`
 =====================  ==========================================================================
 
 ``str(error)`` is safe for a log or a page of staff: service, operation, status, code and ids, never a body, a URL, a
@@ -116,7 +116,7 @@ class RemoteError(Exception):
 
 
 class RetryableError(RemoteError):
-    """Nobody has to act: the same call may succeed later. Never changes a partner's state (R-05, R-15)."""
+    """No action is needed: the same call may succeed later. Never changes a partner's state (R-05, R-15)."""
 
     retryable = True
     summary = "Not available at the moment"

@@ -38,7 +38,7 @@ MAX_BODY_BYTES = 1_000_000  # R-25; the largest documented answer is a tenth of 
 MAX_WIRE_BYTES = 2 * MAX_BODY_BYTES  # of one answer with its head; http.client has ways to read without asking us
 MOST_HOSTS = 64  # whose connections are kept; all clouds together have fewer
 MOST_IN_FLIGHT = 256  # requests of one process to one host
-MAX_RETRY_AFTER_SECONDS = 300.0
+MAX_RETRY_AFTER_SECONDS = 300.0  # a longer Retry-After counts as this
 
 
 class DestinationRefused(RuntimeError):

@@ -40,7 +40,7 @@ ITEM_TONES = {
     RunItem.State.WORKING: Tone.BUSY,
     RunItem.State.DONE: Tone.GOOD,
 }
-# From which states each button leads somewhere; an open run is resumed where nobody works it.
+# From which states each button leads somewhere; an open run is resumed where no executor works it.
 _STEERED_FROM = {
     "pause_run": {State.OPEN},
     "resume_run": {State.OPEN, State.PAUSED, State.STOPPED},

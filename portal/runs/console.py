@@ -29,7 +29,7 @@ from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from portal.runs.pool import tune_for_batches
 
-#
+# Documented, and never given another meaning: scripts depend on them.
 EXIT_SOME_FAILED = 1
 EXIT_SYSTEMIC = 3
 EXIT_BUSY = 75

@@ -60,7 +60,7 @@ class Outcome:
         failure_class: ``ok``, a ``FailureClass`` or a word of the kind's own, at most 24 characters.
         message: cause and remedy in our words.
         owner: who must act, as in ``diagnosis.Owner``.
-        systemic: the cause is on our side or the service's, so nobody's state may change (R-14).
+        systemic: the cause is on our side or the service's, so no partner's state may change (R-14).
         retry_after: seconds after which the unit should be tried again; 0 leaves the wait to the engine, None is final.
         throttled: a limit was met; costs nothing of the retry budget, and does not stop a run.
         pending: good so far and not over: the unit comes again after ``retry_after``, as often as it says so.
@@ -107,7 +107,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a kind is told beside its units.
+    """What a kind gets beside its units.
 
     Attributes:
         scope: the selection, as ``units`` got it.
@@ -153,10 +153,10 @@ class Kind:
         of_group: classes of failures that all units of the group share. They stop that group, and a run only when they
             come from many groups.
         group_names: returns the groups' names for people, by their ids; for what staff read of a wave that was halted.
-        unfinished: classes that leave a unit in a state in which nobody may leave it: the first one stops a run that
+        unfinished: classes that leave a unit in a state in which it must not stay: the first one stops a run that
             has waves, and a resume works these units again.
         repeats: the schedule comes back to the same units by itself, so one incident tells of all its stopped runs.
-        follow: told the scope and the new state of a run in the transaction that changes it.
+        follow: called with the scope and the new state of a run in the transaction that changes it.
     """
 
     name: str

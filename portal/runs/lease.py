@@ -15,7 +15,7 @@ from portal.runs.models import HEARTBEAT_SECONDS, LEASE, Executor, Run
 
 log = logging.getLogger(__name__)
 
-_RECONNECT_SECONDS = 90.0
+_RECONNECT_SECONDS = 90.0  # a restart of the database takes less
 
 
 class LeaseLost(Exception):

@@ -16,7 +16,7 @@ from portal.runs.models import RunItem
 from portal.runs.systemic import Watch
 from portal.runs.threads import Held
 
-MOST_TRIES = 5
+MOST_TRIES = 5  # of one unit, then its failure stands
 ASKED_TO_SLOW_DOWN = "The service asked to slow down."
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds, R-16
 _RETRIES_ALLOWED = 0.1  # of what was worked, R-16; and always:

@@ -64,7 +64,7 @@ class Pool[R]:
         return found
 
     def close(self) -> None:
-        """Let idle threads end. Whoever still works is not waited for."""
+        """Let idle threads end. Those that still work are not waited for."""
         for _ in self._threads:
             self._jobs.put(None)
 

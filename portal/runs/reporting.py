@@ -71,7 +71,7 @@ class Reporter:
         )
 
     def report(self) -> None:
-        """Tell how far it is, unless that was told a moment ago."""
+        """Say how far it is, unless that was said a moment ago."""
         now = time.monotonic()
         if now < self._next_report:
             return

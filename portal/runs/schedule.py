@@ -2,9 +2,9 @@
 
 Apps declare their jobs (``portal.runs.registry``). A scheduler looks every few seconds, takes what is due by one
 conditional UPDATE and hands it to the workers, so two schedulers are harmless (R-27). A job runs at least once: what is
-handed out stands in its row until it is done. Whoever does it puts off its repetition every few seconds; when that
-stops, because the process was killed, a scheduler hands it out again (R-32). So a job may be repeated, also at the same
-time, and must not mind.
+handed out stands in its row until it is done. The process that does it puts off its repetition every few seconds; when
+that stops, because the process was killed, a scheduler hands it out again (R-32). So a job may be repeated, also at
+the same time, and must not mind.
 
 A job that takes long calls ``stop_point`` between its pieces: a worker that is asked to end leaves it there, and
 another begins it again (R-28).
@@ -26,7 +26,7 @@ from django.db.models.functions import Now
 from django.tasks import task
 from django.utils import timezone
 
-from portal.incidents.desk import report, settle
+from portal.incidents.service import report, settle
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service, tasks
@@ -78,7 +78,7 @@ def tick() -> Sequence[str]:
 def _has_come(name: str, longest: timedelta) -> Q:
     """Rows whose moment has come; one further ahead than it can be was written while the clock was (R-42).
 
-    The condition stands in the UPDATE: whoever comes second finds that it does not hold any more.
+    The condition stands in the UPDATE: the second one finds that it does not hold any more.
     """
     return Q(**{f"{name}__lte": Now()}) | Q(**{f"{name}__gt": Now() + longest + _TOLERANCE})
 
@@ -101,7 +101,7 @@ def _hand_out(row: ScheduledJob, job: Job, now: datetime) -> bool:
 
 
 def _repeat(row: ScheduledJob, job: Job) -> bool:
-    """Hand out again what nobody ended: its message was lost, or its process died."""
+    """Hand out again what was never ended: its message was lost, or its process died."""
     mine = ScheduledJob.objects.filter(_has_come("repeat_at", _LOST_AFTER), name=row.name, owner=row.owner)
     if not row.owner:
         return bool(mine.update(repeat_at=Now() + _LOST_AFTER))
@@ -126,7 +126,7 @@ def _repeat(row: ScheduledJob, job: Job) -> bool:
 
 @task
 def run_job(name: str) -> str:
-    """Do one job of the schedule. A failure is told once, and the job comes again when it is due."""
+    """Do one job of the schedule. A failure is reported once, and the job comes again when it is due."""
     job = jobs().get(name)
     if job is None:
         return "unknown"
@@ -194,7 +194,7 @@ def _signs_of_life(name: str, owner: str) -> Iterator[None]:
 
 
 def sweep() -> str:
-    """Hand runs to the workers that nobody works, and resume stopped ones whose time has come (R-32)."""
+    """Hand runs without an executor to the workers, and resume stopped ones whose time has come (R-32)."""
     resumed = sum(service.resume_by_itself(run) for run in Run.objects.to_resume())
     number = 0
     for run in Run.objects.abandoned():

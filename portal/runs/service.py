@@ -22,8 +22,8 @@ from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.audit.trail import SYSTEM, Actor, record
-from portal.incidents.desk import LONGEST_WORDS, report, settle
 from portal.incidents.models import Incident
+from portal.incidents.service import LONGEST_WORDS, report, settle
 from portal.microsoft.diagnosis import LATER, Owner
 from portal.runs import buckets
 from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit

@@ -125,7 +125,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return False
 
     def has_export_permission(self, request: HttpRequest) -> bool:
-        """Who may export; whoever may view, unless a class is stricter."""
+        """Who may export: all who may view, unless a class is stricter."""
         return self.has_view_permission(request)
 
     def get_actions(self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST) -> Any:

@@ -1,6 +1,6 @@
 """How often one address may ask (S-63): counted in a table that all processes share, refused from memory.
 
-Every count belongs to an address, also that of a link: a link has no counter of its own, because whoever fills that
+Every count belongs to an address, also that of a link: a link has no counter of its own, because anyone who fills it
 would shut its partner out. Windows are fixed and part of the key, so a row is only ever counted up, and thrown away
 when its window is over. The table knows addresses as keyed hashes only.
 
@@ -8,7 +8,7 @@ A request costs one upsert. What it answers is remembered, and who is over a lim
 window ends: a flood does not reach the database. Once a minute and process, one request also sweeps the table.
 
 When the database fails, or the table is full, a process counts alone for a while. The limits then hold for each process
-by itself, nobody is shut out, and no page fails because it could not be counted.
+by itself, no address is shut out, and no page fails because it could not be counted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Rule:
         window: seconds.
         template: the page of a refusal; without one it is a plain sentence.
         crowded: tells whether the site as a whole has too much of this open. While it has, one request a window and
-            address still passes: a crowd slows everybody down and stops nobody.
+            address still passes: many addresses slow all down and stop none.
     """
 
     name: str
@@ -213,7 +213,7 @@ class Limiter:
 
 
 def _key(rule: Rule, ends: int, address: str | None, link: str = "") -> str:
-    """Return 128 bits that name rule, window, network and link to nobody without SECRET_KEY."""
+    """Return 128 bits that name rule, window, network and link only to a holder of SECRET_KEY."""
     network = address or ""
     if ":" in network:
         network = str(ipaddress.ip_network((network, 64), strict=False))

@@ -44,7 +44,7 @@ LONGEST_IDLE = 30 * 60  # seconds
 LONGEST_SESSION = 12 * 3600  # seconds
 _REMEMBER_EVERY = 60  # seconds; a write to the session for each request would cost more than it tells
 
-# Answered on both hosts: whoever watches the process does not know which host is which.
+# Answered on both hosts: a monitor of the process does not know which host is which.
 SHARED_PATHS = ("/livez", "/readyz")
 
 

@@ -11,7 +11,7 @@ from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
 from portal.site.logs import one_line, redact
 
-# Everything else is hidden, also what nobody thought of yet.
+# Everything else is hidden, also what no rule names.
 SHOWN_SETTINGS = frozenset(
     {
         "ALLOWED_HOSTS",

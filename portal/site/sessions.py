@@ -1,4 +1,4 @@
-"""Staff sessions, found by a hash of their key: a copy of the table signs nobody in (S-30).
+"""Staff sessions, found by a hash of their key: a copy of the table opens no session (S-30).
 
 The cookie holds the key, the column ``session_key`` its hash, so Django's own table serves. Everything else is Django's
 database store: ``SessionStore.clear_expired()`` and ``manage.py clearsessions`` remove what is over, and

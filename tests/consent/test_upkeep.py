@@ -18,7 +18,7 @@ from django.utils import timezone
 from consent import schedule as consent_schedule
 from consent.models import Campaign, CampaignPartner, ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
 from portal.audit.trail import last_walk, record
-from portal.incidents import desk
+from portal.incidents import service
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
 from portal.runs import schedule
@@ -97,7 +97,7 @@ def test_plans_go_with_their_lines_and_what_is_being_applied_stays(portal: Porta
 
 def test_settled_incidents_go_after_a_year_and_open_ones_never(db: None) -> None:
     for cause in ("old", "young", "open"):
-        desk.report(cause, owner=Owner.US, words="Look.")
+        service.report(cause, owner=Owner.US, words="Look.")
     Incident.objects.filter(cause="old").update(settled_at=ago(366))
     Incident.objects.filter(cause="young").update(settled_at=ago(364))
     Incident.objects.filter(cause="open").update(first_seen_at=ago(900))

@@ -1,7 +1,7 @@
 """One table from which every failure text that a person sees comes: cause, who must act, what to do next.
 
 Protocol fields decide (``error``, ``suberror``, HTTP status); Microsoft's numbers only choose a better sentence or say
-that nobody but us is to blame, because Microsoft says that they change (R-15). An unknown number blames no partner and
+that only we are to blame, because Microsoft says that they change (R-15). An unknown number blames no partner and
 no customer: as an unknown error, it means "look", never "dead".
 
 The rows stand in ``entra_accounts``, ``entra_ours`` and ``services``; this module is the door.

@@ -11,7 +11,7 @@ from portal.microsoft.diagnosis.rows import AGAIN, MFA_AGAIN, FailureClass, Owne
 from portal.microsoft.errors import MfaRequired
 
 # What the same answers mean when a customer's tenant gives them. None of them says that the partner's token is dead:
-# that is told by the partner's own tenant only.
+# only the partner's own tenant says that.
 CHECK_TOKEN = Words(
     Owner.US,
     "The customer's tenant did not accept the partner's sign-in.",

@@ -417,7 +417,7 @@ _NAMES: Mapping[str, str] = {
 
 _INTERCEPTED = "Look who answers there, because somebody may read the connection."
 _NETWORK = "The portal tries again, and if it lasts check this server's network."
-# Why no answer came, whoever was asked for what. ``{host}`` becomes the host that was asked.
+# Why no answer came, from any service. ``{host}`` becomes the host that was asked.
 NO_ANSWER: Mapping[NoAnswer, Words] = {
     NoAnswer.CERTIFICATE_EXPIRED: Words(
         Owner.US,

@@ -25,8 +25,8 @@ from consent.models import ConsentFlow, ConsentLink, CustomerConsent, PartnerCon
 from consent.settling import settle_what_is_over
 from portal.audit.models import AuditEvent
 from portal.audit.trail import record
-from portal.incidents.desk import report
 from portal.incidents.models import Incident
+from portal.incidents.service import report
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AuthenticationFailed
 from portal.runs.models import Run

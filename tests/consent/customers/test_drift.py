@@ -16,9 +16,9 @@ from consent.customers.observations import Change, minus
 from consent.models import ApplicationGrant, ChangedBy, ConsentObservation, CustomerConsent
 from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
-from portal.incidents.desk import close
-from portal.incidents.desk import report as desk_report
 from portal.incidents.models import Incident
+from portal.incidents.service import close
+from portal.incidents.service import report as desk_report
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs.models import RunItem

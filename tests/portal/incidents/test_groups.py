@@ -11,10 +11,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent import alarms
-from portal.incidents import desk
-from portal.incidents.desk import report
+from portal.incidents import service
 from portal.incidents.groups import Group, groups
 from portal.incidents.models import Incident
+from portal.incidents.service import report
 from portal.microsoft.diagnosis import Owner
 from tests.support import builders
 
@@ -62,8 +62,8 @@ def test_one_partner_with_several_incidents_counts_once_and_a_group_says_what_is
         alarms.report(
             alarms.Cause.MFA_MISSING, builders.consent(partner, builders.registration(name=f"Application {number}"))
         )
-    desk.take_up(Incident.objects.filter(pk=Incident.objects.latest("pk").pk), actor=builders.ACTOR)
-    desk.snooze(Incident.objects.all(), until=timezone.now() + timedelta(hours=1), actor=builders.ACTOR)
+    service.take_up(Incident.objects.filter(pk=Incident.objects.latest("pk").pk), actor=builders.ACTOR)
+    service.snooze(Incident.objects.all(), until=timezone.now() + timedelta(hours=1), actor=builders.ACTOR)
     [group] = shown()
     assert (group.affected["partner"].count, group.taken_up, group.asleep) == (1, 1, 2)
 

@@ -1,6 +1,6 @@
 """Incidents: one open row for a cause and what it concerns, one mail a day, and pages to take them up (S-60).
 
-Covers: portal.incidents.admin, portal.incidents.desk, portal.incidents.extension, portal.incidents.models,
+Covers: portal.incidents.admin, portal.incidents.service, portal.incidents.extension, portal.incidents.models,
 portal.incidents.panels, portal.incidents.receivers, portal.incidents.watch.
 """
 
@@ -21,9 +21,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from portal.audit.models import AuditEvent
-from portal.incidents import desk, telling, watch
-from portal.incidents.desk import report, settle
+from portal.incidents import service, telling, watch
 from portal.incidents.models import Incident
+from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner
 from tests.support import builders
 from tests.support.builders import ACTOR
@@ -75,7 +75,7 @@ def test_what_happens_again_after_it_was_settled_is_a_new_incident_with_a_new_ma
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
         happened()
-    desk.close(Incident.objects.all(), actor=ACTOR)  # a person says that it is over
+    service.close(Incident.objects.all(), actor=ACTOR)  # a person says that it is over
     with django_capture_on_commit_callbacks(execute=True):
         happened()
     assert sorted(Incident.objects.values_list("times", flat=True)) == [1, 1]
@@ -162,7 +162,7 @@ def test_a_broken_trail_opens_an_incident_and_a_whole_one_settles_it(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     happened()
-    desk.take_up(Incident.objects.all(), actor=ACTOR)
+    service.take_up(Incident.objects.all(), actor=ACTOR)
     call_command("verify_audit_trail")
     assert "fits together" in capsys.readouterr().out
     key, settings.INTEGRITY_KEY = settings.INTEGRITY_KEY, "another key"

@@ -14,9 +14,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from portal.audit.models import AuditEvent
-from portal.incidents import desk, telling
-from portal.incidents.desk import report, settle
+from portal.incidents import service, telling
 from portal.incidents.models import Incident, IncidentNote
+from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner
 from portal.runs import work
 from tests.support.builders import ACTOR
@@ -109,7 +109,7 @@ def test_what_is_put_off_calls_nobody_until_its_time(
 ) -> None:
     happened()
     everything = Incident.objects.all()
-    assert desk.snooze(everything, until=timezone.now() + timedelta(days=1), actor=ACTOR) == 1
+    assert service.snooze(everything, until=timezone.now() + timedelta(days=1), actor=ACTOR) == 1
     happened()
     tick()
     assert len(mailoutbox) == 1, "only the first alert"
@@ -118,9 +118,9 @@ def test_what_is_put_off_calls_nobody_until_its_time(
     tick()
     tick()
     assert len(mailoutbox) == 2
-    assert desk.wake(everything, actor=ACTOR) == 0, "it is awake already"
-    desk.snooze(everything, until=timezone.now() + timedelta(days=1), actor=ACTOR)
-    assert desk.wake(everything, actor=ACTOR) == 1
+    assert service.wake(everything, actor=ACTOR) == 0, "it is awake already"
+    service.snooze(everything, until=timezone.now() + timedelta(days=1), actor=ACTOR)
+    assert service.wake(everything, actor=ACTOR) == 1
     tick()
     assert len(mailoutbox) == 2
 
@@ -129,19 +129,19 @@ def test_what_is_put_off_calls_nobody_until_its_time(
 def test_an_incident_is_not_put_off_into_the_past_or_for_ever(clock: time_machine.Traveller, ahead: timedelta) -> None:
     happened()
     with pytest.raises(ValueError, match="at most 30 days ahead"):
-        desk.snooze(Incident.objects.all(), until=timezone.now() + ahead, actor=ACTOR)
+        service.snooze(Incident.objects.all(), until=timezone.now() + ahead, actor=ACTOR)
     assert not AuditEvent.objects.exists()
 
 
 def test_each_decision_is_in_the_trail_with_its_person_and_a_note_keeps_its_text_to_itself() -> None:
     keys = {happened(about=f"partner:{number}", name="x").pk for number in (1, 2)}
     everything = Incident.objects.all()
-    desk.take_up(everything, actor=ACTOR)
-    desk.note(everything, " Called them; they look into it. ", actor=ACTOR)
-    desk.snooze(everything, until=timezone.now() + timedelta(hours=2), actor=ACTOR)
-    assert desk.take_up(everything, actor=ACTOR) == 0
-    assert desk.close(everything, actor=ACTOR) == 2
-    assert desk.close(everything, actor=ACTOR) == 0
+    service.take_up(everything, actor=ACTOR)
+    service.note(everything, " Called them; they look into it. ", actor=ACTOR)
+    service.snooze(everything, until=timezone.now() + timedelta(hours=2), actor=ACTOR)
+    assert service.take_up(everything, actor=ACTOR) == 0
+    assert service.close(everything, actor=ACTOR) == 2
+    assert service.close(everything, actor=ACTOR) == 0
 
     events = AuditEvent.objects.values_list("action", "actor", "subject")
     actions = ("incident.taken_up", "incident.noted", "incident.snoozed", "incident.settled")
@@ -156,7 +156,7 @@ def test_each_decision_is_in_the_trail_with_its_person_and_a_note_keeps_its_text
 def test_an_empty_or_endless_note_is_refused(words: str) -> None:
     happened()
     with pytest.raises(ValueError, match="between 1 and 1,000"):
-        desk.note(Incident.objects.all(), words, actor=ACTOR)
+        service.note(Incident.objects.all(), words, actor=ACTOR)
     assert not IncidentNote.objects.exists()
 
 

@@ -46,7 +46,7 @@ def test_a_run_has_a_line_for_its_start_its_stop_its_resume_and_its_end(
     assert ended.endswith(" s: 1 needs_consent, 29 ok")
     record = next(each for each in caplog.records if each.getMessage() == stopped)
     assert (record.levelname, vars(record)["run"], vars(record)["kind"]) == ("WARNING", run.pk, "test")
-    opened, settled = (each for each in caplog.records if each.name == "portal.incidents.desk")
+    opened, settled = (each for each in caplog.records if each.name == "portal.incidents.service")
     assert (opened.getMessage(), vars(opened)["words"]) == ("incident", Incident.objects.get().words)
     assert (settled.getMessage(), vars(settled)["cause"]) == ("incident settled", "run_stopped")
 

@@ -11,7 +11,7 @@ from django.contrib import admin
 from consent.invitations import links
 from consent.models import CustomerConsent
 from portal.audit.models import AuditEvent
-from portal.incidents.desk import report
+from portal.incidents.service import report
 from portal.microsoft.diagnosis import Owner
 from portal.runs.models import Run
 from portal.site.admin import PortalModelAdmin

@@ -64,8 +64,8 @@ def report(
     incident = _count_up(new) or _come_back(new) or _open(new) or _count_up(new)
     if incident is None:
         raise RuntimeError("an incident was opened and settled by others in the same moment")
-    key, told = incident.pk, {"cause": cause, "about": about, "times": incident.times, "words": incident.words}
-    transaction.on_commit(lambda: log.warning("incident", extra=told))
+    key, fields = incident.pk, {"cause": cause, "about": about, "times": incident.times, "words": incident.words}
+    transaction.on_commit(lambda: log.warning("incident", extra=fields))
     transaction.on_commit(lambda: mail(Incident.objects.filter(pk=key)))
     return incident
 
@@ -78,7 +78,7 @@ def _count_up(new: Incident) -> Incident | None:
 def _happen_again(rows: IncidentQuerySet, new: Incident, **columns: Any) -> int:
     return rows.update(
         times=F("times") + 1,
-        last_seen_at=Greatest("last_seen_at", new.last_seen_at),  # whoever began earlier may come here later
+        last_seen_at=Greatest("last_seen_at", new.last_seen_at),  # a caller that began earlier may come here later
         owner=new.owner,
         name=new.name,
         words=new.words,
@@ -149,16 +149,16 @@ def close(incidents: IncidentQuerySet, *, actor: Actor) -> int:
 
 
 def snooze(incidents: IncidentQuerySet, *, until: datetime, actor: Actor) -> int:
-    """Put them off: until then they call nobody. Returns how many were open.
+    """Put them off: until then no mail names them. Returns how many were open.
 
     Raises:
         ValueError: that is not ahead, or more than 30 days.
     """
     if not timedelta(0) < until - timezone.now() <= LONGEST_SNOOZE:
         raise ValueError(f"An incident is put off until a later time, at most {LONGEST_SNOOZE.days} days ahead.")
-    told = {"until": until.isoformat()}
+    details = {"until": until.isoformat()}
     columns = {"snoozed_until": until, "snoozed_by": actor.name}
-    return len(_decide(incidents, _OPEN, "incident.snoozed", actor, told, **columns))
+    return len(_decide(incidents, _OPEN, "incident.snoozed", actor, details, **columns))
 
 
 def wake(incidents: IncidentQuerySet, *, actor: Actor) -> int:
@@ -199,6 +199,6 @@ def _decide(
         if columns:
             Incident.objects.filter(still, pk__in=keys).update(**columns)
             keys = list(Incident.objects.filter(pk__in=keys, **columns).values_list("pk", flat=True))
-        told = dict(details or {})
-        record_all([Entry(action, actor, Outcome.DONE, subject={"incident": key}, details=told) for key in keys])
+        written = dict(details or {})
+        record_all([Entry(action, actor, Outcome.DONE, subject={"incident": key}, details=written) for key in keys])
     return keys
