@@ -103,8 +103,9 @@ def _of_cause(cause: str, rows: Sequence[Incident], since: datetime) -> str:
     fresh = f", {new} of them new" if new else ""
     names = [one.name for one in rows if one.name]
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    first = min(one.first_seen_at for one in rows)
     some = f": {'; '.join(names[:_NAMED])}{more}" if names else ""
-    return f"- {cause_in_words(cause)}, {len(rows):,} since {min(one.first_seen_at for one in rows):%Y-%m-%d}{fresh}{some}"
+    return f"- {cause_in_words(cause)}, {len(rows):,} since {first:%Y-%m-%d}{fresh}{some}"
 
 
 def _alert(incident: Incident) -> str:

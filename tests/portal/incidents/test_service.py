@@ -1,6 +1,6 @@
 """Incidents: one open row for a cause and what it concerns, one mail a day, and pages to take them up (S-60).
 
-Covers: portal.incidents.admin, portal.incidents.service, portal.incidents.extension, portal.incidents.models,
+Covers: portal.incidents.admin, portal.incidents.extension, portal.incidents.models,
 portal.incidents.panels, portal.incidents.receivers, portal.incidents.watch.
 """
 
