@@ -7,11 +7,12 @@ import os
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,10 +164,16 @@ def running_portal(running_sandbox: Sandbox, prepared: Prepared, tmp_path: Path)
 
 
 def _wait_for(port: int, portal: RunningPortal) -> None:
-    for _ in range(1000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+    """Wait until a worker shakes hands: gunicorn listens before it, and it looks at the vault and the rows first."""
+    context = ssl.create_default_context(cafile=portal.sandbox.ca_file)
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with (
+            suppress(OSError),
+            socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
+            context.wrap_socket(plain, server_hostname="portal.localhost"),
+        ):
+            return
         time.sleep(0.02)
     pytest.fail("the portal did not start: " + portal.log.read_text())
 
