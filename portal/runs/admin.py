@@ -19,6 +19,7 @@ from portal.microsoft.diagnosis import FailureClass
 from portal.runs import service, tasks
 from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
+from portal.runs.panels import RATE_OVER
 from portal.runs.registry import all_kinds
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
@@ -46,7 +47,6 @@ _STEERED_FROM = {
     "resume_run": {State.OPEN, State.PAUSED, State.STOPPED},
     "cancel_run": {State.OPEN, State.PAUSED},
 }
-_RATE_OVER = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +91,8 @@ def run_panel(run: Run) -> RunPanel:
     if run.stop_share is not None:
         facts.append(f"wave {run.wave + 1}")
     if run.state == State.OPEN:
-        recent = run.items.filter(finished_at__gte=timezone.now() - _RATE_OVER).count()
-        rate = recent / min(_RATE_OVER.total_seconds(), max(numbers.seconds, 1.0))
+        recent = run.items.filter(finished_at__gte=timezone.now() - RATE_OVER).count()
+        rate = recent / min(RATE_OVER.total_seconds(), max(numbers.seconds, 1.0))
         facts.append(f"{rate:.1f} a second")
         if rate and waiting + running:
             facts.append(f"about {timedelta(seconds=round((waiting + running) / rate))} left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
@@ -24,9 +25,9 @@ def time_left(units: int, recent: int, over: timedelta) -> str:
     if not recent or not units:
         return ""
     seconds = round(units * over.total_seconds() / recent)
-    if seconds < 90:
+    if seconds < 2 * 60:
         return f"about {max(seconds, 1)} s left"
-    return f"about {seconds // 60} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
+    return f"about {seconds // 60} min left" if seconds < 2 * 60 * 60 else f"about {seconds / 3600:.0f} h left"
 
 
 def running_lines(request: HttpRequest) -> list[Row]:
@@ -36,13 +37,14 @@ def running_lines(request: HttpRequest) -> list[Row]:
     done = RunItem.objects.filter(run=OuterRef("pk"), state=RunItem.State.DONE).order_by().values("run")
     recent = done.filter(finished_at__gte=timezone.now() - RATE_OVER)
 
-    def number(of: QuerySet[RunItem, dict[str, int]]) -> Coalesce:
+    def number(of: QuerySet[RunItem, Any]) -> Coalesce:
         return Coalesce(Subquery(of.annotate(number=Count("pk")).values("number")), 0)
 
-    runs = Run.objects.filter(state=Run.State.OPEN).annotate(done=number(done), recent=number(recent))
+    runs: QuerySet[Any] = Run.objects.filter(state=Run.State.OPEN)
     lines = []
-    for run in runs.order_by("-pk")[:_SHOWN]:
-        facts = [f"{run.done:,} of {run.total:,}", time_left(run.total - run.done, run.recent, RATE_OVER)]
+    for run in runs.annotate(done=number(done), recent=number(recent)).order_by("-pk")[:_SHOWN]:
+        done_of = f"{run.done:,} of {run.total:,}" if run.total else "being prepared"
+        facts = [done_of, time_left(run.total - run.done, run.recent, RATE_OVER)]
         lines.append(
             Row(
                 label=f"{service.label_of(run)}: {', '.join(fact for fact in facts if fact)}",

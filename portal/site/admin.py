@@ -158,7 +158,13 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return [*own, *super().get_urls()]
 
     def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: M | None = None, **kwargs: Any
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: M | None = None,
     ) -> HttpResponse:
         if obj is not None:
             name = f"admin:{self.opts.app_label}_{self.opts.model_name}"
@@ -166,7 +172,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
                 (button, reverse(f"{name}_{button.name}", args=[quote(obj.pk)]))
                 for button in self.buttons(request, obj)
             ]
-        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     # --- what was edited can be put back from the trail (S-55) ---
 

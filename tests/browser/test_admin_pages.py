@@ -1,7 +1,4 @@
-"""The admin in a real Chromium under the strict policy: nothing is blocked, and everything works (S-61).
-
-Covers: portal.site.navigation, portal.site.page_actions, portal.site.sites.
-"""
+"""The admin in a real Chromium under the strict policy: nothing is blocked, and everything works (S-61)."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_a_link_is_mailed_extended_sent_again_and_copied(
     staff.goto(f"{ready.base}/admin/consent/consentlink/add/?partner=1")
     staff.locator("[name=send]").check(force=True)
     save(staff)
-    expect(staff.get_by_role("status")).to_contain_text("It was sent to admin@northwind.example.com.")
+    expect(staff.locator(".card [role=status]")).to_contain_text("It was sent to admin@northwind.example.com.")
     address = staff.locator("#consent-link").inner_text().strip()
     assert mail_server.kept[0].link == address
     expect(staff.locator("#consent-link-code")).to_be_visible()

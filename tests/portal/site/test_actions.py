@@ -32,6 +32,7 @@ def list_actions() -> Iterator[tuple[PortalModelAdmin[Any], str, Callable[..., A
 
 def page_actions() -> Iterator[tuple[PortalModelAdmin[Any], str, Sequence[str]]]:
     for page in admin.site._registry.values():
+        assert isinstance(page, PortalModelAdmin)
         for name in page.actions_detail:
             if name not in READING:
                 yield page, name, getattr(page, name).button.permissions

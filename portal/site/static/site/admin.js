@@ -147,7 +147,8 @@ addEventListener("load", () => {
     const label = document.querySelector(`label[for="${field.id}"]`);
     if (!box || !label) continue;
     label.id = `${field.id}-label`;
-    box.setAttribute("aria-labelledby", `${label.id} ${box.getAttribute("aria-labelledby") ?? ""}`);
+    box.querySelector("[role=textbox]")?.setAttribute("aria-labelledby", label.id);
+    box.setAttribute("aria-labelledby", label.id);
   }
 });
 

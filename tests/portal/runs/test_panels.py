@@ -1,0 +1,81 @@
+"""What runs just now stands at the top of every page."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from portal.runs import service
+from portal.runs.kinds import OK
+from portal.runs.models import Run, RunItem
+from portal.runs.panels import running_lines, time_left
+from tests.support import builders
+from tests.support.staff import Staff
+from tests.support.work import Work
+
+HALF_A_MINUTE = timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("units", "recent", "said"),
+    [
+        (0, 10, ""),
+        (10, 0, ""),
+        (1, 300, "about 1 s left"),
+        (600, 450, "about 40 s left"),
+        (1800, 300, "about 3 min left"),
+        (300_000, 300, "about 8 h left"),
+    ],
+)
+def test_the_time_left_follows_the_pace_of_the_last_while(units: int, recent: int, said: str) -> None:
+    assert time_left(units, recent, HALF_A_MINUTE) == said
+
+
+def half_done(number: int = 0) -> Run:
+    run = Work().start()
+    Run.objects.filter(pk=run.pk).update(total=4, scope_hash=f"{number:064}")
+    for key in (1, 2):
+        RunItem.objects.create(
+            run=run,
+            key=key,
+            group=key,
+            label=f"unit {key}",
+            turn=0,
+            state=RunItem.State.DONE,
+            failure_class=OK,
+            correlation_id=builders.guid(),
+            finished_at=timezone.now(),
+        )
+    run.refresh_from_db()
+    return run
+
+
+@pytest.mark.django_db
+def test_every_page_says_what_runs_and_leads_there() -> None:
+    staff = Staff()
+    assert b"data-poll" not in staff.get("/admin/password_change/").content
+    run = half_done()
+    for address in ("/admin/password_change/", "/admin/running/"):
+        page = staff.get(address).content.decode()
+        assert "2 of 4, about 30 s left" in page, address
+        assert f"/admin/runs/run/{run.pk}/change/" in page, address
+    service.pause(run, actor=builders.ACTOR)
+    assert "2 of 4" not in staff.get("/admin/running/").content.decode()
+
+
+@pytest.mark.django_db
+def test_what_runs_is_one_query_and_only_for_who_may_see_runs() -> None:
+    for number in range(3):
+        half_done(number)
+    request = RequestFactory().get("/")
+    for staff, lines, queries in ((Staff(), 3, 1), (Staff("tenants.view_partnertenant"), 0, 0)):
+        request.user = staff.user
+        staff.user.has_perm("runs.view_run")  # a person's permissions are read once
+        with CaptureQueriesContext(connection) as captured:
+            assert len(running_lines(request)) == lines
+        assert len(captured) == queries
