@@ -48,7 +48,7 @@ def ours(request: HttpRequest) -> Figure | None:
     """Count the open incidents that are ours to act on; one query."""
     if not request.user.has_perm("incidents.view_incident"):
         return None
-    number = Incident.objects.open().filter(owner=Owner.US).count()
+    number = Incident.objects.open().awake().filter(owner=Owner.US).count()
     return Figure(
         label="open incident is ours to act on" if number == 1 else "open incidents are ours to act on",
         value=number,

@@ -10,7 +10,7 @@ import re
 import pytest
 from django.contrib import admin
 
-from portal.incidents.desk import report
+from portal.incidents.service import report
 from portal.microsoft.diagnosis import Owner
 from portal.site.navigation import Section
 from tests.support import builders
@@ -59,7 +59,7 @@ def test_the_bell_counts_the_open_incidents_that_are_ours() -> None:
     reader = Staff("incidents.view_incident")
     assert "0 open incidents are ours" in reader.get("/admin/password_change/").content.decode()
     for owner in (Owner.US, Owner.PARTNER):
-        report("vault", about=f"vault:{owner}", name="The vault", owner=owner, words="It is shut.", subject={})
+        report("vault", about=f"vault:{owner}", owner=owner, words="It is shut.", subject={})
     page = reader.get("/admin/password_change/").content.decode()
     assert '<span class="bell-count">1</span>' in page
     assert "open incident is ours to act on" in page
@@ -76,8 +76,7 @@ def test_the_search_answers_as_a_page_and_as_a_list_for_the_box() -> None:
     assert "<main" in page
     assert "<main" not in part
     assert "Nothing was found" in staff.get("/admin/search/", {"q": "nowhere"}).content.decode()
-    assert "at least 3 characters" in staff.get("/admin/search/", {"q": "ha"}).content.decode()
-    assert staff.get("/admin/search/").status_code == 200
+    assert "Type what you look for." in staff.get("/admin/search/").content.decode()
 
 
 def test_a_button_of_a_row_needs_its_permissions_also_at_its_address() -> None:
