@@ -662,8 +662,8 @@ def test_a_run_that_died_in_the_middle_is_finished_by_the_next_one_once_its_leas
             raise KilledError
 
     watched.before = die
-    released = Custody._release
-    monkeypatch.setattr(Custody, "_release", lambda *arguments: None if done == moment else released(*arguments))
+    released = Custody._free
+    monkeypatch.setattr(Custody, "_free", lambda *arguments: None if done == moment else released(*arguments))
     with pytest.raises(KilledError):
         vault_secrets.reconcile()
     done = 9
