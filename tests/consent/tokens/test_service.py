@@ -575,6 +575,26 @@ def test_a_late_writers_token_is_adopted_when_nobody_was_faster(
 
 
 @pytest.mark.req("R-03")
+def test_a_pointer_that_moved_under_the_same_lease_is_not_overwritten(
+    either: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, watched = either.consent(), watch_vault(monkeypatch)
+
+    def move(operation: str) -> None:
+        if operation == "write":
+            PartnerConsent.objects.update(generation=6)
+
+    watched.after = move
+    make_due(before)
+
+    ask(before, fresh=True)
+
+    after = either.consent()
+    assert (after.generation, after.secret_version) == (6, before.secret_version)
+    assert enabled_versions(either, after) == [before.secret_version]
+
+
+@pytest.mark.req("R-03")
 def test_a_late_version_that_nobody_can_decide_about_is_left_to_the_next_renewal(
     either: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
