@@ -52,6 +52,9 @@ FROZEN = {
         "0002_resume_and_repeat": "f035ab0aa6506b57878d4776f4cbceb6254154b8d1e13c28c123533b415855c4",
         "0003_plain_words": "100f57ffd48be53f73d03492b7ff805118318ebbe0ad5d92c69fc5a2d276fefc",
     },
+    "portal/site/migrations": {
+        "0001_initial": "8a3306731c9faa0f780b2a12738b7e5f914d4179dd7fbb0e4868443fd847d0d6",
+    },
     "tenants/migrations": {
         "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",
         "0002_partner_switch": "c460cc7766f3a69f719e960b6372367ca5d6f67753fc1bff98a25714bfb20fbd",
@@ -72,7 +75,7 @@ RELEASES = {
         ("consent", "0001_initial"),
     ],
 }
-OURS = {"portal", "audit", "incidents", "runs", "tenants", "consent"}
+OURS = {"portal", "portal_site", "audit", "incidents", "runs", "tenants", "consent"}
 
 
 def sha256(path: Path) -> str:

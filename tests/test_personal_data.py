@@ -60,6 +60,8 @@ incidents_incident: about cause name owner subject words | seen_by snoozed_by
 incidents_incidentnote:  | by words
 portal_requestcount: key
 portal_spentform: number
+portal_site_chosencolumns: columns list_name
+portal_site_savedfilter: list_name | name query
 runs_executor: host
 runs_ratebucket: name
 runs_run: actor_kind kind options reason scope scope_hash state | actor

@@ -31,6 +31,7 @@ from portal.search_text import MOST_WORDS, SearchTextField, unquoted
 from portal.site.addresses import client_address
 from portal.site.export import csv_response
 from portal.site.page_actions import PageAction
+from portal.site.preferences import columns_of
 from portal.site.subjects import subject_of
 
 if TYPE_CHECKING:
@@ -343,6 +344,16 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     def _is_identifier(self, name: str) -> bool:
         return hasattr(self._field(name), "parser")
+
+    # --- the columns that a person chose ---
+
+    def get_list_display(self, request: HttpRequest) -> list[str]:
+        """Return the columns of the list that this person wants to see; asked for once in a request."""
+        kept: dict[str, list[str]] = request.__dict__.setdefault("_chosen_columns", {})
+        if self.opts.label_lower not in kept:
+            offered = [str(name) for name in super().get_list_display(request)]
+            kept[self.opts.label_lower] = columns_of(self, request.user, offered)  # type: ignore[arg-type]
+        return kept[self.opts.label_lower]
 
     # --- lists stay cheap ---
 
