@@ -45,6 +45,18 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
 
     list_display = ["sequence", "at", "actor_kind", "actor", "action", "outcome", "about", "correlation_id"]
     list_filter = [AboutFilter, "outcome", "actor_kind", "action"]
+    export_fields = [
+        "sequence",
+        "at",
+        "actor_kind",
+        "actor",
+        "address",
+        "action",
+        "outcome",
+        "subject",
+        "details",
+        "correlation_id",
+    ]
     search_fields = ["=correlation_id", "=actor", "=action"]
     fields = [
         "sequence",
@@ -80,8 +92,9 @@ admin.site.unregister(Group)
 @admin.register(User)
 class StaffAdmin(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
     readonly_fields = ["last_login", "date_joined"]
+    export_fields = ["username", "first_name", "last_name", "email", "is_active", "is_superuser", "last_login"]
 
 
 @admin.register(Group)
 class RoleAdmin(GroupAdmin, PortalModelAdmin[Group]):
-    pass
+    export_fields = ["name"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models import Count, OuterRef, QuerySet, StringAgg, Subquery, TextField, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.template.loader import render_to_string
@@ -45,6 +45,7 @@ def search_by(relation: str) -> list[str]:
 
 @admin.register(PartnerTag)
 class PartnerTagAdmin(PortalModelAdmin[PartnerTag]):
+    export_fields = ["name"]
     list_display = ["name"]
     search_fields = ["name"]
     audit_word = "tag"
@@ -76,7 +77,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     ``consent`` registers it with how a partner stands, which follows from links and consents.
     """
 
-    export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "customers_synced_at"]
+    export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "contact_addresses", "customers_synced_at"]
     list_display = ["name", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["cloud", "kind", "tags"]
     search_fields = SEARCH
@@ -120,6 +121,15 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
         )
         partners: QuerySet[PartnerTenant] = super().get_queryset(request)
         return partners.annotate(customer_count=Coalesce(Subquery(counts), 0))
+
+    def for_export(self, queryset: QuerySet[PartnerTenant]) -> QuerySet[PartnerTenant]:
+        people = PartnerContact.objects.filter(partner=OuterRef("pk")).exclude(email="").order_by()
+        addresses = (
+            people.values("partner")
+            .annotate(all=StringAgg("email", Value(", "), output_field=TextField()))
+            .values("all")
+        )
+        return queryset.annotate(contact_addresses=Coalesce(Subquery(addresses), Value(""), output_field=TextField()))
 
     def get_readonly_fields(self, request: HttpRequest, obj: PartnerTenant | None = None) -> list[str]:
         # A person who could change the tenant of an invited partner could bind another tenant to this record.

@@ -86,6 +86,18 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     The portal keeps no name of an account; the partner finds the object id beside the account's name.
     """
 
+    export_fields = [
+        "consent__partner__name",
+        "consent__partner__tenant_id",
+        "consent__registration__name",
+        "consent__pinned_oid",
+        "object_id",
+        "mfa",
+        "created_at",
+        "expires_at",
+        "decision",
+        "decided_by",
+    ]
     list_display = ["partner", "registration", "pinned", "waiting_account", "mfa", "since", "until", "decision"]
     list_filter = ["decision", "consent__registration"]
     list_select_related = ["consent__partner", "consent__registration"]

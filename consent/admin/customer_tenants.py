@@ -24,6 +24,7 @@ from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
 from portal.site.declared import column, guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, described, json_text, links, moment, who
+from portal.site.export import FileKind
 from portal.text import number_of
 from tenants.admin import CustomerTenantAdmin
 from tenants.models import CustomerTenant, PartnerTenant
@@ -195,7 +196,7 @@ class CustomerPages(CustomerTenantAdmin):
         customers = with_consent(super().get_queryset(request), registration)
         return customers.prefetch_related(Prefetch("consents", queryset=shown, to_attr="shown_consents"))
 
-    def export_csv(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponseBase | None:
+    def _export(self, request: HttpRequest, queryset: QuerySet[Any], kind: FileKind) -> HttpResponseBase | None:
         if queryset.filter(consent_count__gt=1).exists():
             self.message_user(
                 request,
@@ -204,10 +205,7 @@ class CustomerPages(CustomerTenantAdmin):
                 messages.ERROR,
             )
             return None
-        return super().export_csv(request, queryset)
-
-    export_csv.short_description = PortalModelAdmin.export_csv.short_description  # type: ignore[attr-defined]
-    export_csv.allowed_permissions = PortalModelAdmin.export_csv.allowed_permissions  # type: ignore[attr-defined]
+        return super()._export(request, queryset, kind)
 
     @admin.display(description="Consent")
     def shown_consent(self, customer: Any) -> str:

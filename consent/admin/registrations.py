@@ -72,6 +72,16 @@ class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistra
 class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
     """Our registrations. Credentials come in by ``manage.py add_credential``, never here (S-39)."""
 
+    export_fields = [
+        "name",
+        "kind",
+        "cloud",
+        "application_id",
+        "home_tenant_id",
+        "permission_set",
+        "state",
+        "created_at",
+    ]
     list_display = ["name", "kind", "cloud", "shown_application_id", "permission_set", "credential", "state"]
     list_filter = ["state", "cloud", "kind"]
     search_fields = ["name", "=application_id"]

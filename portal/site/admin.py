@@ -29,7 +29,7 @@ from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.models import SpentForm
 from portal.search_text import MOST_WORDS, SearchTextField, unquoted
 from portal.site.addresses import client_address
-from portal.site.export import csv_response
+from portal.site.export import EXPORTS, FileKind, file_response, heading
 from portal.site.page_actions import PageAction
 from portal.site.preferences import columns_of
 from portal.site.subjects import subject_of
@@ -97,7 +97,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     """Base of all admin classes.
 
     Attributes:
-        export_fields: columns of the CSV export, as for ``values_list``; empty means there is no export.
+        export_fields: columns of the exported files, as for ``values_list``; empty means there is no export.
         link_lookups: query parameters that our own links to this list use and that are no filter,
             for example ``partner__id__exact``.
         audit_word: what a row is called in the audit trail; ``partner`` writes ``partner.created`` and
@@ -134,9 +134,9 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         actions.pop("delete_selected", None)
         wanted = self.export_fields and action_location == ActionLocation.CHANGE_LIST
         if wanted and IS_POPUP_VAR not in request.GET and self.has_export_permission(request):
-            action = self.get_action("export_csv", action_location)
-            if action is not None:
-                actions["export_csv"] = action
+            for name in sorted(EXPORTS):
+                if (action := self.get_action(name, action_location)) is not None:
+                    actions[name] = action
         return actions
 
     # --- buttons on the page of one row ---
@@ -372,6 +372,23 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     def export_csv(self, request: HttpRequest, queryset: QuerySet[M]) -> HttpResponseBase | None:
         """Stream ``export_fields`` of the selected rows, or of all that match the filters."""
+        return self._export(request, queryset, FileKind.CSV)
+
+    export_csv.short_description = "Export as CSV"  # type: ignore[attr-defined]
+    export_csv.allowed_permissions = ("export",)  # type: ignore[attr-defined]
+
+    def export_xlsx(self, request: HttpRequest, queryset: QuerySet[M]) -> HttpResponseBase | None:
+        """Do the same as a workbook."""
+        return self._export(request, queryset, FileKind.XLSX)
+
+    export_xlsx.short_description = "Export as Excel workbook"  # type: ignore[attr-defined]
+    export_xlsx.allowed_permissions = ("export",)  # type: ignore[attr-defined]
+
+    def for_export(self, queryset: QuerySet[M]) -> QuerySet[M]:
+        """Return the rows with what ``export_fields`` names and the list does not show."""
+        return queryset
+
+    def _export(self, request: HttpRequest, queryset: QuerySet[M], kind: FileKind) -> HttpResponseBase | None:
         count = queryset.count()
         if count > EXPORT_LIMIT:
             self.message_user(
@@ -384,11 +401,9 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             subject={"list": self.opts.label_lower},
             details={"rows": count, "columns": list(self.export_fields)},
         )
-        rows = queryset.values_list(*self.export_fields).iterator(chunk_size=2000)
-        return csv_response(f"{self.opts.app_label}-{self.opts.model_name}", self.export_fields, rows)
-
-    export_csv.short_description = "Export as CSV"  # type: ignore[attr-defined]
-    export_csv.allowed_permissions = ("export",)  # type: ignore[attr-defined]
+        rows = self.for_export(queryset).values_list(*self.export_fields).iterator(chunk_size=2000)
+        header = [heading(self.model, path) for path in self.export_fields]
+        return file_response(kind, f"{self.opts.app_label}-{self.opts.model_name}", header, rows)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         exportable = bool(self.export_fields) and self.has_export_permission(request)

@@ -30,6 +30,7 @@ from django.utils.crypto import salted_hmac
 
 from portal.models import RequestCount
 from portal.site.addresses import client_address
+from portal.site.export import EXPORTS
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +105,8 @@ def _staff_rule(request: HttpRequest) -> Rule | None:
     name = request.resolver_match.view_name
     if name == "admin:login":
         return LOGIN
-    if name.startswith("admin:") and name.endswith("_changelist") and "export_csv" in request.POST.getlist("action"):
-        return EXPORT
-    return None
+    asked = EXPORTS.intersection(request.POST.getlist("action"))
+    return EXPORT if asked and name.startswith("admin:") and name.endswith("_changelist") else None
 
 
 def _refusal(rule: Rule, seconds: int) -> HttpResponse:

@@ -96,7 +96,7 @@ def fill_database(partners: int, customers: int) -> None:
             "generation": 1,
             "secret_name": f"rt-{number:032x}",
             "secret_version": f"{number:032x}",
-            "fingerprint": "0" * 64,
+            "fingerprint": "0" * 16,
             "stored_at": str(now),
             "mfa": "proven",
         }

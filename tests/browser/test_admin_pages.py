@@ -225,7 +225,7 @@ def test_an_action_asks_first_then_runs(page: Page, watch: PolicyWatch, base: st
 def test_the_export_button_downloads_all_that_match(page: Page, watch: PolicyWatch, base: str) -> None:
     page.goto(base + "/admin/auth/group/")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Export").click()
+        page.get_by_role("button", name="CSV").click()
     assert download.value.suggested_filename == "auth-group.csv"
     assert download.value.path().read_text().count("\n") == 7
     watch.assert_quiet()

@@ -285,11 +285,11 @@ def test_the_exports_hold_the_figures_and_no_link(staff: Staff, registration: Ap
         return list(csv.DictReader(io.StringIO(text)))
 
     (row,) = export("consent_campaign", campaign.pk)
-    assert (row["name"], row["invited_count"], row["sent_count"], row["connected_count"]) == ("Autumn", "3", "3", "0")
+    assert (row["Name"], row["Invited count"], row["Sent count"], row["Connected count"]) == ("Autumn", "3", "3", "0")
     rows = export("consent_campaignpartner", *(item.pk for item in items(campaign)))
-    assert sorted(row["progress"] for row in rows) == ["failed", "sent", "sent"]
-    assert {row["campaign__name"] for row in rows} == {"Autumn"}
-    assert all(row["sent_at"] for row in rows)
+    assert sorted(row["Progress"] for row in rows) == ["failed", "sent", "sent"]
+    assert {row["Campaign name"] for row in rows} == {"Autumn"}
+    assert all(row["Sent at"] for row in rows)
 
 
 def test_partners_of_a_campaign_are_filtered_by_progress(staff: Staff, registration: ApplicationRegistration) -> None:

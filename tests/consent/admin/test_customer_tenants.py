@@ -130,8 +130,8 @@ def test_the_list_is_exported_with_state_reason_owner_and_evidence(staff: Staff,
     answer = staff.choose(MODEL, "export_csv", customer.pk)
 
     [row] = csv.DictReader(b"".join(answer.streaming_content).decode().splitlines())
-    assert row["company_name"] == "'=cmd()"
-    assert (row["consent_state"], row["why"], row["who_acts"], row["readiness"]) == (
+    assert row["Company name"] == "'=cmd()"
+    assert (row["Consent state"], row["Why"], row["Who acts"], row["Readiness"]) == (
         "failed",
         "Refused.",
         "us",

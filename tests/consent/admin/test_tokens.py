@@ -124,7 +124,7 @@ def test_the_list_costs_the_same_for_any_number_of_tokens_and_exports_the_foreca
         page_of(staff)
     keys = PartnerConsent.objects.values_list("pk", flat=True)
     export = b"".join(staff.choose(LIST, "export_csv", *keys).streaming_content).decode()
-    assert '"forecast_at","forecast_cause"' in export
+    assert '"Ends","Ends because of"' in export
     assert "sign_in" in export
 
 

@@ -98,9 +98,9 @@ def test_customers_of_a_partner_whose_token_is_dead_say_so_after_the_plan_was_ap
         assert timezone.now() - row.failed_at < timedelta(minutes=5)
         assert all(CANNOT in page and "Applying a plan failed" in page for page in pages(staff, customer)[:3])
         line = exported(staff, CUSTOMERS, customer.pk)
-        assert line["why"] == row.failed_reason
-        assert (line["who_acts"], line["consent_attempt"]) == ("partner", "apply")
-        assert line["consent_attempt_at"].startswith(f"{row.failed_at:%Y-%m-%d}")
+        assert line["Why"] == row.failed_reason
+        assert (line["Who acts"], line["Consent attempt"]) == ("partner", "apply")
+        assert line["Consent attempt at"].startswith(f"{row.failed_at:%Y-%m-%d}")
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,12 @@ def test_what_was_refused_stands_on_the_customer_until_it_works(
     assert all(f"{label} failed" in page for page in pages(staff, customer)[:3])
     assert f"{label}: " in pages(staff, customer)[3]
     line = exported(staff, CONSENTS, row.pk)
-    assert (line["failed_what"], line["failed_reason"], line["failed_owner"]) == (what, row.reason, row.owner)
-    assert line["failed_at"]
+    assert (line["What failed"], line["Why it failed"], line["Who must act for it to work"]) == (
+        what,
+        row.reason,
+        row.owner,
+    )
+    assert line["Last attempt failed"]
 
     attempt(customer, portal)
 
@@ -177,8 +181,8 @@ def test_a_read_that_failed_says_when_why_and_who_on_lists_page_and_export(porta
     assert row.unread_since is not None
     assert all("Read failed" in page and row.unread_reason in page for page in pages(staff, customer)[:2])
     line = exported(staff, CUSTOMERS, customer.pk)
-    assert (line["why"], line["who_acts"], line["consent_attempt"]) == (row.unread_reason, row.unread_owner, "verify")
-    assert line["consent_attempt_at"]
+    assert (line["Why"], line["Who acts"], line["Consent attempt"]) == (row.unread_reason, row.unread_owner, "verify")
+    assert line["Consent attempt at"]
 
 
 def test_the_newest_is_what_the_lists_say(portal: Portal) -> None:

@@ -19,7 +19,13 @@ from tests.support import builders
 from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db
-READING = {"export_csv", "download", "download_json", "download_csv"}  # they change nothing; viewing is enough
+READING = {
+    "export_csv",
+    "export_xlsx",
+    "download",
+    "download_json",
+    "download_csv",
+}  # they change nothing; viewing is enough
 
 
 def list_actions() -> Iterator[tuple[PortalModelAdmin[Any], str, Callable[..., Any]]]:

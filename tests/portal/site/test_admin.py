@@ -187,7 +187,7 @@ def table(response: Any) -> list[list[str]]:
 def test_the_selected_rows_are_exported(staff: Client) -> None:
     one, _ = Group.objects.create(name="=cmd|calc"), Group.objects.create(name="Other")
     response = staff.post(GROUPS, {"action": "export_csv", "_selected_action": [one.pk], "index": 0})
-    assert table(response) == [["name"], ["'=cmd|calc"]]
+    assert table(response) == [["Name"], ["'=cmd|calc"]]
     assert response["Content-Disposition"] == 'attachment; filename="auth-group.csv"'
 
 

@@ -140,7 +140,7 @@ def test_a_thousand_wrong_passwords_are_refused_and_the_real_person_gets_in_from
     assert sent.status_code != 429
 
 
-@pytest.mark.parametrize("action", [["export_csv"], ["export_csv", ""], ["", "export_csv"]])
+@pytest.mark.parametrize("action", [["export_csv"], ["export_xlsx"], ["export_csv", ""], ["", "export_csv"]])
 def test_exports_are_refused_beyond_the_limit_and_other_actions_are_not(action: list[str]) -> None:
     who = Browser()
     who.force_login(User.objects.create_superuser("anna", "anna@vendor.example", "correct horse battery"))
