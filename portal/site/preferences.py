@@ -83,14 +83,14 @@ def forget_filter(person: User, key: int, *, actor: Actor) -> bool:
 
 def _valid(page: ModelAdmin[Any], request: HttpRequest, query: str) -> str:
     """Return the query as it is kept, once the list itself answered it."""
-    if len(query) > SavedFilter._meta.get_field("query").max_length:
+    if len(query) > (SavedFilter._meta.get_field("query").max_length or 0):
         raise Refused("This filter is too long.")
     wanted = sorted((key, value) for key, value in parse_qsl(query.lstrip("?")) if key not in _OF_A_PAGE)
     if not wanted:
         raise Refused("Nothing is searched or filtered yet.")
     kept = urlencode(wanted)
     asked = copy(request)
-    asked.method, asked.GET = "GET", QueryDict(kept)  # type: ignore[assignment]
+    asked.method, asked.GET = "GET", QueryDict(kept)
     try:
         page.get_changelist_instance(asked)
     except (IncorrectLookupParameters, SuspiciousOperation):
@@ -117,7 +117,7 @@ def choose_columns(page: ModelAdmin[Any], person: User, offered: Sequence[str], 
     """
     if unknown := set(chosen) - set(offered):
         raise Refused(f"This list has no column {min(unknown)}.")
-    mine = {"person": person, "list_name": page.opts.label_lower}
+    mine: dict[str, Any] = {"person": person, "list_name": page.opts.label_lower}
     if not chosen or set(chosen) == set(offered):
         ChosenColumns.objects.filter(**mine).delete()
         return
