@@ -347,7 +347,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     # --- the columns that a person chose ---
 
-    def get_list_display(self, request: HttpRequest) -> list[Any]:
+    def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns of the list that this person wants to see; asked for once in a request."""
         kept: dict[str, list[str]] = request.__dict__.setdefault("_chosen_columns", {})
         if self.opts.label_lower not in kept:

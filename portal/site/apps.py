@@ -14,6 +14,7 @@ class SiteConfig(AppConfig):
     Stands before ``django.contrib.admin`` in ``INSTALLED_APPS``, so that our templates are found first.
     """
 
+    default = True  # among the classes that this module imports
     name = "portal.site"
     label = "portal_site"
     verbose_name = "Portal"

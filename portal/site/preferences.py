@@ -117,8 +117,9 @@ def choose_columns(page: ModelAdmin[Any], person: User, offered: Sequence[str], 
     """
     if unknown := set(chosen) - set(offered):
         raise Refused(f"This list has no column {min(unknown)}.")
-    mine: dict[str, Any] = {"person": person, "list_name": page.opts.label_lower}
+    name = page.opts.label_lower
     if not chosen or set(chosen) == set(offered):
-        ChosenColumns.objects.filter(**mine).delete()
+        ChosenColumns.objects.filter(person=person, list_name=name).delete()
         return
-    ChosenColumns.objects.update_or_create(**mine, defaults={"columns": [name for name in offered if name in chosen]})
+    columns = [column for column in offered if column in chosen]
+    ChosenColumns.objects.update_or_create(person=person, list_name=name, defaults={"columns": columns})
