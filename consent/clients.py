@@ -368,6 +368,7 @@ def customer_clients(
             token_source=service.source(consent, Audience.GRAPH, correlation_id=correlation_id, customer=customer),
             correlation_id=correlation_id,
         ),
+        prove_partner=partner_token,
         forget_customer_tokens=lambda: service.forget(consent.pk, customer.tenant),
         correlation_id=correlation_id,
     )

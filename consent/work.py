@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from consent.runs.apply_plan import APPLY_PLAN
 from consent.runs.customer_sync import CUSTOMER_SYNC
-from consent.runs.push import CUSTOMER_PUSH
-from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.token_check import TOKEN_CHECK
 from consent.runs.verify import CONSENT_VERIFY
 from consent.schedule import JOBS
 from portal.runs.registry import Work
 
 WORK = Work(
-    kinds=(TOKEN_CHECK, CUSTOMER_SYNC, CUSTOMER_PUSH, CONSENT_VERIFY, CONSENT_REMOVE, APPLY_PLAN),
+    kinds=(TOKEN_CHECK, CUSTOMER_SYNC, CONSENT_VERIFY, APPLY_PLAN),
+    former={"customer_push": "Push of consent", "consent_remove": "Removal of customer consents"},
     jobs=JOBS,
 )

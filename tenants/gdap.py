@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from portal.microsoft.graph import BATCH as BATCH
 from portal.microsoft.graph import GraphApi
 from portal.microsoft.identifiers import InvalidIdentifier, TenantId, parse_tenant_id
 
@@ -19,7 +20,6 @@ from portal.microsoft.identifiers import InvalidIdentifier, TenantId, parse_tena
 _RELATIONSHIP_ID = re.compile(r"[0-9a-fA-F-]{36,80}")
 _RELATIONSHIPS = "/tenantRelationships/delegatedAdminRelationships"
 _ASSIGNMENTS = "list GDAP access assignments"
-BATCH = 20  # the most requests that one $batch may hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,23 +85,15 @@ class GdapClient(GraphApi):
     ) -> list[list[AccessAssignment]]:
         """Return the assignments of up to :data:`BATCH` relationships, in their order, by one call where possible.
 
-        POST /v1.0/$batch. A part that was throttled, refused or cut into pages is asked again by a call of its own.
+        A part that the batch did not answer is asked again by a call of its own.
         """
-        parts = [
-            {"id": str(number), "method": "GET", "url": self._assignments_path(relationship)}
-            for number, relationship in enumerate(relationships)
-        ]
-        answer = self.request(
-            "POST", "/v1.0/$batch", operation=_ASSIGNMENTS, payload={"requests": parts}, repeatable=True
-        )
-        found: dict[str, list[AccessAssignment]] = {}
-        for part in self.records(self.record(answer.body, _ASSIGNMENTS).get("responses"), _ASSIGNMENTS):
-            body = part.get("body")
-            if part.get("status") == 200 and isinstance(body, dict) and "@odata.nextLink" not in body:
-                found[self.text(part, "id", _ASSIGNMENTS)] = self._assignments(body.get("value"), odd)
+        urls = {str(number): self._assignments_path(relationship) for number, relationship in enumerate(relationships)}
+        found = self.batch(urls, operation=_ASSIGNMENTS)
         return [
-            found[str(number)] if str(number) in found else self.access_assignments(relationship, odd=odd)
-            for number, relationship in enumerate(relationships)
+            self._assignments(found[number].get("value"), odd)
+            if (number := str(place)) in found
+            else self.access_assignments(relationship, odd=odd)
+            for place, relationship in enumerate(relationships)
         ]
 
     def _assignments(self, items: Any, odd: list[str] | None) -> list[AccessAssignment]:

@@ -191,8 +191,8 @@ GUARDS = (
         name="customer-list",
         shows="S-52",
         file="consent/customers/consents.py",
-        text="if customer.missing_since is not None:",
-        without="if False:",
+        text="if customer.missing_since is not None:\n        raise PushRefused(",
+        without="if False:\n        raise PushRefused(",
         tests=(
             "tests/consent/customers/test_consents.py::test_a_push_outside_the_lines_is_refused_before_any_call_and_audited",
         ),

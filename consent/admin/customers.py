@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -15,13 +16,13 @@ from django.utils import timezone
 from consent.admin.cells import registration_column, why_cell
 from consent.admin.panels import CUSTOMER_TONES
 from consent.customers.observations import Change
-from consent.models import ChangedBy, ConsentObservation, CustomerConsent
+from consent.models import ChangedBy, ConsentObservation, ConsentPlan, CustomerConsent
 from consent.naming import registration_names
-from consent.runs.remove import CONSENT_REMOVE
+from consent.runs.apply_plan import start_direct
 from consent.runs.verify import CONSENT_VERIFY
 from consent.selection import Selection, counted
 from portal.runs import service, tasks
-from portal.runs.kinds import Kind
+from portal.runs.models import Run
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
@@ -161,14 +162,18 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     registration = registration_column("consent__registration")
 
 
-def start_run(
-    page: PortalModelAdmin[Any], request: HttpRequest, kind: Kind, rows: QuerySet[CustomerConsent], **options: Any
+def _to_workers(
+    page: PortalModelAdmin[Any],
+    request: HttpRequest,
+    rows: QuerySet[CustomerConsent],
+    start: Callable[..., tuple[Run, bool]],
 ) -> HttpResponseBase:
     """Leave chosen consents to the workers, and go to the page of the run."""
-    chosen = Selection(consents=tuple(sorted(rows.values_list("pk", flat=True))))
     tenants, _ = counted(rows)
-    run, new = service.start(
-        kind, scope=chosen.to_json(), options=options, actor=actor_of(request), concurrency=_CONCURRENCY
+    run, new = start(
+        Selection(consents=tuple(sorted(rows.values_list("pk", flat=True)))),
+        actor=actor_of(request),
+        concurrency=_CONCURRENCY,
     )
     tasks.enqueue(run)
     page.message_user(
@@ -176,6 +181,10 @@ def start_run(
         f"{number_of(tenants, 'customer tenant')} left to the workers." if new else "This is under way already.",
     )
     return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
+
+
+def _start_reading(chosen: Selection, **options: Any) -> tuple[Run, bool]:
+    return service.start(CONSENT_VERIFY, scope=chosen.to_json(), **options)
 
 
 @admin.register(CustomerConsent)
@@ -294,7 +303,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             button="Read again",
         ):
             return answer
-        return start_run(self, request, CONSENT_VERIFY, queryset)
+        return _to_workers(self, request, queryset, _start_reading)
 
     @admin.action(description="Remove our consent from the customers", permissions=["remove"])
     def remove_consents(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> HttpResponseBase | None:
@@ -324,4 +333,4 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             dangerous=True,
         ):
             return answer
-        return start_run(self, request, CONSENT_REMOVE, queryset, wait=60.0)
+        return _to_workers(self, request, queryset, partial(start_direct, ConsentPlan.Purpose.REMOVE))

@@ -8,27 +8,32 @@ Microsoft accepted and does not show yet is looked at again later (R-23).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.db import transaction
 from django.utils import timezone
 
 from consent.customers import consents
 from consent.customers.consents import CustomerClients, PushRefused, State, compare, grants_hash
-from consent.customers.observations import PROPAGATION
+from consent.customers.observations import PROPAGATION, Unreadable, note_unreadable
+from consent.customers.observations import write as write_readings
 from consent.microsoft.directory import Presence
-from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent
+from consent.models import ApplicationRegistration, ConsentObservation, ConsentPlan, ConsentPlanItem, CustomerConsent
 from consent.permissions import differences
 from portal.audit.trail import Actor, Outcome, record
 from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled
+from portal.microsoft.identifiers import CorrelationId
 
-Phase, Result = ConsentPlanItem.Phase, ConsentPlanItem.Result
+Phase, Purpose, Result = ConsentPlanItem.Phase, ConsentPlan.Purpose, ConsentPlanItem.Result
 Grants = Mapping[str, list[str]]
 
 GRANTS_LOST = "customer_grants_lost"  # cause of the incident
+STILL_THERE, NOT_PROVEN = "still_there", "not_proven"  # how a removal can fail, beside what Microsoft answers
+_STILL_THERE = "Microsoft accepted the removal and still shows the consent. Remove it again later, or ask Microsoft."
 _NOWHERE = Presence(service_principal_id=None)
 _FIRST_LOOK, _LONGEST_PAUSE = 5.0, 600.0  # seconds
 
@@ -49,6 +54,9 @@ class ItemWork:
     clients: CustomerClients
     actor: Actor
     consent: CustomerConsent
+    patience: timedelta
+    seen: ConsentObservation | None = None
+    failure: str = ""
 
     @property
     def registration(self) -> ApplicationRegistration:
@@ -68,8 +76,29 @@ class ItemWork:
         return consents.look(self.clients, self.registration)
 
 
-def apply_item(item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor) -> ConsentPlanItem:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What came of one item.
+
+    Attributes:
+        consent: as it is after the last read; None when nothing was looked at.
+        seen: the last read, where one was written.
+        failure: what kind it was, of a removal that failed: a ``FailureClass``, or a word of this module.
+    """
+
+    item: ConsentPlanItem
+    consent: CustomerConsent | None = None
+    seen: ConsentObservation | None = None
+    failure: str = ""
+
+
+def apply_item(
+    item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor, patience: timedelta = PROPAGATION
+) -> Applied:
     """Do what the plan shows for this customer, or hold it back because the world is not as it was shown.
+
+    Args:
+        patience: how long what Microsoft accepted is waited for; at most half an hour (R-23).
 
     Note: this reads ``item.plan.registration`` and ``item.customer.partner``; load them.
 
@@ -82,33 +111,70 @@ def apply_item(item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor)
     untouched = item.phase == Phase.NONE
     if untouched:
         if why := _out_of_line(item):
-            return _finish(item, Result.HELD, why, Owner.US)
-        _check_is_theirs(item, clients)
+            return Applied(item=_refuse(item, why, actor, clients.correlation_id))
+        if item.target and not _is_known(item):
+            _check_is_theirs(item, clients)
     consent, _ = CustomerConsent.objects.get_or_create(customer=item.customer, registration=item.plan.registration)
-    work = ItemWork(item=item, clients=clients, actor=actor, consent=consent)
+    work = ItemWork(item=item, clients=clients, actor=actor, consent=consent, patience=patience)
+    item = _work(work, untouched=untouched)
+    return Applied(item=item, consent=work.consent, seen=work.seen, failure=work.failure)
+
+
+def _work(work: ItemWork, *, untouched: bool) -> ConsentPlanItem:
+    item = work.item
     there: Presence | None = None
-    locked_out: ConsentRequired | None = None
+    blind: ConsentRequired | AccessDenied | None = None
     try:
         there = work.look()
-    except ConsentRequired as error:
-        if not untouched:
+    except AccessDenied as error:
+        if item.target:
             raise
-        locked_out = error  # most often a missing relationship, which readiness says better
-    if locked_out is None and _reached(work.target, there):
+        blind = error  # a consent that does not let us read goes all the same
+    except ConsentRequired as error:
+        if item.target and not untouched:
+            raise
+        blind = error  # most often a missing relationship, which readiness says better
+    if blind is None and _reached(work.target, there):
         return _done(work, there)
-    if untouched and (held := _held_back(work, there, locked_out)):
+    changed = any(differences(_grants(there), work.consent.actual_grants))
+    if untouched and blind is None and (changed or not item.target):
+        _observe(work, there)  # what was there, and what somebody took away, is noted before we change it
+    if untouched and (held := _held_back(work, there, blind)):
         return held
     if item.accepted_at is not None:
+        if blind is not None:
+            return _unproven(work, blind)
         over = timezone.now() - item.accepted_at >= PROPAGATION
         return _overdue(work, there) if over else _wait(work, there)
     if item.needs_reset:
         return _reset(work, there)
-    return _create(work, there) if item.target else _remove(work, there)
+    if item.target:
+        return _create(work, there)
+    return _remove(work, _grants(there) if blind is None else work.consent.actual_grants)
 
 
 def hold(item: ConsentPlanItem, why: str, owner: Owner) -> ConsentPlanItem:
-    """Hold an item back for which nothing was sent: it stays as it is, whatever happens to others."""
+    """Hold an item back for which nothing was sent, or all was refused: it stays, whatever happens to others."""
+    if item.phase != Phase.NONE:
+        return _finish(item, Result.HELD, f"Microsoft refused the request. {why}", owner)
+    if item.plan.purpose in {Purpose.PUSH, Purpose.REMOVE}:
+        return _finish(item, Result.HELD, f"Nothing was sent: {why}", owner)
     return _finish(item, Result.HELD, f"{why[:250]} Nothing was sent; make a new plan then.", owner)
+
+
+def _refuse(item: ConsentPlanItem, why: str, actor: Actor, correlation_id: CorrelationId) -> ConsentPlanItem:
+    """Hold an item back that is outside the lines, and say so in the audit trail."""
+    with transaction.atomic():
+        record(
+            "customer_consent.create" if item.target else "customer_consent.remove",
+            actor=actor,
+            outcome=Outcome.REFUSED,
+            subject={"customer": item.customer_id, "registration": item.plan.registration_id},
+            details={"reason": why},
+            correlation_id=correlation_id,
+        )
+        direct = item.plan.purpose in {Purpose.PUSH, Purpose.REMOVE}
+        return _finish(item, Result.HELD, f"Nothing was sent: {why}" if direct else why, Owner.US)
 
 
 def in_between(item: ConsentPlanItem) -> bool:
@@ -116,11 +182,17 @@ def in_between(item: ConsentPlanItem) -> bool:
     return item.needs_reset and item.phase != Phase.NONE
 
 
-def seconds_to_next_look(item: ConsentPlanItem) -> float:
-    """Return when to look again at what was accepted: pauses double, and the last look is at the end (R-23)."""
-    accepted = item.accepted_at or timezone.now()
-    passed = (timezone.now() - accepted).total_seconds()
-    left = PROPAGATION.total_seconds() - passed
+def seconds_to_next_look(item: ConsentPlanItem, patience: timedelta = PROPAGATION) -> float | None:
+    """Return when to look again at what was accepted: pauses double, and the last look is at the end (R-23).
+
+    None when the time is over, or nothing waits.
+    """
+    if item.result != Result.WAITING or item.accepted_at is None:
+        return None
+    passed = (timezone.now() - item.accepted_at).total_seconds()
+    left = patience.total_seconds() - passed
+    if left <= 0 and patience < PROPAGATION:
+        return None
     return max(min(max(passed, _FIRST_LOOK), _LONGEST_PAUSE, left), 1.0)
 
 
@@ -160,7 +232,7 @@ def _out_of_line(item: ConsentPlanItem) -> str:
     says by then, because the customer was promised to have what it had.
     """
     try:
-        consents.check_customer(item.customer, item.plan.registration)
+        consents.check_customer(item.customer, item.plan.registration, removing=not item.target)
         consents.check_grants(item.target)
     except PushRefused as refused:
         return str(refused)
@@ -174,25 +246,54 @@ def overtaken(plan: ConsentPlan) -> str:
     return "The wanted grants were changed after this plan was made. Make a new plan."
 
 
-def _held_back(work: ItemWork, there: Presence | None, locked_out: ConsentRequired | None) -> ConsentPlanItem | None:
+def _held_back(
+    work: ItemWork, there: Presence | None, blind: ConsentRequired | AccessDenied | None
+) -> ConsentPlanItem | None:
     """Hold the item back when the tenant is not as the plan showed it, or not ready. Nothing was sent so far."""
     item = work.item
     unread = item.read_at is None
-    moved = locked_out is None and grants_hash(_grants(there)) != grants_hash(item.before)
+    moved = blind is None and grants_hash(_grants(there)) != grants_hash(item.before)
     if moved and (item.target or not unread):
-        _observe(work, there)
+        if work.seen is None:
+            _observe(work, there)
         what = "It was never read before, and holds" if unread else "Since this plan was made it was changed, and holds"
         names = ", ".join(scope for scopes in _grants(there).values() for scope in scopes) or "nothing"
         return _finish(item, Result.HELD, f"{what} {names[:180]}. Nothing was sent; make a new plan.", Owner.US)
-    if item.target:
+    if item.target and blind is None and _is_known(item):
         with _for_the_partner():
-            verdict = consents.readiness(item.customer, work.clients)
-        if not verdict.ready:
-            consents.block(work.consent, verdict, work.actor, work.clients.correlation_id)
-            return _finish(item, Result.HELD, verdict.reason, verdict.owner or Owner.US)
-    if locked_out is not None:
-        return _fail(work, locked_out)
-    return None
+            work.clients.prove_partner()  # a partner that is dead is found before anything is sent
+        return None
+    if item.target:
+        if _is_known(item):  # and the tenant says otherwise: what was not asked before is asked now
+            _check_is_theirs(item, work.clients)
+        return _not_ready(work) or (None if blind is None else _fail(work, blind))
+    known = None if blind is None else consents.why_locked_out(item.customer, work.clients)
+    return None if known is None else _not_reachable(work, *known)
+
+
+def _is_known(item: ConsentPlanItem) -> bool:
+    """Tell whether the mirror answers for this customer. What loses its grants on the way is always asked about."""
+    return not item.needs_reset and consents.is_known_ready(item.customer)
+
+
+def _not_ready(work: ItemWork) -> ConsentPlanItem | None:
+    """Read the relationships, and hold the item back when they do not let us consent."""
+    with _for_the_partner():
+        verdict = consents.readiness(work.item.customer, work.clients)
+    if verdict.ready:
+        return None
+    consents.block(work.consent, verdict, work.actor, work.clients.correlation_id)
+    return _finish(work.item, Result.HELD, verdict.reason, verdict.owner or Owner.US)
+
+
+def _not_reachable(work: ItemWork, cause: str, owner: Owner) -> ConsentPlanItem:
+    """Send nothing, because the relationship does not let us in. State and evidence stay, with their age."""
+    note_unreadable([Unreadable(consent_id=work.consent.pk, reason=cause, owner=owner.value)])
+    words = (
+        f"Nothing was sent: {cause} The customer's administrator can delete the enterprise application "
+        f"{work.registration.application_id}."
+    )
+    return _finish(work.item, Result.HELD, words, owner)
 
 
 # --- the three kinds of change ------------------------------------------------------------------------------------
@@ -210,7 +311,7 @@ def _create(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     if isinstance(failure, Throttled):
         raise failure
     if failure is not None and not failure.retryable and not exists:
-        return _fail(work, failure)
+        return _refused(work, failure)
     if failure is None:
         _accepted(work.item)
     there = work.look()
@@ -227,16 +328,80 @@ def _create(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     return _wait(work, there)
 
 
-def _remove(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
+def _refused(work: ItemWork, failure: RemoteError) -> ConsentPlanItem:
+    """Say why nothing was created; what the mirror had answered for is asked now, because it can say it better."""
+    if isinstance(failure, AccessDenied) and _is_known(work.item):
+        with suppress(AccessDenied):  # of this customer alone: then the first refusal says as much
+            _check_is_theirs(work.item, work.clients)
+            if held := _not_ready(work):
+                return held
+    return _fail(work, failure)
+
+
+def _remove(work: ItemWork, before: Grants) -> ConsentPlanItem:
+    """Remove the consent and read back; what Partner Center answers is no proof, in either direction."""
+    failure: RemoteError | None = None
     try:
-        _delete(work, there)
+        _delete(work, before)
+    except Throttled:
+        raise
     except RemoteError as error:
-        if error.retryable:
-            raise
-        return _fail(work, error)
-    _accepted(work.item)
-    there = work.look()
-    return _done(work, there) if _reached({}, there) else _wait(work, there)
+        failure = error
+    else:
+        _accepted(work.item)
+    try:
+        there = work.look()
+    except (ConsentRequired, AccessDenied) as blind:
+        if failure is None or failure.retryable:
+            return _unproven(work, blind)
+        return _not_removed(work, failure)
+    if _reached({}, there):
+        return _done(work, there)
+    if failure is None:
+        return _wait(work, there)
+    _observe(work, there)
+    if failure.retryable:
+        raise failure
+    return _not_removed(work, failure)
+
+
+def _not_removed(work: ItemWork, failure: RemoteError) -> ConsentPlanItem:
+    """Say why Microsoft refused to remove it; the state stays as it was read.
+
+    Raises:
+        RemoteError: the cause is on our side, and nobody's row says it.
+    """
+    diagnosis = diagnose(failure)
+    if diagnosis.failure_class.systemic:
+        raise failure
+    work.failure = diagnosis.failure_class.value
+    words = f"Not removed: {diagnosis.cause} {diagnosis.remedy}"
+    return _not_gone(work, words, diagnosis.owner)
+
+
+def _unproven(work: ItemWork, blind: RemoteError) -> ConsentPlanItem:
+    """Say that the removal was sent, and that nothing lets us look: its result is unknown."""
+    diagnosis = diagnose(blind)
+    work.failure = NOT_PROVEN
+    words = f"The removal was sent, but its result could not be read: {diagnosis.cause} {diagnosis.remedy}"
+    return _not_gone(work, words, diagnosis.owner, state=State.UNKNOWN)
+
+
+def _not_gone(work: ItemWork, words: str, owner: Owner, **columns: str) -> ConsentPlanItem:
+    with transaction.atomic():
+        row = CustomerConsent.objects.filter(pk=work.consent.pk)
+        row.update(reason=words[:300], owner=owner.value, **columns)
+        record(
+            "customer_consent.remove",
+            actor=work.actor,
+            outcome=Outcome.FAILED,
+            subject=consents.subject(work.consent),
+            details={"reason": words},
+            correlation_id=work.clients.correlation_id,
+        )
+        item = _finish(work.item, Result.FAILED, words, owner)
+    work.consent.refresh_from_db()
+    return item
 
 
 def _reset(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
@@ -247,7 +412,7 @@ def _reset(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     phase = work.item.phase
     if phase == Phase.NONE or (phase == Phase.REMOVING and not _reached({}, there)):
         try:
-            _delete(work, there)
+            _delete(work, _grants(there))
         except RemoteError as error:
             if error.retryable:
                 raise
@@ -269,7 +434,7 @@ def _restore(work: ItemWork, why: str) -> ConsentPlanItem:
     failure = _post(work, Phase.RESTORING, None, work.snapshot, work.snapshot)
     there = work.look()
     if isinstance(failure, AlreadyExists) and not _is_as_before(work, there):
-        _delete(work, there, phase=Phase.RESTORING)
+        _delete(work, _grants(there), phase=Phase.RESTORING)
         failure = _post(work, Phase.RESTORING, there, work.snapshot, work.snapshot)
         there = work.look()
     if _is_as_before(work, there):
@@ -284,13 +449,11 @@ def _restore(work: ItemWork, why: str) -> ConsentPlanItem:
     return mark_broken(item, words, actor=work.actor, there=_grants(there))
 
 
-def _delete(work: ItemWork, there: Presence | None, phase: ConsentPlanItem.Phase = Phase.REMOVING) -> None:
+def _delete(work: ItemWork, before: Grants, phase: ConsentPlanItem.Phase = Phase.REMOVING) -> None:
     """Remove the consent. Nothing there is success. Raises RemoteError."""
     with transaction.atomic():
-        _mark(work, phase, there)
-        request_id = consents.write_removal_intent(
-            work.consent, _grants(there), work.actor, work.clients.correlation_id
-        )
+        _mark(work, phase, before)
+        request_id = consents.write_removal_intent(work.consent, before, work.actor, work.clients.correlation_id)
     work.clients.consents.remove(
         customer=work.item.customer.tenant, application_id=work.registration.client_id, request_id=request_id
     )
@@ -304,16 +467,16 @@ def _post(
     The intent is the whole set, so that a repeat for the rest of it sends the request ids of the first time (R-20).
     """
     with transaction.atomic():
-        _mark(work, phase, there)
+        _mark(work, phase, _grants(there))
         request_id = consents.write_intent(work.consent, whole, work.actor, work.clients.correlation_id)
     return consents.post_grants(work.item.customer, work.registration, work.clients, missing, request_id)
 
 
-def _mark(work: ItemWork, phase: ConsentPlanItem.Phase, there: Presence | None) -> None:
+def _mark(work: ItemWork, phase: ConsentPlanItem.Phase, before: Grants) -> None:
     """Note what is about to be sent; and before the first change, what was there."""
     item = work.item
     if item.snapshot is None:
-        item.snapshot = _grants(there)
+        item.snapshot = dict(before)
     item.phase, item.accepted_at, item.result = phase, None, Result.OPEN
     item.save(update_fields=["phase", "snapshot", "accepted_at", "result"])
 
@@ -341,15 +504,17 @@ def _is_as_before(work: ItemWork, there: Presence | None) -> bool:
 
 
 def _observe(work: ItemWork, there: Presence | None, *, waiting: str = "", exists: bool = False) -> CustomerConsent:
-    return consents.observe(
+    found = consents.reading(
         work.consent,
         there,
         consents.wanted_grants(work.registration),
-        actor=work.actor,
         correlation_id=work.clients.correlation_id,
         waiting=waiting,
         exists=exists,
     )
+    work.seen = write_readings([found], actor=work.actor).get(work.consent.pk)
+    work.consent.refresh_from_db()
+    return work.consent
 
 
 # --- what came of it ----------------------------------------------------------------------------------------------
@@ -358,7 +523,8 @@ def _observe(work: ItemWork, there: Presence | None, *, waiting: str = "", exist
 def _done(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     _observe(work, there)
     settle(GRANTS_LOST, about=_about(work.item))
-    words = "" if work.item.phase != Phase.NONE else "It was so already; nothing was sent."
+    already = "It was so already; nothing was sent." if work.item.target else "It was not there; nothing was sent."
+    words = "" if work.item.phase != Phase.NONE else already
     return _finish(work.item, Result.DONE, words)
 
 
@@ -366,6 +532,9 @@ def _wait(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     """Look again later: Microsoft accepted it. One observation says so, not one for each look."""
     if work.item.phase == Phase.RESTORING and _is_as_before(work, there):
         return _restored(work, there, "The new grants could not be created.")
+    accepted = work.item.accepted_at
+    if not work.item.target and accepted is not None and timezone.now() - accepted >= work.patience:
+        return _still_there(work, there)
     if work.item.result == Result.WAITING:
         return work.item
     _observe(work, there, waiting=consents.ACCEPTED)
@@ -375,6 +544,8 @@ def _wait(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
 def _overdue(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     """Accepted and not shown for half an hour: it failed (R-23)."""
     item, words = work.item, "Accepted by Microsoft, and not shown after 30 minutes."
+    if not item.target:
+        return _still_there(work, there)
     if item.phase == Phase.REMOVED:
         return _restore(work, words)
     consent = _observe(work, there)
@@ -383,6 +554,14 @@ def _overdue(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     if _is_as_before(work, there):
         return _restored(work, there, "The new grants could not be created.")
     return mark_broken(item, words, actor=work.actor, there=_grants(there))
+
+
+def _still_there(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
+    """Say that what Microsoft accepted to remove is not gone. The next removal is another request: a repeat could be
+    answered from memory."""
+    _observe(work, there)
+    work.failure = STILL_THERE
+    return _not_gone(work, _STILL_THERE, Owner.MICROSOFT, request_id="")
 
 
 def _restored(work: ItemWork, there: Presence | None, why: str) -> ConsentPlanItem:

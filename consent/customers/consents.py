@@ -1,4 +1,4 @@
-"""Consent in customer tenants: push it, read it back, say what is true.
+"""Consent in customer tenants: what may be sent, what is stored before it, and what a read says is true.
 
 The state of a customer comes only from a read in that tenant. "Accepted" by Partner Center is not "granted".
 """
@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from consent.customers.observations import Reading, write
+from consent.customers.observations import Reading
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
 from consent.microsoft.directory import DirectoryClient, Presence
 from consent.models import ApplicationRegistration, CustomerConsent
 from consent.permissions import outside_allow_list
+from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import refresh_partner
+from consent.tokens.versions import IdentityMismatch
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import Owner, diagnose
-from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError, Throttled
+from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired, RemoteError
 from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
 from tenants.gdap import GdapClient
 from tenants.gdap_sync import write_end, write_verdict
@@ -37,6 +39,8 @@ from tenants.readiness import Readiness, gdap_end, judge
 State = CustomerConsent.State
 REQUEST_SPACE = uuid.UUID("b7a7c1de-0d5b-4a8e-9d0e-5a3c3a0f6f10")
 
+MIRROR_AGE = timedelta(hours=24)
+"""As long as this, what the sync read of customers and their relationships stands for a question of its own."""
 ACCEPTED = "Microsoft accepted the request but does not show the grants yet."
 UNCLEAR = "The request got no clear answer and shows no grants yet; the next try looks again and repeats it."
 _SENT = "A request was sent, and its result was not read yet."
@@ -55,6 +59,8 @@ class CustomerClients:
     consents: ApplicationConsentClient
     directory: DirectoryClient
     account: AccountClient
+    prove_partner: Callable[[], object]
+    """Gets what Partner Center is called with, which is kept until it ends; raises what refuses it."""
     forget_customer_tokens: Callable[[], None]
     """Tokens issued before a grant do not gain it."""
     correlation_id: CorrelationId
@@ -97,30 +103,25 @@ def compare(wanted: Mapping[str, list[str]], presence: Presence) -> tuple[Custom
     return State.GRANTED, ""
 
 
-def check_lines(customer: CustomerTenant, registration: ApplicationRegistration) -> dict[str, list[str]]:
-    """Return the wanted grants if this push stays inside the lines, without any call (S-52).
+def check_customer(customer: CustomerTenant, registration: ApplicationRegistration, *, removing: bool = False) -> None:
+    """Raise PushRefused when nothing at all may be changed in this tenant.
 
-    Raises:
-        PushRefused: it does not.
+    Args:
+        removing: our consent shall go. Then the partner may be leaving, the application retired, and the customer not
+            listed any more: what is left behind there is what has to be removed.
     """
-    check_customer(customer, registration)
-    wanted = wanted_grants(registration)
-    if not wanted:
-        raise PushRefused("The registration has no wanted grants yet; add them in the admin.")
-    check_grants(wanted)
-    return wanted
-
-
-def check_customer(customer: CustomerTenant, registration: ApplicationRegistration) -> None:
-    """Raise PushRefused when nothing at all may be changed in this tenant."""
     if not customer.partner.is_active:
         raise PushRefused(customer.partner.why_inactive)
-    if customer.partner.offboarding_since is not None:
-        raise PushRefused("The partner is being offboarded.")
-    if registration.cloud != customer.partner.cloud or registration.state != ApplicationRegistration.State.ACTIVE:
-        raise PushRefused("The application registration is not active in the partner's cloud.")
     if customer.tenant_id in {customer.partner.tenant_id, registration.home_tenant_id}:
         raise PushRefused("This is the partner's or our own tenant, not a customer.")
+    if registration.cloud != customer.partner.cloud:
+        raise PushRefused("The application registration is not of the partner's cloud.")
+    if removing:
+        return
+    if customer.partner.offboarding_since is not None:
+        raise PushRefused("The partner is being offboarded.")
+    if registration.state != ApplicationRegistration.State.ACTIVE:
+        raise PushRefused("The application registration is not active.")
     if customer.missing_since is not None:
         raise PushRefused("Partner Center no longer lists this customer; run sync_customers.")
 
@@ -132,76 +133,25 @@ def check_grants(grants: Mapping[str, list[str]]) -> None:
             raise PushRefused(f"Not on CONSENT_GRANT_ALLOW_LIST: {', '.join(extra)}")
 
 
-def push(
-    customer: CustomerTenant,
-    registration: ApplicationRegistration,
-    clients: CustomerClients,
-    *,
-    actor: Actor,
-    wait_seconds: float = 60.0,
-    sleep: Callable[[float], None] = time.sleep,
-) -> CustomerConsent:
-    """Bring our consent into one customer tenant and read it back.
-
-    Looks first: what is there already is not posted again, and a difference is shown, never repaired by force (R-21).
-
-    Args:
-        wait_seconds: how long to wait for Microsoft's directories to show the grants (R-23).
-
-    Raises:
-        PushRefused: nothing was sent.
-        RemoteError: the partner's own token or Partner Center failed; the customer's state is unchanged.
-    """
-    try:
-        wanted = check_lines(customer, registration)
-    except PushRefused as refused:
-        record(
-            "customer_consent.create",
-            actor=actor,
-            outcome=Outcome.REFUSED,
-            subject={"customer": customer.pk, "registration": registration.pk},
-            details={"reason": str(refused)},
-            correlation_id=clients.correlation_id,
-        )
-        raise
-    clients.partner_center.customer(customer.tenant)  # S-52: it is in what this partner's own token may see
-    consent, _ = CustomerConsent.objects.get_or_create(customer=customer, registration=registration)
-    locked_out: ConsentRequired | None = None
-    clients.forget_customer_tokens()  # a token from before a removal would be answered with "unknown application"
-    try:
-        before = look(clients, registration)
-    except ConsentRequired as error:
-        before, locked_out = None, error  # most often a missing relationship, which readiness says better
-    there_already = before is not None and bool(before.grants)
-    if there_already or (locked_out is None and consent.actual_grants):  # what somebody took away is noted first
-        consent = observe(consent, before, wanted, actor=actor, correlation_id=clients.correlation_id)
-    if there_already:
-        return consent
-    verdict = readiness(customer, clients)
-    if not verdict.ready:
-        return block(consent, verdict, actor, clients.correlation_id)
-    if locked_out is not None:
-        return fail(consent, locked_out, actor, clients.correlation_id)
-    request_id = write_intent(consent, wanted, actor, clients.correlation_id)
-    failure = post_grants(customer, registration, clients, wanted, request_id)
-    if isinstance(failure, Throttled):
-        raise failure
-    if failure is not None and not isinstance(failure, AlreadyExists) and not failure.retryable:
-        return fail(consent, failure, actor, clients.correlation_id, note=verdict.unverified)
-    clients.forget_customer_tokens()
-    exists = isinstance(failure, AlreadyExists)
-    waiting = ACCEPTED if failure is None or exists else UNCLEAR
-    return _read_back(consent, registration, clients, wanted, actor, wait_seconds, sleep, waiting, exists)
-
-
 def look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
     """Read the tenant; None when it issues no token to our application for want of consent, and for that only."""
     try:
-        return clients.directory.presence(registration.client_id)
+        resources = [ApplicationId(resource) for resource in wanted_grants(registration)]
+        return clients.directory.presence(registration.client_id, resources)
     except ConsentRequired as error:
         if not diagnose(error).not_consented:
             raise
         return None
+
+
+def is_known_ready(customer: CustomerTenant) -> bool:
+    """Tell whether a young mirror says that this customer is the partner's, and ready: then neither is asked again."""
+    now = timezone.now()
+    young = now - MIRROR_AGE
+    listed = customer.missing_since is None and customer.last_seen_at >= young
+    judged = customer.judged_at is not None and customer.judged_at >= young
+    ended = customer.gdap_ends_at is not None and customer.gdap_ends_at <= now
+    return listed and judged and not ended and customer.readiness == CustomerTenant.Readiness.READY
 
 
 def readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
@@ -221,6 +171,17 @@ def readiness(customer: CustomerTenant, clients: CustomerClients) -> Readiness:
     )
     write_verdict([customer.pk], verdict, now)
     return verdict
+
+
+def why_locked_out(customer: CustomerTenant, clients: CustomerClients) -> tuple[str, Owner] | None:
+    """Return what is known of a tenant that does not let us in, and who must act; None when nothing says why."""
+    if customer.missing_since is not None:
+        return "Partner Center no longer lists this customer.", Owner.PARTNER
+    try:
+        verdict = readiness(customer, clients)
+    except (RemoteError, TokenUnavailable, IdentityMismatch):
+        return None  # then the answer itself is what we know
+    return None if verdict.ready else (verdict.reason, verdict.owner or Owner.PARTNER)
 
 
 def own_groups(account: AccountClient) -> frozenset[str] | None:
@@ -301,62 +262,6 @@ def post_grants(
     return failure
 
 
-def _read_back(
-    consent: CustomerConsent,
-    registration: ApplicationRegistration,
-    clients: CustomerClients,
-    wanted: Mapping[str, list[str]],
-    actor: Actor,
-    wait_seconds: float,
-    sleep: Callable[[float], None],
-    waiting: str,
-    exists: bool,
-) -> CustomerConsent:
-    """Look until the grants show or the time is over; see :func:`observe` for what is said then."""
-    waited, pause = 0.0, 1.0
-    while True:
-        presence = look(clients, registration)
-        found = State.ABSENT if presence is None else compare(wanted, presence)[0]
-        if found in {State.GRANTED, State.DIFFERS} or (exists and found == State.PARTIAL) or waited >= wait_seconds:
-            break
-        pause = min(pause * 2, wait_seconds - waited)
-        sleep(pause)
-        waited += pause
-        clients.forget_customer_tokens()
-    return observe(
-        consent,
-        presence,
-        wanted,
-        actor=actor,
-        correlation_id=clients.correlation_id,
-        waiting=waiting,
-        exists=exists,
-    )
-
-
-def observe(
-    consent: CustomerConsent,
-    presence: Presence | None,
-    wanted: Mapping[str, list[str]],
-    *,
-    actor: Actor,
-    correlation_id: CorrelationId,
-    waiting: str = "",
-    exists: bool = False,
-) -> CustomerConsent:
-    """Write what a read showed: one observation, and the state that follows from it.
-
-    Args:
-        presence: as :func:`look` returned it.
-        waiting: why grants that are missing may still come; without it missing is missing.
-        exists: Partner Center said that a consent exists, so fewer grants than wanted will not become more (R-21).
-    """
-    found = reading(consent, presence, wanted, correlation_id=correlation_id, waiting=waiting, exists=exists)
-    write([found], actor=actor)
-    consent.refresh_from_db()
-    return consent
-
-
 def reading(
     consent: CustomerConsent,
     presence: Presence | None,
@@ -366,7 +271,13 @@ def reading(
     waiting: str = "",
     exists: bool = False,
 ) -> Reading:
-    """Return a read that was made just now, with the state that follows from it; arguments as of :func:`observe`."""
+    """Return a read that was made just now, with the state that follows from it.
+
+    Args:
+        presence: as :func:`look` returned it.
+        waiting: why grants that are missing may still come; without it missing is missing.
+        exists: Partner Center said that a consent exists, so fewer grants than wanted will not become more (R-21).
+    """
     state, reason = compare(wanted, presence or Presence(service_principal_id=None))
     if exists and state == State.PARTIAL:
         state, reason = State.DIFFERS, f"A consent exists already and nothing was added to it. {reason}"

@@ -87,7 +87,7 @@ def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, trouble: Step |
         trouble: why the partner's token cannot serve the customer.
     """
     try:
-        check_customer(item.customer, item.plan.registration)
+        check_customer(item.customer, item.plan.registration, removing=not item.target)
         check_grants(item.target)
     except PushRefused as refused:
         return str(refused), Owner.US

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 
 from consent.customers.consents import PushRefused, check_grants, grants_hash, wanted_grants
 from consent.customers.judging import CHUNK, add_to, in_chunks, judged, new_tally
@@ -66,10 +66,42 @@ def make_plan(
     return _store(plan, items, actor, empty="No customer is chosen by this; run sync_customers, or choose others.")
 
 
-def _wanted_now(registration: ApplicationRegistration, actor: Actor) -> WantedGrants:
+def make_direct(
+    registration: ApplicationRegistration,
+    purpose: ConsentPlan.Purpose,
+    customers: QuerySet[CustomerTenant],
+    chosen: Selection,
+    *,
+    actor: Actor,
+) -> ConsentPlan:
+    """Store a plan that is applied at once: each customer is looked at when its turn comes, whatever was read before.
+
+    Args:
+        purpose: PUSH brings the wanted grants where nothing is granted, and leaves everything else as it is; REMOVE
+            takes the consent away, whatever it holds.
+        chosen: what was chosen, for people, and to find the unfinished run of the same choice.
+
+    Raises:
+        PlanRefused: the registration wants nothing, or no customer is chosen.
+    """
+    wanted = _some_wanted(registration, actor) if purpose == ConsentPlan.Purpose.PUSH else None
+    plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=chosen.to_json())
+    action, target = (Action.CREATE, wanted.grants) if wanted else (Action.REMOVE, {})
+    items = (
+        [ConsentPlanItem(plan=plan, customer=customer, action=action, target=target) for customer in chunk]
+        for chunk in in_chunks(customers)
+    )
+    return _store(plan, items, actor, empty="No customer is chosen by this.")
+
+
+def _some_wanted(registration: ApplicationRegistration, actor: Actor) -> WantedGrants:
     if not wanted_grants(registration):
         raise PlanRefused("The registration has no wanted grants yet; add them in the admin.")
-    version = current(registration, actor=actor)
+    return current(registration, actor=actor)
+
+
+def _wanted_now(registration: ApplicationRegistration, actor: Actor) -> WantedGrants:
+    version = _some_wanted(registration, actor)
     try:
         check_grants(version.grants)
     except PushRefused as refused:

@@ -7,6 +7,7 @@ import logging
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
@@ -28,7 +29,7 @@ from portal.microsoft.errors import RemoteError
 from portal.runs import tasks
 from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
 from portal.runs.kinds import Kind, Outcome
-from portal.runs.models import RunItem
+from portal.runs.models import Run, RunItem
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +104,13 @@ class BulkCommand(ConsentCommand):
         scope = chosen.to_json()
         clients.vault()  # before the run exists: another vault than the database's stops the command
         if options["dry_run"]:
-            return dry_run(self.kind, scope, self.stdout, as_json=options["json"])
+            return dry_run(partial(self.kind.units, scope), self.stdout, as_json=options["json"])
         nothing = not self.kind.units(scope, 0, 1)
         run = begin(self.kind, scope=scope, options=options, kind_options=kind_options or {}, actor=self.actor)
+        return self.follow(run, options, nothing=nothing)
+
+    def follow(self, run: Run, options: Mapping[str, Any], *, nothing: bool = False) -> int:
+        """Work a run here or leave it to the workers; return the exit code. ``nothing``: its selection fits nothing."""
         if options["background"]:
             tasks.enqueue(run)
             self.say(f"Run {run.pk} is left to the workers; watch it with run_status {run.pk}.")

@@ -7,9 +7,12 @@ oAuth2PermissionGrant.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
 
-from portal.microsoft.graph import GraphApi
+from portal.microsoft.graph import BATCH, GraphApi
 from portal.microsoft.identifiers import (
     ApplicationId,
     InvalidIdentifier,
@@ -48,46 +51,60 @@ class Presence:
 class DirectoryClient(GraphApi):
     """Reads service principals and delegated grants of one tenant."""
 
-    def presence(self, application_id: ApplicationId) -> Presence:
-        """Return what the tenant holds of this application; three kinds of calls, all pages.
+    def presence(self, application_id: ApplicationId, resources: Iterable[ApplicationId] = ()) -> Presence:
+        """Return what the tenant holds of this application; all pages, by one call where Graph answers all parts.
+
+        That the service principal is not there is said by an empty list only, never by a 404.
+
+        Args:
+            resources: those whose grants are expected; each other one that has a grant costs a call.
 
         Raises:
             AccessDenied: the token may not read it: the state stays unknown, never "absent".
         """
         operation = "read service principal"
-        principals = list(
-            self.collection(
-                "/v1.0/servicePrincipals",
-                operation=operation,
-                params={
-                    "$filter": f"appId eq '{parse_application_id(application_id)}'",
-                    "$select": "id,appId,accountEnabled",
-                },
-            )
-        )
+        ours = f"/servicePrincipals(appId='{parse_application_id(application_id)}')"
+        chosen = {"$filter": f"appId eq '{application_id}'", "$select": "id,appId,accountEnabled"}
+        urls = {"principal": f"/servicePrincipals?{urlencode(chosen, quote_via=quote, safe="$',")}"}
+        urls["grants"] = f"{ours}/oauth2PermissionGrants"
+        expected = list(resources)[: BATCH - len(urls)]
+        urls |= {one: f"/servicePrincipals(appId='{parse_application_id(one)}')?$select=id,appId" for one in expected}
+        found = self.batch(urls, operation=operation)
+        principals = self._items(found.get("principal"), "/v1.0/servicePrincipals", chosen, operation)
         if not principals:
             return Presence(service_principal_id=None)
         principal = self._object_id(self.text(principals[0], "id", operation), operation)
+        known = {
+            self._object_id(self.text(found[one], "id", operation), operation): one for one in expected if one in found
+        }
         operation = "read delegated grants"
-        grants = []
-        resources: dict[ObjectId, ApplicationId] = {}
-        for item in self.collection(
-            "/v1.0/oauth2PermissionGrants", operation=operation, params={"$filter": f"clientId eq '{principal}'"}
-        ):
+        of_ours = {"$filter": f"clientId eq '{principal}'"}
+        items = self._items(found.get("grants"), "/v1.0/oauth2PermissionGrants", of_ours, operation)
+        return Presence(service_principal_id=principal, grants=tuple(self._grants(items, known, operation)))
+
+    def _items(
+        self, body: Mapping[str, Any] | None, path: str, params: Mapping[str, str], operation: str
+    ) -> list[Mapping[str, Any]]:
+        """Return a list out of a part of a batch, or by calls of its own."""
+        if body is None:
+            return list(self.collection(path, operation=operation, params=params))
+        return list(self.records(body.get("value"), operation))
+
+    def _grants(
+        self, items: Iterable[Mapping[str, Any]], known: dict[ObjectId, ApplicationId], operation: str
+    ) -> Iterator[Grant]:
+        for item in items:
             if item.get("consentType") != "AllPrincipals":
                 continue  # a grant for one user does not serve the application
             resource = self._object_id(self.text(item, "resourceId", operation), operation)
-            if resource not in resources:
-                resources[resource] = self._application_of(resource)
+            if resource not in known:
+                known[resource] = self._application_of(resource)
             grant_id = self.text(item, "id", operation)
-            grants.append(
-                Grant(
-                    grant_id=grant_id if _GRANT_ID.fullmatch(grant_id) else "",
-                    resource=resources[resource],
-                    scopes=frozenset(self.text(item, "scope", operation, required=False).split()),
-                )
+            yield Grant(
+                grant_id=grant_id if _GRANT_ID.fullmatch(grant_id) else "",
+                resource=known[resource],
+                scopes=frozenset(self.text(item, "scope", operation, required=False).split()),
             )
-        return Presence(service_principal_id=principal, grants=tuple(grants))
 
     def _application_of(self, principal: ObjectId) -> ApplicationId:
         operation = "read resource"

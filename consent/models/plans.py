@@ -42,6 +42,7 @@ class ConsentPlan(models.Model):
 
     class Purpose(models.TextChoices):
         APPLY = "apply", "Bring the wanted grants"
+        PUSH = "push", "Bring the wanted grants where none is"
         REMOVE = "remove", "Remove the consent"
         UNDO = "undo", "Undo an earlier plan"
 

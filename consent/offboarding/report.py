@@ -76,6 +76,7 @@ def build(offboarding: Offboarding) -> dict[str, Any]:
 def _customers(offboarding: Offboarding) -> Iterator[dict[str, Any]]:
     consents = (
         CustomerConsent.objects.for_partner(offboarding.partner)
+        .with_words()
         .select_related("customer", "registration")
         .order_by("pk")
         .iterator(chunk_size=_CHUNK)
@@ -90,7 +91,7 @@ def _customers(offboarding: Offboarding) -> Iterator[dict[str, Any]]:
             yield _customer(consent, reads.get(consent.pk, []), offboarding)
 
 
-def _customer(consent: CustomerConsent, reads: list[ConsentObservation], offboarding: Offboarding) -> dict[str, Any]:
+def _customer(consent: Any, reads: list[ConsentObservation], offboarding: Offboarding) -> dict[str, Any]:
     proven = (
         consent.state == CustomerConsent.State.ABSENT
         and consent.verified_at is not None
@@ -105,8 +106,8 @@ def _customer(consent: CustomerConsent, reads: list[ConsentObservation], offboar
         "before": _read(reads[0]) if reads else None,
         "after": _read(reads[-1]) if reads else None,
         "removed_by_us": any(read.changed_by == ChangedBy.US and read.removed for read in reads),
-        "reason": "" if proven else consent.unread_reason or consent.reason or "It was not tried.",
-        "owner": "" if proven else consent.unread_owner or consent.owner or Owner.US.value,
+        "reason": "" if proven else consent.why or "It was not tried.",
+        "owner": "" if proven else consent.who or Owner.US.value,
     }
 
 

@@ -19,14 +19,14 @@ from django.utils import timezone
 
 from consent import clients
 from consent.invitations import links
-from consent.models import ConsentLink, CustomerConsent, Offboarding, PartnerConsent, WaitingToken
+from consent.models import ConsentLink, ConsentPlan, CustomerConsent, Offboarding, PartnerConsent, WaitingToken
 from consent.models.customers import CustomerConsentQuerySet
 from consent.models.invitations import ConsentLinkQuerySet
 from consent.naming import registration_names
 from consent.offboarding.disconnect import disconnect
 from consent.offboarding.erasure import ErasureReport, erase_tokens
 from consent.offboarding.report import build, never_read
-from consent.runs.remove import CONSENT_REMOVE
+from consent.runs.apply_plan import start_direct
 from consent.selection import Selection
 from consent.tokens.custody import Custody, TokenUnavailable
 from consent.vault.base import Eraser, Vault, VaultConfigurationError
@@ -36,7 +36,6 @@ from portal.incidents.service import report as report_incident
 from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError
-from portal.runs import service
 from portal.runs.models import Run
 from tenants.models import PartnerContact, PartnerTenant
 
@@ -119,13 +118,13 @@ def try_again(
 
 
 def _start_run(offboarding: Offboarding, actor: Actor, wait_seconds: float, concurrency: int) -> None:
-    offboarding.run, _ = service.start(
-        CONSENT_REMOVE,
-        scope=Selection(partner=(offboarding.partner.tenant_id,), offboarding=offboarding.pk).to_json(),
-        options={"wait": wait_seconds},
-        actor=actor,
-        concurrency=concurrency,
-    )
+    """Remove our consent wherever a row of it is; without one there is nothing to run."""
+    chosen = Selection(partner=(offboarding.partner.tenant_id,), offboarding=offboarding.pk)
+    offboarding.run = None
+    if chosen.customer_consents().exists():
+        offboarding.run, _ = start_direct(
+            ConsentPlan.Purpose.REMOVE, chosen, actor=actor, wait=wait_seconds, concurrency=concurrency
+        )
     offboarding.save(update_fields=["run"])
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from django.utils import timezone
 from consent import clients
 from consent.customers import attempts
 from consent.customers.applying import (
+    Applied,
     TokenRefused,
     apply_item,
     hold,
@@ -23,9 +24,13 @@ from consent.customers.applying import (
     overtaken,
     seconds_to_next_look,
 )
-from consent.customers.plans import PlanRefused, counts
+from consent.customers.observations import PROPAGATION
+from consent.customers.plans import PlanRefused, counts, make_direct
 from consent.models import ApplicationRegistration, Attempt, ConsentPlan, ConsentPlanItem, PartnerConsent
-from consent.naming import line_names
+from consent.naming import registration_names, unit_label
+from consent.runs.plan_lines import REFUSED, columns, finished
+from consent.runs.verify import NO_DOOR
+from consent.selection import Selection
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.next_steps import Step
 from consent.tokens.serving import why_not
@@ -37,14 +42,16 @@ from portal.microsoft.identifiers import CorrelationId
 from portal.runs import service
 from portal.runs.kinds import GONE, OK, SKIPPED, Context, Done, Kind, Outcome, Unit
 from portal.runs.models import Run, RunItem
-from tenants.models import PartnerTenant
+from tenants.models import CustomerTenant, PartnerTenant
 
-Action, Result = ConsentPlanItem.Action, ConsentPlanItem.Result
+Action, Purpose, Result = ConsentPlanItem.Action, ConsentPlan.Purpose, ConsentPlanItem.Result
 
 WAVES = (1, 5, 25)
 STOP_SHARE = 0.2
 CONCURRENCY = 16
-HELD, BROKEN, REFUSED = "held", "broken", "refused"  # classes beside those of ``FailureClass``
+WAIT = 60.0  # seconds
+HELD, BROKEN = "held", "broken"  # classes beside those of ``FailureClass``
+DIRECT = {ConsentPlan.Purpose.PUSH, ConsentPlan.Purpose.REMOVE}
 TOKEN_FAILURES = {
     known: f"token_{known}"
     for known in (FailureClass.NEEDS_CONSENT, FailureClass.NEEDS_INTERACTION, FailureClass.NOT_PERMITTED)
@@ -143,6 +150,81 @@ def start_apply(
 _RESUMABLE = {Run.State.OPEN, Run.State.PAUSED, Run.State.STOPPED}
 
 
+def start_direct(
+    purpose: ConsentPlan.Purpose,
+    chosen: Selection,
+    *,
+    actor: Actor,
+    wait: float = WAIT,
+    concurrency: int = CONCURRENCY,
+    rate: float = 0,
+    deadline: datetime | None = None,
+) -> tuple[Run, bool]:
+    """Make a plan for each registration (``plans.make_direct``), and one run that applies them in one wave.
+
+    Args:
+        chosen: to push, customers and a registration by their keys; to remove, consents in customer tenants. An
+            unfinished run of the same choice goes on instead.
+        wait: seconds that what Microsoft accepted is waited for, customer by customer.
+
+    Returns:
+        The run, and whether it is new.
+
+    Raises:
+        PlanRefused: see ``plans.make_direct``.
+    """
+    by_registration = _customers(purpose, chosen)
+    with transaction.atomic():
+        # Two that make the same choice at the same moment do it twice: each looks, and their requests are the same.
+        same = ConsentPlan.objects.filter(purpose=purpose, registration__in=by_registration, scope=chosen.to_json())
+        known = same.filter(run__state__in=_UNFINISHED).select_related("run").first()
+        if known is not None and known.run is not None:
+            return known.run, False
+        plans = [
+            make_direct(
+                registration,
+                purpose,
+                CustomerTenant.objects.filter(pk__in=by_registration[registration.pk]),
+                chosen,
+                actor=actor,
+            )
+            for registration in ApplicationRegistration.objects.filter(pk__in=by_registration).order_by("pk")
+        ]
+        run, new = service.start(
+            APPLY_PLAN,
+            scope={"plan": [plan.pk for plan in plans], "purpose": purpose.value, "reset": False},
+            options={"wait": wait},
+            actor=actor,
+            concurrency=concurrency,
+            rate=rate,
+            deadline=deadline,
+        )
+        ConsentPlan.objects.filter(pk__in=run.scope["plan"]).update(
+            run=run, applied_at=timezone.now(), applied_by=actor.name[:150], state=ConsentPlan.State.APPLYING
+        )
+    return run, new
+
+
+def _customers(purpose: ConsentPlan.Purpose, chosen: Selection) -> dict[int, list[int]]:
+    """Return customers by registration, both by their keys."""
+    if purpose == Purpose.PUSH and chosen.registration is not None:
+        return {chosen.registration: list(chosen.customers or ())}
+    found: dict[int, list[int]] = {}
+    rows = chosen.customer_consents().order_by("customer").values_list("registration", "customer")
+    for registration, customer in rows:
+        found.setdefault(registration, []).append(customer)
+    return found
+
+
+_UNFINISHED = {Run.State.OPEN, Run.State.PAUSED}
+
+
+def _plans(scope: Mapping[str, Any]) -> list[int]:
+    """Return the plans that a run applies: one that was shown, or those of a direct choice."""
+    chosen = scope["plan"]
+    return list(chosen) if isinstance(chosen, list) else [chosen]
+
+
 def _check(plan: ConsentPlan) -> None:
     """Raise PlanRefused for what would hold every item back; each is asked again before its own request."""
     if plan.registration.state != ApplicationRegistration.State.ACTIVE:
@@ -170,12 +252,14 @@ def _divide(plan: ConsentPlan, waves: Sequence[int]) -> int:
 
 def follow(scope: Mapping[str, Any], state: str) -> None:
     """Let the plan say what its run says. Done is only a plan of which nothing is left."""
-    plans = ConsentPlan.objects.filter(pk=scope["plan"])
-    if state == Run.State.DONE:
-        left = ConsentPlanItem.objects.filter(plan=scope["plan"]).to_do(reset=scope["reset"]).exists()
-        plans.update(state=ConsentPlan.State.STOPPED if left else ConsentPlan.State.DONE)
-    else:
+    plans = ConsentPlan.objects.filter(pk__in=_plans(scope))
+    if state != Run.State.DONE:
         plans.update(state=_PLAN_STATES[Run.State(state)])
+        return
+    left = ConsentPlanItem.objects.filter(plan__in=_plans(scope)).to_do(reset=scope["reset"]).values("plan")
+    stopped = list(left.distinct().values_list("plan", flat=True))
+    plans.update(state=ConsentPlan.State.DONE)
+    plans.filter(pk__in=stopped).update(state=ConsentPlan.State.STOPPED)
 
 
 # --- the run ------------------------------------------------------------------------------------------------------
@@ -184,12 +268,28 @@ def follow(scope: Mapping[str, Any], state: str) -> None:
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
     """List the items that are to be done."""
     rows = (
-        ConsentPlanItem.objects.filter(plan=scope["plan"], pk__gt=after)
+        ConsentPlanItem.objects.filter(plan__in=_plans(scope), pk__gt=after)
         .to_do(reset=scope["reset"])
         .order_by("pk")
-        .values_list("pk", "wave", "customer__partner_id", "customer__company_name", "customer__tenant_id")[:limit]
+        .values_list(
+            "pk",
+            "wave",
+            "customer__partner_id",
+            "customer__company_name",
+            "customer__tenant_id",
+            "plan__registration",
+        )[:limit]
     )
-    return [Unit(key=key, group=partner, label=name or tenant, wave=wave) for key, wave, partner, name, tenant in rows]
+    names = registration_names() if scope.get("purpose") == Purpose.REMOVE else {}
+    return [
+        Unit(
+            key=key,
+            group=partner,
+            label=unit_label(name or tenant, names[registration]) if names else name or tenant,
+            wave=wave,
+        )
+        for key, wave, partner, name, tenant, registration in rows
+    ]
 
 
 def load(keys: Sequence[int], context: Context) -> dict[int, Task]:
@@ -206,12 +306,17 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Task]:
             partner__in=partners, registration__in={item.plan.registration_id for item in items}
         ).select_related("partner", "registration__credential")
     }
+    usable = set(PartnerConsent.objects.usable().filter(partner__in=partners).values_list("pk", flat=True))
     refused = _refused_in(context.run_id, partners)
     now = timezone.now()
     tasks = {}
     for item in items:
         consent = consents.get((item.customer.partner_id, item.plan.registration_id))
-        tasks[item.pk] = Task(item, consent, why_not(consent, now) or refused.get(item.customer.partner_id))
+        direct = item.plan.purpose in DIRECT  # what was asked for directly is tried with any token that may be used
+        why = None if direct and consent is not None and consent.pk in usable else why_not(consent, now)
+        if direct and not item.target and (consent is None or consent.pk not in usable):
+            why = Step(Owner.US, NO_DOOR)
+        tasks[item.pk] = Task(item, consent, why or refused.get(item.customer.partner_id))
     return tasks
 
 
@@ -227,57 +332,48 @@ def _refused_in(run: int, partners: Collection[int]) -> dict[int, Step]:
 
 def work(key: int, task: Task, context: Context) -> Outcome:
     """Apply one item; every request asks for its token again, so whoever is disabled meanwhile stops it (S-53)."""
-    item = task.item
+    item, correlation_id = task.item, CorrelationId(context.correlation_id(key))
     if task.trouble is not None and item.phase == ConsentPlanItem.Phase.NONE:
-        return _finished(hold(item, task.trouble.text, task.trouble.owner or Owner.PARTNER))
+        held = hold(item, task.trouble.text, task.trouble.owner or Owner.PARTNER)
+        return finished(Applied(item=held), correlation_id)
     if task.consent is None:
-        return _refused(item, _NO_TOKEN, Owner.PARTNER)
-    correlation_id = CorrelationId(context.correlation_id(key))
+        return _refused(item, correlation_id, _NO_TOKEN, Owner.PARTNER)
     tools = clients.customer_clients(task.consent, item.customer, correlation_id)
+    patience = timedelta(seconds=float(context.options["wait"])) if "wait" in context.options else PROPAGATION
     try:
-        item = apply_item(item, tools, actor=context.actor)
+        applied = apply_item(item, tools, actor=context.actor, patience=patience)
     except (TokenUnavailable, IdentityMismatch) as error:
-        return _refused(item, str(error), Owner.US)
+        return _refused(item, correlation_id, str(error), Owner.US)
     except TokenRefused as refused:
-        return _token_refused(item, refused.error)
+        return _token_refused(item, correlation_id, refused.error)
     except RemoteError as error:
-        return _interrupted(item, error)
+        return _interrupted(item, correlation_id, error)
     finally:
         tools.forget_customer_tokens()  # nobody needs it any more, and thousands of them need memory
-    if item.result == Result.WAITING:
-        return Outcome(
-            failure_class=item.result, message=item.message, pending=True, retry_after=seconds_to_next_look(item)
-        )
-    return _finished(item)
+    again = seconds_to_next_look(item, patience)
+    if again is not None:
+        return Outcome(failure_class=item.result, message=item.message, pending=True, retry_after=again)
+    return finished(applied, correlation_id)
 
 
-def _finished(item: ConsentPlanItem, failure_class: str = "", *, message: str = "", code: str = "") -> Outcome:
-    return Outcome(
-        failure_class=failure_class or (OK if item.result == Result.DONE else item.result),
-        message=message or item.message,
-        owner=item.owner,
-        code=code,
-        fields=_fields(item, item.result, item.message, item.owner),
-        result=item,
-    )
-
-
-def _token_refused(item: ConsentPlanItem, error: RemoteError) -> Outcome:
+def _token_refused(item: ConsentPlanItem, correlation_id: CorrelationId, error: RemoteError) -> Outcome:
     """Hold the item back, and tell the run why: the other customers of this partner are not asked about."""
     diagnosis = diagnose(error)
     if diagnosis.failure_class not in TOKEN_FAILURES:
-        return _interrupted(item, error)
+        return _interrupted(item, correlation_id, error)
     why = f"The partner's token cannot serve its customers. {diagnosis.cause} {diagnosis.remedy}"
-    held = hold(item, why, diagnosis.owner)
-    return _finished(held, TOKEN_FAILURES[diagnosis.failure_class], message=why, code=error.code)
+    held = Applied(item=hold(item, why, diagnosis.owner))
+    outcome = finished(held, correlation_id, TOKEN_FAILURES[diagnosis.failure_class], error.code)
+    return replace(outcome, message=why)
 
 
-def _refused(item: ConsentPlanItem, why: str, owner: Owner) -> Outcome:
+def _refused(item: ConsentPlanItem, correlation_id: CorrelationId, why: str, owner: Owner) -> Outcome:
     name = BROKEN if in_between(item) else REFUSED
-    return Outcome(failure_class=name, message=why, owner=owner.value, fields=_fields(item, name, why, owner.value))
+    fields = columns(item, correlation_id, name, why, owner.value)
+    return Outcome(failure_class=name, message=why, owner=owner.value, fields=fields)
 
 
-def _interrupted(item: ConsentPlanItem, error: RemoteError) -> Outcome:
+def _interrupted(item: ConsentPlanItem, correlation_id: CorrelationId, error: RemoteError) -> Outcome:
     """Return the outcome of what nobody knows yet: the item stays open."""
     diagnosis = diagnose(error)
     known = diagnosis.failure_class
@@ -289,19 +385,8 @@ def _interrupted(item: ConsentPlanItem, error: RemoteError) -> Outcome:
         failure_class=name,
         # Whoever sent something had looked before, with tokens of all kinds: then one call says nothing about us.
         systemic=known.systemic and item.phase == ConsentPlanItem.Phase.NONE,
-        fields=_fields(item, name, words, diagnosis.owner.value),
+        fields=columns(item, correlation_id, name, words, diagnosis.owner.value),
     )
-
-
-def _fields(item: ConsentPlanItem, result: str, reason: str, owner: str) -> dict[str, Any]:
-    return {
-        "plan": item.plan_id,
-        **line_names(item.customer.partner, item.plan.registration, item.customer),
-        "action": item.action,
-        "result": result,
-        "reason": reason,
-        "owner": owner,
-    }
 
 
 def partner_names(keys: Collection[int]) -> dict[int, str]:
@@ -325,16 +410,23 @@ def write(done: Sequence[Done], context: Context) -> None:
         attempts.Tried(
             customer_id=item.customer_id,
             registration_id=item.plan.registration_id,
-            what=Attempt.APPLY if item.target else Attempt.REMOVE,
+            what=_attempt(item),
             outcome=outcome,
         )
         for item, outcome in ((each.subject.item, each.outcome) for each in done)
     )
 
 
+def _attempt(item: ConsentPlanItem) -> Attempt:
+    if not item.target:
+        return Attempt.REMOVE
+    return Attempt.PUSH if item.plan.purpose == Purpose.PUSH else Attempt.APPLY
+
+
 APPLY_PLAN = Kind(
     name="apply_plan",
     label="Applying of a plan",
+    purposes={Purpose.PUSH.value: "Push of consent", Purpose.REMOVE.value: "Removal of customer consents"},
     units=units,
     load=load,
     work=work,

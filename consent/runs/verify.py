@@ -13,7 +13,7 @@ from typing import Any
 from django.utils import timezone
 
 from consent import clients
-from consent.customers.consents import ACCEPTED, CustomerClients, State, look, readiness, reading, wanted_grants
+from consent.customers.consents import ACCEPTED, CustomerClients, State, look, reading, wanted_grants, why_locked_out
 from consent.customers.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
 from consent.customers.observations import write as write_readings
 from consent.models import ChangedBy, CustomerConsent, PartnerConsent
@@ -159,21 +159,10 @@ def not_read(subject: Subject, error: RemoteError, tools: CustomerClients) -> Ou
     """Return why a tenant could not be read; a relationship that ended is said as that, never taken for "absent"."""
     known = Outcome.of(diagnose(error), error)
     theirs = isinstance(error, ConsentRequired | AccessDenied | NotFound) and not known.systemic
-    if theirs and (better := why_locked_out(subject, tools)) is not None:
+    if theirs and (better := why_locked_out(subject.consent.customer, tools)) is not None:
         locked_out = Outcome(failure_class=UNREADABLE, code=error.code)
         return unreadable(subject, *better, tools.correlation_id, locked_out)
     return unreadable(subject, known.message, Owner(known.owner), tools.correlation_id, known)
-
-
-def why_locked_out(subject: Subject, tools: CustomerClients) -> tuple[str, Owner] | None:
-    """Return what the relationships with this customer say, when they say why it does not let us in."""
-    if subject.consent.customer.missing_since is not None:
-        return "Partner Center no longer lists this customer.", Owner.PARTNER
-    try:
-        verdict = readiness(subject.consent.customer, tools)
-    except (RemoteError, TokenUnavailable, IdentityMismatch):
-        return None  # then the answer itself is what we know
-    return None if verdict.ready else (verdict.reason, verdict.owner or Owner.PARTNER)
 
 
 def unreadable(

@@ -20,7 +20,7 @@ from portal.runs import service, tasks
 from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.runs.panels import RATE_OVER
-from portal.runs.registry import all_kinds
+from portal.runs.registry import labels
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.declared import badge_column, moment_column, needs, path_column
@@ -147,7 +147,7 @@ class KindFilter(admin.SimpleListFilter):
     parameter_name = "kind"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(kind.name, kind.label) for kind in all_kinds()]
+        return list(labels().items())
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
         return queryset.filter(kind=self.value()) if self.value() else queryset

@@ -7,9 +7,10 @@ import os
 import signal
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from portal.audit.trail import Actor
 from portal.runs import helpers as helping
 from portal.runs import service
 from portal.runs.executor import Executor
-from portal.runs.kinds import Kind, Outcome
+from portal.runs.kinds import Kind, Outcome, Unit
 from portal.runs.listening import Ending, Listener, Progress, wait_words
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
@@ -157,13 +158,23 @@ def begin(
     Raises:
         CommandError: somebody works it just now (75), or it is paused (75); says who since when, and what to do.
     """
+    more = {**kind_options, **({"skipped": True} if options["skipped"] else {})}
+    return begin_with(partial(service.start, kind, scope=scope, options=more), options=options, actor=actor)
+
+
+def begin_with(start: Callable[..., tuple[Run, bool]], *, options: Mapping[str, Any], actor: Actor) -> Run:
+    """Return the run that ``start`` gives for a command's arguments, ready to be worked.
+
+    Args:
+        start: as :func:`portal.runs.service.start`; gets actor, concurrency, rate and deadline.
+
+    Raises:
+        CommandError: as :func:`begin`.
+    """
     if options["concurrency"] < 1 or options["concurrency"] > 512 or options["rate"] < 0:
         raise CommandError("--concurrency goes from 1 to 512, and --rate is not negative.", returncode=2)
     deadline = options["deadline"]
-    run, new = service.start(
-        kind,
-        scope=scope,
-        options={**kind_options, **({"skipped": True} if options["skipped"] else {})},
+    run, new = start(
         actor=actor,
         concurrency=options["concurrency"],
         rate=options["rate"],
@@ -190,10 +201,14 @@ def refuse_if_busy(run: Run) -> None:
         )
 
 
-def dry_run(kind: Kind, scope: Mapping[str, Any], out: Output, *, as_json: bool) -> int:
-    """Say what would be worked. Nothing is written and nothing is sent."""
+def dry_run(units_after: Callable[[int, int], Sequence[Unit]], out: Output, *, as_json: bool) -> int:
+    """Say what would be worked. Nothing is written and nothing is sent.
+
+    Args:
+        units_after: returns the units after a key, at most so many; as ``Kind.units`` with its scope.
+    """
     after, number = 0, 0
-    while units := kind.units(scope, after, 1000):
+    while units := units_after(after, 1000):
         after = units[-1].key
         for unit in units:
             number += 1

@@ -144,6 +144,7 @@ class Kind:
     """How one kind of work is done; see the package's docstring for what each part must keep.
 
     Attributes:
+        purposes: words instead of ``label`` for runs whose scope names such a ``purpose``.
         seconds: time limit of one unit, with all its calls and waits (R-13).
         per_group: at most so many units of one group at once; 0 means a share of the pool (R-31).
         prepare: returns jobs that fetch what all units share, such as credentials and keys. Threads do them at the same
@@ -179,3 +180,4 @@ class Kind:
     per_group: int = 0
     uses_database: bool = False
     repeats: bool = False
+    purposes: Mapping[str, str] = field(default_factory=dict)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -35,10 +35,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one app adds: kinds of bulk work, and jobs of the schedule."""
+    """What one app adds: kinds of bulk work, and jobs of the schedule.
+
+    Attributes:
+        former: kinds that an older version worked, by name, with their words: their runs are read, and never worked.
+    """
 
     kinds: Sequence[Kind] = ()
     jobs: Sequence[Job] = ()
+    former: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -66,6 +71,7 @@ def kind_named(name: str) -> Kind:
         raise UnknownKind(f"No part of this portal does work of the kind {name!r}.") from None
 
 
-def all_kinds() -> Sequence[Kind]:
-    """Return all kinds, by name."""
-    return [kind for _, kind in sorted(kinds().items())]
+def labels() -> dict[str, str]:
+    """Return the words for all kinds, by name, also for those that only an older version worked."""
+    former = {name: label for work in _declared() for name, label in work.former.items()}
+    return dict(sorted((former | {name: kind.label for name, kind in kinds().items()}).items()))

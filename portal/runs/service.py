@@ -30,7 +30,7 @@ from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit
 from portal.runs.limits import limit_words
 from portal.runs.listening import Wait
 from portal.runs.models import RESUMED_AFTER, Executor, Run, RunItem
-from portal.runs.registry import UnknownKind, kind_named
+from portal.runs.registry import UnknownKind, kind_named, labels
 
 log = logging.getLogger(__name__)
 State = Run.State
@@ -550,8 +550,9 @@ def remove_old() -> int:
 
 
 def label_of(run: Run) -> str:
-    """Return the words for the kind of a run, also when its app is gone."""
+    """Return the words for what a run does, also when no app works its kind any more."""
     try:
-        return kind_named(run.kind).label
-    except LookupError:
-        return run.kind
+        kind = kind_named(run.kind)
+    except UnknownKind:
+        return labels().get(run.kind, run.kind)
+    return kind.purposes.get(run.scope.get("purpose", ""), kind.label)

@@ -62,19 +62,31 @@ def fill(customers: Sequence[tuple[int, str]]) -> None:
 def register_posts() -> Any:
     """Register the kind whose units are one POST each."""
     from consent import clients
-    from consent.runs.push import load, units
+    from consent.models import PartnerConsent
     from portal.microsoft.clouds import GRAPH_APPLICATION_ID
     from portal.microsoft.errors import RemoteError
     from portal.microsoft.identifiers import ApplicationId, CorrelationId, RequestId
-    from portal.runs.kinds import Context, Kind, Outcome
+    from portal.runs.kinds import Context, Kind, Outcome, Unit
     from portal.runs.registry import kinds
+    from tenants.models import CustomerTenant
+
+    def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
+        rows = CustomerTenant.objects.filter(pk__in=scope["customers"], pk__gt=after).order_by("pk")[:limit]
+        return [Unit(key=row.pk, group=row.partner_id, label=row.company_name) for row in rows]
+
+    def load(keys: Sequence[int], context: Context) -> dict[int, tuple[Any, Any]]:
+        customers = list(CustomerTenant.objects.filter(pk__in=keys).select_related("partner"))
+        given = PartnerConsent.objects.filter(registration=context.scope["registration"])
+        consents = {one.partner_id: one for one in given.select_related("partner", "registration__credential")}
+        return {customer.pk: (customer, consents[customer.partner_id]) for customer in customers}
 
     def work(key: int, subject: Any, context: Context) -> Outcome:
         name = context.correlation_id(key)
+        customer, consent = subject
         try:
-            clients.customer_clients(subject.consent, subject.customer, CorrelationId(name)).consents.create(
-                customer=subject.customer.tenant,
-                application_id=subject.consent.registration.client_id,
+            clients.customer_clients(consent, customer, CorrelationId(name)).consents.create(
+                customer=customer.tenant,
+                application_id=consent.registration.client_id,
                 display_name="Example Control Panel",
                 resource=ApplicationId(GRAPH_APPLICATION_ID),
                 scopes=["User.Read.All", "Directory.Read.All"],
@@ -91,7 +103,7 @@ def register_posts() -> Any:
         load=load,
         work=work,
         write=lambda done, context: None,
-        place=lambda subject: (subject.consent.registration.application_id, subject.customer.partner.cloud),
+        place=lambda subject: (subject[1].registration.application_id, subject[0].partner.cloud),
         uses_database=True,
     )
     kinds()[kind.name] = kind

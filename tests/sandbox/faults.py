@@ -67,17 +67,22 @@ class Faults:
         if not self._world.faults:
             return None
         tenants = f"{request.path} {_issuing_tenant(request)}"
-        for fault in list(self._world.faults):
-            if not fault.matches(service, request.method, request.path, tenants):
-                continue
-            if fault.skip > 0:
-                fault.skip -= 1
-                continue
-            fault.times -= 1
-            if fault.times <= 0:
-                self._world.faults.remove(fault)
-            return fault
-        return None
+        return take(self._world, service, request.method, request.path, tenants)
+
+
+def take(world: World, service: str, method: str, path: str, tenants: str, *, answers: bool = False) -> Fault | None:
+    """Return the fault that this call meets, and count it; with ``answers`` only one that answers instead."""
+    for fault in list(world.faults):
+        if not fault.matches(service, method, path, tenants) or (answers and fault.status is None):
+            continue
+        if fault.skip > 0:
+            fault.skip -= 1
+            continue
+        fault.times -= 1
+        if fault.times <= 0:
+            world.faults.remove(fault)
+        return fault
+    return None
 
 
 def _issuing_tenant(request: web.Request) -> str:

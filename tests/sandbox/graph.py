@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
+from tests.sandbox.faults import take
 from tests.sandbox.graph_calls import Answer, Call, Caller, GraphError, Item, Operation, error_body, identify
 from tests.sandbox.graph_delegation import OPERATIONS as DELEGATION
 from tests.sandbox.graph_directory import OPERATIONS as DIRECTORY
@@ -40,8 +41,8 @@ class _Context:
         self.client_request_id = request.headers.get("client-request-id") or self.request_id
         self.caller: Caller | None = None
 
-    def book(self, name: str, status: int) -> None:
-        facts: dict[str, Any] = {"cloud": self.cloud.key, "correlation": self.client_request_id}
+    def book(self, name: str, status: int, **more: Any) -> None:
+        facts: dict[str, Any] = {"cloud": self.cloud.key, "correlation": self.client_request_id} | more
         if self.caller is not None:
             facts |= {
                 "tenant": self.caller.tenant.tenant_id,
@@ -56,8 +57,13 @@ class _Context:
         return Answer(error.status, body, error.headers)
 
 
-def _dispatch(context: _Context, caller: Caller, method: str, url: str, headers: dict[str, str], body: Any) -> Answer:
-    """Perform one operation. ``url`` is relative to the version, with its query; header names are lower-case."""
+def _dispatch(
+    context: _Context, caller: Caller, method: str, url: str, headers: dict[str, str], body: Any, *, part: bool = False
+) -> Answer:
+    """Perform one operation. ``url`` is relative to the version, with its query; header names are lower-case.
+
+    The ledger says which lines were parts of a batch and no call of their own.
+    """
     path, _, query = url.partition("?")
     path = unquote(path)
     name = "unknown"
@@ -84,7 +90,7 @@ def _dispatch(context: _Context, caller: Caller, method: str, url: str, headers:
             answer = context.failed(GraphError(400, "BadRequest", "Resource not found for the segment."))
     except GraphError as error:
         answer = context.failed(error)
-    context.book(name, answer.status)
+    context.book(name, answer.status, **({"part": True} if part else {}))
     return answer
 
 
@@ -124,12 +130,14 @@ def _batch(context: _Context, caller: Caller, content: Any) -> Answer:
         if any(answers[each].status >= 400 for each in part.get("dependsOn", [])):
             message = "The request failed because a request that it depends on failed."
             answers[part["id"]] = context.failed(GraphError(424, "FailedDependency", message))
+        elif (fault := _fault(context, caller, part)) is not None:
+            answers[part["id"]] = fault
         elif number < throttled:
             wait = {"Retry_After": "2"} if context.world.switches["retry_after"] else {}
             answers[part["id"]] = context.failed(GraphError(429, "TooManyRequests", "Too many requests.", **wait))
         else:
             answers[part["id"]] = _dispatch(
-                context, caller, part["method"].upper(), part["url"], headers, part.get("body")
+                context, caller, part["method"].upper(), part["url"], headers, part.get("body"), part=True
             )
     responses = [
         {"id": part_id, "status": answer.status, "headers": _part_headers(answer)}
@@ -139,6 +147,16 @@ def _batch(context: _Context, caller: Caller, content: Any) -> Answer:
     if context.world.switches["graph_shuffle"]:
         random.shuffle(responses)
     return Answer(200, {"responses": responses})
+
+
+def _fault(context: _Context, caller: Caller, part: Item) -> Answer | None:
+    """Return what a fault of the wire answers to one part; cut connections and delays are those of the whole batch."""
+    method, path = part["method"].upper(), f"/v1.0{part['url'].partition('?')[0]}"
+    fault = take(context.world, "graph", method, path, f"{path} {caller.tenant.tenant_id}", answers=True)
+    if fault is None or fault.status is None:
+        return None
+    context.book(f"{method} {path}", fault.status, fault=True, part=True)
+    return Answer(fault.status, json.loads(fault.body or "{}"), dict(fault.headers))
 
 
 def _part_headers(answer: Answer) -> dict[str, str]:

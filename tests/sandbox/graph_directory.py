@@ -369,6 +369,13 @@ def _grants(call: Call) -> Answer:
     return collection(call, "oauth2PermissionGrants", visible, partial(_grant_item, call), filterable=filterable)
 
 
+def _grants_of(call: Call) -> Answer:
+    call.need("Directory.Read.All", *_GRANT_WRITERS)
+    found, now = _found_principal(call), call.world.now()
+    mine = [one for one in call.tenant.grants.values() if one.client == found.object_id and one.visible_at <= now]
+    return collection(call, "oauth2PermissionGrants", mine, partial(_grant_item, call))
+
+
 def _found_grant(call: Call) -> PermissionGrant:
     found = call.tenant.grants.get(call.params["id"])
     if found is None or found.visible_at > call.world.now():
@@ -450,6 +457,7 @@ OPERATIONS: list[tuple[str, str, str, Operation]] = [
     ("PATCH", f"(?:{_PRINCIPAL_BY_APP}|{_PRINCIPAL})", "change service principal", _change_principal),
     ("DELETE", f"(?:{_PRINCIPAL_BY_APP}|{_PRINCIPAL})", "delete service principal", _remove_principal),
     ("GET", "/oauth2PermissionGrants", "list grants", _grants),
+    ("GET", f"(?:{_PRINCIPAL_BY_APP}|{_PRINCIPAL})/oauth2PermissionGrants", "list grants", _grants_of),
     ("POST", "/oauth2PermissionGrants", "create grant", _add_grant),
     ("GET", "/oauth2PermissionGrants/(?P<id>[^/]+)", "get grant", _one_grant),
     ("PATCH", "/oauth2PermissionGrants/(?P<id>[^/]+)", "change grant", _change_grant),

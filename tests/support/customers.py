@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from consent.models import CustomerConsent
+from consent.models import ConsentPlan, CustomerConsent
+from consent.runs.apply_plan import start_direct
+from consent.runs.verify import CONSENT_VERIFY
+from consent.selection import Selection
 from portal.runs import service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind
@@ -38,6 +41,37 @@ def work(kind: Kind, scope: Mapping[str, Any], *, concurrency: int = 4, **option
     Executor(run).work()
     run.refresh_from_db()
     return run
+
+
+def push(portal: Portal, *customers: CustomerTenant, wait: float = 0) -> Run:
+    """Push the consent to these customers, as the command does."""
+    run, _ = start_direct(
+        ConsentPlan.Purpose.PUSH,
+        Selection(customers=tuple(customer.pk for customer in customers), registration=portal.registration.pk),
+        actor=builders.ACTOR,
+        wait=wait,
+    )
+    return worked(run)
+
+
+def remove(scope: Mapping[str, Any], *, wait: float = 0) -> Run:
+    """Remove the consents of a selection, as the command does."""
+    chosen = Selection.from_json(scope)
+    run, _ = start_direct(ConsentPlan.Purpose.REMOVE, chosen, actor=builders.ACTOR, wait=wait)
+    return worked(run)
+
+
+def worked(run: Run) -> Run:
+    """Work a run to its end."""
+    Executor(run, concurrency=1).work()
+    run.refresh_from_db()
+    return run
+
+
+def read(portal: Portal, *customers: CustomerTenant) -> Run:
+    """Read what these customers hold."""
+    rows = [CustomerConsent.objects.get_or_create(customer=one, registration=portal.registration) for one in customers]
+    return work(CONSENT_VERIFY, {"consents": [row.pk for row, _ in rows]}, concurrency=1)
 
 
 def classes(run: Run) -> dict[str, int]:

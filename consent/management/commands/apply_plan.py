@@ -1,5 +1,6 @@
 from argparse import ArgumentParser, ArgumentTypeError
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -64,7 +65,7 @@ class Command(ConsentCommand):
             raise CommandError(f"There is no plan {options['plan']}; make one with plan_consents.", returncode=2)
         if options["dry_run"]:
             scope = {"plan": plan.pk, "reset": options["reset"]}
-            return dry_run(APPLY_PLAN, scope, self.stdout, as_json=options["json"])
+            return dry_run(partial(APPLY_PLAN.units, scope), self.stdout, as_json=options["json"])
         if plan.run is not None and plan.run.state == Run.State.OPEN:
             refuse_if_busy(plan.run)
         minutes = options["deadline"]

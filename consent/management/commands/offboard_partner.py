@@ -9,7 +9,7 @@ from consent.management.selection import one_tenant_id
 from consent.models import Offboarding
 from consent.offboarding.report import to_file
 from consent.offboarding.steps import OffboardingRefused, advance, finish_anyway, reach, remaining, start
-from consent.runs.remove import CONSENT_REMOVE
+from consent.runs.apply_plan import APPLY_PLAN
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service, tasks
 from portal.runs.console import EXIT_CODES, foreground, refuse_if_busy
@@ -22,7 +22,7 @@ State = Offboarding.State
 
 class Command(BulkCommand):
     name = "offboard_partner"
-    kind = CONSENT_REMOVE
+    kind = APPLY_PLAN
     help = (
         "Offboard one partner: remove our consent in each of its customers and read it back, close its links, switch "
         "its tokens off and erase them as far as the identities may, and seal a report. Run it again to go on after a "
@@ -116,11 +116,11 @@ class Command(BulkCommand):
         elif done:
             self.say(f"Offboarded; {offboarding.remaining} customers remain. --report FILE writes the sealed report.")
         elif offboarding.state == State.WAITING:
-            for consent in remaining(offboarding).select_related("customer", "registration")[:20]:
-                why = consent.unread_reason or consent.reason
-                who = consent.unread_owner or consent.owner or Owner.US
-                state = consent.get_state_display().lower()
-                self.say(f"remains  {consent.customer} ({consent.registration}): {state}. {why} Who must act: {who}.")
+            rows: Any = remaining(offboarding).with_words().select_related("customer", "registration")
+            for row in rows[:20]:
+                state = row.get_state_display().lower()
+                who = row.who or Owner.US
+                self.say(f"remains  {row.customer} ({row.registration}): {state}. {row.why} Who must act: {who}.")
             self.stderr.write(
                 f"{offboarding.remaining} customers remain, so the partner's token lives. Run this again to try them "
                 "again, or with --finish to finish all the same."

@@ -1,24 +1,28 @@
 from argparse import ArgumentParser
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError
 
+from consent import clients
 from consent.access_tokens import consent_of
-from consent.management.base import BulkCommand
+from consent.customers.plans import PlanRefused
+from consent.management.base import EXIT_SOME_FAILED, BulkCommand
 from consent.management.selection import one_tenant_id
-from consent.models import CustomerConsent
+from consent.models import ConsentPlan, CustomerConsent
 from consent.naming import registration_named
-from consent.runs.push import CUSTOMER_PUSH
+from consent.runs.apply_plan import APPLY_PLAN, start_direct
 from consent.selection import Selection
-from portal.runs.console import EXIT_CODES, add_run_arguments
-from portal.runs.kinds import Outcome
+from portal.runs.console import EXIT_CODES, add_run_arguments, begin_with, dry_run
+from portal.runs.kinds import Outcome, Unit
 from portal.runs.models import RunItem
 from tenants.models import CustomerTenant, PartnerTenant
 
 
 class Command(BulkCommand):
     name = "push_consent"
-    kind = CUSTOMER_PUSH
+    kind = APPLY_PLAN
     help = (
         "Bring the application's consent into customer tenants of one partner and read it back. "
         f"The state printed is what was read in that tenant, never what was asked for. {EXIT_CODES}"
@@ -54,15 +58,29 @@ class Command(BulkCommand):
             )
         named = options["registration"]
         consent = consent_of(partner, registration_named(named, cloud=partner.cloud) if named else None)
-        chosen = Selection(customers=tuple(sorted(known.values())), registration=consent.registration_id)
-        return self.run_it(chosen, options, {"wait": options["wait"]})
+        clients.vault()  # before the run exists: another vault than the database's stops the command
+        customers = tuple(sorted(known.values()))
+        if options["dry_run"]:
+            return dry_run(partial(_units, customers), self.stdout, as_json=options["json"])
+        chosen = Selection(customers=customers, registration=consent.registration_id)
+        start = partial(start_direct, ConsentPlan.Purpose.PUSH, chosen, wait=options["wait"])
+        try:
+            run = begin_with(start, options=options, actor=self.actor)
+        except PlanRefused as refused:
+            raise CommandError(f"Nothing was sent: {refused}", returncode=EXIT_SOME_FAILED) from None
+        return self.follow(run, options)
 
     def words(self, item: RunItem, outcome: Outcome) -> str:
-        if not isinstance(outcome.result, CustomerConsent):
+        read = outcome.fields
+        if not read.get("state"):
             return super().words(item, outcome)
-        result = outcome.result
-        lines = [f"{item.label}: {result.get_state_display().lower()}"]
-        if result.reason:
-            lines.append(f"  {result.reason} Who must act: {result.owner or 'nobody'}.")
-        lines += [f"  {resource}: {', '.join(scopes)}" for resource, scopes in result.actual_grants.items()]
+        lines = [f"{item.label}: {CustomerConsent.State(read['state']).label.lower()}"]
+        if read["reason"]:
+            lines.append(f"  {read['reason']} Who must act: {read['owner'] or 'nobody'}.")
+        lines += [f"  {resource}: {', '.join(scopes)}" for resource, scopes in read["grants"].items()]
         return "\n".join(lines)
+
+
+def _units(customers: Collection[int], after: int, limit: int) -> list[Unit]:
+    rows = CustomerTenant.objects.filter(pk__in=customers, pk__gt=after).order_by("pk")[:limit]
+    return [Unit(key=row.pk, group=row.partner_id, label=row.company_name or row.tenant_id) for row in rows]

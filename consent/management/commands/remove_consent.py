@@ -1,22 +1,25 @@
 from argparse import ArgumentParser
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError
 
+from consent import clients
 from consent.management.base import BulkCommand
 from consent.management.selection import add_customer_selection, customer_selection
-from consent.models import ApplicationRegistration
+from consent.models import ApplicationRegistration, ConsentPlan
 from consent.naming import SeveralRegistrations, listed
-from consent.runs.remove import CONSENT_REMOVE
+from consent.runs.apply_plan import APPLY_PLAN, start_direct
+from consent.runs.verify import units
 from consent.selection import EVERYTHING, counted
-from portal.runs.console import EXIT_CODES, add_run_arguments
+from portal.runs.console import EXIT_CODES, add_run_arguments, begin_with, dry_run
 from portal.text import number_of
 
 
 class Command(BulkCommand):
     name = "remove_consent"
-    kind = CONSENT_REMOVE
+    kind = APPLY_PLAN
     help = (
         "Remove one of our applications with all its grants from the chosen customer tenants, and read each back. "
         "Customers must be chosen, also the registration where they hold several, and --yes must say that it is "
@@ -52,6 +55,11 @@ class Command(BulkCommand):
                 "and all its grants. Nothing was sent; --dry-run lists them, --yes removes it.",
                 returncode=2,
             )
-        # The run keeps which one was meant: a consent that comes meanwhile is none of its business.
-        meant = replace(selection, registration=chosen[0].pk) if chosen else selection
-        return self.run_it(meant, options, {"wait": options["wait"]})
+        clients.vault()  # before the run exists: another vault than the database's stops the command
+        if options["dry_run"]:
+            return dry_run(partial(units, selection.to_json()), self.stdout, as_json=options["json"])
+        if not chosen:
+            self.say(self.nothing)
+            return 0
+        start = partial(start_direct, ConsentPlan.Purpose.REMOVE, selection, wait=options["wait"])
+        return self.follow(begin_with(start, options=options, actor=self.actor), options)

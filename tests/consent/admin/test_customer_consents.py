@@ -167,7 +167,7 @@ def test_removing_from_chosen_customers_names_their_number_and_the_consequence(p
     assert not Run.objects.exists()
     staff.confirm(page)
 
-    run = Run.objects.get(kind="consent_remove")
+    run = Run.objects.get(kind="apply_plan")
     Executor(run).work()
     assert [bool(desk.holds(portal, customer)) for customer in customers] == [False, False, True]
     again = staff.confirm(page)

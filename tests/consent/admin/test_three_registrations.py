@@ -19,7 +19,7 @@ import pytest
 from consent import clients
 from consent.access_tokens import SeveralRegistrations, get_access_token
 from consent.applications import rotation
-from consent.models import ApplicationRegistration, ConsentPlan, CustomerConsent, PartnerConsent
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, CustomerConsent, PartnerConsent
 from consent.tokens.custody import TokenUnavailable
 from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
@@ -461,7 +461,10 @@ def test_the_removal_page_counts_tenants_and_names_each_registration(three: Thre
     assert f"Billing, {three['billing'].application_id} in 1 customer tenant." in text
     assert three["own"].application_id not in text
     assert "1 customer tenant left to the workers" in told(staff.confirm(page))
-    assert sorted(Run.objects.latest("pk").scope["consents"]) == sorted(keys)
+    chosen = ConsentPlanItem.objects.filter(plan__run=Run.objects.latest("pk"), action="remove")
+    of_plans = set(chosen.values_list("plan__registration", "customer"))
+    assert of_plans == set(CustomerConsent.objects.filter(pk__in=keys).values_list("registration", "customer"))
+    assert len(chosen) == 2
 
 
 def test_a_customers_row_shows_each_consent_and_is_found_by_each(three: Three, staff: Staff) -> None:

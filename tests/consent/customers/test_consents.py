@@ -14,20 +14,22 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.customers.consents import PushRefused, compare, grants_hash, push
+from consent.customers.consents import compare, grants_hash
+from consent.customers.plans import PlanRefused
 from consent.microsoft.application_consents import ApplicationConsentClient
 from consent.microsoft.directory import Grant, Presence
-from consent.models import ApplicationGrant, ApplicationRegistration, CustomerConsent
+from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, CustomerConsent
 from consent.states import state_of
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
-from portal.microsoft.errors import AccessDenied, NotFound, RemoteError, Throttled
+from portal.microsoft.errors import NotFound, RemoteError, Throttled
 from portal.microsoft.identifiers import ApplicationId, ObjectId, RequestId, TenantId, new_correlation_id
+from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal, Relationship
 from tests.support import builders, custody
+from tests.support import customers as desk
 from tests.support.portal import Portal
-from tests.support.units import verify
 
 WANTED = {"User.Read.All", "Directory.Read.All"}
 STRANGER = "11111111-2222-4333-8444-555555555555"
@@ -44,21 +46,21 @@ def customer(connected: Portal) -> CustomerTenant:
     return custody.first_customer(connected)
 
 
-def tools(portal: Portal, customer: CustomerTenant) -> Any:
-    made = clients.customer_clients(portal.consent(), customer, new_correlation_id())
-    for client in (made.partner_center, made.gdap, made.consents, made.directory):
-        client._retry.sleep = lambda seconds: None
-    return made
+def send(portal: Portal, customer: CustomerTenant) -> CustomerConsent:
+    """Push and read back at once."""
+    desk.push(portal, customer)
+    return desk.consent_of(customer)
 
 
-def send(portal: Portal, customer: CustomerTenant, **options: Any) -> CustomerConsent:
-    """Push; time passes in the sandbox while the portal waits."""
-    options.setdefault("sleep", portal.sandbox.world.advance)
-    return push(customer, portal.registration, tools(portal, customer), actor=builders.ACTOR, **options)
+def on_create(monkeypatch: pytest.MonkeyPatch, first: Callable[..., None]) -> None:
+    """Let something happen before each request that creates a consent."""
+    real = ApplicationConsentClient.create
 
+    def create(self: ApplicationConsentClient, **arguments: Any) -> None:
+        first(**arguments)
+        real(self, **arguments)
 
-def never(seconds: float) -> None:
-    pytest.fail("nothing is to be waited for")
+    monkeypatch.setattr(ApplicationConsentClient, "create", create)
 
 
 def booked(portal: Portal, operation: str) -> list[dict[str, Any]]:
@@ -106,70 +108,45 @@ def test_a_push_ends_granted_with_evidence_and_an_intent_before_the_post(
 def test_the_intent_is_stored_before_the_post_leaves(
     connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = tools(connected, customer)
-    real, seen = made.consents.create, []
+    seen = []
 
-    def create(**arguments: Any) -> None:
+    def look(**arguments: Any) -> None:
         row = CustomerConsent.objects.get()
         seen.append((row.request_id, row.requested_hash, row.requested_at is not None))
         assert AuditEvent.objects.filter(outcome="intent", details__request_id=row.request_id).exists()
-        real(**arguments)
 
-    monkeypatch.setattr(made.consents, "create", create)
-
-    push(customer, connected.registration, made, actor=builders.ACTOR, sleep=lambda seconds: None)
+    on_create(monkeypatch, look)
+    send(connected, customer)
 
     assert len(seen) == 1
     assert uuid.UUID(seen[0][0])
 
 
 @pytest.mark.req("R-20")
-@pytest.mark.parametrize("fault", ["close after", "500 after", "close before"])
-def test_a_lost_answer_is_looked_up_and_a_repeat_uses_the_same_request_id(
-    connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch, fault: str
+def test_an_effect_behind_a_failure_is_looked_up_and_nothing_is_sent_again(
+    connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[RequestId] = []
-    real = ApplicationConsentClient.create
 
-    def create(self: ApplicationConsentClient, **arguments: Any) -> None:
+    def effect_first(**arguments: Any) -> None:
         sent.append(arguments["request_id"])
-        real(self, **arguments)
+        custody.consent_directly(connected, customer, set(WANTED))
 
-    monkeypatch.setattr(ApplicationConsentClient, "create", create)
-    close = {"close after": "after", "close before": "before"}.get(fault, "")
-    if close:
-        connected.sandbox.world.faults.append(Fault(service="partnercenter", path="applicationconsents", close=close))
-    else:
-        connected.sandbox.world.faults.append(Fault(service="partnercenter", path="applicationconsents", status=500))
+    on_create(monkeypatch, effect_first)
+    connected.sandbox.world.faults.append(Fault(service="partnercenter", path="applicationconsents", status=500))
 
-        def effect_first(self: ApplicationConsentClient, **arguments: Any) -> None:
-            custody.consent_directly(connected, customer, set(WANTED))
-            create(self, **arguments)
-
-        monkeypatch.setattr(ApplicationConsentClient, "create", effect_first)
-
-    first = send(connected, customer, wait_seconds=4)
-
-    assert first.state == ("waiting" if fault == "close before" else "granted")
-    assert ("no clear answer" in first.reason) == (fault == "close before")
-    second = send(connected, customer, wait_seconds=4)
-    assert second.state == "granted"
-    assert actual(connected, customer) == WANTED
-    if fault == "close before":
-        assert len(sent) == 2
-        assert len(set(sent)) == 1
-    else:
-        assert len(sent) == 1
-    assert posts(connected) <= 1
+    assert send(connected, customer).state == "granted"
+    assert send(connected, customer).state == "granted"
+    assert (len(sent), posts(connected)) == (1, 0)
 
 
 def test_other_grants_are_another_intent(connected: Portal, customer: CustomerTenant) -> None:
     connected.sandbox.world.switches["consent_grants_nothing"] = True
-    first = send(connected, customer, wait_seconds=0).request_id
-    again = send(connected, customer, wait_seconds=0).request_id
+    first = send(connected, customer).request_id
+    again = send(connected, customer).request_id
     ApplicationGrant.objects.update(scopes=["User.Read.All"])
 
-    other = send(connected, customer, wait_seconds=0).request_id
+    other = send(connected, customer).request_id
 
     assert first == again != other
 
@@ -226,23 +203,9 @@ def test_already_exists_means_look(
     state: str,
 ) -> None:
     connected.sandbox.world.switches["consent_exists_status"] = status
-    made = tools(connected, customer)
-    real = made.consents.create
+    on_create(monkeypatch, lambda **arguments: custody.consent_directly(connected, customer, set(there)))
 
-    def consented_meanwhile(**arguments: Any) -> None:
-        custody.consent_directly(connected, customer, set(there))
-        real(**arguments)
-
-    monkeypatch.setattr(made.consents, "create", consented_meanwhile)
-
-    result = push(
-        customer,
-        connected.registration,
-        made,
-        actor=builders.ACTOR,
-        wait_seconds=2,
-        sleep=connected.sandbox.world.advance,
-    )
+    result = send(connected, customer)
 
     assert booked(connected, "create consent")[-1]["status"] == status
     assert result.state == state
@@ -254,20 +217,15 @@ def test_already_exists_means_look(
 def test_already_exists_and_a_read_that_fails_leave_nobody_knowing(
     connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = tools(connected, customer)
-    real = made.consents.create
-
     def consented_meanwhile(**arguments: Any) -> None:
         custody.consent_directly(connected, customer, {"Directory.Read.All"})
         connected.sandbox.world.faults.append(
-            Fault(service="graph", tenant=customer.tenant_id, path="servicePrincipals", status=403, body="{}")
+            Fault(service="graph", tenant=customer.tenant_id, path="servicePrincipals", status=403, body="{}", times=99)
         )
-        real(**arguments)
 
-    monkeypatch.setattr(made.consents, "create", consented_meanwhile)
+    on_create(monkeypatch, consented_meanwhile)
 
-    with pytest.raises(AccessDenied):
-        push(customer, connected.registration, made, actor=builders.ACTOR, sleep=never)
+    assert desk.classes(desk.push(connected, customer)) == {"not_permitted": 1}
 
     row = CustomerConsent.objects.get()
     assert (row.state, row.reason) == ("unknown", "A request was sent, and its result was not read yet.")
@@ -278,36 +236,44 @@ def test_already_exists_and_a_read_that_fails_leave_nobody_knowing(
 
 def test_a_created_that_grants_nothing_is_waiting_never_granted(connected: Portal, customer: CustomerTenant) -> None:
     connected.sandbox.world.switches["consent_grants_nothing"] = True
-    waited: list[float] = []
 
-    result = send(connected, customer, wait_seconds=20, sleep=waited.append)
+    run = desk.push(connected, customer, wait=3)
 
     assert booked(connected, "create consent")[-1]["status"] == 201
-    assert (result.state, result.service_principal_id) == ("waiting", "")
-    assert sum(waited) == 20
-    assert waited[:3] == [2, 4, 8]  # growing pauses
-    assert verify(result).fields["state"] == "waiting"
+    row = desk.consent_of(customer)
+    assert (row.state, row.service_principal_id, row.failed_at) == ("waiting", "", None)
+    assert (run.state, desk.classes(run)) == ("done", {"waiting": 1})
+    assert ConsentPlan.objects.get().state == "stopped", "something is left to look at"
+    assert posts(connected) == 1
 
 
 @pytest.mark.req("R-23")
-@pytest.mark.parametrize(("delay", "state"), [(25, "granted"), (1800, "waiting")])
-def test_slow_directories_are_waited_for(connected: Portal, customer: CustomerTenant, delay: int, state: str) -> None:
-    connected.sandbox.world.switches["consent_visible_after"] = delay
+def test_slow_directories_are_waited_for_as_long_as_it_was_said(connected: Portal, customer: CustomerTenant) -> None:
+    connected.sandbox.world.switches["consent_visible_after"] = 1
 
-    assert send(connected, customer).state == state
+    assert desk.classes(desk.push(connected, customer, wait=30)) == {"ok": 1}
 
-    connected.sandbox.world.advance(delay)
-    assert verify(CustomerConsent.objects.get()).fields["state"] == "granted"
+    assert (desk.consent_of(customer).state, posts(connected)) == ("granted", 1)
+
+
+@pytest.mark.req("R-23")
+def test_what_shows_after_the_wait_needs_no_second_request(connected: Portal, customer: CustomerTenant) -> None:
+    connected.sandbox.world.switches["consent_visible_after"] = 1800
+    assert send(connected, customer).state == "waiting"
+
+    connected.sandbox.world.advance(1800)
+
+    assert send(connected, customer).state == "granted"
     assert posts(connected) == 1
 
 
 def test_a_read_that_is_refused_leaves_the_state_as_it_was(connected: Portal, customer: CustomerTenant) -> None:
     send(connected, customer)
     connected.sandbox.world.faults.append(
-        Fault(service="graph", tenant=customer.tenant_id, path="servicePrincipals", status=403, body="{}")
+        Fault(service="graph", tenant=customer.tenant_id, path="servicePrincipals", status=403, body="{}", times=99)
     )
 
-    assert not verify(CustomerConsent.objects.get()).ok
+    assert "ok" not in desk.classes(desk.read(connected, customer))
 
     assert CustomerConsent.objects.get().state == "granted"
 
@@ -320,7 +286,7 @@ def test_a_tenant_that_locks_us_out_is_not_called_absent(
     clients.tokens().forget(connected.consent().pk)
     connected.sandbox.world.refusals.append(Refusal(code=code, tenant_id=customer.tenant_id))
 
-    assert not verify(CustomerConsent.objects.get()).ok
+    desk.read(connected, customer)
 
     assert CustomerConsent.objects.get().state == "granted"
 
@@ -331,9 +297,10 @@ def test_a_tenant_that_knows_no_consent_of_ours_is_absent(
 ) -> None:
     connected.sandbox.world.switches["customer_not_consented"] = code
 
-    result = verify(CustomerConsent.objects.create(customer=customer, registration=connected.registration)).fields
+    desk.read(connected, customer)
 
-    assert (result["state"], result["reason"]) == ("absent", "The application is not in this tenant.")
+    result = desk.consent_of(customer)
+    assert (result.state, result.reason) == ("absent", "The application is not in this tenant.")
 
 
 # --- readiness ----------------------------------------------------------------------------------------------------
@@ -411,16 +378,9 @@ def test_insufficient_privileges_are_this_customers_failure(
     connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     connected.sandbox.world.switches["consent_denied_status"] = status
-    made = tools(connected, customer)
-    real = made.consents.create
+    on_create(monkeypatch, lambda **arguments: _wrong_roles(connected, relationship(connected, customer)))
 
-    def roles_lost(**arguments: Any) -> None:
-        _wrong_roles(connected, relationship(connected, customer))
-        real(**arguments)
-
-    monkeypatch.setattr(made.consents, "create", roles_lost)
-
-    result = push(customer, connected.registration, made, actor=builders.ACTOR)
+    result = send(connected, customer)
 
     assert booked(connected, "create consent")[-1]["status"] == status
     assert result.state == "failed"
@@ -462,7 +422,6 @@ def test_a_definite_refusal_is_not_hidden_by_a_later_unclear_answer(
     ApplicationGrant.objects.create(
         registration=connected.registration, resource_application_id=nowhere, scopes=["Things.Read"]
     )
-    made = tools(connected, customer)
     answers: list[RemoteError] = [
         NotFound("partner_center", "create", status=400, code="resource_missing"),
         Throttled("partner_center", "create", status=429),
@@ -471,23 +430,22 @@ def test_a_definite_refusal_is_not_hidden_by_a_later_unclear_answer(
     def create(**arguments: Any) -> None:
         raise answers.pop(0)
 
-    monkeypatch.setattr(made.consents, "create", create)
+    on_create(monkeypatch, create)
 
-    result = push(customer, connected.registration, made, actor=builders.ACTOR, sleep=never)
-
-    assert (answers, result.state) == ([], "failed")
+    assert (send(connected, customer).state, answers) == ("failed", [])
 
 
-def test_a_throttled_post_was_not_accepted_and_is_not_waited_for(connected: Portal, customer: CustomerTenant) -> None:
+def test_a_throttled_post_was_not_accepted_and_is_sent_again_with_the_same_request_id(
+    connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[RequestId] = []
+    on_create(monkeypatch, lambda **arguments: sent.append(arguments["request_id"]))
     connected.sandbox.world.faults.append(
-        Fault(service="partnercenter", path="applicationconsents", status=429, headers={"Retry-After": "7"})
+        Fault(service="partnercenter", path="applicationconsents", status=429, headers={"Retry-After": "1"})
     )
 
-    with pytest.raises(Throttled) as caught:
-        send(connected, customer, sleep=never)
-
-    assert caught.value.retry_after == 7
-    assert CustomerConsent.objects.get().state == "unknown"
+    assert send(connected, customer).state == "granted"
+    assert (len(sent), len(set(sent)), posts(connected)) == (2, 1, 1)
 
 
 # --- inside the lines ---------------------------------------------------------------------------------------------
@@ -517,10 +475,6 @@ def _other_cloud(portal: Portal, customer: CustomerTenant) -> None:
     PartnerTenant.objects.update(cloud="china")
 
 
-def _no_grants(portal: Portal, customer: CustomerTenant) -> None:
-    ApplicationGrant.objects.all().delete()
-
-
 def _retired(portal: Portal, customer: CustomerTenant) -> None:
     ApplicationRegistration.objects.update(state="retired")
 
@@ -539,7 +493,6 @@ def _disabled(portal: Portal, customer: CustomerTenant) -> None:
         (_other_resource, "CONSENT_GRANT_ALLOW_LIST"),
         (_missing, "no longer lists"),
         (_other_cloud, "cloud"),
-        (_no_grants, "no wanted grants"),
         (_retired, "not active"),
         (_disabled, "disabled"),
     ],
@@ -547,20 +500,26 @@ def _disabled(portal: Portal, customer: CustomerTenant) -> None:
 def test_a_push_outside_the_lines_is_refused_before_any_call_and_audited(
     connected: Portal, customer: CustomerTenant, change: Callable[[Portal, CustomerTenant], None], words: str
 ) -> None:
-    made = tools(connected, customer)
     change(connected, customer)
-    customer = CustomerTenant.objects.select_related("partner").get()
-    connected.registration.refresh_from_db()
     calls = len(connected.sandbox.world.ledger)
 
-    with pytest.raises(PushRefused, match=words):
-        push(customer, connected.registration, made, actor=builders.ACTOR)
+    run = desk.push(connected, customer)
 
     assert len(connected.sandbox.world.ledger) == calls
-    assert not CustomerConsent.objects.exists()
+    assert desk.classes(run) == {"refused": 1}
+    assert run.items.get().message.startswith("Nothing was sent: ")
     event = AuditEvent.objects.get(action="customer_consent.create")
     assert event.outcome == "refused"
     assert words in event.details["reason"]
+
+
+def test_a_push_without_wanted_grants_is_refused_before_there_is_a_run(
+    connected: Portal, customer: CustomerTenant
+) -> None:
+    ApplicationGrant.objects.all().delete()
+    with pytest.raises(PlanRefused, match="no wanted grants"):
+        desk.push(connected, customer)
+    assert not Run.objects.exists()
 
 
 @pytest.mark.req("S-52")
@@ -573,11 +532,11 @@ def test_a_tenant_that_is_not_in_the_partners_own_list_is_refused(connected: Por
     )
     customer = builders.customer(connected.partner, tenant_id=foreign)
 
-    with pytest.raises((AccessDenied, NotFound)):
-        send(connected, customer)
+    run = desk.push(connected, customer)
 
     assert posts(connected) == 0
-    assert not CustomerConsent.objects.exists()
+    assert set(desk.classes(run)) <= {"not_permitted", "not_found"}
+    assert desk.consent_of(customer).state == "unknown"
 
 
 # --- comparing ----------------------------------------------------------------------------------------------------
@@ -611,7 +570,7 @@ def test_the_hash_of_grants_does_not_depend_on_order_or_case() -> None:
 def test_a_grant_for_one_user_only_is_not_a_consent_of_the_tenant(connected: Portal, customer: CustomerTenant) -> None:
     custody.consent_directly(connected, customer, {"Directory.Read.All", "User.Read.All"})
     tenant = connected.sandbox.world.tenants[customer.tenant_id]
-    made = tools(connected, customer)
+    made = clients.customer_clients(connected.consent(), customer, new_correlation_id())
     assert made.directory.presence(connected.registration.client_id).grants
     for grant in tenant.grants.values():
         grant.consent_type, grant.principal = "Principal", STRANGER
@@ -621,7 +580,7 @@ def test_a_grant_for_one_user_only_is_not_a_consent_of_the_tenant(connected: Por
 
 def test_removing_a_consent_that_is_not_there_is_success(connected: Portal, customer: CustomerTenant) -> None:
     send(connected, customer)
-    made = tools(connected, customer)
+    made = clients.customer_clients(connected.consent(), customer, new_correlation_id())
 
     for number in range(2):
         made.consents.remove(
@@ -632,6 +591,6 @@ def test_removing_a_consent_that_is_not_there_is_success(connected: Portal, cust
 
     assert actual(connected, customer) == set()
     assert [line["status"] for line in booked(connected, "delete consent")] == [200, 404]
-    verify(CustomerConsent.objects.get())
-    after = CustomerConsent.objects.get()
+    desk.read(connected, customer)
+    after = desk.consent_of(customer)
     assert (after.state, after.actual_grants) == ("absent", {})

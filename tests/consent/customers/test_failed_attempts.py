@@ -14,8 +14,6 @@ import pytest
 from django.utils import timezone
 
 from consent.models import CustomerConsent
-from consent.runs.push import CUSTOMER_PUSH
-from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY
 from tenants.models import CustomerTenant
 from tests.sandbox.world import DIRECTORY_READERS
@@ -62,13 +60,11 @@ def pages(staff: Staff, customer: CustomerTenant) -> list[str]:
 
 
 def push(customer: CustomerTenant, portal: Portal) -> None:
-    desk.work(
-        CUSTOMER_PUSH, {"customers": [customer.pk], "registration": portal.registration.pk}, concurrency=1, wait=0
-    )
+    desk.push(portal, customer)
 
 
 def remove(customer: CustomerTenant, portal: Portal) -> None:
-    desk.work(CONSENT_REMOVE, {"consents": [desk.consent_of(customer).pk]}, concurrency=1, wait=0)
+    desk.remove({"consents": [desk.consent_of(customer).pk]})
 
 
 def verify(customer: CustomerTenant, portal: Portal) -> None:

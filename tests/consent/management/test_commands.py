@@ -1,6 +1,6 @@
 """The commands: help, the good way, every documented exit code, and no secret on any channel but the wanted one.
 
-Covers: consent.management.base, consent.management.selection, consent.runs.push.
+Covers: consent.management.base, consent.management.selection.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients, schedule
+from consent.customers import applying
 from consent.customers.consents import PushRefused, check_customer
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, CustomerConsent, Offboarding, PartnerConsent
@@ -278,7 +279,7 @@ def test_a_204_that_removes_nothing_keeps_the_partner_waiting(portal: Portal, gr
     portal.sandbox.world.switches["consent_removes_nothing"] = False
     assert command(portal, "--yes")[0] == 0, "tried again"
     assert_offboarded(portal, granted)
-    assert Run.objects.filter(kind="consent_remove").count() == 2
+    assert Run.objects.filter(kind="apply_plan").count() == 2
 
 
 def test_a_proof_from_before_the_offboarding_is_none(portal: Portal, granted: list[CustomerTenant]) -> None:
@@ -317,7 +318,7 @@ def test_only_what_waits_can_be_decided(portal: Portal, granted: list[CustomerTe
 @pytest.mark.parametrize(
     "moment",
     [
-        "consent.runs.remove.Removal.observe",
+        "consent.customers.applying._observe",
         "consent.offboarding.steps._erase",
         "consent.offboarding.steps.erase_tokens",
         "consent.offboarding.steps.build",
@@ -330,21 +331,19 @@ def test_whatever_step_it_dies_in_going_on_leads_to_the_same_end(
     class Died(BaseException):
         """As a process that ends: nobody catches it."""
 
-    if moment == "consent.runs.remove.Removal.observe":  # an executor that stops after the first customers
+    if moment == "consent.customers.applying._observe":  # an executor that stops after the first customers
         one = steps.start(portal.partner, actor=builders.ACTOR, wait_seconds=0)
         assert one.run is not None
         executor = Executor(one.run, concurrency=1)
-        from consent.runs.remove import Removal
+        real, seen = applying._observe, []
 
-        real, seen = Removal.observe, []
-
-        def observe(self: Removal, presence: Any) -> Any:
-            seen.append(presence)
+        def observe(work: Any, there: Any, **more: Any) -> Any:
+            seen.append(there)
             if len(seen) > 3:
                 executor.stop()
-            return real(self, presence)
+            return real(work, there, **more)
 
-        monkeypatch.setattr(Removal, "observe", observe)
+        monkeypatch.setattr(applying, "_observe", observe)
         executor.work()
     else:
 
@@ -424,7 +423,7 @@ def environment(portal: Portal) -> dict[str, str]:
 
 def test_the_schedule_finishes_what_workers_worked(portal: Portal, granted: list[CustomerTenant]) -> None:
     assert command(portal, "--yes", "--background")[0] == 0
-    run = Run.objects.get(kind="consent_remove")
+    run = Run.objects.get(kind="apply_plan")
     assert schedule._offboard() == "0 of 0 done"
 
     Executor(run).work()

@@ -248,7 +248,15 @@ def test_already_exists_and_a_read_that_fails_leave_the_state_unknown(
     portal: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def blind() -> None:
-        fault(portal, service="graph", tenant=customer.tenant_id, path="servicePrincipals", status=403, body="{}")
+        fault(
+            portal,
+            service="graph",
+            tenant=customer.tenant_id,
+            path="servicePrincipals",
+            status=403,
+            body="{}",
+            times=99,
+        )
 
     _consented_meanwhile(portal, customer, monkeypatch, {"Directory.Read.All"}, blind)
 

@@ -1,32 +1,37 @@
-"""remove_consent: what was removed is proven by a read; what cannot be read is not called absent."""
+"""remove_consent: what was removed is proven by a read; what cannot be read is not called absent.
+
+Covers: consent.runs.plan_lines.
+"""
 
 from __future__ import annotations
 
 import json
 from datetime import timedelta
+from importlib import import_module
 from io import StringIO
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
 from consent import clients
-from consent.customers.consents import push
 from consent.microsoft.application_consents import ApplicationConsentClient
 from consent.models import CustomerConsent
-from consent.runs.remove import CONSENT_REMOVE
 from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
-from portal.microsoft.identifiers import RequestId, new_correlation_id
+from portal.microsoft.identifiers import RequestId
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal
 from tests.support import builders, custody
 from tests.support import customers as desk
 from tests.support.portal import Portal
+from tests.support.staff import Staff
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,8 +43,7 @@ def granted(portal: Portal) -> list[CustomerTenant]:
 
 
 def remove(portal: Portal, **scope: Any) -> dict[str, int]:
-    options = {"wait": scope.pop("wait", 0)}
-    return desk.classes(desk.work(CONSENT_REMOVE, scope or {"partner": [portal.partner.tenant_id]}, **options))
+    return desk.classes(desk.remove(scope or {"partner": [portal.partner.tenant_id]}))
 
 
 def message(customer: CustomerTenant) -> str:
@@ -134,8 +138,7 @@ def test_a_removed_customer_can_be_consented_again_and_removed_again_by_other_re
     monkeypatch.setattr(ApplicationConsentClient, "remove", noted)
     customer = granted[0]
     remove(portal, customer=[customer.tenant_id])
-    tools = clients.customer_clients(portal.consent(), customer, new_correlation_id())
-    assert push(customer, portal.registration, tools, actor=builders.ACTOR).state == "granted"
+    assert desk.classes(desk.push(portal, customer)) == {"ok": 1}
 
     assert remove(portal, customer=[customer.tenant_id]) == {"ok": 1}
 
@@ -306,3 +309,39 @@ def test_the_command_says_for_each_customer_what_became_of_it(portal: Portal, gr
     assert {(line["state"], line["proof"]) for line in lines} == {("absent", "sign_in")}
     assert lines[0]["removed"] == {GRAPH_APPLICATION_ID: sorted(desk.WANTED)}
     assert last["summary"]["classes"] == {"ok": 3}
+
+
+# --- runs of an older version ---------------------------------------------------------------------------------------
+
+
+def test_runs_of_the_former_kinds_are_read_and_none_of_them_waits_for_a_worker(portal: Portal) -> None:
+    runs = {
+        kind: an_old_run(kind, state)
+        for kind, state in (("customer_push", "done"), ("consent_remove", "open"), ("consent_verify", "open"))
+    }
+    with connection.schema_editor() as editor:
+        import_module("consent.migrations.0011_direct_plans").cancel_former_runs(apps, editor)
+
+    states = dict(Run.objects.values_list("kind", "state"))
+    assert states == {"customer_push": "done", "consent_remove": "cancelled", "consent_verify": "open"}
+    staff = Staff()
+    page = staff.get("/admin/runs/run/").content.decode()
+    assert "Push of consent" in page
+    assert "Removal of customer consents" in page
+    assert (
+        "pushes and removals are plans now"
+        in staff.get(f"/admin/runs/run/{runs['consent_remove'].pk}/change/").content.decode()
+    )
+
+
+def an_old_run(kind: str, state: str) -> Run:
+    ended = timezone.now() if state == "done" else None
+    return Run.objects.create(
+        kind=kind,
+        scope={"consents": [1]},
+        scope_hash=kind.ljust(64, "0"),
+        actor_kind="command",
+        actor="remove_consent (root)",
+        state=state,
+        finished_at=ended,
+    )

@@ -10,8 +10,6 @@ from django.db import connection
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from consent import clients
-from consent.customers.consents import push
 from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
 from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.states import state_of
@@ -19,11 +17,10 @@ from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.http import GuardedSession
-from portal.microsoft.identifiers import new_correlation_id
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox.server import Sandbox
-from tests.support import builders
+from tests.support import customers as desk
 from tests.support.custody import ask, make_due
 from tests.support.portal import Portal
 from tests.support.units import check_token, work_unit
@@ -62,9 +59,9 @@ def test_a_partner_is_onboarded_and_a_customer_granted(either_portal: Portal, cl
 
     customer = CustomerTenant.objects.first()
     assert customer is not None
-    tools = clients.customer_clients(consent, customer, new_correlation_id())
-    pushed = push(customer, portal.registration, tools, actor=builders.ACTOR, sleep=lambda _: None)
+    desk.push(portal, customer)
 
+    pushed = desk.consent_of(customer)
     assert pushed.state == CustomerConsent.State.GRANTED, pushed.reason
     assert pushed.actual_grants == {GRAPH_APPLICATION_ID: ["Directory.Read.All", "User.Read.All"]}
     assert pushed.service_principal_id

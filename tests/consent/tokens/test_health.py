@@ -12,7 +12,6 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.applications import rotation
-from consent.customers.consents import push
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent, WaitingToken
 from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.states import state_of
@@ -24,11 +23,11 @@ from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import named_token_lifetime
 from portal.microsoft.errors import AccessDenied
-from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests.sandbox.world import Fault, Refusal, Tamper
 from tests.support import builders, custody
+from tests.support import customers as desk
 from tests.support.portal import Portal
 from tests.support.units import check_token
 
@@ -547,13 +546,7 @@ def test_an_account_that_waits_for_approval_is_rejected_by_a_disconnect(connecte
 
 def test_a_push_notes_when_the_relationship_ends_and_the_forecast_knows_it(connected: Portal) -> None:
     customer = custody.first_customer(connected)
-    push(
-        customer,
-        connected.registration,
-        clients.customer_clients(connected.consent(), customer, new_correlation_id()),
-        actor=builders.ACTOR,
-        wait_seconds=0.0,
-    )
+    desk.push(connected, customer)
     customer.refresh_from_db()
     assert customer.gdap_ends_at is not None
     PartnerConsent.objects.update(stored_at=customer.gdap_ends_at)

@@ -27,18 +27,17 @@ from django.db.models import F
 from consent import clients
 from consent.applications import rotation
 from consent.customers import plans, wanted
-from consent.customers.consents import PushRefused, grants_hash, push, wanted_grants
+from consent.customers.consents import grants_hash, wanted_grants
 from consent.invitations import campaigns, links, mails
-from consent.models import ApplicationRegistration, Campaign, ConsentLink, PartnerConsent
+from consent.models import ApplicationRegistration, Campaign, ConsentLink, ConsentPlan, PartnerConsent
 from consent.partners import disable
+from consent.runs.apply_plan import start_direct
 from consent.runs.token_check import TOKEN_CHECK
-from consent.selection import EVERYTHING
+from consent.selection import EVERYTHING, Selection
 from consent.sign_in import flow
 from consent.tokens.health import CONFIRM_AFTER
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
-from portal.microsoft.errors import RemoteError
-from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from portal.runs import service
 from portal.runs.executor import Executor
@@ -297,23 +296,14 @@ def _consent_of(partner: PartnerTenant) -> PartnerConsent:
 
 def _push_some(partner: PartnerTenant, registration: ApplicationRegistration, say: Callable[[str], None]) -> None:
     """Push the consent to a few customers, and to one of each kind that cannot be pushed to."""
-    consent = _consent_of(partner)
     customers = list(CustomerTenant.objects.for_partner(partner).order_by("company_name"))
-    by_key = {customer.domain.partition(".")[0]: customer for customer in customers}
-    for number in (0, 1, 2, 3, 101, 112, 120, 126):
-        customer = by_key[f"northwind-customer-{number}"]
-        try:
-            done = push(
-                customer,
-                registration,
-                clients.customer_clients(consent, customer, new_correlation_id()),
-                actor=_ACTOR,
-                wait_seconds=5,
-            )
-        except (PushRefused, RemoteError) as error:
-            say(f"{customer}: {error}")
-        else:
-            say(f"{customer}: {done.get_state_display().lower()} {done.reason}".rstrip())
+    by_key = {customer.domain.partition(".")[0]: customer.pk for customer in customers}
+    chosen = [by_key[f"northwind-customer-{number}"] for number in (0, 1, 2, 3, 101, 112, 120, 126)]
+    push = ConsentPlan.Purpose.PUSH
+    run, _ = start_direct(push, Selection(customers=tuple(chosen), registration=registration.pk), actor=_ACTOR, wait=5)
+    Executor(run).work()
+    for item in run.items.order_by("pk"):
+        say(f"{item.label}: {item.failure_class} {item.message}".rstrip())
 
 
 def _afterwards(control: Control, story: Story, partner: PartnerTenant) -> None:
