@@ -34,7 +34,7 @@ from consent.permissions import PERMISSION_SETS
 from consent.sign_in import flow
 from consent.sign_in.flow import CallbackFlaw
 from consent.vault.base import VaultConfigurationError
-from consent.words import CHECK_WORDS, PROBLEMS, CheckState, Problem, permission_groups
+from consent.words import CHECK_WORDS, PROBLEMS, RESULTS, CheckState, Problem, permission_groups, result_of
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.errors import RemoteError
@@ -369,12 +369,13 @@ def _outcome_page(request: HttpRequest, found: ConsentFlow) -> HttpResponse:
             return _problem_of(request, found, Problem.INTERRUPTED)
         # A second post of the same answer arrives while the first is still being checked.
         return problem_page(request, Problem.STILL_WORKING, reference=found.reference, retry_url=request.path)
+    failed = any(check["state"] == CheckState.FAILED for check in found.checks)
     context: dict[str, Any] = {
+        "words": RESULTS[result_of(found.outcome, failed=failed)],
         "outcome": found.outcome,
         "partner_name": found.link.partner.name,
         "tenant_id": found.link.partner.tenant_id,
         "checks": [{**CHECK_WORDS[check["check"]][check["state"]], "state": check["state"]} for check in found.checks],
-        "failed": any(check["state"] == CheckState.FAILED for check in found.checks),
         "reference": found.reference,
         "connected_at": found.finished_at,
         "retry_url": _again(found) if found.outcome == ConsentFlow.Outcome.MFA_MISSING else "",

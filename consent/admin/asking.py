@@ -44,6 +44,7 @@ PARTNER_TONES = {
 _WHO = {
     Who.US: "we do",
     Who.YOU: "the partner",
+    Who.YOU_UNLESS_CONNECTED: "the partner, unless it is connected",
     Who.YOUR_ADMINISTRATOR: "an administrator of the partner",
     Who.MICROSOFT: "Microsoft; waiting is enough",
     Who.NOBODY: "nobody; waiting is enough",

@@ -11,12 +11,15 @@ from consent.admin.cells import registration_column
 from consent.admin.panels import FLOW_TONES
 from consent.models import ConsentFlow, WaitingToken
 from consent.sign_in import approvals
+from consent.sign_in.references import explain as explain_attempt
 from consent.tokens.custody import TokenUnavailable
+from consent.words import CHECK_WORDS
 from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.declared import badge_column, guid_column, moment_column, needs, path_column
+from portal.site.display import EMPTY, described, guid, links, moment, plain
 from portal.site.searchable import Asked
 from tenants.admin import search_by
 
@@ -31,7 +34,7 @@ def by_reference(asked: Asked) -> Iterator[QuerySet[ConsentFlow]]:
 
 @admin.register(ConsentFlow)
 class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
-    """Attempts. Staff search the reference that a partner reads out."""
+    """Attempts. Staff search the reference that a partner reads out; its page says what was read and what to answer."""
 
     export_fields = [
         "public_id",
@@ -53,14 +56,14 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
         "reference",
         "link",
         "shown_outcome",
-        "problem",
-        "code",
-        "checks",
-        "created_at",
-        "expires_at",
-        "claimed_at",
-        "finished_at",
-        "correlation_id",
+        "read",
+        "who",
+        "step",
+        "answer",
+        "to_do",
+        "shown_code",
+        "checked",
+        "for_microsoft",
     ]
 
     @admin.display(ordering="public_id", description="Reference")
@@ -71,6 +74,43 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     registration = registration_column("link__registration")
     shown_outcome = badge_column("outcome", "Outcome", FLOW_TONES)
     started = moment_column("created_at", "Started")
+
+    # --- the page of one code ---
+
+    @admin.display(description="What the partner read")
+    def read(self, flow: ConsentFlow) -> str:
+        about = explain_attempt(flow)
+        return described(about.heading, about.read) if about.heading else about.read
+
+    @admin.display(description="Who acts, as the partner read it")
+    def who(self, flow: ConsentFlow) -> str:
+        return explain_attempt(flow).who or EMPTY
+
+    @admin.display(description="How far it came")
+    def step(self, flow: ConsentFlow) -> str:
+        about = explain_attempt(flow)
+        return described(about.step, moment(about.at))
+
+    @admin.display(description="What to answer")
+    def answer(self, flow: ConsentFlow) -> str:
+        return plain(explain_attempt(flow).answer)
+
+    @admin.display(description="What we do")
+    def to_do(self, flow: ConsentFlow) -> str:
+        return explain_attempt(flow).to_do
+
+    @admin.display(description="Code")
+    def shown_code(self, flow: ConsentFlow) -> str:
+        return described(flow.code, explain_attempt(flow).cause) if flow.code else EMPTY
+
+    @admin.display(description="What was checked")
+    def checked(self, flow: ConsentFlow) -> str:
+        words = [CHECK_WORDS[check["check"]][check["state"]] for check in flow.checks]
+        return links([(f"{one['label']}: {one['detail']}", "") for one in words]) if words else EMPTY
+
+    @admin.display(description="For Microsoft's support")
+    def for_microsoft(self, flow: ConsentFlow) -> str:
+        return described(guid(flow.correlation_id, label="correlation id"), moment(flow.claimed_at or flow.created_at))
 
 
 _HOW_TO_ASK = (

@@ -13,18 +13,23 @@ from consent.words.permissions import (
     permission_groups,
 )
 from consent.words.problems import PROBLEMS, Problem, ProblemWords, Who, problem_for_callback_error
+from consent.words.results import RESULTS, Result, ResultWords, result_of
 
 __all__ = [
     "CHECK_WORDS",
     "PERMISSION_WORDS",
     "PROBLEMS",
+    "RESULTS",
     "CheckState",
     "PermissionGroup",
     "PermissionLine",
     "PermissionWords",
     "Problem",
     "ProblemWords",
+    "Result",
+    "ResultWords",
     "Who",
     "permission_groups",
     "problem_for_callback_error",
+    "result_of",
 ]

@@ -18,6 +18,11 @@ class Who(StrEnum):
     MICROSOFT = "microsoft"
     NOBODY = "nobody"
 
+    @property
+    def words(self) -> StrOrPromise:
+        """Who it is, as the partner's page says it."""
+        return _WHO_WORDS[self]
+
 
 _WHO_WORDS: Mapping[Who, str] = {
     Who.US: "We do",
@@ -70,7 +75,7 @@ class ProblemWords:
     @property
     def who_words(self) -> str:
         """Who acts, as the page says it."""
-        return _WHO_WORDS[self.who]
+        return self.who.words
 
     @property
     def again_here(self) -> bool:

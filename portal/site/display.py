@@ -106,6 +106,11 @@ def steps(texts: Sequence[str]) -> SafeString:
     return format_html('<ol class="to-do">{}</ol>', format_html_join("", "<li>{}</li>", ((text,) for text in texts)))
 
 
+def plain(text: str) -> SafeString:
+    """Return a text of several lines as it is, to be copied."""
+    return format_html('<pre class="copy">{}</pre>', text)
+
+
 def described(head: Any, text: str) -> SafeString:
     """Return something short with a quieter explanation under it."""
     return format_html('<div class="described">{}<small>{}</small></div>', head, text)

@@ -18,7 +18,7 @@ from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.utils import translation
 
-from consent.words import CHECK_WORDS, PROBLEMS, Problem, permission_groups
+from consent.words import CHECK_WORDS, PROBLEMS, RESULTS, Problem, permission_groups, result_of
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
 
 TENANT = "7b1d6b1e-2a55-4d3a-9c7e-3f2f6f0a9b11"
@@ -48,10 +48,11 @@ def landing(**changes: Any) -> dict[str, Any]:
     }
 
 
-def result(outcome: str, **changes: Any) -> dict[str, Any]:
+def result(outcome: str, *, failed: bool = False, **changes: Any) -> dict[str, Any]:
     states = ["passed", "passed", "failed", "unverified"]
     return {
         **VENDOR,
+        "words": RESULTS[result_of(outcome, failed=failed)],
         "outcome": outcome,
         "partner_name": "Northwind Cloud Services",
         "tenant_id": TENANT,
@@ -77,6 +78,8 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
         landing(partner_name=HOSTILE, application_name=HOSTILE, vendor_name=HOSTILE),
     ),
     **{outcome: ("result", result(outcome)) for outcome in OUTCOMES},
+    "connected, to mend": ("result", result("connected", failed=True)),
+    "admin_consented": ("consented", result("admin_consented")),
     "connected, hostile": ("result", result("connected", partner_name=HOSTILE, vendor_name=HOSTILE)),
     **{which.value: ("problem", problem(which)) for which in Problem},
     "problem with retry": ("problem", problem(Problem.STILL_WORKING, retry_url="/consent/result/1f")),

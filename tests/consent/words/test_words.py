@@ -1,6 +1,7 @@
 """What partners read: complete for each cause, and chosen, never copied, from what Microsoft or a browser sends.
 
-Covers: consent.words.checks, consent.words.failures, consent.words.permissions, consent.words.problems.
+Covers: consent.words.checks, consent.words.failures, consent.words.permissions, consent.words.problems,
+consent.words.results.
 """
 
 from __future__ import annotations
