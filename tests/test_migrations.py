@@ -52,6 +52,7 @@ FROZEN = {
         "0001_initial": "457d8ffc09d3be00141947939691e92d312d91cbfb4112efe3529d432cefb2d6",
         "0002_resume_and_repeat": "f035ab0aa6506b57878d4776f4cbceb6254154b8d1e13c28c123533b415855c4",
         "0003_plain_words": "100f57ffd48be53f73d03492b7ff805118318ebbe0ad5d92c69fc5a2d276fefc",
+        "0004_repeats_and_outcomes": "df4a670d1c7d499992330bbf0c99458342572bffa4df45d222cbedfe8f553d60",
     },
     "portal/site/migrations": {
         "0001_initial": "8a3306731c9faa0f780b2a12738b7e5f914d4179dd7fbb0e4868443fd847d0d6",

@@ -138,6 +138,7 @@ def explain(flow: ConsentFlow) -> Reference:
 def _page(flow: ConsentFlow) -> tuple[str, str, Who | None, Sequence[str], str]:
     """Return heading, text, who acts, and steps of the partner's page, and what staff do."""
     outcome = ConsentFlow.Outcome(flow.outcome)
+    steps: Sequence[str]
     if outcome is ConsentFlow.Outcome.OPEN:
         if flow.expires_at > timezone.now():
             return "", "The partner is at Microsoft's sign-in page just now.", None, (), "Wait for the partner."

@@ -16,15 +16,15 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
 from portal.microsoft.diagnosis import FailureClass
-from portal.runs import service, tasks
+from portal.runs import schedule, service, tasks
 from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.runs.panels import RATE_OVER
-from portal.runs.registry import labels
+from portal.runs.registry import jobs, labels
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.declared import badge_column, moment_column, needs, path_column
-from portal.site.display import EMPTY, Tone, badge, links, who
+from portal.site.display import EMPTY, Tone, badge, links, span, who
 from portal.site.page_actions import PageAction, page_action
 from portal.site.subjects import facts, lines
 
@@ -75,6 +75,8 @@ def _shown(run: Run) -> str:
 def _fits(run: Run, action: str) -> bool:
     if run.state == State.OPEN and action == "resume_run":
         return not Executor.objects.living().filter(run=run).exists()
+    if action == "repeat_failed":
+        return not service.why_not_repeated(run)
     return State(run.state) in _STEERED_FROM[action]
 
 
@@ -86,6 +88,7 @@ def run_panel(run: Run) -> RunPanel:
     waiting = max(numbers.total - numbers.done - running, 0)
     living = [str(one) for one in Executor.objects.living().filter(run=run)]
     over = run.state in {State.DONE, State.CANCELLED}
+    waits = service.waits_of(run)[0] if run.state == State.OPEN else []
     took = f"{timedelta(seconds=round(numbers.seconds))} {'in all' if over else 'so far'}"
     facts = [f"{numbers.done:,} of {numbers.total:,}", took]
     if run.stop_share is not None:
@@ -129,6 +132,13 @@ def run_panel(run: Run) -> RunPanel:
         )
         for cause in causes
     ]
+    rows = [
+        *(
+            Row(label=f"{one.who} waits until {one.until:%H:%M:%S} UTC", detail=one.why, tone=Tone.BUSY)
+            for one in waits
+        ),
+        *rows,
+    ]
     title = f"{service.label_of(run)}: {run.get_state_display().lower()}"
     return RunPanel(
         title=f"{title}. {run.reason}" if run.reason else title,
@@ -169,6 +179,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         "reason",
         "chosen",
         "shown_options",
+        "repeats",
         "actor",
         "concurrency",
         "rate",
@@ -179,7 +190,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         "started",
         "finished",
     ]
-    actions_detail = ["pause_run", "resume_run", "cancel_run"]
+    actions_detail = ["pause_run", "resume_run", "repeat_failed", "cancel_run"]
     change_form_outer_before_template = "admin/runs/progress.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
@@ -225,6 +236,12 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         return links(lines(run.options)) if run.options else EMPTY
 
     resumes_at = moment_column("resume_at", "Resumes by itself at", sorts=False)
+
+    @admin.display(description="Repeats the failed units of")
+    def repeats(self, run: Run) -> str:
+        if run.origin_id is None:
+            return EMPTY
+        return links([(f"Run {run.origin_id}", reverse("admin:runs_run_change", args=[run.origin_id]))])
 
     # --- one run ---
 
@@ -312,6 +329,29 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             done=lambda: service.cancel(run, actor=actor_of(request)),
         )
 
+    @page_action(description="Repeat what failed", url_path="repeat-failed", permissions=["view", "steer"])
+    def repeat_failed(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        run = self._run(request, object_id)
+        if why := service.why_not_repeated(run):
+            self.message_user(request, why, messages.WARNING)
+            return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
+        number = run.items.to_repeat().count()
+        if answer := self.confirm(
+            request,
+            Run.objects.filter(pk=run.pk),
+            action="repeat_failed",
+            title="Repeat what failed",
+            explanation=(
+                f"A new run works the {number:,} {'unit' if number == 1 else 'units'} of this one that failed, with "
+                "the same options. What was done well is not touched."
+            ),
+            button="Repeat",
+        ):
+            return answer
+        new, _ = service.repeat_failed(run, actor=actor_of(request))
+        tasks.enqueue(new)
+        return HttpResponseRedirect(reverse("admin:runs_run_change", args=[new.pk]))
+
     def _steer(self, request: HttpRequest, run: Run, *, done: Any, action: str, **words: Any) -> HttpResponseBase:
         if "_once" not in request.POST and not _fits(run, action):
             return self._unchanged(request, run)
@@ -396,11 +436,60 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
 class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     """What happens by itself, when it did last, and when it is due next."""
 
-    export_fields = ["name", "due_at", "last_started_at", "last_result"]
-    list_display = ["name", "due", "last_started", "last_result"]
-    list_filter = ["due_at"]
+    export_fields = ["name", "due_at", "last_started_at", "last_finished_at", "last_failed", "last_result"]
+    list_display = ["label", "outcome", "last_started", "due", "every", "last_result"]
+    list_filter = ["last_failed", "due_at"]
     search_fields = ["name"]
-    fields = ["name", "due", "last_started", "last_result", "first_due_at", "repeat_at", "cut_off"]
+    fields = [
+        "label",
+        "every",
+        "outcome",
+        "last_result",
+        "last_started",
+        "last_finished",
+        "due",
+        "first_due_at",
+        "repeat_at",
+        "cut_off",
+    ]
+    actions = ["run_now"]
 
-    due = moment_column("due_at", "Due")
+    has_start_permission = needs("runs.start_scheduledjob")
+    due = moment_column("due_at", "Next")
     last_started = moment_column("last_started_at", "Last started")
+    last_finished = moment_column("last_finished_at", "Last ended")
+
+    @admin.display(ordering="name", description="Job")
+    def label(self, row: ScheduledJob) -> str:
+        job = jobs().get(row.name)
+        return job.label if job else f"{row.name}, which no part of this portal does any more"
+
+    @admin.display(description="Repeated every")
+    def every(self, row: ScheduledJob) -> str:
+        job = jobs().get(row.name)
+        return span(job.every) if job else EMPTY
+
+    @admin.display(ordering="last_failed", description="Outcome")
+    def outcome(self, row: ScheduledJob) -> str:
+        if row.repeat_at is not None:
+            return badge("Being done", Tone.BUSY)
+        if row.last_failed:
+            return badge("Failed", Tone.BAD)
+        return badge("Done", Tone.GOOD) if row.last_started_at else badge("Not yet", Tone.QUIET)
+
+    @admin.action(description="Run now", permissions=["start"])
+    def run_now(self, request: HttpRequest, queryset: QuerySet[ScheduledJob]) -> HttpResponseBase | None:
+        if answer := self.confirm(
+            request,
+            queryset,
+            action="run_now",
+            title="Run now",
+            explanation=(
+                "The workers begin these jobs now, and again at their usual time. One that is being done is left alone."
+            ),
+            button="Run now",
+        ):
+            return answer
+        begun = sum(schedule.run_now(row.name, actor=actor_of(request)) for row in queryset if row.name in jobs())
+        self.message_user(request, f"{begun} begun.", messages.SUCCESS)
+        return None

@@ -12,7 +12,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
 from portal.fields import OwnerField
-from portal.runs.kinds import OK, Outcome
+from portal.runs.kinds import GONE, OK, Outcome
 
 LEASE = timedelta(seconds=15)
 HEARTBEAT_SECONDS = 5.0  # a lease ends after two of them were missed (R-27)
@@ -132,6 +132,10 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
     def unsuccessful(self) -> RunItemQuerySet:
         return self.filter(state=RunItem.State.DONE).exclude(failure_class=OK)
 
+    def to_repeat(self) -> RunItemQuerySet:
+        """Items that failed and whose subject was still there."""
+        return self.unsuccessful().exclude(failure_class=GONE)
+
 
 class Run(models.Model):
     """One piece of bulk work. Written by ``portal.runs.service`` and ``portal.runs.waves`` only."""
@@ -147,6 +151,9 @@ class Run(models.Model):
     scope = models.JSONField(default=dict, help_text="What was chosen")
     scope_hash = models.CharField(max_length=64, editable=False)
     options = models.JSONField(default=dict)
+    origin = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, related_name="repeats", help_text="Whose failed units it repeats"
+    )
     state = models.CharField(max_length=9, choices=State, default=State.OPEN)
     actor_kind = models.CharField(max_length=10)
     actor = models.CharField(max_length=150)
@@ -300,6 +307,8 @@ class ScheduledJob(models.Model):
     name = models.CharField(max_length=60, primary_key=True)
     due_at = models.DateTimeField()
     last_started_at = models.DateTimeField(null=True)
+    last_finished_at = models.DateTimeField(null=True)
+    last_failed = models.BooleanField(default=False)
     last_result = models.CharField(max_length=200, blank=True)
     first_due_at = models.DateTimeField(null=True, help_text="The earliest time that came due and is not done yet")
     repeat_at = models.DateTimeField(
@@ -311,6 +320,7 @@ class ScheduledJob(models.Model):
     class Meta:
         ordering = ["name"]
         default_permissions = ("view",)
+        permissions = [("start_scheduledjob", "Can start a job of the schedule before its time")]
         verbose_name = "scheduled job"
 
     def __str__(self) -> str:

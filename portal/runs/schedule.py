@@ -20,12 +20,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.tasks import task
 from django.utils import timezone
 
+from portal.audit.trail import Actor, record
 from portal.incidents.service import report, settle
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
@@ -100,6 +101,27 @@ def _hand_out(row: ScheduledJob, job: Job, now: datetime) -> bool:
     )
 
 
+def run_now(name: str, *, actor: Actor) -> bool:
+    """Hand out a job before its time; it comes at its usual time as well. False when it is handed out already.
+
+    Raises:
+        KeyError: no app declares such a job.
+    """
+    job = jobs()[name]
+    with transaction.atomic():
+        started = ScheduledJob.objects.filter(name=name, repeat_at__isnull=True).update(
+            first_due_at=F("due_at") - job.every,
+            last_started_at=Now(),
+            repeat_at=Now() + _LOST_AFTER,
+            owner="",
+            cut_off=0,
+        )
+        if started:
+            record("job.started", actor=actor, subject={"job": name})
+            transaction.on_commit(lambda: run_job.enqueue(name))
+    return bool(started)
+
+
 def _repeat(row: ScheduledJob, job: Job) -> bool:
     """Hand out again what was never ended: its message was lost, or its process died."""
     mine = ScheduledJob.objects.filter(_has_come("repeat_at", _LOST_AFTER), name=row.name, owner=row.owner)
@@ -107,7 +129,7 @@ def _repeat(row: ScheduledJob, job: Job) -> bool:
         return bool(mine.update(repeat_at=Now() + _LOST_AFTER))
     if row.cut_off + 1 >= _MOST_CUTS:
         said = f"cut off {_MOST_CUTS} times, because its process ended in the middle; given up until it is due again"
-        if mine.update(repeat_at=None, owner="", cut_off=F("cut_off") + 1, last_result=said):
+        if mine.update(repeat_at=None, owner="", cut_off=F("cut_off") + 1, last_result=said, last_failed=True):
             words = f"{job.label} was {said}. Look at the worker's log and its memory."
             log.error("job %s: %s", job.name, said)
             report(FAILED, about=job.name, name=job.label, owner=Owner.US, words=words)
@@ -137,6 +159,7 @@ def run_job(name: str) -> str:
     row = ScheduledJob.objects.get(name=name)
     mine = ScheduledJob.objects.filter(name=name, owner=owner)
     log.info("job %s begins", name, extra={"job": name})
+    failed = False
     try:
         with _signs_of_life(name, owner):
             result = job.work(_times(row, job))
@@ -146,7 +169,7 @@ def run_job(name: str) -> str:
         return "stopped"
     except Exception as error:
         log.exception("job %s failed", name, extra={"job": name})
-        result = f"failed: {type(error).__name__}"
+        result, failed = f"failed: {type(error).__name__}", True
         report(
             FAILED,
             about=name,
@@ -160,7 +183,7 @@ def run_job(name: str) -> str:
     if row.cut_off:
         times = "once" if row.cut_off == 1 else f"{row.cut_off} times"
         result = f"{result} (begun again {times}, because its process ended in the middle)"
-    mine.update(owner="", repeat_at=None, last_result=result[:200])
+    mine.update(owner="", repeat_at=None, last_result=result[:200], last_finished_at=Now(), last_failed=failed)
     log.info("job %s ends: %s", name, result, extra={"job": name})
     return result
 

@@ -90,13 +90,15 @@ def start(
     rate: float = 0,
     deadline: datetime | None = None,
     stop_share: float | None = None,
+    origin: Run | None = None,
 ) -> tuple[Run, bool]:
     """Return the unfinished run of this kind and scope, or a new one, and whether it is new (R-26, R-27).
 
     Args:
+        origin: list the units that failed in this run, instead of those of the scope; see ``repeat_failed``.
         stop_share: of the units of a wave; when more fail, the run waits for a person. None: its waves are not judged.
     """
-    chosen = json.dumps([scope, options or {}], sort_keys=True)
+    chosen = json.dumps([scope, options or {}, *([origin.pk] if origin else [])], sort_keys=True)
     scope_hash = hashlib.sha256(chosen.encode()).hexdigest()
     mine = Run.objects.unfinished().filter(kind=kind.name, scope_hash=scope_hash)
     if (known := mine.first()) is not None:
@@ -114,12 +116,48 @@ def start(
                 rate=rate,
                 deadline=deadline,
                 stop_share=stop_share,
+                origin=origin,
             )
-            record("run.started", actor=actor, subject={"run": run.pk}, details={"kind": kind.name, "scope": scope})
+            of = {"origin": origin.pk} if origin else {}
+            details = {"kind": kind.name, "scope": scope, **of}
+            record("run.started", actor=actor, subject={"run": run.pk}, details=details)
             _log(run, f"started by {actor.name}")
     except IntegrityError:  # another process made it at the same moment
         return mine.get(), False
     return run, True
+
+
+class NothingToRepeat(ValueError):
+    """No run is made of this one's failed units; the text says why, and what to do instead."""
+
+
+def why_not_repeated(run: Run) -> str:
+    """Say why the failed units of a run cannot be repeated in a new one; empty when they can. Two queries at most."""
+    if run.state not in {State.DONE, State.CANCELLED}:
+        return "The run is not over: resume it, and it tries what failed for a cause on our side again."
+    if run.stop_share is not None:
+        return "A plan is applied as it was shown or not at all: make another plan for what failed."
+    return "" if run.items.to_repeat().exists() else "No unit of the run failed."
+
+
+def repeat_failed(run: Run, *, actor: Actor) -> tuple[Run, bool]:
+    """Start a run over those units of a finished one that failed, with its scope and options, and say if it is new.
+
+    Raises:
+        NothingToRepeat: none failed, the run is not over, or it applied a plan.
+        UnknownKind: its app is gone.
+    """
+    if why := why_not_repeated(run):
+        raise NothingToRepeat(why)
+    return start(
+        kind_named(run.kind),
+        scope=run.scope,
+        options=run.options,
+        actor=actor,
+        concurrency=run.concurrency,
+        rate=run.rate,
+        origin=run,
+    )
 
 
 def _log(run: Run, words: str, level: int = logging.INFO) -> None:
@@ -143,7 +181,7 @@ def list_units(run: Run, kind: Kind) -> bool:
     was cut off goes on where it was, and two processes that list at once do no harm.
     """
     cursor = run.listed_to
-    units = kind.units(run.scope, cursor, _CHUNK)
+    units = _units(run, kind, cursor)
     skipped = {} if run.options.get("skipped") else _to_skip(kind, [unit.key for unit in units])
     turns = Counter(
         dict(
@@ -161,6 +199,14 @@ def list_units(run: Run, kind: Kind) -> bool:
             RunItem.objects.bulk_create([_item(run, unit, turns, skipped.get(unit.key)) for unit in units])
     run.refresh_from_db()
     return run.state == State.OPEN and run.listed_at is None
+
+
+def _units(run: Run, kind: Kind, after: int) -> Sequence[Unit]:
+    """Return the next units in key order. Those of an earlier run are judged again by ``load``, at their turn."""
+    if run.origin_id is None:
+        return kind.units(run.scope, after, _CHUNK)
+    failed = RunItem.objects.filter(run=run.origin_id, key__gt=after).to_repeat().order_by("key")[:_CHUNK]
+    return [Unit(key=one.key, group=one.group, label=one.label, rank=one.rank) for one in failed]
 
 
 def _item(run: Run, unit: Unit, turns: Counter[int], skipped: str | None) -> RunItem:
@@ -484,7 +530,7 @@ def _is_covered(stopped: Run) -> bool:
         run__kind=stopped.kind, state=RunItem.State.DONE, systemic=False, finished_at__gt=stopped.finished_at
     )
     well = stopped.items.filter(state=RunItem.State.DONE, systemic=False)
-    while units := kind.units(stopped.scope, after, _CHUNK):
+    while units := _units(stopped, kind, after):
         after = units[-1].key
         left = {unit.key for unit in units}
         for done in (well, later):

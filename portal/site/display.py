@@ -61,13 +61,19 @@ def moment(value: datetime | None, *, now: datetime | None = None, empty: str = 
 
 def distance(delta: timedelta) -> str:
     """Say a time span relative to now in one unit: ``3 minutes ago``, ``in 2 days``."""
+    if words := span(delta):
+        return f"{words} ago" if delta < timedelta() else f"in {words}"
+    return "just now" if delta <= timedelta() else "in less than a minute"
+
+
+def span(delta: timedelta) -> str:
+    """Say how long a time span is, in one unit: ``3 minutes``; empty below a minute."""
     seconds = abs(delta.total_seconds())
     for unit, length in (("year", 31_557_600), ("month", 2_629_800), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
         count = int(seconds // length)
         if count:
-            words = f"{count} {unit}{'' if count == 1 else 's'}"
-            return f"{words} ago" if delta < timedelta() else f"in {words}"
-    return "just now" if delta <= timedelta() else "in less than a minute"
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return ""
 
 
 def guid(value: str | None, *, label: str = "id") -> SafeString:

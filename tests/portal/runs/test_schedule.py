@@ -17,14 +17,17 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from consent.models import PartnerConsent
+from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.runs import schedule
 from portal.runs.models import Executor, Run, ScheduledJob
 from portal.runs.registry import Job
 from portal.runs.schedule import run_job, tick
+from tests.support import builders
 from tests.support.commands import run
 from tests.support.connected import connect
 from tests.support.portal import Portal
+from tests.support.staff import Staff
 from tests.support.work import Work, alone_on_the_schedule
 
 pytestmark = pytest.mark.django_db
@@ -267,3 +270,55 @@ def test_tokens_are_checked_when_their_next_try_has_come(portal: Portal) -> None
 def test_the_worker_command_hands_out_what_is_due(calls: list[str]) -> None:
     assert run("worker", "--once").out.strip() == "test_job"
     assert run("worker", "--once").out.strip() == "Nothing is due."
+
+
+def test_a_job_is_run_now_by_a_person_once_and_at_its_usual_time_as_well(calls: list[str]) -> None:
+    hand_out_first = tick()
+    assert hand_out_first == ["test_job"]
+    assert not schedule.run_now("test_job", actor=builders.ACTOR), "it is handed out already"
+    run_job.func("test_job")
+    due = ScheduledJob.objects.get().due_at
+
+    assert schedule.run_now("test_job", actor=builders.ACTOR)
+    assert not schedule.run_now("test_job", actor=builders.ACTOR)
+    assert run_job.func("test_job") == "all well"
+
+    row = ScheduledJob.objects.get()
+    assert calls == ["called", "called"]
+    assert row.due_at == due
+    assert row.last_finished_at is not None
+    assert not row.last_failed
+    event = AuditEvent.objects.get(action="job.started")
+    assert (event.actor, event.subject) == (builders.ACTOR.name, {"job": "test_job"})
+    with pytest.raises(KeyError):
+        schedule.run_now("unknown", actor=builders.ACTOR)
+
+
+def test_a_failed_job_is_marked_until_it_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = [True]
+
+    def work(times: Sequence[datetime]) -> str:
+        if fails:
+            raise RuntimeError
+        return "all well"
+
+    alone_on_the_schedule(monkeypatch, Job(name="test_job", label="Test job", every=HOUR, work=work))
+    for failed in (True, False):
+        tick()
+        schedule.run_now("test_job", actor=builders.ACTOR)
+        run_job.func("test_job")
+        assert ScheduledJob.objects.get().last_failed is failed
+        fails.clear()
+
+
+def test_only_who_may_is_offered_to_run_a_job_now() -> None:
+    tick()
+    ScheduledJob.objects.update(repeat_at=None)
+    page = Staff("runs.view_scheduledjob").get("/admin/runs/scheduledjob/").content.decode()
+    assert "run_now" not in page
+    assert "Search for abandoned runs" in page
+    staff = Staff("runs.view_scheduledjob", "runs.start_scheduledjob")
+    asked = staff.choose("runs_scheduledjob", "run_now", "sweep")
+    assert ScheduledJob.objects.get(name="sweep").repeat_at is None
+    staff.confirm(asked)
+    assert ScheduledJob.objects.get(name="sweep").repeat_at is not None
