@@ -15,6 +15,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, who_acts, why
+from consent.admin.previews import preview_page
 from consent.invitations import campaigns
 from consent.invitations.links import MAX_LIFETIME
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner
@@ -177,7 +178,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     search_fields = ["name"]
     fields = ["number", "name", "registration", "reason", "link_days", "created", "created_by", "closed_at"]
     readonly_fields = ["number", "created", "closed_at"]
-    actions_detail = ["send_invitations", "send_reminders", "close_campaign"]
+    actions_detail = ["preview_mail", "send_invitations", "send_reminders", "close_campaign"]
     change_form_outer_before_template = "admin/consent/panel.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Campaign]:
@@ -239,6 +240,24 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         if campaign is None:
             raise Http404
         return campaign
+
+    @page_action(description="Preview the mail", url_path="preview", permissions=["view", "send"])
+    def preview_mail(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        campaign = self._campaign(request, object_id)
+        back = reverse("admin:consent_campaign_change", args=[campaign.pk])
+        first = campaign.partners.select_related("partner").order_by("pk").first()
+        if first is None:
+            self.message_user(request, "The campaign has no partners.", "warning")
+            return HttpResponseRedirect(back)
+        return preview_page(
+            self,
+            request,
+            first.partner,
+            campaign.registration,
+            back=back,
+            lifetime=timedelta(days=campaign.link_days),
+            reason=Campaign.Reason(campaign.reason),
+        )
 
     @page_action(
         description="Send invitations",

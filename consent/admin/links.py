@@ -3,17 +3,22 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import segno
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.cache import add_never_cache_headers
 
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, ask, why
 from consent.admin.panels import FLOW_TONES
+from consent.admin.previews import preview_page
 from consent.invitations import links, mails
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
@@ -181,6 +186,30 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
             return forms.modelform_factory(ConsentLink, fields=[])
         return super().get_form(request, obj, change=change, **kwargs)
 
+    # --- the mail before it is sent ---
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path("preview/", self.admin_site.admin_view(self.preview_view), name="consent_consentlink_preview")
+        return [own, *super().get_urls()]
+
+    def preview_view(self, request: HttpRequest) -> HttpResponse:
+        """Show the mail with which ``?partner=``, ``?registration=`` and ``?kind=`` would be invited."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        keys = {name: request.GET.get(name, "") for name in ("partner", "registration")}
+        if not all(key.isascii() and key.isdecimal() and len(key) < 19 for key in keys.values()):
+            raise Http404
+        whole_tenant = request.GET.get("kind") == ConsentLink.Kind.ADMIN_CONSENT
+        kind = ConsentLink.Kind.ADMIN_CONSENT if whole_tenant else ConsentLink.Kind.SIGN_IN
+        return preview_page(
+            self,
+            request,
+            get_object_or_404(PartnerTenant, pk=int(keys["partner"])),
+            get_object_or_404(ApplicationRegistration, pk=int(keys["registration"])),
+            back=f"{reverse('admin:consent_consentlink_add')}?{urlencode(keys)}",
+            kind=kind,
+        )
+
     # --- make ---
 
     def save_model(self, request: HttpRequest, obj: ConsentLink, form: Any, change: bool) -> None:
@@ -244,6 +273,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
                 "partner": link.partner,
                 "sent_to": ", ".join(mails.addresses_of(link.partner)) if send and not problem else "",
                 "problem": problem,
+                "mail": mails.preview(link, address) if problem or not send else None,
                 "opts": self.opts,
             },
         )

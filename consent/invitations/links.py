@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 MAX_LIFETIME = timedelta(days=90)
+_IN_DRAFTS = "the-link-of-the-partner-stands-here"  # no token: it has another length
 
 
 class LinkRefused(ValueError):
@@ -93,6 +94,24 @@ def issue(
             details={"expires_at": link.expires_at.isoformat()},
         )
     return link, Secret(settings.PUBLIC_BASE_URL + reverse("consent:landing", args=[token]))
+
+
+def draft(
+    partner: PartnerTenant,
+    registration: ApplicationRegistration,
+    *,
+    kind: ConsentLink.Kind = ConsentLink.Kind.SIGN_IN,
+    lifetime: timedelta | None = None,
+) -> tuple[ConsentLink, Secret]:
+    """Return what ``issue`` would make, for a preview: nothing is stored, and its address opens no page of a partner.
+
+    Raises:
+        LinkRefused: as ``issue``.
+    """
+    check(partner, registration)
+    lifetime = timedelta(days=settings.LINK_LIFETIME_DAYS) if lifetime is None else lifetime
+    link = ConsentLink(partner=partner, registration=registration, kind=kind, expires_at=timezone.now() + lifetime)
+    return link, Secret(settings.PUBLIC_BASE_URL + reverse("consent:landing", args=[_IN_DRAFTS]))
 
 
 def usable(token: str) -> ConsentLink | None:

@@ -23,7 +23,7 @@ from django.utils.formats import date_format
 from consent.invitations import links
 from consent.models import Campaign, CampaignPartner, ConsentLink
 from portal.audit.trail import Actor, Outcome, record
-from portal.mail import MailFailed, MailLost, MailPrinted, MailRefused, one_address, open_mailer, send
+from portal.mail import MailFailed, MailLost, MailPrinted, MailRefused, can_send, one_address, open_mailer, send
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.secret import Secret
 from portal.site.logs import one_line
@@ -146,6 +146,7 @@ def compose(
     link: ConsentLink,
     address: Secret,
     *,
+    to: Sequence[str] | None = None,
     again: bool = False,
     reason: Campaign.Reason = Campaign.Reason.FIRST_INVITATION,
 ) -> EmailMultiAlternatives:
@@ -153,10 +154,13 @@ def compose(
 
     Note: this reads ``link.partner`` and ``link.registration``.
 
+    Args:
+        to: instead of the partner's contacts; empty for a mail whose text is copied.
+
     Raises:
         MailRefused: no contact of the partner gets invitations.
     """
-    to = addresses_of(link.partner)
+    to = addresses_of(link.partner) if to is None else to
     words = _words(link, address, again=again, reason=reason)
     html = render_to_string(
         "consent/mail/invitation.html",
@@ -173,12 +177,61 @@ def compose(
     message = EmailMultiAlternatives(
         subject=_title(),
         body=_plain(words),
-        to=to,
+        to=list(to),
         reply_to=[settings.SUPPORT_EMAIL] if settings.SUPPORT_EMAIL else None,
         headers={"Auto-Submitted": "auto-generated"},  # RFC 3834: absence notices stay away
     )
     message.attach_alternative(html, "text/html")
     return message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What would be sent to whom; ``problem`` says why it would not leave."""
+
+    to: Sequence[str]
+    subject: str
+    text: str
+    problem: str
+
+
+def preview(
+    link: ConsentLink,
+    address: Secret,
+    *,
+    again: bool = False,
+    reason: Campaign.Reason = Campaign.Reason.FIRST_INVITATION,
+) -> Preview:
+    """Return the mail as it would be, also when it cannot leave: then its text can be copied."""
+    to: Sequence[str] = ()
+    problem = "" if can_send() else "This portal has no mail server: copy the text, and send it yourself."
+    try:
+        to = addresses_of(link.partner)
+    except MailRefused as refused:
+        problem = problem or str(refused)
+    mail = compose(link, address, to=to, again=again, reason=reason)
+    return Preview(to=to, subject=str(mail.subject), text=str(mail.body), problem=problem)
+
+
+def send_test(
+    link: ConsentLink,
+    address: Secret,
+    *,
+    to: str,
+    actor: Actor,
+    reason: Campaign.Reason = Campaign.Reason.FIRST_INVITATION,
+) -> None:
+    """Mail a draft (``links.draft``) to a person of the staff, marked as a test in its subject.
+
+    Raises:
+        MailRefused, MailUnavailable, MailLost: it did not leave, or may not have.
+    """
+    mail = compose(link, address, to=[one_address(to)], reason=reason)
+    mail.subject = f"[Test] {mail.subject}"
+    with open_mailer() as mailer:
+        send(mail, mailer)
+    subject = {"partner": link.partner_id, "registration": link.registration_id}
+    record("invitation.tested", actor=actor, subject=subject)
 
 
 def _title() -> str:
@@ -209,7 +262,10 @@ def _words(link: ConsentLink, address: Secret, *, again: bool, reason: Campaign.
     until = date_format(link.expires_at, "j F Y, H:i T")
     closing = [
         "Nothing happens by opening the link: the page shows which permissions we ask for, and you decide there.",
-        "The link is for you only. If you did not expect this mail, do not open it and do not forward it.",
+        (
+            "The link is for your company only: you may pass it on to the administrator of your tenant, and to no "
+            "other person. If you did not expect this mail, do not open it."
+        ),
     ]
     if settings.SUPPORT_EMAIL:
         closing.append(f"Questions? Write to {one_line(settings.SUPPORT_EMAIL)}.")

@@ -19,7 +19,7 @@ class Who(StrEnum):
     NOBODY = "nobody"
 
     @property
-    def words(self) -> StrOrPromise:
+    def words(self) -> str:
         """Who it is, as the partner's page says it."""
         return _WHO_WORDS[self]
 

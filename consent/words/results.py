@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-from django.utils.translation import gettext_lazy as _
 
 from consent.words.problems import Who
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
 
 
 class Result(StrEnum):
@@ -30,14 +24,14 @@ class Result(StrEnum):
 class ResultWords:
     """One page; ``who`` is None, and there are no steps, where nothing is to be done."""
 
-    title: StrOrPromise
-    heading: StrOrPromise
-    lead: StrOrPromise
+    title: str
+    heading: str
+    lead: str
     who: Who | None = None
-    steps: tuple[StrOrPromise, ...] = ()
+    steps: tuple[str, ...] = ()
 
     @property
-    def who_words(self) -> StrOrPromise:
+    def who_words(self) -> str:
         """Who acts, as the page says it."""
         return self.who.words if self.who else ""
 
@@ -45,70 +39,70 @@ class ResultWords:
 RESULTS: Mapping[Result, ResultWords] = MappingProxyType(
     {
         Result.CONNECTED: ResultWords(
-            title=_("Connected"),
-            heading=_("Your tenant is connected"),
-            lead=_("Thank you. The connection works and is stored safely; you can close this page."),
+            title="Connected",
+            heading="Your tenant is connected",
+            lead="Thank you. The connection works and is stored safely; you can close this page.",
         ),
         Result.TO_MEND: ResultWords(
-            title=_("Connected"),
-            heading=_("Your tenant is connected"),
-            lead=_(
+            title="Connected",
+            heading="Your tenant is connected",
+            lead=(
                 "Thank you. The connection works and is stored safely. One thing should be mended in your tenant: "
                 "please read below."
             ),
             who=Who.YOUR_ADMINISTRATOR,
             steps=(
-                _("Give the service account the role or the group that is marked as failed below."),
-                _(
+                "Give the service account the role or the group that is marked as failed below.",
+                (
                     "If it holds the role by Privileged Identity Management, see that it stays active while the "
                     "application works."
                 ),
-                _("You do not have to sign in again for this."),
+                "You do not have to sign in again for this.",
             ),
         ),
         Result.MFA_MISSING: ResultWords(
-            title=_("Connected, MFA missing"),
-            heading=_("Connected, but MFA is missing"),
-            lead=_(
+            title="Connected, MFA missing",
+            heading="Connected, but MFA is missing",
+            lead=(
                 "The sign-in worked, but it was not proven by a second factor. Until that is done, Partner Center "
                 "refuses our work for you."
             ),
             who=Who.YOUR_ADMINISTRATOR,
             steps=(
-                _(
+                (
                     "Register a second factor for the service account, for example an authenticator app or a security "
                     "key."
                 ),
-                _("Make sure that a Conditional Access policy or security defaults ask this account for it."),
-                _("Open the link in your invitation again and sign in once more. The same link still works."),
+                "Make sure that a Conditional Access policy or security defaults ask this account for it.",
+                "Open the link in your invitation again and sign in once more. The same link still works.",
             ),
         ),
         Result.WAITING_APPROVAL: ResultWords(
-            title=_("Waiting for approval"),
-            heading=_("Thank you. We have to approve this account"),
-            lead=_(
+            title="Waiting for approval",
+            heading="Thank you. We have to approve this account",
+            lead=(
                 "Your tenant was connected with another account before. Nothing changes until a person on our side has "
                 "confirmed the new one."
             ),
             who=Who.US,
             steps=(
-                _("Nothing for now. The earlier connection keeps working."),
-                _("We confirm the change of account with you. Without that, the new sign-in is deleted after 7 days."),
-                _("If you did not mean to change the account, send us the reference on this page."),
+                "Nothing for now. The earlier connection keeps working.",
+                "We confirm the change of account with you. Without that, the new sign-in is deleted after 7 days.",
+                "If you did not mean to change the account, send us the reference on this page.",
             ),
         ),
         Result.ADMIN_CONSENTED: ResultWords(
-            title=_("Consented, not connected yet"),
-            heading=_("Thank you. One step is left"),
-            lead=_(
+            title="Consented, not connected yet",
+            heading="Thank you. One step is left",
+            lead=(
                 "Microsoft confirmed that the application is permitted in your tenant. Nothing is connected yet: we "
                 "hold no access."
             ),
             who=Who.US,
             steps=(
-                _("We send you a second link for the dedicated service account."),
-                _("The service account signs in with it, proven by a second factor."),
-                _("Only then do we check tenant, account and rights, and show you what was proven."),
+                "We send you a second link for the dedicated service account.",
+                "The service account signs in with it, proven by a second factor.",
+                "Only then do we check tenant, account and rights, and show you what was proven.",
             ),
         ),
     }

@@ -104,6 +104,20 @@ def test_a_recovery_whose_mail_cannot_leave_is_told_later(
     assert [mail.subject.partition("] ")[2] for mail in mailoutbox[1:]] == ["Recovered: Vault down"]
 
 
+def test_beside_a_sandbox_each_mail_is_printed_once(
+    clock: time_machine.Traveller, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.MAILERS = {"default": {"BACKEND": "portal.mail.PrintingBackend"}}
+    happened()
+    tick()
+    settle("vault_down")
+    clock.shift(telling.HOLD)
+    tick()
+    tick()
+    printed = capsys.readouterr().out
+    assert (printed.count("] Vault down"), printed.count("] Recovered: Vault down")) == (1, 1)
+
+
 def test_what_is_put_off_calls_nobody_until_its_time(
     clock: time_machine.Traveller, mailoutbox: list[EmailMessage]
 ) -> None:
