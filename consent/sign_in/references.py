@@ -87,7 +87,7 @@ class Reference:
         step: how far the attempt came; ``at`` when it came there.
         answer: a text to send to the partner.
         to_do: what staff do.
-        code: what Microsoft or we called it, and ``cause`` the same in words; both may be empty.
+        failure: what Microsoft or we called it, and ``cause`` the same in words; both may be empty.
         correlation_id: what Microsoft's support finds the attempt by, together with the time.
     """
 
@@ -99,7 +99,7 @@ class Reference:
     at: datetime
     answer: str
     to_do: str
-    code: str
+    failure: str
     cause: str
     correlation_id: str
 
@@ -129,7 +129,7 @@ def explain(flow: ConsentFlow) -> Reference:
         at=flow.finished_at or flow.claimed_at or flow.created_at,
         answer=_answer(flow, read, who, steps),
         to_do=to_do,
-        code=flow.code,
+        failure=flow.code,
         cause=_cause(flow.code),
         correlation_id=flow.correlation_id,
     )
