@@ -124,7 +124,7 @@ def explain(flow: ConsentFlow) -> Reference:
         flow=flow,
         heading=heading,
         read=read,
-        who=str(who.words) if who else "",
+        who=who.words if who else "",
         step=_step(flow),
         at=flow.finished_at or flow.claimed_at or flow.created_at,
         answer=_answer(flow, read, who, steps),
@@ -154,8 +154,8 @@ def _page(flow: ConsentFlow) -> tuple[str, str, Who | None, Sequence[str], str]:
         # One that was never finished was cut off; the page says so after two minutes.
         problem = Problem(flow.problem) if flow.problem else Problem.INTERRUPTED
         words = PROBLEMS[problem]
-        steps = tuple(str(step) for step in words.steps)
-        return str(words.heading), str(words.what), words.who, steps, _STAFF[problem]
+        steps = words.steps
+        return words.heading, words.what, words.who, steps, _STAFF[problem]
     failed = any(check["state"] == CheckState.FAILED for check in flow.checks)
     result = RESULTS[result_of(outcome, failed=failed)]
     to_do = {
@@ -163,7 +163,7 @@ def _page(flow: ConsentFlow) -> tuple[str, str, Who | None, Sequence[str], str]:
         ConsentFlow.Outcome.ADMIN_CONSENTED: "Send the partner a link for the service account.",
         ConsentFlow.Outcome.MFA_MISSING: _STAFF[Problem.MFA_MISSING],
     }.get(outcome, "Nothing to do." if not failed else "Wait for the partner to mend what failed.")
-    return str(result.heading), str(result.lead), result.who, tuple(str(step) for step in result.steps), to_do
+    return result.heading, result.lead, result.who, result.steps, to_do
 
 
 def _step(flow: ConsentFlow) -> Step:
