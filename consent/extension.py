@@ -6,7 +6,7 @@ from consent.admin.consents import by_reference
 from consent.admin.customer_tenants import figures_of, sync_partners, sync_partners_of
 from consent.admin.find_tenant import find
 from consent.admin.offboardings import offboard_partners
-from consent.admin.partner_tenants import disable_partners, enable_partners
+from consent.admin.partner_tenants import check_partners, disable_partners, enable_partners
 from consent.admin.plans import plan_consent_of_customers, plan_consent_of_partners
 from consent.models import (
     ApplicationCredential,
@@ -56,6 +56,7 @@ EXTENSION = AdminExtension(
         "flow": Named(ConsentFlow),
         "campaign": Named(Campaign),
         "consent": Named(PartnerConsent, "partner", "registration"),
+        "tokens": Named(PartnerConsent, "partner", "registration"),
         "customer_consent": _OF_A_CUSTOMER,
         "consents": _OF_A_CUSTOMER,
         "waiting": Named(WaitingToken, "consent__partner", "consent__registration"),
@@ -103,6 +104,7 @@ EXTENSION = AdminExtension(
     ),
     partner_pages=(AdminPage(route="find/", name="tenants_partnertenant_find", view=find),),
     partner_actions=(
+        check_partners,
         disable_partners,
         enable_partners,
         invite_in_campaign,

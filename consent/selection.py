@@ -38,6 +38,7 @@ class Selection:
         age: hours; consents whose last check or read is older, or never was.
         hour: partners that have this hour of the day as theirs, a twenty-fourth of all.
         due: tokens whose next try has come.
+        tokens: these consents of partners, by their keys.
         customer: tenant ids of customers.
         customers: these customers, by their keys.
         consents: these consents in customer tenants, by their keys.
@@ -54,6 +55,7 @@ class Selection:
     age: float | None = None
     hour: int | None = None
     due: bool | None = None
+    tokens: tuple[int, ...] | None = None
     customer: tuple[str, ...] | None = None
     customers: tuple[int, ...] | None = None
     consents: tuple[int, ...] | None = None
@@ -107,6 +109,8 @@ class Selection:
     def partner_consents(self) -> PartnerConsentQuerySet:
         """Return the consents of chosen partners; each is chosen or left out by its own registration and age."""
         consents = self._of_registration().filter(partner__in=replace(self, age=None).partners())
+        if self.tokens is not None:
+            consents = consents.filter(pk__in=self.tokens)
         return consents if self.age is None else consents.exclude(last_try_at__gte=self._since())
 
     def customer_consents(self) -> CustomerConsentQuerySet:
@@ -147,7 +151,7 @@ def _words_of(name: str, value: Any) -> str:
             return f"not tried for {value:g} hours"
         case "due":
             return "what is due"
-        case "customers" | "consents":
+        case "customers" | "consents" | "tokens":
             return number_of(len(value), f"chosen {name[:-1]}")
         case "undo":
             return f"what plan {value} changed"

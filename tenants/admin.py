@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -11,20 +10,12 @@ from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 
 from portal.audit.trail import record
-from portal.site.admin import PortalInline, PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import PortalInline, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.declared import badge_column, guid_column, moment_column, path_column
-from portal.site.display import described, guid, links, moment, with_link, words
+from portal.site.display import described, moment, with_link
 from portal.site.extension_points import AdminAction, extensions
-from tenants.models import (
-    CustomerTenant,
-    GdapAccessAssignment,
-    GdapRelationship,
-    PartnerContact,
-    PartnerTag,
-    PartnerTenant,
-)
+from tenants.models import CustomerTenant, PartnerContact, PartnerTag, PartnerTenant
 from tenants.panels import READINESS_TONES, readiness_figures
-from tenants.readiness import CONSENT_ROLES, NO_EXTENSION
 
 # Shown on the empty form only, whose address the link is relative to.
 _DESCRIPTION = with_link(
@@ -169,47 +160,6 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
             )
 
 
-def _roles(roles: Sequence[str]) -> str:
-    return ", ".join(CONSENT_ROLES.get(role, role) for role in roles)
-
-
-def _state(assignment: GdapAccessAssignment) -> str:
-    return assignment.status if assignment.missing_since is None else "not listed any more"
-
-
-class GdapRelationshipInline(ReadOnlyInline[GdapRelationship, CustomerTenant]):
-    """The delegated relationships with this customer, as Graph lists them."""
-
-    model = GdapRelationship
-    show_change_link = False
-    fields = ["display_name", "status", "runs", "shown_roles", "groups", "read", "missing_since"]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[GdapRelationship]:
-        rows: QuerySet[GdapRelationship] = super().get_queryset(request)
-        return rows.prefetch_related("assignments")
-
-    @admin.display(description="Ends")
-    def runs(self, relationship: GdapRelationship) -> str:
-        extends = relationship.auto_extend_duration
-        more = "" if extends in NO_EXTENSION else f"Extends itself by {extends}"
-        return described(moment(relationship.ends_at, empty="no end known"), more)
-
-    @admin.display(description="Roles")
-    def shown_roles(self, relationship: GdapRelationship) -> str:
-        return words([CONSENT_ROLES.get(role, role) for role in relationship.roles])
-
-    @admin.display(description="Assigned groups")
-    def groups(self, relationship: GdapRelationship) -> str:
-        return links(
-            [
-                (described(guid(one.group_id, label="group id"), f"{_state(one)}; {_roles(one.roles)}"), "")
-                for one in relationship.assignments.all()
-            ]
-        )
-
-    read = moment_column("last_seen_at", "Last listed", sorts=False)
-
-
 class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     """Customers as Partner Center lists them; written by sync only. ``consent`` registers it with what it adds."""
 
@@ -233,7 +183,6 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
         (None, {"fields": ["company_name", "partner", "shown_tenant", "domain", "relationship", "seen", "gone"]}),
         ("May consent be pushed?", {"fields": ["ready", "readiness_reason", "readiness_owner", "judged", "gdap_end"]}),
     ]
-    inlines = [GdapRelationshipInline]
 
     @property
     def actions(self) -> list[AdminAction]:  # type: ignore[override]  # asked when all apps are there

@@ -211,7 +211,7 @@ def _judge_customers(
         alike: dict[Readiness, list[int]] = {}
         moved = []
         for customer in chunk:
-            known = list(_as_read(customer.gdap_relationships.all()))
+            known = list(as_read(customer.gdap_relationships.all()))
             verdict = judge(known, now=now, own_groups=own_groups, accepted=accepted)
             alike.setdefault(OWN_TENANT if customer.tenant_id in own_tenants else verdict, []).append(customer.pk)
             end = gdap_end((relationship for relationship, _ in known), now=now)
@@ -255,7 +255,7 @@ def _chunk(partner: PartnerTenant, after: int) -> list[CustomerTenant]:
     )
 
 
-def _as_read(rows: Iterable[GdapRelationship]) -> Iterator[tuple[Relationship, list[AccessAssignment]]]:
+def as_read(rows: Iterable[GdapRelationship]) -> Iterator[tuple[Relationship, list[AccessAssignment]]]:
     """Yield rows of the mirror as the client would return them."""
     for row in rows:
         relationship = Relationship(

@@ -13,11 +13,42 @@ from datetime import datetime, timedelta
 from portal.microsoft.diagnosis import Owner
 from tenants.gdap import AccessAssignment, Relationship
 
-CONSENT_ROLES: Mapping[str, str] = {
+CONSENT_ROLES: dict[str, str] = {
     "62e90394-69f5-4237-9190-012177145e10": "Global Administrator",
     "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3": "Application Administrator",
     "158c047a-c907-4556-b7ef-446551a6b5f7": "Cloud Application Administrator",
 }
+ROLE_NAMES: Mapping[str, str] = CONSENT_ROLES | {
+    "0526716b-113d-4c15-b2c8-68e3c22b9f80": "Authentication Policy Administrator",
+    "11648597-926c-4cf3-9c36-bcebb0ba8dcc": "Power Platform Administrator",
+    "17315797-102d-40b4-93e0-432062caca18": "Compliance Administrator",
+    "194ae4cb-b126-40b2-bd5b-6091b380977d": "Security Administrator",
+    "29232cdf-9323-42fd-ade2-1d097af3e4de": "Exchange Administrator",
+    "3a2c62db-5318-420d-8d74-23affee5d9d5": "Intune Administrator",
+    "44367163-eba1-44c3-98af-f5787879f96a": "Dynamics 365 Administrator",
+    "4a5d8f65-41da-4de4-8968-e035b65339cf": "Reports Reader",
+    "4d6ac14f-3453-41d0-bef9-a3e0c569773a": "License Administrator",
+    "5d6b6bb7-de71-4623-b4af-96380a352509": "Security Reader",
+    "69091246-20e8-4a56-aa4d-066075b2a7a8": "Teams Administrator",
+    "729827e3-9c14-49f7-bb1b-9608f156bbb8": "Helpdesk Administrator",
+    "7698a772-787b-4ac8-901f-60d6b08affd2": "Cloud Device Administrator",
+    "790c1fb9-7f7d-4f88-86a1-ef1f95c05c1b": "Message Center Reader",
+    "7be44c8a-adaf-4e2a-84d6-ab2649e08a13": "Privileged Authentication Administrator",
+    "8329153b-31d0-4727-b945-745eb3bc5f31": "Domain Name Administrator",
+    "88d8e3e3-8f55-4a1e-953a-9b9898b8876b": "Directory Readers",
+    "9360feb5-f418-4baa-8175-e2a00bac4301": "Directory Writers",
+    "966707d0-3269-4727-9be2-8c3a10f19b9d": "Password Administrator",
+    "b0f54661-2d74-4c50-afa3-1ec803f12efe": "Billing Administrator",
+    "b1be1c3e-b65d-4f19-8427-f6fa0d97feb9": "Conditional Access Administrator",
+    "c4e39bd9-1100-46d3-8c65-fb160da0071f": "Authentication Administrator",
+    "e8611ab8-c189-46e8-94e1-60213ab1f814": "Privileged Role Administrator",
+    "f023fd81-a637-4b56-95fd-791ac0226033": "Service Support Administrator",
+    "f28a1f50-f6e7-4571-818b-6a12f2af6b6c": "SharePoint Administrator",
+    "f2ef992c-3afb-46b9-b7cf-a126ee74c451": "Global Reader",
+    "fdd7a751-b60b-444a-984c-02652fe8fa1c": "Groups Administrator",
+    "fe930be7-5e62-47db-91af-98c3a49a38b1": "User Administrator",
+}
+"""Names by role template id, the same in every tenant. Source: Microsoft Entra built-in roles."""
 _LIVE = {"active", "expiring"}
 NO_EXTENSION = {"", "P0D", "PT0S"}  # autoExtendDuration of what does not extend itself
 _SETTLING = timedelta(minutes=15)  # a new assignment needs this long until Partner Center obeys it (GDAP FAQ)
@@ -49,6 +80,11 @@ UNREAD = (
     "Could not verify: the GDAP relationships of this partner cannot be read. "
     "DelegatedAdminRelationship.Read.All shows them; ask the partner to consent again with it."
 )
+
+
+def role_name(role: str) -> str:
+    """Return a role template's name, or the first characters of the id of one that we do not know."""
+    return ROLE_NAMES.get(role.lower(), f"Role {role[:8]}")
 
 
 def is_live(relationship: Relationship, now: datetime) -> bool:
@@ -101,7 +137,7 @@ def judge(
         return Readiness(
             ready=False,
             reason="No assigned group holds one of the roles that may consent: "
-            + ", ".join(sorted(CONSENT_ROLES.get(role, role) for role in roles))
+            + ", ".join(sorted(role_name(role) for role in roles))
             + ".",
             owner=Owner.PARTNER,
         )

@@ -45,6 +45,7 @@ MAY_BUILD_HTML = {"portal.site.display"}
 # Fields with such a name hold a secret unless listed here.
 SECRET_NAMES = re.compile(r"(?:^|_)(?:token|secret|password|assertion|verifier|nonce|code|cookie|binder)$")
 NOT_SECRET = {
+    "Latest.code": "Microsoft's error code",
     "Outcome.code": "Microsoft's error code",
     "CheckResult.code": "Microsoft's error code",
     "Diagnosis.code": "Microsoft's error code",

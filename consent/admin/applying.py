@@ -109,7 +109,7 @@ def _first_words(plan: ConsentPlan) -> str:
     return " ".join([*said, *plans.moved(plan)])
 
 
-def _second_question(plan: ConsentPlan, *, reset: bool) -> dict[str, str]:
+def _second_question(plan: ConsentPlan, *, reset: bool) -> dict[str, Any]:
     counts = plans.counts(plan)
     said = []
     if number := counts[Action.REMOVE]:

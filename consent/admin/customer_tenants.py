@@ -12,18 +12,17 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 
 from consent.admin.cells import why_cell
+from consent.admin.customer_hub import CustomerHub
 from consent.admin.customers import EvidenceFilter
 from consent.admin.panels import CUSTOMER_TONES
-from consent.models import ConsentObservation, CustomerConsent, PartnerConsent
+from consent.models import CustomerConsent, PartnerConsent
 from consent.naming import registration_names
-from consent.runs.customer_sync import CUSTOMER_SYNC, doors
-from consent.selection import Selection
+from consent.runs import on_request
 from portal.microsoft.diagnosis import OWNER_CHOICES
-from portal.runs import service, tasks
-from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.dashboard import Figure
-from portal.site.declared import column, guid_column, moment_column, needs
-from portal.site.display import EMPTY, Tone, badge, described, json_text, links, moment, who
+from portal.site.declared import needs
+from portal.site.display import EMPTY, Tone, badge, described, links, moment, who
 from portal.site.export import FileKind
 from portal.text import number_of
 from tenants.admin import CustomerTenantAdmin
@@ -131,34 +130,7 @@ def _badge(consent: CustomerConsent) -> str:
     return badge(consent.get_state_display(), CUSTOMER_TONES[State(consent.state)])
 
 
-class CustomerConsentInline(ReadOnlyInline[CustomerConsent, CustomerTenant]):
-    """What was read in the customer's tenant, with the evidence of it."""
-
-    model = CustomerConsent
-    verbose_name_plural = "our consent in this tenant"
-    fields = ["registration", "shown_state", "why", "verified", "principal", "evidence"]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[CustomerConsent]:
-        reads = ConsentObservation.objects.filter(consent=OuterRef("pk")).order_by("-observed_at", "-pk")
-        rows: Any = super().get_queryset(request)
-        consents: QuerySet[CustomerConsent] = rows.with_words().select_related("registration", "customer__partner")
-        return consents.annotate(last_grants=Subquery(reads.values("grants")[:1]))
-
-    shown_state = column("State", _badge)
-
-    @admin.display(description="Reason")
-    def why(self, consent: Any) -> str:
-        return described(why_cell(consent), who(consent.who) if consent.who else "")
-
-    verified = moment_column("verified_at", "Last read", empty="never", sorts=False)
-    principal = guid_column("service_principal_id", "Service principal", label="service principal id", sorts=False)
-
-    @admin.display(description="Grants as read")
-    def evidence(self, consent: Any) -> str:
-        return json_text(consent.last_grants) if consent.last_grants else EMPTY
-
-
-class CustomerPages(CustomerTenantAdmin):
+class CustomerPages(CustomerHub, CustomerTenantAdmin):
     """Customers with what is granted there, who must act, and how old the evidence is, for each of our applications."""
 
     export_fields = [
@@ -184,7 +156,6 @@ class CustomerPages(CustomerTenantAdmin):
         "partner",
     ]
     link_lookups = ["partner__id__exact"]
-    inlines = [CustomerConsentInline, *CustomerTenantAdmin.inlines]
 
     has_sync_permission = needs("tenants.sync_partnertenant")
 
@@ -293,32 +264,33 @@ def _to_run(
     name: str,
 ) -> HttpResponseBase | None:
     """Confirm for the chosen rows, then leave their partners to the workers."""
-    active = PartnerTenant.objects.active().filter(pk__in=partners)
-    chosen = sorted(set(active.filter(pk__in=doors().values("partner")).values_list("tenant_id", flat=True)))
-    if not chosen:
-        why = "have no usable token" if active.exists() else "are disabled or offboarded: no token may be used"
-        page.message_user(request, f"These partners {why}.", messages.ERROR)
+    preview = on_request.preview_synchronise(partners)
+    try:
+        if preview.number and (
+            answer := page.confirm(
+                request,
+                queryset,
+                action=name,
+                title="Synchronise customers",
+                explanation=(
+                    f"All customers and GDAP relationships of {number_of(preview.number, 'partner')} are read again at "
+                    "Partner Center and Microsoft Graph. Nothing is changed at Microsoft."
+                ),
+                button="Synchronise",
+                counts=preview.by_state,
+                left_out=preview.left_out,
+            )
+        ):
+            return answer
+        started = on_request.synchronise(partners, actor=actor_of(request))
+    except on_request.NothingToDo as nothing:
+        page.message_user(request, str(nothing), messages.ERROR)
         return None
-    if answer := page.confirm(
-        request,
-        queryset,
-        action=name,
-        title="Synchronise customers",
-        explanation=(
-            f"All customers and GDAP relationships of {number_of(len(chosen), 'partner')} are read again at Partner "
-            "Center and Microsoft Graph. Nothing is changed at Microsoft."
-        ),
-        button="Synchronise",
-    ):
-        return answer
-    scope = Selection(partner=tuple(chosen)).to_json()
-    run, new = service.start(CUSTOMER_SYNC, scope=scope, actor=actor_of(request), concurrency=_CONCURRENCY)
-    tasks.enqueue(run)
     page.message_user(
         request,
-        f"{number_of(len(chosen), 'partner')} left to the workers." if new else "This is under way already.",
+        f"{number_of(started.number, 'partner')} left to the workers." if started.new else "This is under way already.",
     )
-    return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
+    return HttpResponseRedirect(reverse("admin:runs_run_change", args=[started.run.pk]))
 
 
 admin.site.register(CustomerTenant, CustomerPages)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -18,12 +17,12 @@ from consent.admin.panels import CUSTOMER_TONES
 from consent.customers.observations import Change
 from consent.models import ChangedBy, ConsentObservation, ConsentPlan, CustomerConsent
 from consent.naming import registration_names
+from consent.runs import on_request
 from consent.runs.apply_plan import start_direct
-from consent.runs.verify import CONSENT_VERIFY
 from consent.selection import Selection, counted
-from portal.runs import service, tasks
+from portal.runs import tasks
 from portal.runs.models import Run
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
 from portal.text import number_of
@@ -162,31 +161,6 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     registration = registration_column("consent__registration")
 
 
-def _to_workers(
-    page: PortalModelAdmin[Any],
-    request: HttpRequest,
-    rows: QuerySet[CustomerConsent],
-    start: Callable[..., tuple[Run, bool]],
-) -> HttpResponseBase:
-    """Leave chosen consents to the workers, and go to the page of the run."""
-    tenants, _ = counted(rows)
-    run, new = start(
-        Selection(consents=tuple(sorted(rows.values_list("pk", flat=True)))),
-        actor=actor_of(request),
-        concurrency=_CONCURRENCY,
-    )
-    tasks.enqueue(run)
-    page.message_user(
-        request,
-        f"{number_of(tenants, 'customer tenant')} left to the workers." if new else "This is under way already.",
-    )
-    return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
-
-
-def _start_reading(chosen: Selection, **options: Any) -> tuple[Run, bool]:
-    return service.start(CONSENT_VERIFY, scope=chosen.to_json(), **options)
-
-
 @admin.register(CustomerConsent)
 class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     """Our consent in customer tenants, as last read there."""
@@ -303,7 +277,8 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             button="Read again",
         ):
             return answer
-        return _to_workers(self, request, queryset, _start_reading)
+        started = on_request.read_consents(queryset, actor=actor_of(request))
+        return self._to_run(request, started.run, tenants, new=started.new)
 
     @admin.action(description="Remove our consent from the customers", permissions=["remove"])
     def remove_consents(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> HttpResponseBase | None:
@@ -333,4 +308,19 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             dangerous=True,
         ):
             return answer
-        return _to_workers(self, request, queryset, partial(start_direct, ConsentPlan.Purpose.REMOVE))
+        run, new = start_direct(
+            ConsentPlan.Purpose.REMOVE,
+            Selection(consents=tuple(sorted(queryset.values_list("pk", flat=True)))),
+            actor=actor_of(request),
+            concurrency=_CONCURRENCY,
+        )
+        tasks.enqueue(run)
+        return self._to_run(request, run, tenants, new=new)
+
+    def _to_run(self, request: HttpRequest, run: Run, tenants: int, *, new: bool) -> HttpResponseBase:
+        """Say what was left to the workers, and go to the page of the run."""
+        self.message_user(
+            request,
+            f"{number_of(tenants, 'customer tenant')} left to the workers." if new else "This is under way already.",
+        )
+        return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))

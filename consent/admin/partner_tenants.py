@@ -9,6 +9,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
 from consent.admin.panels import state_badge
+from consent.admin.partner_hub import PartnerHub
+from consent.admin.tokens import to_check
+from consent.models import PartnerConsent
 from consent.partners import disable, enable
 from consent.states import State, with_state
 from portal.site.admin import PortalModelAdmin, actor_of
@@ -31,7 +34,7 @@ class PartnerStateFilter(admin.SimpleListFilter):
 
 
 @admin.register(PartnerTenant)
-class PartnerPages(PartnerTenantAdmin):
+class PartnerPages(PartnerHub, PartnerTenantAdmin):
     """Partners, each with its one state."""
 
     export_fields = [*PartnerTenantAdmin.export_fields, "state"]
@@ -39,6 +42,7 @@ class PartnerPages(PartnerTenantAdmin):
     list_filter = [PartnerStateFilter, *PartnerTenantAdmin.list_filter]
     readonly_fields = ["shown_state", *PartnerTenantAdmin.readonly_fields]
 
+    has_check_permission = needs("consent.check_partnerconsent")
     has_sync_permission = needs("tenants.sync_partnertenant")
     has_plan_permission = needs("consent.add_consentplan")
     has_invite_permission = needs("consent.add_campaign")
@@ -54,6 +58,15 @@ class PartnerPages(PartnerTenantAdmin):
         return with_state(super().get_queryset(request))
 
     shown_state = path_column("state", "State", state_badge)
+
+
+@admin.action(description="Check their tokens now", permissions=["check"])
+def check_partners(
+    page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
+) -> HttpResponseBase | None:
+    """Confirm, then check every token of these partners."""
+    consents = PartnerConsent.objects.filter(partner__in=queryset.order_by().values("pk"))
+    return to_check(page, request, queryset, consents, "check_partners")
 
 
 @admin.action(description="Disable the selected partners", permissions=["change"])
@@ -89,7 +102,7 @@ def enable_partners(
         queryset,
         action="enable_partners",
         title="Enable partners",
-        explanation="The portal works for these partners again. Check their tokens afterwards (check_tokens).",
+        explanation="The portal works for these partners again. Check their tokens afterwards.",
         button="Enable",
     ):
         return answer

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.urls import reverse
 from django.utils import timezone
 
 from consent import clients
@@ -15,14 +16,16 @@ from consent.models import PartnerConsent
 from consent.naming import registration_names
 from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.permissions import PERMISSION_SETS, Grants, held
+from consent.runs import on_request
 from consent.states import STANDINGS, standing, with_standing
 from consent.tokens.health import ALERT_DAYS, token_age
 from consent.tokens.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
 from consent.words import CHECK_WORDS
 from consent.words.permissions import resource_name
-from portal.site.admin import CONFIRM_LIMIT, ReadOnlyAdmin, actor_of
+from portal.site.admin import CONFIRM_LIMIT, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.declared import guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, described, moment, steps, words
+from portal.text import number_of
 from tenants.admin import search_by
 
 State = PartnerConsent.State
@@ -116,6 +119,49 @@ class PermissionsFilter(admin.SimpleListFilter):
         return queryset
 
 
+def to_check(
+    page: PortalModelAdmin[Any],
+    request: HttpRequest,
+    queryset: QuerySet[Any],
+    consents: QuerySet[PartnerConsent],
+    name: str,
+    *,
+    renew: bool = False,
+) -> HttpResponseBase | None:
+    """Confirm for the chosen rows, then leave these tokens to the workers, and go to the page of the run.
+
+    Args:
+        queryset: the rows of the list that the page is of.
+    """
+    preview = on_request.preview_check(consents)
+    what = "Renew" if renew else "Check"
+    more = " Each rotated token is kept, however young the stored one is." if renew else ""
+    try:
+        if preview.number and (
+            answer := page.confirm(
+                request,
+                queryset,
+                action=name,
+                title=f"{what} tokens now",
+                explanation=(
+                    f"{number_of(preview.number, 'token')} will be redeemed at Microsoft, and Partner Center is asked "
+                    f"about each account. Nothing is changed for a partner.{more}"
+                ),
+                button=f"{what} now",
+                counts=preview.by_state,
+                left_out=preview.left_out,
+            )
+        ):
+            return answer
+        started = on_request.check_tokens(consents, actor=actor_of(request), renew=renew)
+    except on_request.NothingToDo as nothing:
+        page.message_user(request, str(nothing), messages.ERROR)
+        return None
+    said = f"{number_of(started.number, 'token')} left to the workers."
+    page.message_user(request, said if started.new else "This is under way already.")
+    return HttpResponseRedirect(reverse("admin:runs_run_change", args=[started.run.pk]))
+
+
 @admin.register(PartnerConsent)
 class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     """What we know about each partner's token; nothing here can be typed (S-35)."""
@@ -164,7 +210,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     ]
     list_select_related = ["partner", "registration"]
     search_fields = [*search_by("partner"), "=registration__application_id"]
-    actions = ["disconnect_partners", "confirm_revocation"]
+    actions = ["check_tokens", "renew_tokens", "disconnect_partners", "confirm_revocation"]
     fieldsets = [
         (None, {"fields": ["partner", "registration", "shown_state", "what_next", "ends", "age", "next_try"]}),
         ("Checks", {"fields": ["last_success", "last_try", "last_class", "last_owner", "last_code", "last_message"]}),
@@ -197,10 +243,8 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     @admin.display(ordering="last_owner", description="What to do next")
     def what_next(self, consent: PartnerConsent) -> str:
-        owner, text = next_step(consent, timezone.now())
-        if owner is None:
-            return text
-        return described(owner.label, text)
+        step = next_step(consent, timezone.now())
+        return step.text if step.owner is None else described(step.owner.label, step.text)
 
     @admin.display(ordering="forecast_at", description="Ends")
     def ends(self, consent: PartnerConsent) -> str:
@@ -278,6 +322,22 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         if consent.sign_in_lifetime is None:
             return "None seen"
         return f"Microsoft named {consent.sign_in_lifetime / 3600:g} hours (AADSTS70043)"
+
+    # --- checking and renewing ---
+
+    def has_check_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.check_partnerconsent")
+
+    def has_renew_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("consent.renew_partnerconsent")
+
+    @admin.action(description="Check now", permissions=["check"])
+    def check_tokens(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> HttpResponseBase | None:
+        return to_check(self, request, queryset, queryset, "check_tokens")
+
+    @admin.action(description="Renew now", permissions=["renew"])
+    def renew_tokens(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> HttpResponseBase | None:
+        return to_check(self, request, queryset, queryset, "renew_tokens", renew=True)
 
     # --- disconnecting (S-67) ---
 

@@ -14,12 +14,12 @@ from django.db.models import Count, QuerySet
 from consent.customers.consents import PushRefused, check_grants, grants_hash, wanted_grants
 from consent.customers.judging import CHUNK, add_to, in_chunks, judged, new_tally
 from consent.customers.wanted import current
-from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, WantedGrants
+from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, PartnerConsent, WantedGrants
 from consent.models.plans import ConsentPlanItemQuerySet
 from consent.permissions import differences
 from consent.selection import Selection
 from portal.audit.trail import Actor, record
-from tenants.models import CustomerTenant, CustomerTenantQuerySet
+from tenants.models import CustomerTenant, CustomerTenantQuerySet, PartnerTenant
 
 Action, Result = ConsentPlanItem.Action, ConsentPlanItem.Result
 
@@ -92,6 +92,25 @@ def make_direct(
         for chunk in in_chunks(customers)
     )
     return _store(plan, items, actor, empty="No customer is chosen by this.")
+
+
+def one_to_plan(partner: PartnerTenant, chosen: int | None) -> ApplicationRegistration:
+    """Return the registration that a plan for a partner is about: the chosen one, or the only one that it consented to.
+
+    Raises:
+        PlanRefused: it is not active, or none was chosen and not exactly one has a usable token.
+    """
+    if chosen is not None:
+        active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE)
+        if (registration := active.filter(pk=chosen).first()) is None:
+            raise PlanRefused("The application registration is not active.")
+        return registration
+    usable = PartnerConsent.objects.usable().filter(partner=partner).select_related("registration")
+    found = [one.registration for one in usable]
+    if len(found) != 1:
+        names = ", ".join(one.name for one in found) or "none"
+        raise PlanRefused(f"Say for which application to plan ({names}): choose the partner in the list.")
+    return found[0]
 
 
 def _some_wanted(registration: ApplicationRegistration, actor: Actor) -> WantedGrants:

@@ -199,7 +199,11 @@ class PartnerConsent(models.Model):
     class Meta:
         ordering = ["partner__name", "pk"]
         verbose_name = "partner consent"
-        permissions = [("disconnect_partnerconsent", "Can disconnect a partner")]
+        permissions = [
+            ("disconnect_partnerconsent", "Can disconnect a partner"),
+            ("check_partnerconsent", "Can check partners' tokens now"),
+            ("renew_partnerconsent", "Can renew partners' tokens now"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["partner", "registration"], name="consent_once_per_registration"),
             models.CheckConstraint(

@@ -29,6 +29,9 @@ from tenants.partner_center import OrganizationProfile
 
 log = logging.getLogger(__name__)
 
+RENEW = "renew"
+"""The option with which the rotated token of each partner is kept, however young the stored one is."""
+
 # A longer wait is not slept through: the partner is put back, and the thread works for others meanwhile (R-31).
 _RETRY = RetryPolicy(longest_wait_seconds=2.0)
 # And a run is not held up by one partner that must wait for longer (seconds): its row says when it is tried again.
@@ -61,14 +64,18 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 
 
 def load(keys: Sequence[int], context: Context) -> dict[int, Renewal]:
-    """Read the rows again, immediately before use (S-51, S-53), and take the leases of those to renew."""
+    """Read the rows again, immediately before use (S-51, S-53), and take the leases of those to renew.
+
+    With ``RENEW`` among the options these are all of them, else those whose stored token is old.
+    """
     consents = PartnerConsent.objects.filter(pk__in=keys).with_all_for_calls()
     renewals = {
         consent.pk: Renewal(consent, consent.partner.tenant, CorrelationId(context.correlation_id(consent.pk)))
         for consent in consents
     }
     rotation = clients.tokens().rotation
-    due = [each for each in renewals.values() if rotation.renews(each.consent, each.tenant)]
+    every = bool(context.options.get(RENEW))
+    due = [each for each in renewals.values() if every or rotation.renews(each.consent, each.tenant)]
     owner = clients.renewals().lease_all([renewal.consent for renewal in due])
     for renewal in due:
         if renewal.consent.lease_owner == owner:

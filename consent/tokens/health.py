@@ -113,8 +113,14 @@ def gdap_ends(partners: Iterable[int], now: datetime) -> Mapping[int, datetime]:
 
 def forecast(consent: PartnerConsent, gdap_end: datetime | None) -> Forecast:
     """Return the earliest end that is known. It reads the consent's registration."""
+    at, cause = min(ends_of(consent, gdap_end), default=(None, ""))
+    return Forecast(at=at, cause=cause)
+
+
+def ends_of(consent: PartnerConsent, gdap_end: datetime | None) -> list[tuple[datetime, str]]:
+    """Return each end that is known with its cause; none of a token that is over. It reads the registration."""
     if consent.state not in _ALIVE or consent.stored_at is None:
-        return Forecast()
+        return []
     ends: list[tuple[datetime, str]] = [(consent.stored_at + LIFETIME, Cause.IDLE.value)]
     if consent.sign_in_lifetime is not None:
         ends.append((consent.consented_at + timedelta(seconds=consent.sign_in_lifetime), Cause.SIGN_IN.value))
@@ -122,8 +128,7 @@ def forecast(consent: PartnerConsent, gdap_end: datetime | None) -> Forecast:
         ends.append((end, Cause.CREDENTIAL.value))
     if gdap_end is not None:
         ends.append((gdap_end, Cause.GDAP.value))
-    at, cause = min(ends)
-    return Forecast(at=at, cause=cause)
+    return ends
 
 
 _INPUTS = (

@@ -1,4 +1,4 @@
-"""What staff read about a partner's token: who acts, what to do next, and why it ends."""
+"""What staff read about a partner's token: what is wrong with it, since when, who acts, what to do, and why it ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.conf import settings
 from consent.models import PartnerConsent
 from consent.permissions import PERMISSION_SETS, held
 from consent.tokens.checking import MFA_UNPROVEN
+from consent.tokens.health import LIFETIME
 from portal.microsoft.diagnosis import FailureClass, Owner
 from tenants.models import PartnerTenant
 
@@ -20,37 +21,78 @@ Cause = PartnerConsent.ForecastCause
 
 
 class Step(NamedTuple):
-    """The next thing to do; ``owner`` is None where nothing is to be done."""
+    """The next thing to do; ``owner`` is None where nothing is to be done. ``what`` says how things stand."""
 
     owner: Owner | None
     text: str
+    what: str = ""
 
 
-NOTHING = Step(None, "Nothing to do.")
+NOTHING = Step(None, "Nothing to do.", "The token works.")
 NEW_LINK = "Send the partner a new consent link."
 _BY_STATE: Mapping[str, Step] = {
-    State.EXPIRED: Step(Owner.PARTNER, f"{NEW_LINK} Find out why the token was not renewed for 90 days."),
-    State.STOPPED: Step(Owner.US, "Look at the audit trail before anything else; then send the partner a new link."),
+    State.EXPIRED: Step(
+        Owner.PARTNER,
+        f"{NEW_LINK} Find out why the token was not renewed for 90 days.",
+        "The token was not renewed for 90 days and is over.",
+    ),
+    State.STOPPED: Step(
+        Owner.US,
+        "Look at the audit trail before anything else; then send the partner a new link.",
+        "The token was stopped: it is not of the account that its record names.",
+    ),
     State.DISCONNECTED: Step(
         Owner.PARTNER,
         "The partner revokes the account's sessions and removes the enterprise application; confirm it here then.",
+        "We disconnected the partner; Microsoft may still accept the token.",
     ),
-    State.REVOKED: Step(None, "Nothing to do. A new consent link brings the partner back."),
+    State.REVOKED: Step(
+        None,
+        "Nothing to do. A new consent link brings the partner back.",
+        "The partner is disconnected, and the token is dead.",
+    ),
 }
 _BY_SWITCH: Mapping[str, Step] = {
-    PartnerTenant.Switch.DISABLED: Step(None, "Nothing is done for a disabled partner. Enable it to go on."),
-    PartnerTenant.Switch.OFFBOARDED: Step(None, "Nothing to do: the partner was offboarded."),
+    PartnerTenant.Switch.DISABLED: Step(
+        None, "Nothing is done for a disabled partner. Enable it to go on.", "The partner is disabled."
+    ),
+    PartnerTenant.Switch.OFFBOARDED: Step(
+        None, "Nothing to do: the partner was offboarded.", "The partner is offboarded."
+    ),
 }
-_OFFBOARDING = Step(None, "The page of the offboarding says what is left to do.")
+_OFFBOARDING = Step(None, "The page of the offboarding says what is left to do.", "The partner is being offboarded.")
+_WRONG: Mapping[str, str] = {
+    State.NEEDS_CONSENT: "The partner must consent again.",
+    State.MFA_MISSING: "Partner Center does not confirm multifactor authentication.",
+    State.CONNECTED: "The last check was refused.",
+}
 _BY_CLASS: Mapping[str, Step] = {
-    FailureClass.OUR_CREDENTIAL: Step(Owner.US, "Check the application's credential, and store a valid one."),
-    FailureClass.TEMPORARY: Step(Owner.NOBODY, "Nothing to do: the portal tries again."),
-    FailureClass.THROTTLED: Step(Owner.NOBODY, "Nothing to do: the portal waits and tries again."),
-    FailureClass.PROTOCOL_ERROR: Step(Owner.US, "Look up the audit trail's correlation id, and report what it says."),
-    FailureClass.UNKNOWN: Step(Owner.US, "Look at the code and the correlation id before anything is changed."),
+    FailureClass.OUR_CREDENTIAL: Step(
+        Owner.US,
+        "Check the application's credential, and store a valid one.",
+        "Microsoft does not accept our application's credential.",
+    ),
+    FailureClass.TEMPORARY: Step(
+        Owner.NOBODY, "Nothing to do: the portal tries again.", "The last check got no proper answer."
+    ),
+    FailureClass.THROTTLED: Step(
+        Owner.NOBODY, "Nothing to do: the portal waits and tries again.", "Microsoft asked us to wait."
+    ),
+    FailureClass.PROTOCOL_ERROR: Step(
+        Owner.US,
+        "Look up the audit trail's correlation id, and report what it says.",
+        "Microsoft refused our request as wrong.",
+    ),
+    FailureClass.UNKNOWN: Step(
+        Owner.US,
+        "Look at the code and the correlation id before anything is changed.",
+        "The last check failed, and its code is not known to us.",
+    ),
 }
 ENDS: Mapping[str, Step] = {
-    Cause.IDLE: Step(Owner.US, "The token is 90 days old then: see that keep_alive runs, and what its check says."),
+    Cause.IDLE: Step(
+        Owner.US, "The token is 90 days old then. See what its last check says, and that the schedule checks tokens."
+    ),
     Cause.SIGN_IN: Step(
         Owner.PARTNER,
         "A policy ends each sign-in: the partner excludes the service account from sign-in frequency, then consents.",
@@ -95,18 +137,41 @@ def next_step(consent: PartnerConsent, now: datetime) -> Step:
         return _OFFBOARDING
     if step := _BY_STATE.get(consent.state):
         return step
-    if consent.last_problem:
+    if consent.last_problem or consent.state != State.CONNECTED:
         owner = Owner(consent.last_owner) if consent.last_owner else Owner.PARTNER
-        return Step(owner, consent.last_message or NEW_LINK)
+        return Step(owner, consent.last_message or NEW_LINK, _WRONG[consent.state])
     if consent.last_class == MFA_UNPROVEN:
-        return Step(Owner.NOBODY, consent.last_message)
+        return Step(Owner.NOBODY, consent.last_message, "Partner Center gave no verdict at the last check.")
     if step := _BY_CLASS.get(consent.last_class):
         return step
     if consent.forecast_at is not None and consent.forecast_at - now < SOON:
-        return ENDS[consent.forecast_cause]
+        end = ENDS[consent.forecast_cause]
+        return end._replace(what=f"The token ends on {consent.forecast_at:%Y-%m-%d}: {_cause(consent)}.")
     if is_stale(consent, now):
-        return Step(Owner.US, "See that keep_alive runs every hour: this token was not checked for too long.")
+        return Step(
+            Owner.US,
+            "Check it now, and see in the schedule that checking and renewing tokens runs every hour.",
+            "Nobody knows how the token stands: the last proof is too old.",
+        )
     if missing := held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set]).missing:
         names = ", ".join(scope for scopes in missing.values() for scope in scopes)
-        return Step(Owner.PARTNER, f"{NEW_LINK} The application asks for more than was granted: {names}.")
+        return Step(
+            Owner.PARTNER,
+            f"{NEW_LINK} The application asks for more than was granted: {names}.",
+            "The partner granted less than the application asks for.",
+        )
     return NOTHING
+
+
+def _cause(consent: PartnerConsent) -> str:
+    label = str(consent.get_forecast_cause_display())
+    return label[0].lower() + label[1:]
+
+
+def wrong_since(consent: PartnerConsent) -> datetime | None:
+    """Return since when a token is not well, as far as it is known; None while it is, or when it never was."""
+    if consent.state == State.EXPIRED:
+        return None if consent.stored_at is None else consent.stored_at + LIFETIME
+    if consent.last_problem or consent.state != State.CONNECTED:
+        return consent.first_denied_at or consent.last_success_at or consent.last_try_at
+    return consent.last_success_at if consent.failures else None

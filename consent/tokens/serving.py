@@ -24,8 +24,7 @@ def why_not(consent: PartnerConsent | None, now: datetime) -> Step | None:
     if consent.state == State.CONNECTED and not consent.last_problem:
         return None
     step = next_step(consent, now)
-    no_words = not consent.last_problem and consent.state in {State.MFA_MISSING, State.NEEDS_CONSENT}
-    if step.owner is None or no_words:  # whatever else is to be done, without a better token nothing works
+    if step.owner is None:  # without a better token nothing works
         step = Step(Owner.PARTNER, NEW_LINK)
     label = "" if consent.state == State.CONNECTED else f"{consent.get_state_display()}. "
     return Step(step.owner, f"The partner's token cannot serve its customers. {label}{step.text}")

@@ -111,6 +111,12 @@ def resource_name(resource: str) -> str:
     return _RESOURCE_NAMES.get(resource, resource)
 
 
+def permission_title(resource: str, scope: str) -> str:
+    """Return what a permission allows, in a few words; empty for one without words of ours."""
+    words = PERMISSION_WORDS.get(f"{resource}/{scope}")
+    return "" if words is None else str(words.title)
+
+
 def permission_groups(resources: Mapping[str, Iterable[str]]) -> list[PermissionGroup]:
     """Return the landing page's list: the given permissions, then those that belong to each sign-in.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -53,6 +53,7 @@ else:  # neither can be subscripted at run time
 
 EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
+MANY = 20  # rows from which on a dangerous action asks for their number
 _SHOWN_ROWS = 100
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
 _FEW = 500  # rows that a search found, to be read by their keys
@@ -424,6 +425,8 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         explanation: str,
         button: str,
         dangerous: bool = False,
+        counts: Mapping[str, int] | None = None,
+        left_out: Mapping[str, int] | None = None,
     ) -> HttpResponseBase | None:
         """Return the page that names what an action will touch, or None once its button was pressed.
 
@@ -434,8 +437,11 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         Args:
             action: name of the method; binds the button to this action and person.
             explanation: what will happen, in a sentence or two.
+            dangerous: the button is red; for many rows their number has to be typed.
+            counts: how many of what will be touched are in which state, in words.
+            left_out: how many chosen ones are left out, by the reason.
         """
-        if request.method == "POST" and "_once" in request.POST:
+        if request.method == "POST" and "_once" in request.POST and not self._mistyped(request, dangerous):
             if self._spend(request, action):
                 return None
             self.message_user(
@@ -460,9 +466,20 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             "once": signing.dumps([secrets.token_hex(16), action, request.user.pk], salt=_SALT),
             "opts": self.opts,
             "list_address": self._list_address(),
+            "counts": counts or {},
+            "left_out": left_out or {},
+            "word": str(len(keys)) if dangerous and len(keys) >= MANY else "",
             "media": self.media,
         }
         return TemplateResponse(request, "admin/confirm_action.html", context)
+
+    def _mistyped(self, request: HttpRequest, dangerous: bool) -> bool:
+        """Tell whether a number had to be typed and was not; then the page is shown again."""
+        number = len(request.POST.getlist(helpers.ACTION_CHECKBOX_NAME))
+        if not dangerous or number < MANY or request.POST.get("_word", "").strip() == str(number):
+            return False
+        self.message_user(request, f"Type {number} to go on. Nothing was done.", messages.ERROR)
+        return True
 
     def _spend(self, request: HttpRequest, action: str) -> bool:
         try:

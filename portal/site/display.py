@@ -59,6 +59,19 @@ def moment(value: datetime | None, *, now: datetime | None = None, empty: str = 
     )
 
 
+def ago(value: datetime | None, *, empty: str = EMPTY) -> SafeString:
+    """Return how long ago or ahead an aware time is; the time itself is its tooltip."""
+    if value is None:
+        return format_html("{}", empty)
+    utc = value.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        utc.isoformat(timespec="seconds"),
+        utc.strftime("%Y-%m-%d %H:%M UTC"),
+        distance(value - timezone.now()),
+    )
+
+
 def distance(delta: timedelta) -> str:
     """Say a time span relative to now in one unit: ``3 minutes ago``, ``in 2 days``."""
     if words := span(delta):

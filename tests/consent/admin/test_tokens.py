@@ -67,7 +67,7 @@ def test_the_list_says_of_each_token_who_acts_what_to_do_and_when_it_ends_and_wh
     for words in (
         "Nothing to do.",
         "Not checked since",
-        "See that keep_alive runs every hour",
+        "Check it now, and see in the schedule",
         "Somebody revoked it. Send a new link.",
         "Check the application&#x27;s credential, and store a valid one.",
         "90 days without renewal",

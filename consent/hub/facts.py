@@ -1,0 +1,202 @@
+"""All that a partner's page needs to know of the partner, read once with a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, QuerySet
+
+from consent.models import (
+    ApplicationRegistration,
+    ConsentLink,
+    ConsentPlanItem,
+    CustomerConsent,
+    Offboarding,
+    PartnerConsent,
+    WaitingToken,
+)
+from consent.states import State, with_standing, with_state
+from portal.microsoft.diagnosis import Owner
+from portal.runs.models import Run
+from tenants.models import CustomerTenant, PartnerTenant
+
+READY = (CustomerTenant.Readiness.READY, CustomerTenant.Readiness.UNVERIFIED)
+_Consent = CustomerConsent.State
+_SERVED = (_Consent.GRANTED, _Consent.WAITING)
+_LINKS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerCounts:
+    """A partner's listed customers in numbers.
+
+    Attributes:
+        by_readiness: by ``CustomerTenant.Readiness``.
+        by_state: by registration, then by ``CustomerConsent.State``; customers without a row are in none.
+        not_ready_owners: of those that are not ready, by who must act.
+        ready_unserved: by registration: customers that are ready, and hold no consent that is granted or on its way.
+        findings: what somebody should look at, by who must act (``CustomerConsentQuerySet.findings``).
+    """
+
+    by_readiness: Mapping[str, int]
+    by_state: Mapping[int, Mapping[str, int]]
+    not_ready_owners: Mapping[str, int]
+    ready_unserved: Mapping[int, int]
+    findings: Mapping[str, int]
+
+    @property
+    def listed(self) -> int:
+        return sum(self.by_readiness.values())
+
+    def never_looked_at(self, registration: int) -> int:
+        """Return how many customers have no row of this registration."""
+        return self.listed - sum(self.by_state.get(registration, {}).values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoppedPlan:
+    """A plan whose run waits for a person, and how many of the partner's customers it left."""
+
+    plan: int
+    run: int
+    customers: int
+    since: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartnerFacts:
+    """A partner with everything that its next step follows from.
+
+    Attributes:
+        consents: of every registration, each with partner, registration, its grants and ``standing``.
+        links: the latest ones with ``progress``, newest first.
+        waiting: accounts that wait for approval, the oldest first.
+        offboarding: the latest one, as long as the partner is on its way out or gone.
+        invitable: active registrations with which a link can be made.
+        stopped: plans that left customers of this partner.
+        addresses: of the contacts who get invitations.
+    """
+
+    partner: PartnerTenant
+    state: State
+    consents: Sequence[PartnerConsent]
+    links: Sequence[Any]
+    waiting: Sequence[WaitingToken]
+    offboarding: Offboarding | None
+    invitable: Sequence[ApplicationRegistration]
+    stopped: Sequence[StoppedPlan]
+    addresses: Sequence[str]
+    customers: CustomerCounts
+
+    @property
+    def usable(self) -> list[PartnerConsent]:
+        """The consents whose tokens may be used now, as ``PartnerConsentQuerySet.usable`` says it in SQL."""
+        if not self.partner.is_active:
+            return []
+        return [one for one in self.living if one.state not in PartnerConsent.LEFT_STATES]
+
+    @property
+    def living(self) -> list[PartnerConsent]:
+        """The consents with a token, of registrations that are not retired."""
+        retired = ApplicationRegistration.State.RETIRED
+        return [one for one in self.consents if one.generation and one.registration.state != retired]
+
+
+def facts_of(partner: PartnerTenant) -> PartnerFacts:
+    """Read a partner; twelve queries, whatever it has."""
+    known: Any = with_state(PartnerTenant.objects.filter(pk=partner.pk)).prefetch_related("tags").get()
+    offboarding = Offboarding.objects.filter(partner=partner).order_by("-pk").first()
+    return PartnerFacts(
+        partner=known,
+        state=State(known.state),
+        consents=tuple(_consents(partner)),
+        links=tuple(
+            ConsentLink.objects.filter(partner=partner)
+            .with_progress()
+            .select_related("registration", "created_by")
+            .order_by("-created_at", "-pk")[:_LINKS]
+        ),
+        waiting=tuple(
+            WaitingToken.objects.waiting()
+            .filter(consent__partner=partner)
+            .select_related("consent__partner", "consent__registration")
+            .order_by("created_at", "pk")
+        ),
+        offboarding=offboarding,
+        invitable=tuple(invitable(partner)),
+        stopped=tuple(_stopped(partner)),
+        addresses=tuple(partner.contacts.filter(gets_invitations=True).order_by("pk").values_list("email", flat=True)),
+        customers=count_customers(partner),
+    )
+
+
+def _consents(partner: PartnerTenant) -> QuerySet[Any]:
+    rows = with_standing(PartnerConsent.objects.filter(partner=partner))
+    return rows.select_related("partner", "registration__credential").order_by("registration__name", "pk")
+
+
+def invitable(partner: PartnerTenant) -> QuerySet[ApplicationRegistration]:
+    """Return the registrations that a link to this partner can be made with; ``invitations.links.check`` holds it."""
+    active = ApplicationRegistration.objects.filter(
+        state=ApplicationRegistration.State.ACTIVE, cloud=partner.cloud
+    ).order_by("name", "pk")
+    Kind = ApplicationRegistration.Kind
+    return active.exclude(kind=Kind.CSP) | active.filter(kind=Kind.CSP, home_tenant_id=partner.tenant_id)
+
+
+def _stopped(partner: PartnerTenant) -> list[StoppedPlan]:
+    left = (
+        ConsentPlanItem.objects.filter(
+            customer__partner=partner, plan__run__state__in=[Run.State.PAUSED, Run.State.STOPPED]
+        )
+        .to_do(reset=False)
+        .order_by()
+        .values("plan", "plan__run", "plan__run__finished_at", "plan__run__started_at", "plan__run__reason")
+        .annotate(number=Count("pk"))
+        .order_by("-plan")
+    )
+    return [
+        StoppedPlan(
+            plan=row["plan"],
+            run=row["plan__run"],
+            customers=row["number"],
+            since=row["plan__run__finished_at"] or row["plan__run__started_at"],
+            reason=row["plan__run__reason"],
+        )
+        for row in left
+    ]
+
+
+def count_customers(partner: PartnerTenant) -> CustomerCounts:
+    """Count a partner's listed customers; three queries, whatever their number."""
+    listed = CustomerTenant.objects.for_partner(partner).listed()
+    by_readiness: Counter[str] = Counter()
+    not_ready: Counter[str] = Counter()
+    for readiness, owner, number in listed.order_by().values_list("readiness", "readiness_owner").annotate(Count("pk")):
+        by_readiness[readiness] += number
+        if readiness == CustomerTenant.Readiness.NOT_READY:
+            not_ready[owner or Owner.PARTNER.value] += number
+    rows = CustomerConsent.objects.filter(customer__in=listed)
+    by_state: dict[int, Counter[str]] = {}
+    served: Counter[int] = Counter()
+    counted = rows.order_by().values_list("registration", "state", "customer__readiness").annotate(Count("pk"))
+    for registration, state, readiness, number in counted:
+        by_state.setdefault(registration, Counter())[state] += number
+        if state in _SERVED and readiness in READY:
+            served[registration] += number
+    ready = sum(by_readiness[one] for one in READY)
+    worded: Any = rows.findings().with_words()
+    findings = worded.order_by().values_list("who").annotate(Count("pk"))
+    wanting = PartnerConsent.objects.for_partner(partner).filter(registration__grants__isnull=False)
+    return CustomerCounts(
+        by_readiness=by_readiness,
+        by_state=by_state,
+        not_ready_owners=not_ready,
+        ready_unserved={key: ready - served[key] for key in wanting.values_list("registration", flat=True).distinct()},
+        findings={owner or Owner.US.value: number for owner, number in findings},
+    )
