@@ -663,7 +663,7 @@ def test_a_run_that_died_in_the_middle_is_finished_by_the_next_one_once_its_leas
 
     watched.before = die
     released = Custody._free
-    monkeypatch.setattr(Custody, "_free", lambda *arguments: None if done == moment else released(*arguments))
+    monkeypatch.setattr(Custody, "_free", lambda self, *of: None if done == moment else released(*of))
     with pytest.raises(KilledError):
         vault_secrets.reconcile()
     done = 9
