@@ -291,7 +291,7 @@ def test_a_damaged_version_is_named_with_what_is_wrong(
 @pytest.fixture
 def vault(db: None, settings: Settings, tmp_path: Path) -> LocalVault:
     use_local_vault(settings, tmp_path)
-    vault = clients.vault()
+    vault = clients.inventory()
     assert isinstance(vault, LocalVault)
     return vault
 
