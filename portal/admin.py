@@ -93,6 +93,8 @@ admin.site.unregister(Group)
 class StaffAdmin(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
     readonly_fields = ["last_login", "date_joined"]
     export_fields = ["username", "first_name", "last_name", "email", "is_active", "is_superuser", "last_login"]
+    filter_horizontal = ["user_permissions"]
+    ticked = ["groups"]
 
 
 @admin.register(Group)

@@ -47,7 +47,7 @@ class PartnerContactInline(PortalInline[PartnerContact, PartnerTenant]):
 
     model = PartnerContact
     fields = ["name", "email", "role", "language", "gets_invitations", "gets_alerts", "gets_reports"]
-    extra = 0
+    extra = 1  # also without a script somebody can be added
     parent = "tenants.{}_partnertenant"
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -72,7 +72,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     list_display = ["name", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["cloud", "kind", "tags"]
     search_fields = SEARCH
-    filter_horizontal = ["tags"]
+    ticked = ["tags"]
     audit_word = "partner"
     audit_without_values = ["notes"]
     inlines = [PartnerContactInline]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
-from django.contrib.admin import ModelAdmin, ShowFacets, TabularInline, helpers, widgets
+from django.contrib.admin import ModelAdmin, ShowFacets, StackedInline, helpers, widgets
 from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
 from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ChangeList
@@ -17,7 +17,7 @@ from django.core import signing
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import connections, models
 from django.db.models import Model, Q, QuerySet
-from django.forms import Media, TypedChoiceField
+from django.forms import CheckboxSelectMultiple, Media, TypedChoiceField
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
     class _ModelAdmin[M: Model](ModelAdmin[M]):
         pass
 
-    class PortalInline[C: Model, P: Model](TabularInline[C, P]):
-        pass
+    class PortalInline[C: Model, P: Model](StackedInline[C, P]):
+        """Rows on the page of what they belong to; each field has its label, which those of a table lack."""
 
 else:  # neither can be subscripted at run time
 
     class _ModelAdmin[M](ModelAdmin):
         pass
 
-    class PortalInline[C, P](TabularInline):
-        pass
+    class PortalInline[C, P](StackedInline):
+        """The same."""
 
 
 EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
@@ -106,6 +106,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         audit_without_values: columns of which the trail says only that they changed: free text and what is personal,
             which the trail would keep for ever (S-68, S-70).
         actions_detail: names of methods with ``page_action``: the buttons of a row's page.
+        ticked: relations to few rows, such as tags, which are ticked and not picked from a list.
         change_form_outer_before_template: what stands above the fields of a row's page.
     """
 
@@ -119,6 +120,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     show_full_result_count = False
     show_facets = ShowFacets.NEVER
     actions_detail: Sequence[str] = ()
+    ticked: Sequence[str] = ()
     change_form_outer_before_template = ""
 
     # --- nothing is deleted by the way (S-54) ---
@@ -287,6 +289,11 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     def media(self) -> Media:
         """Return Django's scripts without those for slugs, which nothing here has: a third of what a list loads."""
         return Media(js=[f"admin/js/{name}.js" for name in _SCRIPTS])
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.ticked:
+            kwargs["widget"] = CheckboxSelectMultiple
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def formfield_for_choice_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.choices == CLOUD_CHOICES:
