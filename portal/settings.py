@@ -13,7 +13,7 @@ from portal.environment import Environment
 from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud, local_clouds
 from portal.microsoft.secret import Secret
 from portal.site.logs import logging_config
-from portal.site.policy import PUBLIC_POLICY
+from portal.site.policy import SITE_POLICY
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(BASE_DIR / ".env")
@@ -288,7 +288,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 14}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-SECURE_CSP = PUBLIC_POLICY
+SECURE_CSP = SITE_POLICY
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_REFERRER_POLICY = "same-origin"  # S-22; no-referrer would turn each form post into "Origin: null"

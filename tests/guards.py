@@ -301,8 +301,8 @@ GUARDS = (
         name="frame-ancestors",
         shows="S-61",
         file="portal/site/policy.py",
-        text="PUBLIC_POLICY: Policy = _policy(frame_ancestors=CSP.NONE)",
-        without="PUBLIC_POLICY: Policy = _policy()",
+        text="SITE_POLICY: Policy = _policy(frame_ancestors=CSP.NONE)",
+        without="SITE_POLICY: Policy = _policy()",
         tests=(f"{_SITES}test_no_site_can_frame_the_landing_page[with our headers]",),
     ),
     Guard(

@@ -11,8 +11,6 @@ from django.http.request import split_domain_port
 from django.urls import reverse
 from django.utils import timezone
 
-from portal.site.policy import ADMIN_POLICY, own_policy, set_policy
-
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 # No page of ours needs a device, a payment or a federation dialog.
@@ -71,14 +69,9 @@ class SecurityHeadersMiddleware:
         headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
         headers.setdefault("Referrer-Policy", settings.SECURE_REFERRER_POLICY)
         headers.setdefault("X-Content-Type-Options", "nosniff")
+        headers.setdefault("X-Frame-Options", "DENY")
         if is_staff_path(request.path_info):
-            # The admin opens related objects in a frame of its own, so DENY would break it.
-            headers["X-Frame-Options"] = "SAMEORIGIN"
             headers.setdefault("Cache-Control", "no-store, private")
-            if not own_policy(response):
-                set_policy(response, ADMIN_POLICY)
-        else:
-            headers.setdefault("X-Frame-Options", "DENY")
         return response
 
 

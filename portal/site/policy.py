@@ -34,10 +34,8 @@ def _policy(**directives: str) -> Policy:
     return {name: list(values) for name, values in _COMMON.items()} | own
 
 
-# What partners see. Nothing may frame it.
-PUBLIC_POLICY: Policy = _policy(frame_ancestors=CSP.NONE)
-# The admin opens related objects in a frame of its own.
-ADMIN_POLICY: Policy = _policy(frame_src=CSP.SELF, frame_ancestors=CSP.SELF)
+# Of every page, those of staff included. Nothing may frame one, and none frames anything.
+SITE_POLICY: Policy = _policy(frame_ancestors=CSP.NONE)
 
 
 def landing_policy(response: HttpResponseBase, sign_in: str) -> None:
@@ -54,14 +52,9 @@ def landing_policy(response: HttpResponseBase, sign_in: str) -> None:
         raise ValueError("form-action takes one origin such as https://login.microsoftonline.com")
     if not set(parts.netloc) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-:"):
         raise ValueError("form-action takes one origin such as https://login.microsoftonline.com")
-    set_policy(response, PUBLIC_POLICY | {"form-action": [CSP.SELF, sign_in]})
+    set_policy(response, SITE_POLICY | {"form-action": [CSP.SELF, sign_in]})
 
 
 def set_policy(response: HttpResponseBase, policy: Policy) -> None:
     """Use ``policy`` instead of ``SECURE_CSP`` for this response, as Django's ``csp_override`` does."""
     response._csp_config = policy  # type: ignore[attr-defined]
-
-
-def own_policy(response: HttpResponseBase) -> bool:
-    """Whether a view chose a policy for this response."""
-    return hasattr(response, "_csp_config")
