@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,10 @@ from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
-from portal.site import first_page
+from portal.site import first_page, search
+from portal.site.dashboard import Row
+from portal.site.extension_points import AdminExtension
+from portal.site.searchable import Searchable
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
 from tests.portal.site.pages import EntryPage, site
 
@@ -39,6 +43,8 @@ def _database_beside_playwright() -> Iterator[None]:
 def base(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(django_admin, "site", site)
     monkeypatch.setattr(first_page, "extensions", tuple)
+    groups = Searchable("Groups", 1, Group, lambda asked: iter([Group.objects.filter(name__icontains=asked.text)]))
+    monkeypatch.setattr(search, "extensions", lambda: [AdminExtension(searchable=(groups,))])
     monkeypatch.setattr(EntryPage, "list_per_page", 4)
     settings.SECURE_SSL_REDIRECT = False
     anna = User.objects.create_superuser("anna", "anna@vendor.example", PASSWORD)
@@ -268,3 +274,51 @@ def test_deleting_where_a_class_allows_it(page: Page, watch: PolicyWatch, base: 
     page.wait_for_url(base + "/admin/auth/group/")
     assert not Group.objects.filter(pk=group.pk).exists()
     watch.assert_quiet()
+
+
+def test_a_line_of_what_runs_renews_itself_and_goes(
+    page: Page, watch: PolicyWatch, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [Row(label="Checking tokens: 412 of 1,008", link="/admin/auth/group/")]
+    monkeypatch.setattr(first_page, "extensions", lambda: [AdminExtension(running=(lambda request: lines,))])
+    page.goto(base + "/admin/auth/group/")
+    expect(page.get_by_role("link", name="412 of 1,008")).to_be_visible()
+    lines[:] = [Row(label="Checking tokens: 1,000 of 1,008", link="/admin/auth/group/")]
+    expect(page.get_by_role("link", name="1,000 of 1,008")).to_be_visible(timeout=10_000)
+    lines.clear()
+    expect(page.locator(".running")).to_have_count(0, timeout=10_000)
+    watch.assert_quiet()
+
+
+def test_everything_that_staff_need_works_without_a_script(chromium: Browser, base: str) -> None:
+    context = chromium.new_context(java_script_enabled=False, viewport={"width": 1280, "height": 860})
+    page = context.new_page()
+    sign_in(page, base, username="anna", password=PASSWORD)
+    page.fill("#search", "Group 3")
+    page.keyboard.press("Enter")
+    expect(page.locator(".found").first).to_be_visible()
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_role("navigation", name="Lists of this section").get_by_role("link", name="Groups").click()
+    page.locator("#result_list input.action-select").first.check()
+    page.get_by_role("button", name="Rename the selected groups").click()
+    page.get_by_role("button", name="Rename").click()
+    page.wait_for_url(base + "/admin/auth/group/")
+    expect(page.locator("#result_list")).to_contain_text("!")
+    page.goto(base + "/admin/admin/logentry/")
+    page.locator("summary", has_text="Action flag").click()
+    page.get_by_role("link", name="Addition").click()
+    page.wait_for_url("**action_flag__exact=1**")
+    page.locator(".user summary").click()
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/admin/logout/")
+    context.close()
+
+
+def test_the_first_page_is_small_and_asks_no_other_site(page: Page, base: str) -> None:
+    answers: dict[str, bytes] = {}
+    page.on("response", lambda response: answers.update({response.url: response.body()}))
+    page.goto(base + "/admin/")
+    settle(page)
+    assert all(address.startswith(base) for address in answers)
+    assert 2 < len(answers) < 12
+    assert sum(len(gzip.compress(body)) for body in answers.values()) < 300_000

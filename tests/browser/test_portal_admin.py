@@ -50,6 +50,8 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     page = context.new_page()
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    elsewhere: list[str] = []
+    page.on("request", lambda one: None if one.url.startswith((base, "data:")) else elsewhere.append(one.url))
     sign_in(page, base, username="anna", password=PASSWORD)
     paths = admin_paths()
     assert any("/consent/customerconsent/" in path and path.endswith("/change/") for path in paths)
@@ -68,5 +70,6 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
         photograph(page, f"admin-{width}-{scheme}{path.replace('/', '-').rstrip('-')}")
     settle(page)
     assert dialogs == []
+    assert elsewhere == []
     axe.assert_none(findings)
     context.close()
