@@ -43,7 +43,12 @@ def _database_beside_playwright() -> Iterator[None]:
 def base(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(django_admin, "site", site)
     monkeypatch.setattr(first_page, "extensions", tuple)
-    groups = Searchable("Groups", 1, Group, lambda asked: iter([Group.objects.filter(name__icontains=asked.text)]))
+    groups = Searchable(
+        title="Groups",
+        rank=1,
+        model=Group,
+        find=lambda asked: iter([Group.objects.filter(name__icontains=asked.text)]),
+    )
     monkeypatch.setattr(search, "extensions", lambda: [AdminExtension(searchable=(groups,))])
     monkeypatch.setattr(EntryPage, "list_per_page", 4)
     settings.SECURE_SSL_REDIRECT = False
