@@ -43,6 +43,7 @@ class AuditChangeList(PortalChangeList):
 class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
+    empty_text = "What staff, partners and the portal itself do is written here."
     list_display = ["sequence", "at", "actor_kind", "actor", "action", "outcome", "about", "correlation_id"]
     list_filter = [AboutFilter, "outcome", "actor_kind", "action"]
     export_fields = [
@@ -99,4 +100,5 @@ class StaffAdmin(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  
 
 @admin.register(Group)
 class RoleAdmin(GroupAdmin, PortalModelAdmin[Group]):
+    empty_text = "A group gives its permissions to each of its members."
     export_fields = ["name"]

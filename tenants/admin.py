@@ -36,6 +36,7 @@ def search_by(relation: str) -> list[str]:
 
 @admin.register(PartnerTag)
 class PartnerTagAdmin(PortalModelAdmin[PartnerTag]):
+    empty_text = "A tag groups partners, for filters and campaigns."
     export_fields = ["name"]
     list_display = ["name"]
     search_fields = ["name"]
@@ -68,6 +69,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     ``consent`` registers it with how a partner stands, which follows from links and consents.
     """
 
+    empty_text = "Add a partner, then send it a consent link from its page."
     export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "contact_addresses", "customers_synced_at"]
     list_display = ["name", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["cloud", "kind", "tags"]
@@ -163,6 +165,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
 class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
     """Customers as Partner Center lists them; written by sync only. ``consent`` registers it with what it adds."""
 
+    empty_text = "Customers stand here once a connected partner was synchronised."
     export_fields = [
         "partner__name",
         "company_name",

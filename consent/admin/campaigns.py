@@ -162,6 +162,7 @@ def invite_in_campaign(
 class CampaignAdmin(PortalModelAdmin[Campaign]):
     """Campaigns: choose partners, send, watch, remind, close."""
 
+    empty_text = "A campaign invites many partners at once, each with a link of its own."
     export_fields = [
         "name",
         "registration__name",

@@ -36,6 +36,7 @@ def by_reference(asked: Asked) -> Iterator[QuerySet[ConsentFlow]]:
 class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     """Attempts. Staff search the reference that a partner reads out; its page says what was read and what to answer."""
 
+    empty_text = "Each press of Continue behind a link is an attempt, with its reference code and how it ended."
     export_fields = [
         "public_id",
         "link__partner__name",
@@ -126,6 +127,7 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     The portal keeps no name of an account; the partner finds the object id beside the account's name.
     """
 
+    empty_text = "When a partner signs in with another account than before, the new account waits here for approval."
     export_fields = [
         "consent__partner__name",
         "consent__partner__tenant_id",

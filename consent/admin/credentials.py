@@ -79,6 +79,7 @@ class StateFilter(admin.SimpleListFilter):
 class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     """Credentials of our registrations: what is in use, what is next, what can be gone back to (S-39)."""
 
+    empty_text = "A credential proves one of our applications to Microsoft."
     export_fields = [
         "pk",
         "registration__name",

@@ -127,6 +127,7 @@ class ConsentObservationInline(_ReadColumns, ReadOnlyInline[ConsentObservation, 
 class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     """Every read of every customer tenant: what was there, and what it changed."""
 
+    empty_text = "Each read of a customer's tenant is kept here with what it found."
     export_fields = [
         "observed_at",
         "consent__customer__partner__name",
@@ -165,6 +166,7 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
 class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     """Our consent in customer tenants, as last read there."""
 
+    empty_text = "What we hold in a customer's tenant stands here once a plan was applied or the tenant was read."
     export_fields = [
         "customer__partner__name",
         "customer__partner__tenant_id",

@@ -104,6 +104,7 @@ class AttemptInline(ReadOnlyInline[ConsentFlow, ConsentLink]):
 class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     """Links: made and shown once, followed, extended, sent again, revoked."""
 
+    empty_text = "A link lets one partner consent. Make it on the partner's page."
     form = ConsentLinkForm
     export_fields = [
         "pk",

@@ -108,6 +108,7 @@ def offboard_partners(
 class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     """How far each offboarding is, what it waits for, and its report."""
 
+    empty_text = "A partner that leaves is offboarded from its page. The steps and the report stand here then."
     export_fields = [
         "partner__name",
         "partner__tenant_id",

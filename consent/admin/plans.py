@@ -174,6 +174,7 @@ def _causes(rows: QuerySet[ConsentPlanItem, Any], link: str) -> list[Row]:
 class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
     """What would change in customer tenants, the latest plan first; written by services only."""
 
+    empty_text = "Tick partners or customers in their lists and press Plan consent."
     export_fields = [
         "id",
         "registration__name",

@@ -72,6 +72,7 @@ class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistra
 class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
     """Our registrations. Credentials come in by ``manage.py add_credential``, never here (S-39)."""
 
+    empty_text = "Add the application that partners consent to. Its credential comes next."
     export_fields = [
         "name",
         "kind",

@@ -166,6 +166,7 @@ def to_check(
 class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     """What we know about each partner's token; nothing here can be typed (S-35)."""
 
+    empty_text = "A partner's token stands here once the partner has signed in through its consent link."
     export_fields = [
         "partner__name",
         "partner__tenant_id",

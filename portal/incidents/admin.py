@@ -79,6 +79,7 @@ class NotesInline(ReadOnlyInline[IncidentNote, Incident]):
 class IncidentAdmin(ReadOnlyAdmin[Incident]):
     """What somebody must look into."""
 
+    empty_text = "Nothing needs to be looked into."
     list_display = ["title", "state", "what", "owner", "times", "last_seen", "first_seen"]
     list_filter = [OpenFilter, "owner", CauseFilter]
     search_fields = ["name", "words", "=about", "=cause"]

@@ -167,6 +167,7 @@ class KindFilter(admin.SimpleListFilter):
 class RunAdmin(ReadOnlyAdmin[Run]):
     """Bulk work, the latest first."""
 
+    empty_text = "Checks, syncs and plans that are worked in the background stand here."
     export_fields = ["id", "kind", "state", "total", "actor", "created_at", "started_at", "finished_at", "reason"]
     list_display = ["number", "shown_kind", "shown_state", "progress", "failed", "actor", "created", "finished"]
     list_display_links = ["number", "shown_kind"]
@@ -436,6 +437,7 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
 class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     """What happens by itself, when it did last, and when it is due next."""
 
+    empty_text = "What happens by itself stands here once a worker has started."
     export_fields = ["name", "due_at", "last_started_at", "last_finished_at", "last_failed", "last_result"]
     list_display = ["label", "outcome", "last_started", "due", "every", "last_result"]
     list_filter = ["last_failed", "due_at"]

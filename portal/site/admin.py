@@ -106,6 +106,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         audit_without_values: columns of which the trail says only that they changed: free text and what is personal,
             which the trail would keep for ever (S-68, S-70).
         actions_detail: names of methods with ``page_action``: the buttons of a row's page.
+        empty_text: what an empty list says: what belongs there, how to begin.
         ticked: relations to few rows, such as tags, which are ticked and not picked from a list.
         change_form_outer_before_template: what stands above the fields of a row's page.
     """
@@ -121,6 +122,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     show_facets = ShowFacets.NEVER
     actions_detail: Sequence[str] = ()
     ticked: Sequence[str] = ()
+    empty_text = ""
     change_form_outer_before_template = ""
 
     # --- nothing is deleted by the way (S-54) ---

@@ -9,9 +9,11 @@ import re
 
 import pytest
 from django.contrib import admin
+from django.utils.html import escape
 
 from portal.incidents.service import report
 from portal.microsoft.diagnosis import Owner
+from portal.site.admin import PortalModelAdmin
 from portal.site.navigation import Section
 from tests.support import builders
 from tests.support.staff import Staff
@@ -86,3 +88,15 @@ def test_a_button_of_a_row_needs_its_permissions_also_at_its_address() -> None:
         offered = f'href="{address}/wanted/"' in staff.get(f"{address}/change/").content.decode()
         assert offered == (status == 200)
         assert staff.get(f"{address}/wanted/").status_code == status
+
+
+def test_an_empty_list_says_what_belongs_there() -> None:
+    staff, said = Staff(), 0
+    for model, page in admin.site._registry.items():
+        answer = staff.get(f"/admin/{model._meta.app_label}/{model._meta.model_name}/")
+        assert isinstance(page, PortalModelAdmin)
+        if answer.context["list_title"] and not answer.context["cl"].result_count:
+            assert page.empty_text, page
+            assert f"<p>{escape(page.empty_text)}</p>" in answer.content.decode(), page
+            said += 1
+    assert said > 10
