@@ -57,6 +57,19 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// A list that opens beyond the side of the window opens to the other one.
+document.addEventListener(
+  "toggle",
+  ({ target }) => {
+    const list = target.open && target.matches("details.menu") && target.querySelector(".menu-list");
+    if (!list) return;
+    list.classList.remove("turned");
+    const { left, right } = list.getBoundingClientRect();
+    list.classList.toggle("turned", left < 0 || right > document.documentElement.clientWidth);
+  },
+  true,
+);
+
 // A long list of choices gets a box that narrows it.
 for (const list of document.querySelectorAll("[data-narrow]")) {
   const box = Object.assign(document.createElement("input"), { type: "search", className: "narrow", placeholder: "Find" });
