@@ -3,7 +3,7 @@
 from consent.admin import panels
 from consent.admin.campaigns import invite_in_campaign
 from consent.admin.consents import by_reference
-from consent.admin.customer_tenants import figures_of, sync_partners, sync_partners_of
+from consent.admin.customer_tenants import sync_partners, sync_partners_of
 from consent.admin.find_tenant import find
 from consent.admin.offboardings import offboard_partners
 from consent.admin.partner_tenants import check_partners, disable_partners, enable_partners
@@ -113,5 +113,4 @@ EXTENSION = AdminExtension(
         plan_consent_of_partners,
     ),
     customer_actions=(sync_partners_of, plan_consent_of_customers),
-    customer_figures=(figures_of,),
 )

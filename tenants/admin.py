@@ -6,7 +6,6 @@ from django.contrib import admin
 from django.db.models import Count, OuterRef, QuerySet, StringAgg, Subquery, TextField, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
-from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 
 from portal.audit.trail import record
@@ -15,7 +14,7 @@ from portal.site.declared import badge_column, guid_column, moment_column, path_
 from portal.site.display import described, moment, with_link
 from portal.site.extension_points import AdminAction, extensions
 from tenants.models import CustomerTenant, PartnerContact, PartnerTag, PartnerTenant
-from tenants.panels import READINESS_TONES, readiness_figures
+from tenants.panels import READINESS_TONES
 
 # Shown on the empty form only, whose address the link is relative to.
 _DESCRIPTION = with_link(
@@ -78,11 +77,10 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     audit_word = "partner"
     audit_without_values = ["notes"]
     inlines = [PartnerContactInline]
-    readonly_fields = ["created_at", "customers_synced_at", "by_readiness", "by_state"]
+    readonly_fields = ["created_at"]
     fieldsets = [
         (None, {"fields": ["name", "tenant_id", "cloud", "domain", "kind"]}),
         ("For staff", {"fields": ["tags", "notes"]}),
-        ("Customers", {"fields": ["customers_synced_at", "by_readiness", "by_state"]}),
     ]
 
     @property
@@ -92,8 +90,8 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     def get_fieldsets(self, request: HttpRequest, obj: PartnerTenant | None = None) -> Any:
         first, *others = self.fieldsets
         if obj is None:
-            return [(first[0], {**first[1], "description": _DESCRIPTION}), *others[:-1]]
-        return [first, *others]
+            return [(first[0], {**first[1], "description": _DESCRIPTION}), *others]
+        return [(first[0], {"fields": [*first[1]["fields"], "created_at"]}), *others]
 
     def get_urls(self) -> list[URLPattern]:
         own = [
@@ -131,17 +129,6 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     customer_count = path_column("customer_count", "Customers")
     shown_tenant = guid_column("tenant_id", "Tenant id", label="tenant id")
     synced = moment_column("customers_synced_at", "Customers synchronised", empty="never")
-
-    @admin.display(description="By readiness")
-    def by_readiness(self, partner: PartnerTenant) -> str:
-        return render_to_string("admin/figures.html", {"figures": readiness_figures(partner)})
-
-    @admin.display(description="By consent")
-    def by_state(self, partner: PartnerTenant) -> str:
-        figures = [
-            figure for extension in extensions() for count in extension.customer_figures for figure in count(partner)
-        ]
-        return render_to_string("admin/figures.html", {"figures": figures})
 
     def audit_subject(self, obj: PartnerTenant) -> dict[str, str | int]:
         return {"partner": obj.pk, "tenant_id": obj.tenant_id}

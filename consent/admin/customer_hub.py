@@ -38,7 +38,7 @@ from tenants.admin import CustomerTenantAdmin
 from tenants.gdap_path import broken
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.panels import READINESS_TONES
-from tenants.readiness import role_name
+from tenants.readiness import NO_EXTENSION, role_name
 
 _LIVE_SECONDS = 2
 _NEWS_SECONDS = 600
@@ -155,7 +155,14 @@ class CustomerHub(_Base):
             "address": reverse("admin:tenants_customertenant_live", args=[customer.pk]),
             "seconds": _LIVE_SECONDS,
             "broken": broken(facts.path),
-            "relationships": [(one, [role_name(role) for role in one.roles]) for one in relationships],
+            "relationships": [
+                (
+                    one,
+                    [role_name(role) for role in one.roles],
+                    "" if one.auto_extend_duration in NO_EXTENSION else one.auto_extend_duration,
+                )
+                for one in relationships
+            ],
             **step_context(step, now),
             "step_buttons": buttons_of_customer(request, customer, step),
         }

@@ -15,12 +15,12 @@ from consent.admin.cells import why_cell
 from consent.admin.customer_hub import CustomerHub
 from consent.admin.customers import EvidenceFilter
 from consent.admin.panels import CUSTOMER_TONES
+from consent.admin.partner_hub import NEVER_LOOKED_AT
 from consent.models import CustomerConsent, PartnerConsent
 from consent.naming import registration_names
 from consent.runs import on_request
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, actor_of
-from portal.site.dashboard import Figure
 from portal.site.declared import needs
 from portal.site.display import EMPTY, Tone, badge, described, links, moment, who
 from portal.site.export import FileKind
@@ -29,7 +29,6 @@ from tenants.admin import CustomerTenantAdmin
 from tenants.models import CustomerTenant, PartnerTenant
 
 State = CustomerConsent.State
-_NONE = "none"
 _CONCURRENCY = 16
 _LONGEST_KEY = 19  # digits
 
@@ -94,10 +93,10 @@ class ConsentStateFilter(admin.SimpleListFilter):
     parameter_name = "consent"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [*((one.value, str(one.label)) for one in State), (_NONE, "Never looked at")]
+        return [*((one.value, str(one.label)) for one in State), (NEVER_LOOKED_AT, "Never looked at")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
-        if self.value() == _NONE:
+        if self.value() == NEVER_LOOKED_AT:
             return queryset.filter(~_any(request))
         return queryset.filter(_any(request, state=self.value())) if self.value() in State.values else queryset
 
@@ -203,40 +202,6 @@ def _each(customer: Any, cell: Callable[[Any], str], otherwise: str) -> str:
     if len(consents) < 2:
         return cell(consents[0]) if consents else otherwise
     return links([(described(cell(one), one.registration.name), "") for one in consents])
-
-
-def figures_of(partner: PartnerTenant) -> list[Figure]:
-    """Count the partner's listed customers by the state of each of our consents, each with the list it counts.
-
-    Four queries, whatever the number of customers and registrations.
-    """
-    listed = CustomerTenant.objects.for_partner(partner).listed()
-    total = listed.count()
-    rows = CustomerConsent.objects.filter(customer__in=listed).order_by().values_list("registration", "state")
-    counts: dict[int | None, dict[str, int]] = {}
-    for registration, state, number in rows.annotate(number=Count("pk")):
-        counts.setdefault(registration, {})[state] = number
-    given = PartnerConsent.objects.for_partner(partner).filter(generation__gt=0)
-    for registration in given.order_by().values_list("registration", flat=True):
-        counts.setdefault(registration, {})
-    names = registration_names()
-    address = reverse("admin:tenants_customertenant_changelist")
-    address += f"?partner__id__exact={partner.pk}&missing_since__isempty=1&consent="
-    figures = []
-    for registration in sorted(counts, key=lambda key: names.get(key or 0, "")) or [None]:
-        by_state = counts.get(registration, {})
-        prefix, suffix = "", ""
-        if registration is not None and len(counts) > 1:
-            prefix, suffix = f"{names[registration]}: ", f"&registration={registration}"
-        numbers = {state.value: by_state.get(state, 0) for state in CUSTOMER_TONES}
-        numbers[_NONE] = total - sum(by_state.values())
-        labels = {state.value: (str(state.label), tone) for state, tone in CUSTOMER_TONES.items()}
-        for key, number in numbers.items():
-            label, tone = labels.get(key, ("Never looked at", Tone.QUIET))
-            if number:
-                link = f"{address}{key}{suffix}"
-                figures.append(Figure(label=f"{prefix}{label}", value=f"{number:,}", tone=tone, link=link))
-    return figures
 
 
 @admin.action(description="Synchronise their customers now", permissions=["sync"])

@@ -42,6 +42,7 @@ from consent.hub.connection import Connection, connections
 from consent.hub.facts import PartnerFacts, facts_of
 from consent.hub.steps import Action, NextStep, next_step_of
 from consent.models import ApplicationRegistration, CampaignPartner, PartnerConsent
+from consent.naming import registration_names
 from consent.runs import on_request
 from consent.selection import Selection
 from consent.states import standing
@@ -64,6 +65,8 @@ _SHOWN = 6  # rows of a card
 _PATHS = 20
 _RELATIONSHIPS = 100
 _LIVE_SECONDS = 2
+NEVER_LOOKED_AT = "none"
+"""What the list of customers calls those without a row (``ConsentStateFilter``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -457,27 +460,27 @@ _ASKED: Mapping[str, _Asked] = {
 
 
 def customer_figures(hub: Hub) -> list[tuple[str, list[Figure]]]:
-    """Return the customers by state of each consent, each figure with the list that it counts; no query."""
-    address = reverse("admin:tenants_partnertenant_customers", args=[hub.partner.pk])
+    """Return the customers by state for each application, each figure with the list that it counts; one query.
+
+    Applications are those that the partner consented to, and those whose consent stands in a customer.
+    """
+    counts, names = hub.facts.customers, registration_names()
+    consented = {one.registration_id for one in hub.facts.living}
+    known = sorted({*counts.by_state} | consented, key=lambda key: names[key])
+    address = reverse("admin:tenants_partnertenant_customers", args=[hub.partner.pk]) + "?missing_since__isempty=1"
     groups = []
-    for consent in hub.facts.consents:
-        counts = hub.facts.customers
-        by_state = counts.by_state.get(consent.registration_id, {})
-        end = f"&registration={consent.registration_id}&missing_since__isempty=1"
+    for key in known:
+        by_state = counts.by_state.get(key, {})
+        numbers = [(one.value, str(one.label), tone, by_state.get(one, 0)) for one, tone in CUSTOMER_TONES.items()]
+        if key in consented or len(known) == 1:
+            numbers.append((NEVER_LOOKED_AT, "Never looked at", Tone.QUIET, counts.never_looked_at(key)))
+        which = f"&registration={key}" if len(known) > 1 else ""
         figures = [
-            Figure(
-                label=str(state.label),
-                value=f"{by_state[state]:,}",
-                tone=tone,
-                link=f"{address}?consent={state.value}{end}",
-            )
-            for state, tone in CUSTOMER_TONES.items()
-            if by_state.get(state)
+            Figure(label=label, value=f"{number:,}", tone=tone, link=f"{address}&consent={word}{which}")
+            for word, label, tone, number in numbers
+            if number
         ]
-        if number := counts.never_looked_at(consent.registration_id):
-            link = f"{address}?consent=none{end}"
-            figures.append(Figure(label="Never looked at", value=f"{number:,}", tone=Tone.QUIET, link=link))
-        groups.append((consent.registration.name, figures))
+        groups.append((names[key], figures))
     return [one for one in groups if one[1]]
 
 
@@ -490,7 +493,7 @@ def readiness_figures(hub: Hub) -> list[Figure]:
             label=str(one.label),
             value=f"{numbers[one]:,}",
             tone=tone,
-            link=f"{address}?readiness__exact={one.value}&missing_since__isempty=1",
+            link=f"{address}?missing_since__isempty=1&readiness__exact={one.value}",
         )
         for one, tone in READINESS_TONES.items()
         if numbers.get(one)

@@ -40,19 +40,12 @@ class PartnerPages(PartnerHub, PartnerTenantAdmin):
     export_fields = [*PartnerTenantAdmin.export_fields, "state"]
     list_display = ["name", "shown_state", *PartnerTenantAdmin.list_display[1:]]
     list_filter = [PartnerStateFilter, *PartnerTenantAdmin.list_filter]
-    readonly_fields = ["shown_state", *PartnerTenantAdmin.readonly_fields]
 
     has_check_permission = needs("consent.check_partnerconsent")
     has_sync_permission = needs("tenants.sync_partnertenant")
     has_plan_permission = needs("consent.add_consentplan")
     has_invite_permission = needs("consent.add_campaign")
     has_offboard_permission = needs("consent.offboard_partner")
-
-    def get_fieldsets(self, request: HttpRequest, obj: PartnerTenant | None = None) -> Any:
-        first, contact, *others = super().get_fieldsets(request, obj)
-        if obj is None:
-            return [first, contact, *others]
-        return [first, contact, ("State", {"fields": ["shown_state", "created_at"]}), *others]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PartnerTenant]:
         return with_state(super().get_queryset(request))

@@ -108,7 +108,7 @@ class PartnerFacts:
 
 
 def facts_of(partner: PartnerTenant) -> PartnerFacts:
-    """Read a partner; twelve queries, whatever it has."""
+    """Read a partner; thirteen queries, whatever it has."""
     known: Any = with_state(PartnerTenant.objects.filter(pk=partner.pk)).prefetch_related("tags").get()
     offboarding = Offboarding.objects.filter(partner=partner).order_by("-pk").first()
     return PartnerFacts(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
 
@@ -56,7 +55,6 @@ class AdminExtension:
         partner_pages: pages beside the list of partners.
         partner_actions: actions on chosen partners, in the order in which they are offered.
         customer_actions: the same for customers.
-        customer_figures: functions that count the customers of one partner, for the partner's page.
     """
 
     panels: Sequence[Callable[[HttpRequest], Panel | None]] = ()
@@ -68,7 +66,6 @@ class AdminExtension:
     partner_pages: Sequence[AdminPage] = ()
     partner_actions: Sequence[AdminAction] = ()
     customer_actions: Sequence[AdminAction] = ()
-    customer_figures: Sequence[Callable[[Any], Sequence[Figure]]] = ()
 
 
 @cache

@@ -48,7 +48,7 @@ def test_what_is_no_contact_is_refused_in_words(columns: dict[str, str], why: st
 @pytest.mark.django_db
 def test_who_may_view_partners_sees_their_contacts_and_who_may_change_them_changes_both() -> None:
     partner = builders.partner(contact_email="anna@partner.example")
-    path = f"/admin/tenants/partnertenant/{partner.pk}/change/"
+    path = f"/admin/tenants/partnertenant/{partner.pk}/details/"
     seen = Staff("tenants.view_partnertenant").get(path).content.decode()
     assert "anna@partner.example" in seen
     assert 'name="contacts-0-email"' not in seen

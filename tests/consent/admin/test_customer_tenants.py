@@ -160,7 +160,8 @@ def test_a_tenant_id_is_searched_by_the_index_and_a_name_by_its_beginning(staff:
         with CaptureQueriesContext(connection) as queries:
             page = staff.get(LIST, {"q": text})
         assert [row.pk for row in page.context["cl"].result_list] == [wanted.pk], text
-        assert any(" LIKE " in query["sql"] for query in queries) == (text == "fabr")
+        [keys] = [query["sql"] for query in queries if query["sql"].endswith("LIMIT 501")]  # what the search found
+        assert ("search_text" in keys) == (text == "fabr")
     assert not staff.get(LIST, {"q": builders.guid()}).context["cl"].result_list
 
 
@@ -181,8 +182,7 @@ def test_a_customers_page_shows_evidence_relationships_and_assignments(staff: St
     with CaptureQueriesContext(connection) as first:
         page = staff.get(f"{LIST}{customer.pk}/change/").content.decode()
 
-    assert "newest-grant" in page
-    assert "older-grant" not in page
+    assert "Read in the customer&#x27;s directory" in page
     for text in (row.service_principal_id, "Example relationship", "Cloud Application Administrator", "P180D"):
         assert text in page
     assert "5e6f7081-92a3-4b4c-9d5e-6f708192a3b4" in page
@@ -196,15 +196,17 @@ def test_a_customers_page_shows_evidence_relationships_and_assignments(staff: St
 def test_a_partners_page_counts_its_customers_and_each_count_leads_to_its_list(
     staff: Staff, partner: PartnerTenant
 ) -> None:
+    by = builders.registration()
     for number, state in enumerate(["absent", "absent", "failed"]):
-        consent(builders.customer(partner, readiness="ready" if number else "not_ready"), state=state)
+        customer = builders.customer(partner, readiness="ready" if number else "not_ready")
+        consent(customer, state=state, registration=by)
     builders.customer(partner)
     builders.customer(partner, missing_since=timezone.now())
     builders.customer(builders.partner())
 
     page = staff.get(f"/admin/tenants/partnertenant/{partner.pk}/change/").content.decode()
 
-    base = f"partner__id__exact={partner.pk}&amp;missing_since__isempty=1"
+    base = f"/admin/tenants/partnertenant/{partner.pk}/customers/?missing_since__isempty=1"
     for query, number in (
         ("consent=absent", 2),
         ("consent=failed", 1),
@@ -213,8 +215,8 @@ def test_a_partners_page_counts_its_customers_and_each_count_leads_to_its_list(
         ("readiness__exact=not_ready", 1),
         ("readiness__exact=unknown", 1),
     ):
-        assert f"{base}&amp;{query}" in page, query
-        assert len(listed(staff, f"{base}&{query}".replace("&amp;", "&"))) == number
+        assert f"{base}&{query}".replace("&", "&amp;") in page, query
+        assert staff.get(f"{base}&{query}").context["cl"].result_count == number, query
 
 
 @pytest.mark.parametrize("model", [MODEL, "tenants_partnertenant"])

@@ -36,7 +36,9 @@ def look(staff: Browser, domain: str) -> Any:
 
 
 def add(staff: Browser, tenant_id: str) -> Any:
-    return staff.post(ADD, {"name": "Somebody", "tenant_id": tenant_id, "cloud": "global", "kind": "direct"})
+    contacts = {"contacts-TOTAL_FORMS": 0, "contacts-INITIAL_FORMS": 0}
+    form = {"name": "Somebody", "tenant_id": tenant_id, "cloud": "global", "kind": "direct"}
+    return staff.post(ADD, form | contacts)
 
 
 def test_a_domain_is_resolved_and_offered_for_confirmation(portal: Portal, staff: Browser) -> None:

@@ -26,6 +26,7 @@ from tests.support.connected import connect
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 
+NO_CONTACTS = {"contacts-TOTAL_FORMS": 0, "contacts-INITIAL_FORMS": 0}
 TABS = ("change", "connection", "customers", "gdap", "activity", "audit", "details")
 
 
@@ -221,7 +222,7 @@ def test_a_saved_partner_is_offered_its_link_with_the_registration_chosen(
     registration: ApplicationRegistration,
 ) -> None:
     staff = Staff()
-    form = {"name": "Contoso", "tenant_id": builders.guid(), "cloud": "global", "kind": "direct"}
+    form = {"name": "Contoso", "tenant_id": builders.guid(), "cloud": "global", "kind": "direct", **NO_CONTACTS}
     page = staff.post(reverse("admin:tenants_partnertenant_add"), form, follow=True)
     partner = PartnerTenant.objects.get(name="Contoso")
     assert page.redirect_chain[-1][0] == address(partner)
@@ -317,7 +318,7 @@ def test_open_incidents_of_the_partner_stand_on_its_page(
 
 def test_details_save_and_lead_back_to_the_page(partner: PartnerTenant) -> None:
     staff = Staff()
-    form = {"name": "Harbour", "kind": "direct", "notes": "Call first."}
+    form = {"name": "Harbour", "kind": "direct", "notes": "Call first.", **NO_CONTACTS}
     page = staff.post(address(partner, "details"), form, follow=True)
     assert page.redirect_chain[-1][0] == address(partner)
     partner.refresh_from_db()

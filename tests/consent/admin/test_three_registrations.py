@@ -516,7 +516,7 @@ def test_a_partners_page_counts_customers_for_each_registration(three: Three, st
 
     page = staff.get(f"/admin/tenants/partnertenant/{three.partner.pk}/change/").content.decode()
 
-    for text in ("Control Panel: Unknown", f"Billing, {three['billing'].application_id}: Failed"):
+    for text in ("<h3>Control Panel</h3>", f"<h3>Billing, {three['billing'].application_id}</h3>"):
         assert text in page
     assert f"consent=failed&amp;registration={three['billing'].pk}" in page
     assert f"consent=none&amp;registration={three['own'].pk}" in page
