@@ -19,6 +19,8 @@ from pytest_django.fixtures import Settings
 from consent.admin import panels
 from consent.models import PartnerConsent
 from consent.tokens import health
+from portal.runs.models import Run
+from tenants.models import PartnerTenant
 from tests.support import builders, custody
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
@@ -208,3 +210,67 @@ def test_only_whoever_may_disconnect_is_offered_it(portal: Portal) -> None:
     assert "Disconnect the partner" in page_of(
         Staff("consent.view_partnerconsent", "consent.disconnect_partnerconsent")
     )
+
+
+# --- checking and renewing chosen ones ------------------------------------------------------------------------------
+
+
+def test_chosen_tokens_are_checked_after_a_page_that_counts_them_by_state(db: None) -> None:
+    rows = tokens()
+    off = builders.consent(builders.partner(switch="disabled"), rows["Alder"].registration)
+    staff = Staff()
+    page = staff.choose(LIST, "check_tokens", *(row.pk for row in rows.values()), off.pk)
+    text = page.content.decode()
+    for words in (
+        "7 tokens will be redeemed",
+        "5 × Connected",
+        "1 × Needs consent again",
+        "1 × Stopped: identity mismatch",
+        "Left out: 1 × disabled or offboarded: no token may be used.",
+        "Alder Partners",
+    ):
+        assert words in text, words
+    assert not Run.objects.exists()
+    staff.confirm(page)
+    run = Run.objects.get()
+    assert (run.kind, run.options) == ("token_check", {})
+    assert run.scope == {"tokens": sorted(row.pk for row in rows.values())}
+
+
+@pytest.mark.parametrize(
+    ("model", "action", "options"),
+    [(LIST, "renew_tokens", {"renew": True}), ("tenants_partnertenant", "check_partners", {})],
+)
+def test_tokens_are_renewed_and_those_of_partners_checked(
+    db: None, model: str, action: str, options: dict[str, Any]
+) -> None:
+    rows = tokens()
+    key = rows["Alder"].pk if model == LIST else rows["Alder"].partner_id
+    staff = Staff()
+    staff.confirm(staff.choose(model, action, key))
+    run = Run.objects.get()
+    assert (run.scope, run.options) == ({"tokens": [rows["Alder"].pk]}, options)
+    viewer = Staff("consent.view_partnerconsent", "tenants.view_partnertenant")
+    viewer.choose(model, action, key)
+    assert Run.objects.count() == 1
+
+
+def test_where_none_can_be_checked_nothing_is_asked_and_the_reason_is_told(db: None) -> None:
+    consent = builders.consent(builders.partner(switch="disabled"), builders.registration())
+    staff = Staff()
+    page = staff.choose(LIST, "check_tokens", consent.pk)
+    assert "disabled or offboarded" in told(staff.get(page["Location"]))
+    assert not Run.objects.exists()
+
+
+def test_a_dangerous_action_on_many_asks_for_their_number(db: None) -> None:
+    registration = builders.registration()
+    rows = [builders.consent(builders.partner(), registration, state="disconnected") for _ in range(20)]
+    staff = Staff()
+    page = staff.choose("tenants_partnertenant", "disable_partners", *(row.partner_id for row in rows))
+    assert "Type 20 to go on" in page.content.decode()
+    again = staff.confirm(page, _word="19")
+    assert told(again) == "Type 20 to go on. Nothing was done."
+    assert PartnerTenant.objects.filter(switch="on").count() == 20
+    staff.confirm(again, _word=" 20 ")
+    assert not PartnerTenant.objects.filter(switch="on").exists()
