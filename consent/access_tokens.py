@@ -67,7 +67,7 @@ def get_access_token(
         tenant_id = parse_tenant_id(customer)
         managed = CustomerTenant.objects.for_partner(owner).filter(tenant_id=tenant_id).first()
         if managed is None:
-            raise UnknownTenant(f"{owner.name} has no such customer; run sync_customers first.")
+            raise UnknownTenant(f"{owner.name} has no such customer; synchronise its customers first.")
     consent = consent_of(owner, registration_named(registration, cloud=owner.cloud) if registration else None)
     correlation_id = new_correlation_id()
     token = clients.tokens().access_token(consent, wanted, customer=managed, fresh=fresh, correlation_id=correlation_id)
@@ -110,10 +110,6 @@ def consent_of(partner: PartnerTenant, registration: ApplicationRegistration | N
             f"{listed(one.registration for one in candidates)}."
         )
     if not candidates:
-        to, name = "", ""
-        if registration is not None:
-            to, name = f" to {registration.name}", f" --registration {registration.pk}"
-        raise TokenUnavailable(
-            f"{partner.name} has not consented{to} yet; send it a link (manage.py issue_consent_link{name})."
-        )
+        to = f" to {registration.name}" if registration is not None else ""
+        raise TokenUnavailable(f"{partner.name} has not consented{to} yet; send it a link.")
     return candidates[0]

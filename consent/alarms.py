@@ -75,7 +75,7 @@ _GROWS_OLD = Alarm(
     "consent",
     Owner.US,
     "The token was not renewed for {days} days; in {left} days it is dead. Its page says what fails: repair that, or "
-    "send the partner a new link; see that keep_alive runs every hour.",
+    "send the partner a new link; see on the page of the schedule that tokens are checked every hour.",
 )
 _ALARMS = {
     Cause.WRONG_TENANT: Alarm(
@@ -108,8 +108,8 @@ _ALARMS = {
     Cause.TOKEN_EXPIRED: Alarm(
         "consent",
         Owner.PARTNER,
-        "The token was not renewed for 90 days and is dead. Send the partner a new consent link, and see why "
-        "keep_alive could not renew it in time.",
+        "The token was not renewed for 90 days and is dead. Send the partner a new consent link, and see on "
+        "its page why it could not be renewed in time.",
     ),
     Cause.NEEDS_CONSENT: Alarm(
         "consent",
@@ -151,8 +151,8 @@ _ALARMS = {
     Cause.CREDENTIAL_EXPIRES: Alarm(
         "credential",
         Owner.US,
-        "The credential ends on {row.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one at Microsoft and here "
-        "(manage.py add_credential), then promote it; the partners' tokens stay valid.",
+        "The credential ends on {row.expires_at:%Y-%m-%d}, in {days} days or less. Let an operator add a "
+        "new one at Microsoft and here, then promote it; the partners' tokens stay valid.",
     ),
     Cause.DISCONNECT_UNFINISHED: Alarm(
         "consent",

@@ -242,7 +242,7 @@ def entra(registration: ApplicationRegistration, correlation_id: CorrelationId) 
         TokenUnavailable: the registration has no credential yet.
     """
     if registration.credential is None:
-        raise TokenUnavailable(f"{registration} has no credential yet; promote one (manage.py promote_credential).")
+        raise TokenUnavailable(f"{registration} has no credential in use yet; promote one.")
     return _entra_with(registration, registration.credential, correlation_id)
 
 

@@ -188,5 +188,5 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
 
     gone = moment_column("missing_since", "Missing since")
     ready = badge_column("readiness", "Readiness", READINESS_TONES)
-    judged = moment_column("judged_at", "As read", empty="never; run sync_customers")
+    judged = moment_column("judged_at", "As read", empty="never; synchronise the partner")
     gdap_end = moment_column("gdap_ends_at", "GDAP ends", empty="no end known")

@@ -176,7 +176,7 @@ def _mark_missing(
             if not force and is_unbelievable(lacking, known):
                 raise TooManyMissing(
                     f"Microsoft Graph lacks {lacking:,} of the {known:,} {name} that were known. None was marked "
-                    "missing. Ask the partner; if it is true, run sync_customers --force."
+                    "missing. Ask the partner; if it is true, let an operator accept it (operations guide)."
                 )
         for gone in (relationships, assignments):
             report.missing += gone.filter(last_seen_at__lt=began).update(missing_since=began)

@@ -83,7 +83,8 @@ def _mark_missing(
         if not force and is_unbelievable(lacking, all_of_them):
             raise TooManyMissing(
                 f"Partner Center lists {report.listed:,} customers and lacks {lacking:,} of the {all_of_them:,} that "
-                "were known. None was marked missing. Ask the partner; if it is true, run sync_customers --force."
+                "were known. None was marked missing. Ask the partner; if it is true, let an operator "
+                "accept it (operations guide)."
             )
         report.missing = gone.update(missing_since=began)
         PartnerTenant.objects.filter(pk=partner.pk).update(customers_synced_at=began)

@@ -50,6 +50,19 @@ NOT_SECRET = {
     "CheckResult.code": "Microsoft's error code",
     "Diagnosis.code": "Microsoft's error code",
 }
+# Modules whose texts only a command prints, or the start of a process; all others may reach a page.
+MAY_NAME_COMMANDS = {
+    "portal.commands": "the help of a command",
+    "portal.settings": "what keeps a process from starting",
+    "portal.databases": "what an operator does about a database, in commands and logs",
+    "portal.runs.console": "what a command prints while it works a run",
+    "consent.clients": "a CA file that is missing keeps the process from starting",
+    "consent.vault.rotation": "the command that takes an old key out",
+}
+COMMAND_WORDS = re.compile(
+    r"\bmanage\.py\b|\bmake (?:sandbox|demo|check|run)\b|"
+    rf"\b(?:{'|'.join(path.stem for path in COMMANDS if '_' in path.stem)})\b"
+)
 TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
 
 
@@ -260,6 +273,21 @@ def spells_states(tree: ast.AST) -> bool:
     )
 
 
+def names_commands(tree: ast.AST) -> bool:
+    """Texts with a space are read by people; a name alone is an action's or a job's, and docstrings are ours."""
+    ours = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return any(
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in ours
+        and " " in node.value
+        and COMMAND_WORDS.search(node.value) is not None
+        for node in ast.walk(tree)
+    )
+
+
 DATACLASS = "@dataclass\nclass A:\n    "
 # rule: how it is found, modules that may, what it must see
 RULES: dict[str, tuple[Callable[[ast.AST], bool], set[str], list[str]]] = {
@@ -441,6 +469,35 @@ def test_a_template_has_nothing_inline_and_nothing_foreign(path: Path) -> None:
 )
 def test_the_template_rule_sees_a_breach(what: str, breach: str) -> None:
     assert INLINE[what].search(breach)
+
+
+# --- words of pages ------------------------------------------------------------------------------------------------
+
+
+def test_no_page_names_a_command() -> None:
+    """Where a command is the only way, the page is missing: a text says what staff do, or what an operator does."""
+    others = [path for path in modules() if "management" not in path.parts]
+    breaking = {module_name(path) for path in others if names_commands(ast.parse(path.read_text()))}
+    assert breaking == set(MAY_NAME_COMMANDS)
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(ROOT / "templates")))
+def test_a_template_names_no_command(path: Path) -> None:
+    tags = re.compile(r"\{%\s*(?:url|if|include|extends|load|for)\b[^%]*%\}|\{#.*?#\}|\{\{.*?\}\}")
+    assert COMMAND_WORDS.findall(tags.sub("", path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "breach",
+    [
+        "words = 'Look at it; see that keep_alive runs every hour.'",
+        "words = f'Then {name} is read: push_consent {pk}.'",
+        "explanation = 'Let an operator run manage.py migrate.'",
+        "words = ('start it with '\n  'make sandbox, or not')",
+    ],
+)
+def test_the_rule_of_commands_sees_a_breach(breach: str) -> None:
+    assert names_commands(ast.parse(breach))
 
 
 # --- the repository ------------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
 
     has_send_permission = needs("consent.send_campaign")
     has_close_permission = needs("consent.close_campaign")
-    number = path_column("pk", "Number, for send_campaign", sorts=False)
+    number = path_column("pk", "Number", sorts=False)
 
     @admin.display(description="State")
     def shown_state(self, campaign: Campaign) -> str:
@@ -267,7 +267,8 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     )
     def send_invitations(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         campaign = self._campaign(request, object_id)
-        return self._mail(request, campaign, campaigns.to_send(campaign), campaigns.send, "send_invitations", "")
+        due = campaigns.to_send(campaign)
+        return self._mail(request, campaign, due, campaigns.send, "send_invitations", is_reminder=False)
 
     @page_action(
         description="Remind",
@@ -276,9 +277,8 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     )
     def send_reminders(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         campaign = self._campaign(request, object_id)
-        return self._mail(
-            request, campaign, campaigns.to_remind(campaign), campaigns.remind, "send_reminders", " --remind"
-        )
+        due = campaigns.to_remind(campaign)
+        return self._mail(request, campaign, due, campaigns.remind, "send_reminders", is_reminder=True)
 
     def _mail(
         self,
@@ -287,31 +287,31 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         due: QuerySet[CampaignPartner],
         run: Callable[..., Iterator[campaigns.Mailing]],
         name: str,
-        option: str,
+        *,
+        is_reminder: bool,
     ) -> HttpResponseBase:
         back = HttpResponseRedirect(reverse("admin:consent_campaign_change", args=[campaign.pk]))
-        number, command = due.count(), f"manage.py send_campaign {campaign.pk}{option}"
-        if "_once" not in request.POST and (refusal := self._refusal(campaign, number, reminder=bool(option))):
+        number = due.count()
+        if "_once" not in request.POST and (refusal := self._refusal(campaign, number, reminder=is_reminder)):
             self.message_user(request, refusal, "warning")
             return back
         now = list(due.values_list("pk", flat=True)[:MAILS_AT_ONCE])
         explanation = (
             "Each partner gets a mail with a new link, and the link of the mail before is revoked."
-            if option
+            if is_reminder
             else "Each partner gets a mail with a link of its own, to its contacts who get invitations."
         )
         if number > MAILS_AT_ONCE:
             explanation += (
-                f" Due: {number}; this page sends the first {MAILS_AT_ONCE}. For the rest press the button again, "
-                f"or let an operator run: {command}"
+                f" Due: {number}; this page sends the first {MAILS_AT_ONCE}. For the rest press the button again."
             )
         if answer := self.confirm(
             request,
             CampaignPartner.objects.filter(pk__in=now).select_related("partner"),  # type: ignore[arg-type]
             action=name,
-            title=f"{'Remind' if option else 'Send invitations'}: {campaign.name}",
+            title=f"{'Remind' if is_reminder else 'Send invitations'}: {campaign.name}",
             explanation=explanation,
-            button="Send reminders" if option else "Send invitations",
+            button="Send reminders" if is_reminder else "Send invitations",
         ):
             return answer
         only = [int(key) for key in request.POST.getlist(ACTION_CHECKBOX_NAME)[:MAILS_AT_ONCE] if key.isdecimal()]

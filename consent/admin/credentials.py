@@ -187,7 +187,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
             with time_budget(_PAGE_SECONDS):
                 partner = rotation.promote(credential, door=clients.tokens_with, actor=actor_of(request))
         except rotation.NoCanary as refused:
-            words = f"{refused} If that is right: manage.py promote_credential {credential.registration_id} --unproven"
+            words = f"{refused} If that is right, an operator promotes it unproven, as the operations guide describes."
             self.message_user(request, words, messages.ERROR)
         except rotation.RotationRefused as refused:
             self.message_user(request, f"Not promoted. {refused}", messages.ERROR)

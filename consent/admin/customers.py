@@ -303,8 +303,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             title="Remove our consent",
             explanation=(
                 f"In {number_of(tenants, 'customer tenant')} {what} deleted with all grants: {which}. Whatever works "
-                "there through it stops at once. Each tenant is read back; bringing the consent again needs a plan, or "
-                "push_consent."
+                "there through it stops at once. Each tenant is read back; bringing the consent again needs a plan."
             ),
             button="Remove",
             dangerous=True,

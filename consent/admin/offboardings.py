@@ -83,8 +83,8 @@ def offboard_partners(
             f"{number_of(found.tokens, 'token')} of the partner will be switched off and erased, and the partner is "
             "offboarded for good. If customers remain, the token is kept until a person decides."
             + (
-                f" Never read: {number_of(found.customers_never_read, 'customer')}. Check them first "
-                "(verify_consents --new)."
+                f" Never read: {number_of(found.customers_never_read, 'customer')}. Read them first, "
+                "with Read again on their pages."
                 if found.customers_never_read
                 else ""
             )

@@ -71,8 +71,7 @@ def _plan_for(
     if customers.count() > PAGE_LIMIT:
         page.message_user(
             request,
-            f"These are more than {PAGE_LIMIT:,} customers. Let an operator run manage.py plan_consents --partner …; "
-            "the plan stands here then.",
+            f"These are more than {PAGE_LIMIT:,} customers, too many for one page. Plan for fewer partners at a time.",
             messages.ERROR,
         )
         return None
@@ -108,7 +107,7 @@ def plan_consent_of_partners(
     partners = list(queryset.order_by("tenant_id").values_list("tenant_id", flat=True))
     customers = CustomerTenant.objects.listed().filter(partner__tenant_id__in=partners)
     if not customers.exists():
-        page.message_user(request, "These partners have no customers; run sync_customers.", messages.WARNING)
+        page.message_user(request, "These partners have no customers. Synchronise them first.", messages.WARNING)
         return None
     return _plan_for(page, request, queryset, customers, Selection(partner=tuple(partners)), "plan_consent_of_partners")
 

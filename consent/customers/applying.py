@@ -593,7 +593,7 @@ def mark_broken(item: ConsentPlanItem, why: str, *, actor: Actor, there: Grants 
             about=_about(item),
             name=f"{item.customer}, customer of {item.customer.partner}",
             owner=Owner.US,
-            words=f"{words} Remove the cause, then go on: apply_plan {item.plan_id}.",
+            words=f"{words} Remove the cause, then apply plan {item.plan_id} again on its page.",
             subject=subject,
         )
         record(

@@ -123,7 +123,7 @@ def check_customer(customer: CustomerTenant, registration: ApplicationRegistrati
     if registration.state != ApplicationRegistration.State.ACTIVE:
         raise PushRefused("The application registration is not active.")
     if customer.missing_since is not None:
-        raise PushRefused("Partner Center no longer lists this customer; run sync_customers.")
+        raise PushRefused("Partner Center no longer lists this customer; synchronise the partner's customers.")
 
 
 def check_grants(grants: Mapping[str, list[str]]) -> None:

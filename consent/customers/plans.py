@@ -63,7 +63,7 @@ def make_plan(
     plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=chosen.to_json())
     chunks = in_chunks(customers_in(registration, chosen))
     items = (judged(plan, [(customer, target) for customer in chunk]) for chunk in chunks)
-    return _store(plan, items, actor, empty="No customer is chosen by this; run sync_customers, or choose others.")
+    return _store(plan, items, actor, empty="No customer is chosen by this. Synchronise first, or choose others.")
 
 
 def make_direct(

@@ -137,7 +137,7 @@ _FIXED_IDENTITY = (
 )
 
 
-_NO_CREDENTIAL = "Add and promote a credential (manage.py add_credential) before activating it."
+_NO_CREDENTIAL = "It has no credential in use. Let an operator add one, and promote it here before activating it."
 
 
 class ApplicationRegistration(models.Model):

@@ -183,7 +183,7 @@ def _remains(offboarding: Offboarding, customers_remain: bool) -> list[dict[str,
             {
                 "what": "Entries of the vault that are not purged; see their list.",
                 "who": "The administrator of our vault",
-                "do": "Set VAULT_ERASE_IDENTITY and run erase_tokens, or wait for the vault's retention to end.",
+                "do": "Purge them (VAULT_ERASE_IDENTITY says as whom), or wait for the vault's retention to end.",
             }
         )
     return found

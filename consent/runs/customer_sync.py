@@ -99,7 +99,7 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
     registration = None if consent is None else consent.registration
     fields = {**line_names(sync.partner, registration), "correlation_id": correlation_id}
     if consent is None:
-        words = f"{sync.partner.name} has not consented yet; send it a link (manage.py issue_consent_link)."
+        words = f"{sync.partner.name} has not consented yet; send it a link."
         return _failed(NOT_CONSENTED, words, Owner.US, fields)
     about, force = f"partner:{sync.partner.pk}", bool(context.options.get("force"))
     try:

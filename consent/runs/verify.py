@@ -118,7 +118,7 @@ def _waiting(consent: CustomerConsent) -> str:
     return ACCEPTED if young and not refused else ""
 
 
-NO_DOOR = "The partner has no usable token of this application; send it a link (manage.py issue_consent_link)."
+NO_DOOR = "The partner has no usable token of this application; send it a link."
 
 
 def _outcome(subject: Subject, found: Reading, changed: Change) -> Outcome:

@@ -32,11 +32,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """``repair`` is empty for what only a person can decide; ``loud`` opens an incident."""
+    """``repair`` is empty for what only a person can decide; ``loud`` opens an incident.
+
+    ``option`` of ``vault_reconcile`` does what the remedy says; pages do not name it.
+    """
 
     what: str
     repair: str = ""
     remedy: str = ""
+    option: str = ""
     owner: Owner = Owner.US
     loud: bool = False
 
@@ -57,7 +61,8 @@ MEANINGS: dict[Kind, Meaning] = {
     ),
     Kind.ORPHAN: Meaning(
         what="No row names this entry: a write was cut off, the partner was erased, or the database is an older copy.",
-        remedy="Restore the newer database if there is one; else run vault_reconcile --disable-orphans.",
+        remedy="Restore the newer database if there is one; else let an operator disable such entries.",
+        option="--disable-orphans",
     ),
     Kind.OLD_CREDENTIAL: Meaning(
         what="This application credential is enabled and no registration names it.",
@@ -65,7 +70,8 @@ MEANINGS: dict[Kind, Meaning] = {
     ),
     Kind.MISSING: Meaning(
         what="The vault does not hold the token that the database names.",
-        remedy="Restore the vault's newer backup, run vault_reconcile --adopt-older, or send the partner a new link.",
+        remedy="Restore the vault's newer backup, let an operator take up the older token, or send a new link.",
+        option="--adopt-older",
         loud=True,
     ),
     Kind.DELETED: Meaning(
@@ -85,7 +91,7 @@ MEANINGS: dict[Kind, Meaning] = {
     ),
     Kind.UNREADABLE: Meaning(
         what="The vault refuses the token that the database names.",
-        remedy="Check the identity's right Get and this row's names; then run vault_reconcile again.",
+        remedy="Check the identity's right Get and this row's names; then compare again.",
         loud=True,
     ),
     Kind.MISMATCH: Meaning(

@@ -315,7 +315,7 @@ class Reconciler:
                 words=(
                     f"Database and vault differ in {len(wrong)} of {report.looked_at} rows and entries; nothing was "
                     "changed. Make sure that both belong together and that no older copy was restored by mistake; then "
-                    "run vault_reconcile --dry-run."
+                    "let an operator see what differs before anything is changed."
                 ),
             )
             raise TooManyChanges(

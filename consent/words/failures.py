@@ -13,8 +13,8 @@ def explain(error: RemoteError) -> str:
     diagnosis = diagnose(error)
     if settings.TEST_ENDPOINTS and error.code == NoAnswer.REFUSED:
         return (
-            f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start it with "
-            f"make sandbox, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
+            f"The sandbox does not answer on port {settings.TEST_ENDPOINTS} (TEST_ENDPOINTS): start "
+            f"it, or unset TEST_ENDPOINTS to talk to Microsoft. [{error}]"
         )
     who = {Owner.US: "you", Owner.NOBODY: "nobody, try again later"}.get(diagnosis.owner, diagnosis.owner.value)
     return f"{diagnosis.cause} Who must act: {who}. {diagnosis.remedy} [{error}]"

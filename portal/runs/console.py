@@ -262,7 +262,7 @@ def tell(run: Run, ending: Ending, signal_number: int, *, out: Output, err: Outp
         out.write(f"{service.label_of(run)}, run {run.pk}: {numbers.done} of {numbers.total}: {classes}".rstrip(": "))
     again = f"Resume with run_resume {run.pk}."
     if ending is Ending.STOPPED:
-        err.write(f"Stopped: {numbers.reason} No partner's state was changed. {service.after_stop(run)}")
+        err.write(f"Stopped: {numbers.reason} No partner's state was changed. {service.after_stop(run)} {again}")
         return EXIT_SYSTEMIC
     if ending is Ending.INTERRUPTED:
         err.write(f"Interrupted. {again}")

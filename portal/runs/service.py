@@ -486,16 +486,15 @@ def cause_of_stop(message: str) -> str:
 
 def after_stop(run: Run) -> str:
     """Return who lets a stopped run go on, and when."""
-    by_hand = f"run_resume {run.pk}, or Resume on its page"
     if run.resume_at is not None:
         return (
             f"The workers resume run {run.pk} by themselves at {run.resume_at:%H:%M} UTC, try {run.resumes + 1} of "
-            f"{len(RESUMED_AFTER)}; sooner: {by_hand}."
+            f"{len(RESUMED_AFTER)}; sooner: Resume on its page."
         )
     if run.resumes:
         times = "once" if run.resumes == 1 else f"{run.resumes} times"
-        return f"The workers resumed it {times} in vain and do not try again: resume run {run.pk} ({by_hand})."
-    return f"When the cause is gone, resume run {run.pk} ({by_hand})."
+        return f"The workers resumed it {times} in vain and do not try again: resume run {run.pk} on its page."
+    return f"When the cause is gone, resume run {run.pk} on its page."
 
 
 def _own_stop(run: Run) -> str:

@@ -79,7 +79,7 @@ def _by_group(results: QuerySet[RunItem], kind: Kind) -> str:
 
 def _halt(run: Run, reason: str) -> bool:
     words = (
-        f"{service.label_of(run)}, run {run.pk}, waits for a decision. {reason} Look at its units; then let it go on "
-        f"with run_resume {run.pk}, or cancel it."
+        f"{service.label_of(run)}, run {run.pk}, waits for a decision. {reason} Look at its units; then let it "
+        "go on with Resume on its page, or cancel it."
     )
     return service.halt(run, reason=reason, words=words)

@@ -103,7 +103,8 @@ class Command(ConsentCommand):
         done = difference.outcome or (f"would {meaning.repair}" if report.dry_run and meaning.repair else "left")
         self.say(f"{difference.kind.value}  {where}, entry {difference.name} {difference.version}: {difference.words}")
         next_step = f" Who must act: you. {meaning.remedy}" if meaning.remedy and not difference.is_over else ""
-        self.say(f"    {done}.{next_step}")
+        how = f" ({meaning.option})" if next_step and meaning.option else ""
+        self.say(f"    {done}.{next_step}{how}")
 
     def _sum_up(self, report: ReconcileReport) -> None:
         for line in report.not_looked_at:

@@ -67,7 +67,7 @@ def test_a_refusal_and_a_missing_partner_are_said_in_plain_words(connected: Port
     )
     lonely = builders.registration(name="Lonely", credential=None, state="draft")
     alone = builders.credential(lonely)
-    assert f"promote_credential {lonely.pk} --unproven" in act(staff, "promote", alone)
+    assert "an operator promotes it unproven" in act(staff, "promote", alone)
     assert current(connected) == first
 
 

@@ -146,7 +146,7 @@ def test_what_takes_longer_than_a_page_is_left_to_the_command(
 ) -> None:
     monkeypatch.setattr(pages, "PAGE_LIMIT", 3)
     answer = staff.choose(PARTNERS, "plan_consent_of_partners", partner.pk)
-    assert "plan_consents --partner" in told(staff.get(answer["Location"]))
+    assert "Plan for fewer partners at a time." in told(staff.get(answer["Location"]))
 
 
 def test_why_no_plan_can_be_made_is_said(

@@ -171,8 +171,7 @@ def test_units_are_filtered_searched_and_exported(staff: Staff, query: str) -> N
 def test_the_schedule_is_listed(staff: Staff) -> None:
     schedule.tick()
     page = staff.get("/admin/runs/scheduledjob/").content.decode()
-    assert "keep_alive" in page
-    assert "sweep" in page
+    assert "Checking and renewing tokens" in page
 
 
 def test_a_list_that_knows_no_guids_finds_nothing_for_one(staff: Staff) -> None:

@@ -80,7 +80,7 @@ def test_another_run_of_the_kind_that_ends_well_does_not_hide_a_stopped_one() ->
     assert len(open_abouts()) == 2
     assert run_again(second) is Ending.DONE
     assert open_abouts() == [f"run:{first.pk}"]
-    assert f"run_resume {first.pk}" in Incident.objects.open().get().words
+    assert f"run {first.pk} on its page" in Incident.objects.open().get().words
 
 
 @pytest.mark.req("R-14")
@@ -141,7 +141,7 @@ def test_a_cause_that_passes_is_tried_again_by_the_workers_and_visibly() -> None
     assert timedelta(minutes=4) < stopped.resume_at - timezone.now() <= timedelta(minutes=5)
     words = Incident.objects.open().get().words
     assert f"The workers resume run {stopped.pk} by themselves at {stopped.resume_at:%H:%M} UTC, try 1 of 3" in words
-    assert f"sooner: run_resume {stopped.pk}" in words
+    assert "sooner: Resume on its page." in words
     assert "Then resume" not in words
     assert "by themselves" in command("run_status", stopped.pk).out
     assert schedule.sweep() == "0 runs handed to the workers"
@@ -186,7 +186,7 @@ def test_what_a_person_must_repair_is_not_tried_again() -> None:
     stopped, _ = Parts(answer=lambda key, attempt: OURS).do()
     assert stopped.resume_at is None
     words = Incident.objects.open().get().words
-    assert f"When the cause is gone, resume run {stopped.pk} (run_resume {stopped.pk}, or Resume on its page)." in words
+    assert f"When the cause is gone, resume run {stopped.pk} on its page." in words
 
 
 def test_a_run_is_not_resumed_after_its_deadline() -> None:
