@@ -2,6 +2,7 @@
 
 from consent.admin import panels
 from consent.admin.campaigns import invite_in_campaign
+from consent.admin.causes import CAUSES
 from consent.admin.consents import by_reference
 from consent.admin.customer_tenants import sync_partners, sync_partners_of
 from consent.admin.find_tenant import find
@@ -65,6 +66,7 @@ EXTENSION = AdminExtension(
         "credential": Named(ApplicationCredential, "registration"),
         "plan": Named(ConsentPlan, "registration"),
     },
+    causes=CAUSES,
     searchable=(
         Searchable(
             title="Reference codes",

@@ -11,13 +11,13 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from consent.admin.asking import ask
 from consent.admin.wanted import CHANGING, Action, figures_of, items_address
 from consent.customers import plans
 from consent.models import ConsentPlan
 from consent.runs.apply_plan import STOP_SHARE, WAVES, start_apply
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.asking import ask
 
 _SURE = "apply_plan_for_sure"
 _LONGEST = 10  # waves

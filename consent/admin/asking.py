@@ -1,18 +1,15 @@
-"""What several consent pages share: asking before an action, and saying how far a partner came."""
+"""What several pages of invitations share: limits of sending, and saying how far a partner came."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin
-from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponseBase
-from django.template.response import TemplateResponse
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
 
 from consent.models import CampaignPartner, ConsentFlow, ConsentLink
 from consent.words import PROBLEMS, Problem, Who
-from portal.site.admin import PortalModelAdmin
 from portal.site.display import EMPTY, Tone
 
 MAILS_AT_ONCE = 50
@@ -74,24 +71,3 @@ class ProgressFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(Q(progress=self.value())) if self.value() else queryset
-
-
-def ask[M: Model, F: forms.Form](
-    page: PortalModelAdmin[M], request: HttpRequest, queryset: QuerySet[Any], form: type[F], initial: Any, **words: Any
-) -> HttpResponseBase | F:
-    """Confirm as ``PortalModelAdmin.confirm`` does, with fields to fill; return the page, or the valid form.
-
-    What is filled in wrongly is asked again; nothing is spent by it.
-    """
-    filled = form(request.POST) if "_once" in request.POST else form(initial=initial)
-    if filled.is_bound and not filled.is_valid():
-        posted = request.POST.copy()
-        del posted["_once"]
-        request.POST = posted  # type: ignore[assignment]  # a copy can be changed, and serves as well
-    answer = page.confirm(request, queryset, **words)
-    if answer is None:
-        return filled
-    if isinstance(answer, TemplateResponse):
-        answer.template_name = "admin/consent/confirm_form.html"
-        answer.context_data = {**(answer.context_data or {}), "form": filled}
-    return answer

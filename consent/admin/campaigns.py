@@ -14,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, ask, who_acts, why
+from consent.admin.asking import MAIL_SECONDS, MAILS_AT_ONCE, PARTNER_TONES, ProgressFilter, who_acts, why
 from consent.admin.previews import preview_page
 from consent.invitations import campaigns
 from consent.invitations.links import MAX_LIFETIME
@@ -23,6 +23,7 @@ from consent.states import ACTIVE_STATES
 from portal.fields import validate_name
 from portal.mail import MailUnavailable, can_send, open_mailer
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.asking import ask
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.declared import moment_column, needs, path_column
 from portal.site.display import Tone, badge

@@ -16,7 +16,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.cache import add_never_cache_headers
 
-from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, ask, why
+from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, why
 from consent.admin.panels import FLOW_TONES
 from consent.admin.previews import preview_page
 from consent.invitations import links, mails
@@ -24,6 +24,7 @@ from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
+from portal.site.asking import ask
 from portal.site.declared import moment_column, needs, path_column
 from portal.site.display import badge
 from tenants.admin import search_by

@@ -11,7 +11,6 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 
-from consent.admin.asking import ask
 from consent.models import ConsentObservation, Offboarding
 from consent.offboarding import steps as service
 from consent.offboarding.report import to_file
@@ -20,6 +19,7 @@ from portal.audit.trail import record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.asking import ask
 from portal.site.dashboard import Figure
 from portal.site.declared import badge_column, moment_column, needs
 from portal.site.display import Tone, links, who

@@ -12,7 +12,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.urls import reverse
 
 from consent.admin.applying import apply_page
-from consent.admin.asking import ask
 from consent.admin.wanted import ACTION_TONES, CHANGING, RESET_LABEL, figures_of, items_address
 from consent.customers import plans
 from consent.customers.export import change_of, csv_document, json_document
@@ -21,6 +20,7 @@ from consent.selection import Selection
 from portal.audit.trail import record
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.asking import ask
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.declared import badge_column, moment_column, needs, path_column
 from portal.site.display import EMPTY, Tone, badge, described, json_text, words

@@ -2,6 +2,8 @@
 
 from portal.incidents.models import Incident
 from portal.incidents.panels import incidents_panel, ours
+from portal.incidents.watch import CERTIFICATE_REFUSED, TRAIL_BROKEN
+from portal.site.causes import CauseWords, Remedy
 from portal.site.extension_points import AdminExtension, ListEntry
 from portal.site.named import Named
 from portal.site.navigation import Section
@@ -9,9 +11,23 @@ from portal.site.searchable import Searchable, by_number
 
 EXTENSION = AdminExtension(
     panels=(incidents_panel,),
-    lists=(ListEntry(section=Section.INCIDENTS, title="Incidents", model="incidents.incident"),),
+    lists=(
+        ListEntry(
+            section=Section.INCIDENTS,
+            title="By cause",
+            model="incidents.incident",
+            page="admin:incidents_incident_groups",
+        ),
+        ListEntry(section=Section.INCIDENTS, title="All incidents", model="incidents.incident"),
+    ),
     bells=(ours,),
     subjects={"incident": Named(Incident)},
+    causes={
+        TRAIL_BROKEN: CauseWords(
+            title="Audit trail broken", remedy=Remedy(label="See the audit trail", model="audit.AuditEvent")
+        ),
+        CERTIFICATE_REFUSED: CauseWords(title="Certificate refused"),
+    },
     searchable=(
         Searchable(
             title="Incidents",

@@ -17,10 +17,18 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affected:
-    """Whom a group concerns: how many there are, and the first of them by name, each with its page."""
+    """Whom a group concerns: their keys, and the first of them by name, each with its page."""
 
-    count: int = 0
+    keys: Sequence[int] = ()
     shown: Sequence[Fact] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.keys)
+
+    @property
+    def hidden(self) -> int:
+        return self.count - len(self.shown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +38,9 @@ class Group:
     Attributes:
         words: what happened and what to do, as the latest of them says.
         since: when the first of them was seen first; ``last`` when one was seen last.
-        taken_up: how many somebody looks into; ``asleep`` how many are put off.
+        taken_up: how many somebody looks into; ``asleep`` how many are put off, and ``wakes`` when the first comes back.
         affected: by each name of ``AFFECTED``.
+        others: what the first ones concern that concern neither; with the key of the incident.
         incidents: keys, the latest first.
     """
 
@@ -42,7 +51,9 @@ class Group:
     last: datetime
     taken_up: int
     asleep: int
+    wakes: datetime | None
     affected: Mapping[str, Affected]
+    others: Sequence[tuple[str, int]]
     incidents: Sequence[int]
 
     @property
@@ -72,13 +83,17 @@ def groups(incidents: IncidentQuerySet, now: datetime) -> list[Group]:
             last=some[0].last_seen_at,
             taken_up=sum(one.seen_at is not None for one in some),
             asleep=sum(one.snoozed_until is not None and one.snoozed_until > now for one in some),
+            wakes=min(
+                (one.snoozed_until for one in some if one.snoozed_until and one.snoozed_until > now), default=None
+            ),
             affected={
                 name: Affected(
-                    count=len(keys[cause, owner][name]),
+                    keys=keys[cause, owner][name],
                     shown=[found[name][key] for key in keys[cause, owner][name][:_SHOWN] if key in found[name]],
                 )
                 for name in AFFECTED
             },
+            others=[(one.name, one.pk) for one in some if one.name and not one.subject.keys() & set(AFFECTED)][:_SHOWN],
             incidents=[one.pk for one in some],
         )
         for (cause, owner), some in rows.items()

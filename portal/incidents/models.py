@@ -5,11 +5,13 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from portal.fields import OwnerField
+from portal.site.extension_points import causes
 
 
 def cause_in_words(cause: str) -> str:
-    """Return a cause as it is shown."""
-    return cause.replace("_", " ").capitalize()
+    """Return the title of a cause; one that no app declares any more is said by its own word."""
+    known = causes().get(cause)
+    return known.title if known else cause.replace("_", " ").capitalize()
 
 
 class IncidentQuerySet(models.QuerySet["Incident"]):
@@ -66,7 +68,9 @@ class Incident(models.Model):
 
     def __str__(self) -> str:
         words = cause_in_words(self.cause)
-        return f"{self.name}: {words[0].lower()}{words[1:]}" if self.name else words
+        begins_with_name = words[:2].isupper()
+        in_a_sentence = words if begins_with_name else f"{words[0].lower()}{words[1:]}"
+        return f"{self.name}: {in_a_sentence}" if self.name else words
 
     @property
     def seen_words(self) -> str:

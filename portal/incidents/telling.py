@@ -120,13 +120,17 @@ def _alert(incident: Incident) -> str:
     )
 
 
-def _recovery(incident: Incident) -> str:
+def recovery_in_words(incident: Incident) -> str:
+    """Say of a settled incident since when it is over, and how often it was seen."""
     again = f", came back {_times(incident.came_back)} in between" if incident.came_back else ""
     return (
         f"{incident}: over since {incident.settled_at:%Y-%m-%d %H:%M} UTC, "
-        f"first seen {incident.first_seen_at:%Y-%m-%d %H:%M} UTC, seen {incident.seen_words}{again}.\n"
-        f"{_page('admin:incidents_incident_change', incident.pk)}"
+        f"first seen {incident.first_seen_at:%Y-%m-%d %H:%M} UTC, seen {incident.seen_words}{again}."
     )
+
+
+def _recovery(incident: Incident) -> str:
+    return f"{recovery_in_words(incident)}\n{_page('admin:incidents_incident_change', incident.pk)}"
 
 
 def _times(number: int) -> str:

@@ -2,7 +2,9 @@
 
 from portal.runs.models import Run
 from portal.runs.panels import running_lines
-from portal.runs.service import label_of
+from portal.runs.schedule import FAILED
+from portal.runs.service import HALTED, STOPPED, label_of
+from portal.site.causes import CauseWords, Remedy
 from portal.site.extension_points import AdminExtension, ListEntry
 from portal.site.named import Named
 from portal.site.navigation import Section
@@ -16,5 +18,18 @@ EXTENSION = AdminExtension(
         ListEntry(section=Section.ACTIVITY, title="", model="runs.runitem"),
     ),
     subjects={"run": Named(Run)},
+    causes={
+        STOPPED: CauseWords(
+            title="Run stopped", remedy=Remedy(label="See stopped runs", model="runs.Run", query="state__exact=stopped")
+        ),
+        HALTED: CauseWords(
+            title="Run waits for a decision",
+            remedy=Remedy(label="See paused runs", model="runs.Run", query="state__exact=paused"),
+        ),
+        FAILED: CauseWords(
+            title="Job of the schedule failed",
+            remedy=Remedy(label="See failed jobs", model="runs.ScheduledJob", query="last_failed__exact=1"),
+        ),
+    },
     searchable=(Searchable(title="Runs", rank=90, model=Run, find=by_number(Run, "run"), detail=label_of),),
 )

@@ -9,6 +9,7 @@ from functools import cache
 from django.http import HttpRequest, HttpResponseBase
 
 from portal.extensions import declared
+from portal.site.causes import CauseWords
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.named import Named
 from portal.site.searchable import Searchable
@@ -33,11 +34,13 @@ class ListEntry:
         section: a word of ``portal.site.navigation.Section``.
         title: what the tab is called; empty if the list has no tab and its pages only belong to the section.
         model: ``app.model``.
+        page: name for ``reverse`` of a page beside the list, if the tab leads there instead.
     """
 
     section: str
     title: str
     model: str
+    page: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ class AdminExtension:
         running: functions that say in a line each what runs just now, for the top of every page. One query each.
         bells: functions that count what waits for the person, for the top of every page. One query each.
         subjects: which rows a name in the subject of an audit event, an incident or a run means.
+        causes: title and remedy of each cause of incidents that the app reports.
         searchable: rows that the search in the header finds.
         partner_pages: pages beside the list of partners.
         partner_actions: actions on chosen partners, in the order in which they are offered.
@@ -62,6 +66,7 @@ class AdminExtension:
     running: Sequence[Callable[[HttpRequest], Sequence[Row]]] = ()
     bells: Sequence[Callable[[HttpRequest], Figure | None]] = ()
     subjects: Mapping[str, Named] = field(default_factory=dict)
+    causes: Mapping[str, CauseWords] = field(default_factory=dict)
     searchable: Sequence[Searchable] = ()
     partner_pages: Sequence[AdminPage] = ()
     partner_actions: Sequence[AdminAction] = ()
@@ -72,3 +77,9 @@ class AdminExtension:
 def extensions() -> Sequence[AdminExtension]:
     """Return what the installed apps declare."""
     return tuple(declared("extension", "EXTENSION", AdminExtension))
+
+
+@cache
+def causes() -> Mapping[str, CauseWords]:
+    """Return what the installed apps say about the causes of incidents."""
+    return {cause: words for extension in extensions() for cause, words in extension.causes.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -65,7 +64,7 @@ def navigation(site: AdminSite, request: HttpRequest) -> list[Entry]:
     ]
     declared = [*(one for extension in extensions() for one in extension.lists), *_OWN]
     for section in Section:
-        lists = list(_visible(site, request, [one for one in declared if one.section == section]))
+        lists = _visible(site, request, [one for one in declared if one.section == section])
         if shown := [one for one in lists if one.title]:
             active = any(one.active for one in lists)
             title = section.name.capitalize()
@@ -73,9 +72,12 @@ def navigation(site: AdminSite, request: HttpRequest) -> list[Entry]:
     return entries
 
 
-def _visible(site: AdminSite, request: HttpRequest, declared: list[ListEntry]) -> Iterator[Link]:
+def _visible(site: AdminSite, request: HttpRequest, declared: list[ListEntry]) -> list[Link]:
+    addresses: dict[ListEntry, str] = {}
     for one in declared:
         model = apps.get_model(one.model)
         if site.is_registered(model) and site.get_model_admin(model).has_view_permission(request):
-            address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-            yield Link(title=one.title, address=address, active=request.path.startswith(address))
+            addresses[one] = reverse(one.page or f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+    # A page may stand below the list of its model: the nearest is where the person is.
+    here = max((address for address in addresses.values() if request.path.startswith(address)), key=len, default="")
+    return [Link(title=one.title, address=address, active=address == here) for one, address in addresses.items()]

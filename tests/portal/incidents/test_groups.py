@@ -43,7 +43,7 @@ def test_incidents_of_one_cause_and_owner_are_one_group_with_names_and_pages() -
 
     lost, down, mfa = shown()
 
-    assert (mfa.title, mfa.owner, len(mfa.incidents), mfa.taken_up) == ("Mfa missing", Owner.PARTNER, 3, 0)
+    assert (mfa.title, mfa.owner, len(mfa.incidents), mfa.taken_up) == ("MFA missing", Owner.PARTNER, 3, 0)
     partners = mfa.affected["partner"]
     assert partners.count == 3
     assert set(partners.shown) == {

@@ -193,7 +193,7 @@ def test_the_digest_says_once_a_day_who_must_act_and_why(
     lines = mail.body.splitlines()
     since = f"{timezone.now() - timedelta(days=3):%Y-%m-%d}"
     named = "; ".join(f"Partner {number}" for number in range(5))
-    assert f"- Mfa missing, 8 since {since}, 1 of them new: {named} and 3 more" in lines
+    assert f"- MFA missing, 8 since {since}, 1 of them new: {named} and 3 more" in lines
     assert f"- Vault down, 1 since {since}" in lines
     assert any(record.message == "incident digest" and record.open == 9 for record in caplog.records)  # type: ignore[attr-defined]
 
