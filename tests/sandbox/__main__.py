@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ports = f"TEST_ENDPOINTS={port} or TEST_SIGN_IN_PORT={sign_in_port}"
         sys.exit(f"{error.filename or ports} cannot be used: {error.strerror}.")
     _say(f"Sandbox on https://login.global.localhost:{sandbox.port} and the other hosts of its clouds.")
-    _say(f"Pages for a browser: http://login.global.localhost:{sandbox.browser_port}")
-    _say(f"Control: http://control.localhost:{sandbox.browser_port}/state    CA: {sandbox.ca_file}")
+    _say(f"For a browser: http://control.localhost:{sandbox.browser_port}")
+    _say(f"CA: {sandbox.ca_file}")
 
     def ready() -> None:
         # Until here a signal ends the process as it always does; from here on open requests are finished first.

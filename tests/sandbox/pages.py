@@ -1,4 +1,4 @@
-"""The sign-in pages in HTML that a person can use without JavaScript; clearly not Microsoft's."""
+"""The pages in HTML that a person can use without JavaScript: start and sign-in; clearly not Microsoft's."""
 
 from __future__ import annotations
 
@@ -49,12 +49,62 @@ main{max-width:30rem;margin:2rem auto;padding:1.75rem;background:var(--card);bor
 border-radius:12px}h1{font-size:1.35rem;margin:0 0 .75rem}p{margin:.5rem 0}.soft{color:var(--soft);font-size:.9rem}
 label.row{display:flex;gap:.75rem;align-items:flex-start;padding:.6rem .25rem;border-top:1px solid var(--line)}
 label.row span span{display:block;color:var(--soft);font-size:.9rem;overflow-wrap:anywhere}
-ul{padding-left:1.2rem}.buttons{display:flex;gap:.75rem;margin-top:1.25rem;flex-wrap:wrap}
+h2{font-size:1.1rem;margin:1.5rem 0 .5rem}table{border-collapse:collapse;width:100%;font-size:.9rem}
+th,td{text-align:left;vertical-align:top;padding:.35rem .5rem .35rem 0;border-top:1px solid var(--line);
+overflow-wrap:anywhere}a{color:inherit}ul{padding-left:1.2rem}.buttons{display:flex;gap:.75rem;margin-top:1.25rem;flex-wrap:wrap}
 button{font:inherit;padding:.6rem 1.4rem;border-radius:8px;border:1px solid var(--ink);background:var(--card);
 color:var(--ink);cursor:pointer}button.main{background:var(--ink);color:var(--card)}
 button:focus-visible,input:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
 fieldset{border:0;margin:0;padding:0}legend{padding:0;font-weight:600}code{overflow-wrap:anywhere}
 """
+
+
+# Answers browsers by itself, so that none asks in vain; two letters in the colours of the banner.
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="6" fill="#7a3e00"/>'
+    '<path d="M9 22c3 2 9 2 9-2s-8-3-8-7 6-4 8-2m6-2v14" fill="none" stroke="#fff" stroke-width="3"/></svg>'
+)
+_PLACES = (
+    ("/state", "who and what is there"),
+    ("/counters", "how often each address was called"),
+    ("/ledger?last=50", "the last 50 calls"),
+    ("/crossings", "tokens that were shown to the wrong service"),
+)
+
+
+def routes(world: World) -> list[web.RouteDef]:
+    """Return the routes of the start page and the icon, for the hosts that browsers open."""
+
+    async def start_page(request: web.Request) -> web.Response:
+        return start(world, request.url.port or 80, request.scheme)
+
+    async def icon(request: web.Request) -> web.Response:
+        return web.Response(text=_ICON, content_type="image/svg+xml")
+
+    return [web.get("/", start_page), web.get("/favicon.ico", icon)]
+
+
+def start(world: World, port: int, scheme: str) -> web.Response:
+    """Say what the sandbox is, who is in it, and where programs read what it knows."""
+    control = f"{scheme}://control.localhost:{port}"
+    partners = "".join(
+        f"<tr><td>{escape(tenant.name)}<td>{escape(tenant.cloud)}<td>{len(world.customers.get(tenant.tenant_id, {}))}"
+        f"<td>{'<br>'.join(escape(user.upn) for user in tenant.users.values())}"
+        for tenant in sorted(world.tenants.values(), key=lambda one: one.name)
+        if tenant.kind == "partner"
+    )
+    places = "".join(f'<li><a href="{control}{path}">{path}</a>: {what}</li>' for path, what in _PLACES)
+    body = (
+        "<h1>The local Microsoft</h1>"
+        "<p>This process plays Entra, Partner Center, Microsoft Graph and Key Vault of three clouds for a portal on "
+        "this machine. Nothing here is real, and nothing leaves the machine. All is forgotten when it stops.</p>"
+        "<p>The portal sends your browser here to sign in: open a partner's consent link and press Continue.</p>"
+        "<h2>Partners and their accounts</h2>"
+        "<table><thead><tr><th>Partner<th>Cloud<th>Customers<th>Accounts</tr></thead>"
+        f"<tbody>{partners}</tbody></table>"
+        f"<h2>For programs, in JSON</h2><ul>{places}</ul>"
+    )
+    return _page("Sandbox", body)
 
 
 def _page(title: str, body: str, *, status: int = 200, form_targets: str = "'self'", script: str = "") -> web.Response:
@@ -63,13 +113,14 @@ def _page(title: str, body: str, *, status: int = 200, form_targets: str = "'sel
     html = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<link rel="icon" href="/favicon.ico" type="image/svg+xml">'
         f'<style nonce="{nonce}">{_STYLE}</style></head><body>'
         '<div class="banner" role="note">Sandbox &ndash; this is not Microsoft</div>'
         f"<main>{body}</main>{script_tag}</body></html>"
     )
     policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; form-action {form_targets}; "
-        "frame-ancestors 'none'; base-uri 'none'"
+        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src 'self'; "
+        f"form-action {form_targets}; frame-ancestors 'none'; base-uri 'none'"
     )
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "Referrer-Policy": "strict-origin"}
     return web.Response(text=html, content_type="text/html", status=status, headers=headers)

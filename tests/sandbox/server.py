@@ -20,7 +20,17 @@ from typing import Any, Self
 from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud, local_clouds
-from tests.sandbox import certificates, control, entra, graph, key_vault, managed_identity, partner_center, scenarios
+from tests.sandbox import (
+    certificates,
+    control,
+    entra,
+    graph,
+    key_vault,
+    managed_identity,
+    pages,
+    partner_center,
+    scenarios,
+)
 from tests.sandbox.faults import Faults
 from tests.sandbox.notes import CLOUD, CLOUDS, CORRELATION, VAULT
 from tests.sandbox.world import World
@@ -112,6 +122,8 @@ class Sandbox:
             routers[name].add_routes(routes(self.world))
         routers["control"] = web.UrlDispatcher()
         routers["control"].add_routes(control.routes(self))
+        for name in ("login", "control"):  # what browsers open
+            routers[name].add_routes(pages.routes(self.world))
 
         async def dispatch(request: web.Request) -> web.StreamResponse:
             place = self._place(request)

@@ -152,7 +152,11 @@ def test_blocked_customers_say_why_and_who_must_act(
             "The partner never connected this application. Send the partner a new consent link.",
             "partner",
         ),
-        gone.pk: ("blocked", "Partner Center no longer lists this customer; synchronise the partner's customers.", "us"),
+        gone.pk: (
+            "blocked",
+            "Partner Center no longer lists this customer; synchronise the partner's customers.",
+            "us",
+        ),
     }
 
 

@@ -9,6 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import IO
 
 from django.conf import settings
@@ -21,6 +24,38 @@ from tests.sandbox.demo.environment import FOLDER, note, prepare
 
 _START_SECONDS = 30
 _OUT = Pipe(sys.stdout)
+
+
+class _Signals:
+    """The first signal ends the demo; those after it change nothing, so that stopping is never cut off.
+
+    SIGTERM ends it like Ctrl-C, so that no child survives either of them. A shell that starts something in the
+    background makes it ignore SIGINT; here it counts all the same.
+    """
+
+    def __init__(self) -> None:
+        self._came = self._held = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        first, self._came = not self._came, True
+        if first and not self._held:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Put the end off until the block is done: a child that was just started must be known before it."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._came:
+            raise KeyboardInterrupt
+
+    def ignore(self) -> None:
+        self._came = True
 
 
 class DemoFailed(Exception):
@@ -37,24 +72,27 @@ def run(seconds: int) -> None:
     started = time.monotonic()
     marker = prepare()
     children: list[subprocess.Popen[bytes]] = []
-    # SIGTERM ends the demo like Ctrl-C, so that no child survives either of them. A shell that starts something in
-    # the background makes it ignore SIGINT; here it counts all the same.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
+    signals = _Signals()
+
+    def begin(command: list[str], log: str) -> None:
+        with signals.held():
+            children.append(_spawn(command, log, marker))
+
     try:
-        password = _start(children, marker)
+        password = _start(begin, children)
         address = story.build(lambda line: _say(f"  {line}"))
         _explain(address, password, time.monotonic() - started)
         _wait(children, seconds)
     except KeyboardInterrupt:
         _say("\nStopping.")
     finally:
+        signals.ignore()
         _stop(children)
 
 
-def _start(children: list[subprocess.Popen[bytes]], marker: IO[str]) -> str:
+def _start(begin: Callable[[list[str], str], None], children: Sequence[subprocess.Popen[bytes]]) -> str:
     _say("Starting the sandbox and the portal ...")
-    children.append(_spawn([sys.executable, "-m", "tests.sandbox", "--scenario", "demo"], "sandbox.log", marker))
+    begin([sys.executable, "-m", "tests.sandbox", "--scenario", "demo"], "sandbox.log")
     call_command("migrate", interactive=False, verbosity=0)
     password = secrets.token_urlsafe(12)
     User.objects.create_superuser("admin", password=password)
@@ -71,11 +109,11 @@ def _start(children: list[subprocess.Popen[bytes]], marker: IO[str]) -> str:
         "--no-control-socket",
     ]
     # One process: the demo shows the product, and SQLite has one writer anyway.
-    children.append(_spawn([*gunicorn, "--bind", f"127.0.0.1:{port}", "portal.wsgi"], "portal.log", marker))
+    begin([*gunicorn, "--bind", f"127.0.0.1:{port}", "portal.wsgi"], "portal.log")
     # Works what is begun in the admin, and keeps the schedule as a deployment's worker does: without it an
     # offboarding would never end. What comes round every hour and day finds nothing to do before the example is
     # there, and comes again after an hour.
-    children.append(_spawn([sys.executable, "manage.py", "worker"], "worker.log", marker))
+    begin([sys.executable, "manage.py", "worker"], "worker.log")
     _wait_for("sandbox", children[0], settings.TEST_SIGN_IN_PORT)
     _wait_for("portal", children[1], int(port))
     return password
@@ -149,6 +187,7 @@ def _stop(children: list[subprocess.Popen[bytes]]) -> None:
             child.wait(10)
         except subprocess.TimeoutExpired:
             child.kill()
+            child.wait()
 
 
 def _say(line: str) -> None:

@@ -61,7 +61,7 @@ def test_it_runs_in_the_foreground_says_where_and_stops_at_a_signal(tmp_path: Pa
             running.kill()
     text = "".join(said)
     assert f"https://login.global.localhost:{port}" in text
-    assert f"http://control.localhost:{browser_port}/state" in text
+    assert f"http://control.localhost:{browser_port}\n" in text
     assert (tmp_path / "sandbox" / "ca.pem").exists()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import re
 
 import pytest
 
@@ -16,6 +17,23 @@ def test_state_tells_who_is_there_and_no_secret(wire: Wire, vendor: Vendor) -> N
     assert [one["domain"] for one in reply.json()["partners"]] == ["northwind.example.com", "southridge.example.com"]
     assert reply.json()["partners"][0]["customers"] == 3
     assert vendor.secret not in reply.text
+
+
+@pytest.mark.parametrize("host", ["control.localhost", "login.global.localhost", "login.china.localhost"])
+def test_a_person_finds_a_page_that_says_what_it_is(wire: Wire, sandbox: Sandbox, vendor: Vendor, host: str) -> None:
+    base = f"http://{host}:{sandbox.browser_port}"
+    page = wire.get(f"{base}/")
+
+    assert page.status == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    for words in ("this is not Microsoft", "Nothing here is real", "Northwind Cloud", "service@northwind.example.com"):
+        assert words in page.text
+    assert vendor.secret not in page.text
+    for path in re.findall(r'href="http://control\.localhost:\d+([^"]+)"', page.text):
+        assert wire.control(path).status == 200
+    assert "img-src 'self'" in page.headers["Content-Security-Policy"]
+    icon = wire.get(base + re.findall(r'rel="icon" href="([^"]+)"', page.text)[0])
+    assert (icon.status, icon.headers["Content-Type"].partition(";")[0]) == (200, "image/svg+xml")
 
 
 def test_reset_loads_a_scenario_and_forgets_the_rest(wire: Wire, vendor: Vendor) -> None:
