@@ -19,8 +19,12 @@ help: ## List the targets
 	@touch $@
 
 .PHONY: demo
-demo: .venv/installed ## Run portal and sandbox with example data; Ctrl-C stops everything
-	@$(BIN)/python -m tests.sandbox.demo
+demo: .venv/installed ## Run portal and sandbox with example data; Ctrl-C stops everything; HTTPS=1 for Safari
+	@$(BIN)/python -m tests.sandbox.demo $(if $(HTTPS),--https)
+
+.PHONY: pictures
+pictures: .venv/installed ## Make the pictures of README anew, from a demo and Chromium
+	@$(BIN)/python -m tests.browser.pictures
 
 .PHONY: sandbox
 sandbox: .venv/installed ## Run the local Microsoft alone, where TEST_ENDPOINTS and TEST_CA_FILE say; SCENARIO=demo

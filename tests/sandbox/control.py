@@ -1,10 +1,11 @@
 """The control address: scenarios, clock, switches, faults, people, books. JSON in and out, loopback only.
 
 Reading: GET ``/state``, ``/counters``, ``/ledger?last=N``, ``/crossings``. Changing: POST ``/reset`` {scenario},
-``/clock`` {seconds}, ``/switches`` {name: value}, ``/faults``, ``/refusals``, ``/tampers`` (the fields of the dataclass
-of that name in ``world``; DELETE clears), ``/release``, ``/users/<upn>``, ``/relationships/<id>``,
-``/applications/<id>`` {enabled}, ``/applications/<id>/credentials``, ``/authorize`` {url, user, mfa, accept}. What
-cannot be understood is answered with 400 and changes nothing.
+``/clock`` {seconds}, ``/switches`` {name: value}, ``/faults``, ``/refusals``, ``/tampers`` (the fields of the
+dataclass of that name in ``world``; DELETE clears), ``/release``, ``/users/<upn>``, ``/relationships/<id>``,
+``/grants`` {tenant, application, scopes: of Microsoft Graph}, ``/applications/<id>`` {enabled},
+``/applications/<id>/credentials``, ``/authorize`` {url, user, mfa, accept}. What cannot be understood is answered
+with 400 and changes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aiohttp import web
 from tests.sandbox import scenarios
 from tests.sandbox.entra import Shown
 from tests.sandbox.managed_identity import trust
-from tests.sandbox.world import Fault, Refusal, Tamper
+from tests.sandbox.world import GRAPH, Fault, Refusal, Tamper
 
 if TYPE_CHECKING:
     from tests.sandbox.server import Sandbox
@@ -118,6 +119,17 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
                 return web.json_response({"status": one.status})
         raise web.HTTPNotFound(text="no such relationship")
 
+    async def grants(request: web.Request) -> web.Response:
+        """Change what an application holds of Microsoft Graph in a tenant, as an administrator there can."""
+        body = await read(request)
+        tenant = world.tenants[body["tenant"]]
+        client, resource = tenant.principal_of(body["application"]), tenant.principal_of(GRAPH)
+        for one in tenant.grants.values():
+            if client and resource and (one.client, one.resource) == (client.object_id, resource.object_id):
+                one.scopes = set(body["scopes"])
+                return web.json_response({"scopes": sorted(one.scopes)})
+        raise web.HTTPNotFound(text="no such grant")
+
     async def registration(request: web.Request) -> web.Response:
         """Disable a registration for all tenants, as its owner can, or enable it again: ``enabled``."""
         application = world.applications.get(request.match_info["app_id"])
@@ -171,6 +183,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.delete("/tampers", clear_tampers),
         web.post("/users/{upn}", user),
         web.post("/relationships/{id}", relationship),
+        web.post("/grants", grants),
         web.post("/applications/{app_id}", registration),
         web.post("/applications/{app_id}/credentials", credential),
         web.post("/authorize", authorize),

@@ -81,6 +81,11 @@ def vault_application_id() -> str:
     return known_id("application", "KeyVaultAccessApp")
 
 
+def second_application_id() -> str:
+    """Return the id of the vendor's second product in the Global cloud; only the scenario ``demo`` has it."""
+    return known_id("application", "second product")
+
+
 def vendor_tenant(cloud: str = "global") -> str:
     """Return the vendor's own tenant in this cloud."""
     return known_id("tenant", "vendor", cloud)
@@ -103,7 +108,12 @@ def describe(world: World) -> dict[str, Any]:
     """Return what is there, for people and for the demo; no secret."""
     return {
         "applications": {
-            one.app_id: {"name": one.name, "home_tenant": one.home_tenant} for one in world.applications.values()
+            one.app_id: {
+                "name": one.name,
+                "home_tenant": one.home_tenant,
+                "cloud": world.tenants[one.home_tenant].cloud,
+            }
+            for one in world.applications.values()
         },
         "partners": [
             {
@@ -231,13 +241,21 @@ def _minimal(world: World) -> None:
 
 
 def _demo(world: World) -> None:
-    """Six partners, each of which the portal will see in another state, with some 200 customers."""
+    """Eight partners in three clouds, each of which the portal will see in another state, with some 200 customers."""
     healthy = add_partner(world, "northwind", "Northwind Cloud", customers=130)
     add_partner(world, "southridge", "Southridge IT", customers=20)
     without_mfa = add_partner(world, "lakeview", "Lakeview Systems", customers=15)
     add_partner(world, "harbour", "Harbour Managed Services", customers=15)
     add_partner(world, "meadow", "Meadow Consulting", customers=12)
     add_partner(world, "fabric", "Fabric Partners", customers=8)
+    add_partner(world, "lotus", "Lotus Cloud Services", cloud="china", customers=5)
+    add_partner(world, "liberty", "Liberty Federal IT", cloud="usgov", customers=5)
+    world.applications[second_application_id()] = Application(
+        app_id=second_application_id(),
+        name="Example Backup",
+        home_tenant=vendor_tenant(),
+        permissions={resource: set(scopes) for resource, scopes in PERMISSIONS.items()},
+    )
     for user in without_mfa.users.values():
         user.mfa_required = False
     mixed = [one for one in world.relationships if one.partner == healthy.tenant_id]

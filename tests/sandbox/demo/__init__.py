@@ -1,1 +1,1 @@
-"""The demo: the portal and the sandbox with six example partners, from nothing (``make demo``)."""
+"""The demo: the portal and the sandbox with eight example partners, from nothing (``make demo``)."""

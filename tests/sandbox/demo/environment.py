@@ -25,22 +25,34 @@ class FolderRefused(Exception):
     """The folder cannot be the demo's; the text says why and what to do. Nothing in it was touched."""
 
 
-def set_environment() -> None:
-    """Set the environment of this process, before its settings are read. No file is touched."""
+control_port = 0
+"""Where the sandbox answers over plain http, for the demo itself and its control pages."""
+
+
+def set_environment(*, https: bool = False) -> None:
+    """Set the environment of this process, before its settings are read. No file is touched.
+
+    Args:
+        https: portal and sign-in pages answer over TLS only, with the certificate that the sandbox makes.
+    """
+    global control_port
     portal, sandbox, sign_in = (_free_port(port) for port in (_PORTAL, _SANDBOX, _SIGN_IN))
+    control_port = sign_in
     ours = {
         "DJANGO_SETTINGS_MODULE": "portal.settings",
         **{name: secrets.token_urlsafe(48) for name in _KEYS},
         "SERVE_STATIC_FROM_SOURCE": "true",
-        "PUBLIC_BASE_URL": f"http://localhost:{portal}",
+        "PUBLIC_BASE_URL": f"{'https' if https else 'http'}://localhost:{portal}",
         "ADMIN_HOST": "",
         "ALLOWED_HOSTS": "localhost,127.0.0.1",
         "DATABASE_URL": f"sqlite:///{FOLDER / 'db.sqlite3'}",
         "VAULT_URL": str(FOLDER / "vault"),
         "VAULT_KEY_FILE": str(FOLDER / "vault-key"),
         "TEST_ENDPOINTS": str(sandbox),
-        "TEST_SIGN_IN_PORT": str(sign_in),
+        "TEST_SIGN_IN_PORT": "0" if https else str(sign_in),
         "TEST_CA_FILE": str(FOLDER / "sandbox" / "ca.pem"),
+        # A browser keeps it for all ports of localhost, and would open nothing there over http for a year.
+        "SECURE_HSTS_SECONDS": "0",
         "VENDOR_NAME": "Example Control Panel",
         "SUPPORT_EMAIL": "support@vendor.example",
         "LOG_FORMAT": "console",

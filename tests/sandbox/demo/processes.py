@@ -19,11 +19,22 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 
 from portal.commands import Pipe
-from tests.sandbox.demo import story
+from tests.sandbox.demo import environment, story
 from tests.sandbox.demo.environment import FOLDER, note, prepare
 
 _START_SECONDS = 30
 _OUT = Pipe(sys.stdout)
+
+
+_OVER_HTTP = (
+    "  Plain http is right here for Chromium and Firefox. Safari (WebKit) drops every Secure cookie over http, and",
+    "  each button is answered with 403 there: start with make demo HTTPS=1. A deployment is https only.",
+)
+_OVER_TLS = (
+    "  The browser warns of an unknown authority: the certificate was made for this demo, and nobody vouches for it.",
+    "  Choose Advanced and go on: once here, and once at login.global.localhost. Or let the browser trust",
+    f"  {FOLDER.name}/sandbox/ca.pem, as long as the demo runs. No browser remembers https for localhost: HSTS is off.",
+)
 
 
 class _Signals:
@@ -92,7 +103,8 @@ def run(seconds: int) -> None:
 
 def _start(begin: Callable[[list[str], str], None], children: Sequence[subprocess.Popen[bytes]]) -> str:
     _say("Starting the sandbox and the portal ...")
-    begin([sys.executable, "-m", "tests.sandbox", "--scenario", "demo"], "sandbox.log")
+    sandbox = [sys.executable, "-m", "tests.sandbox", "--scenario", "demo"]
+    begin(["env", f"TEST_SIGN_IN_PORT={environment.control_port}", *sandbox], "sandbox.log")
     call_command("migrate", interactive=False, verbosity=0)
     password = secrets.token_urlsafe(12)
     User.objects.create_superuser("admin", password=password)
@@ -108,13 +120,19 @@ def _start(begin: Callable[[list[str], str], None], children: Sequence[subproces
         "8",
         "--no-control-socket",
     ]
+    if base.startswith("https:"):
+        _wait_for("sandbox", children[0], environment.control_port)
+        folder = FOLDER / "sandbox"
+        while not (folder / "server.key").exists():  # the sandbox listens before it makes its certificate
+            time.sleep(0.1)
+        gunicorn += ["--certfile", str(folder / "server.pem"), "--keyfile", str(folder / "server.key")]
     # One process: the demo shows the product, and SQLite has one writer anyway.
     begin([*gunicorn, "--bind", f"127.0.0.1:{port}", "portal.wsgi"], "portal.log")
     # Works what is begun in the admin, and keeps the schedule as a deployment's worker does: without it an
     # offboarding would never end. What comes round every hour and day finds nothing to do before the example is
     # there, and comes again after an hour.
     begin([sys.executable, "manage.py", "worker"], "worker.log")
-    _wait_for("sandbox", children[0], settings.TEST_SIGN_IN_PORT)
+    _wait_for("sandbox", children[0], environment.control_port)
     _wait_for("portal", children[1], int(port))
     return password
 
@@ -136,7 +154,7 @@ def _spawn(command: list[str], log: str, marker: IO[str]) -> subprocess.Popen[by
 
 
 def _explain(address: str, password: str, seconds: float) -> None:
-    sign_in = f"http://login.global.localhost:{settings.TEST_SIGN_IN_PORT}"
+    over_tls = settings.PUBLIC_BASE_URL.startswith("https:")
     lines = [
         "",
         f"Ready after {seconds:.0f} s. Open these in a browser on this machine:",
@@ -144,10 +162,9 @@ def _explain(address: str, password: str, seconds: float) -> None:
         f"  Staff:         {settings.PUBLIC_BASE_URL}/admin/   user admin, password {password}",
         f"  A partner:     {address}",
         "                 Continue, choose service@southridge.example.com, approve, accept.",
-        f"  The sandbox:   {sign_in} plays Microsoft; http://control.localhost:{settings.TEST_SIGN_IN_PORT}/state",
+        f"  The sandbox:   http://control.localhost:{environment.control_port}/   plays Microsoft",
         "",
-        "  Plain http is right here: browsers treat localhost as secure. A deployment is https only.",
-        "  Measured in Chromium; a browser of another family may drop Secure cookies of plain http.",
+        *(_OVER_TLS if over_tls else _OVER_HTTP),
         "",
         *(f"  {one.key:<12} {one.note}" for one in story.STORIES),
         "",

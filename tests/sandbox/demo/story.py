@@ -1,5 +1,6 @@
 """The demo's example data, made by the product's own means: real flows through the running portal and the sandbox's
-sign-in, real syncs, checks and pushes. Nothing is written that a person could not have caused.
+sign-in, real syncs, checks and pushes. Nothing is written that a person could not have caused; only times are put back,
+where a demo cannot wait for days: the age of a token, and the figures of the days before.
 """
 
 from __future__ import annotations
@@ -23,27 +24,31 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.management import call_command
 from django.db.models import F
+from django.utils import timezone
 
 from consent import clients
 from consent.applications import rotation
 from consent.customers import plans, wanted
 from consent.customers.consents import grants_hash, wanted_grants
+from consent.figures import count_today
 from consent.invitations import campaigns, links, mails
-from consent.models import ApplicationRegistration, Campaign, ConsentLink, ConsentPlan, PartnerConsent
+from consent.models import ApplicationRegistration, Campaign, ConsentLink, ConsentPlan, DailyFigures, PartnerConsent
 from consent.partners import disable
 from consent.runs.apply_plan import start_direct
 from consent.runs.token_check import TOKEN_CHECK
-from consent.selection import EVERYTHING, Selection
+from consent.runs.verify import CONSENT_VERIFY
+from consent.selection import EVERYTHING, Selection, open_rows
 from consent.sign_in import flow
-from consent.tokens.health import CONFIRM_AFTER
+from consent.tokens.health import CONFIRM_AFTER, LIFETIME, watch
 from portal.audit.trail import Actor
-from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID, get_cloud
 from portal.microsoft.secret import Secret
-from portal.runs import service
+from portal.runs import service, tasks
 from portal.runs.executor import Executor
 from portal.runs.kinds import OK
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
+from tests.sandbox.demo import environment
 
 _ACTOR = Actor.command("demo")
 _LINK = re.compile(r"https?://\S+/consent/[\w-]{43}/")
@@ -57,6 +62,7 @@ class Story:
 
     key: str
     note: str
+    cloud: str = "global"
     consents: bool = True
     mfa: bool = True
     afterwards: str = ""
@@ -69,6 +75,8 @@ STORIES = (
     Story(key="harbour", note="somebody revoked the service account's sessions", afterwards="revoke"),
     Story(key="meadow", note="the service account lost the AdminAgents group", afterwards="role"),
     Story(key="fabric", note="disabled by staff", afterwards="disable"),
+    Story(key="lotus", note="in China; healthy", cloud="china"),
+    Story(key="liberty", note="in US Government; Microsoft refuses to renew its token, which ends soon", cloud="usgov"),
 )
 
 
@@ -91,26 +99,27 @@ class Control:
     def __init__(self) -> None:
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.headers["Host"] = f"control.localhost:{settings.TEST_SIGN_IN_PORT}"
-        self._base = f"http://127.0.0.1:{settings.TEST_SIGN_IN_PORT}"
+        self._session.headers["Host"] = f"control.localhost:{environment.control_port}"
+        self._base = f"http://127.0.0.1:{environment.control_port}"
 
     def get(self, path: str) -> Any:
         response = self._session.get(self._base + path, timeout=_SECONDS)
         response.raise_for_status()
         return response.json()
 
-    def post(self, path: str, **body: Any) -> Any:
+    def post(self, path: str, /, **body: Any) -> Any:
         response = self._session.post(self._base + path, json=body, timeout=_SECONDS)
         response.raise_for_status()
         return response.json()
 
 
 def build(say: Callable[[str], None]) -> str:
-    """Fill the portal with six partners and return the address of one open consent link."""
+    """Fill the portal with partners of three clouds and return the address of one open consent link."""
     control = Control()
     world = control.get("/state")
     registration = _registration(control, world)
-    say("Registered the application; its certificate is in the vault.")
+    others = {cloud: _registration(control, world, cloud=cloud) for cloud in ("china", "usgov")}
+    say("Registered the application in three clouds; its certificates are in the vault.")
     partners = {}
     for story in STORIES:
         told = next(one for one in world["partners"] if one["domain"] == f"{story.key}.example.com")
@@ -129,6 +138,10 @@ def build(say: Callable[[str], None]) -> str:
         say(f"{mailing.partner}: invited.")
     open_link = post.links[_mail_of(partners["southridge"])]
     for story in STORIES:
+        if story.cloud in others:
+            _, secret = links.issue(partners[story.key], others[story.cloud], actor=_ACTOR)
+            post.links[_mail_of(partners[story.key])] = secret.reveal()
+    for story in STORIES:
         if story.consents:
             address = post.links[_mail_of(partners[story.key])]
             _consent(control, address, f"service@{story.key}.example.com", mfa=story.mfa)
@@ -140,12 +153,17 @@ def build(say: Callable[[str], None]) -> str:
             call_command("sync_customers", "--partner", consent.partner.tenant_id, stdout=told)
             say(told.getvalue().splitlines()[0].removeprefix("ok").strip())
     _push_some(partners["northwind"], registration, say)
+    _bring_into_all_states(control, partners["northwind"], registration)
     for story in STORIES:
         _afterwards(control, story, partners[story.key])
     _check_all(say)
     _plan_more(registration, say)
     _invite_again(control, partners, registration, post)
     _consent_for_the_tenant(control, partners["northwind"], registration, post, say)
+    _second_product(control, world, partners, say)
+    _grow_old(control, partners["liberty"])
+    _read_slowly(partners["northwind"], registration)
+    _days_before()
     return open_link
 
 
@@ -158,7 +176,7 @@ def _invite(name: str, registration: ApplicationRegistration, reason: Campaign.R
         name=name,
         registration=registration,
         reason=reason,
-        partners=PartnerTenant.objects.active(),
+        partners=PartnerTenant.objects.active().in_cloud(registration.cloud),
         link_days=14,
         actor=_ACTOR,
     ).campaign
@@ -194,20 +212,23 @@ def _consent_for_the_tenant(
     links.revoke(spare, actor=_ACTOR)
 
 
-def _registration(control: Control, world: Any) -> ApplicationRegistration:
-    """Register the sandbox's application with a certificate that is made now and nowhere else known."""
+def _registration(
+    control: Control, world: Any, *, name: str = "Example Control Panel", cloud: str = "global", days: int = 90
+) -> ApplicationRegistration:
+    """Register an application of the sandbox with a certificate that is made now and nowhere else known."""
     application_id, told = next(
-        (app_id, one) for app_id, one in world["applications"].items() if one["name"] == "Example Control Panel"
+        (app_id, one) for app_id, one in world["applications"].items() if (one["name"], one["cloud"]) == (name, cloud)
     )
-    pem, der = _certificate()
+    pem, der = _certificate(days)
     control.post(
         f"/applications/{application_id}/credentials",
         certificate=base64.b64encode(der).decode(),
     )
-    for address in (flow.redirect_uri("global"), flow.admin_consent_redirect_uri("global")):
+    for address in (flow.redirect_uri(cloud), flow.admin_consent_redirect_uri(cloud)):
         control.post(f"/applications/{application_id}/credentials", redirect_uri=address)
     registration = ApplicationRegistration.objects.create(
-        name=told["name"],
+        name=name if cloud == "global" else f"{name}, {get_cloud(cloud).name}",
+        cloud=cloud,
         application_id=application_id,
         home_tenant_id=told["home_tenant"],
         permission_set=ApplicationRegistration.PermissionSet.EXTENDED,
@@ -226,7 +247,7 @@ def _registration(control: Control, world: Any) -> ApplicationRegistration:
     return registration
 
 
-def _certificate() -> tuple[Secret, bytes]:
+def _certificate(days: int) -> tuple[Secret, bytes]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CPV portal demo")])
     now = datetime.now(UTC)
@@ -237,7 +258,7 @@ def _certificate() -> tuple[Secret, bytes]:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=90))
+        .not_valid_after(now + timedelta(days=days))
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(
@@ -270,7 +291,7 @@ def _consent(control: Control, address: str, user: str, *, mfa: bool = True, acc
 def _press_continue(address: str) -> tuple[requests.Session, requests.Response]:
     """Open the landing page and go to Microsoft. The cookies are in the answer."""
     browser = requests.Session()
-    browser.trust_env = False
+    browser.trust_env, browser.verify = False, settings.TEST_CA_FILE
     page = browser.get(address, timeout=_SECONDS)
     token = _CSRF.search(page.text)
     if token is None:
@@ -300,10 +321,87 @@ def _push_some(partner: PartnerTenant, registration: ApplicationRegistration, sa
     by_key = {customer.domain.partition(".")[0]: customer.pk for customer in customers}
     chosen = [by_key[f"northwind-customer-{number}"] for number in (0, 1, 2, 3, 101, 112, 120, 126)]
     push = ConsentPlan.Purpose.PUSH
-    run, _ = start_direct(push, Selection(customers=tuple(chosen), registration=registration.pk), actor=_ACTOR, wait=5)
-    Executor(run).work()
+    chosen_ones = Selection(customers=tuple(chosen), registration=registration.pk)
+    run = _work(start_direct(push, chosen_ones, actor=_ACTOR, wait=5))
     for item in run.items.order_by("pk"):
         say(f"{item.label}: {item.failure_class} {item.message}".rstrip())
+
+
+def _bring_into_all_states(control: Control, partner: PartnerTenant, registration: ApplicationRegistration) -> None:
+    """Show what can become of a consent: changed from outside, not in sight yet, refused by Partner Center, absent."""
+    customers = CustomerTenant.objects.for_partner(partner)
+    by_key = {customer.domain.partition(".")[0]: customer for customer in customers}
+    chosen = [by_key[f"northwind-customer-{number}"] for number in range(7)]
+    app = registration.application_id
+    more, less = ["Directory.Read.All", "User.Read.All", "Organization.Read.All"], ["Directory.Read.All"]
+    for customer, scopes in ((chosen[1], more), (chosen[2], less)):
+        control.post("/grants", tenant=customer.tenant_id, application=app, scopes=scopes)
+    read = Selection(customer=tuple(chosen[number].tenant_id for number in (1, 2, 6)), registration=registration.pk)
+    open_rows(read)
+    _work(service.start(CONSENT_VERIFY, scope=read.to_json(), actor=_ACTOR))
+    control.post(
+        "/faults",
+        service="partnercenter",
+        path=f".*{chosen[5].tenant_id}/applicationconsents.*",
+        method="POST",
+        times=1000,
+        status=400,
+        body='{"code": 0, "description": "Unknown error"}',
+    )
+    control.post("/switches", consent_visible_after=1800.0)
+    push = Selection(customers=(chosen[4].pk, chosen[5].pk), registration=registration.pk)
+    _work(start_direct(ConsentPlan.Purpose.PUSH, push, actor=_ACTOR, wait=1))
+    control.post("/switches", consent_visible_after=0.0)
+
+
+def _second_product(
+    control: Control, world: Any, partners: dict[str, PartnerTenant], say: Callable[[str], None]
+) -> None:
+    """Show a partner that is connected to two products; the credential of the second one ends soon."""
+    second = _registration(control, world, name="Example Backup", days=20)
+    _, address = links.issue(partners["northwind"], second, actor=_ACTOR)
+    _consent(control, address.reveal(), "service@northwind.example.com")
+    rotation.warn_of_expiry()
+    say(f"{partners['northwind']}: connected to {second} as well.")
+
+
+def _grow_old(control: Control, partner: PartnerTenant) -> None:
+    """Show a token that ends in twelve days, because Microsoft refuses to renew it."""
+    control.post("/refusals", code=90036, times=100_000, tenant_id=partner.tenant_id)
+    run, _ = service.start(TOKEN_CHECK, scope=Selection(partner=(partner.tenant_id,)).to_json(), actor=_ACTOR)
+    tasks.enqueue(run)
+    then = timezone.now() - LIFETIME + timedelta(days=12)
+    PartnerConsent.objects.filter(partner=partner).update(stored_at=then, consented_at=then)
+    watch()
+
+
+def _read_slowly(partner: PartnerTenant, registration: ApplicationRegistration) -> None:
+    """Show a run at work for some minutes: customers that were never looked at are read, one in three seconds."""
+    unread = CustomerTenant.objects.for_partner(partner).exclude(consents__registration=registration)
+    chosen = Selection(customer=tuple(unread.values_list("tenant_id", flat=True)), registration=registration.pk)
+    open_rows(chosen)
+    run, _ = service.start(CONSENT_VERIFY, scope=chosen.to_json(), actor=_ACTOR, concurrency=1, rate=0.3)
+    tasks.enqueue(run)
+
+
+def _days_before() -> None:
+    """Write the figures of the days before, as a portal that grew to what it is today would have counted them."""
+    today = count_today()
+    rows = []
+    for days in range(1, 30):
+        share = 1 - days / 40
+        rows.append(
+            DailyFigures(
+                day=today.day - timedelta(days=days),
+                partners={state: round(number * share) for state, number in today.partners.items()},
+                customers=round(today.customers * share),
+                granted_customers=round(today.granted_customers * share),
+                consents={state: round(number * share) for state, number in today.consents.items()},
+                open_incidents=(days * 7) % 4,
+                counted_at=today.counted_at - timedelta(days=days),
+            )
+        )
+    DailyFigures.objects.bulk_create(rows)
 
 
 def _afterwards(control: Control, story: Story, partner: PartnerTenant) -> None:
@@ -340,6 +438,11 @@ def _check_all(say: Callable[[str], None]) -> None:
 
 
 def _check_tokens() -> Run:
-    run, _ = service.start(TOKEN_CHECK, scope={}, actor=_ACTOR)
+    return _work(service.start(TOKEN_CHECK, scope={}, actor=_ACTOR))
+
+
+def _work(started: tuple[Run, bool]) -> Run:
+    """Work a run here, so that what follows finds it done."""
+    run, _ = started
     Executor(run).work()
     return run

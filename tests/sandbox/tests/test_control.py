@@ -39,7 +39,7 @@ def test_a_person_finds_a_page_that_says_what_it_is(wire: Wire, sandbox: Sandbox
 def test_reset_loads_a_scenario_and_forgets_the_rest(wire: Wire, vendor: Vendor) -> None:
     refresh = vendor.refresh_token()
 
-    assert len(wire.control("/reset", {"scenario": "demo"}).json()["partners"]) == 6
+    assert len(wire.control("/reset", {"scenario": "demo"}).json()["partners"]) == 8
 
     assert vendor.refresh(refresh, wire.control("/state").json()["partners"][0]["tenant_id"]).status == 401
     assert wire.control("/crossings").json() == []

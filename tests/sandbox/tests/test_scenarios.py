@@ -24,14 +24,15 @@ def test_the_same_scenario_has_the_same_ids_and_names_each_time(sandbox: Sandbox
     assert facts() == facts()
 
 
-def test_the_demo_has_six_partners_and_two_hundred_customers_of_which_one_partner_has_several_pages(
+def test_the_demo_has_eight_partners_and_210_customers_of_which_one_partner_has_several_pages(
     sandbox: Sandbox,
 ) -> None:
     world = load(sandbox, "demo")
     counts = [len(customers) for customers in world.customers.values()]
 
-    assert len(counts) == 6
-    assert sum(counts) == 200
+    assert len(counts) == 8
+    assert sum(counts) == 210
+    assert {world.tenants[partner].cloud for partner in world.customers} == {"global", "china", "usgov"}
     assert max(counts) > 3 * 40
     for partner in world.customers:
         names = [world.tenants[customer].name for customer in world.customers[partner]]
