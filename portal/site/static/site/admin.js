@@ -154,7 +154,8 @@ addCopyButtons(document);
 globalThis.django?.jQuery?.(document).on("select2:open", ({ target }) => {
   document.querySelector(".select2-search__field")?.setAttribute("aria-label", `Find ${target.labels[0]?.textContent ?? ""}`);
 });
-addEventListener("load", () => {
+globalThis.django?.jQuery?.(() => {
+  // After the handler that makes the boxes, which was registered before.
   for (const field of document.querySelectorAll("select.select2-hidden-accessible")) {
     const box = field.nextElementSibling.querySelector(".select2-selection");
     const label = document.querySelector(`label[for="${field.id}"]`);
