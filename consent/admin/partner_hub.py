@@ -11,6 +11,7 @@ from zlib import crc32
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin.options import IS_POPUP_VAR
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
@@ -350,6 +351,7 @@ class PartnerHub(_Base):
         answer: HttpResponseBase = self.admin_site.get_model_admin(model).changelist_view(request)
         if isinstance(answer, TemplateResponse) and "cl" in (answer.context_data or {}):
             own = self.around(request, hub, current, current)
+            _hide(answer.context_data["cl"], request, set(narrowed))  # type: ignore[index]
             answer.template_name = f"admin/tenants/partnertenant/{current}.html"
             answer.context_data = {**(answer.context_data or {}), **own, "opts": answer.context_data["cl"].opts}  # type: ignore[index]
         return answer
@@ -454,6 +456,14 @@ _ASKED: Mapping[str, _Asked] = {
     Action.SYNCHRONISE: _synchronise,
     Action.PLAN: _plan,
 }
+
+
+def _hide(changes: ChangeList, request: HttpRequest, fixed: set[str]) -> None:
+    """Leave out the filter that the tab itself is."""
+    own = [one for one in changes.filter_specs if fixed.isdisjoint(one.expected_parameters())]
+    changes.filter_specs = own
+    chosen = {name for one in own for name in one.expected_parameters()}
+    changes.has_active_filters = not chosen.isdisjoint(request.GET)
 
 
 # --- cards --------------------------------------------------------------------------------------------------------

@@ -136,6 +136,18 @@ def test_the_customers_and_events_of_others_are_not_in_the_tabs(
     assert staff.get(address(other, "audit")).context["cl"].result_count == 1
 
 
+def test_the_filter_that_a_tab_is_cannot_be_taken_away(
+    partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    fill(partner, registration)
+    staff = Staff()
+    for tab, kept in (("customers", "readiness__exact=ready"), ("audit", "outcome__exact=done")):
+        changes = staff.get(address(partner, tab)).context["cl"]
+        assert not {"partner", "about"} & {spec.title for spec in changes.filter_specs}, tab
+        assert not changes.has_active_filters, tab
+        assert staff.get(f"{address(partner, tab)}?{kept}").context["cl"].has_active_filters, tab
+
+
 def test_actions_on_customers_work_inside_the_tab(
     partner: PartnerTenant, registration: ApplicationRegistration
 ) -> None:
