@@ -21,6 +21,13 @@ from tenants.models import CustomerTenant, PartnerTenant, PartnerTenantQuerySet
 WEEK_HOURS = 7 * 24
 _CHUNK = 1000
 _SHOWN = 5
+WORDS: Mapping[str, str] = {
+    "age": "Not looked at for {} hours",
+    "hour": "Partners whose hour of the day is {}, a twenty-fourth of all",
+    "week_hour": "Consents whose hour of the week is {}, and those that were missed",
+    "due": "Tokens whose next try has come",
+}
+"""What names of a selection mean on pages; the others name things."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

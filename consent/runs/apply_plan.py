@@ -426,6 +426,10 @@ def _attempt(item: ConsentPlanItem) -> Attempt:
 APPLY_PLAN = Kind(
     name="apply_plan",
     label="Applying of a plan",
+    words={
+        "wait": "Each customer is waited for up to {} seconds",
+        "reset": "What failed before is tried again",
+    },
     purposes={Purpose.PUSH.value: "Push of consent", Purpose.REMOVE.value: "Removal of customer consents"},
     units=units,
     load=load,

@@ -16,7 +16,7 @@ from consent.customers.consents import own_groups
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.models.tokens import PartnerConsentQuerySet
 from consent.naming import line_names
-from consent.selection import EVERYTHING, Selection
+from consent.selection import EVERYTHING, WORDS, Selection
 from consent.tokens.checking import blame_of
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.health import refresh_partner
@@ -215,6 +215,7 @@ def place(sync: Sync) -> tuple[str, str]:
 CUSTOMER_SYNC = Kind(
     name="customer_sync",
     label="Customer sync",
+    words={**WORDS, "force": "Customers are marked missing also when they are very many"},
     units=units,
     load=load,
     work=work,

@@ -16,7 +16,7 @@ from django.utils import timezone
 from consent import clients
 from consent.models import PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
-from consent.selection import Selection
+from consent.selection import WORDS, Selection
 from consent.tokens.checking import Verdict, judge, write_verdicts
 from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
@@ -152,6 +152,11 @@ def place(renewal: Renewal) -> tuple[str, str]:
 TOKEN_CHECK = Kind(
     name="token_check",
     label="Token check",
+    words={
+        **WORDS,
+        RENEW: "Every token is renewed, however young the stored one is",
+        "force": "A failure is written also when nearly all partners share it",
+    },
     units=units,
     load=load,
     work=work,

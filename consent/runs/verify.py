@@ -18,7 +18,7 @@ from consent.customers.observations import PROPAGATION, Change, Reading, Unreada
 from consent.customers.observations import write as write_readings
 from consent.models import ChangedBy, CustomerConsent, PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
-from consent.selection import Selection
+from consent.selection import WORDS, Selection
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.diagnosis import Owner, diagnose
@@ -203,6 +203,7 @@ def place(subject: Subject) -> tuple[str, str]:
 CONSENT_VERIFY = Kind(
     name="consent_verify",
     label="Check of customer consents",
+    words=WORDS,
     units=units,
     load=load,
     work=work,

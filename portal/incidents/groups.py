@@ -38,7 +38,7 @@ class Group:
     Attributes:
         words: what happened and what to do, as the latest of them says.
         since: when the first of them was seen first; ``last`` when one was seen last.
-        taken_up: how many somebody looks into; ``asleep`` how many are put off, and ``wakes`` when the first comes back.
+        taken_up: how many somebody looks into; ``asleep`` how many are put off; ``wakes`` when the first comes back.
         affected: by each name of ``AFFECTED``.
         others: what the first ones concern that concern neither; with the key of the incident.
         incidents: keys, the latest first.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
@@ -20,13 +22,15 @@ from portal.runs import schedule, service, tasks
 from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.runs.panels import RATE_OVER
-from portal.runs.registry import jobs, labels
+from portal.runs.registry import UnknownKind, jobs, kind_named, labels
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.declared import badge_column, moment_column, needs, path_column
 from portal.site.display import EMPTY, Tone, badge, links, span, who
+from portal.site.named import Fact
 from portal.site.page_actions import PageAction, page_action
 from portal.site.subjects import facts, lines
+from portal.text import number_of
 
 State = Run.State
 TONES = {
@@ -41,6 +45,8 @@ ITEM_TONES = {
     RunItem.State.WORKING: Tone.BUSY,
     RunItem.State.DONE: Tone.GOOD,
 }
+_LATEST = 8  # results and repeats that are shown
+_LONGEST_KEY = 19  # digits
 # From which states each button leads somewhere; an open run is resumed where no executor works it.
 _STEERED_FROM = {
     "pause_run": {State.OPEN},
@@ -60,16 +66,39 @@ class RunPanel:
     address: str
     facts: list[str]
     figures: list[Figure]
-    rows: list[Row]
+    waits: list[Row]
+    more_waits: int
+    causes: list[Row]
+    latest: list[tuple[RunItem, str]]
+    results: str
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
+def _result(item: RunItem) -> str:
+    state = RunItem.State(item.state)
+    if state is not RunItem.State.DONE:
+        return badge(state.label, ITEM_TONES[state])
+    return badge(_words(item.failure_class), Tone.GOOD if item.failure_class == OK else Tone.BAD)
+
+
 def _shown(run: Run) -> str:
-    """Return what the page around the panel shows of a run and the panel cannot renew."""
-    return f"{run.state} {run.started_at} {run.finished_at}"
+    """Return what the page around the panel shows of a run and the panel cannot renew, its buttons among it."""
+    buttons = " ".join(name for name in (*_STEERED_FROM, "repeat_failed") if _fits(run, name))
+    return f"{run.state} {run.started_at} {run.finished_at} {buttons}"
+
+
+def _in_words(run: Run, mapping: Mapping[str, Any]) -> tuple[list[Fact], dict[str, Any]]:
+    """Return what scope or options say in the words of the kind, and the rest; what is off says nothing."""
+    try:
+        words = kind_named(run.kind).words
+    except UnknownKind:
+        words = {}
+    said = {name: value for name, value in mapping.items() if value not in (None, False, "") and name != "purpose"}
+    known = [(words[name].format(value), "") for name, value in sorted(said.items()) if name in words]
+    return known, {name: value for name, value in said.items() if name not in words}
 
 
 def _fits(run: Run, action: str) -> bool:
@@ -81,14 +110,17 @@ def _fits(run: Run, action: str) -> bool:
 
 
 def run_panel(run: Run) -> RunPanel:
-    """Return progress, rate, counts and the most frequent failures; six queries at most, whatever the size."""
+    """Return progress, rate, counts, waits, the most frequent failures and the latest results.
+
+    The same number of queries for any number of units.
+    """
     numbers = service.summary(run)
     address = f"{reverse('admin:runs_runitem_changelist')}?run__id__exact={run.pk}"
     running = run.items.filter(state=RunItem.State.WORKING).count()
     waiting = max(numbers.total - numbers.done - running, 0)
     living = [str(one) for one in Executor.objects.living().filter(run=run)]
     over = run.state in {State.DONE, State.CANCELLED}
-    waits = service.waits_of(run)[0] if run.state == State.OPEN else []
+    waits, more_waits = service.waits_of(run) if run.state == State.OPEN else ([], 0)
     took = f"{timedelta(seconds=round(numbers.seconds))} {'in all' if over else 'so far'}"
     facts = [f"{numbers.done:,} of {numbers.total:,}", took]
     if run.stop_share is not None:
@@ -123,7 +155,7 @@ def run_panel(run: Run) -> RunPanel:
         .annotate(number=Count("pk"))
         .order_by("-number")[:8]
     )
-    rows = [
+    shown_causes = [
         Row(
             label=f"{cause['number']:,} × {cause['message'] or _words(cause['failure_class'])}",
             detail=f"Who must act: {who(cause['owner'])}" if cause["owner"] else "",
@@ -132,13 +164,7 @@ def run_panel(run: Run) -> RunPanel:
         )
         for cause in causes
     ]
-    rows = [
-        *(
-            Row(label=f"{one.who} waits until {one.until:%H:%M:%S} UTC", detail=one.why, tone=Tone.BUSY)
-            for one in waits
-        ),
-        *rows,
-    ]
+    latest = run.items.filter(state=RunItem.State.DONE).order_by("-finished_at", "-pk")
     title = f"{service.label_of(run)}: {run.get_state_display().lower()}"
     return RunPanel(
         title=f"{title}. {run.reason}" if run.reason else title,
@@ -148,7 +174,14 @@ def run_panel(run: Run) -> RunPanel:
         address=f"{reverse('admin:runs_run_progress', args=[run.pk])}?{urlencode({'shown': _shown(run)})}",
         facts=facts,
         figures=figures,
-        rows=rows,
+        waits=[
+            Row(label=f"{one.who} waits until {one.until:%H:%M:%S} UTC", detail=one.why, tone=Tone.BUSY)
+            for one in waits
+        ],
+        more_waits=max(more_waits, 0),
+        causes=shown_causes,
+        latest=[(item, _result(item)) for item in latest[:_LATEST]],
+        results=address,
     )
 
 
@@ -181,6 +214,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         "chosen",
         "shown_options",
         "repeats",
+        "repeated",
         "actor",
         "concurrency",
         "rate",
@@ -230,11 +264,13 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
     @admin.display(description="Chosen")
     def chosen(self, run: Run) -> str:
-        return links(facts(run.scope) or [("Everything", "")])
+        known, rest = _in_words(run, run.scope)
+        return links([*facts(rest), *known] or [("Everything", "")])
 
     @admin.display(description="Options")
     def shown_options(self, run: Run) -> str:
-        return links(lines(run.options)) if run.options else EMPTY
+        known, rest = _in_words(run, run.options)
+        return links([*known, *lines(rest)]) if known or rest else EMPTY
 
     resumes_at = moment_column("resume_at", "Resumes by itself at", sorts=False)
 
@@ -243,6 +279,18 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         if run.origin_id is None:
             return EMPTY
         return links([(f"Run {run.origin_id}", reverse("admin:runs_run_change", args=[run.origin_id]))])
+
+    @admin.display(description="What failed was repeated by")
+    def repeated(self, run: Run) -> str:
+        return (
+            links(
+                [
+                    (f"{one}: {one.get_state_display().lower()}", reverse("admin:runs_run_change", args=[one.pk]))
+                    for one in run.repeats.order_by("-pk")[:_LATEST]
+                ]
+            )
+            or EMPTY
+        )
 
     # --- one run ---
 
@@ -263,7 +311,13 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         run = self.get_object(request, object_id) if self.has_view_permission(request) else None
-        shown = {} if run is None else {"run_panel": run_panel(run)}
+        shown: dict[str, Any] = {}
+        if run is not None:
+            shown = {
+                "run_panel": run_panel(run),
+                "run_title": f"{service.label_of(run)}, run {run.pk}",
+                "run_state": badge(run.get_state_display(), TONES[State(run.state)]),
+            }
         return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
 
     def buttons(self, request: HttpRequest, row: Run) -> list[PageAction]:
@@ -409,6 +463,13 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
     list_filter = ["state", ResultFilter, "owner"]
     list_select_related = ["run", "executor"]
     search_fields = ["label", "=correlation_id", "=code"]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        of = request.GET.get("run__id__exact", "")
+        run = Run.objects.filter(pk=of).first() if of.isdecimal() and len(of) < _LONGEST_KEY else None
+        named = {"run": run, "list_title": f"Results of run {run.pk}"} if run is not None else {}
+        return super().changelist_view(request, named | (extra_context or {}))
+
     fields = [
         "run",
         "label",
@@ -425,10 +486,7 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
 
     @admin.display(ordering="failure_class", description="Result")
     def result(self, item: RunItem) -> str:
-        state = RunItem.State(item.state)
-        if state is not RunItem.State.DONE:
-            return badge(state.label, ITEM_TONES[state])
-        return badge(_words(item.failure_class), Tone.GOOD if item.failure_class == OK else Tone.BAD)
+        return _result(item)
 
     finished = moment_column("finished_at", "Finished")
 
@@ -455,6 +513,7 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
         "cut_off",
     ]
     actions = ["run_now"]
+    actions_detail = ["run_one_now"]
 
     has_start_permission = needs("runs.start_scheduledjob")
     due = moment_column("due_at", "Next")
@@ -479,6 +538,17 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
             return badge("Failed", Tone.BAD)
         return badge("Done", Tone.GOOD) if row.last_started_at else badge("Not yet", Tone.QUIET)
 
+    def buttons(self, request: HttpRequest, row: ScheduledJob) -> list[PageAction]:
+        return super().buttons(request, row) if row.repeat_at is None and row.name in jobs() else []
+
+    @page_action(description="Run now", url_path="run-now", permissions=["view", "start"])
+    def run_one_now(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            raise Http404
+        page = reverse("admin:runs_scheduledjob_change", args=[quote(row.pk)])
+        return self.run_now(request, ScheduledJob.objects.filter(pk=row.pk)) or HttpResponseRedirect(page)
+
     @admin.action(description="Run now", permissions=["start"])
     def run_now(self, request: HttpRequest, queryset: QuerySet[ScheduledJob]) -> HttpResponseBase | None:
         if answer := self.confirm(
@@ -493,5 +563,6 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
         ):
             return answer
         begun = sum(schedule.run_now(row.name, actor=actor_of(request)) for row in queryset if row.name in jobs())
-        self.message_user(request, f"{begun} begun.", messages.SUCCESS)
+        said = f"{number_of(begun, 'job')} left to the workers." if begun else "Nothing was begun: it is being done."
+        self.message_user(request, said, messages.SUCCESS if begun else messages.WARNING)
         return None

@@ -145,6 +145,7 @@ class Kind:
 
     Attributes:
         purposes: words instead of ``label`` for runs whose scope names such a ``purpose``.
+        words: what names of scope and options mean, with a place for the value; others stand as they are.
         seconds: time limit of one unit, with all its calls and waits (R-13).
         per_group: at most so many units of one group at once; 0 means a share of the pool (R-31).
         prepare: returns jobs that fetch what all units share, such as credentials and keys. Threads do them at the same
@@ -181,3 +182,4 @@ class Kind:
     uses_database: bool = False
     repeats: bool = False
     purposes: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)

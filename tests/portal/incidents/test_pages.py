@@ -1,6 +1,6 @@
 """The pages of incidents: groups with what helps them all, and what people decide about many and about one.
 
-Covers: portal.incidents.admin, portal.incidents.remedies, portal.site.causes, portal.site.asking.
+Covers: portal.incidents.admin, portal.incidents.remedies, consent.admin.causes, portal.site.causes, portal.site.asking.
 """
 
 from __future__ import annotations

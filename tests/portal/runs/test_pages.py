@@ -8,13 +8,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from consent.runs.token_check import TOKEN_CHECK
 from portal.audit.models import AuditEvent
 from portal.runs import schedule, service
-from portal.runs.models import Executor, Run
+from portal.runs.models import Executor, Run, ScheduledJob
 from tests.support import builders
 from tests.support.staff import Staff, told
 from tests.support.work import GOOD, THEIRS, Work
@@ -179,3 +181,70 @@ def test_a_list_that_knows_no_guids_finds_nothing_for_one(staff: Staff) -> None:
     page = staff.get(ADDRESS, {"q": "5ba494e1-6fe5-4297-9754-5929ffb90003"})
     assert page.status_code == 200
     assert not page.context["cl"].result_list
+
+
+# --- scope and options in words, results, repeats -----------------------------------------------------------------
+
+
+def test_a_run_says_scope_and_options_in_the_words_of_its_kind(staff: Staff) -> None:
+    run, _ = service.start(
+        TOKEN_CHECK,
+        scope={"hour": 3, "due": True, "partner": [builders.partner(name="Harbour").tenant_id]},
+        options={"renew": True, "force": False},
+        actor=builders.ACTOR,
+    )
+    page = staff.get(f"{ADDRESS}{run.pk}/change/").content.decode()
+    assert f"<h1>Token check, run {run.pk}</h1>" in page
+    assert "Partners whose hour of the day is 3" in page
+    assert "Tokens whose next try has come" in page
+    assert ">Partner: Harbour</a>" in page
+    assert "Every token is renewed, however young the stored one is" in page
+    assert "Force" not in page
+    assert "Renew: yes" not in page
+
+
+def test_a_run_shows_its_latest_results_and_leads_to_all_of_them(staff: Staff) -> None:
+    run = finished_run()
+    page = staff.get(f"{ADDRESS}{run.pk}/change/").content.decode()
+    assert "Latest results" in page
+    assert ">unit 12</a>" in page
+    results = f"/admin/runs/runitem/?run__id__exact={run.pk}"
+    assert f'href="{results}&amp;result=not_ok"' in page
+    shown = staff.get(f"{results}&result=not_ok").content.decode()
+    assert f"<h1>Results of run {run.pk}</h1>" in shown
+    assert f'href="{ADDRESS}{run.pk}/change/">Run {run.pk}</a>' in shown
+    assert 'value="export_csv"' in shown
+
+
+def test_the_live_part_shows_the_same_with_and_without_scripts(staff: Staff) -> None:
+    run = Work().start()
+    page = staff.get(f"{ADDRESS}{run.pk}/change/")
+    part = staff.get(page.context["run_panel"].address).content.decode().strip()
+    assert part in page.content.decode()
+    assert "<noscript>" in part
+
+
+def test_the_page_is_loaded_again_when_other_buttons_fit(staff: Staff) -> None:
+    run = Work().start()
+    address = staff.get(f"{ADDRESS}{run.pk}/change/").context["run_panel"].address
+    until = timezone.now() + timedelta(seconds=20)
+    Executor.objects.create(run=run, host="worker", process=1, lease_until=until)
+    assert staff.get(address).status_code == 205  # "Resume" fits no longer
+
+
+def test_a_run_leads_to_the_runs_that_repeat_what_failed_in_it(staff: Staff) -> None:
+    run = finished_run()
+    new, _ = service.repeat_failed(run, actor=builders.ACTOR)
+    page = staff.get(f"{ADDRESS}{run.pk}/change/").content.decode()
+    assert f'href="{ADDRESS}{new.pk}/change/">Run {new.pk}: open</a>' in page
+
+
+def test_a_job_is_begun_from_its_own_page(staff: Staff) -> None:
+    schedule.tick()
+    ScheduledJob.objects.update(repeat_at=None)
+    page = f"/admin/runs/scheduledjob/{quote('old_runs')}/"
+    assert [button.title for button, _ in staff.get(f"{page}change/").context["buttons"]] == ["Run now"]
+    after = staff.confirm(staff.get(f"{page}run-now/"))
+    assert "1 job left to the workers." in told(after)
+    assert AuditEvent.objects.get(action="job.started").actor == staff.user.username
+    assert Staff("runs.view_scheduledjob").get(f"{page}run-now/").status_code == 403
