@@ -73,6 +73,7 @@ EXTENSION = AdminExtension(
             rank=30,
             model=ConsentFlow,
             find=by_reference,
+            direct=True,
             related=("link__partner",),
             detail=lambda flow: f"{flow.link.partner}: {flow.get_outcome_display()}",
         ),

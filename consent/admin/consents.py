@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from consent import clients
 from consent.admin.cells import registration_column
@@ -19,7 +20,7 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.declared import badge_column, guid_column, moment_column, needs, path_column
-from portal.site.display import EMPTY, described, guid, links, moment, plain
+from portal.site.display import EMPTY, described, links
 from portal.site.searchable import Asked
 from tenants.admin import search_by
 
@@ -53,19 +54,8 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     list_filter = ["outcome", "problem", "link__registration"]
     list_select_related = ["link__partner", "link__registration"]
     search_fields = ["^public_id", "=correlation_id"]
-    fields = [
-        "reference",
-        "link",
-        "shown_outcome",
-        "read",
-        "who",
-        "step",
-        "answer",
-        "to_do",
-        "shown_code",
-        "checked",
-        "for_microsoft",
-    ]
+    fields = ["link", "registration", "started", "shown_code", "checked"]
+    change_form_outer_before_template = "admin/consent/reference.html"
 
     @admin.display(ordering="public_id", description="Reference")
     def reference(self, flow: ConsentFlow) -> str:
@@ -78,27 +68,14 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
 
     # --- the page of one code ---
 
-    @admin.display(description="What the partner read")
-    def read(self, flow: ConsentFlow) -> str:
-        about = explain_attempt(flow)
-        return described(about.heading, about.read) if about.heading else about.read
-
-    @admin.display(description="Who acts, as the partner read it")
-    def who(self, flow: ConsentFlow) -> str:
-        return explain_attempt(flow).who or EMPTY
-
-    @admin.display(description="How far it came")
-    def step(self, flow: ConsentFlow) -> str:
-        about = explain_attempt(flow)
-        return described(about.step, moment(about.at))
-
-    @admin.display(description="What to answer")
-    def answer(self, flow: ConsentFlow) -> str:
-        return plain(explain_attempt(flow).answer)
-
-    @admin.display(description="What we do")
-    def to_do(self, flow: ConsentFlow) -> str:
-        return explain_attempt(flow).to_do
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        flow = self.get_object(request, object_id) if self.has_view_permission(request) else None
+        shown: dict[str, Any] = {}
+        if flow is not None:
+            shown = {"about": explain_attempt(flow), "outcome": self.shown_outcome(flow)}
+        return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
 
     @admin.display(description="Code")
     def shown_code(self, flow: ConsentFlow) -> str:
@@ -108,10 +85,6 @@ class ConsentFlowAdmin(ReadOnlyAdmin[ConsentFlow]):
     def checked(self, flow: ConsentFlow) -> str:
         words = [CHECK_WORDS[check["check"]][check["state"]] for check in flow.checks]
         return links([(f"{one['label']}: {one['detail']}", "") for one in words]) if words else EMPTY
-
-    @admin.display(description="For Microsoft's support")
-    def for_microsoft(self, flow: ConsentFlow) -> str:
-        return described(guid(flow.correlation_id, label="correlation id"), moment(flow.claimed_at or flow.created_at))
 
 
 _HOW_TO_ASK = (

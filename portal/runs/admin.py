@@ -207,9 +207,6 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     list_filter = [KindFilter, "state", "created_at"]
     search_fields = ["=id", "actor"]
     fields = [
-        "number",
-        "shown_kind",
-        "shown_state",
         "reason",
         "chosen",
         "shown_options",
@@ -227,6 +224,22 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     ]
     actions_detail = ["pause_run", "resume_run", "repeat_failed", "cancel_run"]
     change_form_outer_before_template = "admin/runs/progress.html"
+
+    def get_fields(self, request: HttpRequest, obj: Run | None = None) -> Any:
+        """Return what says something of this run; its number, kind and state stand above."""
+        if obj is None:
+            return self.fields
+        silent = {
+            "reason": not obj.reason,
+            "shown_options": not any(_in_words(obj, obj.options)),
+            "repeats": obj.origin_id is None,
+            "repeated": not obj.repeats.exists(),
+            "rate": not obj.rate,
+            "deadline": obj.deadline is None,
+            "resumes_at": obj.resume_at is None,
+            "resumes": not obj.resumes,
+        }
+        return [name for name in self.fields if not silent.get(name)]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         items = RunItem.objects.filter(run=OuterRef("pk"), state=RunItem.State.DONE).order_by().values("run")
@@ -501,9 +514,7 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     list_filter = ["last_failed", "due_at"]
     search_fields = ["name"]
     fields = [
-        "label",
         "every",
-        "outcome",
         "last_result",
         "last_started",
         "last_finished",
@@ -514,6 +525,7 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     ]
     actions = ["run_now"]
     actions_detail = ["run_one_now"]
+    change_form_template = "admin/runs/run/change_form.html"
 
     has_start_permission = needs("runs.start_scheduledjob")
     due = moment_column("due_at", "Next")
@@ -537,6 +549,19 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
         if row.last_failed:
             return badge("Failed", Tone.BAD)
         return badge("Done", Tone.GOOD) if row.last_started_at else badge("Not yet", Tone.QUIET)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, unquote(object_id)) if self.has_view_permission(request) else None
+        named = {} if row is None else {"run_title": self.label(row), "run_state": self.outcome(row)}
+        return super().change_view(request, object_id, form_url, {**named, **(extra_context or {})})
+
+    def get_fields(self, request: HttpRequest, obj: ScheduledJob | None = None) -> Any:
+        if obj is None:
+            return self.fields
+        silent = {"repeat_at": obj.repeat_at is None, "first_due_at": obj.repeat_at is None, "cut_off": not obj.cut_off}
+        return [name for name in self.fields if not silent.get(name)]
 
     def buttons(self, request: HttpRequest, row: ScheduledJob) -> list[PageAction]:
         return super().buttons(request, row) if row.repeat_at is None and row.name in jobs() else []

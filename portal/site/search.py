@@ -31,6 +31,7 @@ class Group:
 
     title: str
     found: Sequence[Found]
+    direct: bool
 
 
 def search(text: str, person: User | AnonymousUser) -> list[Group]:
@@ -42,8 +43,16 @@ def search(text: str, person: User | AnonymousUser) -> list[Group]:
     if not asked.text:
         return []
     kinds = sorted((kind for extension in extensions() for kind in extension.searchable), key=lambda kind: kind.rank)
-    groups = [Group(kind.title, _found(kind, asked)) for kind in kinds if _may_view(person, kind)]
+    groups = [Group(kind.title, _found(kind, asked), kind.direct) for kind in kinds if _may_view(person, kind)]
     return [group for group in groups if group.found]
+
+
+def only_page(groups: Sequence[Group]) -> str:
+    """Return the address of the one row that was found, where its kind is opened at once; else nothing."""
+    match groups:
+        case [Group(found=[Found(address=address)], direct=True)]:
+            return address
+    return ""
 
 
 def _may_view(person: User | AnonymousUser, kind: Searchable) -> bool:

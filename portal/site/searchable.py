@@ -16,6 +16,8 @@ from portal.search_text import TRIGRAM, Few, begins_with, words_of
 MOST_OF_A_GROUP = 5
 _NUMBER = re.compile(r"(?:#|([^\W\d]+) *#?)? *([0-9]{1,18})")
 _REFERENCE = re.compile(r"[0-9a-f]{8,32}")
+_BETWEEN = re.compile(r"[\s\-.:#]+")  # what people put into a code that they read out
+_CODE_LENGTH = 8
 
 
 class Asked:
@@ -43,6 +45,8 @@ class Asked:
     def references(self) -> tuple[str, str] | None:
         """First and last reference code, 32 hexadecimal digits, that begin with it; None when it is no beginning."""
         start = self.text.lower()
+        if len(spoken := _BETWEEN.sub("", start)) == _CODE_LENGTH:
+            start = spoken
         return (start.ljust(32, "0"), start.ljust(32, "f")) if _REFERENCE.fullmatch(start) else None
 
     def number(self, word: str) -> int | None:
@@ -62,6 +66,7 @@ class Searchable:
         find: yields querysets for what was asked, the best first. Each is one bounded query, however many rows there
             are; one that cannot find anything is not yielded.
         detail: a few words beside the name.
+        direct: when it is all that is found, its page is opened at once.
     """
 
     title: str
@@ -70,6 +75,7 @@ class Searchable:
     find: Callable[[Asked], Iterator[QuerySet[Any]]]
     related: Sequence[str] = ()
     detail: Callable[[Any], str] = lambda row: ""
+    direct: bool = False
 
 
 def by_tenant(model: type[Model]) -> Callable[[Asked], Iterator[QuerySet[Any]]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 from django.utils.functional import SimpleLazyObject
 
 from portal.site.first_page import bells, panels, running
 from portal.site.navigation import navigation
-from portal.site.search import search
+from portal.site.search import only_page, search
 
 NAME = "CPV portal"
 
@@ -49,9 +49,11 @@ class PortalAdminSite(admin.AdminSite):
     def search(self, request: HttpRequest) -> HttpResponse:
         """Show what was found, as a page or, for the box at the top, as a list alone."""
         term = request.GET.get("q", "")[:200].strip()
-        context = {"term": term, "groups": search(term, request.user)}
+        context: dict[str, Any] = {"term": term, "groups": search(term, request.user)}
         if "part" in request.GET:
             return TemplateResponse(request, "admin/found.html", context)
+        if page := only_page(context["groups"]):
+            return HttpResponseRedirect(page)
         return TemplateResponse(
             request, "admin/search.html", {**self.each_context(request), "title": "Search", **context}
         )

@@ -127,3 +127,6 @@ def test_the_page_of_a_code_shows_all_of_it_to_staff() -> None:
         flow.correlation_id,
     ):
         assert text in page
+    assert "<h1>Reference 9F3A61C2</h1>" in page
+    assert 'data-copy="Thank you for the reference 9F3A61C2.' in page
+    assert reverse("admin:tenants_partnertenant_change", args=[flow.link.partner_id]) in page

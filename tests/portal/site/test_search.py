@@ -191,3 +191,15 @@ def test_the_palette_shows_what_the_search_finds(partner: PartnerTenant) -> None
     assert f'<a href="/admin/tenants/partnertenant/{partner.pk}/change/">{PARTNER}</a>' in shown
     assert "harbour.example" in shown
     assert "<html" not in shown
+
+
+def test_a_reference_code_leads_straight_to_its_page(portal: Portal) -> None:
+    portal.onboard(accept=False)
+    flow = ConsentFlow.objects.get()
+    staff, page = Staff(), f"/admin/consent/consentflow/{flow.pk}/change/"
+    code = flow.reference
+    for typed in (code, code.lower(), f"{code[:4]} {code[4:]}", f"{code[:4]}-{code[4:]}"):
+        assert staff.get("/admin/search/", {"q": typed}).headers["Location"] == page
+    assert staff.get("/admin/search/", {"q": code, "part": "1"}).status_code == 200  # the box lists it
+    builders.partner(tenant_id=f"{code.lower()}-1111-4222-8333-444455556666")
+    assert staff.get("/admin/search/", {"q": code}).status_code == 200  # it may mean the partner as well
