@@ -19,7 +19,6 @@ from typing import Final
 
 from django.db.models import Case, F, Value, When
 from django.db.models.functions import Coalesce, Now
-from django.utils import timezone
 
 from consent import alarms
 from consent.alarms import Cause
@@ -96,7 +95,6 @@ class Renewals(Custody):
         def of_row(value: Callable[[Renewal], object]) -> Case:
             return Case(*(When(pk=renewal.consent.pk, then=Value(value(renewal))) for renewal in renewals))
 
-        now = timezone.now()
         # No joins: PostgreSQL would not look again after waiting for another's update (see ConsentFlowQuerySet).
         PartnerConsent.objects.of_active_partner().filter(
             pk__in=places,
@@ -107,17 +105,17 @@ class Renewals(Custody):
             secret_name=of_row(lambda renewal: places[renewal.consent.pk].name),
             secret_version=of_row(lambda renewal: places[renewal.consent.pk].version),
             fingerprint=of_row(lambda renewal: places[renewal.consent.pk].fingerprint),
-            stored_at=now,
+            stored_at=Now(),
             replaced_version=F("secret_version"),
             renewal_started_at=None,
         )
-        columns = "pk", "secret_version", "stored_at", "lease_owner", "generation"
+        columns = "pk", "lease_owner", "generation", "secret_version"
         rows = {row[0]: row[1:] for row in PartnerConsent.objects.filter(pk__in=places).values_list(*columns)}
         for renewal in renewals:
             consent = renewal.consent
-            version, stored_at, owner, generation = rows.get(consent.pk, ("", None, "", 0))
-            renewal.saved = (version, stored_at) == (places[consent.pk].version, now)
-            if (owner, generation) == (renewal.owner, consent.generation):  # it was still ours to move
+            found = rows.get(consent.pk, ())
+            renewal.saved = found == (renewal.owner, consent.generation + 1, places[consent.pk].version)
+            if found[:2] == (renewal.owner, consent.generation):  # it was still ours to move
                 renewal.discarded = PARTNER_DISABLED
 
     def put_away(self, renewal: Renewal) -> None:
