@@ -282,7 +282,9 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
             fits |= set() if row.seen_at else {"take_up_one"}
         return [button for button in super().buttons(request, row) if button.name in fits]
 
-    def _one(self, request: HttpRequest, object_id: str, act: Callable[..., HttpResponseBase | None]) -> Any:
+    def _one(
+        self, request: HttpRequest, object_id: str, act: Callable[..., HttpResponseBase | None]
+    ) -> HttpResponseBase:
         incident = self.get_object(request, object_id)
         if incident is None:
             raise Http404
