@@ -239,7 +239,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             "resumes_at": obj.resume_at is None,
             "resumes": not obj.resumes,
         }
-        return [name for name in self.fields if not silent.get(str(name))]
+        return [name for name in map(str, self.fields) if not silent.get(name)]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         items = RunItem.objects.filter(run=OuterRef("pk"), state=RunItem.State.DONE).order_by().values("run")
@@ -561,7 +561,7 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
         if obj is None:
             return self.fields
         silent = {"repeat_at": obj.repeat_at is None, "first_due_at": obj.repeat_at is None, "cut_off": not obj.cut_off}
-        return [name for name in self.fields if not silent.get(str(name))]
+        return [name for name in map(str, self.fields) if not silent.get(name)]
 
     def buttons(self, request: HttpRequest, row: ScheduledJob) -> list[PageAction]:
         return super().buttons(request, row) if row.repeat_at is None and row.name in jobs() else []
