@@ -32,15 +32,15 @@ CAUSES: Mapping[str, CauseWords] = {
     Cause.TOKEN_EXPIRED: CauseWords(title="Token expired", remedy=_INVITE),
     Cause.NEEDS_CONSENT: CauseWords(title="Consent needed again", remedy=_INVITE),
     Cause.MFA_MISSING: CauseWords(title="MFA missing", remedy=_CHECK),
-    Cause.INTERRUPTED: CauseWords(title="Token lost while it was saved", remedy=_INVITE),
-    Cause.NOT_SAVED: CauseWords(title="Renewed tokens not saved", remedy=_TOKENS),
+    Cause.INTERRUPTED: CauseWords(title="Interrupted while saving", remedy=_INVITE),
+    Cause.NOT_SAVED: CauseWords(title="Renewed but not saved", remedy=_TOKENS),
     Cause.CLOCK_IS_WRONG: CauseWords(title="Clock of this server is wrong"),
     Cause.CREDENTIAL_REFUSED: CauseWords(title="Credential refused", remedy=_CREDENTIALS),
     Cause.CREDENTIAL_EXPIRES: CauseWords(title="Credential expires", remedy=_CREDENTIALS),
     Cause.DISCONNECT_UNFINISHED: CauseWords(title="Disconnect unfinished", remedy=_TOKENS),
     DRIFT: CauseWords(title="Consent changed by others", remedy=_CONSENTS),
     GRANTS_LOST: CauseWords(
-        title="Consent of a customer lost", remedy=Remedy(label="See the plans", model="consent.ConsentPlan")
+        title="Customer grants lost", remedy=Remedy(label="See the plans", model="consent.ConsentPlan")
     ),
     TOO_MANY: CauseWords(title="Many customers missing from a list", remedy=_SYNC),
     ODD: CauseWords(title="Items of Microsoft's lists unreadable", remedy=_SYNC),

@@ -23,11 +23,11 @@ EXTENSION = AdminExtension(
             title="Run stopped", remedy=Remedy(label="See stopped runs", model="runs.Run", query="state__exact=stopped")
         ),
         HALTED: CauseWords(
-            title="Run waits for a decision",
+            title="Run halted",
             remedy=Remedy(label="See paused runs", model="runs.Run", query="state__exact=paused"),
         ),
         FAILED: CauseWords(
-            title="Job of the schedule failed",
+            title="Job failed",
             remedy=Remedy(label="See failed jobs", model="runs.ScheduledJob", query="last_failed__exact=1"),
         ),
     },

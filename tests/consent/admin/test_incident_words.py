@@ -170,7 +170,7 @@ def test_a_run_names_what_was_chosen(consent: PartnerConsent) -> None:
     page = Staff().get(reverse("admin:runs_run_change", args=[run.pk])).content.decode()
     assert "Partner: Harbour Managed" in page
     assert "State: attention" in page
-    assert "Force: yes" in page
+    assert "Customers are marked missing also when they are very many" in page
     assert consent.partner.tenant_id not in page
 
 

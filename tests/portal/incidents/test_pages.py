@@ -56,7 +56,7 @@ def test_the_section_opens_with_groups_that_name_whom_they_concern() -> None:
     assert page.context["section"].address == GROUPS
     assert [one.title for one in page.context["section"].lists if one.active] == ["By cause"]
     assert re.findall(r'<h2 id="group-\d+">(.*?)</h2>', shown) == [
-        "Certificate refused", "Consent of a customer lost", "MFA missing",
+        "Certificate refused", "Customer grants lost", "MFA missing",
     ]  # fmt: skip
     for partner in Incident.objects.filter(cause="mfa_missing"):
         assert reverse("admin:tenants_partnertenant_change", args=[partner.subject["partner"]]) in shown
