@@ -36,6 +36,7 @@ FROZEN = {
         "0010_daily_figures": "ddeff019013a7c8292446fe1255550e63f7c8032a9e0cc62afe61d691b8ac91f",
         "0011_direct_plans": "568a8b1b58d75711519ac55b84866aa0638d170abff0ddff2d3826dc87308d76",
         "0012_ask_for_tokens": "0f65ec1e007bfc1b1a759366dcfb0ab224540553ceff29884eb8ebe34081988d",
+        "0013_words_without_command": "f046ea2c19d16d15fcf7ed532a372133575e5d69d69dc4488302914192ab0542",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

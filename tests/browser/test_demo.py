@@ -81,7 +81,7 @@ def test_the_demo_starts_serves_the_thread_and_stops_everything(chromium: Browse
 
         page.goto(demo.sandbox)
         expect(page.locator("h1")).to_have_text("The local Microsoft")
-        expect(page.locator("table")).to_contain_text("service@southridge.example.com")
+        expect(page.locator("main")).to_contain_text("service@southridge.example.com")
         assert refused == []
 
         page.goto(demo.link)

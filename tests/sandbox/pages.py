@@ -49,9 +49,8 @@ main{max-width:30rem;margin:2rem auto;padding:1.75rem;background:var(--card);bor
 border-radius:12px}h1{font-size:1.35rem;margin:0 0 .75rem}p{margin:.5rem 0}.soft{color:var(--soft);font-size:.9rem}
 label.row{display:flex;gap:.75rem;align-items:flex-start;padding:.6rem .25rem;border-top:1px solid var(--line)}
 label.row span span{display:block;color:var(--soft);font-size:.9rem;overflow-wrap:anywhere}
-h2{font-size:1.1rem;margin:1.5rem 0 .5rem}table{border-collapse:collapse;width:100%;font-size:.9rem}
-th,td{text-align:left;vertical-align:top;padding:.35rem .5rem .35rem 0;border-top:1px solid var(--line);
-overflow-wrap:anywhere}a{color:inherit}ul{padding-left:1.2rem}.buttons{display:flex;gap:.75rem;margin-top:1.25rem;flex-wrap:wrap}
+h2{font-size:1.1rem;margin:1.5rem 0 .5rem}a{color:inherit}
+ul{padding-left:1.2rem}li{margin:.4rem 0}.buttons{display:flex;gap:.75rem;margin-top:1.25rem;flex-wrap:wrap}
 button{font:inherit;padding:.6rem 1.4rem;border-radius:8px;border:1px solid var(--ink);background:var(--card);
 color:var(--ink);cursor:pointer}button.main{background:var(--ink);color:var(--card)}
 button:focus-visible,input:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
@@ -88,8 +87,9 @@ def start(world: World, port: int, scheme: str) -> web.Response:
     """Say what the sandbox is, who is in it, and where programs read what it knows."""
     control = f"{scheme}://control.localhost:{port}"
     partners = "".join(
-        f"<tr><td>{escape(tenant.name)}<td>{escape(tenant.cloud)}<td>{len(world.customers.get(tenant.tenant_id, {}))}"
-        f"<td>{'<br>'.join(escape(user.upn) for user in tenant.users.values())}"
+        f"<li><strong>{escape(tenant.name)}</strong> ({escape(tenant.cloud)}, "
+        f"{len(world.customers.get(tenant.tenant_id, {}))} customers)<br>"
+        f"{'<br>'.join(f'<code>{escape(user.upn)}</code>' for user in tenant.users.values())}</li>"
         for tenant in sorted(world.tenants.values(), key=lambda one: one.name)
         if tenant.kind == "partner"
     )
@@ -99,9 +99,7 @@ def start(world: World, port: int, scheme: str) -> web.Response:
         "<p>This process plays Entra, Partner Center, Microsoft Graph and Key Vault of three clouds for a portal on "
         "this machine. Nothing here is real, and nothing leaves the machine. All is forgotten when it stops.</p>"
         "<p>The portal sends your browser here to sign in: open a partner's consent link and press Continue.</p>"
-        "<h2>Partners and their accounts</h2>"
-        "<table><thead><tr><th>Partner<th>Cloud<th>Customers<th>Accounts</tr></thead>"
-        f"<tbody>{partners}</tbody></table>"
+        f"<h2>Partners and their accounts</h2><ul>{partners}</ul>"
         f"<h2>For programs, in JSON</h2><ul>{places}</ul>"
     )
     return _page("Sandbox", body)

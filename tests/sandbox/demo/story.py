@@ -247,7 +247,7 @@ def _registration(
     return registration
 
 
-def _certificate(days: int) -> tuple[Secret, bytes]:
+def _certificate(days: int = 90) -> tuple[Secret, bytes]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CPV portal demo")])
     now = datetime.now(UTC)
