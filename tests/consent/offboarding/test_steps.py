@@ -98,7 +98,7 @@ def assert_offboarded(portal: Portal, customers: list[CustomerTenant]) -> None:
         "customers_never_read": 0,
         "proven_absent": 3,
         "remaining": 0,
-        "contacts_erased": report["counts"]["contacts_erased"],
+        "contacts_erased": 1,
     }
     assert not PartnerContact.objects.exists()
     assert not PartnerTenant.objects.filter(search_text__finds="anna@northwind.example.com").exists()
@@ -124,7 +124,6 @@ def test_customers_first_then_links_and_tokens_and_a_report_of_every_object(
     report = document["report"]
     assert file.stat().st_mode & 0o777 == 0o600
     assert report["partner"]["tenant_id"] == portal.partner.tenant_id
-    assert report["counts"]["contacts_erased"] == 1
     assert {one["tenant_id"] for one in report["customers"]} == {customer.tenant_id for customer in granted}
     for one in report["customers"]:
         assert one["proven_absent"]
@@ -498,6 +497,7 @@ def test_a_vault_that_is_away_leaves_it_closing_and_the_schedule_tries_again(
     azure: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customers = desk.connect_customers(azure)
+    builders.contact(azure.partner, "anna@northwind.example.com")
     away = Fault(service="vault", method="PATCH|DELETE", status=403, body="{}", times=99)
     azure.sandbox.world.faults.append(away)
 
