@@ -51,7 +51,10 @@ class Output(Protocol):
 
 
 def add_run_arguments(parser: ArgumentParser, *, concurrency: int = 64, skips: bool = True) -> None:
-    """Add the arguments of every command that runs something; ``skips``: its runs leave out what failed often."""
+    """Add the arguments of every command that runs something; ``skips``: its runs leave out what failed often.
+
+    The units of the other commands are new in each run, so that nothing is known of them.
+    """
     parser.add_argument("--concurrency", type=int, default=concurrency, metavar="N", help="units at once")
     add_processes(parser)
     parser.add_argument("--rate", type=float, default=0, metavar="N", help="at most N calls a second in all")

@@ -42,7 +42,7 @@ class Command(BulkCommand):
             "several",
         )
         parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="how long to wait for grants")
-        add_run_arguments(parser, concurrency=1)
+        add_run_arguments(parser, concurrency=1, skips=False)
 
     def work(self, options: dict[str, Any]) -> int:
         partner = PartnerTenant.objects.filter(tenant_id=one_tenant_id(options["partner"])).first()

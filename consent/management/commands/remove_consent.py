@@ -36,7 +36,7 @@ class Command(BulkCommand):
         parser.add_argument(
             "--wait", type=float, default=60.0, metavar="SECONDS", help="how long to wait for the proof"
         )
-        add_run_arguments(parser, concurrency=16)
+        add_run_arguments(parser, concurrency=16, skips=False)
 
     def work(self, options: dict[str, Any]) -> int:
         selection = customer_selection(options)
@@ -58,8 +58,5 @@ class Command(BulkCommand):
         clients.vault()  # before the run exists: another vault than the database's stops the command
         if options["dry_run"]:
             return dry_run(partial(units, selection.to_json()), self.stdout, as_json=options["json"])
-        if not chosen:
-            self.say(self.nothing)
-            return 0
         start = partial(start_direct, ConsentPlan.Purpose.REMOVE, selection, wait=options["wait"])
-        return self.follow(begin_with(start, options=options, actor=self.actor), options)
+        return self.follow(begin_with(start, options=options, actor=self.actor), options, nothing=not chosen)

@@ -463,6 +463,11 @@ def test_push_consent_prints_what_was_read_in_the_tenant(connected: Portal) -> N
     assert_silent(connected, ran)
 
 
+@pytest.mark.parametrize("arguments", [("push_consent", "x", "y"), ("remove_consent", "--yes"), ("apply_plan", 1)])
+def test_what_skips_nothing_refuses_to_be_asked_about_it(arguments: tuple[object, ...]) -> None:
+    assert "unrecognized arguments: --skipped" in run(str(arguments[0]), *arguments[1:], "--skipped").err
+
+
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [

@@ -30,6 +30,7 @@ from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal
 from tests.support import builders, custody
 from tests.support import customers as desk
+from tests.support.commands import run
 from tests.support.portal import Portal
 from tests.support.staff import Staff
 
@@ -296,6 +297,22 @@ def test_without_a_choice_or_without_yes_nothing_is_sent(portal: Portal, granted
 
     assert len(portal.sandbox.world.ledger) == calls
     assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_choice_that_fits_nothing_is_good_and_is_summed_up(portal: Portal, as_json: bool) -> None:
+    ran = run("remove_consent", "--partner", portal.partner.tenant_id, "--yes", *(["--json"] if as_json else []))
+
+    assert ran.code == 0
+    if as_json:
+        [line] = ran.out.splitlines()
+        summary = json.loads(line)["summary"]
+        assert (summary["state"], summary["total"], summary["classes"]) == ("done", 0, {})
+    else:
+        first, second = ran.out.splitlines()
+        assert first.startswith("Removal of customer consents, run ")
+        assert first.endswith(": 0 of 0")
+        assert second.startswith("Nothing fits this selection today.")
 
 
 def test_the_command_says_for_each_customer_what_became_of_it(portal: Portal, granted: list[CustomerTenant]) -> None:
