@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
 
+from consent.grants import Grants
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, NationalCloud
-
-Grants = Mapping[str, Sequence[str]]
-"""Names of delegated permissions by the application id of their resource."""
 
 _SCOPE = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,119}")
 # Microsoft lists them beside the permissions of a resource; they belong to each sign-in, and no set asks for them.
@@ -35,9 +33,9 @@ class PermissionSet:
             *(f"{cloud.graph}/{scope}" for scope in self.graph),
         ]
 
-    def resources(self) -> Mapping[str, tuple[str, ...]]:
-        """Return scope names by resource application id."""
-        return {PARTNER_CENTER_APPLICATION_ID: self.partner_center, GRAPH_APPLICATION_ID: self.graph}
+    def resources(self) -> Grants:
+        """Return what is asked for on each resource."""
+        return Grants({PARTNER_CENTER_APPLICATION_ID: self.partner_center, GRAPH_APPLICATION_ID: self.graph})
 
 
 PERMISSION_SETS: Mapping[str, PermissionSet] = {
@@ -57,20 +55,6 @@ def granted_names(scopes: Iterable[str]) -> list[str]:
     return sorted(scope for scope in scopes if scope not in _SIGN_IN_SCOPES and _SCOPE.fullmatch(scope))
 
 
-def differences(wanted: Grants, actual: Grants) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return what is missing and what is extra, by resource; permission names do not differ by case."""
-
-    def without(these: Grants, those: Grants) -> dict[str, list[str]]:
-        known = {resource: {scope.lower() for scope in scopes} for resource, scopes in those.items()}
-        left = {
-            resource: [scope for scope in scopes if scope.lower() not in known.get(resource, set())]
-            for resource, scopes in these.items()
-        }
-        return {resource: scopes for resource, scopes in left.items() if scopes}
-
-    return without(wanted, actual), without(actual, wanted)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """What a partner granted, beside what its registration asks for now.
@@ -78,20 +62,19 @@ class Held:
     Attributes:
         missing: asked for, and not granted on a resource whose grants were proven.
         extra: granted, and not asked for any more.
-        unproven: resources that are asked for, and whose grants no sign-in proved.
+        unproven: asked for on resources whose grants no sign-in proved.
     """
 
-    missing: dict[str, list[str]]
-    extra: dict[str, list[str]]
-    unproven: list[str]
+    missing: Grants
+    extra: Grants
+    unproven: Grants
 
 
-def held(granted: Grants, chosen: PermissionSet) -> Held:
+def held(scopes: Mapping[str, Iterable[str]], chosen: PermissionSet) -> Held:
     """Compare what the last sign-in proved with a permission set; ``PartnerConsentQuerySet`` says the same in SQL."""
-    asked = chosen.resources()
-    proven = {resource: scopes for resource, scopes in asked.items() if resource in granted}
-    missing, extra = differences(proven, granted)
-    return Held(missing=missing, extra=extra, unproven=[resource for resource in asked if resource not in granted])
+    granted, asked = Grants(scopes), chosen.resources()
+    proven = Grants({resource: asked[resource] for resource in asked if resource in scopes})
+    return Held(missing=proven - granted, extra=granted - proven, unproven=asked - proven)
 
 
 def parse_scopes(value: object) -> list[str]:
@@ -101,7 +84,7 @@ def parse_scopes(value: object) -> list[str]:
         ValueError: not permission names, or none.
     """
     words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
-    if not isinstance(words, list) or not words:
+    if not isinstance(words, list | tuple) or not words:
         raise ValueError("Name at least one delegated permission, for example User.Read.All")
     for word in words:
         if not isinstance(word, str) or not _SCOPE.fullmatch(word):
@@ -109,13 +92,16 @@ def parse_scopes(value: object) -> list[str]:
     return sorted(set(words), key=str.lower)
 
 
-def outside_allow_list(resource: str, scopes: Iterable[str]) -> list[str]:
-    """Return the scopes that this deployment does not allow to be granted in customer tenants (S-52)."""
-    allowed = {entry.lower() for entry in settings.CONSENT_GRANT_ALLOW_LIST}
-    return [scope for scope in scopes if f"{resource}/{scope}".lower() not in allowed]
+def outside_allow_list(grants: Grants) -> Grants:
+    """Return what this deployment does not allow to be granted in customer tenants (S-52)."""
+    allowed: dict[str, list[str]] = {}
+    for entry in settings.CONSENT_GRANT_ALLOW_LIST:
+        resource, _, scope = entry.partition("/")
+        allowed.setdefault(resource.lower(), []).append(scope)
+    return grants - allowed
 
 
-def can_read_back(grants: Mapping[str, Iterable[str]]) -> bool:
+def can_read_back(grants: Grants) -> bool:
     """Tell whether these grants let us read in the customer tenant what it holds of our application.
 
     Source: Microsoft Graph permissions reference, servicePrincipal and oAuth2PermissionGrant, list, delegated.

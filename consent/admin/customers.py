@@ -97,7 +97,7 @@ class _ReadColumns:
         by = ChangedBy(observation.changed_by)
         if by == ChangedBy.NOBODY:
             return "Nothing"
-        words = Change(added=observation.added, removed=observation.removed, by=by).words()
+        words = Change.of(observation).words()
         return "Nothing was there" if by == ChangedBy.FIRST and not observation.added else words[0].upper() + words[1:]
 
     @admin.display(ordering="changed_by", description="Who")

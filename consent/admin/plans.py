@@ -15,6 +15,7 @@ from consent.admin.applying import apply_page
 from consent.admin.wanted import ACTION_TONES, CHANGING, RESET_LABEL, figures_of, items_address
 from consent.customers import plans
 from consent.customers.export import change_of, csv_document, json_document
+from consent.grants import Grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.selection import Selection
 from portal.audit.trail import record
@@ -315,7 +316,7 @@ class OwnerFilter(admin.SimpleListFilter):
 
 
 def _chips(grants: Mapping[str, Any]) -> str:
-    return words([f"{resource}: {', '.join(scopes)}" for resource, scopes in grants.items()])
+    return words(Grants(grants).lines())
 
 
 @admin.register(ConsentPlanItem)

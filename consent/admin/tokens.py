@@ -12,10 +12,11 @@ from django.utils import timezone
 from consent import clients
 from consent.admin.cells import registration_column
 from consent.admin.panels import standing_badge
+from consent.grants import Grants
 from consent.models import PartnerConsent
 from consent.naming import registration_names
 from consent.offboarding.disconnect import confirm_revoked, disconnect
-from consent.permissions import PERMISSION_SETS, Grants, held
+from consent.permissions import PERMISSION_SETS, held
 from consent.runs import on_request
 from consent.states import STANDINGS, standing, with_standing
 from consent.tokens.health import ALERT_DAYS, token_age
@@ -297,8 +298,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
             return EMPTY
         compared = held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set])
         if compared.missing:
-            names = ", ".join(scope for scopes in compared.missing.values() for scope in scopes)
-            return described(badge("Lacks permissions", Tone.WARN), names)
+            return described(badge("Lacks permissions", Tone.WARN), compared.missing.words())
         if compared.unproven:
             names = ", ".join(resource_name(resource) for resource in compared.unproven)
             return described(badge("Not proven", Tone.QUIET), f"No sign-in proved what is granted on {names}.")
@@ -306,7 +306,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     @admin.display(description="Granted permissions")
     def permissions(self, consent: PartnerConsent) -> str:
-        return words(_named(consent.granted_scopes))
+        return words(_named(Grants(consent.granted_scopes)))
 
     @admin.display(description="Granted, not asked for now")
     def extra_permissions(self, consent: PartnerConsent) -> str:

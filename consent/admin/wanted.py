@@ -15,7 +15,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from consent.customers import wanted
-from consent.customers.consents import grants_hash, wanted_grants
+from consent.customers.consents import wanted_grants
+from consent.grants import Grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.permissions import can_read_back
 from portal.site.admin import PortalModelAdmin, actor_of
@@ -56,7 +57,7 @@ class WantedForm(forms.Form):
         ),
     )
 
-    def clean_grants(self) -> dict[str, list[str]]:
+    def clean_grants(self) -> Grants:
         try:
             return wanted.parse(self.cleaned_data["grants"])
         except wanted.WantedRefused as refused:
@@ -95,11 +96,11 @@ def change_page(
     if "_once" in request.POST:
         return _save(page, request, registration, back)
     before = wanted_grants(registration)
-    form = WantedForm(request.POST if request.method == "POST" else None, initial={"grants": wanted.as_text(before)})
+    form = WantedForm(request.POST if request.method == "POST" else None, initial={"grants": "\n".join(before.lines())})
     if form.is_valid():
         seen = wanted.preview(registration, form.cleaned_data["grants"])
         if seen.outside:
-            form.add_error("grants", f"Not on CONSENT_GRANT_ALLOW_LIST: {wanted.as_text(seen.outside)}")
+            form.add_error("grants", f"Not on CONSENT_GRANT_ALLOW_LIST: {'; '.join(seen.outside.lines())}")
         elif not seen.added and not seen.removed:
             form.add_error("grants", "These are the grants that are wanted already.")
         else:
@@ -134,7 +135,7 @@ def _ask(
         dangerous=bool(seen.removed),
     )
     assert isinstance(answer, TemplateResponse)  # noqa: S101  # nothing was confirmed yet: it is the page
-    proposed = {"grants": seen.grants, "shown": grants_hash(wanted_grants(registration))}
+    proposed = {"grants": seen.grants.to_json(), "shown": wanted_grants(registration).digest}
     answer.template_name = "admin/consent/wanted_preview.html"
     answer.context_data = {
         **(answer.context_data or {}),

@@ -7,7 +7,7 @@ Microsoft accepted and does not show yet is looked at again later (R-23).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,12 +16,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent.customers import consents
-from consent.customers.consents import CustomerClients, PushRefused, State, compare, grants_hash
-from consent.customers.observations import PROPAGATION, Unreadable, note_unreadable
+from consent.customers.consents import CustomerClients, PushRefused, State, compare
+from consent.customers.observations import NOWHERE, PROPAGATION, Unreadable, note_unreadable
 from consent.customers.observations import write as write_readings
+from consent.grants import Grants
 from consent.microsoft.directory import Presence
 from consent.models import ApplicationRegistration, ConsentObservation, ConsentPlan, ConsentPlanItem, CustomerConsent
-from consent.permissions import differences
 from portal.audit.trail import Actor, Outcome, record
 from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner, diagnose
@@ -29,12 +29,10 @@ from portal.microsoft.errors import AccessDenied, AlreadyExists, ConsentRequired
 from portal.microsoft.identifiers import CorrelationId
 
 Phase, Purpose, Result = ConsentPlanItem.Phase, ConsentPlan.Purpose, ConsentPlanItem.Result
-Grants = Mapping[str, list[str]]
 
 GRANTS_LOST = "customer_grants_lost"  # cause of the incident
 STILL_THERE, NOT_PROVEN = "still_there", "not_proven"  # how a removal can fail, beside what Microsoft answers
 _STILL_THERE = "Microsoft accepted the removal and still shows the consent. Remove it again later, or ask Microsoft."
-_NOWHERE = Presence(service_principal_id=None)
 _FIRST_LOOK, _LONGEST_PAUSE = 5.0, 600.0  # seconds
 
 
@@ -63,12 +61,12 @@ class ItemWork:
         return self.item.plan.registration
 
     @property
-    def target(self) -> dict[str, list[str]]:
-        return dict(self.item.target)
+    def target(self) -> Grants:
+        return Grants(self.item.target)
 
     @property
-    def snapshot(self) -> dict[str, list[str]]:
-        return dict(self.item.snapshot or {})
+    def snapshot(self) -> Grants:
+        return Grants(self.item.snapshot or {})
 
     def look(self) -> Presence | None:
         """Read the tenant with a token that was issued after the last change."""
@@ -136,7 +134,7 @@ def _work(work: ItemWork, *, untouched: bool) -> ConsentPlanItem:
         blind = error  # most often a missing relationship, which readiness says better
     if blind is None and _reached(work.target, there):
         return _done(work, there)
-    changed = any(differences(_grants(there), work.consent.actual_grants))
+    changed = _grants(there) != work.consent.actual_grants
     if untouched and blind is None and (changed or not item.target):
         _observe(work, there)  # what was there, and what somebody took away, is noted before we change it
     if untouched and (held := _held_back(work, there, blind)):
@@ -150,7 +148,7 @@ def _work(work: ItemWork, *, untouched: bool) -> ConsentPlanItem:
         return _reset(work, there)
     if item.target:
         return _create(work, there)
-    return _remove(work, _grants(there) if blind is None else work.consent.actual_grants)
+    return _remove(work, _grants(there) if blind is None else Grants(work.consent.actual_grants))
 
 
 def hold(item: ConsentPlanItem, why: str, owner: Owner) -> ConsentPlanItem:
@@ -233,7 +231,7 @@ def _out_of_line(item: ConsentPlanItem) -> str:
     """
     try:
         consents.check_customer(item.customer, item.plan.registration, removing=not item.target)
-        consents.check_grants(item.target)
+        consents.check_grants(Grants(item.target))
     except PushRefused as refused:
         return str(refused)
     return overtaken(item.plan)
@@ -241,7 +239,7 @@ def _out_of_line(item: ConsentPlanItem) -> str:
 
 def overtaken(plan: ConsentPlan) -> str:
     """Return why this plan does not show any more what is wanted; empty when it does."""
-    if plan.wanted is None or plan.wanted.grants_hash == grants_hash(consents.wanted_grants(plan.registration)):
+    if plan.wanted is None or plan.wanted.grants_hash == consents.wanted_grants(plan.registration).digest:
         return ""
     return "The wanted grants were changed after this plan was made. Make a new plan."
 
@@ -252,13 +250,13 @@ def _held_back(
     """Hold the item back when the tenant is not as the plan showed it, or not ready. Nothing was sent so far."""
     item = work.item
     unread = item.read_at is None
-    moved = blind is None and grants_hash(_grants(there)) != grants_hash(item.before)
+    moved = blind is None and _grants(there) != item.before
     if moved and (item.target or not unread):
         if work.seen is None:
             _observe(work, there)
         what = "It was never read before, and holds" if unread else "Since this plan was made it was changed, and holds"
-        names = ", ".join(scope for scopes in _grants(there).values() for scope in scopes) or "nothing"
-        return _finish(item, Result.HELD, f"{what} {names[:180]}. Nothing was sent; make a new plan.", Owner.US)
+        names = _grants(there).words()[:180] or "nothing"
+        return _finish(item, Result.HELD, f"{what} {names}. Nothing was sent; make a new plan.", Owner.US)
     if item.target and blind is None and _is_known(item):
         with _for_the_partner():
             work.clients.prove_partner()  # a partner that is dead is found before anything is sent
@@ -302,7 +300,7 @@ def _not_reachable(work: ItemWork, cause: str, owner: Owner) -> ConsentPlanItem:
 def _create(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     """Create what is missing, resource by resource; a resource that has a grant is left alone (R-21)."""
     held = _grants(there)
-    missing = {resource: scopes for resource, scopes in work.target.items() if not held.get(resource)}
+    missing = Grants({resource: scopes for resource, scopes in work.target.items() if resource not in held})
     if not missing:  # between two tries somebody else created something
         consent = _observe(work, there, exists=True)
         return _finish(work.item, Result.FAILED, consent.reason, Owner.US)
@@ -355,7 +353,7 @@ def _remove(work: ItemWork, before: Grants) -> ConsentPlanItem:
         if failure is None or failure.retryable:
             return _unproven(work, blind)
         return _not_removed(work, failure)
-    if _reached({}, there):
+    if _reached(Grants(), there):
         return _done(work, there)
     if failure is None:
         return _wait(work, there)
@@ -410,7 +408,7 @@ def _reset(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     A person chose this. After the removal all resources are posted, whatever a read shows: it may show the past.
     """
     phase = work.item.phase
-    if phase == Phase.NONE or (phase == Phase.REMOVING and not _reached({}, there)):
+    if phase == Phase.NONE or (phase == Phase.REMOVING and not _reached(Grants(), there)):
         try:
             _delete(work, _grants(there))
         except RemoteError as error:
@@ -453,7 +451,7 @@ def _delete(work: ItemWork, before: Grants, phase: ConsentPlanItem.Phase = Phase
     """Remove the consent. Nothing there is success. Raises RemoteError."""
     with transaction.atomic():
         _mark(work, phase, before)
-        request_id = consents.write_removal_intent(work.consent, before, work.actor, work.clients.correlation_id)
+        request_id = consents.write_intent(work.consent, before, work.actor, work.clients.correlation_id, removing=True)
     work.clients.consents.remove(
         customer=work.item.customer.tenant, application_id=work.registration.client_id, request_id=request_id
     )
@@ -476,7 +474,7 @@ def _mark(work: ItemWork, phase: ConsentPlanItem.Phase, before: Grants) -> None:
     """Note what is about to be sent; and before the first change, what was there."""
     item = work.item
     if item.snapshot is None:
-        item.snapshot = dict(before)
+        item.snapshot = before.to_json()
     item.phase, item.accepted_at, item.result = phase, None, Result.OPEN
     item.save(update_fields=["phase", "snapshot", "accepted_at", "result"])
 
@@ -489,18 +487,18 @@ def _accepted(item: ConsentPlanItem) -> None:
 # --- reading back -------------------------------------------------------------------------------------------------
 
 
-def _grants(there: Presence | None) -> dict[str, list[str]]:
-    return there.scopes_by_resource() if there else {}
+def _grants(there: Presence | None) -> Grants:
+    return (there or NOWHERE).granted
 
 
 def _reached(target: Grants, there: Presence | None) -> bool:
     if not target:
         return there is None or there.service_principal_id is None
-    return compare(target, there or _NOWHERE)[0] == State.GRANTED
+    return compare(target, there or NOWHERE)[0] == State.GRANTED
 
 
 def _is_as_before(work: ItemWork, there: Presence | None) -> bool:
-    return grants_hash(_grants(there)) == grants_hash(work.snapshot)
+    return _grants(there) == work.snapshot
 
 
 def _observe(work: ItemWork, there: Presence | None, *, waiting: str = "", exists: bool = False) -> CustomerConsent:
@@ -576,10 +574,9 @@ def mark_broken(item: ConsentPlanItem, why: str, *, actor: Actor, there: Grants 
     Args:
         there: what a read showed; None when nothing could be read.
     """
-    missing, _ = differences(item.snapshot or {}, there or {})
-    names = ", ".join(scope for scopes in missing.values() for scope in scopes)
+    missing = Grants(item.snapshot or {}) - (there or {})
     what = "not put back" if there is not None else "what is there now could not be read"
-    words = f"Removed, and {what}; customer {item.customer.tenant_id} lacks {names}. {why}"[:300]
+    words = f"Removed, and {what}; customer {item.customer.tenant_id} lacks {missing.words()}. {why}"[:300]
     subject: dict[str, str | int] = {"plan": item.plan_id, "customer": item.customer_id}
     with transaction.atomic():
         item.accepted_at = None
@@ -601,7 +598,7 @@ def mark_broken(item: ConsentPlanItem, why: str, *, actor: Actor, there: Grants 
             actor=actor,
             outcome=Outcome.FAILED,
             subject=subject,
-            details={"missing": missing, "read": there is not None},
+            details={"missing": missing.to_json(), "read": there is not None},
         )
         return _finish(item, Result.BROKEN, words, Owner.US)
 

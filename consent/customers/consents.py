@@ -5,19 +5,17 @@ The state of a customer comes only from a read in that tenant. "Accepted" by Par
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from consent.customers.observations import Reading
+from consent.customers.observations import NOWHERE, Reading
+from consent.grants import Grants
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
 from consent.microsoft.directory import DirectoryClient, Presence
@@ -66,41 +64,23 @@ class CustomerClients:
     correlation_id: CorrelationId
 
 
-def wanted_grants(registration: ApplicationRegistration) -> dict[str, list[str]]:
-    """Return what we want in customer tenants: scopes by resource application id."""
-    return {grant.resource_application_id: sorted(grant.scopes) for grant in registration.grants.all()}
+def wanted_grants(registration: ApplicationRegistration) -> Grants:
+    """Return what we want in customer tenants."""
+    return Grants({grant.resource_application_id: sorted(grant.scopes) for grant in registration.grants.all()})
 
 
-def grants_hash(grants: Mapping[str, list[str]]) -> str:
-    """Return one SHA-256 over a set of grants, whatever their order."""
-    canonical = {resource: sorted(scope.lower() for scope in scopes) for resource, scopes in grants.items()}
-    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
-
-
-def compare(wanted: Mapping[str, list[str]], presence: Presence) -> tuple[CustomerConsent.State, str]:
+def compare(wanted: Grants, presence: Presence) -> tuple[CustomerConsent.State, str]:
     """Return state and reason from wanted and actual grants; extra scopes are a finding."""
     if presence.service_principal_id is None:
         return State.ABSENT, "The application is not in this tenant."
-    actual = {
-        resource: {scope.lower() for scope in scopes} for resource, scopes in presence.scopes_by_resource().items()
-    }
-    missing = sorted(
-        scope
-        for resource, scopes in wanted.items()
-        for scope in scopes
-        if scope.lower() not in actual.get(resource, set())
-    )
-    wanted_lower = {resource: {scope.lower() for scope in scopes} for resource, scopes in wanted.items()}
-    extra = sorted(scope for resource, scopes in actual.items() for scope in scopes - wanted_lower.get(resource, set()))
+    actual = presence.granted
+    missing, extra = wanted - actual, actual - wanted
+    lacking = f"Missing: {missing.words()}." if missing else ""
     if extra:
-        return State.DIFFERS, f"More than we want: {', '.join(extra)}." + (
-            f" Missing: {', '.join(missing)}." if missing else ""
-        )
-    if missing and not any(actual.values()):
+        return State.DIFFERS, f"More than we want: {extra.words()}. {lacking}".rstrip()
+    if missing and not actual:
         return State.ABSENT, "The application is in this tenant without any grant."
-    if missing:
-        return State.PARTIAL, f"Missing: {', '.join(missing)}."
-    return State.GRANTED, ""
+    return State.PARTIAL if missing else State.GRANTED, lacking
 
 
 def check_customer(customer: CustomerTenant, registration: ApplicationRegistration, *, removing: bool = False) -> None:
@@ -126,11 +106,10 @@ def check_customer(customer: CustomerTenant, registration: ApplicationRegistrati
         raise PushRefused("Partner Center no longer lists this customer; synchronise the partner's customers.")
 
 
-def check_grants(grants: Mapping[str, list[str]]) -> None:
+def check_grants(grants: Grants) -> None:
     """Raise PushRefused when one of the grants is not allowed in this deployment."""
-    for resource, scopes in grants.items():
-        if extra := outside_allow_list(resource, scopes):
-            raise PushRefused(f"Not on CONSENT_GRANT_ALLOW_LIST: {', '.join(extra)}")
+    if extra := outside_allow_list(grants):
+        raise PushRefused(f"Not on CONSENT_GRANT_ALLOW_LIST: {extra.words()}")
 
 
 def look(clients: CustomerClients, registration: ApplicationRegistration) -> Presence | None:
@@ -193,27 +172,14 @@ def own_groups(account: AccountClient) -> frozenset[str] | None:
 
 
 def write_intent(
-    consent: CustomerConsent, wanted: Mapping[str, list[str]], actor: Actor, correlation_id: CorrelationId
+    consent: CustomerConsent, grants: Grants, actor: Actor, correlation_id: CorrelationId, *, removing: bool = False
 ) -> RequestId:
-    """Store what is about to be sent, with the request id that every repeat reuses (R-20)."""
-    return _write_intent(consent, "create", grants_hash(wanted), {"grants": dict(wanted)}, actor, correlation_id)
+    """Store what is about to be sent, with the request id that every repeat reuses (R-20).
 
-
-def write_removal_intent(
-    consent: CustomerConsent, before: Mapping[str, list[str]], actor: Actor, correlation_id: CorrelationId
-) -> RequestId:
-    """Store that the consent is about to be removed; as :func:`write_intent`, with what was there before."""
-    return _write_intent(consent, "remove", "", {"before": dict(before)}, actor, correlation_id)
-
-
-def _write_intent(
-    consent: CustomerConsent,
-    verb: str,
-    wanted_hash: str,
-    details: Mapping[str, Any],
-    actor: Actor,
-    correlation_id: CorrelationId,
-) -> RequestId:
+    Args:
+        grants: what is asked for; to remove a consent, what was there before.
+    """
+    verb, wanted_hash = ("remove", "") if removing else ("create", grants.digest)
     with transaction.atomic():
         current = CustomerConsent.objects.get(pk=consent.pk)
         # A request whose result was seen is over: the same one later is another request, not a repeat.
@@ -222,7 +188,7 @@ def _write_intent(
         current.requested_hash, current.requested_by = wanted_hash, actor.name
         current.requested_at, current.request_open = timezone.now(), True
         columns = ["request_id", "requested_hash", "requested_at", "requested_by", "request_open"]
-        if verb == "create":  # nobody knows what is there from now on, until a read says it
+        if not removing:  # nobody knows what is there from now on, until a read says it
             current.state, current.reason, current.owner = State.UNKNOWN, _SENT, Owner.NOBODY.value
             columns += ["state", "reason", "owner"]
         current.save(update_fields=columns)
@@ -231,7 +197,7 @@ def _write_intent(
             actor=actor,
             outcome=Outcome.INTENT,
             subject=subject(consent),
-            details={"request_id": current.request_id, **details},
+            details={"request_id": current.request_id, "before" if removing else "grants": grants.to_json()},
             correlation_id=correlation_id,
         )
     return RequestId(current.request_id)
@@ -241,7 +207,7 @@ def post_grants(
     customer: CustomerTenant,
     registration: ApplicationRegistration,
     clients: CustomerClients,
-    wanted: Mapping[str, list[str]],
+    wanted: Grants,
     request_id: RequestId,
 ) -> RemoteError | None:
     """Post one resource after the other; return the failure that says most, having tried them all."""
@@ -265,7 +231,7 @@ def post_grants(
 def reading(
     consent: CustomerConsent,
     presence: Presence | None,
-    wanted: Mapping[str, list[str]],
+    wanted: Grants,
     *,
     correlation_id: str,
     waiting: str = "",
@@ -278,7 +244,7 @@ def reading(
         waiting: why grants that are missing may still come; without it missing is missing.
         exists: Partner Center said that a consent exists, so fewer grants than wanted will not become more (R-21).
     """
-    state, reason = compare(wanted, presence or Presence(service_principal_id=None))
+    state, reason = compare(wanted, presence or NOWHERE)
     if exists and state == State.PARTIAL:
         state, reason = State.DIFFERS, f"A consent exists already and nothing was added to it. {reason}"
     if waiting and state in {State.ABSENT, State.PARTIAL}:
@@ -290,7 +256,7 @@ def reading(
         state=state,
         reason=reason,
         owner=owner,
-        wanted_hash=grants_hash(wanted),
+        wanted_hash=wanted.digest,
         read_at=timezone.now(),
         correlation_id=correlation_id,
     )

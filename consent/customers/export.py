@@ -8,8 +8,8 @@ from typing import Any
 
 from consent.customers.judging import CHUNK
 from consent.customers.plans import counts, results
+from consent.grants import Grants
 from consent.models import ConsentPlan, ConsentPlanItem
-from consent.permissions import Grants, differences
 from portal.site.export import csv_lines
 
 _COLUMNS = (
@@ -60,8 +60,8 @@ def lines(plan: ConsentPlan) -> Iterator[dict[str, Any]]:
             "tenant_id": item.customer.tenant_id,
             "action": item.action,
             "needs_reset": item.needs_reset,
-            "adds": adds,
-            "takes_away": takes_away,
+            "adds": adds.to_json(),
+            "takes_away": takes_away.to_json(),
             "reason": item.reason,
             "owner": item.owner,
             "read_at": item.read_at.isoformat(timespec="seconds") if item.read_at else None,
@@ -74,8 +74,9 @@ def lines(plan: ConsentPlan) -> Iterator[dict[str, Any]]:
 def change_of(item: ConsentPlanItem) -> tuple[Grants, Grants]:
     """Return what is added and what is taken away, by resource; nothing where nothing is to be changed."""
     if item.action in {ConsentPlanItem.Action.NOTHING, ConsentPlanItem.Action.BLOCKED}:
-        return {}, {}
-    return differences(item.target, item.before)
+        return Grants(), Grants()
+    target, before = Grants(item.target), Grants(item.before)
+    return target - before, before - target
 
 
 def json_document(plan: ConsentPlan) -> Iterator[str]:
@@ -96,9 +97,4 @@ def csv_document(plan: ConsentPlan) -> Iterator[str]:
 
 
 def _cell(value: Any) -> Any:
-    return words(value) if isinstance(value, dict) else value
-
-
-def words(grants: Grants) -> str:
-    """Return grants as ``resource: scope, scope; resource: scope``."""
-    return "; ".join(f"{resource}: {', '.join(scopes)}" for resource, scopes in grants.items())
+    return "; ".join(Grants(value).lines()) if isinstance(value, dict) else value

@@ -9,8 +9,8 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from consent.customers.consents import PushRefused, check_customer, check_grants
+from consent.grants import Grants
 from consent.models import ConsentPlan, ConsentPlanItem, CustomerConsent, PartnerConsent
-from consent.permissions import Grants, differences
 from consent.tokens.next_steps import Step
 from consent.tokens.serving import why_not
 from portal.microsoft.diagnosis import Owner
@@ -69,36 +69,38 @@ def add_to(tally: Counter[str], items: Sequence[ConsentPlanItem]) -> None:
 def _item(
     plan: ConsentPlan, customer: CustomerTenant, target: Grants, row: CustomerConsent | None, trouble: Step | None
 ) -> ConsentPlanItem:
-    item = ConsentPlanItem(plan=plan, customer=customer, target=dict(target))
+    item = ConsentPlanItem(plan=plan, customer=customer, target=target.to_json())
     if row is not None:
         item.before, item.read_at = row.actual_grants, row.verified_at
-    if blocked := _blocked(item, row, trouble):
+    if blocked := _blocked(item, target, row, trouble):
         item.action, (reason, item.owner) = Action.BLOCKED, blocked
     else:
-        item.action, item.needs_reset, reason = _change(item, row)
+        item.action, item.needs_reset, reason = _change(item, target, row)
     item.reason = reason[:300]
     return item
 
 
-def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, trouble: Step | None) -> tuple[str, str] | None:
+def _blocked(
+    item: ConsentPlanItem, target: Grants, row: CustomerConsent | None, trouble: Step | None
+) -> tuple[str, str] | None:
     """Return why nothing may or can be changed, and who must act; None when nothing stands in the way.
 
     Args:
         trouble: why the partner's token cannot serve the customer.
     """
     try:
-        check_customer(item.customer, item.plan.registration, removing=not item.target)
-        check_grants(item.target)
+        check_customer(item.customer, item.plan.registration, removing=not target)
+        check_grants(target)
     except PushRefused as refused:
         return str(refused), Owner.US
     if trouble is not None:
         return trouble.text, trouble.owner or Owner.PARTNER
-    if not item.target:
+    if not target:
         return None
     customer = item.customer
     # What settles by itself is not held against a customer: applying reads the relationships again.
     not_ready = customer.readiness == CustomerTenant.Readiness.NOT_READY and customer.readiness_owner != Owner.NOBODY
-    if not_ready and any(differences(item.target, item.before)):
+    if not_ready and target != item.before:
         return f"{customer.readiness_reason} As of the last sync.", customer.readiness_owner
     if row is None:
         return None
@@ -109,27 +111,23 @@ def _blocked(item: ConsentPlanItem, row: CustomerConsent | None, trouble: Step |
     return None
 
 
-def _change(item: ConsentPlanItem, row: CustomerConsent | None) -> tuple[ConsentPlanItem.Action, bool, str]:
+def _change(
+    item: ConsentPlanItem, target: Grants, row: CustomerConsent | None
+) -> tuple[ConsentPlanItem.Action, bool, str]:
     """Return action, whether only DELETE and POST can do it, and what it adds and takes away."""
-    missing, extra = differences(item.target, item.before)
-    if not item.target:
+    before = Grants(item.before)
+    missing, extra = target - before, before - target
+    words = " ".join(f"{verb} {some.words()}." for verb, some in (("Adds", missing), ("Takes away", extra)) if some)
+    if not target:
         # Without a grant the service principal is still there, until a read says that it is not.
-        gone = row is not None and row.verified_at is not None and not item.before and not row.service_principal_id
-        return (Action.NOTHING, False, "") if gone else (Action.REMOVE, False, _words({}, extra))
+        gone = row is not None and row.verified_at is not None and not before and not row.service_principal_id
+        return (Action.NOTHING, False, "") if gone else (Action.REMOVE, False, words)
     if not missing and not extra:
         return Action.NOTHING, False, ""
-    if not item.before:
+    if not before:
         note = "" if item.read_at else "Never read: the tenant is looked at before anything is sent. "
-        return Action.CREATE, False, note + _words(missing, {})
+        return Action.CREATE, False, note + words
     if extra:
-        return Action.NARROW, True, _words(missing, extra)
+        return Action.NARROW, True, words
     # A second POST for a resource that has a grant is answered with "already exists" and adds nothing.
-    return Action.WIDEN, bool(missing.keys() & item.before.keys()), _words(missing, {})
-
-
-def _words(missing: Grants, extra: Grants) -> str:
-    return " ".join(
-        f"{word} {', '.join(scope for scopes in grants.values() for scope in scopes)}."
-        for word, grants in (("Adds", missing), ("Takes away", extra))
-        if grants
-    )
+    return Action.WIDEN, bool(missing.keys() & before.keys()), words

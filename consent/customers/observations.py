@@ -8,7 +8,7 @@ in that time is ours, any other one came from outside.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import Count, Max
 from django.utils import timezone
 
+from consent.grants import Grants
 from consent.microsoft.directory import Presence
 from consent.models import Attempt, ChangedBy, ConsentObservation, CustomerConsent
 from portal.audit.trail import Actor, Entry, Outcome, record_all
@@ -24,14 +25,13 @@ from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner
 
 State = CustomerConsent.State
-Grants = Mapping[str, Sequence[str]]
 
 DRIFT = "consent_drift"  # cause of the incident
 PROPAGATION = timedelta(minutes=30)  # R-23
+NOWHERE = Presence(service_principal_id=None)
 _UNCHANGED_KEPT_FOR = timedelta(days=90)
 _CHANGES_KEPT_FOR = timedelta(days=730)
 _PRUNED_AT_ONCE = 1000
-_NOWHERE = Presence(service_principal_id=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +53,28 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a read shows that the read before did not, and the reverse: scopes by resource application id."""
+    """What a read shows that the read before did not, and the reverse."""
 
-    added: dict[str, list[str]]
-    removed: dict[str, list[str]]
+    added: Grants
+    removed: Grants
     by: ChangedBy
+
+    @classmethod
+    def of(cls, read: ConsentObservation) -> Change:
+        """Return what an observation says of it."""
+        return cls(added=Grants(read.added), removed=Grants(read.removed), by=ChangedBy(read.changed_by))
 
     def words(self) -> str:
         """Say it in one sentence, without who did it."""
-        parts = [
-            f"{verb} {', '.join(scope for scopes in grants.values() for scope in scopes)}"
-            for verb, grants in (("added", self.added), ("gone", self.removed))
-            if grants
-        ]
+        parts = [f"{verb} {some.words()}" for verb, some in (("added", self.added), ("gone", self.removed)) if some]
         return "; ".join(parts) or "the service principal is another one"
 
 
 def change(consent: CustomerConsent, presence: Presence | None) -> Change:
     """Compare a read with the one before, as the row knows it. Runs no query."""
-    there = presence or _NOWHERE
-    now, before = there.scopes_by_resource(), consent.actual_grants
-    added, removed = minus(now, before), minus(before, now)
+    there = presence or NOWHERE
+    now, before = there.granted, Grants(consent.actual_grants)
+    added, removed = now - before, before - now
     if consent.verified_at is None:
         by = ChangedBy.US if added and consent.request_open else ChangedBy.FIRST
     elif added or removed or (there.service_principal_id or "") != consent.service_principal_id:
@@ -81,15 +82,6 @@ def change(consent: CustomerConsent, presence: Presence | None) -> Change:
     else:
         by = ChangedBy.NOBODY
     return Change(added=added, removed=removed, by=by)
-
-
-def minus(these: Grants, those: Grants) -> dict[str, list[str]]:
-    """Return the scopes that only the first holds, by resource, whatever their case."""
-    left = {
-        resource: [scope for scope in scopes if scope.lower() not in {one.lower() for one in those.get(resource, ())}]
-        for resource, scopes in these.items()
-    }
-    return {resource: scopes for resource, scopes in left.items() if scopes}
 
 
 def write(readings: Sequence[Reading], *, actor: Actor) -> dict[int, ConsentObservation]:
@@ -119,7 +111,7 @@ def write(readings: Sequence[Reading], *, actor: Actor) -> dict[int, ConsentObse
 
 
 def _observation(row: CustomerConsent, reading: Reading) -> ConsentObservation:
-    there, found = reading.presence or _NOWHERE, change(row, reading.presence)
+    there, found = reading.presence or NOWHERE, change(row, reading.presence)
     evidence = ConsentObservation.Evidence
     return ConsentObservation(
         consent=row,
@@ -130,8 +122,8 @@ def _observation(row: CustomerConsent, reading: Reading) -> ConsentObservation:
             {"id": grant.grant_id, "resource": grant.resource, "scopes": sorted(grant.scopes)} for grant in there.grants
         ],
         evidence=evidence.SIGN_IN if reading.presence is None else evidence.DIRECTORY,
-        added=found.added,
-        removed=found.removed,
+        added=found.added.to_json(),
+        removed=found.removed.to_json(),
         changed_by=found.by,
         actor=row.requested_by if found.by == ChangedBy.US else "",
         unchanged_until=row.verified_at,
@@ -162,10 +154,10 @@ _COLUMNS = [
 
 
 def _update(row: CustomerConsent, reading: Reading, observation: ConsentObservation) -> None:
-    there = reading.presence or _NOWHERE
+    there = reading.presence or NOWHERE
     nobody_acts = reading.state == State.ABSENT and not row.requested_hash  # nothing was asked for, or we removed it
     row.state, row.reason, row.owner = reading.state, reading.reason[:300], "" if nobody_acts else reading.owner
-    row.wanted_hash, row.actual_grants = reading.wanted_hash, there.scopes_by_resource()
+    row.wanted_hash, row.actual_grants = reading.wanted_hash, there.granted.to_json()
     row.service_principal_id = there.service_principal_id or ""
     row.verified_at = row.tried_at = reading.read_at
     row.unread_since, row.unread_reason, row.unread_owner = None, "", ""

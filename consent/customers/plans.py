@@ -11,12 +11,12 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count, QuerySet
 
-from consent.customers.consents import PushRefused, check_grants, grants_hash, wanted_grants
+from consent.customers.consents import PushRefused, check_grants, wanted_grants
 from consent.customers.judging import CHUNK, add_to, in_chunks, judged, new_tally
 from consent.customers.wanted import current
+from consent.grants import Grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem, PartnerConsent, WantedGrants
 from consent.models.plans import ConsentPlanItemQuerySet
-from consent.permissions import differences
 from consent.selection import Selection
 from portal.audit.trail import Actor, record
 from tenants.models import CustomerTenant, CustomerTenantQuerySet, PartnerTenant
@@ -59,7 +59,7 @@ def make_plan(
         PlanRefused: the registration wants nothing, or more than this deployment allows, or nobody is chosen.
     """
     wanted = _wanted_now(registration, actor) if purpose == ConsentPlan.Purpose.APPLY else None
-    target = wanted.grants if wanted else {}
+    target = Grants(wanted.grants if wanted else {})
     plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=chosen.to_json())
     chunks = in_chunks(customers_in(registration, chosen))
     items = (judged(plan, [(customer, target) for customer in chunk]) for chunk in chunks)
@@ -122,7 +122,7 @@ def _some_wanted(registration: ApplicationRegistration, actor: Actor) -> WantedG
 def _wanted_now(registration: ApplicationRegistration, actor: Actor) -> WantedGrants:
     version = _some_wanted(registration, actor)
     try:
-        check_grants(version.grants)
+        check_grants(Grants(version.grants))
     except PushRefused as refused:
         raise PlanRefused(str(refused)) from None
     return version
@@ -151,7 +151,7 @@ def _undoing(undo: ConsentPlan, changed: ConsentPlanItemQuerySet) -> Iterator[li
     rows = changed.select_related("customer__partner").order_by("pk")
     while chunk := list(rows.filter(pk__gt=after)[:CHUNK]):
         after = chunk[-1].pk
-        items = judged(undo, [(item.customer, item.snapshot or {}) for item in chunk])
+        items = judged(undo, [(item.customer, Grants(item.snapshot or {})) for item in chunk])
         for item, done in zip(items, chunk, strict=True):
             later = getattr(done, "later_plan", None)
             if later and item.action not in {Action.NOTHING, Action.BLOCKED}:
@@ -202,12 +202,12 @@ def results(plan: ConsentPlan) -> dict[str, int]:
 def moved(plan: ConsentPlan) -> list[str]:
     """Say what changed since the plan was made, as far as we know; such customers are held back when it is applied."""
     said = []
-    if plan.wanted is not None and plan.wanted.grants_hash != grants_hash(wanted_grants(plan.registration)):
+    if plan.wanted is not None and plan.wanted.grants_hash != wanted_grants(plan.registration).digest:
         said.append(f"{plan.wanted} of the wanted grants is not what we want any more: all of it would be held back.")
     read_since = plan.items.exclude(action__in=[Action.NOTHING, Action.BLOCKED]).filter(
         customer__consents__registration=plan.registration_id, customer__consents__verified_at__gt=plan.created_at
     )
     pairs = read_since.order_by().values_list("before", "customer__consents__actual_grants").iterator(chunk_size=CHUNK)
-    if number := sum(any(differences(before, now)) for before, now in pairs):
+    if number := sum(Grants(before) != now for before, now in pairs):
         said.append(f"{number:,} × the tenant was read since, and holds other grants: it would be held back.")
     return said

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
-from consent.customers.consents import PushRefused, check_grants, grants_hash, wanted_grants
+from consent.customers.consents import PushRefused, check_grants, wanted_grants
 from consent.customers.judging import add_to, in_chunks, judged, new_tally
+from consent.grants import Grants
 from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPlan, WantedGrants
-from consent.permissions import differences, outside_allow_list, parse_scopes
+from consent.permissions import outside_allow_list, parse_scopes
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
 from tenants.models import CustomerTenant, PartnerTenant
-
-Grants = Mapping[str, list[str]]
 
 _OVERTAKEN = "Somebody else changed the wanted grants meanwhile; look at them first."
 
@@ -29,12 +28,12 @@ class WantedRefused(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What a new set will mean. Grants are scopes by resource application id."""
+    """What a new set will mean."""
 
-    grants: dict[str, list[str]]
-    added: dict[str, list[str]]
-    removed: dict[str, list[str]]
-    outside: dict[str, list[str]]
+    grants: Grants
+    added: Grants
+    removed: Grants
+    outside: Grants
     """What this deployment does not allow; with any of these the set is refused (S-52)."""
     counts: dict[str, int]
     """Customers by the action that a plan would show for them; ``needs_reset``: only DELETE and POST can do it."""
@@ -46,7 +45,7 @@ def current(registration: ApplicationRegistration, *, actor: Actor) -> WantedGra
     return _version_of(registration, latest, wanted_grants(registration), actor)
 
 
-def parse(text: str) -> dict[str, list[str]]:
+def parse(text: str) -> Grants:
     """Return the grants of a text with one resource a line: its application id, a colon, its permissions.
 
     Raises:
@@ -63,12 +62,7 @@ def parse(text: str) -> dict[str, list[str]]:
     return tidy(found)
 
 
-def as_text(grants: Grants) -> str:
-    """Return grants as :func:`parse` reads them."""
-    return "\n".join(f"{resource}: {', '.join(scopes)}" for resource, scopes in grants.items())
-
-
-def tidy(grants: Mapping[str, object]) -> dict[str, list[str]]:
+def tidy(grants: Mapping[str, object]) -> Grants:
     """Return canonical resource ids with sorted scopes.
 
     Raises:
@@ -87,7 +81,7 @@ def tidy(grants: Mapping[str, object]) -> dict[str, list[str]]:
         raise WantedRefused(
             "Want at least one permission. To take the consent away from customers, plan its removal instead."
         )
-    return clean
+    return Grants(clean)
 
 
 def preview(registration: ApplicationRegistration, grants: Mapping[str, object]) -> Preview:
@@ -99,8 +93,6 @@ def preview(registration: ApplicationRegistration, grants: Mapping[str, object])
         WantedRefused: see :func:`tidy`.
     """
     wanted, before = tidy(grants), wanted_grants(registration)
-    added, removed = differences(wanted, before)
-    outside = {resource: outside_allow_list(resource, scopes) for resource, scopes in wanted.items()}
     tally = new_tally()
     plan = ConsentPlan(registration=registration)
     partners = PartnerTenant.objects.active().in_cloud(registration.cloud)
@@ -108,9 +100,9 @@ def preview(registration: ApplicationRegistration, grants: Mapping[str, object])
         add_to(tally, judged(plan, [(customer, wanted) for customer in chunk]))
     return Preview(
         grants=wanted,
-        added=added,
-        removed=removed,
-        outside={resource: scopes for resource, scopes in outside.items() if scopes},
+        added=wanted - before,
+        removed=before - wanted,
+        outside=outside_allow_list(wanted),
         counts=dict(tally),
     )
 
@@ -121,7 +113,7 @@ def change(
     """Want these grants from now on; nothing is sent to any customer. Returns the new version.
 
     Args:
-        shown_hash: ``grants_hash`` of the set that the person saw and changed.
+        shown_hash: ``digest`` of the set that the person saw and changed.
 
     Raises:
         WantedRefused: outside the allow list (S-52), the same set as before, changed by somebody else meanwhile, or see
@@ -143,10 +135,10 @@ def change(
     with transaction.atomic():
         latest = _latest(registration)  # before the rows: whoever is second finds its number taken
         rows = ApplicationGrant.objects.filter(registration=registration)
-        before = {row.resource_application_id: row.scopes for row in rows}
-        if grants_hash(before) != shown_hash:
+        before = Grants({row.resource_application_id: row.scopes for row in rows})
+        if before.digest != shown_hash:
             raise WantedRefused(_OVERTAKEN)
-        if grants_hash(before) == grants_hash(wanted):
+        if before == wanted:
             raise WantedRefused("These are the grants that are wanted already.")
         if before:
             latest = _version_of(registration, latest, before, actor)
@@ -158,12 +150,12 @@ def change(
             ApplicationGrant(registration=registration, resource_application_id=resource, scopes=scopes)
             for resource, scopes in wanted.items()
         )
-        added, removed = differences(wanted, before)
+        added, removed = wanted - before, before - wanted
         record(
             "wanted_grants.changed",
             actor=actor,
             subject=subject,
-            details={"version": version.number, "added": added, "removed": removed},
+            details={"version": version.number, "added": added.to_json(), "removed": removed.to_json()},
         )
     return version
 
@@ -175,7 +167,7 @@ def _latest(registration: ApplicationRegistration) -> WantedGrants | None:
 def _version_of(
     registration: ApplicationRegistration, latest: WantedGrants | None, grants: Grants, actor: Actor
 ) -> WantedGrants:
-    if latest is not None and latest.grants_hash == grants_hash(grants):
+    if latest is not None and latest.grants_hash == grants.digest:
         return latest
     return _add_version(registration, latest, grants, actor)[0]
 
@@ -189,7 +181,7 @@ def _add_version(
         number=latest.number + 1 if latest else 1,
         defaults={
             "grants": {resource: sorted(scopes) for resource, scopes in grants.items()},
-            "grants_hash": grants_hash(grants),
+            "grants_hash": grants.digest,
             "created_by": actor.name[:150],
         },
     )

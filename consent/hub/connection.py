@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from consent.grants import Grants
 from consent.hub.facts import PartnerFacts
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent, WaitingToken
 from consent.permissions import PERMISSION_SETS, held
@@ -141,21 +142,22 @@ def _proofs(consent: PartnerConsent) -> Iterable[Proof]:
 
 
 def _permissions(consent: PartnerConsent) -> Iterable[Permission]:
-    asked = PERMISSION_SETS[consent.registration.permission_set]
-    compared = held(consent.granted_scopes, asked)
-    missing = {(resource, scope) for resource, scopes in compared.missing.items() for scope in scopes}
-    extra = {(resource, scope) for resource, scopes in compared.extra.items() for scope in scopes}
-    unproven = {(resource, scope) for resource in compared.unproven for scope in asked.resources()[resource]}
-    granted = {(resource, scope) for resource, scopes in consent.granted_scopes.items() for scope in scopes}
-    for state, tone, some in (
-        (_MISSING, Tone.BAD, missing),
-        (_UNPROVEN, Tone.WARN, unproven),
-        (_GRANTED, Tone.GOOD, granted - extra),
-        (_EXTRA, Tone.QUIET, extra),
-    ):
-        for resource, scope in sorted(some):
-            title = permission_title(resource, scope)
-            yield Permission(resource=resource_name(resource), name=scope, title=title, state=state, tone=tone)
+    compared = held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set])
+    return listed(
+        (_MISSING, Tone.BAD, compared.missing),
+        (_UNPROVEN, Tone.WARN, compared.unproven),
+        (_GRANTED, Tone.GOOD, Grants(consent.granted_scopes) - compared.extra),
+        (_EXTRA, Tone.QUIET, compared.extra),
+    )
+
+
+def listed(*groups: tuple[str, Tone, Grants]) -> Iterable[Permission]:
+    """Yield the permissions of grants, each with the state and the tone of its group."""
+    for state, tone, some in groups:
+        for resource, scopes in sorted(some.items()):
+            for scope in sorted(scopes):
+                title = permission_title(resource, scope)
+                yield Permission(resource=resource_name(resource), name=scope, title=title, state=state, tone=tone)
 
 
 _NO_END = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,8 @@ from django.conf import settings
 
 from consent.customers.consents import wanted_grants
 from consent.customers.observations import Change
-from consent.hub.connection import Event, Permission
+from consent.grants import Grants
+from consent.hub.connection import Event, Permission, listed
 from consent.hub.steps import Action, NextStep
 from consent.models import (
     ApplicationRegistration,
@@ -23,11 +24,9 @@ from consent.models import (
     CustomerConsent,
     PartnerConsent,
 )
-from consent.permissions import differences
 from consent.runs.verify import CONSENT_VERIFY
 from consent.tokens.next_steps import Step
 from consent.tokens.serving import why_not
-from consent.words.permissions import permission_title, resource_name
 from portal.microsoft.diagnosis import Owner
 from portal.runs.latest import Latest, latest
 from portal.site.display import Tone
@@ -134,27 +133,21 @@ def _holdings(customer: CustomerTenant, now: datetime) -> list[Holding]:
     return found
 
 
-def _permissions(wanted: Mapping[str, list[str]], consent: CustomerConsent | None) -> Iterable[Permission]:
-    there = {} if consent is None else consent.actual_grants
-    missing, extra = differences(wanted, there)
-    as_wanted, _ = differences(wanted, missing)
-    for state, tone, some in (
+def _permissions(wanted: Grants, consent: CustomerConsent | None) -> Iterable[Permission]:
+    there = Grants({} if consent is None else consent.actual_grants)
+    missing = wanted - there
+    return listed(
         ("Missing", Tone.BAD, missing),
-        ("Granted", Tone.GOOD, as_wanted),
-        ("Granted, not wanted", Tone.WARN, extra),
-    ):
-        for resource, scopes in sorted(some.items()):
-            for scope in scopes:
-                title = permission_title(resource, scope)
-                yield Permission(resource=resource_name(resource), name=scope, title=title, state=state, tone=tone)
+        ("Granted", Tone.GOOD, wanted - missing),
+        ("Granted, not wanted", Tone.WARN, there - wanted),
+    )
 
 
 # --- the timeline -------------------------------------------------------------------------------------------------
 
 
 def _observed(one: ConsentObservation) -> Event:
-    by = ChangedBy(one.changed_by)
-    change = Change(added=one.added, removed=one.removed, by=by)
+    change, by = Change.of(one), ChangedBy(one.changed_by)
     text = f"Read: {str(State(one.state).label).lower()}"
     if by == ChangedBy.NOBODY:
         return Event(at=one.observed_at, text=text, detail="Nothing changed since the read before.")

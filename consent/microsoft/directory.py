@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from consent.grants import Grants
 from portal.microsoft.graph import BATCH, GraphApi
 from portal.microsoft.identifiers import (
     ApplicationId,
@@ -40,12 +41,13 @@ class Presence:
     service_principal_id: ObjectId | None
     grants: tuple[Grant, ...] = ()
 
-    def scopes_by_resource(self) -> dict[str, list[str]]:
-        """Return sorted scope names by resource application id."""
+    @property
+    def granted(self) -> Grants:
+        """The sorted names of all grants together."""
         merged: dict[str, set[str]] = {}
         for grant in self.grants:
             merged.setdefault(grant.resource, set()).update(grant.scopes)
-        return {resource: sorted(scopes, key=str.lower) for resource, scopes in sorted(merged.items())}
+        return Grants({resource: sorted(scopes, key=str.lower) for resource, scopes in sorted(merged.items())})
 
 
 class DirectoryClient(GraphApi):

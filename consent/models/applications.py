@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Case, F, Q, Value, When
 
+from consent.grants import Grants
 from consent.permissions import outside_allow_list, parse_scopes
 from portal.fields import ApplicationIdField, NameField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
@@ -246,5 +247,5 @@ class ApplicationGrant(models.Model):
             self.scopes = parse_scopes(self.scopes)
         except ValueError as error:
             raise ValidationError({"scopes": str(error)}) from None
-        if extra := outside_allow_list(self.resource_application_id, self.scopes):
-            raise ValidationError({"scopes": f"Not on this deployment's CONSENT_GRANT_ALLOW_LIST: {', '.join(extra)}"})
+        if extra := outside_allow_list(Grants({self.resource_application_id: self.scopes})):
+            raise ValidationError({"scopes": f"Not on this deployment's CONSENT_GRANT_ALLOW_LIST: {extra.words()}"})

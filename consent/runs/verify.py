@@ -16,6 +16,7 @@ from consent import clients
 from consent.customers.consents import ACCEPTED, CustomerClients, State, look, reading, wanted_grants, why_locked_out
 from consent.customers.observations import PROPAGATION, Change, Reading, Unreadable, change, note_unreadable
 from consent.customers.observations import write as write_readings
+from consent.grants import Grants
 from consent.models import ChangedBy, CustomerConsent, PartnerConsent
 from consent.naming import line_names, registration_names, unit_label
 from consent.selection import WORDS, Selection
@@ -35,7 +36,7 @@ class Subject:
 
     consent: CustomerConsent
     door: PartnerConsent | None
-    wanted: Mapping[str, list[str]]
+    wanted: Grants
 
 
 def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
@@ -139,8 +140,8 @@ def _outcome(subject: Subject, found: Reading, changed: Change) -> Outcome:
             "owner": found.owner,
             "verified_at": found.read_at.isoformat(timespec="seconds"),
             "service_principal_id": (found.presence.service_principal_id if found.presence else None) or "",
-            "grants": found.presence.scopes_by_resource() if found.presence else {},
-            "change": {"by": changed.by.value, "added": changed.added, "removed": changed.removed},
+            "grants": found.presence.granted.to_json() if found.presence else {},
+            "change": {"by": changed.by.value, "added": changed.added.to_json(), "removed": changed.removed.to_json()},
         },
         result=found,
     )

@@ -4,14 +4,15 @@ the expected account, and one real Partner Center call that says tenant and MFA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from consent.grants import Grants
 from consent.microsoft.accounts import GLOBAL_ADMINISTRATOR, AccountClient, Standing
 from consent.microsoft.entra import EntraClient, TokenResponse
 from consent.microsoft.id_tokens import IdTokenValidator, sign_in_methods, unverified_claims
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.permissions import Grants, granted_names
+from consent.permissions import granted_names
 from consent.tokens.service import Audience, TokenService
 from consent.vault.base import Vault
 from consent.words import CheckState
@@ -120,7 +121,12 @@ def prove(
         raise GuestAccount
     return Proven(
         refresh_token=newest,
-        granted=_granted({PARTNER_CENTER_APPLICATION_ID: answer.scopes, GRAPH_APPLICATION_ID: graph_scopes}),
+        granted=Grants(
+            {
+                PARTNER_CENTER_APPLICATION_ID: granted_names(answer.scopes),
+                GRAPH_APPLICATION_ID: granted_names(graph_scopes),
+            }
+        ),
         mfa=mfa,
         amr=sign_in_methods(answer.access_token),
         checks=_checks(mfa, answer, standing),
@@ -151,11 +157,6 @@ def _standing(
         return newest, answer.scopes, tools.account(cloud, lambda: answer.access_token, correlation_id).standing()
     except RemoteError:
         return newest, answer.scopes, UNKNOWN
-
-
-def _granted(answers: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    named = {resource: granted_names(scopes) for resource, scopes in answers.items()}
-    return {resource: scopes for resource, scopes in named.items() if scopes}
 
 
 def _checks(mfa: PartnerConsent.Mfa, answer: TokenResponse, standing: Standing) -> list[dict[str, str]]:

@@ -20,8 +20,8 @@ from django.utils import timezone
 
 from consent import alarms
 from consent.alarms import Cause
+from consent.grants import Grants
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.permissions import Grants
 from consent.tokens import health
 from consent.tokens.versions import (
     NEWEST_IS_NONE,
@@ -97,7 +97,7 @@ class NewConsent:
             "state": PartnerConsent.State.CONNECTED if self.is_proven else PartnerConsent.State.MFA_MISSING,
             "pinned_oid": self.object_id,
             "consented_at": now,
-            "granted_scopes": self.granted,
+            "granted_scopes": self.granted.to_json(),
             "mfa": self.mfa,
             "amr": self.amr,
             "mfa_checked_at": None if self.mfa is PartnerConsent.Mfa.UNPROVEN else now,

@@ -154,10 +154,9 @@ def next_step(consent: PartnerConsent, now: datetime) -> Step:
             "Nobody knows how the token stands: the last proof is too old.",
         )
     if missing := held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set]).missing:
-        names = ", ".join(scope for scopes in missing.values() for scope in scopes)
         return Step(
             Owner.PARTNER,
-            f"{NEW_LINK} The application asks for more than was granted: {names}.",
+            f"{NEW_LINK} The application asks for more than was granted: {missing.words()}.",
             "The partner granted less than the application asks for.",
         )
     return NOTHING

@@ -99,7 +99,7 @@ def consent(of: PartnerTenant, by: ApplicationRegistration, **columns: Any) -> P
         "state": "connected",
         "consented_at": now,
         "pinned_oid": guid(),
-        "granted_scopes": PERMISSION_SETS[by.permission_set].resources(),
+        "granted_scopes": PERMISSION_SETS[by.permission_set].resources().to_json(),
         "generation": 1,
         "secret_name": f"rt-{uuid.uuid4().hex}",
         "secret_version": uuid.uuid4().hex,

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from consent import clients, schedule
 from consent.customers.observations import note_unreadable, prune, write
+from consent.grants import Grants
 from consent.models import CustomerConsent, PartnerConsent
 from consent.runs.verify import CONSENT_VERIFY
 from consent.selection import WEEK_HOURS, Selection
@@ -360,7 +361,7 @@ def test_writing_costs_the_same_number_of_queries_for_any_number_of_reads(portal
         ]
 
     def cost(consents: list[CustomerConsent]) -> int:
-        found = [reading(one, None, {}, correlation_id="") for one in consents]
+        found = [reading(one, None, Grants(), correlation_id="") for one in consents]
         with CaptureQueriesContext(connection) as queries:
             write(found, actor=builders.ACTOR)
             note_unreadable([Unreadable(consent_id=one.pk, reason="why", owner="us") for one in consents])
@@ -422,8 +423,8 @@ def test_a_read_that_comes_late_never_replaces_a_later_one(portal: Portal) -> No
         customer=builders.customer(portal.partner), registration=portal.registration
     )
     with time_machine.travel(timezone.now() - timedelta(minutes=1)):
-        late = reading(consent, None, {}, correlation_id="late")
-    write([reading(consent, None, {}, correlation_id="newer")], actor=builders.ACTOR)
+        late = reading(consent, None, Grants(), correlation_id="late")
+    write([reading(consent, None, Grants(), correlation_id="newer")], actor=builders.ACTOR)
 
     assert write([late], actor=builders.ACTOR) == {}
 

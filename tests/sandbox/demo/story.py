@@ -29,8 +29,9 @@ from django.utils import timezone
 from consent import clients
 from consent.applications import rotation
 from consent.customers import plans, wanted
-from consent.customers.consents import grants_hash, wanted_grants
+from consent.customers.consents import wanted_grants
 from consent.figures import count_today
+from consent.grants import Grants
 from consent.invitations import campaigns, links, mails
 from consent.models import ApplicationRegistration, Campaign, ConsentLink, ConsentPlan, DailyFigures, PartnerConsent
 from consent.partners import disable
@@ -237,7 +238,7 @@ def _registration(
         registration,
         {GRAPH_APPLICATION_ID: ["Directory.Read.All", "User.Read.All"]},
         actor=_ACTOR,
-        shown_hash=grants_hash({}),
+        shown_hash=Grants().digest,
     )
     credential = rotation.add_certificate(registration, pem, vault=clients.vault(), actor=_ACTOR)
     rotation.promote(credential, door=clients.tokens_with, actor=_ACTOR, allow_unproven=True)
@@ -417,7 +418,7 @@ def _plan_more(registration: ApplicationRegistration, say: Callable[[str], None]
     """Show what one more permission would mean."""
     now = wanted_grants(registration)
     more = {GRAPH_APPLICATION_ID: [*now[GRAPH_APPLICATION_ID], "Organization.Read.All"]}
-    wanted.change(registration, more, actor=_ACTOR, shown_hash=grants_hash(now))
+    wanted.change(registration, more, actor=_ACTOR, shown_hash=now.digest)
     plan = plans.make_plan(registration, EVERYTHING, actor=_ACTOR)
     say(f"{plan}: {', '.join(f'{number} {name}' for name, number in plans.counts(plan).items())}.")
 
