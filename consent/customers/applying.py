@@ -579,10 +579,9 @@ def mark_broken(item: ConsentPlanItem, why: str, *, actor: Actor, there: Grants 
     words = f"Removed, and {what}; customer {item.customer.tenant_id} lacks {missing.words()}. {why}"[:300]
     subject: dict[str, str | int] = {"plan": item.plan_id, "customer": item.customer_id}
     with transaction.atomic():
-        item.accepted_at = None
         if item.phase == Phase.RESTORING:
             item.phase = Phase.REMOVED  # the next try begins with what the plan wants
-        item.save(update_fields=["phase", "accepted_at"])
+        item.save(update_fields=["phase"])
         consents = CustomerConsent.objects.filter(customer=item.customer_id, registration=item.plan.registration_id)
         consents.update(reason=words, owner=Owner.US)
         report(
@@ -617,5 +616,7 @@ def _finish(
 ) -> ConsentPlanItem:
     item.result, item.message, item.finished_at = result, message[:300], timezone.now()
     item.owner = owner.value if owner else ""
-    item.save(update_fields=["result", "message", "finished_at", "owner"])
+    if result in {Result.FAILED, Result.BROKEN}:
+        item.accepted_at = None  # whoever repeats it sends it again, and does not wait for what did not come
+    item.save(update_fields=["result", "message", "finished_at", "owner", "accepted_at"])
     return item

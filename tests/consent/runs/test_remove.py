@@ -25,6 +25,7 @@ from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.identifiers import RequestId
+from portal.runs import service
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal
@@ -162,6 +163,23 @@ def test_a_204_that_removes_nothing_is_never_called_absent(portal: Portal, grant
     assert set(consent.observations.values_list("state", flat=True)) == {"granted"}
     assert list(CustomerConsent.objects.findings()) == [consent]
     assert desk.classes(desk.work(CONSENT_VERIFY, {"customer": [granted[0].tenant_id]})) == {"granted": 1}
+
+
+def test_repeating_what_failed_sends_the_removal_again_as_another_request(
+    portal: Portal, granted: list[CustomerTenant]
+) -> None:
+    portal.sandbox.world.switches |= {"consent_removes_nothing": True, "consent_delete_status": 204}
+    first = desk.remove({"customer": [granted[0].tenant_id]})
+    asked = desk.consent_of(granted[0]).requested_at
+    portal.sandbox.world.switches |= {"consent_removes_nothing": False}
+
+    again, _ = service.repeat_failed(first, actor=builders.ACTOR)
+
+    assert desk.classes(desk.worked(again)) == {"ok": 1}
+    assert desk.holds(portal, granted[0]) == set()
+    assert len(desk.booked(portal, "delete consent")) == 2
+    assert asked is not None
+    assert desk.consent_of(granted[0]).requested_at > asked  # type: ignore[operator]
 
 
 @pytest.mark.req("R-20")
