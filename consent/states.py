@@ -61,7 +61,7 @@ def with_state(partners: QuerySet[PartnerTenant]) -> PartnerTenantQuerySet:
             When(Exists(stored) & ~Exists(links.usable()), then=Value(State.LEFT)),
             When(Exists(links), then=Value(State.INVITED)),
             default=Value(State.NEW),
-            output_field=CharField(),
+            output_field=CharField(choices=State.choices),
         )
     )
     return cast(PartnerTenantQuerySet, annotated)
@@ -87,7 +87,7 @@ def with_standing(consents: QuerySet[PartnerConsent]) -> QuerySet[Any]:
             *_decided("partner__"),
             When(connected & UNWELL, then=Value(State.ATTENTION)),
             default=F("state"),
-            output_field=CharField(),
+            output_field=CharField(choices=[(word.value, word.label) for word in STANDINGS]),
         )
     )
 

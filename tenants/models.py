@@ -249,6 +249,8 @@ class CustomerTenant(models.Model):
             models.Index(fields=["tenant_id"]),
             models.Index(fields=["search_text"]),
             models.Index(fields=["partner", "readiness"]),
+            models.Index(fields=["partner", "missing_since"]),
+            models.Index(fields=["readiness", "company_name", "id"]),
         ]
         constraints = [
             models.UniqueConstraint(fields=["partner", "tenant_id"], name="customer_once_per_partner"),

@@ -66,6 +66,7 @@ FROZEN = {
         "0004_search_text": "f6f04be62349a7425fe8c9c1139b466a67c1d66053e9355284278c5c3ea4c305",
         "0005_fill_search_text": "f1d245242da2ab96cc1e60449b6830d81558e38cb263e10e32c5162933ceb046",
         "0006_partner_contacts": "0ac3e06f17b8eb7d2a8e81f5736ba161d10b36a957360e50507a5d80246fe665",
+        "0007_list_indexes": "b604016f061a9163fd8ceb088488095b65a2067f8f6d43e428901bed6baa1944",
     },
 }
 # The last migration of each of our apps in each release.

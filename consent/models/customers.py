@@ -56,6 +56,7 @@ class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
                 When(failed, then=F("failed_what")),
                 When(unread, then=Value(Attempt.VERIFY)),
                 default=Value(Attempt.NOTHING),
+                output_field=models.CharField(choices=Attempt.choices),
             ),
             attempt_at=Case(When(failed, then=F("failed_at")), When(unread, then=F("tried_at"))),
             why=Case(When(failed, then=F("failed_reason")), When(unread, then=F("unread_reason")), default=F("reason")),

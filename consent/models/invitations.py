@@ -75,7 +75,7 @@ class ConsentLinkQuerySet(models.QuerySet["ConsentLink"]):
                 When(~PARTNER_ON, then=Value(is_.OFF)),
                 When(partner__offboarding_since__isnull=False, then=Value(is_.OFF)),
                 default=Coalesce(_progress_of_attempts(latest), Value(is_.OPEN)),
-                output_field=models.CharField(),
+                output_field=models.CharField(choices=is_.choices),
             )
         )
 
@@ -282,7 +282,7 @@ class CampaignPartnerQuerySet(models.QuerySet["CampaignPartner"]):
             progress=Case(
                 When(Q(link__closed_at__isnull=False) | Exists(connected), then=Value(is_.CONNECTED)),
                 default=Coalesce(_progress_of_attempts(attempts), mailed),
-                output_field=models.CharField(),
+                output_field=models.CharField(choices=is_.choices),
             )
         )
 

@@ -7,21 +7,26 @@ import secrets
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
 
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin, ShowFacets, StackedInline, helpers, widgets
 from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
-from django.contrib.admin.utils import quote
+from django.contrib.admin.utils import label_for_field, quote
 from django.contrib.admin.views.main import ChangeList
 from django.core import signing
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.core.paginator import Paginator
 from django.db import connections, models
 from django.db.models import Model, Q, QuerySet
 from django.forms import CheckboxSelectMultiple, Media, TypedChoiceField
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.decorators import method_decorator
+from django.utils.functional import SimpleLazyObject
 from django.utils.text import capfirst, smart_split
+from django.views.decorators.http import require_POST
 
 from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
@@ -29,9 +34,19 @@ from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.models import SpentForm
 from portal.search_text import MOST_WORDS, SearchTextField, unquoted
 from portal.site.addresses import client_address
-from portal.site.export import EXPORTS, FileKind, file_response, heading
+from portal.site.export import EXPORTS, FileKind, file_response, heading, in_words
+from portal.site.list_filters import NAMED
 from portal.site.page_actions import PageAction
-from portal.site.preferences import columns_of
+from portal.site.preferences import (
+    SHARE,
+    Refused,
+    choose_columns,
+    columns_of,
+    filters_of,
+    forget_filter,
+    keep_filter,
+    query_of,
+)
 from portal.site.subjects import subject_of
 
 if TYPE_CHECKING:
@@ -52,11 +67,12 @@ else:  # neither can be subscripted at run time
 
 
 EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
+MOST_LISTED = 10_000  # rows that a list counts and pages through
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
 MANY = 20  # rows from which on a dangerous action asks for their number
 _SHOWN_ROWS = 100
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
-_FEW = 500  # rows that a search found, to be read by their keys
+_FEW = 2_000  # rows that a search found, to be read by their keys
 _LONGEST_NUMBER = 19  # digits
 _SEE_TRAIL = "audit.view_auditevent"
 _SCRIPTS = ("vendor/jquery/jquery.min", "jquery.init", "core", "admin/RelatedObjectLookups", "actions")
@@ -82,16 +98,34 @@ class CloudChoice(TypedChoiceField):
 
 
 class PortalChangeList(ChangeList):
-    """A list on which a forgotten ``list_select_related`` is an error at once, not a query a row."""
+    """A list that costs the same for any number of rows.
+
+    A forgotten ``list_select_related`` is an error at once, not a query a row. Rows are counted up to ``MOST_LISTED``;
+    what lies behind is found by a search, a filter or another order.
+    """
 
     def get_results(self, request: HttpRequest) -> None:
-        self.queryset = self.queryset.fetch_mode(models.FETCH_RAISE)
-        if self.query:
-            # A word inside a name is found by reading the whole table: once, not for the count and again for the rows.
-            keys = list(self.queryset.order_by().values_list("pk", flat=True)[: _FEW + 1])
-            if len(keys) <= _FEW:
-                self.queryset = self.queryset.filter(pk__in=keys)
-        super().get_results(request)
+        """Find rows by keys: search and filters are worked out once, joins and columns for the shown rows only."""
+        rows = self.queryset.fetch_mode(models.FETCH_RAISE)
+        keys = list(rows.order_by().values_list("pk", flat=True)[: MOST_LISTED + 1])
+        self.has_more = len(keys) > MOST_LISTED
+        self.result_count = min(len(keys), MOST_LISTED)
+        if len(keys) <= _FEW and not self.has_more:
+            rows = rows.filter(pk__in=keys)
+        self.multi_page = self.result_count > self.list_per_page
+        self.can_show_all = self.result_count <= self.list_max_show_all
+        self.paginator = Paginator(range(self.result_count), self.list_per_page)
+        self.page_num = min(max(1, self.page_num), self.paginator.num_pages)  # an address may be older than the rows
+        if self.multi_page and not (self.show_all and self.can_show_all):
+            first = (self.page_num - 1) * self.list_per_page
+            rows = rows.filter(pk__in=list(rows.values_list("pk", flat=True)[first : first + self.list_per_page]))
+        self.queryset = self.result_list = rows
+        self.show_admin_actions, self.show_full_result_count, self.full_result_count = True, False, None
+
+    @property
+    def number(self) -> str:
+        """How many rows there are, in words."""
+        return f"{self.result_count:,}{'+' if self.has_more else ''}"
 
 
 class PortalModelAdmin[M: Model](_ModelAdmin[M]):
@@ -161,7 +195,12 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             )
             for view in (getattr(self, name) for name in self.actions_detail)
         ]
-        return [*own, *super().get_urls()]
+        kept = [
+            path("filters/keep/", self.admin_site.admin_view(self.keep_filter), name=f"{name}_keep_filter"),
+            path("filters/remove/", self.admin_site.admin_view(self.remove_filter), name=f"{name}_remove_filter"),
+            path("columns/", self.admin_site.admin_view(self.choose_columns), name=f"{name}_choose_columns"),
+        ]
+        return [*kept, *own, *super().get_urls()]
 
     def render_change_form(
         self,
@@ -239,6 +278,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             lookups |= {f"{path}__{name}" for name in _DATE_LOOKUPS}
         target = getattr(field, "target_field", None) or getattr(field, "foreign_related_fields", [None])[0]
         if field is not None and field.is_relation:
+            lookups.add(f"{path}__{NAMED}")
             keys = {"id", "pk", getattr(target, "name", "id")}
             lookups |= {f"{path}__{key}{end}" for key in keys for end in ("", "__exact", "__in")}
         return lookups
@@ -355,15 +395,77 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     def _is_identifier(self, name: str) -> bool:
         return hasattr(self._field(name), "parser")
 
-    # --- the columns that a person chose ---
+    # --- filters and columns that a person keeps ---
+
+    def offered_columns(self, request: HttpRequest) -> list[str]:
+        """Return the columns that a person may choose from."""
+        return [str(name) for name in super().get_list_display(request)]
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns of the list that this person wants to see; asked for once in a request."""
         kept: dict[str, list[str]] = request.__dict__.setdefault("_chosen_columns", {})
         if self.opts.label_lower not in kept:
-            offered = [str(name) for name in super().get_list_display(request)]
-            kept[self.opts.label_lower] = columns_of(self, request.user, offered)  # type: ignore[arg-type]
+            kept[self.opts.label_lower] = columns_of(self, request.user, self.offered_columns(request))  # type: ignore[arg-type]
         return kept[self.opts.label_lower]
+
+    def _kept(self, request: HttpRequest) -> dict[str, Any]:
+        """Return what the menus of filters and columns show; the filters are asked for where they are shown."""
+        person: Any = request.user
+        shown = self.get_list_display(request)
+        _, *columns = self.offered_columns(request)
+        return {
+            "list_address": self._list_address(),
+            "saved_filters": SimpleLazyObject(lambda: list(filters_of(self, person))),
+            "may_share": person.has_perm(SHARE),
+            "asked": query_of(request),
+            "columns": [
+                (name, capfirst(str(label_for_field(name, self.model, model_admin=self))), name in shown)
+                for name in columns
+            ],
+        }
+
+    @method_decorator(require_POST)
+    def keep_filter(self, request: HttpRequest) -> HttpResponse:
+        """Keep the search and filters that the list shows under a name."""
+        person: Any = request.user
+        name, asked = request.POST.get("name", ""), request.POST.get("query", "")
+        try:
+            row = keep_filter(
+                self, request, person, name=name, query=asked, shared="shared" in request.POST, actor=actor_of(request)
+            )
+        except Refused as reason:
+            self.message_user(request, str(reason), messages.ERROR)
+            return self._back_to_list(asked)
+        self.message_user(request, f"The filter “{row.name}” is saved.", messages.SUCCESS)
+        return self._back_to_list(row.query)
+
+    @method_decorator(require_POST)
+    def remove_filter(self, request: HttpRequest) -> HttpResponse:
+        """Remove a filter of one's own."""
+        person: Any = request.user
+        key = request.POST.get("filter", "")
+        number = int(key) if key.isascii() and key.isdecimal() and len(key) < _LONGEST_NUMBER else 0
+        if forget_filter(person, number, actor=actor_of(request)):
+            self.message_user(request, "The filter is removed.", messages.SUCCESS)
+        else:
+            self.message_user(request, "You have no such filter.", messages.ERROR)
+        return self._back_to_list(request.POST.get("query", ""))
+
+    @method_decorator(require_POST)
+    def choose_columns(self, request: HttpRequest) -> HttpResponse:
+        """Keep which columns the list shows to this person."""
+        if not self.has_view_or_change_permission(request):
+            raise PermissionDenied
+        person: Any = request.user
+        first, *_ = offered = self.offered_columns(request)
+        try:
+            choose_columns(self, person, offered, [first, *request.POST.getlist("column")])
+        except Refused as reason:
+            self.message_user(request, str(reason), messages.ERROR)
+        return self._back_to_list(request.POST.get("query", ""))
+
+    def _back_to_list(self, query: str) -> HttpResponse:
+        return HttpResponseRedirect(f"{self._list_address()}?{urlencode(parse_qsl(query))}".rstrip("?"))
 
     # --- lists stay cheap ---
 
@@ -411,7 +513,8 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             subject={"list": self.opts.label_lower},
             details={"rows": count, "columns": list(self.export_fields)},
         )
-        rows = self.for_export(queryset).values_list(*self.export_fields).iterator(chunk_size=2000)
+        exported = self.for_export(queryset)
+        rows = in_words(exported, self.export_fields)
         header = [heading(self.model, path) for path in self.export_fields]
         return file_response(kind, f"{self.opts.app_label}-{self.opts.model_name}", header, rows)
 
@@ -420,6 +523,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         context: dict[str, Any] = {"can_export": exportable}
         if IS_POPUP_VAR not in request.GET:
             context["title"] = capfirst(self.opts.verbose_name_plural)  # nothing is selected here
+            context |= self._kept(request)
         return super().changelist_view(request, context | (extra_context or {}))
 
     # --- confirmations (S-54) ---

@@ -14,7 +14,7 @@ from typing import Any
 
 import xlsxwriter
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import FileResponse, StreamingHttpResponse
 from django.utils.text import capfirst
 
@@ -25,6 +25,7 @@ _TYPES = {
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 _LONGEST_CELL = 32_767  # characters that a cell of XLSX holds
+_ROWS_AT_ONCE = 2000
 _WIDTH = 24  # of a column, in characters
 _BREAKS = frozenset("\t\r\n\0")
 # Drawn as nothing, though Unicode does not class them as blanks or controls.
@@ -55,6 +56,27 @@ def heading(model: type[Model], path: str) -> str:
     except FieldDoesNotExist:
         words.append("number" if last == "pk" else last.replace("_", " "))
     return str(capfirst(" ".join(words)))
+
+
+def in_words(rows: QuerySet[Any], paths: Sequence[str]) -> Iterator[Sequence[Any]]:
+    """Yield the columns of rows; a value of a choice is said as the pages say it, also where it is an annotation."""
+    words = [_choices(rows, path) for path in paths]
+    for row in rows.values_list(*paths).iterator(chunk_size=_ROWS_AT_ONCE):
+        yield [known.get(value, value) if known else value for known, value in zip(words, row, strict=True)]
+
+
+def _choices(rows: QuerySet[Any], path: str) -> dict[Any, str]:
+    """Return the words of a column's values; empty for a column without choices."""
+    annotation = rows.query.annotations.get(path)
+    field: Any = getattr(annotation, "output_field", None)
+    if annotation is None:
+        options = rows.model._meta
+        for part in path.split("__"):
+            field = options.pk if part == "pk" else options.get_field(part)
+            if field is None or not field.is_relation:
+                break
+            options = field.related_model._meta
+    return {value: str(word) for value, word in getattr(field, "flatchoices", ())}
 
 
 def file_response(

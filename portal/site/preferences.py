@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 SHARE = "portal_site.share_savedfilter"
-_OF_A_PAGE = {"p", "all", "_popup", "_to_field", "_facets", "e"}  # where one stands, not what one looks for
+# Where one stands, not what one looks for. The order names a column by its place among those that a person chose.
+_OF_A_PAGE = {"p", "o", "all", "_popup", "_to_field", "_facets", "e"}
 _MOST = 50  # filters of one person for one list
 
 
@@ -36,7 +37,7 @@ def filters_of(page: ModelAdmin[Any], person: User) -> SavedFilterQuerySet:
 def keep_filter(
     page: ModelAdmin[Any], request: HttpRequest, person: User, *, name: str, query: str, shared: bool, actor: Actor
 ) -> SavedFilter:
-    """Keep a search with its filters and order under a name; one's own filter of that name is replaced.
+    """Keep a search with its filters under a name; one's own filter of that name is replaced.
 
     Args:
         query: the part of the list's address after the question mark.
@@ -85,10 +86,9 @@ def _valid(page: ModelAdmin[Any], request: HttpRequest, query: str) -> str:
     """Return the query as it is kept, once the list itself answered it."""
     if len(query) > (SavedFilter._meta.get_field("query").max_length or 0):
         raise Refused("This filter is too long.")
-    wanted = sorted((key, value) for key, value in parse_qsl(query.lstrip("?")) if key not in _OF_A_PAGE)
-    if not wanted:
+    kept = _without_page(query)
+    if not kept:
         raise Refused("Nothing is searched or filtered yet.")
-    kept = urlencode(wanted)
     asked = copy(request)
     asked.method, asked.GET = "GET", QueryDict(kept)
     try:
@@ -96,6 +96,15 @@ def _valid(page: ModelAdmin[Any], request: HttpRequest, query: str) -> str:
     except (IncorrectLookupParameters, SuspiciousOperation):
         raise Refused("This list has no such filter.") from None
     return kept
+
+
+def query_of(request: HttpRequest) -> str:
+    """Return what the shown list is searched and filtered by, as a filter keeps it."""
+    return _without_page(request.GET.urlencode())
+
+
+def _without_page(query: str) -> str:
+    return urlencode(sorted((key, value) for key, value in parse_qsl(query.lstrip("?")) if key not in _OF_A_PAGE))
 
 
 # --- columns ---

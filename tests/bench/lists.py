@@ -1,10 +1,10 @@
 """The admin's lists with 10,000 partners of 100 customers each (R-29).
 
 ``python -m tests.bench.lists [--partners 10000] [--customers 100] [--database URL]`` fills an empty database, opens
-each page three times as a member of staff in this process, and exports the customers that are not ready. It prints the
-median, the statements and the growth of memory, then the 95th percentile of the header's search. It ends with 1 when a
-page takes a second, a search 100 ms, one of them more than 15 statements (the palette 20), or the export grows in
-memory.
+each page twenty times as a member of staff in this process, and exports the customers that are not ready. It prints the
+median, the 95th percentile, the processor time of this process, the statements and the growth of memory, then the 95th
+percentile of the header's search. It ends with 1 when a page takes 200 ms (p95), a search 100 ms, one of them more than
+15 statements (the palette 20), or the export grows in memory.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
     from tests.support.staff import Staff
 
-MOST_SECONDS = 1.0  # of a page
+MOST_SECONDS = 0.2  # of a page, p95
 MOST_STATEMENTS = 15
 MOST_OF_THE_PALETTE = 20  # with what every page asks
 MOST_OF_A_PARTNER = 40  # one page with all that is known of it, or of a customer; see test_partner_hub
 MOST_OF_A_SEARCH = 0.1  # seconds, p95
 MOST_GROWTH = 50_000  # kB, of an export
 NOT_READY = 12  # one customer in so many
-_ROUNDS = 3
+_ROUNDS = 20
 _TIMES_SEARCHED = 20
 _ROWS_AT_ONCE = 5000
 
@@ -173,13 +173,18 @@ def pages(partners: int, customers: int) -> Mapping[str, str]:
         },
         "tokens": "/admin/consent/partnerconsent/",
         "customers": "/admin/tenants/customertenant/",
-        "customers, a late page": f"/admin/tenants/customertenant/?p={middle // 100}",
+        "customers, the last page": "/admin/tenants/customertenant/?p=200",
+        "customers, of one partner": f"/admin/tenants/customertenant/?partner__id__exact={partners // 2}",
+        "customers, of named ones": f"/admin/tenants/customertenant/?partner__named=Partner+{partners // 200}",
+        "customers, partly granted": "/admin/tenants/customertenant/?consent=partial",
+        "customers, absent": "/admin/tenants/customertenant/?consent=absent",
+        "customers, by readiness": "/admin/tenants/customertenant/?o=7",
         "customers, not ready": "/admin/tenants/customertenant/?readiness=not_ready",
         "customers, by tenant id": f"/admin/tenants/customertenant/?q={guid(4, middle)}",
         "customers, by whole name": f"/admin/tenants/customertenant/?q=Customer+{middle}",
-        "palette, a partner": f"/admin/search/?s=Partner+{partners // 2}",
-        "palette, nothing": "/admin/search/?s=Nowhere",
-        "palette, start of an id": f"/admin/search/?s={guid(4, middle)[:8]}",
+        "palette, a partner": f"/admin/search/?q=Partner+{partners // 2}",
+        "palette, nothing": "/admin/search/?q=Nowhere",
+        "palette, start of an id": f"/admin/search/?q={guid(4, middle)[:8]}",
         "customers, by domain": f"/admin/tenants/customertenant/?q=customer{middle}.ex",
         "a customer": f"/admin/tenants/customertenant/{middle}/change/",
         "customer consents, absent": "/admin/consent/customerconsent/?state__exact=absent",
@@ -190,24 +195,27 @@ def pages(partners: int, customers: int) -> Mapping[str, str]:
 
 
 def measure(staff: Staff, name: str, path: str) -> bool:
-    from django.core.cache import cache
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
-    took = []
+    took, worked = [], []
     for _ in range(_ROUNDS):
-        cache.clear()  # the palette keeps what it found
-        began = time.perf_counter()
+        began, worked_before = time.perf_counter(), time.process_time()
         with CaptureQueriesContext(connection) as queries:
             answer = staff.get(path)
             if answer.status_code != 200:
                 raise RuntimeError(f"{path}: {answer.status_code} {answer.headers.get('Location', '')}")
         took.append(time.perf_counter() - began)
-    seconds = statistics.median(took)
+        worked.append(time.process_time() - worked_before)
+    seconds = sorted(took)[int(0.95 * len(took))]
     most = MOST_OF_THE_PALETTE if name.startswith("palette") else MOST_STATEMENTS
     most = MOST_OF_A_PARTNER if name.startswith(("a partner", "a customer")) else most
     holds = seconds < MOST_SECONDS and len(queries) <= most
-    say(f"{name:<28}{1000 * seconds:>8.0f} ms{len(queries):>5} statements{'' if holds else '  FAILS'}")
+    say(
+        f"{name:<28}{1000 * statistics.median(took):>6.0f} ms{1000 * seconds:>6.0f} ms (p95)"
+        f"{1000 * statistics.median(worked):>6.0f} ms of processor{len(queries):>5} statements"
+        f"{'' if holds else '  FAILS'}"
+    )
     if not holds:
         for query in sorted(queries, key=lambda one: -float(one["time"]))[:3]:
             say(f"    {query['time']} s {query['sql'][:300]}")

@@ -127,7 +127,7 @@ def test_the_list_finds_by_state_kind_and_id_and_exports(connected: Portal) -> N
         assert {row.pk for row in page.context["cl"].result_list} == wanted, query
     answer = staff.choose(MODEL, "export_csv", first.pk, second.pk, third.pk)
     rows = list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode("utf-8-sig"))))
-    assert {row["State"] for row in rows} == {"current", "previous", "candidate"}
+    assert {row["State"] for row in rows} == {"Current", "Previous", "Candidate"}
     assert "Secret name" not in rows[0]
 
 

@@ -132,10 +132,10 @@ def test_the_list_is_exported_with_state_reason_owner_and_evidence(staff: Staff,
     [row] = csv.DictReader(b"".join(answer.streaming_content).decode().splitlines())
     assert row["Company name"] == "'=cmd()"
     assert (row["Consent state"], row["Why"], row["Who acts"], row["Readiness"]) == (
-        "failed",
+        "Failed",
         "Refused.",
-        "us",
-        "unknown",
+        "Us",
+        "Not verified",
     )
 
 

@@ -294,9 +294,9 @@ def test_the_export_says_how_far_and_why_and_holds_no_hash(staff: Staff, registr
     answer = staff.choose(LINK, "export_csv", *(link.pk for link in made.values()))
     content = b"".join(answer.streaming_content).decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(content)))
-    assert {row["Progress"] for row in rows} == {progress.value for progress in Progress}
-    failed = next(row for row in rows if row["Progress"] == "failed")
-    assert (failed["Last outcome"], failed["Last problem"]) == ("refused", "wrong_tenant")
+    assert {row["Progress"] for row in rows} == {progress.label for progress in Progress}
+    failed = next(row for row in rows if row["Progress"] == Progress.FAILED.label)
+    assert (failed["Last outcome"], failed["Last problem"]) == ("Refused", "wrong_tenant")
     for link in made.values():
         assert link.token_hash not in content
 

@@ -505,7 +505,7 @@ def test_the_export_of_customers_asks_which_registration(three: Three, staff: St
     assert (row["Consent registration"], row["Consent application id"], row["Consent state"]) == (
         "Control Panel",
         three["panel"].application_id,
-        "failed",
+        "Failed",
     )
 
 

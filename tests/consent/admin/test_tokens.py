@@ -127,7 +127,7 @@ def test_the_list_costs_the_same_for_any_number_of_tokens_and_exports_the_foreca
     keys = PartnerConsent.objects.values_list("pk", flat=True)
     export = b"".join(staff.choose(LIST, "export_csv", *keys).streaming_content).decode()
     assert '"Ends","Ends because of"' in export
-    assert "sign_in" in export
+    assert "Sign-in frequency policy" in export
 
 
 def test_the_page_of_a_token_says_where_the_mfa_verdict_comes_from(db: None) -> None:

@@ -95,7 +95,7 @@ def test_customers_of_a_partner_whose_token_is_dead_say_so_after_the_plan_was_ap
         assert all(CANNOT in page and "Applying a plan failed" in page for page in pages(staff, customer)[:3])
         line = exported(staff, CUSTOMERS, customer.pk)
         assert line["Why"] == row.failed_reason
-        assert (line["Who acts"], line["Consent attempt"]) == ("partner", "apply")
+        assert (line["Who acts"], line["Consent attempt"]) == ("The partner", "Applying a plan")
         assert line["Consent attempt at"].startswith(f"{row.failed_at:%Y-%m-%d}")
 
 
@@ -117,9 +117,9 @@ def test_what_was_refused_stands_on_the_customer_until_it_works(
     assert f"{label}: " in pages(staff, customer)[3]
     line = exported(staff, CONSENTS, row.pk)
     assert (line["What failed"], line["Why it failed"], line["Who must act for it to work"]) == (
-        what,
+        label,
         row.reason,
-        row.owner,
+        row.get_failed_owner_display(),
     )
     assert line["Last attempt failed"]
 
@@ -177,7 +177,11 @@ def test_a_read_that_failed_says_when_why_and_who_on_lists_page_and_export(porta
     assert row.unread_since is not None
     assert all("Read failed" in page and row.unread_reason in page for page in pages(staff, customer)[:2])
     line = exported(staff, CUSTOMERS, customer.pk)
-    assert (line["Why"], line["Who acts"], line["Consent attempt"]) == (row.unread_reason, row.unread_owner, "verify")
+    assert (line["Why"], line["Who acts"], line["Consent attempt"]) == (
+        row.unread_reason,
+        row.get_unread_owner_display(),
+        "Read",
+    )
     assert line["Consent attempt at"]
 
 

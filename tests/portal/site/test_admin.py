@@ -179,6 +179,34 @@ def test_a_nullable_foreign_key_in_the_list_is_selected() -> None:
     assert page.get_list_select_related(request) == ["content_type", "user"]
 
 
+def test_a_list_counts_and_pages_through_no_more_than_it_says(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portal.site.admin.MOST_LISTED", 6)
+    monkeypatch.setattr(EntryPage, "list_per_page", 2)
+    entries(6)
+    text = staff.get(ENTRIES).content.decode()
+    assert "6 log entries" in text
+    assert "6+ log entries" not in text
+    entries(3)
+    with CaptureQueriesContext(connection) as captured:
+        page = staff.get(f"{ENTRIES}?p=4000")
+    assert "6+ log entries. The pages show the first 6; search, filter or sort to see others." in page.content.decode()
+    shown = page.context["cl"]
+    assert (shown.page_num, len(shown.result_list)) == (3, 2)
+    assert [row.pk for row in shown.result_list] == list(
+        LogEntry.objects.order_by("-action_time", "-pk").values_list("pk", flat=True)[4:6]
+    )
+    asked = [query["sql"] for query in captured if 'FROM "django_admin_log"' in query["sql"]]
+    assert not any("COUNT" in sql for sql in asked)
+    assert "LIMIT 7" in asked[0]
+
+
+def test_an_empty_list_says_what_belongs_there_and_how_to_begin(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GroupPage, "empty_text", "A group holds permissions.")
+    text = staff.get(GROUPS).content.decode()
+    assert "A group holds permissions." in text
+    assert "Add group</a>" in text.partition("empty")[2]
+
+
 # --- export (S-64) ---
 
 

@@ -18,7 +18,7 @@ from portal.site.models import ChosenColumns, SavedFilter
 from portal.site.preferences import Refused, choose_columns, columns_of, filters_of, forget_filter, keep_filter
 from tenants.models import PartnerTenant
 from tests.support import builders
-from tests.support.staff import Staff
+from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
 PATH = "/admin/tenants/partnertenant/"
@@ -40,7 +40,7 @@ def test_a_filter_is_kept_as_the_list_understands_it_without_the_page_one_stood_
     builders.partner(name="Harbour")
     builders.partner(name="Other")
     kept = keep(staff, "?q=harbour&state=new&p=3&o=1")
-    assert kept.query == "o=1&q=harbour&state=new"
+    assert kept.query == "q=harbour&state=new"
     found = staff.get(f"{PATH}?{kept.query}").context["cl"].result_list
     assert [str(row) for row in found] == ["Harbour"]
 
@@ -126,3 +126,63 @@ def test_a_column_that_went_away_is_left_out_and_an_unknown_one_is_refused() -> 
         choose_columns(page(), anna.user, ["name", "cloud"], ["notes"])
     ChosenColumns.objects.create(person=anna.user, list_name="tenants.partnertenant", columns=["gone", "cloud"])
     assert columns_of(page(), anna.user, ["name", "cloud", "synced"]) == ["name", "cloud"]
+
+
+# --- on the page ---
+
+
+def test_a_filter_is_saved_opened_and_removed_on_the_list_without_a_script() -> None:
+    staff = Staff()
+    builders.partner(name="Harbour")
+    builders.partner(name="Other")
+    asked = staff.get(f"{PATH}?q=harbour&cloud__exact=global&p=1").content.decode()
+    assert 'name="query" value="cloud__exact=global&amp;q=harbour"' in asked
+    form = {"name": "Harbours", "query": "cloud__exact=global&q=harbour"}
+    done: Any = staff.post(f"{PATH}filters/keep/", form, follow=True)
+    assert "The filter “Harbours” is saved." in told(done)
+    assert [str(row) for row in done.context["cl"].result_list] == ["Harbour"]
+    text = staff.get(PATH).content.decode()
+    assert '<a href="?cloud__exact=global&amp;q=harbour"><span>Harbours</span></a>' in text
+    key = SavedFilter.objects.get().pk
+    gone: Any = staff.post(f"{PATH}filters/remove/", {"filter": key}, follow=True)
+    assert "The filter is removed." in told(gone)
+    assert "Harbours" not in gone.content.decode()
+    for wrong in (key, "", "x", "9" * 40):
+        page: Any = staff.post(f"{PATH}filters/remove/", {"filter": wrong}, follow=True)
+        assert "You have no such filter." in told(page)
+
+
+def test_nothing_is_offered_to_save_before_something_is_searched() -> None:
+    staff = Staff()
+    assert "filters/keep/" not in staff.get(f"{PATH}?p=1").content.decode()
+    refused: Any = staff.post(f"{PATH}filters/keep/", {"name": "All", "query": ""}, follow=True)
+    assert "Nothing is searched or filtered yet." in told(refused)
+    assert refused.status_code == 200
+
+
+def test_a_shared_filter_names_its_owner_and_only_the_owner_may_remove_it() -> None:
+    anna, bert = Staff(), Staff("tenants.view_partnertenant")
+    keep(anna, "q=a", "Ours", shared=True)
+    assert "shared by you" in anna.get(PATH).content.decode()
+    text = bert.get(PATH).content.decode()
+    assert f"shared by {anna.user.username}" in text
+    assert "filters/remove/" not in text
+    assert 'name="shared"' not in bert.get(f"{PATH}?q=a").content.decode()
+    form = {"name": "Mine", "query": "q=a", "shared": "on"}
+    assert bert.post(f"{PATH}filters/keep/", form).status_code == 403
+    assert bert.get(f"{PATH}filters/keep/").status_code == 405
+
+
+def test_columns_are_chosen_on_the_list_and_the_search_stays() -> None:
+    staff = Staff()
+    builders.partner(name="Harbour")
+    done: Any = staff.post(f"{PATH}columns/", {"column": ["cloud"], "query": "q=harbour"}, follow=True)
+    assert list(done.context["cl"].list_display) == ["action_checkbox", "name", "cloud"]
+    assert done.request["QUERY_STRING"] == "q=harbour"
+    text = done.content.decode()
+    assert 'name="column" value="cloud" checked' in text
+    assert 'name="column" value="synced"> Customers synchronised' in text
+    refused: Any = staff.post(f"{PATH}columns/", {"column": ["notes"]}, follow=True)
+    assert "no column notes" in told(refused)
+    stranger = Staff("tenants.view_customertenant")
+    assert stranger.post(f"{PATH}columns/", {"column": ["cloud"]}).status_code == 403

@@ -82,6 +82,30 @@ for (const list of document.querySelectorAll("[data-narrow]")) {
   list.prepend(box);
 }
 
+// A filter by words offers what they find, to choose one.
+for (const form of document.querySelectorAll("form[data-suggest]")) {
+  const box = form.querySelector("input[type=search]");
+  const list = form.querySelector(".suggested");
+  let waiting;
+  box.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(async () => {
+      const term = box.value.trim();
+      const answer = term && (await fetch(`${form.dataset.suggest}&term=${encodeURIComponent(term)}`));
+      if (term !== box.value.trim()) return;
+      const found = answer && answer.ok ? (await answer.json()).results : [];
+      list.replaceChildren(
+        ...found.slice(0, 8).map(({ id, text }) => {
+          const address = new URL(location);
+          for (const name of [box.name, "p"]) address.searchParams.delete(name);
+          address.searchParams.set(form.dataset.one, id);
+          return Object.assign(document.createElement("a"), { href: address, textContent: text });
+        }),
+      );
+    }, 150);
+  });
+}
+
 // --- lists ---
 
 // Enter on a row's box leads to the actions, which may stand far above.

@@ -1,0 +1,100 @@
+"""The filter of what a row belongs to: a short list, or a box to search in where a list would be too long."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib.admin import FieldListFilter, RelatedFieldListFilter
+from django.contrib.admin.exceptions import NotRegistered
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.utils import get_model_from_relation
+from django.contrib.admin.views.main import PAGE_VAR
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+
+NAMED = "named"
+"""End of the parameter that carries typed words, such as ``partner__named``."""
+FEW = 12  # that are offered as a list
+_LONGEST = 200  # characters that are looked for
+_READ = 500  # found ones that are filtered by their keys
+
+
+class RelatedFilter(RelatedFieldListFilter):
+    """Rows of one partner, or of all partners that typed words find; the same for registrations, tags and the rest.
+
+    Words find what the search of the related list finds. A script offers what they find while they are typed.
+    """
+
+    def __init__(
+        self, field: Any, request: HttpRequest, params: dict[str, Any], model: Any, model_admin: Any, field_path: str
+    ) -> None:
+        self.words_kwarg = f"{field_path}__{NAMED}"
+        self.related = get_model_from_relation(field)
+        try:
+            page = model_admin.admin_site.get_model_admin(self.related)
+        except NotRegistered:
+            page = None
+        self.page = page if page is not None and page.get_search_fields(request) else None
+        self.hidden: list[tuple[str, str]] = []
+        super().__init__(field, request, params, model, model_admin, field_path)
+        words: Any = self.used_parameters.pop(self.words_kwarg, None) or [""]
+        self.words = str(words[-1])[:_LONGEST].strip()
+
+    def expected_parameters(self) -> list[str | None]:
+        return [*super().expected_parameters(), self.words_kwarg]
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        """Return what is offered: all, or, where these are too many, the chosen one alone."""
+        rows = self.related._default_manager.complex_filter(field.get_limit_choices_to())
+        rows = rows.order_by(*self.field_admin_ordering(field, request, model_admin))
+        few = list(rows[: FEW + 1])
+        self.is_searched = len(few) > FEW and self.page is not None
+        if len(few) > FEW and not self.is_searched:
+            return super().field_choices(field, request, model_admin)
+        if self.is_searched:
+            self.template = "admin/filter_related.html"
+            keys = [key for key in self.lookup_val or () if key.isascii() and key.isdecimal() and len(key) < 19]
+            few = list(rows.filter(pk__in=keys)) if keys else []
+        return [(row.pk, str(row)) for row in few]
+
+    def has_output(self) -> bool:
+        return self.is_searched or bool(self.words) or super().has_output()
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        found = super().queryset(request, queryset)
+        if found is None or not self.words:
+            return queryset if found is None else found
+        if self.page is None:
+            raise IncorrectLookupParameters
+        rows, _ = self.page.get_search_results(request, self.related._default_manager.order_by(), self.words)
+        keys = list(rows.values_list("pk", flat=True)[: _READ + 1])
+        return found.filter(**{f"{self.field_path}__in": keys if len(keys) <= _READ else rows.values("pk")})
+
+    def choices(self, changelist: Any) -> Any:
+        own = self.expected_parameters()
+        self.hidden = [
+            (name, value)
+            for name, values in changelist.filter_params.items()
+            if name not in own and name != PAGE_VAR
+            for value in values
+        ]
+        shown, *others = super().choices(changelist)
+        if self.words:
+            shown["selected"] = False
+        shown["query_string"] = changelist.get_query_string(remove=own)
+        yield shown
+        if self.words:
+            yield {"selected": True, "query_string": changelist.get_query_string(), "display": f"“{self.words}”"}
+        yield from others
+
+    @property
+    def suggestions(self) -> str:
+        """Address that answers with rows that typed words find."""
+        options = self.field.model._meta
+        asked = {"app_label": options.app_label, "model_name": options.model_name, "field_name": self.field.name}
+        return f"{reverse('admin:autocomplete')}?{urlencode(asked)}"
+
+
+FieldListFilter.register(lambda field: bool(field.remote_field), RelatedFilter, take_priority=True)
