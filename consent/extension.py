@@ -1,6 +1,6 @@
 """What consent adds to the admin, in the order in which it is offered."""
 
-from consent.admin import panels
+from consent.admin import overview
 from consent.admin.campaigns import invite_in_campaign
 from consent.admin.causes import CAUSES
 from consent.admin.consents import by_reference
@@ -30,12 +30,14 @@ _OF_A_CUSTOMER = Named(CustomerConsent, "customer__partner", "registration")
 
 EXTENSION = AdminExtension(
     panels=(
-        panels.partners_panel,
-        panels.attention_panel,
-        panels.credentials_panel,
-        panels.ends_panel,
-        panels.customers_panel,
-        panels.flows_panel,
+        overview.acting_panel,
+        overview.partners_panel,
+        overview.customers_panel,
+        overview.tokens_panel,
+        overview.checks_panel,
+        overview.invitations_panel,
+        overview.ends_panel,
+        overview.trend_panel,
     ),
     lists=(
         ListEntry(section=Section.PARTNERS, title="Tokens", model="consent.partnerconsent"),

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from django.db.models import Case, CharField, Count, Exists, F, OuterRef, Q, QuerySet, Value, When
+from django.db.models import Case, CharField, Count, Exists, F, OuterRef, Q, QuerySet, TextChoices, Value, When
 
 from consent.models import ConsentLink, PartnerConsent
 from consent.models.tokens import UNWELL
+from portal.microsoft.diagnosis import FailureClass, Owner
 from tenants.models import PartnerTenant, PartnerTenantQuerySet
 
 State = PartnerTenant.State
@@ -95,3 +96,50 @@ def with_standing(consents: QuerySet[PartnerConsent]) -> QuerySet[Any]:
 def standing(word: str) -> Standing:
     """Return the member of a word that ``with_standing`` annotated."""
     return next(member for member in STANDINGS if member.value == word)
+
+
+class Trouble(TextChoices):
+    """Why somebody must act for a token, in the fewest words; the message of its last check says it in full."""
+
+    SESSIONS_REVOKED = "sessions_revoked", "sessions revoked"
+    NEEDS_CONSENT = FailureClass.NEEDS_CONSENT.value, "consent lost"
+    EXPIRED = PartnerConsent.State.EXPIRED.value, "not renewed for 90 days"
+    MFA_MISSING = PartnerConsent.State.MFA_MISSING.value, "MFA missing"
+    INTERACTION = FailureClass.NEEDS_INTERACTION.value, "stopped by a sign-in policy"
+    ROLE_LOST = FailureClass.NOT_PERMITTED.value, "role lost"
+    NOT_FOUND = FailureClass.NOT_FOUND.value, "not found at Microsoft"
+    DISCONNECTED = PartnerConsent.State.DISCONNECTED.value, "disconnected, to be revoked"
+    STOPPED = PartnerConsent.State.STOPPED.value, "identity mismatch"
+    CREDENTIAL = FailureClass.OUR_CREDENTIAL.value, "our credential refused"
+    PROTOCOL = FailureClass.PROTOCOL_ERROR.value, "our request refused"
+    THROTTLED = FailureClass.THROTTLED.value, "throttled"
+    TEMPORARY = FailureClass.TEMPORARY.value, "service not available"
+    OTHER = "other", "other answers"
+
+
+_SESSIONS_REVOKED = ("AADSTS50173", "AADSTS50132", "AADSTS50133")  # by an administrator, or with the password
+_SAID_BY_STATE = (
+    PartnerConsent.State.EXPIRED,
+    PartnerConsent.State.MFA_MISSING,
+    PartnerConsent.State.DISCONNECTED,
+    PartnerConsent.State.STOPPED,
+)
+_SAID_BY_CLASS = [one.value for one in Trouble if one.value in list(FailureClass)]
+
+
+def with_trouble(consents: QuerySet[PartnerConsent]) -> QuerySet[Any]:
+    """Annotate ``trouble`` (``Trouble``) and ``who`` must act (``Owner``) on consents that want somebody to act.
+
+    Without a name the next step is the partner's, as ``consent.tokens.next_steps`` says.
+    """
+    return consents.annotate(
+        trouble=Case(
+            When(state__in=_SAID_BY_STATE, then=F("state")),
+            When(last_code__in=_SESSIONS_REVOKED, then=Value(Trouble.SESSIONS_REVOKED)),
+            When(last_class__in=_SAID_BY_CLASS, then=F("last_class")),
+            When(state=PartnerConsent.State.NEEDS_CONSENT, then=Value(Trouble.NEEDS_CONSENT)),
+            default=Value(Trouble.OTHER),
+            output_field=CharField(),
+        ),
+        who=Case(When(last_owner="", then=Value(Owner.PARTNER)), default=F("last_owner"), output_field=CharField()),
+    )

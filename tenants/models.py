@@ -251,6 +251,19 @@ class CustomerTenant(models.Model):
             models.Index(fields=["partner", "readiness"]),
             models.Index(fields=["partner", "missing_since"]),
             models.Index(fields=["readiness", "company_name", "id"]),
+            # For the first page, which counts all of them.
+            models.Index(fields=["readiness"], condition=Q(missing_since__isnull=True), name="customer_listed"),
+            models.Index(
+                fields=["readiness_owner", "partner", "id"],
+                condition=Q(missing_since__isnull=True, readiness_owner__gt=""),
+                name="customer_not_ready",
+            ),
+            models.Index(fields=["missing_since"], condition=Q(missing_since__isnull=False), name="customer_missing"),
+            models.Index(
+                fields=["gdap_ends_at"],
+                condition=Q(missing_since__isnull=True, gdap_ends_at__isnull=False),
+                name="customer_gdap_ends",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["partner", "tenant_id"], name="customer_once_per_partner"),

@@ -121,7 +121,8 @@ class WhoActsFilter(admin.SimpleListFilter):
         owner = self.value()
         if owner not in dict(OWNER_CHOICES):
             return queryset
-        return queryset.filter(_any(request, who=owner) | Q(~_any(request), readiness_owner=owner))
+        of_partners = queryset.filter(partner__switch=PartnerTenant.Switch.ON)
+        return of_partners.filter(_any(request, who=owner) | Q(~_any(request), readiness_owner=owner))
 
 
 class CustomerEvidenceFilter(EvidenceFilter):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -20,6 +20,7 @@ from consent.naming import registration_names
 from consent.runs import on_request
 from consent.runs.apply_plan import start_direct
 from consent.selection import Selection, counted
+from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import tasks
 from portal.runs.models import Run
 from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
@@ -64,6 +65,19 @@ class FindingFilter(admin.SimpleListFilter):
         choice = self.CHOICES.get(self.value() or "")
         rows: QuerySet[CustomerConsent] = choice[1](queryset) if choice else queryset
         return rows
+
+
+class ConsentWhoActsFilter(admin.SimpleListFilter):
+    """Consents for which somebody must act, by who that is."""
+
+    title = "who must act"
+    parameter_name = "who"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return OWNER_CHOICES
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.wanting_action().filter(Q(who=self.value())) if self.value() else queryset
 
 
 class EvidenceFilter(admin.SimpleListFilter):
@@ -200,7 +214,15 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         "changed",
         "verified",
     ]
-    list_filter = [FindingFilter, "state", "owner", EvidenceFilter, "changed_by", "registration"]
+    list_filter = [
+        FindingFilter,
+        "state",
+        ConsentWhoActsFilter,
+        EvidenceFilter,
+        "changed_by",
+        ("customer__missing_since", admin.EmptyFieldListFilter),
+        "registration",
+    ]
     list_select_related = ["customer__partner", "registration"]
     link_lookups = ["customer__partner__id__exact"]
     search_fields = search_by("customer")

@@ -9,11 +9,12 @@ import segno
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, why
@@ -21,6 +22,8 @@ from consent.admin.panels import FLOW_TONES
 from consent.admin.previews import preview_page
 from consent.invitations import links, mails
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
+from consent.overview import UNOPENED_AFTER
+from consent.words import PROBLEMS, Problem
 from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
@@ -34,6 +37,38 @@ if TYPE_CHECKING:  # only the type checker can subscript a form
     _LinkForm = forms.ModelForm[ConsentLink]
 else:
     _LinkForm = forms.ModelForm
+
+
+class MadeFilter(admin.SimpleListFilter):
+    """How long ago the link was made."""
+
+    title = "made"
+    parameter_name = "made"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("old", f"More than {UNOPENED_AFTER.days} days ago"), ("new", f"Within {UNOPENED_AFTER.days} days")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        since = timezone.now() - UNOPENED_AFTER
+        match self.value():
+            case "old":
+                return queryset.filter(created_at__lt=since)
+            case "new":
+                return queryset.filter(created_at__gte=since)
+        return queryset
+
+
+class ReadFilter(admin.SimpleListFilter):
+    """What the partner read after the latest attempt."""
+
+    title = "what the partner read"
+    parameter_name = "problem"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(one.value, PROBLEMS[one].heading) for one in Problem]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(Q(last_problem=self.value())) if self.value() else queryset
 
 
 def _days_field(**arguments: Any) -> forms.IntegerField:
@@ -123,7 +158,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         "revoked_at",
     ]
     list_display = ["number", "partner", "shown_progress", "latest", "created", "until", "registration"]
-    list_filter = [ProgressFilter, "kind", "registration"]
+    list_filter = [ProgressFilter, ReadFilter, MadeFilter, "kind", "registration"]
     list_select_related = ["partner", "registration"]
     search_fields = search_by("partner")
     autocomplete_fields = ["partner"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
 from consent.admin.panels import state_badge
@@ -13,7 +13,8 @@ from consent.admin.partner_hub import PartnerHub
 from consent.admin.tokens import to_check
 from consent.models import PartnerConsent
 from consent.partners import disable, enable
-from consent.states import State, with_state
+from consent.states import State, with_state, with_trouble
+from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.declared import needs, path_column
 from tenants.admin import PartnerTenantAdmin
@@ -33,13 +34,29 @@ class PartnerStateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value()) if self.value() else queryset
 
 
+class PartnerWhoActsFilter(admin.SimpleListFilter):
+    """Partners of whose tokens one wants somebody to act, by who that is."""
+
+    title = "who must act"
+    parameter_name = "who"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return OWNER_CHOICES
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if not self.value():
+            return queryset
+        troubled = with_trouble(PartnerConsent.objects.wanting_action()).filter(Q(who=self.value()))
+        return queryset.filter(pk__in=troubled.values("partner"))
+
+
 @admin.register(PartnerTenant)
 class PartnerPages(PartnerHub, PartnerTenantAdmin):
     """Partners, each with its one state."""
 
     export_fields = [*PartnerTenantAdmin.export_fields, "state"]
     list_display = ["name", "shown_state", *PartnerTenantAdmin.list_display[1:]]
-    list_filter = [PartnerStateFilter, *PartnerTenantAdmin.list_filter]
+    list_filter = [PartnerStateFilter, PartnerWhoActsFilter, *PartnerTenantAdmin.list_filter]
 
     has_check_permission = needs("consent.check_partnerconsent")
     has_sync_permission = needs("tenants.sync_partnertenant")

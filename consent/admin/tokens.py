@@ -16,13 +16,15 @@ from consent.grants import Grants
 from consent.models import PartnerConsent
 from consent.naming import registration_names
 from consent.offboarding.disconnect import confirm_revoked, disconnect
+from consent.overview import CHECKED_WITHIN, ENDS_WITHIN
 from consent.permissions import PERMISSION_SETS, held
 from consent.runs import on_request
-from consent.states import STANDINGS, standing, with_standing
+from consent.states import STANDINGS, Trouble, standing, with_standing, with_trouble
 from consent.tokens.health import ALERT_DAYS, token_age
 from consent.tokens.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, partners_duties
 from consent.words import CHECK_WORDS
 from consent.words.permissions import resource_name
+from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import CONFIRM_LIMIT, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.declared import guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, described, moment, steps, words
@@ -59,9 +61,7 @@ class EndsFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [
-            ("7", "Within 7 days"),
-            ("30", "Within 30 days"),
-            ("60", "Within 60 days"),
+            *((str(days), f"Within {days} days") for days in ENDS_WITHIN),
             ("later", "Later"),
             ("over", "Over already"),
         ]
@@ -72,8 +72,77 @@ class EndsFilter(admin.SimpleListFilter):
             return queryset.filter(Q(forecast_at__isnull=True) | Q(forecast_at__lt=now))
         if value == "later":
             return queryset.filter(forecast_at__gte=now + timedelta(days=60))
-        if value in {"7", "30", "60"}:
+        if value in map(str, ENDS_WITHIN):
             return queryset.filter(forecast_at__lt=now + timedelta(days=int(value)))
+        return queryset
+
+
+class UseFilter(admin.SimpleListFilter):
+    """Tokens that are meant to serve: of partners and applications in use."""
+
+    title = "token"
+    parameter_name = "token"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("living", "In use, works as far as known"), ("over", "In use, works no more")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        match self.value():
+            case "living":
+                return queryset.living()
+            case "over":
+                return queryset.over()
+        return queryset
+
+
+class WhoActsFilter(admin.SimpleListFilter):
+    """Tokens that want somebody to act, by who that is."""
+
+    title = "who must act"
+    parameter_name = "who"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return OWNER_CHOICES
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        if not self.value():
+            return queryset
+        return with_trouble(queryset.wanting_action()).filter(Q(who=self.value()))
+
+
+class TroubleFilter(admin.SimpleListFilter):
+    """Tokens that want somebody to act, by what is wrong."""
+
+    title = "trouble"
+    parameter_name = "trouble"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(one.value, str(one.label).capitalize()) for one in Trouble]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        if not self.value():
+            return queryset
+        return with_trouble(queryset.wanting_action()).filter(Q(trouble=self.value()))
+
+
+class CheckedFilter(admin.SimpleListFilter):
+    """How long ago it was last checked, well or not."""
+
+    title = "checked"
+    parameter_name = "checked"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("never", "Never"), ("old", "Not in the last 24 hours"), ("new", "In the last 24 hours")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> QuerySet[PartnerConsent]:
+        since = timezone.now() - CHECKED_WITHIN
+        match self.value():
+            case "never":
+                return queryset.filter(last_try_at__isnull=True)
+            case "old":
+                return queryset.filter(last_try_at__lt=since)
+            case "new":
+                return queryset.filter(last_try_at__gte=since)
         return queryset
 
 
@@ -201,10 +270,12 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     ]
     list_filter = [
         StandingFilter,
-        "last_owner",
+        WhoActsFilter,
+        TroubleFilter,
+        UseFilter,
         EndsFilter,
         "forecast_cause",
-        "last_class",
+        CheckedFilter,
         AgeFilter,
         "mfa",
         PermissionsFilter,

@@ -34,6 +34,10 @@ class Attempt(models.TextChoices):
 _REMOVED = Q(requested_at__isnull=False, requested_hash="")
 
 
+# The condition of an index: few of many consents are not well.
+NOT_WELL = Q(owner__gt="") | Q(unread_since__isnull=False) | Q(failed_at__isnull=False)
+
+
 def _drifted() -> Q:
     is_ = CustomerConsent.State
     there = Q(state__in=[is_.PARTIAL, is_.DIFFERS]) | Q(state=is_.GRANTED) & _REMOVED
@@ -62,6 +66,10 @@ class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
             why=Case(When(failed, then=F("failed_reason")), When(unread, then=F("unread_reason")), default=F("reason")),
             who=Case(When(failed, then=F("failed_owner")), When(unread, then=F("unread_owner")), default=F("owner")),
         )
+
+    def wanting_action(self) -> CustomerConsentQuerySet:
+        """Consents for which somebody must act, ``who`` annotated; of partners for whom work goes on."""
+        return self.with_words().filter(NOT_WELL, who__gt="", customer__partner__switch=PartnerTenant.Switch.ON)
 
     def drifted(self) -> CustomerConsentQuerySet:
         """Consents that somebody outside changed, and that are not as we left them since."""
@@ -97,11 +105,11 @@ class CustomerConsent(models.Model):
         BLOCKED = "blocked", "Blocked"
         FAILED = "failed", "Failed"
 
-    customer = models.ForeignKey(CustomerTenant, on_delete=models.PROTECT, related_name="consents")
+    customer = models.ForeignKey(CustomerTenant, on_delete=models.PROTECT, related_name="consents", db_index=False)
     registration = models.ForeignKey(
         "consent.ApplicationRegistration", on_delete=models.PROTECT, related_name="customer_consents"
     )
-    state = models.CharField(max_length=8, choices=State, default=State.UNKNOWN, db_index=True)
+    state = models.CharField(max_length=8, choices=State, default=State.UNKNOWN)
     wanted_hash = models.CharField(max_length=64, blank=True)
     actual_grants = models.JSONField(default=dict, help_text="Resource application id: scopes, as last read")
     service_principal_id = models.CharField(max_length=36, blank=True)
@@ -132,6 +140,11 @@ class CustomerConsent(models.Model):
         permissions = [
             ("verify_customerconsent", "Can read again what customer tenants hold"),
             ("remove_customerconsent", "Can remove our consent from customer tenants"),
+        ]
+        indexes = [
+            models.Index(fields=["state", "registration"], name="customer_consent_state"),
+            models.Index(fields=["customer", "state", "registration"], name="customer_consent_of"),
+            models.Index(fields=["owner"], condition=NOT_WELL, name="customer_consent_not_well"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["customer", "registration"], name="customer_consent_once"),

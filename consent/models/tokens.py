@@ -65,6 +65,18 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
         living = self.of_living_application().filter(PARTNER_ON, generation__gt=0)
         return living.exclude(state__in=PartnerConsent.LEFT_STATES)
 
+    def in_use(self) -> PartnerConsentQuerySet:
+        """Usable consents of partners for whom work goes on: what is left of an offboarding has its own page."""
+        return self.usable().filter(partner__offboarding_since__isnull=True)
+
+    def living(self) -> PartnerConsentQuerySet:
+        """Consents in use whose token works, as far as is known."""
+        return self.in_use().filter(state__in=PartnerConsent.LIVING_STATES)
+
+    def over(self) -> PartnerConsentQuerySet:
+        """Consents in use whose token works no more: only a new consent helps."""
+        return self.in_use().exclude(state__in=PartnerConsent.LIVING_STATES)
+
     def lacking_permissions(self, permission_set: str = "") -> PartnerConsentQuerySet:
         """Usable consents whose last sign-in proved less than the registration asks for now.
 
@@ -132,6 +144,7 @@ class PartnerConsent(models.Model):
         REVOKED = "revoked", "Disconnected, and the token is dead"
 
     LEFT_STATES = (State.DISCONNECTED, State.REVOKED)
+    LIVING_STATES = (State.CONNECTED, State.MFA_MISSING)
 
     class ForecastCause(models.TextChoices):
         """Why a token ends, if nothing is done."""

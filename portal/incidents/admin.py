@@ -81,6 +81,7 @@ class OpenFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [
+            ("awake", "Open, not put off"),
             ("new", "Not taken up"),
             ("taken_up", "Taken up"),
             ("put_off", "Put off"),
@@ -102,6 +103,8 @@ class OpenFilter(admin.SimpleListFilter):
                 return queryset
             case "settled":
                 return queryset.filter(settled_at__isnull=False)
+            case "awake":
+                return queryset.open().awake()
             case "new":
                 return queryset.open().awake().filter(seen_at__isnull=True)
             case "taken_up":

@@ -1,7 +1,7 @@
 """What incidents add to the admin."""
 
 from portal.incidents.models import Incident
-from portal.incidents.panels import incidents_panel, ours
+from portal.incidents.panels import ours
 from portal.incidents.watch import CERTIFICATE_REFUSED, TRAIL_BROKEN
 from portal.site.causes import CauseWords, Remedy
 from portal.site.extension_points import AdminExtension, ListEntry
@@ -10,7 +10,6 @@ from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_number
 
 EXTENSION = AdminExtension(
-    panels=(incidents_panel,),
     lists=(
         ListEntry(
             section=Section.INCIDENTS,

@@ -21,7 +21,7 @@ from portal.microsoft.diagnosis import FailureClass
 from portal.runs import schedule, service, tasks
 from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
-from portal.runs.panels import RATE_OVER
+from portal.runs.panels import RATE_OVER, TONES
 from portal.runs.registry import UnknownKind, jobs, kind_named, labels
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
@@ -33,13 +33,6 @@ from portal.site.subjects import facts, lines
 from portal.text import number_of
 
 State = Run.State
-TONES = {
-    State.OPEN: Tone.BUSY,
-    State.PAUSED: Tone.WARN,
-    State.DONE: Tone.GOOD,
-    State.STOPPED: Tone.BAD,
-    State.CANCELLED: Tone.QUIET,
-}
 ITEM_TONES = {
     RunItem.State.WAITING: Tone.QUIET,
     RunItem.State.WORKING: Tone.BUSY,

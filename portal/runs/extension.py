@@ -1,7 +1,7 @@
 """What runs add to the admin."""
 
 from portal.runs.models import Run
-from portal.runs.panels import running_lines
+from portal.runs.panels import running_lines, runs_panel
 from portal.runs.schedule import FAILED
 from portal.runs.service import HALTED, STOPPED, label_of
 from portal.site.causes import CauseWords, Remedy
@@ -11,6 +11,7 @@ from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_number
 
 EXTENSION = AdminExtension(
+    panels=(runs_panel,),
     running=(running_lines,),
     lists=(
         ListEntry(section=Section.ACTIVITY, title="Runs", model="runs.run"),

@@ -1,11 +1,12 @@
-"""What runs just now, in a line each, for the top of every page."""
+"""What runs just now, for the top of every page, and what ran last, for the first one."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models import Case, Count, OuterRef, Q, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.urls import reverse
@@ -13,10 +14,19 @@ from django.utils import timezone
 
 from portal.runs import service
 from portal.runs.models import Run, RunItem
-from portal.site.dashboard import Row
-from portal.site.display import Tone
+from portal.site.dashboard import Panel, Row
+from portal.site.display import Tone, distance
+from portal.text import number_of
 
 _SHOWN = 3
+_LAST = 6
+TONES = {
+    Run.State.OPEN: Tone.BUSY,
+    Run.State.PAUSED: Tone.WARN,
+    Run.State.DONE: Tone.GOOD,
+    Run.State.STOPPED: Tone.BAD,
+    Run.State.CANCELLED: Tone.QUIET,
+}
 RATE_OVER = timedelta(seconds=30)
 
 
@@ -30,26 +40,74 @@ def time_left(units: int, recent: int, over: timedelta) -> str:
     return f"about {seconds // 60} min left" if seconds < 2 * 60 * 60 else f"about {seconds / 3600:.0f} h left"
 
 
+def _latest(request: HttpRequest) -> Sequence[Any]:
+    """Return the open runs, then the last ones; one query for the top of a page and what stands below."""
+    if (known := getattr(request, "latest_runs", None)) is not None:
+        return list(known)
+    items = RunItem.objects.filter(run=OuterRef("pk"), state=RunItem.State.DONE).order_by().values("run")
+    recent = items.filter(finished_at__gte=timezone.now() - RATE_OVER)
+    is_open = Q(state=Run.State.OPEN)
+
+    def number(of: QuerySet[RunItem, Any]) -> Case:
+        # Counted for open runs only: the others may have any number of units.
+        return Case(When(is_open, then=Coalesce(Subquery(of.annotate(number=Count("pk")).values("number")), 0)))
+
+    runs: QuerySet[Any] = Run.objects.annotate(done=number(items), recent=number(recent))
+    runs = runs.order_by(Case(When(is_open, then=0), default=1), "-pk")[: _SHOWN + _LAST]
+    request.latest_runs = found = list(runs)  # type: ignore[attr-defined]
+    return found
+
+
 def running_lines(request: HttpRequest) -> list[Row]:
     """Return a line for each of the latest open runs, with progress and time left; one query."""
     if not request.user.has_perm("runs.view_run"):
         return []
-    done = RunItem.objects.filter(run=OuterRef("pk"), state=RunItem.State.DONE).order_by().values("run")
-    recent = done.filter(finished_at__gte=timezone.now() - RATE_OVER)
-
-    def number(of: QuerySet[RunItem, Any]) -> Coalesce:
-        return Coalesce(Subquery(of.annotate(number=Count("pk")).values("number")), 0)
-
-    runs: QuerySet[Any] = Run.objects.filter(state=Run.State.OPEN)
-    lines = []
-    for run in runs.annotate(done=number(done), recent=number(recent)).order_by("-pk")[:_SHOWN]:
-        done_of = f"{run.done:,} of {run.total:,}" if run.total else "being prepared"
-        facts = [done_of, time_left(run.total - run.done, run.recent, RATE_OVER)]
-        lines.append(
-            Row(
-                label=f"{service.label_of(run)}: {', '.join(fact for fact in facts if fact)}",
-                link=reverse("admin:runs_run_change", args=[run.pk]),
-                tone=Tone.BUSY,
-            )
+    return [
+        Row(
+            label=f"{service.label_of(run)}: {_progress(run)}",
+            link=reverse("admin:runs_run_change", args=[run.pk]),
+            tone=Tone.BUSY,
         )
-    return lines
+        for run in _latest(request)[:_SHOWN]
+        if run.state == Run.State.OPEN
+    ]
+
+
+def _progress(run: Any) -> str:
+    done_of = f"{run.done:,} of {run.total:,}" if run.total else "being prepared"
+    left = time_left(run.total - run.done, run.recent, RATE_OVER)
+    return f"{done_of}, {left}" if left else done_of
+
+
+def runs_panel(request: HttpRequest) -> Panel | None:
+    """What runs and what ran last, with outcome and who began it; the query of ``running_lines``."""
+    if not request.user.has_perm("runs.view_run"):
+        return None
+    now = timezone.now()
+    return Panel(
+        title="Running and last runs",
+        order=50,
+        link=reverse("admin:runs_run_changelist"),
+        empty="Nothing was run yet.",
+        rows=[
+            Row(
+                label=f"{service.label_of(run)}: {_outcome(run)}",
+                detail=f"{_when(run, now)}, by {run.actor}. {run.reason}".strip(),
+                link=reverse("admin:runs_run_change", args=[run.pk]),
+                tone=TONES[Run.State(run.state)],
+            )
+            for run in _latest(request)[:_LAST]
+        ],
+    )
+
+
+def _outcome(run: Any) -> str:
+    if run.state == Run.State.OPEN:
+        return _progress(run)
+    return f"{run.get_state_display().lower()}, {number_of(run.total, 'unit')}"
+
+
+def _when(run: Any, now: datetime) -> str:
+    return (
+        f"Finished {distance(run.finished_at - now)}" if run.finished_at else f"Begun {distance(run.created_at - now)}"
+    )

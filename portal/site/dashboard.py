@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from portal.site.charts import Chart
 from portal.site.display import Tone
 
 
@@ -29,12 +30,41 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """Figures beside each other and rows below; lower ``order`` stands first."""
+class Line:
+    """Figures that belong together, what they are made of, and what fits all of them."""
 
     title: str
     figures: Sequence[Figure] = ()
+    parts: Sequence[Figure] = ()
+    action: Row | None = None
+    tone: Tone = Tone.QUIET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Figures beside each other under a title of their own."""
+
+    title: str
+    figures: Sequence[Figure]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One card of the first page: good news in words, figures, lines, rows, charts; lower ``order`` stands first."""
+
+    title: str
+    news: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    groups: Sequence[Group] = ()
+    lines: Sequence[Line] = ()
     rows: Sequence[Row] = ()
+    charts: Sequence[Chart] = ()
     order: int = 100
     link: str = ""
+    wide: bool = False
     empty: str = ""  # what to say, as good news, when there is neither a figure nor a row
+
+    @property
+    def is_filled(self) -> bool:
+        return any((self.news, self.figures, self.groups, self.lines, self.rows, self.charts))
