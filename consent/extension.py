@@ -37,7 +37,6 @@ EXTENSION = AdminExtension(
         overview.checks_panel,
         overview.invitations_panel,
         overview.ends_panel,
-        overview.trend_panel,
     ),
     lists=(
         ListEntry(section=Section.PARTNERS, title="Tokens", model="consent.partnerconsent"),

@@ -62,11 +62,12 @@ def _branch(
     given = [F(column) if isinstance(column, str) else column for column in columns]
     named: dict[str, Any] = dict(zip(_WORDS, [*given, *[_text("")] * (len(_WORDS) - len(given))], strict=True))
     named["row"] = F(key) if key else Value(0, output_field=IntegerField())
-    grouped = rows.order_by().annotate(branch=_text(kind), **named).values("branch", *named)
-    return grouped.annotate(
+    grouped: QuerySet[Any] = rows.order_by().annotate(branch=_text(kind), **named).values("branch", *named)
+    counted: QuerySet[Any] = grouped.annotate(
         number=Count("*") if number is None else number,
         at=Value(None, output_field=DateTimeField()) if at is None else at,
-    ).values_list("branch", *named, "number", "at")
+    )
+    return counted.values_list("branch", *named, "number", "at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +369,7 @@ def _end(kind: Kind, rows: QuerySet[Any], columns: tuple[str, str, str, str]) ->
         "end_cause": F(cause) if cause else _text(""),
         "end_at": F(moment),
     }
-    plain = rows.model._default_manager.filter(pk__in=first).order_by()
+    plain: QuerySet[Any] = rows.model._default_manager.filter(pk__in=first).order_by()
     return plain.annotate(**named).values_list(*named)
 
 

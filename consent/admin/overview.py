@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +13,14 @@ from django.utils import timezone
 from consent import overview
 from consent.admin.asking import LINK_TONES, PARTNER_TONES
 from consent.admin.panels import CUSTOMER_TONES, OWNER_TONES, STATE_TONES
-from consent.models import ApplicationCredential, CampaignPartner, ConsentLink, CustomerConsent, PartnerConsent
+from consent.models import (
+    ApplicationCredential,
+    CampaignPartner,
+    ConsentLink,
+    CustomerConsent,
+    DailyFigures,
+    PartnerConsent,
+)
 from consent.overview import Kind, Numbers
 from consent.states import Trouble
 from consent.tokens.next_steps import SOON
@@ -157,11 +164,16 @@ def _action(owner: Owner, partners: int, tenants: int) -> Row | None:
     return Row(label="Read these customers again", link=_consents(who=owner)) if tenants else None
 
 
-# --- how many stand how -------------------------------------------------------------------------------------------
+# --- how many stand how, today and on the days before ---------------------------------------------------------------
+
+
+def _trend(request: HttpRequest, title: str, number: Callable[[DailyFigures], int]) -> list[Chart]:
+    days = _once(request, overview.trend)
+    return [Chart(title=title, points=[(day.day.isoformat(), number(day)) for day in days])] if days else []
 
 
 def partners_panel(request: HttpRequest) -> Panel | None:
-    """Partners by state."""
+    """Partners by state, and how many were connected each day."""
     if (tokens := _token_figures(request)) is None:
         return None
     return Panel(
@@ -178,6 +190,7 @@ def partners_panel(request: HttpRequest) -> Panel | None:
             for state, tone in STATE_TONES.items()
             if tokens.partners.get(state) or state in _ALWAYS_COUNTED
         ],
+        charts=_trend(request, "Connected partners", lambda day: day.connected_partners),
     )
 
 
@@ -213,6 +226,7 @@ def customers_panel(request: HttpRequest) -> Panel | None:
         link=_customers(),
         order=20,
         groups=groups,
+        charts=_trend(request, "Granted customers", lambda day: day.granted_customers) if groups else (),
         empty="No customers yet: they come with the first synchronisation of a connected partner.",
     )
 
@@ -390,6 +404,7 @@ def _funnel(funnel: overview.Funnel) -> Line:
     counted = CampaignPartner.Progress
     return Line(
         title=funnel.name,
+        link=reverse("admin:consent_campaign_change", args=[funnel.campaign]),
         figures=[
             _figure(
                 sum(funnel.progress.values()),
@@ -407,12 +422,11 @@ def _funnel(funnel: overview.Funnel) -> Line:
             for one in reversed(counted)
             if funnel.progress.get(one)
         ],
-        action=Row(label="Open the campaign", link=reverse("admin:consent_campaign_change", args=[funnel.campaign])),
         tone=Tone.BUSY,
     )
 
 
-# --- what ends next, and the trend --------------------------------------------------------------------------------
+# --- what ends next -------------------------------------------------------------------------------------------------
 
 
 def ends_panel(request: HttpRequest) -> Panel | None:
@@ -424,6 +438,7 @@ def ends_panel(request: HttpRequest) -> Panel | None:
     return Panel(
         title="What ends next",
         order=70,
+        wide=True,
         empty=f"Nothing ends within {_ENDS_WITHIN.days} days.",
         rows=[
             Row(
@@ -466,24 +481,3 @@ def _end_tone(left: timedelta) -> Tone:
     if left <= timedelta(days=overview.ENDS_WITHIN[0]):
         return Tone.BAD
     return Tone.WARN if left <= SOON else Tone.QUIET
-
-
-def trend_panel(request: HttpRequest) -> Panel | None:
-    """Connected partners and granted customers of the last thirty days."""
-    if not _may(request, "tenants.view_partnertenant", "tenants.view_customertenant"):
-        return None
-    days = overview.trend()
-    charts: Mapping[str, Callable[[Any], int]] = {
-        "Connected partners": lambda day: day.connected_partners,
-        "Granted customers": lambda day: day.granted_customers,
-    }
-    return Panel(
-        title="The last 30 days",
-        order=80,
-        empty="The schedule counts once an hour; the line begins with the first day.",
-        charts=[
-            Chart(title=title, points=[(day.day.isoformat(), number(day)) for day in days])
-            for title, number in charts.items()
-            if days
-        ],
-    )

@@ -67,12 +67,12 @@ class EndsFilter(admin.SimpleListFilter):
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> QuerySet[PartnerConsent]:
-        value, now = self.value(), timezone.now()
+        value, now = self.value() or "", timezone.now()
         if value == "over":
             return queryset.filter(Q(forecast_at__isnull=True) | Q(forecast_at__lt=now))
         if value == "later":
             return queryset.filter(forecast_at__gte=now + timedelta(days=60))
-        if value in map(str, ENDS_WITHIN):
+        if value in {str(days) for days in ENDS_WITHIN}:
             return queryset.filter(forecast_at__lt=now + timedelta(days=int(value)))
         return queryset
 

@@ -46,8 +46,10 @@ class Chart:
 
     @property
     def change(self) -> str:
-        """How much the last differs from the first, with its sign."""
-        return f"{self.latest - self.points[0][1]:+,}" if self.points else ""
+        """How much the last differs from the first, with its sign; nothing for a single day."""
+        if len(self.points) < 2:
+            return ""
+        return f"{self.latest - self.points[0][1]:+,} in {len(self.points)} days"
 
     @property
     def path(self) -> str:

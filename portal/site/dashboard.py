@@ -34,6 +34,7 @@ class Line:
     """Figures that belong together, what they are made of, and what fits all of them."""
 
     title: str
+    link: str = ""
     figures: Sequence[Figure] = ()
     parts: Sequence[Figure] = ()
     action: Row | None = None

@@ -224,6 +224,7 @@ def test_the_list_shows_open_ones_unless_asked_otherwise(staff: Browser) -> None
         return sorted(row.about for row in page.context["cl"].result_list)
 
     assert shown() == ["partner:2"]
+    assert shown("?state=awake") == ["partner:2"]
     assert shown("?state=new") == ["partner:2"]
     assert shown("?state=taken_up") == []
     assert shown("?state=settled") == ["partner:1"]
@@ -236,7 +237,8 @@ def test_the_page_leads_to_what_it_concerns_and_the_first_page_shows_it(staff: B
     incident = happened()
     page = staff.get(f"/admin/incidents/incident/{incident.pk}/change/").content.decode()
     assert '<a href="/admin/tenants/partnertenant/7/change/">Partner: Harbour</a>' in page
-    assert WORDS in staff.get("/admin/").content.decode()
+    waits = '<a href="/admin/incidents/incident/?state=awake&amp;owner__exact=us"><span class="figure-value">1</span> incident'
+    assert waits in staff.get("/admin/").content.decode()
 
 
 @pytest.mark.django_db

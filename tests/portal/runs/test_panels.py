@@ -13,7 +13,8 @@ from django.utils import timezone
 from portal.runs import service
 from portal.runs.kinds import OK
 from portal.runs.models import Run, RunItem
-from portal.runs.panels import running_lines, time_left
+from portal.runs.panels import running_lines, runs_panel, time_left
+from portal.site.display import Tone
 from tests.support import builders
 from tests.support.staff import Staff
 from tests.support.work import Work
@@ -79,3 +80,32 @@ def test_what_runs_is_one_query_and_only_for_who_may_see_runs() -> None:
         with CaptureQueriesContext(connection) as captured:
             assert len(running_lines(request)) == lines
         assert len(captured) == queries
+
+
+@pytest.mark.django_db
+def test_the_first_page_shows_open_runs_before_the_last_ones_by_the_query_of_the_header() -> None:
+    run = half_done()
+    for state in ("done", "stopped"):
+        over = Run.objects.create(
+            kind=run.kind,
+            scope_hash=f"{state:064}",
+            state=state,
+            actor="anna",
+            total=1,
+            finished_at=timezone.now() - timedelta(hours=2),
+            reason="The vault is shut." if state == "stopped" else "",
+        )
+    request = RequestFactory().get("/")
+    request.user = Staff().user
+    with CaptureQueriesContext(connection) as captured:
+        lines, panel = running_lines(request), runs_panel(request)
+    assert len(captured) == 1
+    assert panel is not None
+    assert [row.tone for row in panel.rows] == [Tone.BUSY, Tone.BAD, Tone.GOOD]
+    assert panel.rows[0].label == lines[0].label
+    assert panel.rows[1].label.endswith("stopped for a cause on our side, 1 unit")
+    assert panel.rows[1].detail == "Finished 2 hours ago, by anna. The vault is shut."
+    assert panel.rows[1].link == f"/admin/runs/run/{over.pk}/change/"
+    request = RequestFactory().get("/")
+    request.user = Staff("tenants.view_partnertenant").user
+    assert runs_panel(request) is None
