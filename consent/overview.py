@@ -370,7 +370,8 @@ def _end(kind: Kind, rows: QuerySet[Any], columns: tuple[str, str, str, str]) ->
         "end_at": F(moment),
     }
     plain: QuerySet[Any] = rows.model._default_manager.filter(pk__in=first).order_by()
-    return plain.annotate(**named).values_list(*named)
+    ended: QuerySet[Any] = plain.annotate(**named)
+    return ended.values_list(*named)
 
 
 def ends(kinds: Collection[Kind], *, within: timedelta) -> Sequence[End]:

@@ -37,7 +37,7 @@ FROZEN = {
         "0011_direct_plans": "568a8b1b58d75711519ac55b84866aa0638d170abff0ddff2d3826dc87308d76",
         "0012_ask_for_tokens": "0f65ec1e007bfc1b1a759366dcfb0ab224540553ceff29884eb8ebe34081988d",
         "0013_words_without_command": "f046ea2c19d16d15fcf7ed532a372133575e5d69d69dc4488302914192ab0542",
-        "0011_consents_that_are_not_well": "37e402a83263e0882edafc5e2c7eee50aa0b2def2615595f6ca2c0ead00dce07",
+        "0014_consents_that_are_not_well": "881376c29358316b5b44122dd8453c19719a21e175c2a6b85153d09669d6bbc9",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

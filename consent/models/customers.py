@@ -69,7 +69,7 @@ class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
 
     def wanting_action(self) -> CustomerConsentQuerySet:
         """Consents for which somebody must act, ``who`` annotated; of partners for whom work goes on."""
-        return self.with_words().filter(NOT_WELL, who__gt="", customer__partner__switch=PartnerTenant.Switch.ON)
+        return self.with_words().filter(NOT_WELL, Q(who__gt=""), customer__partner__switch=PartnerTenant.Switch.ON)
 
     def drifted(self) -> CustomerConsentQuerySet:
         """Consents that somebody outside changed, and that are not as we left them since."""

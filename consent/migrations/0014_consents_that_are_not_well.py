@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('consent', '0010_daily_figures'),
+        ('consent', '0013_words_without_command'),
         ('tenants', '0007_counts_of_customers'),
     ]
 
