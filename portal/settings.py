@@ -225,7 +225,7 @@ else:
     # A restart of the database is noticed before a connection is used.
     DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
     # PostgreSQL compiles a statement that it takes for dear, which takes many times as long as the statement itself.
-    DATABASES["default"]["OPTIONS"] = {"options": "-c jit=off"} | DATABASES["default"].get("OPTIONS", {})
+    DATABASES["default"]["OPTIONS"] = {"options": "-c jit=off", **DATABASES["default"].get("OPTIONS", {})}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Background work: a queue in our own database, or Celery where it runs already. Celery has workers of its own, so the
 # portal's then only keep the schedule (`worker --schedule-only`). The broker's address may hold a password.

@@ -37,7 +37,7 @@ FROZEN = {
         "0011_direct_plans": "568a8b1b58d75711519ac55b84866aa0638d170abff0ddff2d3826dc87308d76",
         "0012_ask_for_tokens": "0f65ec1e007bfc1b1a759366dcfb0ab224540553ceff29884eb8ebe34081988d",
         "0013_words_without_command": "f046ea2c19d16d15fcf7ed532a372133575e5d69d69dc4488302914192ab0542",
-        "0014_consents_that_are_not_well": "881376c29358316b5b44122dd8453c19719a21e175c2a6b85153d09669d6bbc9",
+        "0014_consents_that_are_not_well": "105c301c9dded004bd2aefd8d8d918458bfa29c26048907aec8691fdfe5dde06",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
@@ -68,7 +68,7 @@ FROZEN = {
         "0005_fill_search_text": "f1d245242da2ab96cc1e60449b6830d81558e38cb263e10e32c5162933ceb046",
         "0006_partner_contacts": "0ac3e06f17b8eb7d2a8e81f5736ba161d10b36a957360e50507a5d80246fe665",
         "0007_list_indexes": "b604016f061a9163fd8ceb088488095b65a2067f8f6d43e428901bed6baa1944",
-        "0007_counts_of_customers": "34c3ab1af8701eaf4f7ccbcc11b2e3a1df0883413bfc3d5f5b652873061f2cf9",
+        "0008_counts_of_customers": "121381e61deba5f852a9b2c1cce4f1356320551a56d91547b0c7da02d0aa79f9",
     },
 }
 # The last migration of each of our apps in each release.

@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('consent', '0013_words_without_command'),
-        ('tenants', '0007_counts_of_customers'),
+        ('tenants', '0008_counts_of_customers'),
     ]
 
     operations = [

@@ -250,7 +250,9 @@ def test_the_list_says_how_far_each_partner_came_and_filters_by_it(
         assert str(progress.label) in text
         page = staff.get(f"{LIST}?progress={progress.value}")
         assert list(page.context["cl"].result_list) == [made[progress.value]], progress
-    assert "wrong_tenant" not in text.replace("?problem=wrong_tenant", ""), "the words that the partner read, not our name for them"
+    assert "wrong_tenant" not in text.replace("?problem=wrong_tenant", ""), (
+        "the words that the partner read, not our name for them"
+    )
     assert "tenant" in staff.get(f"{LIST}?progress=failed").content.decode()
 
 
