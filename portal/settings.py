@@ -5,6 +5,7 @@ start with the variable's name. ``.env.example`` and README's table list every v
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -225,7 +226,8 @@ else:
     # A restart of the database is noticed before a connection is used.
     DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
     # PostgreSQL compiles a statement that it takes for dear, which takes many times as long as the statement itself.
-    DATABASES["default"]["OPTIONS"] = {"options": "-c jit=off", **DATABASES["default"].get("OPTIONS", {})}
+    _options: Any = DATABASES["default"].get("OPTIONS", {})
+    DATABASES["default"]["OPTIONS"] = {"options": "-c jit=off", **_options}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Background work: a queue in our own database, or Celery where it runs already. Celery has workers of its own, so the
 # portal's then only keep the schedule (`worker --schedule-only`). The broker's address may hold a password.
