@@ -292,3 +292,12 @@ def test_a_refused_request_leaves_a_line_and_no_trace(status: int) -> None:
     assert line("django.security.DisallowedModelAdminLookup", status_code=400).exc_text is None
     assert "refused" in str(line("django.request", status_code=500).exc_text)
     assert "refused" in str(line("consent.sign_in.flow").exc_text)
+
+
+@pytest.mark.django_db
+def test_postgresql_compiles_no_statement() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("PostgreSQL's own")
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW jit")
+        assert cursor.fetchone() == ("off",)
