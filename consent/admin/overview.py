@@ -145,12 +145,12 @@ def _causes(owner: Owner, tokens: overview.Tokens, customers: overview.Customers
     for word, number in _largest_first(customers.troubles.get(owner, {})):
         state = CustomerConsent.State(word)
         yield Figure(
-            label=f"consents {str(state.label).lower()}",
+            label=str(state.label),
             value=f"{number:,}",
             link=_consents(who=owner, state__exact=word),
         )
     if number := customers.unread.get(owner, 0):
-        yield Figure(label="not ready", value=f"{number:,}", link=_customers(who=owner, consent="none"))
+        yield Figure(label="Not ready", value=f"{number:,}", link=_customers(who=owner, consent="none"))
 
 
 def _action(owner: Owner, partners: int, tenants: int) -> Row | None:
@@ -247,7 +247,7 @@ def tokens_panel(request: HttpRequest) -> Panel | None:
                 figures=[Figure(label="", value=f"{over:,}", link=_tokens(token="over"))],
                 parts=[
                     Figure(
-                        label=str(PartnerConsent.State(word).label).lower(),
+                        label=str(PartnerConsent.State(word).label),
                         value=f"{number:,}",
                         link=_tokens(token="over", state=word),
                     )
@@ -414,7 +414,7 @@ def _funnel(funnel: overview.Funnel) -> Line:
         ],
         parts=[
             Figure(
-                label=str(one.label).lower(),
+                label=str(one.label),
                 value=f"{funnel.progress[one]:,}",
                 link=_list("consent_campaignpartner", campaign__id__exact=funnel.campaign, progress=one),
                 tone=PARTNER_TONES[one],
