@@ -499,7 +499,7 @@ def test_push_consent_knows_only_the_partners_own_customers(connected: Portal) -
     foreign = builders.customer(builders.partner())
     ran = run("push_consent", connected.partner.tenant_id, foreign.tenant_id)
     assert ran.code == 2
-    assert "synchronise its customers first" in ran.err
+    assert "sync_customers" in ran.err
 
 
 # --- get_access_token ---------------------------------------------------------------------------------------------
