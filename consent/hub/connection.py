@@ -242,7 +242,7 @@ def attempt_event(flow: ConsentFlow) -> Event:
     parts = [f"The partner read “{read}”" if read else "", f"Microsoft's code {flow.code}" if flow.code else ""]
     return Event(
         at=flow.finished_at or flow.created_at,
-        text=f"Attempt {flow.reference}: {str(outcome.label).lower()}",
+        text=f"Attempt {flow.reference}: {outcome.label}",
         detail="; ".join(part for part in parts if part),
         tone=_CAME_TO.get(outcome, Tone.QUIET),
         page=("consent_consentflow_change", flow.pk),

@@ -46,7 +46,7 @@ class Holding:
     Attributes:
         consent: with ``why``, ``who``, ``attempt`` and ``attempt_at``; None while the tenant was never looked at.
         trouble: why the partner's token cannot serve the customer; None while it can.
-        permissions: what is missing first, then what is there as wanted, then what is extra.
+        permissions: what is missing first, then what is there as wanted, then what is extra; unknown before a read.
         read: the newest run that read it, whoever asked.
         evidence: the newest read, with its grants; None without one.
     """
@@ -134,7 +134,9 @@ def _holdings(customer: CustomerTenant, now: datetime) -> list[Holding]:
 
 
 def _permissions(wanted: Grants, consent: CustomerConsent | None) -> Iterable[Permission]:
-    there = Grants({} if consent is None else consent.actual_grants)
+    if consent is None or consent.verified_at is None:
+        return listed(("Not looked at", Tone.QUIET, wanted))
+    there = Grants(consent.actual_grants)
     missing = wanted - there
     return listed(
         ("Missing", Tone.BAD, missing),

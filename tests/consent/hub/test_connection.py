@@ -132,7 +132,7 @@ def test_links_attempts_accounts_and_the_token_are_one_timeline(
     for words in (
         f"Link {link.pk} was made",
         f"Link {link.pk} was revoked",
-        "Attempt ABCD1234: refused",
+        "Attempt ABCD1234: Refused",
         "The partner consented, and its account was pinned",
         "Version 4 of the token was stored",
         "The last check that worked",

@@ -54,6 +54,7 @@ def step(customer: CustomerTenant) -> NextStep:
 def test_a_ready_customer_that_was_never_looked_at_is_to_be_planned(customer: CustomerTenant) -> None:
     [holding] = facts(customer).holdings
     assert (holding.consent, holding.evidence, holding.timeline) == (None, None, ())
+    assert {one.state for one in holding.permissions} == {"Not looked at"}
     found = step(customer)
     assert (found.what, found.actions) == ("The tenant was never looked at.", (Action.PLAN, Action.READ_AGAIN))
 
@@ -69,6 +70,14 @@ def test_wanted_and_seen_are_compared_by_name(customer: CustomerTenant, registra
     found = step(customer)
     assert (found.what, found.owner) == ("Differs from what we want.", Owner.US)
     assert found.actions[0] is Action.PLAN
+
+
+def test_a_consent_that_was_never_read_shows_nothing_as_missing(
+    customer: CustomerTenant, registration: ApplicationRegistration
+) -> None:
+    CustomerConsent.objects.create(customer=customer, registration=registration)
+    [holding] = facts(customer).holdings
+    assert {one.state for one in holding.permissions} == {"Not looked at"}
 
 
 def test_a_granted_customer_needs_nothing(customer: CustomerTenant, registration: ApplicationRegistration) -> None:
