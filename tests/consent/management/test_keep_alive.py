@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 import time_machine
 from django.core.management import call_command
+from django.db.models import DateTimeField, Value
+from django.db.models.functions import Now
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -37,6 +41,19 @@ def _a_long_lived_client_secret(portal: Portal) -> None:
         application.secrets = dict.fromkeys(application.secrets, START.timestamp() + 86_400 * 1000)
 
 
+@contextmanager
+def travel(moment: datetime) -> Iterator[None]:
+    """Set Python's clock and the database's, which tells when a token was stored (R-42)."""
+
+    def as_sql(self: Now, compiler: Any, connection: Any, **more: Any) -> Any:
+        return compiler.compile(Value(timezone.now(), output_field=DateTimeField()))
+
+    with pytest.MonkeyPatch.context() as patch, time_machine.travel(moment, tick=True):
+        for name in ("as_sql", "as_sqlite", "as_postgresql"):
+            patch.setattr(Now, name, as_sql, raising=False)
+        yield
+
+
 def rotate_strictly(portal: Portal, settings: Settings) -> None:
     portal.sandbox.world.switches["rotation"] = "strict"
     settings.TOKEN_SAVE_AFTER_HOURS = 0
@@ -56,7 +73,7 @@ def day_by_day(portal: Portal, days: int, look: Callable[[int, PartnerConsent], 
     """Run the daily command on each day after the sign-in, as a scheduler does, and look afterwards."""
     began = portal.consent().consented_at
     for day in range(1, days + 1):
-        with time_machine.travel(began + timedelta(days=day, minutes=5), tick=True):
+        with travel(began + timedelta(days=day, minutes=5)):
             keep_alive()
             look(day, portal.consent())
 
@@ -80,7 +97,7 @@ def test_over_120_days_a_healthy_token_is_never_older_than_31_days(
         assert consent.stored_at is not None
         ages.append(timezone.now() - consent.stored_at)
 
-    with time_machine.travel(START, tick=True):
+    with travel(START):
         portal.onboard()
     day_by_day(portal, 120, look)
 
@@ -115,7 +132,7 @@ def test_a_partner_that_fails_from_day_1_alerts_on_days_60_75_and_85_and_is_expi
             assert incident.times == 1, "told once"
         states[day] = consent.state
 
-    with time_machine.travel(START, tick=True):
+    with travel(START):
         portal.onboard()
     portal.sandbox.world.refusals.append(Refusal(code=code, tenant_id=portal.partner.tenant_id, times=10_000))
     calls = len(custody.redemptions(portal))
@@ -130,7 +147,7 @@ def test_a_partner_that_fails_from_day_1_alerts_on_days_60_75_and_85_and_is_expi
     assert tried == 2 if code == 700082 else tried < 95, "never in a loop"
 
     portal.sandbox.world.refusals.clear()
-    with time_machine.travel(START + timedelta(days=121), tick=True):
+    with travel(START + timedelta(days=121)):
         portal.onboard()
         assert portal.consent().state == "connected"
         assert portal.consent().alerted_days == 0
@@ -144,11 +161,11 @@ def test_48_renewals_over_24_hours_write_few_versions_unless_each_must_be_saved(
 ) -> None:
     if strict:
         rotate_strictly(portal, settings)
-    with time_machine.travel(START, tick=True):
+    with travel(START):
         portal.onboard()
     first = portal.consent().generation
     for number in range(1, 49):
-        with time_machine.travel(START + timedelta(minutes=30 * number, seconds=20), tick=True):
+        with travel(START + timedelta(minutes=30 * number, seconds=20)):
             custody.ask(portal.consent(), fresh=True)
 
     written = portal.consent().generation - first
@@ -160,7 +177,7 @@ def test_a_run_that_stops_for_our_cause_leaves_no_lease_behind(portal: Portal) -
     portal.onboard()
     portal.sandbox.world.refusals.append(Refusal(code=7000222, tenant_id=portal.partner.tenant_id, times=10))
     codes: list[int] = []
-    with time_machine.travel(timezone.now() + timedelta(days=2), tick=True):
+    with travel(timezone.now() + timedelta(days=2)):
         codes.append(keep_alive())
     assert codes == [3]
     assert (portal.consent().lease_owner, portal.consent().state) == ("", "connected")
