@@ -37,7 +37,7 @@ class ApplicationCredentialQuerySet(models.QuerySet["ApplicationCredential"]):
                 When(refused_at__isnull=False, then=Value(is_.REFUSED)),
                 When(promoted_at__isnull=False, then=Value(is_.PREVIOUS)),
                 default=Value(is_.CANDIDATE),
-                output_field=models.CharField(),
+                output_field=models.CharField(choices=is_.choices),
             )
         )
 

@@ -127,7 +127,7 @@ def test_the_list_finds_by_state_kind_and_id_and_exports(connected: Portal) -> N
         assert {row.pk for row in page.context["cl"].result_list} == wanted, query
     answer = staff.choose(MODEL, "export_csv", first.pk, second.pk, third.pk)
     rows = list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode("utf-8-sig"))))
-    assert {row["State"] for row in rows} == {"Current", "Previous", "Candidate"}
+    assert {row["State"] for row in rows} == {"Current", "Previous, kept for roll back", "Candidate"}
     assert "Secret name" not in rows[0]
 
 
@@ -151,6 +151,6 @@ def test_the_first_page_names_what_ends_soon_and_is_silent_otherwise(connected: 
     for days, shown in ((61, False), (59, True), (3, True)):
         credential.update(expires_at=timezone.now() + timedelta(days=days))
         page = text(staff.get("/admin/"))
-        assert ("Application credentials that end soon" in page) is shown
+        assert ("Credential of " in page) is shown
         assert "badge" in text(staff.get(LIST))
-    assert "end soon" not in text(Staff("tenants.view_partnertenant").get("/admin/"))
+    assert "Credential of " not in text(Staff("tenants.view_partnertenant").get("/admin/"))
