@@ -313,4 +313,4 @@ def open_foreign_site(page: Page, portal: PortalWithPartners) -> None:
 
 def open_sign_in_site(page: Page, portal: PortalWithPartners) -> None:
     """Open a page on the origin of the sign-in pages, without their policy."""
-    page.goto(f"{portal.sign_in}/")
+    page.goto(f"{portal.sign_in}/nothing")  # the start page has a policy
