@@ -204,15 +204,32 @@ def test_the_navigation_and_the_menus_open_by_keyboard_and_shut(page: Page, watc
     watch.assert_quiet()
 
 
-def test_a_long_list_of_choices_is_narrowed(page: Page, watch: PolicyWatch, base: str) -> None:
+def test_a_long_list_of_choices_is_narrowed(
+    page: Page, watch: PolicyWatch, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EntryPage, "list_filter", ["content_type"])  # has no page whose search could find choices
+    for index in range(20):
+        ContentType.objects.create(app_label="example", model=f"kind-{index}")
+    page.goto(base + "/admin/admin/logentry/")
+    page.locator("summary", has_text="Content type").click()
+    choices = page.locator("details[data-filter-title='content type'] .menu-list")
+    expect(choices.get_by_role("link", name="example | kind-2", exact=True)).to_be_visible()
+    choices.get_by_role("searchbox", name="Find among content type").fill("kind-1")
+    expect(choices.get_by_role("link", name="kind-17")).to_be_visible()
+    expect(choices.get_by_role("link", name="example | kind-2", exact=True)).to_be_hidden()
+    watch.assert_quiet()
+
+
+def test_of_too_many_choices_those_that_words_find_are_offered(page: Page, watch: PolicyWatch, base: str) -> None:
     for index in range(20):
         User.objects.create(username=f"person-{index}")
     page.goto(base + "/admin/admin/logentry/")
     page.locator("summary", has_text="User").click()
     choices = page.locator("details[data-filter-title=user] .menu-list")
-    choices.get_by_role("searchbox").fill("person-1")
+    expect(choices.get_by_role("link", name="person-17")).to_have_count(0)
+    choices.get_by_role("searchbox", name="Find by user").fill("person-17")
     expect(choices.get_by_role("link", name="person-17")).to_be_visible()
-    expect(choices.get_by_role("link", name="person-2", exact=True)).to_be_hidden()
+    expect(choices.get_by_role("link", name="person-2", exact=True)).to_have_count(0)
     watch.assert_quiet()
 
 
