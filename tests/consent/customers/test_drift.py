@@ -147,7 +147,7 @@ def test_extra_scopes_on_the_first_read_are_a_finding_without_anybody_to_blame(p
 
     consent = desk.consent_of(customers[0])
     assert (consent.state, consent.changed_by, consent.owner) == ("differs", "first", "us")
-    assert "More than we want: directory.readwrite.all." in consent.reason
+    assert "More than we want: Directory.ReadWrite.All." in consent.reason
     assert list(CustomerConsent.objects.findings()) == [consent]
     assert drift() is None
 
@@ -174,7 +174,7 @@ def test_many_drifted_customers_are_one_incident_of_their_partner_until_all_is_w
 
     one = Incident.objects.get(cause="consent_drift")
     assert (one.about, one.owner) == (f"partner:{portal.partner.pk}", "us")
-    assert str(one) == "Northwind Cloud: consent drift"
+    assert str(one) == "Northwind Cloud: consent changed by others"
     assert one.words.startswith("Somebody outside changed our consent in 3 customer tenants.")
 
     for customer in granted[:2]:
