@@ -260,6 +260,6 @@ def test_the_number_of_queries_is_the_same_for_any_number_of_incidents(
 ) -> None:
     for number in range(rows):
         happened(about=f"partner:{number}")
-    with django_assert_max_num_queries(11):
+    with django_assert_max_num_queries(12):
         staff.get("/admin/incidents/incident/")
     assert connection.queries_log is not None
