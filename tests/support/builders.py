@@ -31,12 +31,17 @@ def guid() -> str:
 
 def partner(*, contact_email: str = "", **columns: Any) -> PartnerTenant:
     """Make a partner, with a contact of this address who gets invitations."""
-    number = next(_numbers)
-    defaults = {"name": f"Partner {number}", "tenant_id": guid(), "domain": f"partner{number}.example.com"}
-    made = PartnerTenant.objects.create(**defaults | columns)
+    made = unsaved_partner(**columns)
+    made.save(force_insert=True)
     if contact_email:
         contact(made, contact_email)
     return made
+
+
+def unsaved_partner(**columns: Any) -> PartnerTenant:
+    number = next(_numbers)
+    defaults = {"name": f"Partner {number}", "tenant_id": guid(), "domain": f"partner{number}.example.com"}
+    return PartnerTenant(**defaults | columns)
 
 
 def contact(of: PartnerTenant, email: str, **columns: Any) -> PartnerContact:
@@ -92,6 +97,12 @@ def customer(of: PartnerTenant, **columns: Any) -> CustomerTenant:
 
 
 def consent(of: PartnerTenant, by: ApplicationRegistration, **columns: Any) -> PartnerConsent:
+    made = unsaved_consent(of, by, **columns)
+    made.save(force_insert=True)
+    return made
+
+
+def unsaved_consent(of: PartnerTenant, by: ApplicationRegistration, **columns: Any) -> PartnerConsent:
     now = timezone.now()
     defaults = {
         "partner": of,
@@ -107,7 +118,7 @@ def consent(of: PartnerTenant, by: ApplicationRegistration, **columns: Any) -> P
         "stored_at": now - timedelta(hours=1),
         "mfa": "proven",
     }
-    return PartnerConsent.objects.create(**defaults | columns)
+    return PartnerConsent(**defaults | columns)
 
 
 def customer_consent(of: CustomerTenant, by: ApplicationRegistration, *scopes: str, **columns: Any) -> CustomerConsent:

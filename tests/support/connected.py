@@ -10,8 +10,9 @@ from django.utils import timezone
 from consent import clients
 from consent.models import PartnerConsent
 from consent.tokens.versions import token_fingerprint
-from consent.vault.base import new_secret_name
+from consent.vault.base import SecretName, new_secret_name
 from portal.microsoft.secret import Secret
+from tenants.models import PartnerTenant
 from tests.sandbox.scenarios import add_partner
 from tests.sandbox.world import PARTNER_CENTER, RefreshToken
 from tests.support import builders
@@ -26,9 +27,18 @@ def connect(portal: Portal, number: int, *, due: bool = False, first: int = 0) -
     """
     world = portal.sandbox.world
     stored_at = timezone.now() - timedelta(hours=30 if due else 1)
-    consents = []
-    for index in range(first, first + number):
-        tenant = add_partner(world, f"many{index}", f"Partner {index}")
+    tenants = [add_partner(world, f"many{index}", f"Partner {index}") for index in range(first, first + number)]
+    partners = PartnerTenant.objects.bulk_create(
+        builders.unsaved_partner(name=tenant.name, tenant_id=tenant.tenant_id) for tenant in tenants
+    )
+    consents = PartnerConsent.objects.bulk_create(
+        builders.unsaved_consent(
+            partner, portal.registration, secret_name=new_secret_name(), generation=1, stored_at=stored_at
+        )
+        for partner in partners
+    )
+    vault = clients.vault()
+    for tenant, consent in zip(tenants, consents, strict=True):
         account = next(user for user in tenant.users.values() if user.upn.startswith("service@"))
         world.token_numbers += 1
         token = Secret("1.A" + secrets.token_urlsafe(600))
@@ -45,21 +55,11 @@ def connect(portal: Portal, number: int, *, due: bool = False, first: int = 0) -
         )
         tenant.add_principal(portal.registration.application_id, "Example Control Panel")
         tenant.grant(portal.registration.application_id, PARTNER_CENTER, {"user_impersonation"})
-        partner = builders.partner(name=tenant.name, tenant_id=tenant.tenant_id)
-        consent = builders.consent(partner, portal.registration)
-        name = new_secret_name()
-        version = clients.vault().write(
-            name, token, tags={"record": f"consent-{consent.pk}", "generation": "1"}, expires_at=None
-        )
-        PartnerConsent.objects.filter(pk=consent.pk).update(
-            secret_name=name,
-            secret_version=version,
-            fingerprint=token_fingerprint(token),
-            generation=1,
-            pinned_oid=account.oid,
-            stored_at=stored_at,
-        )
-        consents.append(consent)
+        tags = {"record": f"consent-{consent.pk}", "generation": "1"}
+        consent.secret_version = vault.write(SecretName(consent.secret_name), token, tags=tags, expires_at=None)
+        consent.fingerprint = token_fingerprint(token)
+        consent.pinned_oid = account.oid
+    PartnerConsent.objects.bulk_update(consents, ["secret_version", "fingerprint", "pinned_oid"], batch_size=100)
     return consents
 
 
