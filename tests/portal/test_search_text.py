@@ -100,7 +100,7 @@ def test_the_index_answers(partner: PartnerTenant) -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET LOCAL enable_seqscan = off")
-    plan = CustomerTenant.objects.filter(search_text__finds="row 44").explain()
+    plan = CustomerTenant.objects.order_by().filter(search_text__finds="row 44").explain()  # of so few, sorting decides
     assert "tenants_customertenant_search" in plan or "VIRTUAL TABLE" in plan
 
 

@@ -90,7 +90,7 @@ def test_what_a_script_offers_comes_from_the_list_of_partners_and_needs_its_perm
     staff = Staff()
     address = re.search(r'data-suggest="([^"]*)"', staff.get(CUSTOMERS).content.decode())
     assert address
-    path = address[1].replace("&amp;", "&") + "&term=harbour+07"
+    path = address[1].replace("&amp;", "&") + "&term=%22harbour+07%22"
     assert [one["text"] for one in staff.get(path).json()["results"]] == ["Harbour 07"]
     assert Staff("tenants.view_customertenant").get(path).status_code == 403
 
