@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from pytest_django.live_server_helper import LiveServer
 
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
@@ -226,6 +228,16 @@ def person_with(chromium: Browser, tmp_path: Path) -> PersonWith:
         context.close()
 
     return start
+
+
+@pytest.fixture
+def base(chromium: Browser, transactional_db: None, settings: Any) -> Iterator[str]:
+    """Serve this process's own portal over http, with the rows of the test; return its address."""
+    settings.SECURE_SSL_REDIRECT = False
+    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+    server = LiveServer("localhost")  # not pytest-django's fixture, which starts before these settings
+    yield server.url
+    server.stop()
 
 
 def photograph(page: Page, name: str) -> None:

@@ -15,7 +15,6 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import Browser, Page, expect
 from pytest_django.fixtures import Settings
-from pytest_django.live_server_helper import LiveServer
 
 from consent.invitations import links
 from consent.views import COOKIE
@@ -30,20 +29,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.urls("tests.browser.public_pages"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _database_beside_playwright(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Playwright keeps a loop running in this thread, and Django refuses queries beside one."""
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-
-
-@pytest.fixture
-def base(transactional_db: None, settings: Settings) -> Iterator[str]:
-    settings.SECURE_SSL_REDIRECT = False
-    server = LiveServer("localhost")
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture

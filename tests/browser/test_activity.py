@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import Browser, Page, expect
-from pytest_django.live_server_helper import LiveServer
 
 from consent import alarms
 from consent.models import ConsentFlow, PartnerConsent
@@ -35,13 +33,9 @@ PARTNERS = 1000
 
 
 @pytest.fixture
-def base(portal: Portal, settings: Any) -> Iterator[str]:
-    settings.SECURE_SSL_REDIRECT = False
-    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+def base(portal: Portal, base: str) -> str:
     User.objects.create_superuser("anna", "anna@vendor.example", PASSWORD)
-    server = LiveServer("localhost")
-    yield server.url
-    server.stop()
+    return base
 
 
 @pytest.fixture

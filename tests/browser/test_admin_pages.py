@@ -13,7 +13,6 @@ from django.contrib.auth.models import Group, User
 from django.contrib.contenttypes.models import ContentType
 from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from pytest_django.live_server_helper import LiveServer
 
 from portal.site import first_page, search
 from portal.site.dashboard import Row
@@ -31,16 +30,8 @@ pytestmark = [
 PASSWORD = "correct horse battery staple"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _database_beside_playwright() -> Iterator[None]:
-    """Playwright keeps a loop running in this thread until the session ends, and Django refuses queries beside one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        yield
-
-
 @pytest.fixture
-def base(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def base(monkeypatch: pytest.MonkeyPatch, base: str) -> str:
     monkeypatch.setattr(django_admin, "site", site)
     monkeypatch.setattr(first_page, "extensions", tuple)
     groups = Searchable(
@@ -51,7 +42,6 @@ def base(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch)
     )
     monkeypatch.setattr(search, "extensions", lambda: [AdminExtension(searchable=(groups,))])
     monkeypatch.setattr(EntryPage, "list_per_page", 4)
-    settings.SECURE_SSL_REDIRECT = False
     anna = User.objects.create_superuser("anna", "anna@vendor.example", PASSWORD)
     kind = ContentType.objects.get_for_model(Group)
     for index in range(6):
@@ -64,9 +54,7 @@ def base(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch)
             action_flag=1 + index % 3,
             action_time=timezone.now(),
         )
-    server = LiveServer("localhost")  # not the fixture: that one starts before these settings
-    yield server.url
-    server.stop()
+    return base
 
 
 WIDE, NARROW = (1440, "light"), (390, "dark")

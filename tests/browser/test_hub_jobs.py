@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import Browser, Locator, Page, expect
-from pytest_django.live_server_helper import LiveServer
 
 from consent.models import PartnerConsent
 from consent.tokens import health
@@ -54,13 +52,9 @@ class Hand:
 
 
 @pytest.fixture
-def base(portal: Portal, settings: Any) -> Iterator[str]:
-    settings.SECURE_SSL_REDIRECT = False
-    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+def base(portal: Portal, base: str) -> str:
     User.objects.create_superuser("anna", "anna@vendor.example", PASSWORD)
-    server = LiveServer("localhost")
-    yield server.url
-    server.stop()
+    return base
 
 
 @pytest.fixture

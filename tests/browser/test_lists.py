@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from pytest_django.live_server_helper import LiveServer
 
 from portal.site.list_filters import FEW
 from tests.browser import axe
@@ -21,23 +19,12 @@ _LOADED = 30_000  # milliseconds, for a page to come where the machine has much 
 CUSTOMERS = "/admin/tenants/customertenant/"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _database_beside_playwright() -> Iterator[None]:
-    """Playwright keeps a loop running in this thread until the session ends, and Django refuses queries beside one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        yield
-
-
 @pytest.fixture
-def base(transactional_db: None, settings: Any) -> Iterator[str]:
-    settings.SECURE_SSL_REDIRECT = False
+def base(base: str) -> str:
     fill()
     for number in range(FEW + 1):
         builders.customer(builders.partner(name=f"Harbour {number:02}"), company_name=f"Boats {number:02}")
-    server = LiveServer("localhost")  # not the fixture: that one starts before these settings
-    yield server.url
-    server.stop()
+    return base
 
 
 def opened(page: Page, word: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 from playwright.sync_api import Browser, expect
-from pytest_django.live_server_helper import LiveServer
 
 from consent.models import Campaign, CampaignPartner, ConsentFlow, ConsentLink, DailyFigures, PartnerConsent
 from portal.runs.models import Run, RunItem
@@ -25,13 +23,9 @@ NAMES = ("Northwind", "Harbour", "Meadow", "Lakeview", "Fabric", "Southridge", "
 
 
 @pytest.fixture
-def base(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop running in this thread
-    settings.SECURE_SSL_REDIRECT = False
+def base(base: str) -> str:
     User.objects.create_superuser("anna", "anna@vendor.example", PASSWORD)
-    server = LiveServer("localhost")
-    yield server.url
-    server.stop()
+    return base
 
 
 def fill() -> None:

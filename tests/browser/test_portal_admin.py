@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
-from pytest_django.live_server_helper import LiveServer
 
 from consent.models import (
     ApplicationRegistration,
@@ -20,23 +18,6 @@ from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign
 from tests.browser.rows_for_each_list import PASSWORD, fill
 
 pytestmark = [pytest.mark.browser, pytest.mark.req("S-61"), pytest.mark.django_db(transaction=True)]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _database_beside_playwright() -> Iterator[None]:
-    """Playwright keeps a loop running in this thread until the session ends, and Django refuses queries beside one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        yield
-
-
-@pytest.fixture
-def base(transactional_db: None, settings: Any) -> Iterator[str]:
-    settings.SECURE_SSL_REDIRECT = False
-    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
-    server = LiveServer("localhost")  # not the fixture: that one starts before these settings
-    yield server.url
-    server.stop()
 
 
 @pytest.mark.req("S-65")

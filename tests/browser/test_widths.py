@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
-from pytest_django.live_server_helper import LiveServer
 
 from consent.models import ApplicationRegistration, Campaign, ConsentPlan
 from consent.runs.customer_sync import CUSTOMER_SYNC
@@ -20,21 +17,6 @@ from tests.support import builders
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 WIDTHS = (360, 390, 768, 1280, 1920)
-
-
-@pytest.fixture(autouse=True)
-def _database_beside_playwright(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Playwright keeps a loop running in this thread, and Django refuses queries beside one."""
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-
-
-@pytest.fixture
-def base(transactional_db: None, settings: Any) -> Iterator[str]:
-    settings.SECURE_SSL_REDIRECT = False
-    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
-    server = LiveServer("localhost")
-    yield server.url
-    server.stop()
 
 
 _TOO_WIDE = """
