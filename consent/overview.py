@@ -290,7 +290,7 @@ class Invitations:
 
     Attributes:
         progress: links by ``ConsentLink.Progress``.
-        unopened: links that nobody pressed Continue on for ``UNOPENED_AFTER``.
+        unopened: links on which Continue was not pressed for ``UNOPENED_AFTER``.
         refused: what partners read last, of links whose last attempt failed.
         campaigns: the latest ones that are not closed.
     """

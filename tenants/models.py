@@ -159,7 +159,7 @@ class PartnerTenant(models.Model):
 
 
 class PartnerContact(models.Model):
-    """A person of a partner, typed by staff; gone with the offboarding (S-68). Whoever may change the partner may
+    """A person of a partner, typed by staff; gone with the offboarding (S-68). Staff who may change the partner may
     change them."""
 
     partner = models.ForeignKey(PartnerTenant, on_delete=models.CASCADE, related_name="contacts")

@@ -348,7 +348,7 @@ def checks_panel(request: HttpRequest) -> Panel | None:
 
 
 def invitations_panel(request: HttpRequest) -> Panel | None:
-    """Links that wait, that nobody opened, that failed and why; how far the latest campaigns came."""
+    """Links that wait, that were not opened, that failed and why; how far the latest campaigns came."""
     if not _may(request, "consent.view_consentlink", "consent.view_campaign", "consent.view_campaignpartner"):
         return None
     counted = overview.invitations()

@@ -70,7 +70,7 @@ class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistra
 
 @admin.register(ApplicationRegistration)
 class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
-    """Our registrations. Credentials come in by ``manage.py add_credential``, never here (S-39)."""
+    """Our registrations. Credentials come in on the server, never through a browser (S-39)."""
 
     empty_text = "Add the application that partners consent to. Its credential comes next."
     export_fields = [

@@ -1,8 +1,8 @@
 """Apply one item of a plan: look, change what was shown and nothing else, read back, and say what is true.
 
-Every request that changes something is preceded by a committed ``phase`` of the item, so whoever goes on after a crash
-knows what may have been sent, looks, and repeats only what is not there (R-20, R-21). Nothing waits in here: what
-Microsoft accepted and does not show yet is looked at again later (R-23).
+Every request that changes something is preceded by a committed ``phase`` of the item. The process that goes on after a
+crash knows by it what may have been sent, looks, and repeats only what is not there (R-20, R-21). Nothing waits in
+here: what Microsoft accepted and does not show yet is looked at again later (R-23).
 """
 
 from __future__ import annotations
@@ -320,7 +320,7 @@ def _create(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
         return _finish(work.item, Result.FAILED, consent.reason, Owner.US)
     if failure is not None and not exists:
         _observe(work, there, waiting=consents.UNCLEAR)
-        raise failure  # the item stays open; whoever repeats it looks first and sends the same request id
+        raise failure  # the item stays open; a repeat looks first and sends the same request id
     if exists:
         _accepted(work.item)
     return _wait(work, there)
@@ -367,7 +367,7 @@ def _not_removed(work: ItemWork, failure: RemoteError) -> ConsentPlanItem:
     """Say why Microsoft refused to remove it; the state stays as it was read.
 
     Raises:
-        RemoteError: the cause is on our side, and nobody's row says it.
+        RemoteError: the cause is on our side; no customer's row says it.
     """
     diagnosis = diagnose(failure)
     if diagnosis.failure_class.systemic:
@@ -617,6 +617,6 @@ def _finish(
     item.result, item.message, item.finished_at = result, message[:300], timezone.now()
     item.owner = owner.value if owner else ""
     if result in {Result.FAILED, Result.BROKEN}:
-        item.accepted_at = None  # whoever repeats it sends it again, and does not wait for what did not come
+        item.accepted_at = None  # a repeat sends it again, and does not wait for what did not come
     item.save(update_fields=["result", "message", "finished_at", "owner", "accepted_at"])
     return item

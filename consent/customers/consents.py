@@ -188,7 +188,7 @@ def write_intent(
         current.requested_hash, current.requested_by = wanted_hash, actor.name
         current.requested_at, current.request_open = timezone.now(), True
         columns = ["request_id", "requested_hash", "requested_at", "requested_by", "request_open"]
-        if not removing:  # nobody knows what is there from now on, until a read says it
+        if not removing:  # what is there is unknown from now on, until a read says it
             current.state, current.reason, current.owner = State.UNKNOWN, _SENT, Owner.NOBODY.value
             columns += ["state", "reason", "owner"]
         current.save(update_fields=columns)

@@ -94,7 +94,9 @@ def write(readings: Sequence[Reading], *, actor: Actor) -> dict[int, ConsentObse
     entries: list[Entry] = []
     with transaction.atomic():
         chosen = CustomerConsent.objects.filter(pk__in=[reading.consent_id for reading in readings])
-        chosen.update(tried_at=timezone.now())  # held first: whoever read the same tenant waits, and compares with this
+        chosen.update(
+            tried_at=timezone.now()
+        )  # held first: another read of the same tenant waits, and compares with this
         rows = {row.pk: row for row in chosen.select_related("customer")}
         for reading in readings:
             row = rows.get(reading.consent_id)

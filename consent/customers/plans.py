@@ -56,7 +56,7 @@ def make_plan(
     """Store a plan for the customers of a selection (:func:`customers_in`). Memory is flat; four statements a thousand.
 
     Raises:
-        PlanRefused: the registration wants nothing, or more than this deployment allows, or nobody is chosen.
+        PlanRefused: the registration wants nothing, or more than this deployment allows, or no customer is chosen.
     """
     wanted = _wanted_now(registration, actor) if purpose == ConsentPlan.Purpose.APPLY else None
     target = Grants(wanted.grants if wanted else {})

@@ -133,7 +133,7 @@ def change(
         )
         raise WantedRefused(str(refused)) from None
     with transaction.atomic():
-        latest = _latest(registration)  # before the rows: whoever is second finds its number taken
+        latest = _latest(registration)  # before the rows: the second finds its number taken
         rows = ApplicationGrant.objects.filter(registration=registration)
         before = Grants({row.resource_application_id: row.scopes for row in rows})
         if before.digest != shown_hash:

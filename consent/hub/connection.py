@@ -88,7 +88,7 @@ class Connection:
     Attributes:
         permissions: what is missing first, then what was granted, then what is extra.
         endings: the first one first; empty for a token that is over.
-        check: the newest check, whoever asked for it; None when there was none since three months.
+        check: the newest check, of any person or of the schedule; None when there was none since three months.
     """
 
     consent: Any

@@ -47,7 +47,7 @@ class Holding:
         consent: with ``why``, ``who``, ``attempt`` and ``attempt_at``; None while the tenant was never looked at.
         trouble: why the partner's token cannot serve the customer; None while it can.
         permissions: what is missing first, then what is there as wanted, then what is extra; unknown before a read.
-        read: the newest run that read it, whoever asked.
+        read: the newest run that read it, of any person or of the schedule.
         evidence: the newest read, with its grants; None without one.
     """
 

@@ -1,7 +1,7 @@
 """Offboard a partner: remove our consent in each customer, prove it, close every door, and report (S-69).
 
 The order is what makes it right: the partner's token must live until the customers are done. Every step may be
-repeated, and its name is stored before it, so whoever goes on after a crash repeats at most one step:
+repeated, and its name is stored before it, so what goes on after a crash repeats at most one step:
 
     removing   no link works from the first moment; a run removes and reads back, customer by customer
     waiting    only when customers remain: somebody tries again, or decides to finish all the same
@@ -53,7 +53,7 @@ class OffboardingRefused(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What an offboarding will touch, for whoever confirms it."""
+    """What an offboarding will touch, for the person who confirms it."""
 
     customers: int
     registrations: str

@@ -92,7 +92,7 @@ def start_apply(
     rate: float = 0,
     deadline: datetime | None = None,
 ) -> tuple[Run, bool]:
-    """Let a plan be applied as it was shown, or go on where it stopped; whoever calls enqueues or works the run.
+    """Let a plan be applied as it was shown, or go on where it stopped; the caller enqueues or works the run.
 
     Args:
         reset: whether items that only DELETE followed by POST can do are done so; without it they are left alone.
@@ -331,7 +331,7 @@ def _refused_in(run: int, partners: Collection[int]) -> dict[int, Step]:
 
 
 def work(key: int, task: Task, context: Context) -> Outcome:
-    """Apply one item; every request asks for its token again, so whoever is disabled meanwhile stops it (S-53)."""
+    """Apply one item; every request asks for its token again, so a partner disabled meanwhile stops it (S-53)."""
     item, correlation_id = task.item, CorrelationId(context.correlation_id(key))
     if task.trouble is not None and item.phase == ConsentPlanItem.Phase.NONE:
         held = hold(item, task.trouble.text, task.trouble.owner or Owner.PARTNER)
@@ -349,7 +349,7 @@ def work(key: int, task: Task, context: Context) -> Outcome:
     except RemoteError as error:
         return _interrupted(item, correlation_id, error)
     finally:
-        tools.forget_customer_tokens()  # nobody needs it any more, and thousands of them need memory
+        tools.forget_customer_tokens()  # not needed any more, and thousands of them need memory
     again = seconds_to_next_look(item, patience)
     if again is not None:
         return Outcome(failure_class=item.result, message=item.message, pending=True, retry_after=again)
@@ -374,7 +374,7 @@ def _refused(item: ConsentPlanItem, correlation_id: CorrelationId, why: str, own
 
 
 def _interrupted(item: ConsentPlanItem, correlation_id: CorrelationId, error: RemoteError) -> Outcome:
-    """Return the outcome of what nobody knows yet: the item stays open."""
+    """Return the outcome of what is not known yet: the item stays open."""
     diagnosis = diagnose(error)
     known = diagnosis.failure_class
     name = BROKEN if in_between(item) else known.value
@@ -383,7 +383,7 @@ def _interrupted(item: ConsentPlanItem, correlation_id: CorrelationId, error: Re
         diagnosis,
         error,
         failure_class=name,
-        # Whoever sent something had looked before, with tokens of all kinds: then one call says nothing about us.
+        # An item that sent something had looked before, with tokens of all kinds: then one call says nothing about us.
         systemic=known.systemic and item.phase == ConsentPlanItem.Phase.NONE,
         fields=columns(item, correlation_id, name, words, diagnosis.owner.value),
     )

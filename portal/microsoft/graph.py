@@ -32,7 +32,7 @@ class GraphApi(ApiClient):
         """Return the bodies of several reads that one call made, under their names; only those that are whole.
 
         POST /v1.0/$batch, which every cloud has; one token, so one tenant. A part that was refused, throttled or cut
-        into pages is left out: whoever wants it asks by a call of its own, and learns why.
+        into pages is left out: the caller asks for it by a call of its own, and learns why.
 
         Args:
             urls: up to :data:`BATCH`, relative to the version, with their encoded queries.

@@ -23,8 +23,7 @@ from portal.audit.models import AuditEvent
 from portal.runs.executor import Executor
 from portal.runs.models import Run
 from tenants.models import CustomerTenant
-from tests.support import builders
-from tests.support import customers as desk
+from tests.support import builders, customer_tenants
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 
@@ -84,11 +83,11 @@ def test_findings_are_filtered_by_what_was_found(db: None, staff: Staff) -> None
 
 
 def test_the_history_of_a_customer_says_what_changed_when_and_who_did_it(portal: Portal, staff: Staff) -> None:
-    customers = desk.connect_customers(portal)
-    desk.work(CONSENT_VERIFY, {})
-    desk.change_scopes(portal, customers[0], {"Directory.Read.All", "Mail.Read"})
-    desk.work(CONSENT_VERIFY, {})
-    consent = desk.consent_of(customers[0])
+    customers = customer_tenants.connect_customers(portal)
+    customer_tenants.work(CONSENT_VERIFY, {})
+    customer_tenants.change_scopes(portal, customers[0], {"Directory.Read.All", "Mail.Read"})
+    customer_tenants.work(CONSENT_VERIFY, {})
+    consent = customer_tenants.consent_of(customers[0])
 
     page = staff.get(f"{LIST}{consent.pk}/change/").content.decode()
 
@@ -101,12 +100,12 @@ def test_the_history_of_a_customer_says_what_changed_when_and_who_did_it(portal:
 
 
 def test_findings_and_history_are_exported(portal: Portal, staff: Staff) -> None:
-    customers = desk.connect_customers(portal)
-    desk.work(CONSENT_VERIFY, {})
-    desk.change_scopes(portal, customers[0], {"Directory.Read.All"})
-    desk.work(CONSENT_VERIFY, {})
+    customers = customer_tenants.connect_customers(portal)
+    customer_tenants.work(CONSENT_VERIFY, {})
+    customer_tenants.change_scopes(portal, customers[0], {"Directory.Read.All"})
+    customer_tenants.work(CONSENT_VERIFY, {})
 
-    found = exported(staff, MODEL, desk.consent_of(customers[0]).pk)
+    found = exported(staff, MODEL, customer_tenants.consent_of(customers[0]).pk)
     assert [(one["State"], one["Changed by"]) for one in found] == [("Partly granted", "Somebody outside")]
     history = exported(staff, "consent_consentobservation", *ConsentObservation.objects.values_list("pk", flat=True))
     assert len(history) == 6
@@ -140,8 +139,8 @@ def test_lists_cost_the_same_for_two_rows_and_forty(db: None, staff: Staff) -> N
 
 
 def test_chosen_customers_are_read_again_by_the_workers(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
-    keys = [desk.consent_of(customer).pk for customer in customers[:2]]
+    customers = customer_tenants.connect_customers(portal)
+    keys = [customer_tenants.consent_of(customer).pk for customer in customers[:2]]
     staff = Staff(*VIEW, "consent.verify_customerconsent")
 
     asked = staff.choose(MODEL, "verify_now", *keys)
@@ -157,8 +156,8 @@ def test_chosen_customers_are_read_again_by_the_workers(portal: Portal) -> None:
 
 
 def test_removing_from_chosen_customers_names_their_number_and_the_consequence(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
-    keys = [desk.consent_of(customer).pk for customer in customers[:2]]
+    customers = customer_tenants.connect_customers(portal)
+    keys = [customer_tenants.consent_of(customer).pk for customer in customers[:2]]
     staff = Staff(*VIEW, "consent.remove_customerconsent")
 
     page = staff.choose(MODEL, "remove_consents", *keys)
@@ -169,25 +168,25 @@ def test_removing_from_chosen_customers_names_their_number_and_the_consequence(p
 
     run = Run.objects.get(kind="apply_plan")
     Executor(run).work()
-    assert [bool(desk.holds(portal, customer)) for customer in customers] == [False, False, True]
+    assert [bool(customer_tenants.holds(portal, customer)) for customer in customers] == [False, False, True]
     again = staff.confirm(page)
     assert "already done" in told(again)
     assert Run.objects.count() == 1
 
 
 def test_without_the_permission_there_is_no_such_action(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
+    customers = customer_tenants.connect_customers(portal)
     staff = Staff(*VIEW)
     for action in ("verify_now", "remove_consents"):
-        staff.choose(MODEL, action, desk.consent_of(customers[0]).pk)
+        staff.choose(MODEL, action, customer_tenants.consent_of(customers[0]).pk)
     assert not Run.objects.exists()
 
 
 def test_customers_of_a_disabled_partner_are_not_removed(portal: Portal, staff: Staff) -> None:
-    customers = desk.connect_customers(portal)
+    customers = customer_tenants.connect_customers(portal)
     type(portal.partner).objects.update(switch="disabled")
 
-    staff.choose(MODEL, "remove_consents", desk.consent_of(customers[0]).pk)
+    staff.choose(MODEL, "remove_consents", customer_tenants.consent_of(customers[0]).pk)
 
     assert "disabled or offboarded" in told(staff.get(LIST))
     assert not Run.objects.exists()
@@ -198,7 +197,7 @@ def test_customers_of_a_disabled_partner_are_not_removed(portal: Portal, staff: 
 
 @pytest.fixture
 def customers(portal: Portal) -> list[CustomerTenant]:
-    return desk.connect_customers(portal)
+    return customer_tenants.connect_customers(portal)
 
 
 def begin(portal: Portal, staff: Staff) -> Any:
@@ -240,7 +239,7 @@ def test_a_partner_is_offboarded_after_its_tenant_id_was_typed(
 def test_what_waits_is_tried_again_or_finished_by_somebody_who_may(
     portal: Portal, staff: Staff, customers: list[CustomerTenant]
 ) -> None:
-    desk.end_relationship(portal, customers[0])
+    customer_tenants.end_relationship(portal, customers[0])
     begin(portal, staff)
     one = Offboarding.objects.select_related("run").get()
     address = f"/admin/consent/offboarding/{one.pk}"

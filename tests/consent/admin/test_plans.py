@@ -27,7 +27,7 @@ from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.support import builders, custody
-from tests.support.customers import WANTED, holds
+from tests.support.customer_tenants import WANTED, holds
 from tests.support.plans import first_customers, requests, work
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told

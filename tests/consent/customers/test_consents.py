@@ -28,8 +28,7 @@ from portal.microsoft.identifiers import ApplicationId, ObjectId, RequestId, Ten
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal, Relationship
-from tests.support import builders, custody
-from tests.support import customers as desk
+from tests.support import builders, custody, customer_tenants
 from tests.support.portal import Portal
 
 WANTED = {"User.Read.All", "Directory.Read.All"}
@@ -49,8 +48,8 @@ def customer(connected: Portal) -> CustomerTenant:
 
 def send(portal: Portal, customer: CustomerTenant) -> CustomerConsent:
     """Push and read back at once."""
-    desk.push(portal, customer)
-    return desk.consent_of(customer)
+    customer_tenants.push(portal, customer)
+    return customer_tenants.consent_of(customer)
 
 
 def on_create(monkeypatch: pytest.MonkeyPatch, first: Callable[..., None]) -> None:
@@ -226,7 +225,7 @@ def test_already_exists_and_a_read_that_fails_leave_nobody_knowing(
 
     on_create(monkeypatch, consented_meanwhile)
 
-    assert desk.classes(desk.push(connected, customer)) == {"not_permitted": 1}
+    assert customer_tenants.classes(customer_tenants.push(connected, customer)) == {"not_permitted": 1}
 
     row = CustomerConsent.objects.get()
     assert (row.state, row.reason) == ("unknown", "A request was sent, and its result was not read yet.")
@@ -238,12 +237,12 @@ def test_already_exists_and_a_read_that_fails_leave_nobody_knowing(
 def test_a_created_that_grants_nothing_is_waiting_never_granted(connected: Portal, customer: CustomerTenant) -> None:
     connected.sandbox.world.switches["consent_grants_nothing"] = True
 
-    run = desk.push(connected, customer, wait=3)
+    run = customer_tenants.push(connected, customer, wait=3)
 
     assert booked(connected, "create consent")[-1]["status"] == 201
-    row = desk.consent_of(customer)
+    row = customer_tenants.consent_of(customer)
     assert (row.state, row.service_principal_id, row.failed_at) == ("waiting", "", None)
-    assert (run.state, desk.classes(run)) == ("done", {"waiting": 1})
+    assert (run.state, customer_tenants.classes(run)) == ("done", {"waiting": 1})
     assert ConsentPlan.objects.get().state == "stopped", "something is left to look at"
     assert posts(connected) == 1
 
@@ -252,9 +251,9 @@ def test_a_created_that_grants_nothing_is_waiting_never_granted(connected: Porta
 def test_slow_directories_are_waited_for_as_long_as_it_was_said(connected: Portal, customer: CustomerTenant) -> None:
     connected.sandbox.world.switches["consent_visible_after"] = 1
 
-    assert desk.classes(desk.push(connected, customer, wait=30)) == {"ok": 1}
+    assert customer_tenants.classes(customer_tenants.push(connected, customer, wait=30)) == {"ok": 1}
 
-    assert (desk.consent_of(customer).state, posts(connected)) == ("granted", 1)
+    assert (customer_tenants.consent_of(customer).state, posts(connected)) == ("granted", 1)
 
 
 @pytest.mark.req("R-23")
@@ -274,7 +273,7 @@ def test_a_read_that_is_refused_leaves_the_state_as_it_was(connected: Portal, cu
         Fault(service="graph", tenant=customer.tenant_id, path="servicePrincipals", status=403, body="{}", times=99)
     )
 
-    assert "ok" not in desk.classes(desk.read(connected, customer))
+    assert "ok" not in customer_tenants.classes(customer_tenants.read(connected, customer))
 
     assert CustomerConsent.objects.get().state == "granted"
 
@@ -287,7 +286,7 @@ def test_a_tenant_that_locks_us_out_is_not_called_absent(
     clients.tokens().forget(connected.consent().pk)
     connected.sandbox.world.refusals.append(Refusal(code=code, tenant_id=customer.tenant_id))
 
-    desk.read(connected, customer)
+    customer_tenants.read(connected, customer)
 
     assert CustomerConsent.objects.get().state == "granted"
 
@@ -298,9 +297,9 @@ def test_a_tenant_that_knows_no_consent_of_ours_is_absent(
 ) -> None:
     connected.sandbox.world.switches["customer_not_consented"] = code
 
-    desk.read(connected, customer)
+    customer_tenants.read(connected, customer)
 
-    result = desk.consent_of(customer)
+    result = customer_tenants.consent_of(customer)
     assert (result.state, result.reason) == ("absent", "The application is not in this tenant.")
 
 
@@ -504,10 +503,10 @@ def test_a_push_outside_the_lines_is_refused_before_any_call_and_audited(
     change(connected, customer)
     calls = len(connected.sandbox.world.ledger)
 
-    run = desk.push(connected, customer)
+    run = customer_tenants.push(connected, customer)
 
     assert len(connected.sandbox.world.ledger) == calls
-    assert desk.classes(run) == {"refused": 1}
+    assert customer_tenants.classes(run) == {"refused": 1}
     assert run.items.get().message.startswith("Nothing was sent: ")
     event = AuditEvent.objects.get(action="customer_consent.create")
     assert event.outcome == "refused"
@@ -519,7 +518,7 @@ def test_a_push_without_wanted_grants_is_refused_before_there_is_a_run(
 ) -> None:
     ApplicationGrant.objects.all().delete()
     with pytest.raises(PlanRefused, match="no wanted grants"):
-        desk.push(connected, customer)
+        customer_tenants.push(connected, customer)
     assert not Run.objects.exists()
 
 
@@ -533,11 +532,11 @@ def test_a_tenant_that_is_not_in_the_partners_own_list_is_refused(connected: Por
     )
     customer = builders.customer(connected.partner, tenant_id=foreign)
 
-    run = desk.push(connected, customer)
+    run = customer_tenants.push(connected, customer)
 
     assert posts(connected) == 0
-    assert set(desk.classes(run)) <= {"not_permitted", "not_found"}
-    assert desk.consent_of(customer).state == "unknown"
+    assert set(customer_tenants.classes(run)) <= {"not_permitted", "not_found"}
+    assert customer_tenants.consent_of(customer).state == "unknown"
 
 
 # --- comparing ----------------------------------------------------------------------------------------------------
@@ -587,6 +586,6 @@ def test_removing_a_consent_that_is_not_there_is_success(connected: Portal, cust
 
     assert actual(connected, customer) == set()
     assert [line["status"] for line in booked(connected, "delete consent")] == [200, 404]
-    desk.read(connected, customer)
-    after = desk.consent_of(customer)
+    customer_tenants.read(connected, customer)
+    after = customer_tenants.consent_of(customer)
     assert (after.state, after.actual_grants) == ("absent", {})

@@ -17,8 +17,7 @@ from consent.models import CustomerConsent
 from consent.runs.verify import CONSENT_VERIFY
 from tenants.models import CustomerTenant
 from tests.sandbox.world import DIRECTORY_READERS
-from tests.support import custody, fleet
-from tests.support import customers as desk
+from tests.support import custody, customer_tenants, fleet
 from tests.support.plans import apply, fault, first_customers, plan_for, refuse_posts
 from tests.support.portal import Portal
 from tests.support.staff import Staff
@@ -52,7 +51,7 @@ def pages(staff: Staff, customer: CustomerTenant) -> list[str]:
         "/admin/tenants/customertenant/",
         f"/admin/tenants/customertenant/{customer.pk}/change/",
         "/admin/consent/customerconsent/?finding=failed",
-        f"/admin/consent/customerconsent/{desk.consent_of(customer).pk}/change/",
+        f"/admin/consent/customerconsent/{customer_tenants.consent_of(customer).pk}/change/",
     ]
     answers = [staff.get(address) for address in addresses]
     assert {answer.status_code for answer in answers} == {200}
@@ -60,15 +59,15 @@ def pages(staff: Staff, customer: CustomerTenant) -> list[str]:
 
 
 def push(customer: CustomerTenant, portal: Portal) -> None:
-    desk.push(portal, customer)
+    customer_tenants.push(portal, customer)
 
 
 def remove(customer: CustomerTenant, portal: Portal) -> None:
-    desk.remove({"consents": [desk.consent_of(customer).pk]})
+    customer_tenants.remove({"consents": [customer_tenants.consent_of(customer).pk]})
 
 
 def verify(customer: CustomerTenant, portal: Portal) -> None:
-    desk.work(CONSENT_VERIFY, {"consents": [desk.consent_of(customer).pk]}, concurrency=1)
+    customer_tenants.work(CONSENT_VERIFY, {"consents": [customer_tenants.consent_of(customer).pk]}, concurrency=1)
 
 
 def apply_all(customer: CustomerTenant, portal: Portal) -> None:
@@ -87,7 +86,7 @@ def test_customers_of_a_partner_whose_token_is_dead_say_so_after_the_plan_was_ap
 
     staff = Staff()
     for customer in fleet.customers_of(harbour):  # none of them had a row
-        row = desk.consent_of(customer)
+        row = customer_tenants.consent_of(customer)
         assert (row.state, row.verified_at, row.failed_what, row.failed_owner) == ("unknown", None, "apply", "partner")
         assert row.failed_reason.startswith(CANNOT)
         assert row.failed_at is not None
@@ -110,7 +109,7 @@ def test_what_was_refused_stands_on_the_customer_until_it_works(
 
     attempt(customer, portal)
 
-    row, staff = desk.consent_of(customer), Staff()
+    row, staff = customer_tenants.consent_of(customer), Staff()
     assert (row.failed_what, row.failed_reason, row.failed_owner) == (what, row.reason, row.owner)
     assert row.failed_reason
     assert all(f"{label} failed" in page for page in pages(staff, customer)[:3])
@@ -125,7 +124,7 @@ def test_what_was_refused_stands_on_the_customer_until_it_works(
 
     attempt(customer, portal)
 
-    row = desk.consent_of(customer)
+    row = customer_tenants.consent_of(customer)
     assert (row.state, row.failed_at, row.failed_what, row.failed_reason, row.failed_owner) == (
         "granted",
         None,
@@ -137,43 +136,46 @@ def test_what_was_refused_stands_on_the_customer_until_it_works(
 
 
 def test_a_removal_that_was_refused_stands_on_the_customer_until_a_read_shows_that_it_is_gone(portal: Portal) -> None:
-    customer = desk.connect_customers(portal, consented=1)[0]
+    customer = customer_tenants.connect_customers(portal, consented=1)[0]
     refuse_deletes(portal)
     remove(customer, portal)
-    row, staff = desk.consent_of(customer), Staff()
+    row, staff = customer_tenants.consent_of(customer), Staff()
     assert (row.state, row.failed_what) == ("granted", "remove")
     assert row.failed_owner
     assert all("Removal failed" in page for page in pages(staff, customer)[:3])
 
     verify(customer, portal)  # still there: read again, and the removal still failed
-    assert desk.consent_of(customer).failed_what == "remove"
+    assert customer_tenants.consent_of(customer).failed_what == "remove"
     assert "Removal: " in pages(staff, customer)[3]
 
-    desk.delete_application(portal, customer)
+    customer_tenants.delete_application(portal, customer)
     verify(customer, portal)
-    assert desk.consent_of(customer).failed_what == ""
+    assert customer_tenants.consent_of(customer).failed_what == ""
 
 
 def test_a_read_that_shows_what_is_wanted_ends_the_failure(portal: Portal) -> None:
     [customer] = first_customers(portal)
     refuse_posts(portal)
     push(customer, portal)
-    assert desk.consent_of(customer).failed_what == "push"
+    assert customer_tenants.consent_of(customer).failed_what == "push"
 
-    custody.consent_directly(portal, customer, set(desk.WANTED))
+    custody.consent_directly(portal, customer, set(customer_tenants.WANTED))
     verify(customer, portal)
 
-    assert (desk.consent_of(customer).state, desk.consent_of(customer).failed_what) == ("granted", "")
+    assert (customer_tenants.consent_of(customer).state, customer_tenants.consent_of(customer).failed_what) == (
+        "granted",
+        "",
+    )
 
 
 def test_a_read_that_failed_says_when_why_and_who_on_lists_page_and_export(portal: Portal) -> None:
-    customer = desk.connect_customers(portal, consented=1)[0]
+    customer = customer_tenants.connect_customers(portal, consented=1)[0]
     verify(customer, portal)
-    desk.end_relationship(portal, customer)
+    customer_tenants.end_relationship(portal, customer)
 
     verify(customer, portal)
 
-    row, staff = desk.consent_of(customer), Staff()
+    row, staff = customer_tenants.consent_of(customer), Staff()
     assert row.unread_since is not None
     assert all("Read failed" in page and row.unread_reason in page for page in pages(staff, customer)[:2])
     line = exported(staff, CUSTOMERS, customer.pk)
@@ -192,9 +194,9 @@ def test_the_newest_is_what_the_lists_say(portal: Portal) -> None:
     verify(customer, portal)  # reads that nothing is there
 
     assert words() == ("", "The application is not in this tenant.")
-    assert desk.consent_of(customer).failed_what == "push", "the page still tells what failed"
+    assert customer_tenants.consent_of(customer).failed_what == "push", "the page still tells what failed"
     CustomerConsent.objects.update(failed_at=timezone.now() + timedelta(seconds=1))
-    assert words() == ("push", desk.consent_of(customer).failed_reason)
+    assert words() == ("push", customer_tenants.consent_of(customer).failed_reason)
 
 
 def words() -> tuple[str, str]:
@@ -218,22 +220,22 @@ def test_a_push_for_a_partner_that_never_connected_says_so(portal: Portal) -> No
 
     push(customer, portal)
 
-    row = desk.consent_of(customer)
+    row = customer_tenants.consent_of(customer)
     assert (row.failed_what, row.failed_owner) == ("push", "partner")
     assert row.failed_reason.startswith("Nothing was sent: The partner never connected this application.")
 
 
 def test_a_customer_that_was_not_ready_says_so_and_forgets_it_when_a_later_plan_works(portal: Portal) -> None:
     [customer] = first_customers(portal)
-    one = desk.relationship(portal, customer)
+    one = customer_tenants.relationship(portal, customer)
     kept = [set(assignment.roles) for assignment in one.assignments]
     for assignment in one.assignments:
         assignment.roles = {DIRECTORY_READERS}
     apply_all(customer, portal)
-    assert desk.consent_of(customer).failed_what == "apply"
+    assert customer_tenants.consent_of(customer).failed_what == "apply"
 
     for assignment, roles in zip(one.assignments, kept, strict=True):
         assignment.roles = roles
     push(customer, portal)  # another kind of attempt that works settles it as well
 
-    assert desk.consent_of(customer).failed_what == ""
+    assert customer_tenants.consent_of(customer).failed_what == ""

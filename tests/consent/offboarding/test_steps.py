@@ -45,8 +45,7 @@ from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
-from tests.support import builders, custody, vault_secrets
-from tests.support import customers as desk
+from tests.support import builders, custody, customer_tenants, vault_secrets
 from tests.support.portal import Browser, Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -57,7 +56,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def granted(portal: Portal) -> list[CustomerTenant]:
     """A partner with a contact, and three customers that hold our consent."""
     builders.contact(portal.partner, "anna@northwind.example.com")
-    return desk.connect_customers(portal)
+    return customer_tenants.connect_customers(portal)
 
 
 def command(portal: Portal, *arguments: str) -> tuple[int, str, str]:
@@ -87,7 +86,7 @@ def assert_offboarded(portal: Portal, customers: list[CustomerTenant]) -> None:
     """The end that every way leads to."""
     one = Offboarding.objects.get()
     assert (one.state, one.remaining, state_of(partner())) == ("done", 0, "offboarded")
-    assert [desk.holds(portal, customer) for customer in customers] == [set()] * len(customers)
+    assert [customer_tenants.holds(portal, customer) for customer in customers] == [set()] * len(customers)
     assert set(CustomerConsent.objects.values_list("state", flat=True)) == {"absent"}
     assert not ConsentLink.objects.usable().exists()
     assert portal.consent().state == "disconnected"
@@ -131,7 +130,7 @@ def test_customers_first_then_links_and_tokens_and_a_report_of_every_object(
         assert (one["before"]["evidence"], one["after"]["evidence"]) == ("directory", "sign_in")
         assert one["before"]["grants"][0]["resource"] == GRAPH_APPLICATION_ID
         assert one["before"]["grants"][0]["id"]
-        assert set(one["before"]["grants"][0]["scopes"]) == desk.WANTED
+        assert set(one["before"]["grants"][0]["scopes"]) == customer_tenants.WANTED
         assert (one["after"]["service_principal"], one["after"]["grants"]) == ("", [])
         assert one["before"]["at"] <= one["after"]["at"]
     assert [(one["link"], bool(one["revoked_at"]), bool(one["used_at"])) for one in report["links"]] == [
@@ -155,7 +154,11 @@ def test_the_token_lives_until_the_last_customer_is_done(
 
     def look(one: Offboarding) -> Any:
         seen.append(
-            (state_of(partner()), portal.consent().state, sum(bool(desk.holds(portal, each)) for each in granted))
+            (
+                state_of(partner()),
+                portal.consent().state,
+                sum(bool(customer_tenants.holds(portal, each)) for each in granted),
+            )
         )
         return real(one)
 
@@ -239,7 +242,7 @@ def test_without_yes_it_says_what_it_would_touch_and_does_nothing(
 def test_while_a_customer_remains_the_partner_waits_with_a_living_token_until_somebody_decides(
     portal: Portal, granted: list[CustomerTenant]
 ) -> None:
-    desk.end_relationship(portal, granted[0])
+    customer_tenants.end_relationship(portal, granted[0])
 
     code, out, err = command(portal, "--yes")
 
@@ -392,13 +395,13 @@ def test_a_killed_process_is_taken_over_and_each_customer_is_removed_once(
     one = Offboarding.objects.get()
     assert one.state == "removing"
     assert RunItem.objects.exclude(state="done").count() >= 2
-    assert sum(not desk.holds(portal, customer) for customer in granted) in {1, 2}, "in the middle"
+    assert sum(not customer_tenants.holds(portal, customer) for customer in granted) in {1, 2}, "in the middle"
     assert partner().is_active, "the token is kept"
 
     assert command(portal, "--yes")[0] == 0
 
     assert_offboarded(portal, granted)
-    removed = [line for line in desk.booked(portal, "delete consent") if line["status"] == 200]
+    removed = [line for line in customer_tenants.booked(portal, "delete consent") if line["status"] == 200]
     assert len(removed) == 3, "one effect each"
 
 
@@ -468,7 +471,7 @@ def azure(db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Por
 def test_the_report_says_what_became_of_each_vault_entry_and_a_restored_database_revives_nobody(
     azure: Portal, settings: Settings, tmp_path: Path, rights: set[str], protected: bool, result: str
 ) -> None:
-    customers = desk.connect_customers(azure)
+    customers = customer_tenants.connect_customers(azure)
     azure.sandbox.world.switches["vault_purge_protection"] = protected
     if rights:
         settings.VAULT_ERASE_IDENTITY = vault_secrets.add_identity(azure.sandbox, "Erase", rights, tmp_path)
@@ -481,7 +484,7 @@ def test_the_report_says_what_became_of_each_vault_entry_and_a_restored_database
     assert [(one["name"], one["result"]) for one in report["vault"]] == [(consents[0]["secret_name"], result)]
     said = any("vault" in one["what"] for one in report["remains_at_microsoft"])
     assert said == (result != "erased")
-    assert all(not desk.holds(azure, customer) for customer in customers)
+    assert all(not customer_tenants.holds(azure, customer) for customer in customers)
 
     for row in consents:  # an older database comes back
         PartnerConsent.objects.filter(pk=row["id"]).update(**row)
@@ -496,7 +499,7 @@ def test_the_report_says_what_became_of_each_vault_entry_and_a_restored_database
 def test_a_vault_that_is_away_leaves_it_closing_and_the_schedule_tries_again(
     azure: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    customers = desk.connect_customers(azure)
+    customers = customer_tenants.connect_customers(azure)
     builders.contact(azure.partner, "anna@northwind.example.com")
     away = Fault(service="vault", method="PATCH|DELETE", status=403, body="{}", times=99)
     azure.sandbox.world.faults.append(away)

@@ -29,7 +29,7 @@ from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Relationship
 from tests.support import builders, custody
 from tests.support.commands import assert_silent, run
-from tests.support.customers import WANTED, booked, holds, relationship
+from tests.support.customer_tenants import WANTED, booked, holds, relationship
 from tests.support.plans import (
     apply,
     fault,

@@ -17,8 +17,7 @@ from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant
 from tests.sandbox import scenarios
 from tests.sandbox.world import DIRECTORY_READERS
-from tests.support import customers as desk
-from tests.support import fleet
+from tests.support import customer_tenants, fleet
 from tests.support.plans import (
     apply,
     fault,
@@ -125,20 +124,20 @@ def test_two_resources_cost_one_call_more(portal: Portal, customers: list[Custom
     apply(portal, plan_for(portal, customers=[customers[0].pk]))
 
     assert sum(calls(portal).values()) == 5
-    assert desk.consent_of(customers[0]).state == "granted"
+    assert customer_tenants.consent_of(customers[0]).state == "granted"
 
 
 def test_a_push_a_removal_and_a_read_cost_no_more(portal: Portal, customers: list[CustomerTenant]) -> None:
     young()
-    desk.push(portal, customers[0])
+    customer_tenants.push(portal, customers[0])
     pushed = sum(calls(portal).values())
-    desk.work(CONSENT_VERIFY, {"customer": [customers[0].tenant_id]}, concurrency=1)
+    customer_tenants.work(CONSENT_VERIFY, {"customer": [customers[0].tenant_id]}, concurrency=1)
     read = sum(calls(portal).values())
-    desk.remove({"customer": [customers[0].tenant_id]})
+    customer_tenants.remove({"customer": [customers[0].tenant_id]})
     removed = sum(calls(portal).values())
 
     assert (pushed, read, removed) == (4, 2, 4)
-    assert desk.consent_of(customers[0]).state == "absent"
+    assert customer_tenants.consent_of(customers[0]).state == "absent"
 
 
 def test_what_loses_its_grants_on_the_way_is_asked_about_whatever_the_mirror_says(
@@ -159,7 +158,7 @@ def test_what_loses_its_grants_on_the_way_is_asked_about_whatever_the_mirror_say
 def test_a_role_that_was_lost_since_the_sync_is_said_as_that_after_the_refusal(portal: Portal) -> None:
     [customer] = first_customers(portal)
     young()
-    for assignment in desk.relationship(portal, customer).assignments:
+    for assignment in customer_tenants.relationship(portal, customer).assignments:
         assignment.roles = {DIRECTORY_READERS}
 
     apply(portal)
@@ -167,13 +166,13 @@ def test_a_role_that_was_lost_since_the_sync_is_said_as_that_after_the_refusal(p
     assert (the_item().result, the_item().owner) == ("held", "partner")
     assert "Cloud Application Administrator" in the_item().message
     assert the_consent().state == "blocked"
-    assert desk.holds(portal, customer) == set()
+    assert customer_tenants.holds(portal, customer) == set()
 
 
 def test_a_relationship_that_ended_since_the_sync_is_said_as_that(portal: Portal) -> None:
     [customer] = first_customers(portal)
     young()
-    desk.end_relationship(portal, customer)
+    customer_tenants.end_relationship(portal, customer)
 
     apply(portal)
 
@@ -213,7 +212,7 @@ def test_a_tenant_that_the_partner_does_not_have_gets_nothing_even_when_the_mirr
 
     assert requests(portal) == []
     assert the_item().result != "done"
-    assert desk.holds(portal, CustomerTenant.objects.get()) == set()
+    assert customer_tenants.holds(portal, CustomerTenant.objects.get()) == set()
 
 
 # --- one read ---------------------------------------------------------------------------------------------------------
@@ -221,43 +220,43 @@ def test_a_tenant_that_the_partner_does_not_have_gets_nothing_even_when_the_mirr
 
 @pytest.mark.parametrize("status", [429, 503, 403])
 def test_a_part_that_a_batch_does_not_answer_is_asked_by_a_call_of_its_own(portal: Portal, status: int) -> None:
-    customer = desk.connect_customers(portal, consented=1)[0]
+    customer = customer_tenants.connect_customers(portal, consented=1)[0]
     fault(portal, service="graph", tenant=customer.tenant_id, path="oauth2PermissionGrants", status=status, body="{}")
     calls(portal)
 
-    desk.work(CONSENT_VERIFY, {"customer": [customer.tenant_id]}, concurrency=1)
+    customer_tenants.work(CONSENT_VERIFY, {"customer": [customer.tenant_id]}, concurrency=1)
 
     found = calls(portal)
     assert (found["batch"], found["list grants"]) == (1, 1)
-    assert desk.consent_of(customer).state == "granted"
+    assert customer_tenants.consent_of(customer).state == "granted"
 
 
 def test_throttled_parts_are_asked_again_one_by_one(portal: Portal) -> None:
-    customer = desk.connect_customers(portal, consented=1)[0]
+    customer = customer_tenants.connect_customers(portal, consented=1)[0]
     portal.sandbox.world.switches["graph_throttled_parts"] = 20
 
-    desk.work(CONSENT_VERIFY, {"customer": [customer.tenant_id]}, concurrency=1)
+    customer_tenants.work(CONSENT_VERIFY, {"customer": [customer.tenant_id]}, concurrency=1)
 
-    assert desk.consent_of(customer).state == "granted"
+    assert customer_tenants.consent_of(customer).state == "granted"
 
 
 def test_a_resource_that_nobody_expected_is_read_as_well(portal: Portal) -> None:
-    customer = desk.connect_customers(portal, consented=1)[0]
+    customer = customer_tenants.connect_customers(portal, consented=1)[0]
     tenant = portal.sandbox.world.tenants[customer.tenant_id]
     tenant.add_principal(PARTNER_CENTER_APPLICATION_ID, "Partner Center")
     tenant.grant(scenarios.application_id(), PARTNER_CENTER_APPLICATION_ID, {"user_impersonation"})
 
-    desk.work(CONSENT_VERIFY, {"customer": [customer.tenant_id]}, concurrency=1)
+    customer_tenants.work(CONSENT_VERIFY, {"customer": [customer.tenant_id]}, concurrency=1)
 
-    row = desk.consent_of(customer)
+    row = customer_tenants.consent_of(customer)
     assert (row.state, row.actual_grants[PARTNER_CENTER_APPLICATION_ID]) == ("differs", ["user_impersonation"])
 
 
 def test_a_read_that_is_refused_in_each_way_is_never_absent(portal: Portal) -> None:
-    customer = desk.connect_customers(portal, consented=1)[0]
+    customer = customer_tenants.connect_customers(portal, consented=1)[0]
     fault(portal, service="graph", tenant=customer.tenant_id, path="servicePrincipals", status=404, body="{}", times=99)
 
-    ended: Run = desk.work(CONSENT_VERIFY, {"customer": [customer.tenant_id]}, concurrency=1)
+    ended: Run = customer_tenants.work(CONSENT_VERIFY, {"customer": [customer.tenant_id]}, concurrency=1)
 
-    assert desk.consent_of(customer).state == "unknown"
-    assert "ok" not in desk.classes(ended)
+    assert customer_tenants.consent_of(customer).state == "unknown"
+    assert "ok" not in customer_tenants.classes(ended)

@@ -29,7 +29,7 @@ from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
 from tests.support import builders
 from tests.support.children import ROOT, database
-from tests.support.customers import WANTED, booked, holds
+from tests.support.customer_tenants import WANTED, booked, holds
 from tests.support.plans import first_customers, holds_already, more_customers, plan_for, requests
 from tests.support.portal import Portal
 

@@ -29,8 +29,7 @@ from portal.runs import service
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal
-from tests.support import builders, custody
-from tests.support import customers as desk
+from tests.support import builders, custody, customer_tenants
 from tests.support.commands import run
 from tests.support.portal import Portal
 from tests.support.staff import Staff
@@ -41,11 +40,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def granted(portal: Portal) -> list[CustomerTenant]:
     """Three customers that hold our consent, which the portal has not read yet."""
-    return desk.connect_customers(portal)
+    return customer_tenants.connect_customers(portal)
 
 
 def remove(portal: Portal, **scope: Any) -> dict[str, int]:
-    return desk.classes(desk.remove(scope or {"partner": [portal.partner.tenant_id]}))
+    return customer_tenants.classes(customer_tenants.remove(scope or {"partner": [portal.partner.tenant_id]}))
 
 
 def message(customer: CustomerTenant) -> str:
@@ -64,16 +63,20 @@ def test_a_removed_consent_is_proven_absent_with_what_was_there_before(
 
     assert remove(portal, customer=[granted[0].tenant_id]) == {"ok": 1}
 
-    consent = desk.consent_of(granted[0])
+    consent = customer_tenants.consent_of(granted[0])
     after, before = consent.observations.all()
     assert (before.state, before.evidence, before.changed_by) == ("granted", "directory", "first")
     assert before.grants[0]["id"]
     assert (after.state, after.evidence, after.changed_by) == ("absent", "sign_in", "us")
     assert after.actor == builders.ACTOR.name
-    assert after.removed == {GRAPH_APPLICATION_ID: sorted(desk.WANTED)}
+    assert after.removed == {GRAPH_APPLICATION_ID: sorted(customer_tenants.WANTED)}
     assert (consent.state, consent.actual_grants, consent.owner) == ("absent", {}, "")
     assert (consent.was_removed, consent.request_open) == (True, False)
-    assert [desk.holds(portal, customer) for customer in granted] == [set(), desk.WANTED, desk.WANTED]
+    assert [customer_tenants.holds(portal, customer) for customer in granted] == [
+        set(),
+        customer_tenants.WANTED,
+        customer_tenants.WANTED,
+    ]
     assert list(
         AuditEvent.objects.filter(action__startswith="customer_consent")
         .order_by("sequence")
@@ -88,12 +91,12 @@ def test_a_removed_consent_is_proven_absent_with_what_was_there_before(
 
 
 def test_what_is_not_there_is_not_asked_to_be_removed(portal: Portal, granted: list[CustomerTenant]) -> None:
-    desk.delete_application(portal, granted[0])
+    customer_tenants.delete_application(portal, granted[0])
 
     assert remove(portal, customer=[granted[0].tenant_id]) == {"ok": 1}
 
-    assert desk.booked(portal, "delete consent") == []
-    assert desk.consent_of(granted[0]).observations.get().state == "absent"
+    assert customer_tenants.booked(portal, "delete consent") == []
+    assert customer_tenants.consent_of(granted[0]).observations.get().state == "absent"
 
 
 def test_what_somebody_took_away_meanwhile_answers_404_and_is_proven_all_the_same(
@@ -102,28 +105,28 @@ def test_what_somebody_took_away_meanwhile_answers_404_and_is_proven_all_the_sam
     real = ApplicationConsentClient.remove
 
     def too_late(self: ApplicationConsentClient, **arguments: Any) -> None:
-        desk.delete_application(portal, granted[0])
+        customer_tenants.delete_application(portal, granted[0])
         real(self, **arguments)
 
     monkeypatch.setattr(ApplicationConsentClient, "remove", too_late)
 
     assert remove(portal, customer=[granted[0].tenant_id]) == {"ok": 1}
 
-    assert [line["status"] for line in desk.booked(portal, "delete consent")] == [404]
-    assert desk.consent_of(granted[0]).state == "absent"
+    assert [line["status"] for line in customer_tenants.booked(portal, "delete consent")] == [404]
+    assert customer_tenants.consent_of(granted[0]).state == "absent"
 
 
 def test_after_a_removal_a_later_check_is_good_and_a_consent_that_comes_back_is_drift(
     portal: Portal, granted: list[CustomerTenant]
 ) -> None:
     remove(portal)
-    assert desk.classes(desk.work(CONSENT_VERIFY, {})) == {"ok": 3}
+    assert customer_tenants.classes(customer_tenants.work(CONSENT_VERIFY, {})) == {"ok": 3}
 
-    custody.consent_directly(portal, granted[0], set(desk.WANTED))
+    custody.consent_directly(portal, granted[0], set(customer_tenants.WANTED))
 
-    assert desk.classes(desk.work(CONSENT_VERIFY, {})) == {"granted": 1, "ok": 2}
+    assert customer_tenants.classes(customer_tenants.work(CONSENT_VERIFY, {})) == {"granted": 1, "ok": 2}
     assert Incident.objects.open().filter(cause="consent_drift").exists()
-    assert list(CustomerConsent.objects.findings()) == [desk.consent_of(granted[0])]
+    assert list(CustomerConsent.objects.findings()) == [customer_tenants.consent_of(granted[0])]
 
 
 def test_a_removed_customer_can_be_consented_again_and_removed_again_by_other_requests(
@@ -140,12 +143,12 @@ def test_a_removed_customer_can_be_consented_again_and_removed_again_by_other_re
     monkeypatch.setattr(ApplicationConsentClient, "remove", noted)
     customer = granted[0]
     remove(portal, customer=[customer.tenant_id])
-    assert desk.classes(desk.push(portal, customer)) == {"ok": 1}
+    assert customer_tenants.classes(customer_tenants.push(portal, customer)) == {"ok": 1}
 
     assert remove(portal, customer=[customer.tenant_id]) == {"ok": 1}
 
     assert len(set(sent)) == 2
-    assert desk.holds(portal, customer) == set()
+    assert customer_tenants.holds(portal, customer) == set()
 
 
 # --- accepted is not removed ----------------------------------------------------------------------------------------
@@ -156,30 +159,32 @@ def test_a_204_that_removes_nothing_is_never_called_absent(portal: Portal, grant
 
     assert remove(portal, customer=[granted[0].tenant_id]) == {"still_there": 1}
 
-    consent = desk.consent_of(granted[0])
-    assert [line["status"] for line in desk.booked(portal, "delete consent")] == [204]
+    consent = customer_tenants.consent_of(granted[0])
+    assert [line["status"] for line in customer_tenants.booked(portal, "delete consent")] == [204]
     assert (consent.state, consent.owner) == ("granted", "microsoft")
     assert "still shows the consent" in consent.reason
     assert set(consent.observations.values_list("state", flat=True)) == {"granted"}
     assert list(CustomerConsent.objects.findings()) == [consent]
-    assert desk.classes(desk.work(CONSENT_VERIFY, {"customer": [granted[0].tenant_id]})) == {"granted": 1}
+    assert customer_tenants.classes(customer_tenants.work(CONSENT_VERIFY, {"customer": [granted[0].tenant_id]})) == {
+        "granted": 1
+    }
 
 
 def test_repeating_what_failed_sends_the_removal_again_as_another_request(
     portal: Portal, granted: list[CustomerTenant]
 ) -> None:
     portal.sandbox.world.switches |= {"consent_removes_nothing": True, "consent_delete_status": 204}
-    first = desk.remove({"customer": [granted[0].tenant_id]})
-    asked = desk.consent_of(granted[0]).requested_at
+    first = customer_tenants.remove({"customer": [granted[0].tenant_id]})
+    asked = customer_tenants.consent_of(granted[0]).requested_at
     portal.sandbox.world.switches |= {"consent_removes_nothing": False}
 
     again, _ = service.repeat_failed(first, actor=builders.ACTOR)
 
-    assert desk.classes(desk.worked(again)) == {"ok": 1}
-    assert desk.holds(portal, granted[0]) == set()
-    assert len(desk.booked(portal, "delete consent")) == 2
+    assert customer_tenants.classes(customer_tenants.worked(again)) == {"ok": 1}
+    assert customer_tenants.holds(portal, granted[0]) == set()
+    assert len(customer_tenants.booked(portal, "delete consent")) == 2
     assert asked is not None
-    assert desk.consent_of(granted[0]).requested_at > asked  # type: ignore[operator]
+    assert customer_tenants.consent_of(granted[0]).requested_at > asked  # type: ignore[operator]
 
 
 @pytest.mark.req("R-20")
@@ -199,10 +204,10 @@ def test_a_lost_answer_is_looked_up_and_a_repeat_is_the_same_request(
 
     assert remove(portal, customer=[granted[0].tenant_id]) == {"ok": 1}
 
-    assert desk.holds(portal, granted[0]) == set()
+    assert customer_tenants.holds(portal, granted[0]) == set()
     assert len(set(sent)) == 1
     assert len(sent) == (2 if close == "before" else 1)
-    assert desk.consent_of(granted[0]).observations.first().changed_by == "us"  # type: ignore[union-attr]
+    assert customer_tenants.consent_of(granted[0]).observations.first().changed_by == "us"  # type: ignore[union-attr]
 
 
 # --- what cannot be proven, or not be done --------------------------------------------------------------------------
@@ -221,7 +226,7 @@ def test_a_tenant_that_locks_us_out_after_the_removal_is_unknown_with_the_reason
 
     assert remove(portal, customer=[granted[0].tenant_id]) == {"not_proven": 1}
 
-    consent = desk.consent_of(granted[0])
+    consent = customer_tenants.consent_of(granted[0])
     assert consent.state == "unknown"
     assert consent.reason.startswith("The removal was sent, but its result could not be read: ")
     assert consent.owner
@@ -229,8 +234,8 @@ def test_a_tenant_that_locks_us_out_after_the_removal_is_unknown_with_the_reason
     assert AuditEvent.objects.filter(action="customer_consent.remove", outcome="failed").count() == 1
 
     portal.sandbox.world.refusals.clear()
-    desk.work(CONSENT_VERIFY, {})
-    newest = desk.consent_of(granted[0]).observations.first()
+    customer_tenants.work(CONSENT_VERIFY, {})
+    newest = customer_tenants.consent_of(granted[0]).observations.first()
     assert newest is not None
     assert (newest.state, newest.changed_by) == ("absent", "us")
 
@@ -239,31 +244,31 @@ def test_a_tenant_that_locks_us_out_after_the_removal_is_unknown_with_the_reason
 def test_a_relationship_that_ended_is_said_as_that_nothing_is_sent_and_the_others_go_on(
     portal: Portal, granted: list[CustomerTenant]
 ) -> None:
-    desk.work(CONSENT_VERIFY, {})
-    desk.end_relationship(portal, granted[0])
+    customer_tenants.work(CONSENT_VERIFY, {})
+    customer_tenants.end_relationship(portal, granted[0])
 
     assert remove(portal) == {"ok": 2, "refused": 1}
 
-    consent = desk.consent_of(granted[0])
+    consent = customer_tenants.consent_of(granted[0])
     assert (consent.state, consent.unread_owner) == ("granted", "partner")
     assert "No active GDAP relationship" in consent.unread_reason
     assert "can delete the enterprise application" in message(granted[0])
-    assert len(desk.booked(portal, "delete consent")) == 2
-    assert desk.holds(portal, granted[0]) == desk.WANTED
+    assert len(customer_tenants.booked(portal, "delete consent")) == 2
+    assert customer_tenants.holds(portal, granted[0]) == customer_tenants.WANTED
 
 
 @pytest.mark.req("R-24")
 def test_a_missing_role_is_this_customers_failure(portal: Portal, granted: list[CustomerTenant]) -> None:
-    for assignment in desk.relationship(portal, granted[0]).assignments:
+    for assignment in customer_tenants.relationship(portal, granted[0]).assignments:
         assignment.roles = {DIRECTORY_READERS}
 
     assert remove(portal) == {"not_permitted": 1, "ok": 2}
 
-    consent = desk.consent_of(granted[0])
+    consent = customer_tenants.consent_of(granted[0])
     assert consent.state == "granted"
     assert consent.reason.startswith("Not removed: ")
     assert consent.owner
-    assert desk.holds(portal, granted[0]) == desk.WANTED
+    assert customer_tenants.holds(portal, granted[0]) == customer_tenants.WANTED
 
 
 @pytest.mark.req("S-53")
@@ -281,8 +286,8 @@ def test_a_partner_disabled_during_the_run_gets_no_further_call(
     classes = remove(portal)
 
     assert "ok" not in classes
-    assert desk.booked(portal, "delete consent") == []
-    assert [desk.holds(portal, customer) for customer in granted] == [desk.WANTED] * 3
+    assert customer_tenants.booked(portal, "delete consent") == []
+    assert [customer_tenants.holds(portal, customer) for customer in granted] == [customer_tenants.WANTED] * 3
 
 
 @pytest.mark.req("S-52")
@@ -342,7 +347,7 @@ def test_the_command_says_for_each_customer_what_became_of_it(portal: Portal, gr
     *lines, last = [json.loads(line) for line in out.getvalue().splitlines()]
     assert {line["customer"] for line in lines} == {customer.tenant_id for customer in granted}
     assert {(line["state"], line["proof"]) for line in lines} == {("absent", "sign_in")}
-    assert lines[0]["removed"] == {GRAPH_APPLICATION_ID: sorted(desk.WANTED)}
+    assert lines[0]["removed"] == {GRAPH_APPLICATION_ID: sorted(customer_tenants.WANTED)}
     assert last["summary"]["classes"] == {"ok": 3}
 
 

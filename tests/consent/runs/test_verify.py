@@ -25,8 +25,7 @@ from portal.audit.models import AuditEvent
 from portal.runs.models import Run
 from tenants.models import PartnerTag, PartnerTenant
 from tests.sandbox.world import Fault, Refusal
-from tests.support import builders
-from tests.support import customers as desk
+from tests.support import builders, customer_tenants
 from tests.support.portal import Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -46,8 +45,8 @@ def command(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
 
 
 def test_each_chosen_tenant_is_read_and_the_evidence_is_kept(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
-    posts = len(desk.booked(portal, "create consent"))
+    customers = customer_tenants.connect_customers(portal)
+    posts = len(customer_tenants.booked(portal, "create consent"))
 
     code, lines, _ = command()
 
@@ -66,8 +65,8 @@ def test_each_chosen_tenant_is_read_and_the_evidence_is_kept(portal: Portal) -> 
         assert seen.service_principal_id == consent.service_principal_id != ""
         assert seen.grants[0]["id"]
         assert consent.verified_at == seen.observed_at
-    assert len(desk.booked(portal, "create consent")) == posts
-    assert desk.booked(portal, "delete consent") == []
+    assert len(customer_tenants.booked(portal, "create consent")) == posts
+    assert customer_tenants.booked(portal, "delete consent") == []
     assert portal.sandbox.world.crossings == []
 
 
@@ -76,19 +75,19 @@ def test_a_tenant_that_knows_no_consent_of_ours_is_absent_by_the_sign_in_service
     portal: Portal, code: int
 ) -> None:
     portal.sandbox.world.switches["customer_not_consented"] = code
-    customers = desk.connect_customers(portal, consented=0)
+    customers = customer_tenants.connect_customers(portal, consented=0)
 
     exit_code, lines, _ = command("--customer", customers[0].tenant_id)
 
-    consent = desk.consent_of(customers[0])
+    consent = customer_tenants.consent_of(customers[0])
     assert (exit_code, consent.state, consent.observations.get().evidence) == (0, "absent", "sign_in")
     assert lines[0]["state"] == "absent"
 
 
 def test_what_was_asked_for_and_is_not_there_makes_the_command_fail(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
+    customers = customer_tenants.connect_customers(portal)
     CustomerConsent.objects.update(requested_hash="0" * 64, requested_at=timezone.now() - timedelta(days=1))
-    desk.delete_application(portal, customers[0])
+    customer_tenants.delete_application(portal, customers[0])
 
     code, lines, _ = command()
 
@@ -100,7 +99,7 @@ def test_what_was_asked_for_and_is_not_there_makes_the_command_fail(portal: Port
 def test_grants_that_were_asked_for_a_moment_ago_are_waited_for_and_half_an_hour_later_they_are_missing(
     portal: Portal,
 ) -> None:
-    customers = desk.connect_customers(portal, consented=0)
+    customers = customer_tenants.connect_customers(portal, consented=0)
     asked = timezone.now() - timedelta(minutes=5)
     CustomerConsent.objects.create(
         customer=customers[0],
@@ -110,11 +109,11 @@ def test_grants_that_were_asked_for_a_moment_ago_are_waited_for_and_half_an_hour
         request_open=True,
     )
 
-    assert (command()[0], desk.consent_of(customers[0]).state) == (0, "waiting")
+    assert (command()[0], customer_tenants.consent_of(customers[0]).state) == (0, "waiting")
 
     CustomerConsent.objects.update(requested_at=asked - timedelta(minutes=30))
     code, _, _ = command()
-    consent = desk.consent_of(customers[0])
+    consent = customer_tenants.consent_of(customers[0])
     assert (code, consent.state, consent.request_open) == (1, "absent", False)
 
 
@@ -132,11 +131,11 @@ def _locked_out(portal: Portal, customer: Any) -> None:
 
 
 def _ended(portal: Portal, customer: Any) -> None:
-    desk.end_relationship(portal, customer)
+    customer_tenants.end_relationship(portal, customer)
 
 
 def _not_listed(portal: Portal, customer: Any) -> None:
-    desk.end_relationship(portal, customer)
+    customer_tenants.end_relationship(portal, customer)
     type(customer).objects.filter(pk=customer.pk).update(missing_since=timezone.now())
 
 
@@ -153,14 +152,14 @@ def _not_listed(portal: Portal, customer: Any) -> None:
 def test_a_read_that_fails_leaves_the_earlier_state_with_its_age_and_says_who_must_act(
     portal: Portal, change: Any, words: str, owner: str | None
 ) -> None:
-    customers = desk.connect_customers(portal)
+    customers = customer_tenants.connect_customers(portal)
     command()
-    before = desk.consent_of(customers[0])
+    before = customer_tenants.consent_of(customers[0])
     change(portal, customers[0])
 
     code, lines, _ = command()
 
-    after = desk.consent_of(customers[0])
+    after = customer_tenants.consent_of(customers[0])
     assert code == 1
     assert lines[-1]["summary"]["classes"]["ok"] == 2, "the others go on"
     line = next(line for line in lines if line.get("customer") == customers[0].tenant_id)
@@ -176,23 +175,23 @@ def test_a_read_that_fails_leaves_the_earlier_state_with_its_age_and_says_who_mu
 
 
 def test_a_tenant_that_can_be_read_again_is_no_finding_any_more(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
-    one = desk.relationship(portal, customers[0])
+    customers = customer_tenants.connect_customers(portal)
+    one = customer_tenants.relationship(portal, customers[0])
     one.status = "expired"
     command()
-    first = desk.consent_of(customers[0]).unread_since
+    first = customer_tenants.consent_of(customers[0]).unread_since
     command()
-    assert desk.consent_of(customers[0]).unread_since == first, "since the first failure"
+    assert customer_tenants.consent_of(customers[0]).unread_since == first, "since the first failure"
 
     one.status = "active"
     command()
 
-    after = desk.consent_of(customers[0])
+    after = customer_tenants.consent_of(customers[0])
     assert (after.state, after.unread_since, after.unread_reason, after.unread_owner) == ("granted", None, "", "")
 
 
 def test_an_outage_is_tried_again_and_blames_no_customer(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
+    customers = customer_tenants.connect_customers(portal)
     portal.sandbox.world.faults.append(
         Fault(service="graph", tenant=customers[0].tenant_id, path="servicePrincipals", status=503, times=5)
     )
@@ -204,13 +203,13 @@ def test_an_outage_is_tried_again_and_blames_no_customer(portal: Portal) -> None
 
 
 def test_a_partner_without_a_token_of_this_application_is_said_so(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
+    customers = customer_tenants.connect_customers(portal)
     other = builders.registration()
     CustomerConsent.objects.filter(customer=customers[0]).update(registration=other)
 
     code, _, _ = command()
 
-    consent = desk.consent_of(customers[0])
+    consent = customer_tenants.consent_of(customers[0])
     assert (code, consent.state) == (1, "unknown")
     assert "no usable token" in consent.unread_reason
 
@@ -220,14 +219,14 @@ def test_a_partner_without_a_token_of_this_application_is_said_so(portal: Portal
 
 @pytest.mark.req("S-51")
 def test_with_two_partners_each_customer_is_read_with_its_own_partners_token(portal: Portal) -> None:
-    desk.connect_customers(portal)
+    customer_tenants.connect_customers(portal)
     stranger = builders.partner()
     hers = builders.customer(stranger)
     CustomerConsent.objects.create(customer=hers, registration=portal.registration)
 
     _, lines, _ = command()
 
-    assert "no usable token" in desk.consent_of(hers).unread_reason
+    assert "no usable token" in customer_tenants.consent_of(hers).unread_reason
     assert {line["partner"] for line in lines[:-1]} == {portal.partner.name, stranger.name}
     assert portal.sandbox.world.crossings == []
     assert {line.get("home", portal.partner.tenant_id) for line in portal.sandbox.world.ledger} == {
@@ -239,7 +238,7 @@ def test_with_two_partners_each_customer_is_read_with_its_own_partners_token(por
 def test_a_partner_disabled_during_the_run_gets_no_further_call(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.connect_customers(portal)
+    customer_tenants.connect_customers(portal)
     real, calls = clients.customer_clients, []
 
     def disabled_first(*arguments: Any) -> Any:
@@ -249,10 +248,10 @@ def test_a_partner_disabled_during_the_run_gets_no_further_call(
 
     monkeypatch.setattr(clients, "customer_clients", disabled_first)
 
-    run = desk.work(CONSENT_VERIFY, {}, concurrency=1)
+    run = customer_tenants.work(CONSENT_VERIFY, {}, concurrency=1)
 
     assert len(portal.sandbox.world.ledger) == calls[0]
-    assert "ok" not in desk.classes(run)
+    assert "ok" not in customer_tenants.classes(run)
     assert set(CustomerConsent.objects.values_list("state", flat=True)) == {"unknown"}
 
 
@@ -285,7 +284,7 @@ def test_consents_are_chosen_by_partner_tag_cloud_customer_state_and_age(portal:
 
 
 def test_customers_that_were_never_looked_at_are_read_on_demand_only(portal: Portal) -> None:
-    customers = desk.connect_customers(portal, consented=1)
+    customers = customer_tenants.connect_customers(portal, consented=1)
 
     assert command()[1][-1]["summary"]["total"] == 1
     assert command("--new")[1][-1]["summary"]["total"] == len(customers)
@@ -293,7 +292,7 @@ def test_customers_that_were_never_looked_at_are_read_on_demand_only(portal: Por
 
 
 def test_a_dry_run_sends_and_writes_nothing(portal: Portal) -> None:
-    desk.connect_customers(portal)
+    customer_tenants.connect_customers(portal)
     calls = len(portal.sandbox.world.ledger)
 
     code, _, _ = command("--dry-run", "--new")
@@ -334,7 +333,7 @@ def test_the_week_has_each_consent_once_and_what_was_missed_is_made_up_for(porta
 
 
 def test_the_schedule_starts_the_check_of_this_hour(portal: Portal) -> None:
-    customers = desk.connect_customers(portal)
+    customers = customer_tenants.connect_customers(portal)
     for customer in customers[1:]:
         CustomerConsent.objects.filter(customer=customer).update(tried_at=timezone.now() - timedelta(hours=1))
 
@@ -373,7 +372,7 @@ def test_writing_costs_the_same_number_of_queries_for_any_number_of_reads(portal
 
 
 def test_a_unit_costs_one_redemption_and_one_read(portal: Portal) -> None:
-    desk.connect_customers(portal)
+    customer_tenants.connect_customers(portal)
     calls = len(portal.sandbox.world.ledger)
 
     command()

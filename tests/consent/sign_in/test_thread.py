@@ -20,7 +20,7 @@ from portal.microsoft.http import GuardedSession
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox.server import Sandbox
-from tests.support import customers as desk
+from tests.support import customer_tenants
 from tests.support.custody import ask, make_due
 from tests.support.portal import Portal
 from tests.support.units import check_token, work_unit
@@ -59,9 +59,9 @@ def test_a_partner_is_onboarded_and_a_customer_granted(either_portal: Portal, cl
 
     customer = CustomerTenant.objects.first()
     assert customer is not None
-    desk.push(portal, customer)
+    customer_tenants.push(portal, customer)
 
-    pushed = desk.consent_of(customer)
+    pushed = customer_tenants.consent_of(customer)
     assert pushed.state == CustomerConsent.State.GRANTED, pushed.reason
     assert pushed.actual_grants == {GRAPH_APPLICATION_ID: ["Directory.Read.All", "User.Read.All"]}
     assert pushed.service_principal_id

@@ -26,8 +26,7 @@ from portal.microsoft.errors import AccessDenied
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests.sandbox.world import Fault, Refusal, Tamper
-from tests.support import builders, custody
-from tests.support import customers as desk
+from tests.support import builders, custody, customer_tenants
 from tests.support.portal import Portal
 from tests.support.units import check_token
 
@@ -546,7 +545,7 @@ def test_an_account_that_waits_for_approval_is_rejected_by_a_disconnect(connecte
 
 def test_a_push_notes_when_the_relationship_ends_and_the_forecast_knows_it(connected: Portal) -> None:
     customer = custody.first_customer(connected)
-    desk.push(connected, customer)
+    customer_tenants.push(connected, customer)
     customer.refresh_from_db()
     assert customer.gdap_ends_at is not None
     PartnerConsent.objects.update(stored_at=customer.gdap_ends_at)
