@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
 import segno
@@ -14,7 +14,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, why
@@ -30,6 +29,7 @@ from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.asking import ask
 from portal.site.declared import moment_column, needs, path_column
 from portal.site.display import badge
+from portal.site.list_filters import SinceFilter
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
 
@@ -39,23 +39,12 @@ else:
     _LinkForm = forms.ModelForm
 
 
-class MadeFilter(admin.SimpleListFilter):
+class MadeFilter(SinceFilter):
     """How long ago the link was made."""
 
-    title = "made"
-    parameter_name = "made"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("old", f"More than {UNOPENED_AFTER.days} days ago"), ("new", f"Within {UNOPENED_AFTER.days} days")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        since = timezone.now() - UNOPENED_AFTER
-        match self.value():
-            case "old":
-                return queryset.filter(created_at__lt=since)
-            case "new":
-                return queryset.filter(created_at__gte=since)
-        return queryset
+    title = parameter_name = "made"
+    column, span = "created_at", UNOPENED_AFTER
+    words: ClassVar = {"old": f"More than {UNOPENED_AFTER.days} days ago", "new": f"Within {UNOPENED_AFTER.days} days"}
 
 
 class ReadFilter(admin.SimpleListFilter):

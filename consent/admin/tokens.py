@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
@@ -28,6 +28,7 @@ from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import CONFIRM_LIMIT, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.declared import guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, described, moment, steps, words
+from portal.site.list_filters import SinceFilter
 from portal.text import number_of
 from tenants.admin import search_by
 
@@ -125,25 +126,12 @@ class TroubleFilter(admin.SimpleListFilter):
         return with_trouble(queryset.wanting_action()).filter(Q(trouble=self.value()))
 
 
-class CheckedFilter(admin.SimpleListFilter):
+class CheckedFilter(SinceFilter):
     """How long ago it was last checked, well or not."""
 
-    title = "checked"
-    parameter_name = "checked"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("never", "Never"), ("old", "Not in the last 24 hours"), ("new", "In the last 24 hours")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> QuerySet[PartnerConsent]:
-        since = timezone.now() - CHECKED_WITHIN
-        match self.value():
-            case "never":
-                return queryset.filter(last_try_at__isnull=True)
-            case "old":
-                return queryset.filter(last_try_at__lt=since)
-            case "new":
-                return queryset.filter(last_try_at__gte=since)
-        return queryset
+    title = parameter_name = "checked"
+    column, span = "last_try_at", CHECKED_WITHIN
+    words: ClassVar = {"never": "Never", "old": "Not in the last 24 hours", "new": "In the last 24 hours"}
 
 
 class AgeFilter(admin.SimpleListFilter):

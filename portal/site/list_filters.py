@@ -1,11 +1,13 @@
-"""The filter of what a row belongs to: a short list, or a box to search in where a list would be too long."""
+"""Filters of lists: by what a row belongs to (a list, or a box to search in), and by how long ago something was."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from django.contrib.admin import FieldListFilter, RelatedFieldListFilter
+from django.contrib.admin import FieldListFilter, RelatedFieldListFilter, SimpleListFilter
 from django.contrib.admin.exceptions import NotRegistered
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import get_model_from_relation
@@ -13,12 +15,41 @@ from django.contrib.admin.views.main import PAGE_VAR
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 
 NAMED = "named"
 """End of the parameter that carries typed words, such as ``partner__named``."""
 FEW = 12  # that are offered as a list
 _LONGEST = 200  # characters that are looked for
 _READ = 500  # found ones that are filtered by their keys
+
+
+class SinceFilter(SimpleListFilter):
+    """How long ago something was.
+
+    Attributes:
+        column: when it was.
+        span: what counts as new.
+        words: what is offered, by ``never``, ``old`` and ``new``.
+    """
+
+    column: ClassVar[str]
+    span: ClassVar[timedelta]
+    words: ClassVar[Mapping[str, str]]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(self.words.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        since = timezone.now() - self.span
+        match self.value():
+            case "never":
+                return queryset.filter((f"{self.column}__isnull", True))
+            case "old":
+                return queryset.filter((f"{self.column}__lt", since))
+            case "new":
+                return queryset.filter((f"{self.column}__gte", since))
+        return queryset
 
 
 class RelatedFilter(RelatedFieldListFilter):
