@@ -209,7 +209,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
             ],
-            "libraries": {"shown": "portal.site.filters"},
+            "libraries": {"shown": "portal.site.shown"},
         },
     }
 ]

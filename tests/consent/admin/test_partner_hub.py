@@ -1,6 +1,6 @@
 """A partner's page: its next step with buttons that a person may use, and tabs with addresses of their own.
 
-Covers: consent.admin.buttons, portal.site.filters.
+Covers: consent.admin.buttons, portal.site.shown.
 """
 
 from __future__ import annotations
