@@ -91,10 +91,12 @@ def test_with_an_old_mirror_customer_and_relationships_are_asked_anew(
     [
         {"readiness": "unverified"},
         {"readiness": "unknown", "judged_at": None},
+        {"last_seen_at": timezone.now() - timedelta(hours=25)},
+        {"judged_at": timezone.now() - timedelta(hours=25)},
         {"readiness": "not_ready", "readiness_owner": "nobody"},
         {"gdap_ends_at": timezone.now() - timedelta(minutes=1)},
     ],
-    ids=["unverified", "unknown", "settling", "ended"],
+    ids=["unverified", "unknown", "listed long ago", "judged long ago", "settling", "ended"],
 )
 def test_what_the_mirror_does_not_call_ready_is_asked_anew(
     portal: Portal, customers: list[CustomerTenant], columns: dict[str, object]
