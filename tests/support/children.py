@@ -41,7 +41,7 @@ class Bench:
         self.number, self._seconds = number, seconds
         self.book = folder / "book"
         self.book.touch()
-        self.printed = folder / "printed"
+        self.printed, self.errors = folder / "printed", folder / "errors"
         kind = Filed(number, self.book, seconds).kind()
         self.run, _ = service.start(kind, scope={}, actor=builders.ACTOR)
         self._children: list[subprocess.Popen[bytes]] = []
@@ -56,7 +56,7 @@ class Bench:
         job: str = "",
     ) -> subprocess.Popen[bytes]:
         arguments = [self.run.pk, self.book, self._seconds, self.number, concurrency, processes]
-        with self.printed.open("ab") as out:
+        with self.printed.open("ab") as out, self.errors.open("ab") as errors:
             child = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.processes", *map(str, arguments)],
                 cwd=ROOT,
@@ -64,7 +64,7 @@ class Bench:
                 | {"TEST_DATABASE_URL": database(), "RUN_LEASE": str(lease), "RUN_JOB": job}
                 | ({"RUN_FAULT": "1"} if fault else {}),
                 stdout=out,
-                stderr=subprocess.PIPE,
+                stderr=errors,
                 start_new_session=True,
             )
         self._children.append(child)
@@ -87,7 +87,7 @@ class Bench:
         for child in self._children:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)  # with its helpers, stopped ones as well
-            child.communicate()
+            child.wait()
 
 
 def assert_all_once(bench: Bench) -> None:

@@ -36,7 +36,7 @@ def test_killed_at_two_fifths_the_run_goes_on_and_nothing_is_done_twice(bench: C
     finished = RunItem.objects.filter(state="done").count()
 
     second = work.start()
-    assert second.wait(60) == 0, second.stderr.read() if second.stderr else ""
+    assert second.wait(60) == 0, work.errors.read_text()
 
     assert_all_once(work)
     repeated = len(work.calls()) - work.number
@@ -84,8 +84,7 @@ def test_a_signal_stops_politely_and_says_how_to_go_on(bench: Callable[..., Benc
     began = time.monotonic()
     assert child.wait(30) == 128 + number
     assert time.monotonic() - began < 30
-    assert child.stderr is not None
-    assert f"run_resume {work.run.pk}" in child.stderr.read().decode()
+    assert f"run_resume {work.run.pk}" in work.errors.read_text()
     assert RunItem.objects.filter(state="working").count() == 0
     assert RunItem.objects.filter(state="done").count() == len(work.calls())
 
@@ -169,23 +168,48 @@ def test_a_worker_stops_politely_in_the_middle_of_a_run(bench: Callable[..., Ben
     assert RunItem.objects.filter(state="done").count() == len(work.calls()) < 2000
 
 
+def lose_connections() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def let_connect(allowed: bool) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pg_database SET datallowconn = %s WHERE datname = current_database()", [allowed])
+
+
 @pytest.mark.req("R-36")
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no connection to lose")
-def test_a_worker_that_lost_its_database_connections_works_on(bench: Callable[..., Bench]) -> None:
+@pytest.mark.parametrize("away", [False, True], ids=["connections lost", "database away"])
+def test_a_worker_that_lost_its_database_works_on(bench: Callable[..., Bench], away: bool) -> None:
     work = bench(number=20)
     worker = work.start("worker")
     work.wait_for(lambda: Process.objects.filter(kind="Worker").exists())
-    for _ in range(3):  # whatever the queue does at that moment
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        time.sleep(1.3)
+    until = time.monotonic() + 4
+    let_connect(not away)
+    try:
+        while time.monotonic() < until:  # whatever the queue does at that moment
+            lose_connections()
+            time.sleep(0.02)
+    finally:
+        let_connect(True)
     tasks.enqueue(work.run)
     work.wait_for(lambda: Run.objects.get().state == "done", 40)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(30) == 0, work.errors.read_text()
+
+
+@pytest.mark.req("R-36")
+def test_a_worker_whose_work_was_given_to_others_says_so_and_ends(bench: Callable[..., Bench]) -> None:
+    work = bench(number=1)
+    worker = work.start("worker")
+    work.wait_for(lambda: Process.objects.count() == 3)  # itself, one that works and one that hands out
+    Process.objects.all().delete()  # as another worker does, of one that was silent for long
+    assert worker.wait(40) == 1
+    assert "others took its work" in work.errors.read_text()
 
 
 @pytest.fixture

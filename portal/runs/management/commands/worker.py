@@ -5,6 +5,8 @@ from argparse import ArgumentParser
 from typing import Any
 
 from dj_queue.management.commands.dj_queue import wait_for_dj_queue_migrations
+from dj_queue.models import Process
+from dj_queue.runtime.base import BaseRunner
 from dj_queue.runtime.supervisor import AsyncSupervisor
 from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, Error, close_old_connections, connection
@@ -21,8 +23,53 @@ TICK_SECONDS = 5.0
 END_SECONDS = 29.0  # R-28: whatever a thread does then is left, and repeated by others
 
 
+AWAY_SECONDS = 1.0  # between two tries to reach the database
+
+
 class Supervisor(AsyncSupervisor):
-    """Ends the process within its 30 seconds, whatever a thread is at."""
+    """Ends the process within its 30 seconds, whatever a thread is at, and outlives a database that is away (R-36).
+
+    The queue by itself ends its process, with code 0, when the database is away while it looks after its own row;
+    and a thread that replaces a runner at that moment dies, so that the process lives on and works nothing.
+    """
+
+    def should_continue(self) -> bool:
+        try:
+            return bool(super().should_continue())  # type: ignore[no-untyped-call]
+        except Error as error:
+            self._wait_for_database(error)
+            return not self.stop_requested()  # type: ignore[no-untyped-call]
+
+    def _touch_process_row(self) -> int:
+        try:
+            return int(super()._touch_process_row())  # type: ignore[no-untyped-call]
+        except Error as error:
+            self._wait_for_database(error)
+            return 1  # not known: the row is looked at again
+
+    def _run_managed_runner(self, runner: BaseRunner) -> None:
+        while not self.stop_requested():  # type: ignore[no-untyped-call]
+            try:
+                super()._run_managed_runner(runner)  # type: ignore[no-untyped-call]
+            except Error as error:
+                self._wait_for_database(error)
+                runner = next(one for one in self.runners if one.name == runner.name)
+
+    def _rebuild_runner(self, runner: BaseRunner) -> Any:
+        # A row that could not be taken away holds the name, and the new runner needs it.
+        Process.objects.filter(name=runner.name, pid=self.pid, hostname=self.hostname).delete()
+        return super()._rebuild_runner(runner)  # type: ignore[no-untyped-call]
+
+    def _restart_backoff_delay(self, name: str, *, started_at: float | None = None) -> float:
+        return min(float(super()._restart_backoff_delay(name, started_at=started_at)), AWAY_SECONDS)  # type: ignore[no-untyped-call]
+
+    def _wait_for_database(self, error: Error) -> None:
+        log.warning("the worker waits for the database: %s", trouble(error) or type(error).__name__)
+        connection.close()
+        self._stop_event.wait(AWAY_SECONDS)
+
+    def was_asked_to_end(self) -> bool:
+        return bool(self._graceful_shutdown_requested)
 
     def stop(self) -> Any:
         # Not by the hook of a worker: that also fires for one that is replaced after the database was away.
@@ -72,7 +119,10 @@ class Command(PortalCommand):
         wait_for_dj_queue_migrations(DEFAULT_DB_ALIAS, stdout=self.stdout)  # type: ignore[no-untyped-call]
         log.info("worker %s begins", os.getpid())
         overrides = {"mode": "async", "skip_recurring": True}
-        Supervisor.from_backend_config(cli_overrides=overrides).run()  # type: ignore[no-untyped-call]
+        supervisor = Supervisor.from_backend_config(cli_overrides=overrides)  # type: ignore[no-untyped-call]
+        supervisor.run()
+        if not supervisor.was_asked_to_end():
+            raise CommandError("The worker was silent for so long that others took its work. Start it again.")
         log.info("worker %s ends", os.getpid())
 
     def _hand_out(self) -> None:
