@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 
@@ -36,10 +36,11 @@ _ASKED = 20  # entries of which the vault must hold one, where it carries no id
 
 
 class OwnVault:
-    """This database's vault. No call reaches it before its id was compared, by one of many threads and once.
+    """This database's vault. Nothing is written or given out before its id was compared, by one of many threads.
 
     The database is asked when it is made; to compare then takes no query, but at the first start. A vault that does not
-    tell its id is asked again before its next use.
+    tell its id is asked again before its next use. An entry may be read beside the id, and is kept back until the id is
+    known: the first tokens of a run wait for one answer of the vault, not for two.
 
     Args:
         place: where the vault is, for the operator.
@@ -111,12 +112,19 @@ class OwnVault:
         return self._vault.write(name, value, tags=tags, expires_at=expires_at)
 
     def read(self, name: SecretName, version: SecretVersion) -> StoredSecret:
-        self.compare()
-        return self._vault.read(name, version)
+        return self._compared_read(lambda: self._vault.read(name, version))
 
     def read_newest(self, name: SecretName) -> StoredSecret:
+        return self._compared_read(lambda: self._vault.read_newest(name))
+
+    def _compared_read(self, read: Callable[[], StoredSecret]) -> StoredSecret:
+        try:
+            found = read()
+        except RemoteError:
+            self.compare()  # in another vault it is missing for another reason
+            raise
         self.compare()
-        return self._vault.read_newest(name)
+        return found
 
     def disable(self, name: SecretName, version: SecretVersion) -> None:
         self.compare()
