@@ -30,7 +30,6 @@ from consent import clients
 from consent.invitations import links
 from consent.limits import CALLBACK, LANDING, START
 from consent.models import ConsentFlow, ConsentLink
-from consent.permissions import PERMISSION_SETS
 from consent.sign_in import flow
 from consent.sign_in.flow import CallbackFlaw
 from consent.vault.base import VaultConfigurationError
@@ -125,7 +124,7 @@ def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str
             "cloud_name": cloud.name,
             "application_name": link.registration.name,
             "application_id": link.registration.application_id,
-            "permissions": permission_groups(PERMISSION_SETS[link.registration.permission_set].resources()),
+            "permissions": permission_groups(link.registration.asked.resources()),
             "expires_at": link.expires_at,
             "start_url": start_url,
             "pass_on": _pass_on(link, address) if address else "",

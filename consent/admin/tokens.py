@@ -17,7 +17,7 @@ from consent.models import PartnerConsent
 from consent.naming import registration_names
 from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.overview import CHECKED_WITHIN, ENDS_WITHIN
-from consent.permissions import PERMISSION_SETS, held
+from consent.permissions import held
 from consent.runs import on_request
 from consent.states import STANDINGS, Trouble, standing, with_standing, with_trouble
 from consent.tokens.health import ALERT_DAYS, token_age
@@ -355,7 +355,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         """Compare what the sign-in proved with what the registration asks for now; nothing where no token is used."""
         if consent.generation == 0 or consent.state in PartnerConsent.LEFT_STATES or not consent.partner.is_active:
             return EMPTY
-        compared = held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set])
+        compared = held(consent.granted_scopes, consent.registration.asked)
         if compared.missing:
             return described(badge("Lacks permissions", Tone.WARN), compared.missing.words())
         if compared.unproven:
@@ -369,7 +369,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     @admin.display(description="Granted, not asked for now")
     def extra_permissions(self, consent: PartnerConsent) -> str:
-        return words(_named(held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set]).extra))
+        return words(_named(held(consent.granted_scopes, consent.registration.asked).extra))
 
     stored = moment_column("stored_at", "Stored", empty="never", sorts=False)
 

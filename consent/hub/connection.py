@@ -10,7 +10,7 @@ from typing import Any
 from consent.grants import Grants
 from consent.hub.facts import PartnerFacts
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent, WaitingToken
-from consent.permissions import PERMISSION_SETS, held
+from consent.permissions import held
 from consent.runs.token_check import TOKEN_CHECK
 from consent.tokens.health import ends_of, gdap_ends
 from consent.tokens.next_steps import ENDS, Step, is_stale, next_step
@@ -142,7 +142,7 @@ def _proofs(consent: PartnerConsent) -> Iterable[Proof]:
 
 
 def _permissions(consent: PartnerConsent) -> Iterable[Permission]:
-    compared = held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set])
+    compared = held(consent.granted_scopes, consent.registration.asked)
     return listed(
         (_MISSING, Tone.BAD, compared.missing),
         (_UNPROVEN, Tone.WARN, compared.unproven),

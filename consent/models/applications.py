@@ -8,8 +8,9 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Case, F, Q, Value, When
 
+from consent import permissions
 from consent.grants import Grants
-from consent.permissions import outside_allow_list, parse_scopes
+from consent.permissions import PERMISSION_SETS, outside_allow_list, parse_scopes
 from portal.fields import ApplicationIdField, NameField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.identifiers import ApplicationId
@@ -218,6 +219,11 @@ class ApplicationRegistration(models.Model):
     def _has_other_identity(self) -> bool:
         before = ApplicationRegistration.objects.filter(pk=self.pk).values(*self.IDENTITY).first()
         return before is not None and any(getattr(self, name) != value for name, value in before.items())
+
+    @property
+    def asked(self) -> permissions.PermissionSet:
+        """What partners are asked for now."""
+        return PERMISSION_SETS[self.permission_set]
 
     @property
     def client_id(self) -> ApplicationId:

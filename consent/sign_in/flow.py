@@ -30,7 +30,6 @@ from consent.alarms import Cause
 from consent.microsoft.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.microsoft.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
-from consent.permissions import PERMISSION_SETS
 from consent.sign_in.approvals import hold
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
 from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess, TokenUnavailable
@@ -174,7 +173,7 @@ def start(link: ConsentLink, *, binder: str, cloud: NationalCloud, actor: Actor)
         subject={"flow": flow.pk, "link": link.pk, "partner": link.partner_id},
         correlation_id=flow.correlation_id,
     )
-    scopes = PERMISSION_SETS[link.registration.permission_set].authorize_scopes(cloud)
+    scopes = link.registration.asked.authorize_scopes(cloud)
     if link.kind == ConsentLink.Kind.ADMIN_CONSENT:
         address = admin_consent_url(
             cloud=cloud,

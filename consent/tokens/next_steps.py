@@ -9,7 +9,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 from consent.models import PartnerConsent
-from consent.permissions import PERMISSION_SETS, held
+from consent.permissions import held
 from consent.tokens.checking import MFA_UNPROVEN
 from consent.tokens.health import LIFETIME
 from portal.microsoft.diagnosis import FailureClass, Owner
@@ -153,7 +153,7 @@ def next_step(consent: PartnerConsent, now: datetime) -> Step:
             "Check it now, and see in the schedule that checking and renewing tokens runs every hour.",
             "Nobody knows how the token stands: the last proof is too old.",
         )
-    if missing := held(consent.granted_scopes, PERMISSION_SETS[consent.registration.permission_set]).missing:
+    if missing := held(consent.granted_scopes, consent.registration.asked).missing:
         return Step(
             Owner.PARTNER,
             f"{NEW_LINK} The application asks for more than was granted: {missing.words()}.",
