@@ -46,6 +46,8 @@ class Cause(StrEnum):
     """Microsoft refuses our application's own credential; no partner is to blame (R-14)."""
     CREDENTIAL_EXPIRES = "credential_expires"
     """The credential in use ends soon (S-39)."""
+    CONSENT_AGAIN = "partners_must_consent_again"
+    """A registration asks for more than partners granted, since its permission set was changed."""
     DISCONNECT_UNFINISHED = "disconnect_unfinished"
     """The vault did not switch off the token of a disconnected partner (S-67)."""
 
@@ -153,6 +155,13 @@ _ALARMS = {
         Owner.US,
         "The credential ends on {row.expires_at:%Y-%m-%d}, in {days} days or less. Let an operator add a "
         "new one at Microsoft and here, then promote it; the partners' tokens stay valid.",
+    ),
+    Cause.CONSENT_AGAIN: Alarm(
+        "registration",
+        Owner.US,
+        "Its permission set was changed, and {partners} did not grant all of it, or did not prove it. What needs the "
+        "new permissions fails for them. Invite them in a campaign: choose Lacks permissions and Permissions not "
+        "proven.",
     ),
     Cause.DISCONNECT_UNFINISHED: Alarm(
         "consent",

@@ -18,6 +18,7 @@ from consent.models import (
     ConsentPlan,
     CustomerConsent,
     Offboarding,
+    OwnPermissionSet,
     PartnerConsent,
     WaitingToken,
 )
@@ -52,6 +53,7 @@ EXTENSION = AdminExtension(
         ListEntry(section=Section.PLANS, title="", model="consent.consentplanitem"),
         ListEntry(section=Section.APPLICATIONS, title="Registrations", model="consent.applicationregistration"),
         ListEntry(section=Section.APPLICATIONS, title="Credentials", model="consent.applicationcredential"),
+        ListEntry(section=Section.APPLICATIONS, title="Permission sets", model="consent.ownpermissionset"),
     ),
     subjects={
         "link": Named(ConsentLink, "partner"),
@@ -65,6 +67,7 @@ EXTENSION = AdminExtension(
         "registration": Named(ApplicationRegistration),
         "offboarding": Named(Offboarding, "partner"),
         "credential": Named(ApplicationCredential, "registration"),
+        "permission_set": Named(OwnPermissionSet),
         "plan": Named(ConsentPlan, "registration"),
     },
     causes=CAUSES,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -54,6 +56,12 @@ PERMISSION_IDS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
+# Application permissions have names of delegated ones and ids of their own. Those that people mix up most.
+APPLICATION_PERMISSION_IDS = {
+    "cc13eba4-8cd8-44c6-b4d4-f93237adce58",  # DelegatedAdminRelationship.ReadWrite.All
+    "7ab1d382-f21e-4acd-a863-ba3e13f7da61",  # Directory.Read.All
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
@@ -63,11 +71,17 @@ class Permission:
         resource: application id of the service.
         name: as Microsoft writes it, for example ``User.Read.All``.
         id: of the delegated permission; the manifest of a registration lists ids only.
+        service: what a resource of our own is called; empty for those of Microsoft.
+        title: what it allows, for partners; empty where ``consent.words`` has words for it.
+        why: what we need it for, for partners; empty as well.
     """
 
     resource: str
     name: str
     id: str
+    service: str = ""
+    title: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +90,37 @@ class PermissionSet:
 
     permissions: tuple[Permission, ...]
 
+    @classmethod
+    def from_json(cls, lines: Iterable[Mapping[str, str]]) -> PermissionSet:
+        """Return the set of a row's lines."""
+        return cls(permissions=tuple(Permission(**line) for line in lines))
+
+    def to_json(self) -> list[dict[str, str]]:
+        """Return the lines that a row keeps: one for each permission."""
+        return [asdict(one) for one in self.permissions]
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 of everything that staff see of it: also of its words."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
     def authorize_scopes(self, cloud: NationalCloud) -> list[str]:
-        """Return the scopes of the authorize request, which may name several resources."""
+        """Return the scopes of the authorize request: each permission of each resource, by its full name.
+
+        The authorize request may name several resources, and the person consents to all of them on one screen. It
+        names no ``.default``: Entra refuses a request that mixes it with named permissions (AADSTS70011), and alone
+        it would ask for what the registration's manifest lists, which may be more than the set.
+
+        A token request may name one resource only (AADSTS28000). So the code is redeemed for the first one, Partner
+        Center, by its one named permission (:attr:`NationalCloud.partner_center_scope`), and the refresh token for
+        each other one by ``.default``: that gives all that was granted there. Named permissions would fail as a whole
+        when one of them was not granted (AADSTS65001), and the comparison would learn nothing.
+
+        Source: Microsoft identity platform, "Scopes and permissions", sections on ``.default`` and several resources.
+
+        Raises:
+            ValueError: this cloud lacks one of the services.
+        """
         return [
             "openid",
             "profile",
@@ -92,22 +135,38 @@ class PermissionSet:
             found.setdefault(one.resource, []).append(one.name)
         return Grants(found)
 
+    def words(self) -> dict[str, tuple[str, str]]:
+        """Return the set's own words, title and why, by ``resource/name``."""
+        return {f"{one.resource}/{one.name}": (one.title, one.why) for one in self.permissions if one.title}
 
-def origin_of(resource: str, cloud: NationalCloud) -> str:
-    """Return what stands before a permission's name in a scope: the address of the service in this cloud.
+    def services(self) -> dict[str, str]:
+        """Return what resources of our own are called, by their application id."""
+        return {one.resource: one.service for one in self.permissions if one.service}
 
-    A resource that is none of Microsoft's is named by its application id, which has no host.
+    def absent_in(self, cloud: NationalCloud) -> list[str]:
+        """Return the application ids of asked services that this cloud does not have."""
+        return [resource for resource in self.resources() if _origins(cloud).get(resource, resource) is None]
 
-    Raises:
-        ValueError: this cloud has no such service.
-    """
-    origins = {
+
+def _origins(cloud: NationalCloud) -> dict[str, str | None]:
+    return {
         PARTNER_CENTER_APPLICATION_ID: cloud.partner_center,
         GRAPH_APPLICATION_ID: cloud.graph,
         PARTNER_API_APPLICATION_ID: cloud.partner_api,
         AZURE_MANAGEMENT_APPLICATION_ID: cloud.azure_management,
     }
-    origin = origins.get(resource, resource)
+
+
+def origin_of(resource: str, cloud: NationalCloud) -> str:
+    """Return what stands before a permission's name in a scope: the address of the service in this cloud.
+
+    A resource of our own is named by its application id. So no set holds a host, and none can hold one of another
+    cloud.
+
+    Raises:
+        ValueError: this cloud has no such service.
+    """
+    origin = _origins(cloud).get(resource, resource)
     if origin is None:
         raise ValueError(f"{cloud.name} has no Partner API")
     return origin

@@ -35,6 +35,7 @@ def settle_what_is_over() -> int:
         (alarms.OF_TOKENS, _tokens),
         ((Cause.CREDENTIAL_REFUSED,), _refused_credentials),
         ((Cause.CREDENTIAL_EXPIRES,), _ending_credentials),
+        ((Cause.CONSENT_AGAIN,), _asked_again),
         ((GRANTS_LOST,), _lost_grants),
     ):
         for cause in causes:
@@ -74,6 +75,13 @@ def _refused_credentials(incidents: Open) -> Iterable[int]:
 def _ending_credentials(incidents: Open) -> Iterable[int]:
     """Credentials in use."""
     return ApplicationCredential.objects.current().filter(pk__in=incidents).values_list("pk", flat=True)
+
+
+def _asked_again(incidents: Open) -> Iterable[int]:
+    """Active applications with partners that have not granted, or not proven, all that is asked for now."""
+    active = ApplicationRegistration.objects.filter(pk__in=incidents, state=ApplicationRegistration.State.ACTIVE)
+    waiting = PartnerConsent.objects.in_use().to_consent_again().filter(registration__in=active)
+    return waiting.order_by().values_list("registration", flat=True).distinct()
 
 
 def _lost_grants(incidents: Open) -> Iterable[int]:

@@ -108,13 +108,13 @@ def _link_of(request: HttpRequest, public_id: str) -> ConsentLink | None:
     own = ConsentFlow.objects.filter(
         public_id=public_id, binder_hash=flow.sha256(request.COOKIES.get(COOKIE, ""))
     ).values("link")
-    return ConsentLink.objects.usable().filter(pk__in=own).select_related("partner", "registration").first()
+    return ConsentLink.objects.usable().filter(pk__in=own).select_related("partner", "registration__own_set").first()
 
 
 def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str, address: str) -> HttpResponse:
     if link is None:
         return problem_page(request, Problem.LINK_UNUSABLE)
-    cloud = clients.cloud(link.partner.cloud)
+    cloud, asked = clients.cloud(link.partner.cloud), link.registration.asked
     response = render(
         request,
         "consent/landing.html",
@@ -124,7 +124,7 @@ def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str
             "cloud_name": cloud.name,
             "application_name": link.registration.name,
             "application_id": link.registration.application_id,
-            "permissions": permission_groups(link.registration.asked.resources()),
+            "permissions": permission_groups(asked.resources(), words=asked.words(), services=asked.services()),
             "expires_at": link.expires_at,
             "start_url": start_url,
             "pass_on": _pass_on(link, address) if address else "",

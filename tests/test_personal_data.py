@@ -38,6 +38,7 @@ consent_customerconsent: actual_grants failed_owner failed_reason failed_what ow
     unread_owner unread_reason wanted_hash | changed_by requested_by
 consent_dailyfigures: consents partners
 consent_offboarding: seal seal_key state vault_entries | decided_by report started_by
+consent_ownpermissionset: name note permissions
 consent_partnerconsent: fingerprint forecast_cause granted_scopes last_class last_code last_message last_owner
     last_problem lease_owner mfa replaced_version secret_name secret_version state | amr checks pinned_oid
 consent_vaultpairing: vault_id

@@ -74,6 +74,15 @@ class ChooseForm(forms.Form):
         help_text="Only partners that granted less than the registration asks for now.",
     )
 
+    permissions_unproven = forms.BooleanField(
+        required=False,
+        label="Permissions not proven",
+        help_text=(
+            "Only partners of whom no sign-in proved what they granted on a service that is asked for now, such as one "
+            "that is new in the permission set. With the choice above: partners with either."
+        ),
+    )
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not PartnerTag.objects.exists():
@@ -88,6 +97,7 @@ class ChooseForm(forms.Form):
             tags=self.cleaned_data.get("tags", ()),
             token_older_than=timedelta(days=days) if days else None,
             lacking_permissions=self.cleaned_data["lacking_permissions"],
+            permissions_unproven=self.cleaned_data["permissions_unproven"],
         )
 
 
@@ -215,6 +225,8 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
                 keys = [key for key in request.POST.getlist(ACTION_CHECKBOX_NAME) if key.isdecimal()]
                 chosen = PartnerTenant.objects.filter(pk__in=keys)
             initial = {"registration": form.cleaned_data["registration"]}
+            if form.cleaned_data["lacking_permissions"] or form.cleaned_data["permissions_unproven"]:
+                initial["reason"] = Campaign.Reason.NEW_SCOPE
             answer = _create(self, request, chosen, "add_view", initial)
             if isinstance(answer, HttpResponse):
                 return answer

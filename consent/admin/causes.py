@@ -37,6 +37,10 @@ CAUSES: Mapping[str, CauseWords] = {
     Cause.CLOCK_IS_WRONG: CauseWords(title="Clock of this server is wrong"),
     Cause.CREDENTIAL_REFUSED: CauseWords(title="Credential refused", remedy=_CREDENTIALS),
     Cause.CREDENTIAL_EXPIRES: CauseWords(title="Credential expires", remedy=_CREDENTIALS),
+    Cause.CONSENT_AGAIN: CauseWords(
+        title="Partners must consent again",
+        remedy=Remedy(label="See the tokens", model="consent.PartnerConsent", query="permissions=again"),
+    ),
     Cause.DISCONNECT_UNFINISHED: CauseWords(title="Disconnect unfinished", remedy=_TOKENS),
     DRIFT: CauseWords(title="Consent changed by others", remedy=_CONSENTS),
     GRANTS_LOST: CauseWords(

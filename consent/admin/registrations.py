@@ -11,9 +11,16 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from consent.admin.credentials import end_badge, state_badge
+from consent.admin.permission_sets import campaign_address
 from consent.admin.wanted import change_page
-from consent.applications import registrations
-from consent.models import ApplicationCredential, ApplicationGrant, ApplicationRegistration, WantedGrants
+from consent.applications import permission_sets, registrations
+from consent.models import (
+    ApplicationCredential,
+    ApplicationGrant,
+    ApplicationRegistration,
+    OwnPermissionSet,
+    WantedGrants,
+)
 from consent.sign_in.flow import admin_consent_redirect_uri, redirect_uri
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
@@ -80,17 +87,19 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
         "application_id",
         "home_tenant_id",
         "permission_set",
+        "own_set__name",
         "state",
         "created_at",
     ]
-    list_display = ["name", "kind", "cloud", "shown_application_id", "permission_set", "credential", "state"]
+    list_display = ["name", "kind", "cloud", "shown_application_id", "shown_set", "credential", "state"]
+    list_select_related = ["credential", "own_set"]
     list_filter = ["state", "cloud", "kind"]
     search_fields = ["name", "=application_id"]
     readonly_fields = ["credential", "created_at", "sign_in_uri", "whole_tenant_uri"]
     audit_word = "registration"
     fieldsets = [
         (None, {"fields": ["name", "kind", "cloud", "application_id", "home_tenant_id", "state"]}),
-        ("Permissions in the partner's tenant", {"fields": ["permission_set"]}),
+        ("Permissions in the partner's tenant", {"fields": ["permission_set", "own_set"]}),
         ("In Entra", {"fields": ["sign_in_uri", "whole_tenant_uri"], "description": _ENTRA}),
         ("Credential", {"fields": ["credential", "created_at"]}),
     ]
@@ -110,6 +119,11 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
         return [*self.readonly_fields, *(ApplicationRegistration.IDENTITY if fixed else ())]
 
     shown_application_id = guid_column("application_id", "Application (client) id", label="application id")
+
+    @admin.display(description="Permission set", ordering="permission_set")
+    def shown_set(self, registration: ApplicationRegistration) -> str:
+        own = registration.own_set
+        return own.name if own is not None else registration.get_permission_set_display().partition(":")[0]
 
     @admin.display(description="Redirect URI of sign-ins")
     def sign_in_uri(self, registration: ApplicationRegistration) -> str:
@@ -199,6 +213,10 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
             self.message_user(request, str(refused), messages.ERROR)
         else:
             self.message_user(request, "The registration was changed.")
+            row = ApplicationRegistration.objects.get(pk=registration.pk)
+            changed = proposed["after"].keys() & {"permission_set", "own_set"}
+            if changed and row.state == row.State.ACTIVE and permission_sets.concerned(row, row.asked).again:
+                return HttpResponseRedirect(campaign_address(row))
         return HttpResponseRedirect(reverse("admin:consent_applicationregistration_change", args=[registration.pk]))
 
     @page_action(description="Change wanted grants", url_path="wanted", permissions=["change"])
@@ -221,5 +239,7 @@ def _label(name: str) -> str:
 
 def _word(name: str, value: str) -> str:
     """Return a column's value as the form shows it."""
+    if name == "own_set":
+        return str(OwnPermissionSet.objects.filter(pk=value or 0).first() or "none")
     column: Any = ApplicationRegistration._meta.get_field(name)
     return str(dict(column.flatchoices).get(value, value))

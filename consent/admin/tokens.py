@@ -161,19 +161,25 @@ class PermissionsFilter(admin.SimpleListFilter):
     parameter_name = "permissions"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("lacking", "Lacks permissions"), ("unproven", "Not proven"), ("granted", "All granted")]
+        return [
+            ("lacking", "Lacks permissions"),
+            ("unproven", "Not proven"),
+            ("again", "Lacks permissions, or not proven"),
+            ("granted", "All granted"),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> QuerySet[PartnerConsent]:
         consents = PartnerConsent.objects.all()
-        lacking, unproven = consents.lacking_permissions(), consents.permissions_unproven()
         match self.value():
             case "lacking":
-                return queryset.filter(pk__in=lacking.values("pk"))
+                return queryset.filter(pk__in=consents.lacking_permissions().values("pk"))
             case "unproven":
-                return queryset.filter(pk__in=unproven.values("pk"))
+                return queryset.filter(pk__in=consents.permissions_unproven().values("pk"))
+            case "again":
+                return queryset.filter(pk__in=consents.to_consent_again().values("pk"))
             case "granted":
                 usable = queryset.filter(pk__in=consents.usable().values("pk"))
-                return usable.exclude(pk__in=lacking.values("pk")).exclude(pk__in=unproven.values("pk"))
+                return usable.exclude(pk__in=consents.to_consent_again().values("pk"))
         return queryset
 
 
@@ -269,7 +275,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         PermissionsFilter,
         "registration",
     ]
-    list_select_related = ["partner", "registration"]
+    list_select_related = ["partner", "registration__own_set"]
     search_fields = [*search_by("partner"), "=registration__application_id"]
     actions = ["check_tokens", "renew_tokens", "disconnect_partners", "confirm_revocation"]
     fieldsets = [
@@ -359,17 +365,18 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         if compared.missing:
             return described(badge("Lacks permissions", Tone.WARN), compared.missing.words())
         if compared.unproven:
-            names = ", ".join(resource_name(resource) for resource in compared.unproven)
+            services = consent.registration.asked.services()
+            names = ", ".join(resource_name(resource, services) for resource in compared.unproven)
             return described(badge("Not proven", Tone.QUIET), f"No sign-in proved what is granted on {names}.")
         return badge("All granted", Tone.GOOD)
 
     @admin.display(description="Granted permissions")
     def permissions(self, consent: PartnerConsent) -> str:
-        return words(_named(Grants(consent.granted_scopes)))
+        return words(_named(Grants(consent.granted_scopes), consent))
 
     @admin.display(description="Granted, not asked for now")
     def extra_permissions(self, consent: PartnerConsent) -> str:
-        return words(_named(held(consent.granted_scopes, consent.registration.asked).extra))
+        return words(_named(held(consent.granted_scopes, consent.registration.asked).extra, consent))
 
     stored = moment_column("stored_at", "Stored", empty="never", sorts=False)
 
@@ -461,5 +468,6 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         return None
 
 
-def _named(grants: Grants) -> list[str]:
-    return [f"{resource_name(resource)}: {scope}" for resource, scopes in grants.items() for scope in scopes]
+def _named(grants: Grants, consent: PartnerConsent) -> list[str]:
+    services = consent.registration.asked.services()
+    return [f"{resource_name(resource, services)}: {scope}" for resource, scopes in grants.items() for scope in scopes]

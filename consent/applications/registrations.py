@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Model, QuerySet
 
-from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent
+from consent.applications import permission_sets
+from consent.models import ApplicationRegistration, ConsentLink, OwnPermissionSet, PartnerConsent
+from consent.permissions import PERMISSION_SETS, PermissionSet
 from portal.audit.trail import Actor, record
 
 State = ApplicationRegistration.State
-EDITABLE = ("name", "kind", *ApplicationRegistration.IDENTITY, "permission_set", "state")
+EDITABLE = ("name", "kind", *ApplicationRegistration.IDENTITY, "permission_set", "own_set", "state")
 
 
 class ChangeRefused(ValueError):
@@ -45,14 +47,14 @@ class Preview:
     """Whether some partners can do less afterwards."""
 
 
-def preview(registration: ApplicationRegistration, values: Mapping[str, str]) -> Preview:
+def preview(registration: ApplicationRegistration, values: Mapping[str, object]) -> Preview:
     """Say what it will mean to give the registration these values: nothing is saved.
 
     Args:
         values: new values by the names of ``EDITABLE``; those that are the same as before are left out.
     """
-    before = {name: str(getattr(registration, name)) for name in EDITABLE if name in values}
-    after = {name: str(values[name]) for name, value in before.items() if str(values[name]) != value}
+    before = {name: _text(getattr(registration, name)) for name in EDITABLE if name in values}
+    after = {name: _text(values[name]) for name, value in before.items() if _text(values[name]) != value}
     consents = PartnerConsent.objects.usable().filter(registration=registration)
     links = ConsentLink.objects.unanswered().filter(registration=registration)
     sentences, effects = [], []
@@ -67,8 +69,7 @@ def preview(registration: ApplicationRegistration, values: Mapping[str, str]) ->
             effects.append(Effect(label="Connected partners that cannot be invited again", partners=_partners(others)))
         else:
             sentences.append("Every partner of the cloud can be invited then.")
-    if "permission_set" in after:
-        chosen = after["permission_set"]
+    if (chosen := _asked_then(registration, after)) is not None:
         sentences.append(
             "Partners keep what they granted. Those that lack something must consent again: invite them in a campaign."
         )
@@ -114,10 +115,10 @@ def change(
     try:
         with transaction.atomic():
             # Writes nothing new; the row is held until the end, so that of two changes the second one is refused.
-            if not ApplicationRegistration.objects.filter(pk=registration.pk, **shown).update(name=F("name")):
+            if not ApplicationRegistration.objects.filter(pk=registration.pk, **_columns(shown)).update(name=F("name")):
                 raise ChangeRefused("Somebody else changed this registration meanwhile; look at it first.")
             row = ApplicationRegistration.objects.get(pk=registration.pk)
-            for name, value in values.items():
+            for name, value in _columns(values).items():
                 setattr(row, name, value)
             row.full_clean()
             row.save(update_fields=list(values))
@@ -127,8 +128,32 @@ def change(
                 subject={"registration": row.pk, "application_id": row.application_id},
                 details={"before": dict(shown), "after": dict(values)},
             )
+            if values.keys() & {"permission_set", "own_set", "state"}:
+                permission_sets.tell(permission_sets.concerned(row, row.asked))
     except ValidationError as error:
         raise ChangeRefused(" ".join(error.messages)) from None
+
+
+def _text(value: object) -> str:
+    """Return a value as proposals and the trail keep it: a row by its key, nothing as an empty text."""
+    return "" if value is None else str(value.pk if isinstance(value, Model) else value)
+
+
+def _columns(values: Mapping[str, str]) -> dict[str, str | None]:
+    """Return what rows and queries take: the own set by its key, None for none."""
+    return {("own_set_id" if name == "own_set" else name): value or None for name, value in values.items()}
+
+
+def _asked_then(registration: ApplicationRegistration, after: Mapping[str, str]) -> PermissionSet | None:
+    """Return the permission set after a change of it; None when it stays, or is named wrongly."""
+    if not after.keys() & {"permission_set", "own_set"}:
+        return None
+    name = after.get("permission_set", registration.permission_set)
+    if name != ApplicationRegistration.PermissionSet.OWN:
+        return PERMISSION_SETS.get(name)
+    key = after.get("own_set", _text(registration.own_set))
+    own = OwnPermissionSet.objects.filter(pk=key or 0).first()
+    return None if own is None else own.value
 
 
 def _partners(rows: QuerySet[PartnerConsent] | QuerySet[ConsentLink]) -> int:

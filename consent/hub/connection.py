@@ -142,22 +142,36 @@ def _proofs(consent: PartnerConsent) -> Iterable[Proof]:
 
 
 def _permissions(consent: PartnerConsent) -> Iterable[Permission]:
-    compared = held(consent.granted_scopes, consent.registration.asked)
+    asked = consent.registration.asked
+    compared = held(consent.granted_scopes, asked)
     return listed(
         (_MISSING, Tone.BAD, compared.missing),
         (_UNPROVEN, Tone.WARN, compared.unproven),
         (_GRANTED, Tone.GOOD, Grants(consent.granted_scopes) - compared.extra),
         (_EXTRA, Tone.QUIET, compared.extra),
+        words=asked.words(),
+        services=asked.services(),
     )
 
 
-def listed(*groups: tuple[str, Tone, Grants]) -> Iterable[Permission]:
-    """Yield the permissions of grants, each with the state and the tone of its group."""
+_NONE: Mapping[str, Any] = {}
+
+
+def listed(
+    *groups: tuple[str, Tone, Grants], words: Mapping[str, tuple[str, str]] = _NONE, services: Mapping[str, str] = _NONE
+) -> Iterable[Permission]:
+    """Yield the permissions of grants, each with the state and the tone of its group.
+
+    Args:
+        words: title and why that a permission set gives, by ``resource/name``.
+        services: names that it gives to resources of our own.
+    """
     for state, tone, some in groups:
         for resource, scopes in sorted(some.items()):
             for scope in sorted(scopes):
-                title = permission_title(resource, scope)
-                yield Permission(resource=resource_name(resource), name=scope, title=title, state=state, tone=tone)
+                title = permission_title(resource, scope, words)
+                name = resource_name(resource, services)
+                yield Permission(resource=name, name=scope, title=title, state=state, tone=tone)
 
 
 _NO_END = {

@@ -98,7 +98,9 @@ def _holdings(customer: CustomerTenant, now: datetime) -> list[Holding]:
         consent.customer = customer
     doors = {
         one.registration_id: one
-        for one in PartnerConsent.objects.filter(partner=customer.partner_id).select_related("partner", "registration")
+        for one in PartnerConsent.objects.filter(partner=customer.partner_id).select_related(
+            "partner", "registration__own_set"
+        )
     }
     registrations = list(
         ApplicationRegistration.objects.filter(pk__in={*consents, *doors})

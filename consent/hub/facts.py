@@ -137,7 +137,9 @@ def facts_of(partner: PartnerTenant) -> PartnerFacts:
 
 def _consents(partner: PartnerTenant) -> QuerySet[Any]:
     rows = with_standing(PartnerConsent.objects.filter(partner=partner))
-    return rows.select_related("partner", "registration__credential").order_by("registration__name", "pk")
+    return rows.select_related("partner", "registration__credential", "registration__own_set").order_by(
+        "registration__name", "pk"
+    )
 
 
 def invitable(partner: PartnerTenant) -> QuerySet[ApplicationRegistration]:

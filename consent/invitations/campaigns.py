@@ -75,6 +75,7 @@ def matching(
     tags: Collection[PartnerTag] = (),
     token_older_than: timedelta | None = None,
     lacking_permissions: bool = False,
+    permissions_unproven: bool = False,
 ) -> PartnerTenantQuerySet:
     """Return the partners whom this registration can invite, narrowed by what is given.
 
@@ -83,6 +84,8 @@ def matching(
         tags: with any of these.
         token_older_than: age of the stored token.
         lacking_permissions: only who granted less than the registration asks for now, as the last sign-in proved.
+        permissions_unproven: only those of whom no sign-in proved what is granted on a service that is asked for now;
+            with ``lacking_permissions``: either.
     """
     partners = PartnerTenant.objects.active().in_cloud(registration.cloud)
     if registration.kind == ApplicationRegistration.Kind.CSP:
@@ -96,9 +99,15 @@ def matching(
             registration=registration, generation__gt=0, stored_at__lt=timezone.now() - token_older_than
         )
         partners = partners.filter(pk__in=old.values("partner"))
-    if lacking_permissions:
-        lacking = PartnerConsent.objects.lacking_permissions().filter(registration=registration)
-        partners = partners.filter(pk__in=lacking.values("partner"))
+    if lacking_permissions or permissions_unproven:
+        asked, consents = registration.asked, PartnerConsent.objects.filter(registration=registration)
+        if not permissions_unproven:
+            consents = consents.lacking_permissions(asked)
+        elif not lacking_permissions:
+            consents = consents.permissions_unproven(asked)
+        else:
+            consents = consents.to_consent_again(asked)
+        partners = partners.filter(pk__in=consents.values("partner"))
     return partners
 
 

@@ -119,7 +119,10 @@ def usable(token: str) -> ConsentLink | None:
     if not _TOKEN.fullmatch(token):
         token = ""  # the same single query for rubbish, so that all refusals cost the same
     return (
-        ConsentLink.objects.usable().by_token_hash(token_hash(token)).select_related("partner", "registration").first()
+        ConsentLink.objects.usable()
+        .by_token_hash(token_hash(token))
+        .select_related("partner", "registration__own_set")
+        .first()
     )
 
 

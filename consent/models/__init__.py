@@ -17,6 +17,7 @@ from consent.models.invitations import CampaignPartner as CampaignPartner
 from consent.models.invitations import ConsentFlow as ConsentFlow
 from consent.models.invitations import ConsentLink as ConsentLink
 from consent.models.offboardings import Offboarding as Offboarding
+from consent.models.permission_sets import OwnPermissionSet as OwnPermissionSet
 from consent.models.plans import ConsentPlan as ConsentPlan
 from consent.models.plans import ConsentPlanItem as ConsentPlanItem
 from consent.models.plans import WantedGrants as WantedGrants

@@ -10,9 +10,11 @@ from django.db.models import Case, F, Q, Value, When
 
 from consent import permissions
 from consent.grants import Grants
+from consent.models.permission_sets import OwnPermissionSet
 from consent.permissions import PERMISSION_SETS, outside_allow_list, parse_scopes
+from consent.words.permissions import resource_name
 from portal.fields import ApplicationIdField, NameField, TenantIdField
-from portal.microsoft.clouds import CLOUD_CHOICES
+from portal.microsoft.clouds import CLOUD_CHOICES, get_cloud
 from portal.microsoft.identifiers import ApplicationId
 from tenants.models import PartnerTenant
 
@@ -141,6 +143,8 @@ _FIXED_IDENTITY = (
 
 _NO_CREDENTIAL = "It has no credential in use. Let an operator add one, and promote it here before activating it."
 
+_OWN_SET = "Choose “A set of our own” together with the set that is meant, or neither of both."
+
 
 class ApplicationRegistration(models.Model):
     """Our application as registered in Entra, one row per cloud and application id.
@@ -155,6 +159,7 @@ class ApplicationRegistration(models.Model):
     class PermissionSet(models.TextChoices):
         STRICT = "strict", "Strict: exactly what the Secure Application Model asks for"
         EXTENDED = "extended", "Extended: also what role checks and read-back need"
+        OWN = "own", "A set of our own"
 
     class State(models.TextChoices):
         DRAFT = "draft", "Draft"
@@ -170,6 +175,15 @@ class ApplicationRegistration(models.Model):
     application_id = ApplicationIdField("application (client) id")
     home_tenant_id = TenantIdField("home tenant id", help_text="The tenant in which the application is registered.")
     permission_set = models.CharField(max_length=8, choices=PermissionSet, default=PermissionSet.STRICT)
+    own_set = models.ForeignKey(
+        OwnPermissionSet,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="registrations",
+        verbose_name="own permission set",
+        help_text="Which one, if the permission set is a set of our own.",
+    )
     credential = models.OneToOneField(
         ApplicationCredential, on_delete=models.PROTECT, null=True, editable=False, related_name="current_for"
     )
@@ -181,6 +195,12 @@ class ApplicationRegistration(models.Model):
         verbose_name = "application registration"
         constraints = [
             models.UniqueConstraint(fields=["cloud", "application_id"], name="registration_once_per_cloud"),
+            models.CheckConstraint(
+                condition=Q(permission_set="own", own_set__isnull=False)
+                | (~Q(permission_set="own") & Q(own_set__isnull=True)),
+                name="registration_own_set_is_named",
+                violation_error_message=_OWN_SET,
+            ),
             models.CheckConstraint(
                 condition=Q(state="draft") | Q(credential__isnull=False),
                 name="registration_active_has_credential",
@@ -211,6 +231,12 @@ class ApplicationRegistration(models.Model):
         # The constraint says it too, but a form leaves out constraints of columns that it does not show.
         if self.state != self.State.DRAFT and self.credential_id is None:
             raise ValidationError({"state": _NO_CREDENTIAL})
+        if (self.permission_set == self.PermissionSet.OWN) != (self.own_set_id is not None):
+            raise ValidationError({"own_set": _OWN_SET})
+        cloud = get_cloud(self.cloud)
+        if absent := self.asked.absent_in(cloud):
+            names = ", ".join(resource_name(one) for one in absent)
+            raise ValidationError({"permission_set": f"{cloud.name} has no {names}; choose a set without it."})
 
     def is_known_to_partners(self) -> bool:
         """Tell whether a partner has a link or a consent of it, or one of its customers was looked at."""
@@ -222,8 +248,8 @@ class ApplicationRegistration(models.Model):
 
     @property
     def asked(self) -> permissions.PermissionSet:
-        """What partners are asked for now."""
-        return PERMISSION_SETS[self.permission_set]
+        """What partners are asked for now. Lists of registrations with sets of their own read them by ``own_set``."""
+        return PERMISSION_SETS[self.permission_set] if self.own_set is None else self.own_set.value
 
     @property
     def client_id(self) -> ApplicationId:

@@ -13,7 +13,8 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from consent.models.applications import ApplicationRegistration
-from consent.permissions import PERMISSION_SETS
+from consent.models.permission_sets import OwnPermissionSet
+from consent.permissions import PERMISSION_SETS, PermissionSet
 from portal.fields import ObjectIdField, OwnerField
 from portal.microsoft.diagnosis import Owner
 from tenants.models import PartnerTenant
@@ -28,16 +29,20 @@ _LONGEST_LEASE = timedelta(minutes=5)
 _LONGEST_FAILURE = timedelta(hours=27)  # a day, and a tenth for what a service asked to wait
 
 
-def _on_any_resource(permission_set: str, of_resource: Callable[[str, Sequence[str]], Q]) -> Q:
-    """Return the condition that holds on any resource of the permission set; empty: of the registration's own."""
+def _on_any_resource(chosen: PermissionSet | None, of_resource: Callable[[str, Sequence[str]], Q]) -> Q:
+    """Return the condition that holds on any resource of the set; None: of the set that the registration has now.
+
+    Sets that staff made are read first: one query more, whatever the number of consents.
+    """
+    if chosen is not None:
+        sets = [(Q(), chosen)]
+    else:
+        sets = [(Q(registration__permission_set=name), one) for name, one in PERMISSION_SETS.items()]
+        own = OwnPermissionSet.objects.filter(registrations__isnull=False).distinct()
+        sets += [(Q(registration__own_set=row.pk), row.value) for row in own]
     return functools.reduce(
         operator.or_,
-        (
-            (Q() if permission_set else Q(registration__permission_set=name)) & of_resource(resource, scopes)
-            for name, chosen in PERMISSION_SETS.items()
-            if permission_set in {"", name}
-            for resource, scopes in chosen.resources().items()
-        ),
+        (of & of_resource(resource, scopes) for of, one in sets for resource, scopes in one.resources().items()),
     )
 
 
@@ -77,19 +82,23 @@ class PartnerConsentQuerySet(models.QuerySet["PartnerConsent"]):
         """Consents in use whose token works no more: only a new consent helps."""
         return self.in_use().exclude(state__in=PartnerConsent.LIVING_STATES)
 
-    def lacking_permissions(self, permission_set: str = "") -> PartnerConsentQuerySet:
+    def lacking_permissions(self, chosen: PermissionSet | None = None) -> PartnerConsentQuerySet:
         """Usable consents whose last sign-in proved less than the registration asks for now.
 
         What a sign-in did not prove at all is not lacking: see ``permissions_unproven``.
 
         Args:
-            permission_set: compare with this one instead of the registration's own.
+            chosen: compare with this one instead of the registration's own.
         """
-        return self.usable().filter(_on_any_resource(permission_set, _lacks))
+        return self.usable().filter(_on_any_resource(chosen, _lacks))
 
-    def permissions_unproven(self, permission_set: str = "") -> PartnerConsentQuerySet:
+    def permissions_unproven(self, chosen: PermissionSet | None = None) -> PartnerConsentQuerySet:
         """Usable consents of which no sign-in proved what is granted on a resource that is asked for now."""
-        return self.usable().filter(_on_any_resource(permission_set, _unproven))
+        return self.usable().filter(_on_any_resource(chosen, _unproven))
+
+    def to_consent_again(self, chosen: PermissionSet | None = None) -> PartnerConsentQuerySet:
+        """Usable consents that lack a permission, or of which one is not proven: a new sign-in settles both."""
+        return self.usable().filter(_on_any_resource(chosen, lambda *asked: _lacks(*asked) | _unproven(*asked)))
 
     def lease_free(self) -> PartnerConsentQuerySet:
         """Rows without a renewal under way, by the database's clock (R-03)."""

@@ -206,7 +206,7 @@ def find(state: str, binder: str, cloud_key: str, kind: ConsentLink.Kind) -> Con
         CallbackRefused: it is no flow of this browser, or another callback's; nothing is consumed (S-07).
     """
     flow = (
-        ConsentFlow.objects.select_related("link__partner", "link__registration")
+        ConsentFlow.objects.select_related("link__partner", "link__registration__own_set")
         .filter(state_hash=sha256(state))
         .first()
     )

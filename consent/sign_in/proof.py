@@ -12,7 +12,7 @@ from consent.microsoft.accounts import GLOBAL_ADMINISTRATOR, AccountClient, Stan
 from consent.microsoft.entra import EntraClient, TokenResponse
 from consent.microsoft.id_tokens import IdTokenValidator, sign_in_methods, unverified_claims
 from consent.models import ApplicationRegistration, PartnerConsent
-from consent.permissions import granted_names
+from consent.permissions import granted_names, origin_of
 from consent.tokens.service import Audience, TokenService
 from consent.vault.base import Vault
 from consent.words import CheckState
@@ -119,18 +119,36 @@ def prove(
     newest, graph_scopes, standing = _standing(partner, registration, newest, tools, correlation_id)
     if standing.is_member is False:
         raise GuestAccount
+    granted = {
+        PARTNER_CENTER_APPLICATION_ID: granted_names(answer.scopes),
+        GRAPH_APPLICATION_ID: granted_names(graph_scopes),
+    }
+    for resource in registration.asked.resources().keys() - granted.keys():
+        newest, scopes = _granted_on(resource, partner, entra, newest, cloud)
+        granted[resource] = granted_names(scopes)
     return Proven(
         refresh_token=newest,
-        granted=Grants(
-            {
-                PARTNER_CENTER_APPLICATION_ID: granted_names(answer.scopes),
-                GRAPH_APPLICATION_ID: granted_names(graph_scopes),
-            }
-        ),
+        granted=Grants(granted),
         mfa=mfa,
         amr=sign_in_methods(answer.access_token),
         checks=_checks(mfa, answer, standing),
     )
+
+
+def _granted_on(
+    resource: str, partner: PartnerTenant, entra: EntraClient, refresh_token: Secret, cloud: NationalCloud
+) -> tuple[Secret, frozenset[str]]:
+    """Ask what was granted on one more resource of the set; it stays "not proven" where Microsoft gives no token.
+
+    Returns the newest refresh token, and the scopes that the answer names.
+    """
+    try:
+        answer = entra.redeem_refresh_token(
+            tenant_id=partner.tenant, refresh_token=refresh_token, scope=f"{origin_of(resource, cloud)}/.default"
+        )
+    except RemoteError:
+        return refresh_token, frozenset()
+    return answer.refresh_token or refresh_token, answer.scopes
 
 
 def _standing(

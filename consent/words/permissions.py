@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
-from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
+from portal.microsoft.clouds import (
+    AZURE_MANAGEMENT_APPLICATION_ID,
+    GRAPH_APPLICATION_ID,
+    PARTNER_API_APPLICATION_ID,
+    PARTNER_CENTER_APPLICATION_ID,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +40,15 @@ class PermissionGroup:
     permissions: tuple[PermissionLine, ...]
 
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 # Asked for at each sign-in, whatever the permission set; Microsoft counts them as permissions of Graph.
 _SIGN_IN_SCOPES = ("openid", "profile", "offline_access")
 
-_RESOURCE_NAMES: Mapping[str, str] = {
+RESOURCE_NAMES: Mapping[str, str] = {
     PARTNER_CENTER_APPLICATION_ID: "Microsoft Partner Center",
     GRAPH_APPLICATION_ID: "Microsoft Graph",
+    PARTNER_API_APPLICATION_ID: "Microsoft Partner API",
+    AZURE_MANAGEMENT_APPLICATION_ID: "Azure management",
 }
 
 PERMISSION_WORDS: Mapping[str, PermissionWords] = MappingProxyType(
@@ -47,6 +56,14 @@ PERMISSION_WORDS: Mapping[str, PermissionWords] = MappingProxyType(
         f"{PARTNER_CENTER_APPLICATION_ID}/user_impersonation": PermissionWords(
             title="Work in Partner Center as the service account",
             why="We read your list of customers, and set up our application for the customers that you choose.",
+        ),
+        f"{PARTNER_API_APPLICATION_ID}/user_impersonation": PermissionWords(
+            title="Work with the Partner API as the service account",
+            why="We read what Microsoft offers to partners there, such as price sheets and referrals.",
+        ),
+        f"{AZURE_MANAGEMENT_APPLICATION_ID}/user_impersonation": PermissionWords(
+            title="Manage Azure resources as the service account",
+            why="We read and change Azure resources, as far as the roles of the account allow it.",
         ),
         f"{GRAPH_APPLICATION_ID}/DelegatedAdminRelationship.ReadWrite.All": PermissionWords(
             title="Read and manage your GDAP relationships",
@@ -106,37 +123,60 @@ PERMISSION_WORDS: Mapping[str, PermissionWords] = MappingProxyType(
 )
 
 
-def resource_name(resource: str) -> str:
-    """Return what Microsoft calls the service with this application id; one without words of ours is shown as it is."""
-    return _RESOURCE_NAMES.get(resource, resource)
+def resource_name(resource: str, services: Mapping[str, str] = _NONE) -> str:
+    """Return what the service with this application id is called; one without a name is shown as it is.
+
+    Args:
+        services: names that a permission set gives to resources of our own.
+    """
+    return RESOURCE_NAMES.get(resource) or services.get(resource, resource)
 
 
-def permission_title(resource: str, scope: str) -> str:
-    """Return what a permission allows, in a few words; empty for one without words of ours."""
-    words = PERMISSION_WORDS.get(f"{resource}/{scope}")
-    return "" if words is None else str(words.title)
+def permission_title(resource: str, scope: str, words: Mapping[str, tuple[str, str]] = _NONE) -> str:
+    """Return what a permission allows, in a few words; empty for one without words.
+
+    Args:
+        words: title and why that a permission set gives, by ``resource/name``.
+    """
+    known = _words_of(f"{resource}/{scope}", words)
+    return "" if known is None else str(known.title)
 
 
-def permission_groups(resources: Mapping[str, Iterable[str]]) -> list[PermissionGroup]:
+def permission_groups(
+    resources: Mapping[str, Iterable[str]],
+    *,
+    words: Mapping[str, tuple[str, str]] = _NONE,
+    services: Mapping[str, str] = _NONE,
+) -> list[PermissionGroup]:
     """Return the landing page's list: the given permissions, then those that belong to each sign-in.
 
     Args:
-        resources: scope names by resource application id. A name without words of ours is shown as it is.
+        resources: scope names by resource application id. A name without words is shown as it is.
+        words: see :func:`permission_title`.
+        services: see :func:`resource_name`.
     """
     groups = [
         PermissionGroup(
-            resource=resource_name(resource),
-            permissions=tuple(_permission_line(resource, scope) for scope in scopes),
+            resource=resource_name(resource, services),
+            permissions=tuple(_permission_line(resource, scope, words) for scope in scopes),
         )
         for resource, scopes in resources.items()
     ]
-    sign_in = tuple(_permission_line(GRAPH_APPLICATION_ID, scope) for scope in _SIGN_IN_SCOPES)
+    sign_in = tuple(_permission_line(GRAPH_APPLICATION_ID, scope, _NONE) for scope in _SIGN_IN_SCOPES)
     return [*groups, PermissionGroup(resource="Microsoft sign-in", permissions=sign_in)]
 
 
-def _permission_line(resource: str, scope: str) -> PermissionLine:
-    words = PERMISSION_WORDS.get(f"{resource}/{scope}") or PermissionWords(
+def _words_of(key: str, words: Mapping[str, tuple[str, str]]) -> PermissionWords | None:
+    """Return the set's words for a permission, else ours."""
+    if key in words:
+        title, why = words[key]
+        return PermissionWords(title=title, why=why)
+    return PERMISSION_WORDS.get(key)
+
+
+def _permission_line(resource: str, scope: str, words: Mapping[str, tuple[str, str]]) -> PermissionLine:
+    known = _words_of(f"{resource}/{scope}", words) or PermissionWords(
         title="Another permission",
         why="We have no short description of it. Microsoft describes it on the next page; ask us if in doubt.",
     )
-    return PermissionLine(title=words.title, why=words.why, name=scope)
+    return PermissionLine(title=known.title, why=known.why, name=scope)

@@ -3,9 +3,11 @@
 Reading: GET ``/state``, ``/counters``, ``/ledger?last=N``, ``/crossings``. Changing: POST ``/reset`` {scenario},
 ``/clock`` {seconds}, ``/switches`` {name: value}, ``/faults``, ``/refusals``, ``/tampers`` (the fields of the
 dataclass of that name in ``world``; DELETE clears), ``/release``, ``/users/<upn>``, ``/relationships/<id>``,
-``/grants`` {tenant, application, scopes: of Microsoft Graph}, ``/applications/<id>`` {enabled},
-``/applications/<id>/credentials``, ``/authorize`` {url, user, mfa, accept}. What cannot be understood is answered
-with 400 and changes nothing.
+``/grants`` {tenant, application, scopes: of Microsoft Graph}, ``/applications/<id>`` {enabled, disabled_by_microsoft},
+``/applications/<id>/credentials``, ``/authorize`` {url, user, mfa, accept}. Adding: POST ``/partners`` {key, name,
+cloud, customers}, ``/customers`` {partner, key, name, status}, ``/applications`` {key, name, cloud, multi_tenant,
+scopes, known_clients}, ``/policies`` {cloud, forbids_secrets, certificate_days, forbids_multi_tenant}. What cannot be
+understood is answered with 400 and changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from aiohttp import web
 from tests.sandbox import scenarios
 from tests.sandbox.entra import Shown
 from tests.sandbox.managed_identity import trust
-from tests.sandbox.world import GRAPH, Fault, Refusal, Tamper
+from tests.sandbox.management_policies import PolicyRefused, check_audience, check_certificate, check_secret
+from tests.sandbox.world import GRAPH, Fault, ManagementPolicy, Refusal, Tamper, known_id
 
 if TYPE_CHECKING:
     from tests.sandbox.server import Sandbox
@@ -131,12 +134,72 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         raise web.HTTPNotFound(text="no such grant")
 
     async def registration(request: web.Request) -> web.Response:
-        """Disable a registration for all tenants, as its owner can, or enable it again: ``enabled``."""
+        """Disable a registration for all tenants, as its owner can (``enabled``), or Microsoft.
+
+        What the body does not name stays.
+        """
         application = world.applications.get(request.match_info["app_id"])
         if application is None:
             raise web.HTTPNotFound(text="no such application")
-        application.enabled = bool((await read(request))["enabled"])
-        return web.json_response({"enabled": application.enabled})
+        changes = await read(request)
+        if not changes or changes.keys() - {"enabled", "disabled_by_microsoft"}:
+            raise web.HTTPBadRequest(text="enabled, disabled_by_microsoft")
+        application.enabled = bool(changes.get("enabled", application.enabled))
+        application.disabled_by_microsoft = bool(
+            changes.get("disabled_by_microsoft", application.disabled_by_microsoft)
+        )
+        return web.json_response(
+            {"enabled": application.enabled, "disabled_by_microsoft": application.disabled_by_microsoft}
+        )
+
+    async def add_application(request: web.Request) -> web.Response:
+        """Register an application in the vendor's tenant; ``scopes``: what it offers, as a service of the vendor."""
+        body = await read(request)
+        cloud, key = sandbox.clouds[body.pop("cloud", "global")].key, str(body.pop("key"))
+        app_id, scopes = known_id("application", key), set(body.pop("scopes", ()))
+        clients = set(body.pop("known_clients", ()))
+        if app_id in world.applications:
+            raise ValueError("there is such an application")
+        name, multi_tenant = str(body.pop("name")), bool(body.pop("multi_tenant", True))
+        unknown(body)
+        if strange := clients - world.applications.keys():
+            raise KeyError(*strange)
+        check_audience(world, scenarios.vendor_tenant(cloud), multi_tenant=multi_tenant)
+        made = scenarios.add_application(world, app_id, name, cloud=cloud, multi_tenant=multi_tenant)
+        made.known_clients = clients
+        for client in clients:
+            world.applications[client].permissions[app_id] = scopes
+        return web.json_response({"app_id": app_id, "home_tenant": made.home_tenant}, status=201)
+
+    async def add_partner(request: web.Request) -> web.Response:
+        """Add a partner with its people and customers; ids follow from ``key``."""
+        body = await read(request)
+        cloud, key = sandbox.clouds[body.pop("cloud", "global")].key, str(body.pop("key"))
+        if known_id("tenant", key) in world.tenants:
+            raise ValueError("there is such a tenant")
+        name, customers = str(body.pop("name")), int(body.pop("customers", 0))
+        unknown(body)
+        made = scenarios.add_partner(world, key, name, cloud=cloud, customers=customers)
+        return web.json_response({"tenant_id": made.tenant_id, "domain": made.domain}, status=201)
+
+    async def add_customer(request: web.Request) -> web.Response:
+        """Add a customer of a partner, with a relationship that gives the partner's GDAP group its roles."""
+        body = await read(request)
+        partner, key = world.tenants[body.pop("partner")], str(body.pop("key"))
+        if known_id("tenant", key) in world.tenants or partner.kind != "partner":
+            raise ValueError("there is such a tenant, or this is no partner")
+        name, status = str(body.pop("name")), str(body.pop("status", "active"))
+        unknown(body)
+        group = next(one for one, label in partner.groups.items() if label.startswith("GDAP"))
+        made = scenarios.add_customer(world, partner, key, name, group, status=status)
+        return web.json_response({"tenant_id": made.tenant_id, "domain": made.domain}, status=201)
+
+    async def policies(request: web.Request) -> web.Response:
+        """Set the application management policy of the vendor's tenant in a cloud; an empty one forbids nothing."""
+        body = await read(request)
+        tenant_id = scenarios.vendor_tenant(sandbox.clouds[body.pop("cloud", "global")].key)
+        world.policies[tenant_id] = ManagementPolicy(**body)
+        return web.json_response({"tenant_id": tenant_id})
 
     async def credential(request: web.Request) -> web.Response:
         """Register a credential with the application, as its owner would.
@@ -148,10 +211,13 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         if application is None:
             raise web.HTTPNotFound(text="no such application")
         if "certificate" in body:
-            application.certificates.append(base64.b64decode(body["certificate"]))
+            der = base64.b64decode(body["certificate"])
+            check_certificate(world, application.home_tenant, der)
+            application.certificates.append(der)
         if "managed_identity" in body:
             trust(world, sandbox.clouds[body.get("cloud", "global")], application, body["managed_identity"])
         if "secret" in body:
+            check_secret(world, application.home_tenant)
             application.secrets[body["secret"]] = world.now() + float(body.get("seconds", 86_400 * 365))
         if "redirect_uri" in body:
             application.redirect_uris.add(body["redirect_uri"])
@@ -184,11 +250,25 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.post("/users/{upn}", user),
         web.post("/relationships/{id}", relationship),
         web.post("/grants", grants),
+        web.post("/partners", add_partner),
+        web.post("/customers", add_customer),
+        web.post("/applications", add_application),
+        web.post("/policies", policies),
         web.post("/applications/{app_id}", registration),
         web.post("/applications/{app_id}/credentials", credential),
         web.post("/authorize", authorize),
     ]
     return [web.route(each.method, each.path, _understood(each.handler)) for each in listed]
+
+
+def unknown(rest: dict[str, Any]) -> None:
+    """Refuse members that nothing reads.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if rest:
+        raise ValueError(f"nothing reads {', '.join(sorted(rest))}")
 
 
 def _understood(handler: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -197,6 +277,8 @@ def _understood(handler: Any) -> Callable[[web.Request], Awaitable[web.StreamRes
     async def guarded(request: web.Request) -> web.StreamResponse:
         try:
             response: web.StreamResponse = await handler(request)
+        except PolicyRefused as refused:
+            return web.json_response({"error": {"code": refused.code, "message": refused.text}}, status=400)
         except (KeyError, TypeError, ValueError) as error:
             return web.Response(status=400, text=f"{type(error).__name__}: {error}")
         return response

@@ -24,8 +24,8 @@ from tests.sandbox import pages
 from tests.sandbox.notes import CLOUD, CLOUDS, CORRELATION
 from tests.sandbox.refusals import KNOWN, description, discovery_refusal, page_error
 from tests.sandbox.token_endpoint import answer_token_request
-from tests.sandbox.tokens import b64, signing_key
-from tests.sandbox.world import GLOBAL_ADMINISTRATOR, GRAPH, PARTNER_CENTER, Application, Code, Tenant, User, World
+from tests.sandbox.tokens import b64, services, signing_key
+from tests.sandbox.world import GLOBAL_ADMINISTRATOR, Application, Code, Tenant, User, World
 
 _OPENID = {"openid", "profile", "offline_access", "email"}
 _ANY_TENANT = {"organizations", "common"}
@@ -188,7 +188,8 @@ def read_request(
     for scope in asked_scopes:
         if scope in _OPENID:
             continue
-        resource, name = _resource(cloud, scope)
+        prefix, _, name = scope.rpartition("/")
+        resource = services(world, cloud).get(prefix or cloud.graph)
         if resource is None:
             raise fail(70011, "The provided value for the input parameter 'scope' is not valid.")
         if resource not in application.permissions:
@@ -226,7 +227,7 @@ def _parties(world: World, cloud: NationalCloud, tenant: str, query: Mapping[str
     application = world.application(query.get("client_id", ""), cloud.key)
     if application is None:
         raise Shown(700016, "The application was not found in the directory.")
-    if not application.enabled:
+    if not application.works:
         raise Shown(int(world.switches["application_disabled"]), "The application is disabled.")
     if not application.multi_tenant and tenant != application.home_tenant:
         raise Shown(50194, "The application is not configured as a multi-tenant application.")
@@ -243,12 +244,6 @@ def _back(world: World, url: str, mode: str, state: str | None, code: int, text:
     if state is not None:
         fields["state"] = state
     return Answer(url, "POST" if mode == "form_post" else "GET", fields)
-
-
-def _resource(cloud: NationalCloud, scope: str) -> tuple[str | None, str]:
-    prefix, _, name = scope.rpartition("/")
-    known = {cloud.graph: GRAPH, "": GRAPH, cloud.partner_center: PARTNER_CENTER}
-    return known.get(prefix), name
 
 
 # --- what a person does -------------------------------------------------------------------------------------------
@@ -342,9 +337,12 @@ def finish(world: World, asked: Asked, home: Tenant, user: User, *, mfa: bool) -
     more = {"admin_consent": "True"} if asked.admin else {}
     if missing and GLOBAL_ADMINISTRATOR not in user.roles:
         return _refused(world, asked, 90094, "An administrator of the tenant must grant consent.", **more)
-    if any(home.principal_of(resource) is None for resource in missing):
+    known = {own.app_id for own in _services_of_the_vendor(world, asked, missing)}
+    if any(home.principal_of(resource) is None and resource not in known for resource in missing):
         return _refused(world, asked, 650052, "The organization lacks a service principal of the resource.", **more)
     home.add_principal(asked.application.app_id, asked.application.name)
+    for own in _services_of_the_vendor(world, asked, missing):
+        home.add_principal(own.app_id, own.name)
     for resource in missing:
         home.grant(asked.application.app_id, resource, asked.scopes[resource])
     world.book(
@@ -372,6 +370,12 @@ def finish(world: World, asked: Asked, home: Tenant, user: User, *, mfa: bool) -
         issued=world.now(),
     )
     return _answer(asked, {"code": code, "session_state": str(uuid.uuid4())})
+
+
+def _services_of_the_vendor(world: World, asked: Asked, resources: list[str]) -> list[Application]:
+    """Return those of the resources that know this application (``knownClientApplications``): one consent serves both."""
+    found = (world.applications.get(resource) for resource in resources)
+    return [one for one in found if one is not None and asked.application.app_id in one.known_clients]
 
 
 def _answer(asked: Asked, fields: dict[str, str]) -> Answer:

@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from portal.microsoft.clouds import NationalCloud
+from portal.microsoft.clouds import MICROSOFT, NationalCloud
 from tests.sandbox.world import (
+    AZURE_MANAGEMENT,
     CLOUD_APPLICATION_ADMINISTRATOR,
     DIRECTORY_READERS,
     GLOBAL_ADMINISTRATOR,
     GRAPH,
+    PARTNER_API,
     PARTNER_CENTER,
     Application,
     Assignment,
@@ -26,6 +28,8 @@ _YEAR = 365 * 86_400
 # Delegated permissions that the sandbox's application lists in its registration.
 PERMISSIONS = {
     PARTNER_CENTER: {"user_impersonation"},
+    PARTNER_API: {"user_impersonation"},
+    AZURE_MANAGEMENT: {"user_impersonation"},
     GRAPH: {
         "DelegatedAdminRelationship.ReadWrite.All",
         "User.Read.All",
@@ -81,9 +85,9 @@ def vault_application_id() -> str:
     return known_id("application", "KeyVaultAccessApp")
 
 
-def second_application_id() -> str:
-    """Return the id of the vendor's second product in the Global cloud; only the scenario ``demo`` has it."""
-    return known_id("application", "second product")
+def second_application_id(cloud: str = "global") -> str:
+    """Return the id of the vendor's second product in this cloud; only the scenario ``demo`` has it."""
+    return known_id("application", "second product", *([] if cloud == "global" else [cloud]))
 
 
 def vendor_tenant(cloud: str = "global") -> str:
@@ -147,8 +151,11 @@ def describe(world: World) -> dict[str, Any]:
 
 def _resources(tenant: Tenant) -> None:
     tenant.add_principal(GRAPH, "Microsoft Graph")
+    tenant.add_principal(AZURE_MANAGEMENT, "Azure Resource Manager")
     if tenant.kind != "customer":
         tenant.add_principal(PARTNER_CENTER, "Microsoft Partner Center")
+        if MICROSOFT[tenant.cloud].partner_api:
+            tenant.add_principal(PARTNER_API, "Microsoft Partner")
 
 
 def _vendor(world: World, cloud: str) -> None:
@@ -161,16 +168,30 @@ def _vendor(world: World, cloud: str) -> None:
     )
     _resources(tenant)
     world.tenants[tenant.tenant_id] = tenant
-    world.applications[application_id(cloud)] = Application(
-        app_id=application_id(cloud),
-        name="Example Control Panel",
-        home_tenant=tenant.tenant_id,
-        permissions={resource: set(scopes) for resource, scopes in PERMISSIONS.items()},
-    )
+    add_application(world, application_id(cloud), "Example Control Panel", cloud=cloud)
     if cloud == "global":
         world.applications[vault_application_id()] = Application(
             app_id=vault_application_id(), name="KeyVaultAccessApp", home_tenant=tenant.tenant_id, multi_tenant=False
         )
+
+
+def add_application(
+    world: World, app_id: str, name: str, *, cloud: str = "global", multi_tenant: bool = True
+) -> Application:
+    """Add a registration in the vendor's tenant of this cloud; it lists all that the sandbox knows of."""
+    made = Application(
+        app_id=app_id,
+        name=name,
+        home_tenant=vendor_tenant(cloud),
+        multi_tenant=multi_tenant,
+        permissions={
+            resource: set(scopes)
+            for resource, scopes in PERMISSIONS.items()
+            if resource != PARTNER_API or MICROSOFT[cloud].partner_api
+        },
+    )
+    world.applications[app_id] = made
+    return made
 
 
 def add_partner(world: World, key: str, name: str, *, cloud: str = "global", customers: int = 0) -> Tenant:
@@ -250,12 +271,8 @@ def _demo(world: World) -> None:
     add_partner(world, "fabric", "Fabric Partners", customers=8)
     add_partner(world, "lotus", "Lotus Cloud Services", cloud="china", customers=5)
     add_partner(world, "liberty", "Liberty Federal IT", cloud="usgov", customers=5)
-    world.applications[second_application_id()] = Application(
-        app_id=second_application_id(),
-        name="Example Backup",
-        home_tenant=vendor_tenant(),
-        permissions={resource: set(scopes) for resource, scopes in PERMISSIONS.items()},
-    )
+    for cloud in MICROSOFT:
+        add_application(world, second_application_id(cloud), "Example Backup", cloud=cloud)
     for user in without_mfa.users.values():
         user.mfa_required = False
     mixed = [one for one in world.relationships if one.partner == healthy.tenant_id]

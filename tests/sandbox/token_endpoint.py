@@ -18,13 +18,10 @@ from aiohttp import web
 from portal.microsoft.clouds import NationalCloud
 from tests.sandbox.client_authentication import authenticate
 from tests.sandbox.refusals import Refused, service_headers, token_error
-from tests.sandbox.tokens import access_token, b64, id_token
+from tests.sandbox.tokens import access_token, b64, id_token, services
 from tests.sandbox.world import (
-    AZURE_MANAGEMENT,
     GRAPH,
     KEY_VAULT,
-    PARTNER_API,
-    PARTNER_CENTER,
     Application,
     RefreshToken,
     Tamper,
@@ -110,7 +107,7 @@ def _answer(
     facts["client"] = application.app_id
     _forced_refusal(world, tenant, application)
     credential = authenticate(world, cloud, tenant_text, application, form)
-    if not application.enabled:
+    if not application.works:
         raise Refused(int(world.switches["application_disabled"]), "The application is disabled.")
     request = _Request(
         world=world, cloud=cloud, tenant=tenant, form=form, application=application, credential=credential
@@ -160,14 +157,10 @@ def _wanted(request: _Request) -> _Wanted:
     """Read the scope parameter: one resource, named scopes or ``.default``."""
     cloud = request.cloud
     audiences = {
-        cloud.graph: GRAPH,
-        cloud.partner_center: PARTNER_CENTER,
-        cloud.azure_management: AZURE_MANAGEMENT,
+        **services(request.world, cloud),
         f"https://{cloud.vault_suffix.removeprefix('.')}": KEY_VAULT,
         f"https://{cloud.vault_suffix.removeprefix('.').partition(':')[0]}": KEY_VAULT,
     }
-    if cloud.partner_api:
-        audiences[cloud.partner_api] = PARTNER_API
     names: dict[str, set[str]] = {}
     for scope in request.need("scope").split():
         if scope in _OPENID:

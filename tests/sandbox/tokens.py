@@ -25,7 +25,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from portal.microsoft.clouds import NationalCloud
-from tests.sandbox.world import ORDINARY_MEMBER, Application, Tamper, Tenant, User, World
+from tests.sandbox.world import (
+    AZURE_MANAGEMENT,
+    GRAPH,
+    ORDINARY_MEMBER,
+    PARTNER_API,
+    PARTNER_CENTER,
+    Application,
+    Tamper,
+    Tenant,
+    User,
+    World,
+)
 
 
 def b64(data: bytes) -> str:
@@ -127,6 +138,14 @@ def access_token(
     if foreign:
         claims["idp"] = f"{cloud.v1_issuer}{home.tenant_id}/"
     return _hs256(_seal_key(cloud.key), _with(claims, bent), {})
+
+
+def services(world: World, cloud: NationalCloud) -> dict[str, str]:
+    """Return what a token can be for: application ids of resources by what stands before a permission in a scope."""
+    known = {cloud.graph: GRAPH, cloud.partner_center: PARTNER_CENTER, cloud.azure_management: AZURE_MANAGEMENT}
+    if cloud.partner_api:
+        known[cloud.partner_api] = PARTNER_API
+    return known | {app_id: app_id for app_id in world.applications if world.application(app_id, cloud.key)}
 
 
 def _with(claims: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,25 @@ class Application:
     federated: list[tuple[str, str, str]] = field(default_factory=list)
     """Issuer, subject and audience of tokens that serve as its credential."""
     enabled: bool = True
+    """Whether its owner lets it work; Graph says ``isDisabled``."""
+    disabled_by_microsoft: bool = False
+    """Graph says ``disabledByMicrosoftStatus``."""
+    known_clients: set[str] = field(default_factory=set)
+    """Of a service of the vendor: applications whose consent brings its service principal with it."""
+
+    @property
+    def works(self) -> bool:
+        return self.enabled and not self.disabled_by_microsoft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagementPolicy:
+    """What a tenant's application management policy forbids when credentials are added; older ones work on."""
+
+    forbids_secrets: bool = False
+    certificate_days: float = 0
+    """> 0: longest life of a new certificate."""
+    forbids_multi_tenant: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +367,8 @@ class World:
         self.offset = 0.0
         self.tenants: dict[str, Tenant] = {}
         self.applications: dict[str, Application] = {}
+        self.policies: dict[str, ManagementPolicy] = {}
+        """Application management policies by tenant id."""
         self.identities: dict[str, ManagedIdentity] = {}
         """By client id."""
         self.customers: dict[str, dict[str, str]] = {}
