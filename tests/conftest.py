@@ -140,15 +140,19 @@ def portal(db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Po
     return make_portal(sandbox)
 
 
-def make_portal(sandbox: Sandbox) -> Portal:
-    """Create the registration as staff would, with a client secret that the sandbox knows."""
+def make_portal(sandbox: Sandbox, cloud: str = "global") -> Portal:
+    """Create the registration as staff would, with a client secret that the sandbox knows.
+
+    In another cloud than Global the partner is added there first: the world of tests has none.
+    """
     secret = secrets.token_urlsafe(32)
-    application = sandbox.world.applications[scenarios.application_id()]
+    application = sandbox.world.applications[scenarios.application_id(cloud)]
     application.secrets[secret] = sandbox.world.now() + 86_400
-    application.redirect_uris.add("https://portal.localhost/consent/callback/global")
+    application.redirect_uris.add(f"https://portal.localhost/consent/callback/{cloud}")
     registration = builders.registration(
-        application_id=scenarios.application_id(),
-        home_tenant_id=scenarios.vendor_tenant(),
+        cloud=cloud,
+        application_id=scenarios.application_id(cloud),
+        home_tenant_id=scenarios.vendor_tenant(cloud),
         permission_set="extended",
         state="draft",
         credential=None,
@@ -160,6 +164,9 @@ def make_portal(sandbox: Sandbox) -> Portal:
     rotation.promote(credential, door=clients.tokens_with, actor=builders.ACTOR, allow_unproven=True)
     ApplicationRegistration.objects.filter(pk=registration.pk).update(state="active")
     registration.refresh_from_db()
-    northwind = next(one for one in sandbox.world.tenants.values() if one.domain == "northwind.example.com")
-    partner = builders.partner(name="Northwind Cloud", tenant_id=northwind.tenant_id, domain=northwind.domain)
+    if cloud != "global":
+        scenarios.add_partner(sandbox.world, f"northwind-{cloud}", "Northwind Cloud", cloud=cloud, customers=3)
+    domain = "northwind.example.com" if cloud == "global" else f"northwind-{cloud}.example.com"
+    northwind = next(one for one in sandbox.world.tenants.values() if one.domain == domain)
+    partner = builders.partner(name="Northwind Cloud", tenant_id=northwind.tenant_id, domain=domain, cloud=cloud)
     return Portal(sandbox=sandbox, registration=registration, partner=partner, client_secret=secret)

@@ -373,7 +373,7 @@ def finish(world: World, asked: Asked, home: Tenant, user: User, *, mfa: bool) -
 
 
 def _services_of_the_vendor(world: World, asked: Asked, resources: list[str]) -> list[Application]:
-    """Return those of the resources that know this application (``knownClientApplications``): one consent serves both."""
+    """Return those of the resources that know this application: one consent serves both."""
     found = (world.applications.get(resource) for resource in resources)
     return [one for one in found if one is not None and asked.application.app_id in one.known_clients]
 

@@ -85,7 +85,7 @@ class Portal:
             urlsplit(answer.url).path,
             urlencode(answer.fields | extra),
             content_type="application/x-www-form-urlencoded",
-            headers={"origin": self.sandbox.clouds["global"].sign_in, "sec-fetch-dest": "document"},
+            headers={"origin": self.sandbox.clouds[self.registration.cloud].sign_in, "sec-fetch-dest": "document"},
         )
 
     def onboard(self, who: Client | None = None, user: str = SERVICE_ACCOUNT, **choices: Any) -> Any:

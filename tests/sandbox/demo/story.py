@@ -27,14 +27,23 @@ from django.db.models import F
 from django.utils import timezone
 
 from consent import clients
-from consent.applications import rotation
+from consent.applications import permission_sets, rotation
 from consent.customers import plans, wanted
 from consent.customers.consents import wanted_grants
 from consent.figures import count_today
 from consent.grants import Grants
 from consent.invitations import campaigns, links, mails
-from consent.models import ApplicationRegistration, Campaign, ConsentLink, ConsentPlan, DailyFigures, PartnerConsent
+from consent.models import (
+    ApplicationRegistration,
+    Campaign,
+    ConsentLink,
+    ConsentPlan,
+    DailyFigures,
+    OwnPermissionSet,
+    PartnerConsent,
+)
 from consent.partners import disable
+from consent.permissions import PERMISSION_SETS
 from consent.runs.apply_plan import start_direct
 from consent.runs.token_check import TOKEN_CHECK
 from consent.runs.verify import CONSENT_VERIFY
@@ -42,16 +51,18 @@ from consent.selection import EVERYTHING, Selection, open_rows
 from consent.sign_in import flow
 from consent.tokens.health import CONFIRM_AFTER, LIFETIME, watch
 from portal.audit.trail import Actor
-from portal.microsoft.clouds import GRAPH_APPLICATION_ID, get_cloud
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_API_APPLICATION_ID, get_cloud
 from portal.microsoft.secret import Secret
 from portal.runs import service, tasks
 from portal.runs.executor import Executor
 from portal.runs.kinds import OK
 from portal.runs.models import Run
+from portal.text import number_of
 from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 from tests.sandbox.demo import environment
 
 _ACTOR = Actor.command("demo")
+PermissionSet = ApplicationRegistration.PermissionSet
 _LINK = re.compile(r"https?://\S+/consent/[\w-]{43}/")
 _CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 _SECONDS = 30
@@ -118,7 +129,18 @@ def build(say: Callable[[str], None]) -> str:
     """Fill the portal with partners of three clouds and return the address of one open consent link."""
     control = Control()
     world = control.get("/state")
-    registration = _registration(control, world)
+    prices = permission_sets.create(
+        name="Extended, with the Partner API",
+        note="Price sheets and referrals; China has no Partner API.",
+        wanted=permission_sets.tidy(
+            [
+                *PERMISSION_SETS["extended"].to_json(),
+                {"resource": PARTNER_API_APPLICATION_ID, "name": "user_impersonation"},
+            ]
+        ),
+        actor=_ACTOR,
+    )
+    registration = _registration(control, world, own_set=prices)
     others = {cloud: _registration(control, world, cloud=cloud) for cloud in ("china", "usgov")}
     say("Registered the application in three clouds; its certificates are in the vault.")
     partners = {}
@@ -154,6 +176,9 @@ def build(say: Callable[[str], None]) -> str:
             call_command("sync_customers", "--partner", consent.partner.tenant_id, stdout=told)
             say(told.getvalue().splitlines()[0].removeprefix("ok").strip())
     _push_some(partners["northwind"], registration, say)
+    for story in STORIES:
+        if story.cloud in others:
+            _push_all(partners[story.key], others[story.cloud], say)
     _bring_into_all_states(control, partners["northwind"], registration)
     for story in STORIES:
         _afterwards(control, story, partners[story.key])
@@ -214,9 +239,18 @@ def _consent_for_the_tenant(
 
 
 def _registration(
-    control: Control, world: Any, *, name: str = "Example Control Panel", cloud: str = "global", days: int = 90
+    control: Control,
+    world: Any,
+    *,
+    name: str = "Example Control Panel",
+    cloud: str = "global",
+    days: int = 90,
+    own_set: OwnPermissionSet | None = None,
 ) -> ApplicationRegistration:
-    """Register an application of the sandbox with a certificate that is made now and nowhere else known."""
+    """Register an application of the sandbox with a certificate that is made now and nowhere else known.
+
+    It asks for the extended set, or for one of our own.
+    """
     application_id, told = next(
         (app_id, one) for app_id, one in world["applications"].items() if (one["name"], one["cloud"]) == (name, cloud)
     )
@@ -232,7 +266,8 @@ def _registration(
         cloud=cloud,
         application_id=application_id,
         home_tenant_id=told["home_tenant"],
-        permission_set=ApplicationRegistration.PermissionSet.EXTENDED,
+        permission_set=PermissionSet.EXTENDED if own_set is None else PermissionSet.OWN,
+        own_set=own_set,
     )
     wanted.change(
         registration,
@@ -328,6 +363,15 @@ def _push_some(partner: PartnerTenant, registration: ApplicationRegistration, sa
         say(f"{item.label}: {item.failure_class} {item.message}".rstrip())
 
 
+def _push_all(partner: PartnerTenant, registration: ApplicationRegistration, say: Callable[[str], None]) -> None:
+    """Show the whole thread in another cloud: the consent is pushed to all customers."""
+    chosen = tuple(CustomerTenant.objects.for_partner(partner).values_list("pk", flat=True))
+    selection = Selection(customers=chosen, registration=registration.pk)
+    run = _work(start_direct(ConsentPlan.Purpose.PUSH, selection, actor=_ACTOR, wait=5))
+    good = run.items.filter(failure_class=OK).count()
+    say(f"{partner}: {number_of(good, 'customer')} of {len(chosen)} granted.")
+
+
 def _bring_into_all_states(control: Control, partner: PartnerTenant, registration: ApplicationRegistration) -> None:
     """Show what can become of a consent: changed from outside, not in sight yet, refused by Partner Center, absent."""
     customers = CustomerTenant.objects.for_partner(partner)
@@ -358,12 +402,13 @@ def _bring_into_all_states(control: Control, partner: PartnerTenant, registratio
 def _second_product(
     control: Control, world: Any, partners: dict[str, PartnerTenant], say: Callable[[str], None]
 ) -> None:
-    """Show a partner that is connected to two products; the credential of the second one ends soon."""
-    second = _registration(control, world, name="Example Backup", days=20)
-    _, address = links.issue(partners["northwind"], second, actor=_ACTOR)
-    _consent(control, address.reveal(), "service@northwind.example.com")
+    """Show partners of each cloud that are connected to two products; the credential of one ends soon."""
+    for key, cloud, days in (("northwind", "global", 20), ("lotus", "china", 90), ("liberty", "usgov", 90)):
+        second = _registration(control, world, name="Example Backup", cloud=cloud, days=days)
+        _, address = links.issue(partners[key], second, actor=_ACTOR)
+        _consent(control, address.reveal(), f"service@{key}.example.com")
+        say(f"{partners[key]}: connected to {second} as well.")
     rotation.warn_of_expiry()
-    say(f"{partners['northwind']}: connected to {second} as well.")
 
 
 def _grow_old(control: Control, partner: PartnerTenant) -> None:

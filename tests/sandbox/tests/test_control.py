@@ -4,11 +4,16 @@ import base64
 import re
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.sandbox.tests.wire import SERVICE_ACCOUNT, Vendor, Wire
+from tests.sandbox.tests.wire import SERVICE_ACCOUNT, Reply, Vendor, Wire
 from tests.sandbox.world import GLOBAL_ADMINISTRATOR
+from tests.support.certificates import pem
+
+DER = serialization.Encoding.DER
 
 
 def test_state_tells_who_is_there_and_no_secret(wire: Wire, vendor: Vendor) -> None:
@@ -109,6 +114,90 @@ def test_an_application_can_be_disabled_by_its_owner(wire: Wire, vendor: Vendor)
     wire.control(address, {"enabled": True})
     assert vendor.refresh(refresh).status == 200
     assert wire.control("/applications/none", {"enabled": False}).status == 404
+
+
+def test_an_application_can_be_disabled_by_microsoft(wire: Wire, vendor: Vendor) -> None:
+    refresh, address = vendor.refresh_token(), f"/applications/{vendor.application.app_id}"
+
+    answer = wire.control(address, {"disabled_by_microsoft": True}).json()
+    assert answer == {"enabled": True, "disabled_by_microsoft": True}
+    assert vendor.refresh(refresh).json()["error_codes"] == [7000112]
+    wire.control(address, {"enabled": True})
+    assert vendor.refresh(refresh).json()["error_codes"] == [7000112], "what the body does not name stays"
+    wire.control(address, {"disabled_by_microsoft": False})
+    assert vendor.refresh(refresh).status == 200
+    assert wire.control(address, {"colour": "red"}).status == 400
+
+
+# --- what can be added ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cloud", ["global", "china", "usgov"])
+def test_partners_customers_and_applications_can_be_added_in_each_cloud(
+    wire: Wire, sandbox: Sandbox, cloud: str
+) -> None:
+    partner = wire.control("/partners", {"key": "eastlake", "name": "Eastlake", "cloud": cloud, "customers": 2})
+    customer = {"partner": partner.json()["tenant_id"], "key": "eastlake-late", "name": "Late Customer"}
+    added = wire.control("/customers", customer)
+    application = wire.control("/applications", {"key": "billing", "name": "Example Billing", "cloud": cloud})
+
+    assert [reply.status for reply in (partner, added, application)] == [201, 201, 201]
+    world, tenant_id = sandbox.world, partner.json()["tenant_id"]
+    assert len(world.customers[tenant_id]) == 3
+    service = next(one for one in world.tenants[tenant_id].users.values() if one.upn == "service@eastlake.example.com")
+    assert world.gdap_roles(tenant_id, service, added.json()["tenant_id"])
+    told = wire.control("/state").json()["applications"][application.json()["app_id"]]
+    assert told == {"name": "Example Billing", "home_tenant": scenarios.vendor_tenant(cloud), "cloud": cloud}
+    assert sandbox.world.application(application.json()["app_id"], cloud)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/partners", {"key": "northwind", "name": "Northwind once more"}),
+        ("/partners", {"key": "eastlake"}),
+        ("/partners", {"key": "eastlake", "name": "Eastlake", "cloud": "germany"}),
+        ("/partners", {"key": "eastlake", "name": "Eastlake", "colour": "red"}),
+        ("/customers", {"partner": "none", "key": "late", "name": "Late"}),
+        ("/customers", {"partner": scenarios.vendor_tenant(), "key": "late", "name": "Late"}),
+        ("/applications", {"key": "global", "name": "There already"}),
+        ("/applications", {"key": "billing", "name": "Billing", "known_clients": ["none"]}),
+        ("/policies", {"cloud": "global", "colour": "red"}),
+    ],
+)
+def test_what_cannot_be_added_changes_nothing(wire: Wire, path: str, body: dict[str, object]) -> None:
+    before = wire.control("/state").json()
+
+    assert wire.control(path, body).status == 400
+
+    assert wire.control("/state").json() == before
+
+
+def code(reply: Reply) -> str:
+    assert reply.status == 400
+    return str(reply.json()["error"]["code"])
+
+
+def test_a_management_policy_forbids_what_is_added_and_spares_what_is_there(wire: Wire, vendor: Vendor) -> None:
+    refresh, address = vendor.refresh_token(), f"/applications/{vendor.application.app_id}/credentials"
+    long, short = (
+        base64.b64encode(x509.load_pem_x509_certificate(pem(with_key=False, days=days).encode()).public_bytes(DER))
+        for days in (400, 60)
+    )
+    wire.control("/policies", {"forbids_secrets": True, "certificate_days": 90, "forbids_multi_tenant": True})
+
+    assert code(wire.control(address, {"secret": "new"})) == "CredentialTypeNotAllowedAsPerAppPolicy"
+    refused = wire.control(address, {"certificate": long.decode()})
+    assert code(refused) == "CredentialInvalidLifetimeAsPerAppPolicy"
+    other = {"key": "billing", "name": "Billing"}
+    assert code(wire.control("/applications", other)) == "SignInAudienceNotAllowedAsPerAppPolicy"
+    assert vendor.application.certificates == []
+
+    assert wire.control(address, {"certificate": short.decode()}).status == 200
+    assert wire.control("/applications", other | {"multi_tenant": False}).status == 201
+    assert vendor.refresh(refresh).status == 200, "the secret of before works on"
+    wire.control("/policies", {})
+    assert wire.control(address, {"secret": "new"}).status == 200
 
 
 def test_an_application_gets_its_credentials_and_redirect_uri_from_outside(wire: Wire, sandbox: Sandbox) -> None:

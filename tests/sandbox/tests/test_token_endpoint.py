@@ -22,7 +22,7 @@ from tests.sandbox.tests.wire import (
     claims_of,
     code_of,
 )
-from tests.sandbox.world import GRAPH, PARTNER_CENTER, Tenant
+from tests.sandbox.world import GRAPH, PARTNER_API, PARTNER_CENTER, Tenant
 
 DAY = 86_400
 
@@ -274,7 +274,7 @@ def test_equal_requests_in_a_loop_are_noticed_when_switched_on(vendor: Vendor, s
         ("https://unknown.example/.default", 70011),
         ("offline_access", 70011),
         ("{graph}/Mail.Send", 65001),
-        ("{partner_api}/.default", 650057),
+        ("{partner_api}/.default", 65001),
     ],
 )
 def test_scopes_name_one_resource_that_is_registered_and_consented(vendor: Vendor, scope: str, code: int) -> None:
@@ -282,6 +282,30 @@ def test_scopes_name_one_resource_that_is_registered_and_consented(vendor: Vendo
     text = scope.format(graph=cloud.graph, partner_center=cloud.partner_center, partner_api=cloud.partner_api)
 
     assert code_of(vendor.refresh(vendor.refresh_token(), scope=text)) == code
+
+
+@pytest.mark.parametrize("service", ["partner_api", "azure_management", "own"])
+def test_a_token_is_for_each_service_that_is_registered_and_consented(vendor: Vendor, wire: Wire, service: str) -> None:
+    app_id = vendor.application.app_id
+    if service == "own":
+        made = {"key": "api", "name": "Billing API", "scopes": ["Invoices.Read"], "known_clients": [app_id]}
+        origin, name = wire.control("/applications", made).json()["app_id"], "Invoices.Read"
+    else:
+        origin, name = getattr(vendor.cloud, service), "user_impersonation"
+    vendor.sandbox.sign_in(
+        vendor.authorize_url(scope=f"openid {vendor.partner_center} {origin}/{name}"), user=SERVICE_ACCOUNT
+    )
+
+    answer = vendor.refresh(vendor.refresh_token(), scope=f"{origin}/.default").json()
+
+    assert claims_of(answer["access_token"])["aud"] == origin
+    assert answer["scope"] == f"{origin}/{name}"
+
+
+def test_a_resource_that_the_manifest_does_not_list_is_refused(vendor: Vendor) -> None:
+    del vendor.application.permissions[PARTNER_API]
+
+    assert code_of(vendor.refresh(vendor.refresh_token(), scope=f"{vendor.cloud.partner_api}/.default")) == 650057
 
 
 def test_two_resources_can_be_answered_for_the_first_when_switched(vendor: Vendor, sandbox: Sandbox) -> None:
