@@ -16,7 +16,6 @@ from consent.models import (
     CustomerConsent,
     PartnerConsent,
 )
-from consent.permissions import PERMISSION_SETS
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
@@ -110,7 +109,7 @@ def unsaved_consent(of: PartnerTenant, by: ApplicationRegistration, **columns: A
         "state": "connected",
         "consented_at": now,
         "pinned_oid": guid(),
-        "granted_scopes": PERMISSION_SETS[by.permission_set].resources().to_json(),
+        "granted_scopes": by.asked.resources().to_json(),
         "generation": 1,
         "secret_name": f"rt-{uuid.uuid4().hex}",
         "secret_version": uuid.uuid4().hex,
