@@ -71,7 +71,7 @@ class LineForm(forms.Form):
         """Return the line as ``tidy`` reads it; None when it is empty or taken out."""
         given = self.cleaned_data
         texts = [value for name, value in given.items() if name != "remove"]
-        if given["remove"] or not any(texts):
+        if given.get("remove") or not any(texts):  # of an untouched form nothing is cleaned
             return None
         line = {name: given[name] for name in ("name", "id", "title", "why", "service")}
         return line | {"resource": given["application"] if given["resource"] == _OWN else given["resource"]}

@@ -171,9 +171,7 @@ def _service(text: str, resource: str) -> str:
         raise PermissionSetRefused("Say what this service is called; partners read the name.")
     _visible(text)
     if text.lower().startswith(("microsoft", "azure")):
-        raise PermissionSetRefused(
-            "Partners would take this for a service of Microsoft. Choose those by their name."
-        )
+        raise PermissionSetRefused("Partners would take this for a service of Microsoft. Choose those by their name.")
     return text
 
 
