@@ -123,14 +123,18 @@ def _group(active: Sequence[AccessAssignment], able: Sequence[AccessAssignment])
 def _member(customer: CustomerTenant) -> Edge:
     match customer.readiness:
         case Verdict.READY:
-            return Edge(joint=Joint.MEMBER, holds=Holds.YES, text="The service account is a member of the group.")
+            return Edge(
+                joint=Joint.MEMBER,
+                holds=Holds.YES,
+                text="The service account is a member of the group, directly or through another group.",
+            )
         case Verdict.NOT_READY if customer.readiness_owner == Owner.NOBODY:
             text = customer.readiness_reason
             return Edge(joint=Joint.MEMBER, holds=Holds.UNKNOWN, text=text, owner=Owner.NOBODY)
         case Verdict.NOT_READY:
             text = (
-                "The service account is not a direct member of the group; whether it is one through another group was "
-                "not read. The partner adds the account to the group itself, then synchronise."
+                "The service account is not a member of the group, neither directly nor through another group. The "
+                "partner adds the account to it, then synchronise."
             )
             return Edge(joint=Joint.MEMBER, holds=Holds.NO, text=text, owner=Owner.PARTNER)
     text = customer.readiness_reason or "The relationships were not read yet: synchronise the partner."

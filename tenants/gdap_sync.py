@@ -55,7 +55,8 @@ def sync_relationships(
 
     Args:
         accepted: role template ids that may consent.
-        own_groups: object ids of the groups that the service account is in; None when they cannot be read.
+        own_groups: object ids of the groups that the service account is in, directly or through other groups; None when
+            they cannot be read.
         own_tenants: tenant ids that are no customers, besides the partner's.
         force: believe lists that lack unusually many rows; a person's decision.
 

@@ -111,7 +111,8 @@ def judge(
     """Judge from the relationships with one customer, each with its assignments.
 
     Args:
-        own_groups: object ids of the groups that the service account is in; None when they cannot be read.
+        own_groups: object ids of the groups that the service account is in, directly or through other groups; None when
+            they cannot be read.
         accepted: role template ids that may consent.
     """
     known = list(relationships)
@@ -146,7 +147,10 @@ def judge(
         if not able:
             return Readiness(
                 ready=False,
-                reason="The service account is in none of the groups that hold a role that may consent.",
+                reason=(
+                    "The service account is in none of the groups that hold a role that may consent, neither directly "
+                    "nor through another group."
+                ),
                 owner=Owner.PARTNER,
             )
     if all(each.created_at is not None and each.created_at > now - _SETTLING for each in able):

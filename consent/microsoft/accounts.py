@@ -1,7 +1,8 @@
 """Who the signed-in account is in its own tenant: member or guest, which groups and roles (Graph ``/me``, app+user).
 
-Source: Microsoft Graph v1.0, "Get a user" (User.Read) and "List a user's direct memberships". Types that the token may
-not read come back with no more than an id, so a missing name proves nothing.
+Source: Microsoft Graph v1.0, "Get a user" (User.Read) and "List a user's direct memberships" and "List a
+user's memberships (direct and transitive)". Types that the token may not read come back with no more than an id, so a
+missing name proves nothing.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class AccountClient(GraphApi):
         )
 
     def groups(self) -> frozenset[str]:
-        """Return the object ids of the groups and roles that the account is directly in; ids need no extra permission.
+        """Return the object ids of the groups and roles that the account is in, directly or through other groups.
+
+        Ids need no extra permission.
 
         Raises:
             RemoteError: Graph refused or did not answer.
         """
-        listed = self.collection("/v1.0/me/memberOf", operation="list memberships", params={"$top": "999"})
+        listed = self.collection("/v1.0/me/transitiveMemberOf", operation="list memberships", params={"$top": "999"})
         return frozenset(str(one.get("id") or "").lower() for one in listed)
 
 

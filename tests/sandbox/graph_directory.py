@@ -160,11 +160,11 @@ def _group(group_id: str, name: str) -> Item:
     }
 
 
-def _memberships(call: Call, kind: str) -> list[Item]:
-    """Return the user's groups and roles; of a type that the token may not read, only that there is one."""
+def _memberships(call: Call, kind: str, groups: set[str]) -> list[Item]:
+    """Return these groups and the user's roles; of a type that the token may not read, only that there is one."""
     user, tenant = _myself(call), call.tenant
     found: list[Item] = []
-    for group_id in sorted(user.groups & tenant.groups.keys()):
+    for group_id in sorted(groups & tenant.groups.keys()):
         item = _group(group_id, tenant.groups[group_id]) if call.may(*_GROUP_READERS) else {"id": group_id}
         found.append({"@odata.type": "#microsoft.graph.group"} | item)
     for role in sorted(user.roles):
@@ -176,6 +176,14 @@ def _memberships(call: Call, kind: str) -> list[Item]:
 
 
 def _member_of(call: Call) -> Answer:
+    return _list_memberships(call, _myself(call).groups)
+
+
+def _transitive_member_of(call: Call) -> Answer:
+    return _list_memberships(call, call.tenant.groups_of(_myself(call)))
+
+
+def _list_memberships(call: Call, groups: set[str]) -> Answer:
     kind = call.params.get("kind") or ""
     if "$filter" in call.query and not call.is_advanced():
         raise unsupported("This filter needs ConsistencyLevel: eventual and $count=true.")
@@ -183,14 +191,15 @@ def _member_of(call: Call) -> Answer:
         "displayName": lambda item: item.get("displayName"),
         "id": lambda item: item["id"],
     }
-    return collection(call, "directoryObjects", _memberships(call, kind), dict, filterable=filterable)
+    return collection(call, "directoryObjects", _memberships(call, kind, groups), dict, filterable=filterable)
 
 
 def _check_member_groups(call: Call) -> Answer:
     user, asked = _myself(call), call.content().get("groupIds")
     if not isinstance(asked, list) or not 1 <= len(asked) <= 20:
         raise bad_request("groupIds must hold between 1 and 20 ids.")
-    member = [group for group in (guid(each, "groupIds") for each in asked) if group in user.groups]
+    groups = call.tenant.groups_of(user)
+    member = [group for group in (guid(each, "groupIds") for each in asked) if group in groups]
     return Answer(200, {"@odata.context": call.context("Collection(Edm.String)"), "value": member})
 
 
@@ -444,7 +453,7 @@ OPERATIONS: list[tuple[str, str, str, Operation]] = [
     ("GET", "/organization/(?P<id>[^/]+)", "get organization", _one_organization),
     ("GET", "/me", "get me", _me),
     ("GET", f"/me/memberOf{_KIND}", "list memberOf", _member_of),
-    ("GET", f"/me/transitiveMemberOf{_KIND}", "list transitiveMemberOf", _member_of),
+    ("GET", f"/me/transitiveMemberOf{_KIND}", "list transitiveMemberOf", _transitive_member_of),
     ("POST", "/me/(?:microsoft.graph.)?checkMemberGroups", "check member groups", _check_member_groups),
     ("GET", "/users", "list users", _users),
     ("GET", "/users/(?P<id>[^/]+)", "get user", _one_user),

@@ -128,9 +128,19 @@ class Tenant:
     users: dict[str, User] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     """Group object id: display name."""
+    nested: dict[str, set[str]] = field(default_factory=dict)
+    """Group object id: ids of the groups that this group is itself a member of."""
     principals: dict[str, ServicePrincipal] = field(default_factory=dict)
     grants: dict[str, PermissionGrant] = field(default_factory=dict)
     enabled: bool = True
+
+    def groups_of(self, user: User) -> set[str]:
+        """Return the groups that a user is in, directly or through other groups."""
+        found, new = set[str](), set(user.groups)
+        while new:
+            found |= new
+            new = {outer for group in new for outer in self.nested.get(group, ())} - found
+        return found
 
     def principal_of(self, app_id: str) -> ServicePrincipal | None:
         return next((one for one in self.principals.values() if one.app_id == app_id), None)
@@ -441,13 +451,14 @@ class World:
     def gdap_roles(self, partner: str, user: User, customer: str) -> set[str]:
         """Return the roles that this partner user holds in the customer by active relationships and assignments."""
         roles: set[str] = set()
+        groups = self.tenants[partner].groups_of(user)
         for relationship in self.relationships:
             if (relationship.partner, relationship.customer) != (partner, customer):
                 continue
             if relationship.status != "active" or (relationship.ends or float("inf")) <= self.now():
                 continue
             for assignment in relationship.assignments:
-                if assignment.status == "active" and assignment.group in user.groups:
+                if assignment.status == "active" and assignment.group in groups:
                     roles |= assignment.roles
         return roles
 

@@ -373,6 +373,21 @@ def test_an_account_outside_the_assigned_group_is_blocked_with_a_remedy_for_this
 
 
 @pytest.mark.req("R-24")
+def test_an_account_in_a_group_within_the_assigned_group_is_as_good_as_a_direct_member(
+    connected: Portal, customer: CustomerTenant
+) -> None:
+    outer = builders.guid()
+    [assignment] = relationship(connected, customer).assignments
+    tenant = connected.sandbox.world.tenants[connected.partner.tenant_id]
+    tenant.groups[outer] = "All who may consent"
+    tenant.nested[assignment.group] = {outer}
+    assignment.group = outer
+
+    assert send(connected, customer).state == "granted"
+    assert posts(connected) == 1
+
+
+@pytest.mark.req("R-24")
 @pytest.mark.parametrize("status", [403, 400])
 def test_insufficient_privileges_are_this_customers_failure(
     connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch, status: int

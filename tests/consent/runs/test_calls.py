@@ -34,7 +34,7 @@ from tests.support.portal import Portal
 pytestmark = pytest.mark.django_db
 
 MOST = 6
-READINESS = {"list relationships", "list assignments", "list memberOf"}
+READINESS = {"list relationships", "list assignments", "list transitiveMemberOf"}
 
 
 def young(age: timedelta = timedelta(hours=1)) -> None:

@@ -61,6 +61,23 @@ def test_memberships_are_limited_to_ids_without_the_right_to_read_them(caller: C
     assert (role["roleTemplateId"], role["displayName"]) == (GLOBAL_ADMINISTRATOR, "Global Administrator")
 
 
+def test_a_group_within_a_group_is_a_transitive_membership_only(caller: Caller) -> None:
+    tenant, outer = (
+        caller.sandbox.world.tenants[known_id("tenant", "northwind")],
+        known_id("group", "northwind", "outer"),
+    )
+    tenant.groups[outer] = "Outer"
+    tenant.nested[known_id("group", "northwind", "GDAP")] = {outer}
+
+    def names(path: str) -> set[str | None]:
+        return {item.get("displayName") for item in values(caller.graph("GET", path, DIRECTORY))}
+
+    assert "Outer" not in names("/me/memberOf")
+    assert "Outer" in names("/me/transitiveMemberOf")
+    body = {"groupIds": [outer]}
+    assert caller.graph("POST", "/me/checkMemberGroups", "User.Read", data=body).json()["value"] == [outer]
+
+
 def test_a_filtered_cast_of_memberships_is_an_advanced_query(caller: Caller) -> None:
     path = f"/me/memberOf/microsoft.graph.group?$count=true&$filter={quote("displayName eq 'AdminAgents'")}"
     assert graph_error(caller.graph("GET", path, DIRECTORY)) == (400, "Request_UnsupportedQuery")
