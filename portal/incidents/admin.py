@@ -182,6 +182,8 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
     actions_detail = ["take_up_one", "note_one", "put_off_one", "wake_one", "settle_one"]
 
     has_settle_permission = needs("incidents.settle_incident")
+    has_note_permission = needs("incidents.note_incident")
+    has_snooze_permission = needs("incidents.snooze_incident")
     title = column("Incident", str, ordering="cause")
     what = path_column("words", "What happened and what to do", sorts=False)
 
@@ -249,7 +251,7 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
                 for one in settled[:_SHOWN_SETTLED]
             ],
             "all_settled": f"{reverse('admin:incidents_incident_changelist')}?state=settled",
-            "may_settle": self.has_settle_permission(request),
+            "may": set(self.get_actions(request)),
         }
         return TemplateResponse(request, "admin/incidents/groups.html", context)
 
@@ -298,15 +300,15 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
     def take_up_one(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return self._one(request, object_id, self.take_up)
 
-    @page_action(description="Note", url_path="note", permissions=["view", "settle"])
+    @page_action(description="Note", url_path="note", permissions=["view", "note"])
     def note_one(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return self._one(request, object_id, self.add_note)
 
-    @page_action(description="Put off", url_path="put-off", permissions=["view", "settle"])
+    @page_action(description="Put off", url_path="put-off", permissions=["view", "snooze"])
     def put_off_one(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return self._one(request, object_id, self.put_off_incidents)
 
-    @page_action(description="Wake up", url_path="wake", permissions=["view", "settle"])
+    @page_action(description="Wake up", url_path="wake", permissions=["view", "snooze"])
     def wake_one(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return self._one(request, object_id, self.wake_incidents)
 
@@ -329,7 +331,7 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         self._say(request, done, "taken up")
         return None
 
-    @admin.action(description="Note", permissions=["settle"])
+    @admin.action(description="Note", permissions=["note"])
     def add_note(self, request: HttpRequest, queryset: IncidentQuerySet) -> HttpResponseBase | None:
         filled = ask(
             self,
@@ -348,7 +350,7 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         self.message_user(request, f"The note stands on {number_of(done, 'incident')}.", messages.SUCCESS)
         return None
 
-    @admin.action(description="Put off", permissions=["settle"])
+    @admin.action(description="Put off", permissions=["snooze"])
     def put_off_incidents(self, request: HttpRequest, queryset: IncidentQuerySet) -> HttpResponseBase | None:
         filled = ask(
             self,
@@ -371,7 +373,7 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         self._say(request, done, f"put off until {until:%Y-%m-%d %H:%M} UTC")
         return None
 
-    @admin.action(description="Wake up", permissions=["settle"])
+    @admin.action(description="Wake up", permissions=["snooze"])
     def wake_incidents(self, request: HttpRequest, queryset: IncidentQuerySet) -> HttpResponseBase | None:
         if answer := self.confirm(
             request,

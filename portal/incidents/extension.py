@@ -27,6 +27,13 @@ EXTENSION = AdminExtension(
         ),
         CERTIFICATE_REFUSED: CauseWords(title="Certificate refused"),
     },
+    audit_words={
+        "incident.noted": "A note was written to an incident",
+        "incident.settled": "An incident was settled by a person",
+        "incident.snoozed": "An incident was put off",
+        "incident.taken_up": "An incident was taken up",
+        "incident.woken": "An incident that was put off was woken up",
+    },
     searchable=(
         Searchable(
             title="Incidents",

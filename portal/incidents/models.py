@@ -64,7 +64,11 @@ class Incident(models.Model):
             models.CheckConstraint(condition=Q(times__gte=1), name="incident_happened"),
             models.CheckConstraint(condition=Q(last_seen_at__gte=F("first_seen_at")), name="incident_seen_in_order"),
         ]
-        permissions = [("settle_incident", "Can take up and settle an incident")]
+        permissions = [
+            ("settle_incident", "Can take up and settle an incident"),
+            ("note_incident", "Can write a note to an incident"),
+            ("snooze_incident", "Can put off an incident and wake it up"),
+        ]
 
     def __str__(self) -> str:
         words = cause_in_words(self.cause)

@@ -101,6 +101,26 @@ def test_what_the_person_may_not_do_is_not_offered() -> None:
     assert Staff("tenants.view_partnertenant").get(GROUPS).status_code == 403
 
 
+@pytest.mark.req("S-48")
+@pytest.mark.parametrize(
+    ("permission", "own", "buttons"),
+    [
+        ("settle_incident", {"take_up", "settle_incidents"}, ["Take up", "Settle"]),
+        ("note_incident", {"add_note"}, ["Note"]),
+        ("snooze_incident", {"put_off_incidents", "wake_incidents"}, ["Put off"]),
+    ],
+)
+def test_each_decision_has_a_permission_of_its_own(permission: str, own: set[str], buttons: list[str]) -> None:
+    mfa_missing(1)
+    staff = Staff("incidents.view_incident", f"incidents.{permission}")
+    shown = staff.get(GROUPS).content.decode()
+    assert set(re.findall(r'name="action" value="(\w+)"', shown)) == own - {"wake_incidents"}
+    for action in ("take_up", "add_note", "put_off_incidents", "wake_incidents", "settle_incidents"):
+        assert press(staff, action).status_code == (200 if action in own else 403)  # type: ignore[attr-defined]
+    page = staff.get(reverse("admin:incidents_incident_change", args=[Incident.objects.get().pk]))
+    assert [button.title for button, _ in page.context["buttons"]] == buttons
+
+
 @pytest.mark.parametrize(
     ("action", "fields", "trail", "said"),
     [
