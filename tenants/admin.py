@@ -43,10 +43,10 @@ class PartnerTagAdmin(PortalModelAdmin[PartnerTag]):
 
 
 class PartnerContactInline(PortalInline[PartnerContact, PartnerTenant]):
-    """A partner's people, with the mails that each of them gets."""
+    """A partner's people, and who of them gets invitations."""
 
     model = PartnerContact
-    fields = ["name", "email", "role", "language", "gets_invitations", "gets_alerts", "gets_reports"]
+    fields = ["name", "email", "role", "gets_invitations"]
     extra = 1  # also without a script somebody can be added
     parent = "tenants.{}_partnertenant"
 

@@ -48,7 +48,7 @@ class CustomerTenantQuerySet(models.QuerySet["CustomerTenant"]):
 
 
 def languages() -> list[tuple[str, str]]:
-    """Return all languages by their codes, with their English names."""
+    """Return all languages by their codes, with their English names. A migration names it."""
     named = [(code, str(told["name"])) for code, told in LANG_INFO.items() if "name" in told]
     return sorted(named, key=lambda one: one[1])
 
@@ -166,12 +166,7 @@ class PartnerContact(models.Model):
     name = NameField(blank=True)
     email = models.EmailField("e-mail", blank=True)
     role = NameField(blank=True, max_length=100, help_text="What this person does there, such as billing")
-    language = models.CharField(
-        max_length=10, blank=True, choices=languages, help_text="For who writes to them; our mails are in English"
-    )
     gets_invitations = models.BooleanField("invitations", default=True)
-    gets_alerts = models.BooleanField("alerts", default=False)
-    gets_reports = models.BooleanField("reports", default=False)
 
     class Meta:
         ordering = ["pk"]
@@ -186,7 +181,7 @@ class PartnerContact(models.Model):
                 violation_error_message="This partner has a contact with this address.",
             ),
             models.CheckConstraint(
-                condition=~Q(email="") | Q(gets_invitations=False, gets_alerts=False, gets_reports=False),
+                condition=~Q(email="") | Q(gets_invitations=False),
                 name="contact_with_mails_has_address",
                 violation_error_message="Who gets mails needs an address.",
             ),

@@ -73,7 +73,7 @@ tenants_customertenant: company_name domain partner_center_id readiness readines
 tenants_gdapaccessassignment: assignment_id group_id roles status
 tenants_gdaprelationship: auto_extend_duration customer_tenant_id display_name relationship_id roles status
 tenants_partnertag: name
-tenants_partnercontact:  | email language name role
+tenants_partnercontact:  | email name role
 tenants_partnertenant: cloud domain kind name switch tenant_id | notes search_text
 """
 

@@ -10,7 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from consent.invitations import mails
 from portal.mail import MailRefused
-from tenants.models import PartnerContact, PartnerTenant
+from tenants.models import PartnerContact
 from tests.support import builders
 from tests.support.staff import Staff
 
@@ -19,7 +19,7 @@ from tests.support.staff import Staff
 def test_an_invitation_goes_to_those_who_get_invitations_in_the_order_they_were_added() -> None:
     partner = builders.partner()
     builders.contact(partner, "first@partner.example")
-    builders.contact(partner, "billing@partner.example", gets_invitations=False, gets_reports=True)
+    builders.contact(partner, "billing@partner.example", gets_invitations=False)
     builders.contact(partner, "second@partner.example")
     builders.contact(builders.partner(), "other@partner.example")
     assert mails.addresses_of(partner) == ["first@partner.example", "second@partner.example"]
@@ -36,7 +36,6 @@ def test_an_invitation_goes_to_those_who_get_invitations_in_the_order_they_were_
         ({"email": "", "name": "Anna"}, "needs an address"),
         ({"email": "anna@partner.example, other@partner.example"}, "valid email"),
         ({"email": "new@partner.example", "name": "\u202eanna"}, "not allowed"),
-        ({"email": "new@partner.example", "language": "xx"}, "not a valid choice"),
     ],
 )
 def test_what_is_no_contact_is_refused_in_words(columns: dict[str, str], why: str) -> None:
@@ -71,10 +70,11 @@ def test_the_one_contact_of_each_partner_is_carried_over_and_back() -> None:
             ("None", "", ""),
         ):
             rows.create(name=name, tenant_id=builders.guid(), contact_name=contact, contact_email=email)
-        executor.migrate([("tenants", "0006_partner_contacts")])
+        after = executor.migrate([("tenants", "0006_partner_contacts")]).apps
+        partners = after.get_model("tenants", "PartnerTenant").objects
         found = {
             partner.name: [(one.name, one.email, one.gets_invitations) for one in partner.contacts.all()]
-            for partner in PartnerTenant.objects.all()
+            for partner in partners.all()
         }
         assert found == {
             "Both": [("Anna", "anna@partner.example", True)],
@@ -82,7 +82,7 @@ def test_the_one_contact_of_each_partner_is_carried_over_and_back() -> None:
             "Address": [("", "carl@partner.example", True)],
             "None": [],
         }
-        builders.contact(PartnerTenant.objects.get(name="Both"), "second@partner.example")
+        partners.get(name="Both").contacts.create(email="second@partner.example")
         MigrationExecutor(connection).migrate([("tenants", "0005_fill_search_text")])
         assert set(rows.values_list("name", "contact_name", "contact_email")) == {
             ("Both", "Anna", "anna@partner.example"),
@@ -90,6 +90,5 @@ def test_the_one_contact_of_each_partner_is_carried_over_and_back() -> None:
             ("Address", "", "carl@partner.example"),
             ("None", "", ""),
         }
-        PartnerTenant.objects.all()
     finally:
         call_command("migrate", verbosity=0)
