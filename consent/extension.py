@@ -22,6 +22,7 @@ from consent.models import (
     PartnerConsent,
     WaitingToken,
 )
+from consent.words.actions import ACTIONS
 from portal.site.extension_points import AdminExtension, AdminPage, ListEntry
 from portal.site.named import Named
 from portal.site.navigation import Section
@@ -71,6 +72,7 @@ EXTENSION = AdminExtension(
         "plan": Named(ConsentPlan, "registration"),
     },
     causes=CAUSES,
+    audit_words=ACTIONS,
     searchable=(
         Searchable(
             title="Reference codes",

@@ -4,11 +4,14 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.db.models import CharField, QuerySet, Value
+from django.db.models.functions import Concat
+from django.http import HttpRequest, HttpResponse
 
 from portal.audit.models import AuditEvent
 from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin
+from portal.site.audit_words import in_a_sentence, sentences
+from portal.site.declared import column
 from portal.site.display import EMPTY, links
 from portal.site.subjects import facts, facts_of, lines, parse_about
 
@@ -29,6 +32,21 @@ class AboutFilter(admin.SimpleListFilter):
         return queryset if about is None else queryset.filter(**{f"subject__{about[0]}": about[1]})
 
 
+class ActionFilter(admin.SimpleListFilter):
+    """What happened, of all that the trail has, in the words of its pages."""
+
+    title = "what happened"
+    parameter_name = "action"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        actions = AuditEvent.objects.order_by().values_list("action", flat=True).distinct()
+        named = [(action, in_a_sentence(action, AuditEvent.Outcome.DONE)) for action in actions]
+        return sorted(named, key=lambda one: one[1])
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        return queryset.filter(action=self.value()) if self.value() else queryset
+
+
 class AuditChangeList(PortalChangeList):
     """A page of events with the names of what they are about, which are looked up for all of them at once."""
 
@@ -44,14 +62,15 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
     empty_text = "What staff, partners and the portal itself do is written here."
-    list_display = ["sequence", "at", "actor_kind", "actor", "action", "outcome", "about", "correlation_id"]
-    list_filter = [AboutFilter, "outcome", "actor_kind", "action"]
+    list_display = ["sequence", "at", "what", "about", "actor", "actor_kind", "outcome", "correlation_id"]
+    list_filter = [AboutFilter, ActionFilter, "outcome", "actor_kind"]
     export_fields = [
         "sequence",
         "at",
         "actor_kind",
         "actor",
         "address",
+        "what_happened",
         "action",
         "outcome",
         "subject",
@@ -65,7 +84,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
         "actor_kind",
         "actor",
         "address",
-        "action",
+        "what",
         "outcome",
         "about",
         "more",
@@ -74,6 +93,21 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return AuditChangeList
+
+    what = column("What happened", lambda event: f"{in_a_sentence(event.action, event.outcome)}.", ordering="action")
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        event: AuditEvent | None = context.get("original")
+        if event is not None:
+            heading = f"{event.sequence}: {in_a_sentence(event.action, event.outcome)}"
+            context |= {"heading": heading, "subtitle": heading}
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def for_export(self, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        said = CharField(choices=list(sentences()))
+        return queryset.annotate(what_happened=Concat("action", Value(":"), "outcome", output_field=said))
 
     @admin.display(description="About")
     def about(self, event: Any) -> str:

@@ -18,6 +18,15 @@ EXTENSION = AdminExtension(
         "customer": Named(CustomerTenant),
         "customers": Named(CustomerTenant),
     },
+    audit_words={
+        "partner.changed": "The partner's details were changed",
+        "partner.contacts_changed": "The partner's contacts were changed",
+        "partner.created": "The partner was added",
+        "partner.customers_synced": "The partner's customers were synchronised",
+        "partner.relationships_synced": "The partner's GDAP relationships were read",
+        "tag.changed": "A tag was changed",
+        "tag.created": "A tag was added",
+    },
     searchable=(
         Searchable(
             title="Partners",

@@ -47,6 +47,7 @@ FROZEN = {
         "0001_initial": "bffb51e77e7aba38471fcccd89d4a4e7b6849b275dc843adb7928c56a96e731a",
         "0002_incident_name": "1c3796474bdf7eb29b05111f4042b80023a22878145509cb7dc1f3020dfd5c21",
         "0003_decisions_and_recovery": "829f06ce1b44f1923c3b6ab4b63d9fb8836c2a347bc65185fdb8495f5cf838e3",
+        "0004_own_permissions": "bede5b021edcc9878cd24b45a6f672db17e11a4e5891eece860d3e609e79f542",
     },
     "portal/migrations": {
         "0001_initial": "8756bca29d899051902b5049c40402c1584cd53537a4c7440246f158d9b8014e",
@@ -70,6 +71,7 @@ FROZEN = {
         "0006_partner_contacts": "0ac3e06f17b8eb7d2a8e81f5736ba161d10b36a957360e50507a5d80246fe665",
         "0007_list_indexes": "b604016f061a9163fd8ceb088488095b65a2067f8f6d43e428901bed6baa1944",
         "0008_counts_of_customers": "121381e61deba5f852a9b2c1cce4f1356320551a56d91547b0c7da02d0aa79f9",
+        "0009_contacts_get_invitations": "59b1222c4e7484a43df5878799db3b113cbdcd287521c4327a5e668cb9713aa5",
     },
 }
 # The last migration of each of our apps in each release.

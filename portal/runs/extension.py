@@ -32,5 +32,15 @@ EXTENSION = AdminExtension(
             remedy=Remedy(label="See failed jobs", model="runs.ScheduledJob", query="last_failed__exact=1"),
         ),
     },
+    audit_words={
+        "job.started": "A job of the schedule was started before its time",
+        "run.cancelled": "A run was cancelled",
+        "run.finished": "A run finished",
+        "run.halted": "A run halted: too many of its units failed",
+        "run.paused": "A run was paused",
+        "run.resumed": "A run was resumed",
+        "run.started": "A run was started",
+        "run.stopped": "A run stopped: what failed concerns all of its units",
+    },
     searchable=(Searchable(title="Runs", rank=90, model=Run, find=by_number(Run, "run"), detail=label_of),),
 )

@@ -55,6 +55,8 @@ class AdminExtension:
         bells: functions that count what waits for the person, for the top of every page. One query each.
         subjects: which rows a name in the subject of an audit event, an incident or a run means.
         causes: title and remedy of each cause of incidents that the app reports.
+        audit_words: what an event of the audit trail says, by action, and by ``action:outcome`` where an outcome needs
+            a sentence of its own.
         searchable: rows that the search in the header finds.
         partner_pages: pages beside the list of partners.
         partner_actions: actions on chosen partners, in the order in which they are offered.
@@ -67,6 +69,7 @@ class AdminExtension:
     bells: Sequence[Callable[[HttpRequest], Figure | None]] = ()
     subjects: Mapping[str, Named] = field(default_factory=dict)
     causes: Mapping[str, CauseWords] = field(default_factory=dict)
+    audit_words: Mapping[str, str] = field(default_factory=dict)
     searchable: Sequence[Searchable] = ()
     partner_pages: Sequence[AdminPage] = ()
     partner_actions: Sequence[AdminAction] = ()
