@@ -11,9 +11,16 @@ from django.http import HttpRequest, HttpResponse
 from portal.audit.models import AuditEvent
 from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin
 from portal.site.audit_words import in_a_sentence, sentences
-from portal.site.declared import column
-from portal.site.display import EMPTY, links
+from portal.site.declared import badge_column, column, moment_column
+from portal.site.display import EMPTY, Tone, described, links
 from portal.site.subjects import facts, facts_of, lines, parse_about
+
+OUTCOME_TONES = {
+    AuditEvent.Outcome.DONE: Tone.QUIET,
+    AuditEvent.Outcome.REFUSED: Tone.WARN,
+    AuditEvent.Outcome.FAILED: Tone.BAD,
+    AuditEvent.Outcome.INTENT: Tone.BUSY,
+}
 
 
 class AboutFilter(admin.SimpleListFilter):
@@ -62,7 +69,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
     empty_text = "What staff, partners and the portal itself do is written here."
-    list_display = ["sequence", "at", "what", "about", "actor", "actor_kind", "outcome", "correlation_id"]
+    list_display = ["sequence", "when", "what", "about", "who", "shown_outcome", "correlation_id"]
     list_filter = [AboutFilter, ActionFilter, "outcome", "actor_kind"]
     export_fields = [
         "sequence",
@@ -80,12 +87,11 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     search_fields = ["=correlation_id", "=actor", "=action"]
     fields = [
         "sequence",
-        "at",
-        "actor_kind",
-        "actor",
+        "when",
+        "who",
         "address",
         "what",
-        "outcome",
+        "shown_outcome",
         "about",
         "more",
         "correlation_id",
@@ -94,6 +100,9 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return AuditChangeList
 
+    when = moment_column("at", "When")
+    shown_outcome = badge_column("outcome", "Outcome", OUTCOME_TONES)
+    who = column("Who", lambda event: described(event.actor, event.get_actor_kind_display()), ordering="actor")
     what = column("What happened", lambda event: f"{in_a_sentence(event.action, event.outcome)}.", ordering="action")
 
     def render_change_form(

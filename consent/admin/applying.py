@@ -21,6 +21,7 @@ from portal.site.asking import ask
 
 _SURE = "apply_plan_for_sure"
 _LONGEST = 10  # waves
+_NAMED = 20  # customers
 
 
 class ApplyForm(forms.Form):
@@ -145,12 +146,16 @@ def _ask_again(
 
 
 def _with_customers(answer: HttpResponseBase, plan: ConsentPlan) -> HttpResponseBase:
-    """Let a page that asks count the customers it is about, and lead to them, instead of naming the plan."""
+    """Let a page that asks count and name the customers it is about, and lead to them, instead of naming the plan."""
     if isinstance(answer, TemplateResponse):
+        changing = plan.items.filter(action__in=CHANGING).select_related("customer").order_by("pk")
+        number = changing.count()
         answer.template_name = "admin/consent/apply_plan.html"
         answer.context_data = {
             **(answer.context_data or {}),
             "figures": figures_of(plans.counts(plan), items_address(plan)),
+            "customers": [f"{item.customer}: {item.get_action_display().lower()}" for item in changing[:_NAMED]],
+            "hidden_customers": max(number - _NAMED, 0),
             "list_address": reverse("admin:consent_consentplan_change", args=[plan.pk]),
         }
     return answer

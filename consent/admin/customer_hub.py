@@ -192,7 +192,11 @@ class CustomerHub(_Base):
                     plan = plans.make_plan(
                         _registration(request, customer), Selection(customers=(customer.pk,)), actor=actor_of(request)
                     )
-                    address = reverse("admin:consent_consentplan_change", args=[plan.pk])
+                    # One customer needs no look at a list first: the next page names what is sent, and asks.
+                    may_apply = request.user.has_perm("consent.apply_consentplan")
+                    changes = plan.items.to_do(reset=True).exists()
+                    page = "apply_plan" if may_apply and changes else "change"
+                    address = reverse(f"admin:consent_consentplan_{page}", args=[plan.pk])
         except (on_request.NothingToDo, plans.PlanRefused) as refused:
             self.message_user(request, str(refused), messages.ERROR)
         return HttpResponseRedirect(address)

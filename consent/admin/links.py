@@ -17,6 +17,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.cache import add_never_cache_headers
 
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, why
+from consent.admin.buttons import number_in
 from consent.admin.panels import FLOW_TONES
 from consent.admin.previews import preview_page
 from consent.invitations import links, mails
@@ -28,7 +29,7 @@ from portal.microsoft.secret import Secret
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.asking import ask
 from portal.site.declared import moment_column, needs, path_column
-from portal.site.display import badge
+from portal.site.display import badge, with_link
 from portal.site.list_filters import SinceFilter
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
@@ -37,6 +38,14 @@ if TYPE_CHECKING:  # only the type checker can subscript a form
     _LinkForm = forms.ModelForm[ConsentLink]
 else:
     _LinkForm = forms.ModelForm
+
+
+MOST_OFFERED = 20  # partners of whom one is chosen
+_LONGEST_TERM = 200
+# Shown on the form for a new link, whose address the link is relative to.
+_ANOTHER = with_link(
+    "The link will work for this partner only:", "?", "choose another partner", "if it is not this one."
+)
 
 
 class MadeFilter(SinceFilter):
@@ -86,7 +95,9 @@ class ConsentLinkForm(_LinkForm):
         super().__init__(*args, **kwargs)
         choices: dict[str, Any] = self.fields
         if "partner" in choices:  # an existing link has no fields to choose
-            choices["partner"].queryset = PartnerTenant.objects.active()
+            key = number_in(str(self.data.get("partner") or self.initial.get("partner") or ""))
+            choices["partner"].queryset = PartnerTenant.objects.active().filter(pk=key)
+            choices["partner"].empty_label = None
             choices["registration"].queryset = ApplicationRegistration.objects.filter(
                 state=ApplicationRegistration.State.ACTIVE
             )
@@ -150,7 +161,6 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     list_filter = [ProgressFilter, ReadFilter, MadeFilter, "kind", "registration"]
     list_select_related = ["partner", "registration"]
     search_fields = search_by("partner")
-    autocomplete_fields = ["partner"]
     actions = ["send_again", "extend_links", "revoke_links"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConsentLink]:
@@ -237,6 +247,37 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         )
 
     # --- make ---
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Show the form for one partner; an address that names none leads to a search first."""
+        asked = request.POST if request.method == "POST" else request.GET
+        if number_in(asked.get("partner")) is None:
+            return self._choose_partner(request)
+        return super().add_view(request, form_url, extra_context)
+
+    def _choose_partner(self, request: HttpRequest) -> HttpResponse:
+        partners = self.admin_site.get_model_admin(PartnerTenant)
+        if not self.has_add_permission(request) or not partners.has_view_permission(request):
+            raise PermissionDenied
+        term = request.GET.get("q", "")[:_LONGEST_TERM].strip()
+        active = PartnerTenant.objects.active()
+        found, _ = partners.get_search_results(request, active, term) if term else (active, False)
+        kept = {name: request.GET[name] for name in ("registration", "kind") if name in request.GET}
+        rows = list(found[: MOST_OFFERED + 1])
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Which partner is the link for?",
+            "opts": self.opts,
+            "asked": term,
+            "kept": kept,
+            "found": [(one, f"?{urlencode({'partner': one.pk, **kept})}") for one in rows[:MOST_OFFERED]],
+            "is_more": len(rows) > MOST_OFFERED,
+        }
+        return TemplateResponse(request, "admin/consent/choose_partner.html", context)
+
+    def get_fieldsets(self, request: HttpRequest, obj: ConsentLink | None = None) -> Any:
+        shown = super().get_fieldsets(request, obj)
+        return shown if obj is not None else [(name, {**options, "description": _ANOTHER}) for name, options in shown]
 
     def save_model(self, request: HttpRequest, obj: ConsentLink, form: Any, change: bool) -> None:
         link, address = links.issue(

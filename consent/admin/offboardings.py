@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 from django import forms
@@ -16,7 +17,6 @@ from consent.offboarding import steps as service
 from consent.offboarding.report import to_file
 from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
-from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.asking import ask
@@ -34,39 +34,42 @@ _SHOWN_CUSTOMERS = 500
 
 
 class SureForm(forms.Form):
-    tenant_id = forms.CharField(
-        max_length=36,
-        label="Tenant id of the partner",
-        help_text="Type it, so that no other partner is offboarded by mistake.",
-        widget=forms.TextInput(attrs={"autocomplete": "off"}),
-    )
+    """Asks for the partner's name, in any case; the page shows it, and the tenant id to tell two of a name apart."""
+
+    typed_name = forms.CharField(label="Name of the partner", widget=forms.TextInput(attrs={"autocomplete": "off"}))
     wanted = ""
 
-    def clean_tenant_id(self) -> str:
-        try:
-            typed = parse_tenant_id(self.cleaned_data["tenant_id"].strip())
-        except InvalidIdentifier as error:
-            raise forms.ValidationError(str(error)) from None
-        if typed != self.wanted:
-            raise forms.ValidationError("This is another tenant id than the chosen partner's.")
+    def clean_typed_name(self) -> str:
+        typed = str(self.cleaned_data["typed_name"])
+        if _plain(typed) != _plain(self.wanted):
+            raise forms.ValidationError(f"This is not the name of the chosen partner: {self.wanted}.")
         return typed
+
+
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 @admin.action(description="Offboard the selected partner", permissions=["offboard"])
 def offboard_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
-    """Confirm with what it touches and the typed tenant id, then begin; the workers do the rest."""
+    """Confirm with what it touches and the typed name, then begin; the workers do the rest."""
     partner = queryset.first()
     if partner is None or queryset.count() != 1:
-        page.message_user(request, "Choose one partner: each is confirmed by its tenant id.", messages.ERROR)
+        page.message_user(request, "Choose one partner: each is confirmed by its name.", messages.ERROR)
         return None
     found = service.reach(partner)
 
-    chosen = partner.tenant_id
-
     class Sure(SureForm):
-        wanted = chosen
+        wanted = partner.name
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.fields["typed_name"].help_text = (
+                f"Type {partner.name}, so that no other partner is offboarded by mistake. "
+                f"Its tenant id is {partner.tenant_id}."
+            )
 
     answer = ask(
         page,

@@ -54,16 +54,16 @@ if TYPE_CHECKING:
     class _ModelAdmin[M: Model](ModelAdmin[M]):
         pass
 
-    class PortalInline[C: Model, P: Model](StackedInline[C, P]):
-        """Rows on the page of what they belong to; each field has its label, which those of a table lack."""
+    class _Inline[C: Model, P: Model](StackedInline[C, P]):
+        pass
 
 else:  # neither can be subscripted at run time
 
     class _ModelAdmin[M](ModelAdmin):
         pass
 
-    class PortalInline[C, P](StackedInline):
-        """The same."""
+    class _Inline[C, P](StackedInline):
+        pass
 
 
 EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
@@ -75,7 +75,7 @@ _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its 
 _FEW = 2_000  # rows that a search found, to be read by their keys
 _LONGEST_NUMBER = 19  # digits
 _SEE_TRAIL = "audit.view_auditevent"
-_SCRIPTS = ("vendor/jquery/jquery.min", "jquery.init", "core", "admin/RelatedObjectLookups", "actions")
+_SCRIPTS = ("core", "actions")  # what works without jQuery; the rest is in site/admin.js
 _SALT = "portal.site.confirm"
 _DATE_LOOKUPS = ("gte", "gt", "lte", "lt", "year", "month", "day")
 
@@ -327,9 +327,17 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     # --- forms ---
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Offer no window that adds or changes a related row: that row has a page, and windows need jQuery."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and isinstance(field.widget, widgets.RelatedFieldWidgetWrapper):
+            field.widget.can_add_related = field.widget.can_change_related = False
+            field.widget.can_delete_related = field.widget.can_view_related = False
+        return field
+
     @property
     def media(self) -> Media:
-        """Return Django's scripts without those for slugs, which nothing here has: a third of what a list loads."""
+        """Return those of Django's scripts that pages here need; none of them needs jQuery."""
         return Media(js=[f"admin/js/{name}.js" for name in _SCRIPTS])
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -621,6 +629,14 @@ def _audited(value: Any) -> Any:
     if isinstance(value, QuerySet | list | tuple):
         return sorted(str(one) for one in value)
     return value if value is None or isinstance(value, bool | int) else str(value)
+
+
+class PortalInline[C: Model, P: Model](_Inline[C, P]):
+    """Rows on the page of what they belong to; each field has its label, which those of a table lack."""
+
+    @property
+    def media(self) -> Media:
+        return Media()  # site/admin.js adds rows
 
 
 class ReadOnlyAdmin[M: Model](PortalModelAdmin[M]):

@@ -60,8 +60,7 @@ def test_a_run_of_a_thousand_partners_is_started_watched_stopped_resumed_and_fin
     connect(portal, PARTNERS)
     watch, page = watch_and_page
     page.goto(f"{base}{reverse('admin:tenants_partnertenant_changelist')}?state=connected")
-    page.locator("#action-toggle").check()
-    page.get_by_role("button", name=re.compile("Select all 1,?000")).click()
+    page.locator(".list-tools").get_by_role("button", name=re.compile("Select all 1,?000")).click()
     page.get_by_role("button", name="Check their tokens now").click()
     expect(page.get_by_text("1,000 tokens will be redeemed")).to_be_visible()
     page.get_by_role("button", name="Check now").click()

@@ -247,24 +247,6 @@ def test_the_export_button_downloads_all_that_match(page: Page, watch: PolicyWat
     watch.assert_quiet()
 
 
-def test_related_rows_are_picked_and_added_in_a_window(page: Page, watch: PolicyWatch, base: str) -> None:
-    page.goto(base + "/admin/admin/logentry/add/")
-    settle(page)
-    page.locator(".select2-selection").first.click()
-    page.locator(".select2-search__field").fill("ann")
-    page.locator(".select2-results__option", has_text="anna").click()
-    with page.expect_popup() as opened:
-        page.locator("a#add_id_user").click()
-    window = opened.value
-    window.locator("input[name=username]").fill("bea")
-    window.locator("input[name=password1]").fill(PASSWORD)
-    window.locator("input[name=password2]").fill(PASSWORD)
-    with window.expect_event("close"):
-        window.locator("[name=_save]").click()
-    expect(page.locator("#id_user option:checked")).to_have_text("bea")
-    watch.assert_quiet()
-
-
 def test_an_identifier_is_copied(page: Page, watch: PolicyWatch, base: str, context: BrowserContext) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(base + "/admin/admin/logentry/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from consent.models import (
     Campaign,
     ConsentPlan,
 )
+from tenants.models import PartnerTenant
 from tests.browser import axe
 from tests.browser.conftest import photograph
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
@@ -32,6 +34,8 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     elsewhere: list[str] = []
+    heavy: list[str] = []  # pages must not lean on a library of the old kind
+    page.on("request", lambda one: heavy.append(one.url) if re.search("jquery|select2", one.url) else None)
     page.on("request", lambda one: None if one.url.startswith((base, "data:")) else elsewhere.append(one.url))
     sign_in(page, base, username="anna", password=PASSWORD)
     paths = admin_paths()
@@ -40,6 +44,7 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     paths += [f"/admin/consent/campaign/{campaign}/{name}/" for name in ("send", "remind", "close")]
     registration, plan = ApplicationRegistration.objects.get().pk, ConsentPlan.objects.get().pk
     paths += [f"/admin/consent/campaign/add/?registration={registration}"]
+    paths += [f"/admin/consent/consentlink/add/?partner={PartnerTenant.objects.active().latest('pk').pk}"]
     paths += [f"/admin/consent/applicationregistration/{registration}/wanted/"]
     paths += [f"/admin/consent/consentplan/{plan}/{name}/" for name in ("apply", "undo")]
     paths += [f"/admin/consent/consentplanitem/?plan__id__exact={plan}"]
@@ -52,5 +57,6 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     settle(page)
     assert dialogs == []
     assert elsewhere == []
+    assert heavy == []
     axe.assert_none(findings)
     context.close()

@@ -203,18 +203,21 @@ def customers(portal: Portal) -> list[CustomerTenant]:
 def begin(portal: Portal, staff: Staff) -> Any:
     page = staff.choose(PARTNERS, "offboard_partners", portal.partner.pk)
     assert "removed in 3 customer tenants" in page.content.decode()
-    return staff.confirm(page, tenant_id=portal.partner.tenant_id)
+    return staff.confirm(page, typed_name=portal.partner.name)
 
 
-def test_a_partner_is_offboarded_after_its_tenant_id_was_typed(
+def test_a_partner_is_offboarded_after_its_name_was_typed_which_stands_on_the_page(
     portal: Portal, staff: Staff, customers: list[CustomerTenant]
 ) -> None:
     page = staff.choose(PARTNERS, "offboard_partners", portal.partner.pk)
-    for wrong in ("", "nonsense", builders.guid()):
-        page = staff.confirm(page, tenant_id=wrong)
+    shown = page.content.decode()
+    assert f"Type {portal.partner.name}, so that" in shown
+    assert portal.partner.tenant_id in shown
+    for wrong in ("", "nonsense", portal.partner.name[:-1]):
+        page = staff.confirm(page, typed_name=wrong)
         assert not Offboarding.objects.exists()
 
-    ended = staff.confirm(page, tenant_id=f" {portal.partner.tenant_id.upper()} ")
+    ended = staff.confirm(page, typed_name=f" {portal.partner.name.upper()} ")
 
     one = Offboarding.objects.select_related("run").get()
     assert ended.request["PATH_INFO"] == f"/admin/consent/offboarding/{one.pk}/change/"

@@ -104,10 +104,21 @@ def test_a_read_is_asked_for_in_one_press_and_seen_without_a_script(
 def test_a_plan_for_one_customer_is_one_press_away(
     customer: CustomerTenant, registration: ApplicationRegistration
 ) -> None:
-    page = ask(Staff(), customer, "plan")
-    plan = ConsentPlan.objects.get()
-    assert page.redirect_chain[-1][0] == reverse("admin:consent_consentplan_change", args=[plan.pk])
-    assert [item.customer for item in plan.items.all()] == [customer]
+    def led_to(staff: Staff) -> tuple[str, str]:
+        """Return the page that the press leads to, and what it shows."""
+        page = ask(staff, customer, "plan")
+        plan = ConsentPlan.objects.latest("pk")
+        assert [item.customer for item in plan.items.all()] == [customer]
+        return page.redirect_chain[-1][0].removeprefix(f"/admin/consent/consentplan/{plan.pk}/"), page.content.decode()
+
+    assert led_to(Staff())[0] == "change/"  # it is blocked: there is nothing to apply
+    CustomerTenant.objects.update(readiness="ready", judged_at=timezone.now(), company_name="Coral Optics")
+    customer.refresh_from_db()
+    where, shown = led_to(Staff())
+    assert where == "apply/"
+    assert "Coral Optics: create" in shown
+    planner = Staff("tenants.view_customertenant", "consent.add_consentplan", "consent.view_consentplan")
+    assert led_to(planner)[0] == "change/"  # may not apply
 
 
 def test_what_cannot_be_done_says_why(customer: CustomerTenant, registration: ApplicationRegistration) -> None:

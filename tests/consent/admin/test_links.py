@@ -18,6 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from consent.admin.links import MOST_OFFERED
 from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from portal.audit.models import AuditEvent
@@ -73,6 +74,35 @@ def issue(partner: PartnerTenant, registration: ApplicationRegistration) -> Cons
 
 
 # --- making -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_link_asks_for_its_partner_first_by_words_and_without_a_script(
+    staff: Staff, partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    disabled = builders.partner(name="Northwind Disabled", switch=PartnerTenant.Switch.DISABLED)
+    builders.partner(name="Harbour")
+    all_of_them = staff.get(ADD, {"kind": "admin_consent"})
+    assert [one.name for one, _ in all_of_them.context["found"]] == ["Harbour", "Northwind Cloud"]
+    page = staff.get(ADD, {"q": "cloud northwind", "kind": "admin_consent"})
+    [(found, address)] = page.context["found"]
+    assert (found, address) == (partner, f"?partner={partner.pk}&kind=admin_consent")
+    assert partner.tenant_id in page.content.decode()  # names may be alike
+    form = staff.get(ADD + address).context["adminform"].form
+    assert [str(key) for key, _ in form.fields["partner"].choices] == [str(partner.pk)]
+    assert form["kind"].value() == "admin_consent"
+    for key in (disabled.pk, 0):
+        assert not list(staff.get(ADD, {"partner": key}).context["adminform"].form.fields["partner"].choices)
+    assert "Which partner" in staff.post(ADD, {"registration": registration.pk, "days": 5}).content.decode()
+    assert "No partner was found for “nobody”" in staff.get(ADD, {"q": "nobody"}).content.decode()
+
+
+def test_more_partners_than_a_page_offers_are_found_by_more_words(staff: Staff) -> None:
+    for number in range(MOST_OFFERED + 1):
+        builders.partner(name=f"Harbour {number:02}")
+    page = staff.get(ADD)
+    assert len(page.context["found"]) == MOST_OFFERED
+    assert "Type more of the name" in page.content.decode()
+    assert Staff("consent.add_consentlink").get(ADD).status_code == 403  # names of partners are for who may see them
 
 
 @pytest.mark.req("S-01")
@@ -197,12 +227,12 @@ def test_without_a_mail_server_or_permission_nothing_offers_to_send(
 ) -> None:
     allowed = ("consent.view_consentlink", "consent.add_consentlink", "tenants.view_partnertenant")
     maker, sender = Staff(*allowed), Staff(*allowed, "consent.send_consentlink")
-    assert b'name="send"' in sender.get(ADD).content
-    assert b'name="send"' not in maker.get(ADD).content
+    assert b'name="send"' in sender.get(ADD, {"partner": partner.pk}).content
+    assert b'name="send"' not in maker.get(ADD, {"partner": partner.pk}).content
     make(maker, partner, registration, send="on")
     assert mail.outbox == []
     settings.MAILERS = {}
-    assert b'name="send"' not in sender.get(ADD).content
+    assert b'name="send"' not in sender.get(ADD, {"partner": partner.pk}).content
     assert b"send_again" not in sender.get(LIST).content
 
 

@@ -58,7 +58,6 @@ class EntryPage(PortalModelAdmin[LogEntry]):
     list_display = ["object_repr", "user", "shown_flag", "shown_id", "shown_time"]
     list_filter = ["action_flag", "action_time", "user"]
     search_fields = ["object_repr", "=object_id"]
-    autocomplete_fields = ["user"]
     date_hierarchy = "action_time"
     export_fields = ["object_repr", "user__username", "action_time"]
     fields = ["user", "content_type", "object_id", "object_repr", "action_flag", "action_time"]

@@ -108,6 +108,19 @@ for (const form of document.querySelectorAll("form[data-suggest]")) {
 
 // --- lists ---
 
+// All rows that match are chosen with one click, without ticking those of the page first.
+const question = document.querySelector(".actions .question a");
+if (question) {
+  const all = Object.assign(document.createElement("button"), { type: "button", className: "button button-quiet button-small", textContent: question.textContent });
+  all.addEventListener("click", () => {
+    const toggle = document.getElementById("action-toggle");
+    if (!toggle.checked) toggle.click();
+    question.click();
+    document.querySelector(".actions button:enabled:not([hidden])")?.focus();
+  });
+  document.querySelector(".list-tools .kept")?.prepend(all);
+}
+
 // Enter on a row's box leads to the actions, which may stand far above.
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches(".action-select")) {
@@ -174,21 +187,31 @@ addCopyButtons(document);
 
 // --- forms ---
 
-// The boxes that select2 makes get the name of their field.
-globalThis.django?.jQuery?.(document).on("select2:open", ({ target }) => {
-  document.querySelector(".select2-search__field")?.setAttribute("aria-label", `Find ${target.labels[0]?.textContent ?? ""}`);
-});
-globalThis.django?.jQuery?.(() => {
-  // After the handler that makes the boxes, which was registered before.
-  for (const field of document.querySelectorAll("select.select2-hidden-accessible")) {
-    const box = field.nextElementSibling.querySelector(".select2-selection");
-    const label = document.querySelector(`label[for="${field.id}"]`);
-    if (!box || !label) continue;
-    label.id = `${field.id}-label`;
-    box.querySelector("[role=textbox]")?.setAttribute("aria-labelledby", label.id);
-    box.setAttribute("aria-labelledby", label.id);
-  }
-});
+// Rows within a form get a button for one more. Django ignores a row that stays empty.
+for (const group of document.querySelectorAll("[data-inline-formset]")) {
+  const { prefix, addText } = JSON.parse(group.dataset.inlineFormset).options;
+  const pattern = document.getElementById(`${prefix}-empty`);
+  const [total, most] = ["TOTAL_FORMS", "MAX_NUM_FORMS"].map((name) => document.getElementById(`id_${prefix}-${name}`));
+  if (!pattern?.classList.contains("empty-form")) continue;
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "button button-quiet button-small", textContent: addText });
+  const isFull = () => most.value && Number(total.value) >= Number(most.value);
+  button.addEventListener("click", () => {
+    const row = pattern.cloneNode(true);
+    row.classList.remove("empty-form", "last-related");
+    for (const one of [row, ...row.querySelectorAll("*")]) {
+      for (const { name, value } of [...one.attributes]) {
+        if (value.includes(`${prefix}-`)) one.setAttribute(name, value.replaceAll("__prefix__", total.value).replaceAll(`${prefix}-empty`, `${prefix}-${total.value}`));
+      }
+    }
+    row.querySelector(".inline_label").textContent = `#${Number(total.value) + 1}`;
+    total.value = Number(total.value) + 1;
+    pattern.before(row);
+    button.hidden = isFull();
+    row.querySelector("input:not([type=hidden]), select, textarea")?.focus();
+  });
+  button.hidden = isFull();
+  group.append(button);
+}
 
 // A form that must run once: the second click does nothing while the first is on its way.
 document.addEventListener("submit", (event) => {
