@@ -69,7 +69,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
     empty_text = "What staff, partners and the portal itself do is written here."
-    list_display = ["sequence", "when", "what", "about", "who", "shown_outcome", "correlation_id"]
+    list_display = ["sequence", "when", "what", "about", "who", "shown_outcome"]
     list_filter = [AboutFilter, ActionFilter, "outcome", "actor_kind"]
     export_fields = [
         "sequence",

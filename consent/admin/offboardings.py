@@ -23,7 +23,7 @@ from portal.site.asking import ask
 from portal.site.dashboard import Figure
 from portal.site.declared import badge_column, moment_column, needs
 from portal.site.display import Tone, links, who
-from portal.site.page_actions import page_action
+from portal.site.page_actions import PageAction, page_action
 from portal.text import number_are, number_of
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
@@ -127,7 +127,18 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     list_filter = ["state"]
     list_select_related = ["partner"]
     search_fields = search_by("partner")
-    fields = ["partner", "shown_state", "remaining", "work", "started", "started_by", "decided_by", "finished", "seal"]
+    fields = [
+        "partner",
+        "shown_state",
+        "comes_next",
+        "remaining",
+        "work",
+        "started",
+        "started_by",
+        "decided_by",
+        "finished",
+        "seal",
+    ]
     actions_detail = ["try_again", "finish", "download"]
     change_form_outer_before_template = "admin/consent/offboarding_report.html"
 
@@ -144,6 +155,24 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
         if one.run_id:
             shown.append((f"Run {one.run_id}", reverse("admin:runs_run_change", args=[one.run_id])))
         return links(shown)
+
+    @admin.display(description="What comes next")
+    def comes_next(self, one: Offboarding) -> str:
+        match one.state:
+            case State.REMOVING:
+                return "Nothing to do: the workers remove our consent from the customers, and read each one back."
+            case State.WAITING:
+                return (
+                    f"{number_are(one.remaining, 'customer')} not proven to be without our consent. Look at why, and "
+                    "try them again; or finish with them: the report then says who must act for each."
+                )
+            case State.CLOSING:
+                return "Nothing to do: the tokens are being erased, which is tried again every minute until it worked."
+        return "Nothing to do. Download the report, and keep it."
+
+    def buttons(self, request: HttpRequest, row: Offboarding) -> list[PageAction]:
+        fits = {State.WAITING: ["try_again", "finish"], State.DONE: ["download"]}.get(State(row.state), [])
+        return [button for button in super().buttons(request, row) if button.name in fits]
 
     # --- the report ---
 

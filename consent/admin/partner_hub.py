@@ -529,7 +529,7 @@ def _activity_rows(partner: PartnerTenant, found: Any = None) -> list[tuple[Row,
     for item in (found or activity_of(partner)).units:
         good = item.failure_class == OK
         done = item.finished_at is not None
-        words = ("Well" if good else item.message or item.failure_class) if done else item.get_state_display()
+        words = ("OK" if good else item.message or item.failure_class) if done else item.get_state_display()
         rows.append(
             (
                 Row(

@@ -216,6 +216,12 @@ def _actions_of(facts: PartnerFacts, consent: PartnerConsent, owner: Owner | Non
             return invite
     if consent.last_class == FailureClass.OUR_CREDENTIAL and not consent.last_problem:
         return (Action.SEE_CREDENTIAL, Action.CHECK)
+    if (
+        owner is Owner.US
+        and consent.forecast_cause == PartnerConsent.ForecastCause.CREDENTIAL
+        and not consent.last_problem
+    ):
+        return (Action.SEE_CREDENTIAL,)  # a check puts nothing right here
     return (*invite, Action.CHECK) if owner is Owner.PARTNER else (Action.CHECK,)
 
 

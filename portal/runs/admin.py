@@ -26,7 +26,7 @@ from portal.runs.registry import UnknownKind, jobs, kind_named, labels
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.declared import badge_column, moment_column, needs, path_column
-from portal.site.display import EMPTY, Tone, badge, links, span, who
+from portal.site.display import EMPTY, Tone, badge, described, links, span, who
 from portal.site.named import Fact
 from portal.site.page_actions import PageAction, page_action
 from portal.site.subjects import facts, lines
@@ -67,7 +67,7 @@ class RunPanel:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return "OK" if name == OK else name.replace("_", " ").capitalize()
 
 
 def _result(item: RunItem) -> str:
@@ -503,7 +503,7 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
 
     empty_text = "What happens by itself stands here once a worker has started."
     export_fields = ["name", "due_at", "last_started_at", "last_finished_at", "last_failed", "last_result"]
-    list_display = ["label", "outcome", "last_started", "due", "every", "last_result"]
+    list_display = ["job", "outcome", "last_started", "due", "last_result"]
     list_filter = ["last_failed", "due_at"]
     search_fields = ["name"]
     fields = [
@@ -526,6 +526,9 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
     last_finished = moment_column("last_finished_at", "Last ended")
 
     @admin.display(ordering="name", description="Job")
+    def job(self, row: ScheduledJob) -> str:
+        return described(self.label(row), f"every {self.every(row)}") if row.name in jobs() else self.label(row)
+
     def label(self, row: ScheduledJob) -> str:
         job = jobs().get(row.name)
         return job.label if job else f"{row.name}, which no part of this portal does any more"

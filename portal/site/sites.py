@@ -10,6 +10,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 from django.utils.functional import SimpleLazyObject
 
+from portal.site.display import EMPTY
 from portal.site.first_page import bells, panels, running
 from portal.site.navigation import navigation
 from portal.site.search import only_page, search
@@ -23,6 +24,7 @@ class PortalAdminSite(admin.AdminSite):
     site_title = site_header = NAME
     site_url = None  # the public pages have no start page to go to
     index_title = "Overview"
+    empty_value_display = EMPTY
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         context = super().each_context(request)

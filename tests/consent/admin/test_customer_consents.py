@@ -247,9 +247,18 @@ def test_what_waits_is_tried_again_or_finished_by_somebody_who_may(
     one = Offboarding.objects.select_related("run").get()
     address = f"/admin/consent/offboarding/{one.pk}"
     assert "Nothing waits" in told(staff.get(f"{address}/finish/", follow=True))
+
+    def offered() -> tuple[list[str], str]:
+        page = staff.get(f"{address}/change/")
+        return [button.name for button, _ in page.context["buttons"]], page.content.decode()
+
+    assert offered()[0] == []
+    assert "Nothing to do: the workers remove our consent" in offered()[1]
     assert one.run is not None
     Executor(one.run).work()
     steps.advance(one, actor=builders.ACTOR)
+    assert offered()[0] == ["try_again", "finish"]
+    assert "1 customer is not proven to be without our consent. Look at why" in offered()[1]
     viewer = Staff("consent.view_offboarding")
     assert viewer.get(f"{address}/finish/").status_code in {302, 403}
     assert viewer.get(f"{address}/again/").status_code in {302, 403}
@@ -266,6 +275,7 @@ def test_what_waits_is_tried_again_or_finished_by_somebody_who_may(
     assert "Offboarded." in told(done)
     assert (one.state, one.remaining, one.decided_by) == ("done", 1, staff.user.username)
     assert "No active GDAP relationship" in done.content.decode()
+    assert offered()[0] == ["download"]
 
 
 def test_the_report_is_downloaded_as_it_was_sealed(

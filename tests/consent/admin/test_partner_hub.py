@@ -104,12 +104,12 @@ def test_every_tab_has_an_address_and_names_the_partner_its_state_and_its_step(
 @pytest.mark.parametrize(
     ("tab", "words"),
     [
-        ("change", ["Example Control Panel", "90 days without renewal", "Token check: Well", "Check now", "Renew now"]),
+        ("change", ["Example Control Panel", "90 days without renewal", "Token check: OK", "Check now", "Renew now"]),
         ("connection", ["The account belongs to the partner&#x27;s tenant", "User.Read.All", "Read the profiles",
                         "the first end", "Version 1 of the token was stored", "was made"]),
         ("customers", ["Customer", "Plan consent", "Not ready"]),
         ("gdap", ["here it is broken", "Directory Readers", "Support", "Roles cannot be added"]),
-        ("activity", ["Token check: Well", "Plan", "The partner was in no campaign."]),
+        ("activity", ["Token check: OK", "Plan", "The partner was in no campaign."]),
         ("audit", ["partner.changed"]),
         ("details", ["Tenant id", 'name="notes"']),
     ],

@@ -243,6 +243,16 @@ def test_a_connected_partner_is_synchronised_then_planned_then_all_is_well(
     assert (found.owner, found.actions) == (None, (Action.CHECK,))
 
 
+def test_a_credential_that_ends_soon_leads_to_the_credential_and_not_to_a_check(
+    partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    soon = timezone.now() + timedelta(days=5)
+    token(partner, registration, forecast_at=soon, forecast_cause="credential")
+    found = step(partner)
+    assert found.remedy == "The application's credential ends: store a new one before that."
+    assert (found.owner, found.actions) == (Owner.US, (Action.SEE_CREDENTIAL,))
+
+
 def test_a_plan_that_stopped_names_what_it_left_and_leads_to_its_run(
     partner: PartnerTenant, registration: ApplicationRegistration
 ) -> None:

@@ -101,7 +101,6 @@ def test_what_the_person_may_not_do_is_not_offered() -> None:
     assert Staff("tenants.view_partnertenant").get(GROUPS).status_code == 403
 
 
-@pytest.mark.req("S-48")
 @pytest.mark.parametrize(
     ("permission", "own", "buttons"),
     [
