@@ -17,6 +17,7 @@ from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
 from tests.sandbox.faults import take
+from tests.sandbox.graph_applications import OPERATIONS as APPLICATIONS
 from tests.sandbox.graph_calls import Answer, Call, Caller, GraphError, Item, Operation, error_body, identify
 from tests.sandbox.graph_delegation import OPERATIONS as DELEGATION
 from tests.sandbox.graph_directory import OPERATIONS as DIRECTORY
@@ -27,7 +28,7 @@ from tests.sandbox.world import GRAPH, World
 MAX_PARTS = 20
 _OPERATIONS: list[tuple[str, re.Pattern[str], str, Operation]] = [
     (method, re.compile(pattern, re.IGNORECASE), name, operation)
-    for method, pattern, name, operation in (*DIRECTORY, *DELEGATION)
+    for method, pattern, name, operation in (*DIRECTORY, *DELEGATION, *APPLICATIONS)
 ]
 
 

@@ -278,6 +278,8 @@ def identify(world: World, cloud: NationalCloud, claims: dict[str, Any] | None) 
     """Return who calls, by the claims of a verified token; None stands for no good token."""
     message = "Access token validation failure."
     refused = GraphError(401, "InvalidAuthenticationToken", message, WWW_Authenticate=_challenge(cloud))
+    if claims is not None and claims.get("idtyp") == "app":
+        return _application_caller(world, claims, refused)
     if claims is None or "home" not in claims:
         raise refused
     home_id, oid = claims["home"].split("/")
@@ -306,6 +308,16 @@ def identify(world: World, cloud: NationalCloud, claims: dict[str, Any] | None) 
         if world.switches["graph_checks_principal"] and tenant.principal_of(caller.app_id) is None:
             raise GraphError(403, "Authorization_IdentityNotFound", "The identity of the application was not found.")
     return caller
+
+
+def _application_caller(world: World, claims: dict[str, Any], refused: GraphError) -> Caller:
+    """Return an application that calls for itself; its application permissions stand where a user's scopes do."""
+    tenant, application = world.tenants.get(claims.get("tid", "")), world.applications.get(claims.get("appid", ""))
+    if tenant is None or application is None or application.home_tenant != tenant.tenant_id:
+        raise refused
+    itself = User(oid=claims["oid"], upn="", name=application.name)
+    roles = frozenset(claims.get("roles", ()))
+    return Caller(tenant=tenant, home=tenant, user=itself, app_id=application.app_id, scopes=roles)
 
 
 def error_body(world: World, error: GraphError, request_id: str, client_request_id: str) -> Item:

@@ -169,6 +169,7 @@ def _vendor(world: World, cloud: str) -> None:
     _resources(tenant)
     world.tenants[tenant.tenant_id] = tenant
     add_application(world, application_id(cloud), "Example Control Panel", cloud=cloud)
+    tenant.add_principal(application_id(cloud), "Example Control Panel")
     if cloud == "global":
         world.applications[vault_application_id()] = Application(
             app_id=vault_application_id(), name="KeyVaultAccessApp", home_tenant=tenant.tenant_id, multi_tenant=False

@@ -208,10 +208,20 @@ def _granted(request: _Request, wanted: _Wanted) -> set[str]:
 
 
 def _client_credentials(request: _Request) -> dict[str, Any]:
-    """The Key Vault identity's own token; this product uses no application permission anywhere else."""
-    wanted = _wanted(request)
-    if wanted.resource != KEY_VAULT or request.application.home_tenant != request.tenant.tenant_id:
-        raise Refused(70011, "Application permissions are not granted for this resource.")
+    """An application's own token, in its home tenant: for the vault, for Graph, or only to show that it is given.
+
+    Where the application has no application permission on the resource, the token carries none and opens nothing.
+    """
+    wanted, application, tenant = _wanted(request), request.application, request.tenant
+    if wanted.names != {".default"}:
+        raise Refused(70011, "Application permissions are asked for as .default only.")
+    if application.home_tenant != tenant.tenant_id:
+        raise Refused(700016, "The application was not found in this directory.")
+    if wanted.resource != KEY_VAULT:  # the vault's own checks are those of the vault
+        if tenant.principal_of(application.app_id) is None:
+            raise Refused(700016, "The application has no service principal in this directory.")
+        if tenant.principal_of(wanted.resource) is None:
+            raise Refused(500011, "The resource principal was not found in the tenant.")
     token = access_token(
         request.world,
         request.cloud,

@@ -120,6 +120,8 @@ def access_token(
     }
     if user is None or home is None:
         claims |= {"oid": str(uuid.uuid5(uuid.NAMESPACE_OID, application.app_id)), "idtyp": "app"}
+        if application.roles and audience == cloud.graph:
+            claims["roles"] = sorted(application.roles)
         return _hs256(_seal_key(cloud.key), claims, {})
     foreign = home.tenant_id != tenant.tenant_id
     roles = world.gdap_roles(home.tenant_id, user, tenant.tenant_id) if foreign else user.roles

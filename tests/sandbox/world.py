@@ -71,10 +71,20 @@ class Application:
     """Graph says ``disabledByMicrosoftStatus``."""
     known_clients: set[str] = field(default_factory=set)
     """Of a service of the vendor: applications whose consent brings its service principal with it."""
+    roles: set[str] = field(default_factory=set)
+    """Application permissions on Microsoft Graph that its home tenant granted it."""
+    owners: list[str] = field(default_factory=list)
+    """Object ids of users of its home tenant."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further properties of the application object, by Graph's names; see ``graph_applications``."""
 
     @property
     def works(self) -> bool:
         return self.enabled and not self.disabled_by_microsoft
+
+    @property
+    def object_id(self) -> str:
+        return known_id("application object", self.app_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -418,7 +418,7 @@ def test_the_vault_identity_gets_tokens_for_vaults_only(vendor: Vendor, sandbox:
     assert "refresh_token" not in reply.json()
     for tenant, scope in ((identity.home_tenant, vendor.graph), ("northwind.example.com", vault)):
         refused = vendor.token_request(tenant, "client_credentials", **form, scope=scope)
-        assert code_of(refused) == 70011
+        assert code_of(refused) == 700016
     assert code_of(vendor.token_request("organizations", "client_credentials", **form, scope=vault)) == 9001023
 
 
