@@ -48,6 +48,8 @@ class Cause(StrEnum):
     """The credential in use ends soon (S-39)."""
     CONSENT_AGAIN = "partners_must_consent_again"
     """A registration asks for more than partners granted, since its permission set was changed."""
+    REGISTRATION_CHANGED = "registration_changed"
+    """The application at Microsoft is not as we want it, in a way that lets others act as us or stops our work."""
     DISCONNECT_UNFINISHED = "disconnect_unfinished"
     """The vault did not switch off the token of a disconnected partner (S-67)."""
 
@@ -162,6 +164,12 @@ _ALARMS = {
         "Its permission set was changed, and {partners} did not grant all of it, or did not prove it. What needs the "
         "new permissions fails for them. Invite them in a campaign: choose Lacks permissions and Permissions not "
         "proven.",
+    ),
+    Cause.REGISTRATION_CHANGED: Alarm(
+        "registration",
+        Owner.US,
+        "The application at Microsoft is not as it should be. {what} The tab “At Microsoft” of its page lists all "
+        "differences, each with its remedy.",
     ),
     Cause.DISCONNECT_UNFINISHED: Alarm(
         "consent",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -21,6 +22,7 @@ from consent.alarms import Cause
 from consent.customers.consents import CustomerClients
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
+from consent.microsoft.application_objects import ApplicationObjectClient
 from consent.microsoft.credentials import ClientCredential, read_credential
 from consent.microsoft.directory import DirectoryClient
 from consent.microsoft.entra import EntraClient, MetadataCache
@@ -33,15 +35,24 @@ from consent.tokens.health import renew_after
 from consent.tokens.renewal import rotation
 from consent.tokens.saving import Renewals
 from consent.tokens.service import Audience, TokenService
-from consent.vault.base import Eraser, Inventory, SecretName, SecretVersion, Vault, WholeVault
+from consent.vault.base import (
+    Eraser,
+    Inventory,
+    SecretName,
+    SecretVersion,
+    Vault,
+    VaultConfigurationError,
+    WholeVault,
+)
 from consent.vault.local import LocalVault
 from consent.vault.pace import Pace
+from consent.vault.private_files import read_private_file
 from portal.audit.trail import Actor
 from portal.microsoft.api import RetryPolicy
 from portal.microsoft.clouds import NationalCloud, get_cloud
-from portal.microsoft.errors import RemoteError, Unreachable
+from portal.microsoft.errors import RemoteError, Unreachable, WrongSetup
 from portal.microsoft.http import GuardedSession, turn_of
-from portal.microsoft.identifiers import CorrelationId, parse_tenant_id
+from portal.microsoft.identifiers import CorrelationId, new_correlation_id, parse_application_id, parse_tenant_id
 from portal.microsoft.secret import Secret
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
@@ -257,6 +268,61 @@ def _entra_with(
         session=session(),
         correlation_id=correlation_id,
     )
+
+
+def ask_for_application_token(credential: ApplicationCredential) -> None:
+    """Ask for a token of the application for Partner Center in its home tenant, with this credential, and drop it.
+
+    Raises:
+        RemoteError: it was not given; ``consent.applications.evidence`` knows what that means.
+    """
+    registration = credential.registration
+    client = _entra_with(registration, credential, new_correlation_id())
+    home = parse_tenant_id(registration.home_tenant_id)
+    client.application_token(tenant_id=home, resource=cloud(registration.cloud).partner_center)
+
+
+def reads_registration(registration: ApplicationRegistration) -> bool:
+    """Tell whether this deployment has an identity that may read the registration at Microsoft."""
+    return bool(settings.READER_CLIENT_ID) and registration.home_tenant_id == settings.READER_TENANT_ID
+
+
+def read_registration(registration: ApplicationRegistration) -> Mapping[str, Any]:
+    """Read the registration's application object with the reader's identity, never with the application's own.
+
+    Raises:
+        WrongSetup: the reader's credential file cannot be used.
+        RemoteError: Microsoft did not answer, or the reader may not read it.
+    """
+    own_cloud, correlation_id = cloud(registration.cloud), new_correlation_id()
+    client = ApplicationObjectClient(
+        base_url=own_cloud.graph,
+        session=session(),
+        token_source=partial(_reader_token, own_cloud, correlation_id),
+        correlation_id=correlation_id,
+    )
+    return client.read(registration.client_id)
+
+
+def _reader_token(own_cloud: NationalCloud, correlation_id: CorrelationId) -> Secret:
+    if not settings.READER_CREDENTIAL_FILE:
+        module = import_module("consent.microsoft.managed_identity")  # by name, for the same reason
+        found: Secret = module.identity_token(settings.READER_CLIENT_ID, own_cloud.graph)
+        return found
+    try:
+        content = Secret(read_private_file(Path(settings.READER_CREDENTIAL_FILE), "The reader's file").decode())
+        credential = read_credential(ApplicationCredential.Kind.CERTIFICATE, content)
+    except (VaultConfigurationError, ValueError) as error:
+        raise WrongSetup(f"READER_CREDENTIAL_FILE: {error}") from None
+    reader = EntraClient(
+        cloud=own_cloud,
+        application_id=parse_application_id(settings.READER_CLIENT_ID),
+        credential=credential,
+        session=session(),
+        correlation_id=correlation_id,
+    )
+    home = parse_tenant_id(settings.READER_TENANT_ID)
+    return reader.application_token(tenant_id=home, resource=own_cloud.graph).access_token
 
 
 def tokens_with(credential: ApplicationCredential) -> TokenService:

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from consent import clients
+from consent.applications import posture
+from consent.applications.seen import NotReadable
 from consent.figures import count_today
-from consent.models import Offboarding
+from consent.models import ApplicationRegistration, Offboarding
 from consent.offboarding.steps import advance
 from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.runs.token_check import TOKEN_CHECK, units
@@ -20,6 +22,7 @@ from consent.tokens import health
 from consent.tokens.reconcile import Reconciler, TooManyChanges
 from consent.upkeep import clean_up
 from portal.audit.trail import SYSTEM
+from portal.microsoft.errors import RemoteError, WrongSetup
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.runs.registry import Job
@@ -82,6 +85,20 @@ def _settle(times: Sequence[datetime] = ()) -> str:
     return f"{settle_what_is_over()} settled"
 
 
+def _look(times: Sequence[datetime] = ()) -> str:
+    """Compare the registrations with what Microsoft holds of them, where this deployment may read that."""
+    living = ApplicationRegistration.objects.exclude(state=ApplicationRegistration.State.RETIRED).order_by("pk")
+    found = [one for one in living.select_related("credential") if clients.reads_registration(one)]
+    different, unread = 0, 0
+    for registration in found:
+        stop_point()
+        try:
+            different += bool(posture.look(registration, clients.read_registration, actor=SYSTEM))
+        except (RemoteError, WrongSetup, NotReadable):
+            unread += 1
+    return f"{len(found)} looked at, {different} with differences, {unread} could not be read" if found else "no reader"
+
+
 def _count(times: Sequence[datetime] = ()) -> str:
     """Count once an hour, so that a day has its figures also when the portal stood still at midnight."""
     return f"{count_today().customers:,} customers counted"
@@ -106,6 +123,7 @@ JOBS = (
     Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
     Job(name="incidents", label="Settling of incidents", every=_HOUR, work=_settle),
     Job(name="figures", label="Figures of the day", every=_HOUR, work=_count),
+    Job(name="registrations", label="Comparison of registrations with Microsoft", every=_DAY, work=_look),
     Job(name="clean_up", label="Clean-up", every=_DAY, work=_clean_up),
     Job(name="vault_reconcile", label="Comparison of vault and database", every=_DAY, work=_reconcile),
 )

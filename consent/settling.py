@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from consent import alarms
 from consent.alarms import Cause
+from consent.applications.posture import Risk, differences
 from consent.customers.applying import GRANTS_LOST
 from consent.models import (
     ApplicationCredential,
@@ -18,6 +19,7 @@ from consent.models import (
     ConsentPlan,
     CustomerConsent,
     PartnerConsent,
+    RegistrationEvidence,
 )
 from portal.incidents.models import Incident
 from portal.incidents.service import settle_all
@@ -36,6 +38,7 @@ def settle_what_is_over() -> int:
         ((Cause.CREDENTIAL_REFUSED,), _refused_credentials),
         ((Cause.CREDENTIAL_EXPIRES,), _ending_credentials),
         ((Cause.CONSENT_AGAIN,), _asked_again),
+        ((Cause.REGISTRATION_CHANGED,), _changed_registrations),
         ((GRANTS_LOST,), _lost_grants),
     ):
         for cause in causes:
@@ -82,6 +85,16 @@ def _asked_again(incidents: Open) -> Iterable[int]:
     active = ApplicationRegistration.objects.filter(pk__in=incidents, state=ApplicationRegistration.State.ACTIVE)
     waiting = PartnerConsent.objects.in_use().to_consent_again().filter(registration__in=active)
     return waiting.order_by().values_list("registration", flat=True).distinct()
+
+
+def _changed_registrations(incidents: Open) -> Iterable[int]:
+    """Registrations, not retired, in whose last look something is still dangerous by what we want now."""
+    looked_at = RegistrationEvidence.objects.filter(registration__in=incidents).select_related(
+        "registration__credential"
+    )
+    for evidence in looked_at.exclude(registration__state=ApplicationRegistration.State.RETIRED):
+        if any(one.risk == Risk.DANGEROUS for one in differences(evidence.registration, evidence)):
+            yield evidence.pk
 
 
 def _lost_grants(incidents: Open) -> Iterable[int]:

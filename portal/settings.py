@@ -157,8 +157,15 @@ VAULT_CREDENTIAL_FILE = env.text("VAULT_CREDENTIAL_FILE", "")
 # Other identities for what needs more than Get and Set: "client id" or "client id,credential file" (S-40).
 VAULT_RECONCILE_IDENTITY = env.text("VAULT_RECONCILE_IDENTITY", "")
 VAULT_ERASE_IDENTITY = env.text("VAULT_ERASE_IDENTITY", "")
+# An identity with Application.Read.All in the registrations' home tenant, which compares them daily with what we want.
+# Without a file it is a managed identity of this host.
+READER_TENANT_ID = env.text("READER_TENANT_ID", "")
+READER_CLIENT_ID = env.text("READER_CLIENT_ID", "")
+READER_CREDENTIAL_FILE = env.text("READER_CREDENTIAL_FILE", "")
+if bool(READER_CLIENT_ID) != bool(READER_TENANT_ID):
+    raise ImproperlyConfigured("READER_CLIENT_ID and READER_TENANT_ID belong together")
 # Files with keys in them, for `check --deploy`, which looks at who may read them (S-71).
-KEY_FILES = [Path(file) for file in (*env.files, VAULT_KEY_FILE, VAULT_CREDENTIAL_FILE) if file]
+KEY_FILES = [Path(file) for file in (*env.files, VAULT_KEY_FILE, VAULT_CREDENTIAL_FILE, READER_CREDENTIAL_FILE) if file]
 
 # --- Django -------------------------------------------------------------------------------------------------------
 
@@ -318,5 +325,7 @@ CSRF_COOKIE_HTTPONLY = True
 CSRF_COOKIE_SAMESITE = "Lax"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_500_000
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000
+# No upload ever touches the disk: a file that is larger than 2.5 MB is not taken at all.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 DEFAULT_EXCEPTION_REPORTER = "portal.site.reports.StrictReporter"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "portal.site.reports.StrictReporterFilter"

@@ -41,6 +41,7 @@ consent_offboarding: seal seal_key state vault_entries | decided_by report start
 consent_ownpermissionset: name note permissions
 consent_partnerconsent: fingerprint forecast_cause granted_scopes last_class last_code last_message last_owner
     last_problem lease_owner mfa replaced_version secret_name secret_version state | amr checks pinned_oid
+consent_registrationevidence: refusal source unread_reason known_owners | asked_by seen seen_by
 consent_vaultpairing: vault_id
 consent_waitingtoken: decision fingerprint mfa secret_name secret_version | checks decided_by object_id
 consent_wantedgrants: grants grants_hash | created_by

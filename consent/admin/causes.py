@@ -16,6 +16,7 @@ _INVITE = Remedy(label="Invite again", model=_PARTNERS, action="invite_in_campai
 _SYNC = Remedy(label="Synchronise again", model=_PARTNERS, action="sync_partners", word="partner")
 _LINKS = Remedy(label="See the links", model="consent.ConsentLink")
 _CREDENTIALS = Remedy(label="See the credentials", model="consent.ApplicationCredential")
+_REGISTRATIONS = Remedy(label="See the registrations", model="consent.ApplicationRegistration")
 _TOKENS = Remedy(label="See the tokens", model="consent.PartnerConsent")
 _CONSENTS = Remedy(label="See the consents", model="consent.CustomerConsent")
 
@@ -41,6 +42,7 @@ CAUSES: Mapping[str, CauseWords] = {
         title="Partners must consent again",
         remedy=Remedy(label="See the tokens", model="consent.PartnerConsent", query="permissions=again"),
     ),
+    Cause.REGISTRATION_CHANGED: CauseWords(title="Registration changed at Microsoft", remedy=_REGISTRATIONS),
     Cause.DISCONNECT_UNFINISHED: CauseWords(title="Disconnect unfinished", remedy=_TOKENS),
     DRIFT: CauseWords(title="Consent changed by others", remedy=_CONSENTS),
     GRANTS_LOST: CauseWords(

@@ -12,8 +12,10 @@ from django.urls import reverse
 
 from consent.admin.credentials import end_badge, state_badge
 from consent.admin.permission_sets import campaign_address
+from consent.admin.registration_hub import RegistrationHub
 from consent.admin.wanted import change_page
 from consent.applications import permission_sets, registrations
+from consent.applications.addresses import admin_consent_redirect_uri, redirect_uri
 from consent.models import (
     ApplicationCredential,
     ApplicationGrant,
@@ -21,7 +23,6 @@ from consent.models import (
     OwnPermissionSet,
     WantedGrants,
 )
-from consent.sign_in.flow import admin_consent_redirect_uri, redirect_uri
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
 from portal.site.declared import column, guid_column, moment_column, path_column
@@ -76,7 +77,7 @@ class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistra
 
 
 @admin.register(ApplicationRegistration)
-class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
+class ApplicationRegistrationAdmin(RegistrationHub, PortalModelAdmin[ApplicationRegistration]):
     """Our registrations. Credentials come in on the server, never through a browser (S-39)."""
 
     empty_text = "Add the application that partners consent to. Its credential comes next."
@@ -105,6 +106,7 @@ class ApplicationRegistrationAdmin(PortalModelAdmin[ApplicationRegistration]):
     ]
     inlines = [ApplicationGrantInline, WantedGrantsInline, CredentialInline]
     actions_detail = ["change_wanted_grants"]
+    change_form_outer_before_template = "admin/consent/applicationregistration/before_form.html"
 
     def get_fieldsets(self, request: HttpRequest, obj: ApplicationRegistration | None = None) -> Any:
         first, permissions, entra, credential = self.fieldsets

@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import F, Model, QuerySet
 
 from consent.applications import permission_sets
+from consent.applications.evidence import obstacles
 from consent.models import ApplicationRegistration, ConsentLink, OwnPermissionSet, PartnerConsent
 from consent.permissions import PERMISSION_SETS, PermissionSet
 from portal.audit.trail import Actor, record
@@ -118,9 +119,12 @@ def change(
             if not ApplicationRegistration.objects.filter(pk=registration.pk, **_columns(shown)).update(name=F("name")):
                 raise ChangeRefused("Somebody else changed this registration meanwhile; look at it first.")
             row = ApplicationRegistration.objects.get(pk=registration.pk)
+            activated = values.get("state") == State.ACTIVE != row.state
             for name, value in _columns(values).items():
                 setattr(row, name, value)
             row.full_clean()
+            if activated and (reasons := obstacles(row)):
+                raise ChangeRefused(f"It cannot be active as it is. {' '.join(reasons)}")
             row.save(update_fields=list(values))
             record(
                 "registration.changed",

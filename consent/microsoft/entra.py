@@ -255,6 +255,26 @@ class EntraClient:
 
         return self._exchange(tenant_id, REDEMPTION, call, customer_tenant=customer_tenant)
 
+    def application_token(self, *, tenant_id: TenantId, resource: str) -> TokenResponse:
+        """Ask for a token of the application itself, in the tenant where it is registered.
+
+        Our registrations hold no application permission, so the token opens nothing: that it is given shows that the
+        tenant knows the application and the resource, and that Microsoft accepts the credential.
+
+        Args:
+            resource: the service's address in this cloud, for example ``cloud.partner_center``.
+
+        Raises:
+            RemoteError: ``code`` says which of them is not so.
+
+        Source: Microsoft identity platform, "OAuth 2.0 client credentials flow".
+        """
+
+        def call(application: msal.ConfidentialClientApplication) -> None:
+            application.acquire_token_for_client([f"{resource}/.default"])
+
+        return self._exchange(tenant_id, "get application token", call, customer_tenant=False)
+
     def _exchange(self, tenant_id: TenantId, operation: str, call: Any, *, customer_tenant: bool) -> TokenResponse:
         base = f"{self._cloud.authority}/{tenant_id}"
         exchange = _Exchange(self._session, base, self._correlation_id)

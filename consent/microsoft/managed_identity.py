@@ -30,17 +30,30 @@ class FederatedCredential:
         self._identity = managed_identity(client_id)
 
     def for_msal(self, application_id: ApplicationId, token_endpoint: str) -> str | dict[str, object]:
-        try:
-            assertion = Secret(self._identity.get_token(self._scope).token)
-        except AzureError:
-            # Its text may repeat an answer of the host's endpoint, so it stays behind.
-            raise AuthenticationFailed(
-                "entra",
-                "get the managed identity's token",
-                code="no_managed_identity",
-                detail=NO_MANAGED_IDENTITY.words.cause,
-            ) from None
+        assertion = _token(self._identity, self._scope)
         return {"client_assertion": assertion.reveal}
+
+
+def identity_token(client_id: str, resource: str) -> Secret:
+    """Return a token of a user-assigned identity of this host for one service.
+
+    Raises:
+        AuthenticationFailed: this host does not have the identity.
+    """
+    return _token(managed_identity(client_id), f"{resource}/.default")
+
+
+def _token(identity: ManagedIdentityCredential, scope: str) -> Secret:
+    try:
+        return Secret(identity.get_token(scope).token)
+    except AzureError:
+        # Its text may repeat an answer of the host's endpoint, so it stays behind.
+        raise AuthenticationFailed(
+            "entra",
+            "get the managed identity's token",
+            code="no_managed_identity",
+            detail=NO_MANAGED_IDENTITY.words.cause,
+        ) from None
 
 
 def managed_identity(client_id: str | None) -> ManagedIdentityCredential:

@@ -21,6 +21,7 @@ from consent.models.permission_sets import OwnPermissionSet as OwnPermissionSet
 from consent.models.plans import ConsentPlan as ConsentPlan
 from consent.models.plans import ConsentPlanItem as ConsentPlanItem
 from consent.models.plans import WantedGrants as WantedGrants
+from consent.models.setup import RegistrationEvidence as RegistrationEvidence
 from consent.models.tokens import PartnerConsent as PartnerConsent
 from consent.models.tokens import WaitingToken as WaitingToken
 from consent.models.vault import VaultPairing as VaultPairing

@@ -21,12 +21,12 @@ from enum import StrEnum
 from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.db.models.functions import Now
-from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from consent import alarms
 from consent.alarms import Cause
+from consent.applications.addresses import admin_consent_redirect_uri, redirect_uri
 from consent.microsoft.entra import TokenResponse, admin_consent_url, authorize_url
 from consent.microsoft.id_tokens import LEEWAY_SECONDS, Flaw, IdTokenRefused, VerifiedIdentity
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
@@ -137,16 +137,6 @@ def _derive(label: str, flow_id: str, binder: str) -> Secret:
 
 def _challenge(verifier: Secret) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.reveal().encode()).digest()).rstrip(b"=").decode()
-
-
-def redirect_uri(cloud_key: str) -> str:
-    """Return the registered redirect URI; each cloud has its own path (S-19), the host is configuration (S-28)."""
-    return str(settings.PUBLIC_BASE_URL + reverse("consent:callback", args=[cloud_key]))
-
-
-def admin_consent_redirect_uri(cloud_key: str) -> str:
-    """Return the redirect URI of the admin consent endpoint, which answers by GET and so needs a path of its own."""
-    return str(settings.PUBLIC_BASE_URL + reverse("consent:admin_consent_callback", args=[cloud_key]))
 
 
 @sensitive_variables()

@@ -31,7 +31,7 @@ def registration() -> ApplicationRegistration:
 
 
 def address(registration: ApplicationRegistration) -> str:
-    return f"/admin/consent/applicationregistration/{registration.pk}/change/"
+    return f"/admin/consent/applicationregistration/{registration.pk}/details/"
 
 
 def post(staff: Staff, registration: ApplicationRegistration, **fields: str) -> Any:

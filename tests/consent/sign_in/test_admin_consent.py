@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from django.utils import timezone
 
+from consent.applications import addresses
 from consent.invitations import links
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
-from consent.sign_in import flow
 from consent.states import state_of
 from portal.audit.models import AuditEvent
 from tests.support import builders
@@ -59,7 +59,7 @@ def test_it_ends_as_consented_without_a_token(portal: Portal, started: tuple[Bro
 
 def test_through_the_sandboxs_own_pages_it_grants_the_whole_tenant(portal: Portal) -> None:
     application = portal.sandbox.world.applications[portal.registration.application_id]
-    application.redirect_uris.add(flow.admin_consent_redirect_uri("global"))
+    application.redirect_uris.add(addresses.admin_consent_redirect_uri("global"))
     who = Browser()
     answer = portal.at_microsoft(portal.press_continue(who, link(portal)))
     assert answer.method == "GET"

@@ -27,7 +27,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from consent import clients
-from consent.applications import permission_sets, rotation
+from consent.applications import addresses, permission_sets, rotation
 from consent.customers import plans, wanted
 from consent.customers.consents import wanted_grants
 from consent.figures import count_today
@@ -48,7 +48,6 @@ from consent.runs.apply_plan import start_direct
 from consent.runs.token_check import TOKEN_CHECK
 from consent.runs.verify import CONSENT_VERIFY
 from consent.selection import EVERYTHING, Selection, open_rows
-from consent.sign_in import flow
 from consent.tokens.health import CONFIRM_AFTER, LIFETIME, watch
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_API_APPLICATION_ID, get_cloud
@@ -259,7 +258,7 @@ def _registration(
         f"/applications/{application_id}/credentials",
         certificate=base64.b64encode(der).decode(),
     )
-    for address in (flow.redirect_uri(cloud), flow.admin_consent_redirect_uri(cloud)):
+    for address in addresses.redirect_uris(cloud):
         control.post(f"/applications/{application_id}/credentials", redirect_uri=address)
     registration = ApplicationRegistration.objects.create(
         name=name if cloud == "global" else f"{name}, {get_cloud(cloud).name}",

@@ -167,7 +167,7 @@ function addCopyButtons(root) {
       event.preventDefault(); // the identifier may stand in a link
       event.stopPropagation();
       try {
-        await navigator.clipboard.writeText(holder.dataset.copy);
+        await navigator.clipboard.writeText(holder.dataset.copy || holder.querySelector("code").textContent);
       } catch {
         getSelection().selectAllChildren(holder.querySelector("code"));
         return; // no permission: the text is selected, the person copies it

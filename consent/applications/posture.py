@@ -1,0 +1,482 @@
+"""Compare a registration as it is at Microsoft with what we want of it, and tell staff what is dangerous.
+
+What is there comes from a text that staff paste, or from a daily read by an identity of its own: our application holds
+no application permission, so it cannot read itself.
+
+Source: Microsoft Graph v1.0, application, keyCredential, passwordCredential, servicePrincipalLockConfiguration.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from consent import alarms
+from consent.alarms import Cause
+from consent.applications import manifest
+from consent.applications.addresses import redirect_uris
+from consent.applications.seen import IMPLICIT_GRANTS, NotReadable, Seen, read
+from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
+from consent.permissions import manifest_permissions
+from portal.audit.trail import Actor, record
+from portal.microsoft.clouds import get_cloud
+from portal.microsoft.diagnosis import diagnose
+from portal.microsoft.errors import RemoteError, WrongSetup
+from portal.text import number_of
+
+type Read = Callable[[ApplicationRegistration], Mapping[str, Any]]
+_LONGEST_REASON = 300
+Kind = ApplicationCredential.Kind
+Source = RegistrationEvidence.Source
+
+
+class Risk(StrEnum):
+    """How bad a difference is, the worst first."""
+
+    DANGEROUS = "dangerous"
+    MEND = "to mend"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing that is not as we want it.
+
+    Attributes:
+        key: names the kind of difference, for tests and the audit trail.
+        what: what is there, in a sentence.
+        remedy: what to do, in a sentence.
+        blocks: why the application cannot work as it is; empty when it can.
+    """
+
+    key: str
+    risk: Risk
+    what: str
+    remedy: str
+    blocks: str = ""
+
+
+# --- keep it ----------------------------------------------------------------------------------------------------------
+
+
+def keep(
+    registration: ApplicationRegistration,
+    seen: Seen,
+    *,
+    source: RegistrationEvidence.Source,
+    actor: Actor,
+) -> list[Difference]:
+    """Keep what was seen, open or settle the incident, and return the differences.
+
+    Raises:
+        NotReadable: it is another application.
+    """
+    if seen["appId"].lower() != registration.application_id:
+        raise NotReadable(f"This is another application than {registration.name}: its appId is not ours.")
+    columns = {"seen": seen, "seen_at": timezone.now(), "seen_by": actor.name, "source": source}
+    with transaction.atomic():
+        evidence, _ = RegistrationEvidence.objects.update_or_create(
+            registration=registration, defaults=columns | {"unread_at": None, "unread_reason": ""}
+        )
+        found = differences(registration, evidence)
+        record(
+            "registration.looked_at",
+            actor=actor,
+            subject=_subject(registration),
+            details={"source": source.value, "differences": [one.key for one in found]},
+        )
+        _tell(registration, found)
+    return found
+
+
+def look(registration: ApplicationRegistration, read_it: Read, *, actor: Actor) -> list[Difference]:
+    """Read the registration at Microsoft and keep what is there. Runs outside any transaction.
+
+    Args:
+        read_it: ``consent.clients.read_registration``.
+
+    Raises:
+        RemoteError, WrongSetup: it could not be read; that is noted, and what was seen before stays with its time.
+        NotReadable: the answer is no application object, or another one.
+    """
+    try:
+        seen = read(read_it(registration))
+    except (RemoteError, WrongSetup, NotReadable) as error:
+        if isinstance(error, RemoteError):
+            diagnosis = diagnose(error)
+            reason = f"{diagnosis.cause} {diagnosis.remedy} ({error.code})"
+        else:
+            reason = str(error)
+        columns = {"unread_at": timezone.now(), "unread_reason": reason[:_LONGEST_REASON]}
+        RegistrationEvidence.objects.update_or_create(registration=registration, defaults=columns)
+        raise
+    return keep(registration, seen, source=Source.READ, actor=actor)
+
+
+def accept_owners(registration: ApplicationRegistration, *, actor: Actor, shown: Sequence[str]) -> None:
+    """Note that these owners are ours; the list that the person saw must be the one that was seen last.
+
+    Raises:
+        NotReadable: no owners were seen, or others meanwhile.
+    """
+    with transaction.atomic():
+        evidence = RegistrationEvidence.objects.filter(registration=registration).first()
+        owners = [] if evidence is None else sorted(one["id"] for one in evidence.seen.get("owners", []))
+        if evidence is None or not owners or owners != sorted(shown):
+            raise NotReadable("The owners are others now than this page showed. Look at them again.")
+        before, evidence.known_owners = evidence.known_owners, owners
+        evidence.save(update_fields=["known_owners"])
+        details = {"before": before, "after": owners}
+        record("registration.owners_confirmed", actor=actor, subject=_subject(registration), details=details)
+        _tell(registration, differences(registration, evidence))
+
+
+def _tell(registration: ApplicationRegistration, found: Sequence[Difference]) -> None:
+    dangerous = [one for one in found if one.risk == Risk.DANGEROUS]
+    if dangerous:
+        what = " ".join(one.what for one in dangerous[:3])
+        more = f" And {len(dangerous) - 3} more." if len(dangerous) > 3 else ""
+        alarms.report(Cause.REGISTRATION_CHANGED, registration, what=f"{what}{more}")
+    else:
+        alarms.settle([Cause.REGISTRATION_CHANGED], [registration.pk])
+
+
+def _subject(registration: ApplicationRegistration) -> dict[str, str | int]:
+    return {"registration": registration.pk, "application_id": registration.application_id}
+
+
+# --- compare ----------------------------------------------------------------------------------------------------------
+
+
+def differences(registration: ApplicationRegistration, evidence: RegistrationEvidence) -> list[Difference]:
+    """Return what is not as we want it, the worst first; one query.
+
+    What was not read is no difference and no proof either: ``seen.not_looked_at`` names it.
+    """
+    ours = list(registration.credentials.filter(retired_at__isnull=True))
+    found: list[Difference] = []
+    for compare in _COMPARISONS:
+        found += compare(_Facts(registration=registration, evidence=evidence, ours=ours))
+    return sorted(found, key=lambda one: list(Risk).index(one.risk))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    registration: ApplicationRegistration
+    evidence: RegistrationEvidence
+    ours: Sequence[ApplicationCredential]
+
+    @property
+    def seen(self) -> Seen:
+        seen: Seen = self.evidence.seen
+        return seen
+
+    def of_kind(self, kind: ApplicationCredential.Kind) -> list[ApplicationCredential]:
+        return [one for one in self.ours if one.kind == kind]
+
+
+_SCRIPT = "Run the script of the step “App registration” again: it puts this right."
+_INVESTIGATE = (
+    "Remove it at Microsoft unless it is yours, find out in the audit log of the home tenant who added it, and "
+    "change the credential in use."
+)
+
+
+def _switches(facts: _Facts) -> Iterator[Difference]:
+    seen = facts.seen
+    if seen.get("isDisabled"):
+        yield Difference(
+            key="disabled_by_owner",
+            risk=Risk.DANGEROUS,
+            what="The application is disabled by its owner: Microsoft gives it no new tokens in any tenant.",
+            remedy="Find out who disabled it and why, then activate it under App registrations, Overview.",
+            blocks="The application is disabled by its owner.",
+        )
+    if (status := seen.get("disabledByMicrosoftStatus", "")) not in ("", "NotDisabled"):
+        yield Difference(
+            key="disabled_by_microsoft",
+            risk=Risk.DANGEROUS,
+            what=f"Microsoft disabled the application ({status}).",
+            remedy="Open a support request with Microsoft from the home tenant; nobody else can undo it.",
+            blocks="Microsoft disabled the application.",
+        )
+
+
+def _audience(facts: _Facts) -> Iterator[Difference]:
+    audience = facts.seen.get("signInAudience")
+    if audience is None or audience == manifest.AUDIENCE:
+        return
+    if audience == "AzureADMyOrg":
+        yield Difference(
+            key="audience",
+            risk=Risk.DANGEROUS,
+            what="The application accepts accounts of its own tenant only; no partner and no customer can consent.",
+            remedy=_SCRIPT,
+            blocks="The application accepts accounts of its own tenant only.",
+        )
+    else:
+        yield Difference(
+            key="audience",
+            risk=Risk.DANGEROUS,
+            what="The application also accepts personal Microsoft accounts, or accounts that we do not know of.",
+            remedy=_SCRIPT,
+        )
+
+
+def _redirects(facts: _Facts) -> Iterator[Difference]:
+    seen, wanted = facts.seen, set(redirect_uris(facts.registration.cloud))
+    if "web" in seen:
+        listed = set(seen["web"]["redirectUris"])
+        for uri in sorted(wanted - listed):
+            yield Difference(
+                key="redirect_uri_missing",
+                risk=Risk.MEND,
+                what=f"The redirect URI {uri} is missing: sign-ins end with AADSTS50011.",
+                remedy=_SCRIPT,
+                blocks=f"The redirect URI {uri} is missing.",
+            )
+        for uri in sorted(listed - wanted):
+            yield Difference(
+                key="redirect_uri_foreign",
+                risk=Risk.DANGEROUS,
+                what=f"The redirect URI {uri} is not of this portal: who answers there can take sign-ins of partners.",
+                remedy="Remove it at Microsoft unless another installation of yours uses this registration.",
+            )
+    for platform, word in (("spa", "Single-page application"), ("publicClient", "Mobile and desktop")):
+        for uri in seen.get(platform, {}).get("redirectUris", ()):
+            yield Difference(
+                key="redirect_uri_platform",
+                risk=Risk.DANGEROUS,
+                what=f"The redirect URI {uri} stands under the platform {word}; tokens from there need no credential.",
+                remedy=f"Remove the platform {word} under Authentication. All redirect URIs belong to Web.",
+            )
+    if seen.get("isFallbackPublicClient"):
+        yield Difference(
+            key="public_client",
+            risk=Risk.DANGEROUS,
+            what="The application allows public client flows, which need no credential of ours.",
+            remedy=_SCRIPT,
+        )
+
+
+def _implicit(facts: _Facts) -> Iterator[Difference]:
+    chosen = facts.seen.get("web", {}).get("implicitGrantSettings", {})
+    for name, word in zip(IMPLICIT_GRANTS, ("ID tokens", "access tokens"), strict=True):
+        if chosen.get(name):
+            yield Difference(
+                key="implicit_grant",
+                risk=Risk.DANGEROUS,
+                what=f"The implicit grant for {word} is on: a browser gets {word} without any credential of ours.",
+                remedy=_SCRIPT,
+            )
+
+
+def _permissions(facts: _Facts) -> Iterator[Difference]:
+    if "requiredResourceAccess" not in facts.seen:
+        return
+    asked = {one.id: one.name for one in facts.registration.asked.permissions}
+    wanted = {(resource, one) for resource, ids in manifest_permissions(facts.registration).items() for one in ids}
+    there = {
+        (each["resourceAppId"], access["id"].lower(), access["type"])
+        for each in facts.seen["requiredResourceAccess"]
+        for access in each["resourceAccess"]
+    }
+    delegated = {(resource, key) for resource, key, kind in there if kind == "Scope"}
+    if roles := sorted((resource, key) for resource, key, kind in there if kind != "Scope"):
+        yield Difference(
+            key="application_permission",
+            risk=Risk.DANGEROUS,
+            what=(
+                f"The manifest asks for {number_of(len(roles), 'application permission')}, the first of them "
+                f"{roles[0][1]} on {roles[0][0]}: with it the application acts without any account."
+            ),
+            remedy=f"{_SCRIPT} Then remove what was granted of it under Enterprise applications, Permissions.",
+        )
+    if missing := sorted(asked.get(key, key) for _, key in wanted - delegated):
+        yield Difference(
+            key="permission_missing",
+            risk=Risk.MEND,
+            what=f"The manifest lacks permissions that we ask partners for: {', '.join(missing)}.",
+            remedy=_SCRIPT,
+            blocks=f"The manifest lacks {', '.join(missing)}.",
+        )
+    if extra := sorted(f"{key} on {resource}" for resource, key in delegated - wanted - _SIGN_IN):
+        yield Difference(
+            key="permission_extra",
+            risk=Risk.MEND,
+            what=f"The manifest asks for {number_of(len(extra), 'delegated permission')} too many: {extra[0]}.",
+            remedy=f"{_SCRIPT} Or choose a permission set that has them.",
+        )
+
+
+_GRAPH = "00000003-0000-0000-c000-000000000000"
+# openid, profile, email, offline_access: harmless in a manifest.
+_SIGN_IN = {
+    (_GRAPH, "37f7f235-527c-4136-accd-4a02d197296e"),
+    (_GRAPH, "14dad69e-099b-42c9-810b-d002981feec1"),
+    (_GRAPH, "64a6cdd6-aab1-4aaf-94b8-3cc8405e90d0"),
+    (_GRAPH, "7427e0e9-2fba-42fe-b0c0-848c9e6a8182"),
+}
+
+
+def _lock(facts: _Facts) -> Iterator[Difference]:
+    if "servicePrincipalLockConfiguration" not in facts.seen:
+        return
+    lock = facts.seen["servicePrincipalLockConfiguration"]
+    if not lock.get("isEnabled") or not (lock.get("allProperties") or all(lock.get(name) for name in manifest.LOCK)):
+        yield Difference(
+            key="property_lock",
+            risk=Risk.DANGEROUS,
+            what=(
+                "The property lock is off or covers only some properties: administrators of other tenants can add "
+                "credentials to the service principal that they have of this application."
+            ),
+            remedy=_SCRIPT,
+        )
+
+
+def _owners(facts: _Facts) -> Iterator[Difference]:
+    owners = facts.seen.get("owners")
+    if owners is None:
+        return
+    for owner in owners:
+        if owner["id"] not in facts.evidence.known_owners:
+            yield Difference(
+                key="owner_unknown",
+                risk=Risk.DANGEROUS,
+                what=f"{owner['displayName'] or owner['id']} owns the application and can add credentials to it.",
+                remedy="If all owners are yours, confirm them below. If not, remove the owner at Microsoft.",
+            )
+    if not owners:
+        yield Difference(
+            key="owner_none",
+            risk=Risk.NOTE,
+            what="The application has no owner: only administrators of the home tenant can change it.",
+            remedy="That is safe. Make sure that at least two people hold a role that can change it.",
+        )
+
+
+def _secrets(facts: _Facts) -> Iterator[Difference]:
+    known = {one.key_id.lower() for one in facts.of_kind(Kind.SECRET)}
+    unknown = [one for one in facts.seen.get("passwordCredentials", ()) if one["keyId"].lower() not in known]
+    unnamed = "" in known  # added without its id, so it cannot be told from others
+    for number, one in enumerate(unknown):
+        ours = unnamed and number == 0 and len(unknown) == 1
+        yield Difference(
+            key="secret_unnamed" if ours else "secret_unknown",
+            risk=Risk.MEND if ours else Risk.DANGEROUS,
+            what=(
+                f"The client secret {one['keyId']} may be the one that was stored here without its id."
+                if ours
+                else f"The client secret {one['keyId']} (until {_day(one)}) is unknown here: who has it can act as us."
+            ),
+            remedy="Replace it by a certificate or a managed identity." if ours else _INVESTIGATE,
+        )
+
+
+def _certificates(facts: _Facts) -> Iterator[Difference]:
+    known: set[str] = set()
+    for one in facts.of_kind(Kind.CERTIFICATE):
+        known |= _names_of(one.public_certificate)
+    for listed in facts.seen.get("keyCredentials", ()):
+        if listed["customKeyIdentifier"].rstrip("=").lower() not in known:
+            yield Difference(
+                key="certificate_unknown",
+                risk=Risk.DANGEROUS,
+                what=(
+                    f"The certificate {listed['customKeyIdentifier'] or listed['keyId']} (until {_day(listed)}) is "
+                    "unknown here: who has its key can act as us."
+                ),
+                remedy=_INVESTIGATE,
+            )
+    current = facts.registration.credential
+    if current is None or "keyCredentials" not in facts.seen or current.kind != Kind.CERTIFICATE:
+        return
+    there = {one["customKeyIdentifier"].rstrip("=").lower() for one in facts.seen["keyCredentials"]}
+    if there.isdisjoint(_names_of(current.public_certificate)) and not current.sends_chain:
+        yield Difference(
+            key="certificate_missing",
+            risk=Risk.MEND,
+            what="The certificate in use is not uploaded to the application: Microsoft refuses all our calls.",
+            remedy="Upload it under Certificates & secrets; the page of the credential has it.",
+            blocks="The certificate in use is not uploaded to the application.",
+        )
+
+
+def _names_of(public_pem: str) -> set[str]:
+    """Return all forms in which Microsoft's tools print a certificate's thumbprint, in small letters."""
+    certificate = x509.load_pem_x509_certificate(public_pem.encode())
+    names = set()
+    for algorithm in (hashes.SHA1(), hashes.SHA256()):  # noqa: S303  # theirs, not our choice
+        digest = certificate.fingerprint(algorithm)
+        names |= {digest.hex(), base64.b64encode(digest).decode().rstrip("=").lower()}
+    return names
+
+
+def _federated(facts: _Facts) -> Iterator[Difference]:
+    trusted = facts.seen.get("federatedIdentityCredentials", ())
+    issuer = (
+        f"{get_cloud(facts.registration.cloud, settings.CLOUDS).authority}/{facts.registration.home_tenant_id}/v2.0"
+    )
+    ours = len(facts.of_kind(Kind.FEDERATED))
+    foreign = [one for one in trusted if one["issuer"].rstrip("/") != issuer]
+    for one in foreign if ours else trusted:
+        yield Difference(
+            key="federated_unknown",
+            risk=Risk.DANGEROUS,
+            what=f"The application trusts the identity {one['subject']} of {one['issuer']}, which is unknown here.",
+            remedy=_INVESTIGATE,
+        )
+    if ours and len(trusted) - len(foreign) > ours:
+        yield Difference(
+            key="federated_unknown",
+            risk=Risk.DANGEROUS,
+            what=f"The application trusts {len(trusted)} managed identities, and {ours} of them can be ours.",
+            remedy=_INVESTIGATE,
+        )
+
+
+def _appearance(facts: _Facts) -> Iterator[Difference]:
+    seen = facts.seen
+    if "displayName" in seen and seen["displayName"] != facts.registration.name:
+        yield Difference(
+            key="name",
+            risk=Risk.NOTE,
+            what=f"Microsoft's consent page calls it “{seen['displayName']}”, and this portal another name.",
+            remedy=_SCRIPT,
+        )
+    if seen.get("verifiedPublisher") == "":
+        yield Difference(
+            key="publisher",
+            risk=Risk.MEND,
+            what="The publisher is not verified: Microsoft's consent page says “unverified”, and some tenants refuse.",
+            remedy="Verify it under Branding & properties, with the Partner One id of your own company.",
+        )
+
+
+def _day(item: Mapping[str, str]) -> str:
+    return item["endDateTime"][:10] or "no known day"
+
+
+_COMPARISONS: Sequence[Callable[[_Facts], Iterator[Difference]]] = (
+    _switches,
+    _audience,
+    _redirects,
+    _implicit,
+    _permissions,
+    _lock,
+    _owners,
+    _secrets,
+    _certificates,
+    _federated,
+    _appearance,
+)

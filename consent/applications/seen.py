@@ -1,0 +1,144 @@
+"""What Microsoft says of an application object, reduced to what we compare.
+
+The text may come from anybody who has a page of the admin open, so it is small, it is JSON, only known keys are kept,
+and of credentials only what identifies them and when they end.
+
+Source: Microsoft Graph v1.0, application, keyCredential, passwordCredential, federatedIdentityCredential.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from consent.applications import manifest
+
+MOST_CHARACTERS = 200_000
+_LONGEST = 300
+_MOST_ITEMS = 100
+type Seen = Mapping[str, Any]
+"""Of Graph's application object what is compared, with ``owners`` and ``federatedIdentityCredentials`` where they were
+read as well. A part that was not read has no key."""
+
+
+class NotReadable(ValueError):
+    """The text cannot be compared; says why, and repeats nothing of it."""
+
+
+def read_text(text: str) -> Seen:
+    """Return what a pasted text says of an application: ``az ad app show``, Graph, or our own command's answer.
+
+    Raises:
+        NotReadable: it is too long, no JSON, or no application object.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise NotReadable(f"The text is longer than {MOST_CHARACTERS:,} characters. Paste the answer of one command.")
+    try:
+        found = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise NotReadable("The text is no JSON. Paste all of what the command printed, from { to }.") from None
+    return read(found)
+
+
+def read(found: object) -> Seen:
+    """Return what is compared of a parsed answer; everything else is dropped, every credential's value among it.
+
+    Raises:
+        NotReadable: it is no application object.
+    """
+    if not isinstance(found, dict):
+        raise NotReadable("This is no application object: it must begin with {.")
+    whole = found if "application" in found else {"application": found}
+    told = whole["application"]
+    if not isinstance(told, dict) or not isinstance(told.get("appId"), str):
+        raise NotReadable("This is no application object: it has no appId.")
+    seen: dict[str, Any] = {name: _text(told[name]) for name in _TEXTS if name in told}
+    seen |= {name: told[name] for name in _FLAGS if isinstance(told.get(name), bool | None) and name in told}
+    for platform in ("web", "spa", "publicClient"):
+        if isinstance(told.get(platform), dict):
+            seen[platform] = {"redirectUris": [_text(uri) for uri in _list(told[platform].get("redirectUris"))]}
+    web = told.get("web")
+    if isinstance(web, dict) and isinstance(web.get("implicitGrantSettings"), dict):
+        seen["web"]["implicitGrantSettings"] = {
+            name: web["implicitGrantSettings"].get(name) is True for name in IMPLICIT_GRANTS
+        }
+    if "requiredResourceAccess" in told:
+        seen["requiredResourceAccess"] = [
+            {
+                "resourceAppId": _text(each.get("resourceAppId")).lower(),
+                "resourceAccess": _items(each.get("resourceAccess"), ("id", "type")),
+            }
+            for each in _dicts(told["requiredResourceAccess"])
+        ]
+    if "servicePrincipalLockConfiguration" in told:
+        lock = told["servicePrincipalLockConfiguration"]
+        seen["servicePrincipalLockConfiguration"] = {
+            name: isinstance(lock, dict) and lock.get(name) is True for name in manifest.LOCK
+        }
+    if "verifiedPublisher" in told:
+        publisher = told["verifiedPublisher"]
+        seen["verifiedPublisher"] = _text(publisher.get("displayName")) if isinstance(publisher, dict) else ""
+    for name, keys in _LISTS.items():
+        holder = told if name in told else whole
+        if name in holder:
+            listed = holder[name]
+            items = listed.get("value") if isinstance(listed, dict) else listed
+            if not isinstance(items, list) or (isinstance(listed, dict) and "@odata.nextLink" in listed):
+                raise NotReadable(f"{name} is no whole list. Paste all of what the command printed.")
+            seen[name] = _items(items, keys)
+    return seen
+
+
+_TEXTS = ("appId", "displayName", "signInAudience", "disabledByMicrosoftStatus")
+_FLAGS = ("isDisabled", "isFallbackPublicClient")
+IMPLICIT_GRANTS = ("enableIdTokenIssuance", "enableAccessTokenIssuance")
+_LISTS = {
+    "passwordCredentials": ("keyId", "endDateTime"),
+    "keyCredentials": ("keyId", "customKeyIdentifier", "endDateTime"),
+    "owners": ("id", "displayName"),
+    "federatedIdentityCredentials": ("issuer", "subject"),
+}
+
+
+def _no_number(text: str) -> None:
+    raise ValueError("NaN and Infinity are no JSON")
+
+
+def _text(value: object) -> str:
+    """Return a short printable text; what is none becomes empty."""
+    return "".join(c for c in value if c.isprintable())[:_LONGEST] if isinstance(value, str) else ""
+
+
+def _list(value: object) -> list[Any]:
+    if value is not None and (not isinstance(value, list) or len(value) > _MOST_ITEMS):
+        raise NotReadable(f"A list has more than {_MOST_ITEMS} entries, or is none.")
+    return value or []
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [each for each in _list(value) if isinstance(each, dict)]
+
+
+def _items(value: object, names: Sequence[str]) -> list[dict[str, str]]:
+    return [{name: _text(each.get(name)) for name in names} for each in _dicts(value)]
+
+
+def not_looked_at(seen: Seen) -> list[str]:
+    """Name the parts of the application that the last look did not show."""
+    return [word for name, word in _PARTS.items() if name not in seen]
+
+
+_PARTS = {
+    "signInAudience": "account types",
+    "isDisabled": "whether it is disabled by its owner",
+    "disabledByMicrosoftStatus": "whether it is disabled by Microsoft",
+    "web": "redirect URIs",
+    "requiredResourceAccess": "permissions",
+    "servicePrincipalLockConfiguration": "property lock",
+    "passwordCredentials": "client secrets",
+    "keyCredentials": "certificates",
+    "federatedIdentityCredentials": "federated credentials",
+    "owners": "owners",
+    "verifiedPublisher": "publisher verification",
+}
