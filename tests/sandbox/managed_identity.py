@@ -11,7 +11,7 @@ from aiohttp import web
 
 from portal.microsoft.clouds import NationalCloud
 from tests.sandbox.notes import CLOUDS
-from tests.sandbox.tokens import sign
+from tests.sandbox.tokens import access_token, sign
 from tests.sandbox.world import Application, ManagedIdentity, World, known_id
 
 PATH = "/metadata/identity/oauth2/token"
@@ -28,6 +28,10 @@ def routes(world: World) -> list[web.RouteDef]:
             each for each in request[CLOUDS].values() if request.query.get("resource") == each.federation_audience
         ]
         identity = world.identities.get(request.query.get("client_id", ""))
+        of_graph = [each for each in request[CLOUDS].values() if request.query.get("resource") == each.graph]
+        if identity is not None and of_graph:
+            world.book("identity", "token", 200, client=identity.client_id)
+            return _answer(_graph_token(world, of_graph[0], identity), of_graph[0].graph, identity, int(world.now()))
         if not clouds or identity is None:
             return _refuse("Identity not found")
         world.book("identity", "token", 200, client=identity.client_id)
@@ -44,19 +48,41 @@ def routes(world: World) -> list[web.RouteDef]:
             "nbf": now,
             "exp": now + _SECONDS,
         }
-        return web.json_response(
-            {
-                "access_token": sign(clouds[0].key, claims),
-                "client_id": identity.client_id,
-                "expires_in": str(_SECONDS),
-                "expires_on": str(now + _SECONDS),
-                "not_before": str(now),
-                "resource": clouds[0].federation_audience,
-                "token_type": "Bearer",
-            }
-        )
+        return _answer(sign(clouds[0].key, claims), clouds[0].federation_audience, identity, now)
 
     return [web.get(PATH, token)]
+
+
+def _answer(token: str, resource: str, identity: ManagedIdentity, now: int) -> web.Response:
+    return web.json_response(
+        {
+            "access_token": token,
+            "client_id": identity.client_id,
+            "expires_in": str(_SECONDS),
+            "expires_on": str(now + _SECONDS),
+            "not_before": str(now),
+            "resource": resource,
+            "token_type": "Bearer",
+        }
+    )
+
+
+def _graph_token(world: World, cloud: NationalCloud, identity: ManagedIdentity) -> str:
+    itself = Application(
+        app_id=identity.client_id, name="identity", home_tenant=identity.tenant_id, roles=set(identity.roles)
+    )
+    return access_token(
+        world,
+        cloud,
+        tenant=world.tenants[identity.tenant_id],
+        audience=cloud.graph,
+        application=itself,
+        credential="2",
+        user=None,
+        home=None,
+        scopes=set(),
+        amr=[],
+    )
 
 
 def _refuse(text: str) -> web.Response:

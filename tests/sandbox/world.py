@@ -104,6 +104,8 @@ class ManagedIdentity:
     client_id: str
     principal_id: str
     tenant_id: str
+    roles: frozenset[str] = frozenset()
+    """Application permissions on Microsoft Graph that its tenant granted it."""
 
 
 @dataclass(slots=True, kw_only=True)
