@@ -23,7 +23,7 @@ from consent.customers.consents import CustomerClients
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
 from consent.microsoft.application_objects import ApplicationObjectClient
-from consent.microsoft.credentials import ClientCredential, read_credential
+from consent.microsoft.credentials import ClientCredential, read_credential, signed_in_the_vault
 from consent.microsoft.directory import DirectoryClient
 from consent.microsoft.entra import EntraClient, MetadataCache
 from consent.microsoft.id_tokens import IdTokenValidator, SigningKeys
@@ -42,6 +42,7 @@ from consent.vault.base import (
     SecretVersion,
     Vault,
     VaultConfigurationError,
+    VaultKeys,
     WholeVault,
 )
 from consent.vault.local import LocalVault
@@ -141,6 +142,23 @@ def eraser() -> Eraser:
     return _azure_vault(settings.VAULT_ERASE_IDENTITY) if _is_azure() else _compared_embedded_vault()
 
 
+@cache
+def vault_keys() -> VaultKeys:
+    """Return the keys of the same vault, with the portal's own identity: Get, Create, Sign and Update on keys.
+
+    Raises:
+        VaultConfigurationError: the embedded vault has none, or the Key Vault cannot be opened.
+    """
+    if not _is_azure():
+        raise VaultConfigurationError(
+            "The embedded vault does not sign. Keys that stay in the vault need an Azure Key Vault (VAULT_URL); let "
+            "the portal make a key pair instead"
+        )
+    azure = import_module("consent.vault.azure_keys")  # by name, as below
+    opened: VaultKeys = azure.open_azure_keys(settings.VAULT_URL, _azure_identity(""), session=session(), pace=_pace())
+    return opened
+
+
 def _is_azure() -> bool:
     return settings.VAULT_URL.startswith("https://")
 
@@ -161,11 +179,19 @@ def _open_embedded(*, create: bool) -> LocalVault:
 
 
 def _azure_vault(identity: str) -> WholeVault:
-    """Open the Key Vault. ``identity`` is empty for the portal's own, or ``client id`` or ``client id,file``."""
+    """Open the Key Vault."""
     azure = import_module("consent.vault.azure")  # by name: Azure's libraries take long, and others need none
+    opened: WholeVault = azure.open_azure_vault(
+        settings.VAULT_URL, _azure_identity(identity), session=session(), pace=_pace()
+    )
+    return opened
+
+
+def _azure_identity(identity: str) -> Callable[[], Any]:
+    """Return what makes an identity: empty for the portal's own, or ``client id`` or ``client id,file``."""
     client_id, _, credential_file = (part.strip() for part in identity.partition(","))
-    credential = partial(
-        azure.vault_credential,
+    return partial(
+        import_module("consent.vault.azure").vault_credential,
         settings.VAULT_IDENTITY,
         authority=cloud(settings.VAULT_CLOUD).authority,
         tenant_id=settings.VAULT_TENANT_ID,
@@ -173,8 +199,6 @@ def _azure_vault(identity: str) -> WholeVault:
         credential_file=credential_file if client_id else settings.VAULT_CREDENTIAL_FILE,
         session=session(),
     )
-    opened: WholeVault = azure.open_azure_vault(settings.VAULT_URL, credential, session=session(), pace=_pace())
-    return opened
 
 
 @cache
@@ -226,6 +250,12 @@ def _credential(kind: str, name: str, version: str, sends_chain: bool) -> Client
 
 
 @cache
+def _signed_in_the_vault(name: str, version: str, public_pem: str, sends_chain: bool) -> ClientCredential:
+    open_key = partial(vault_keys().signer, SecretName(name), SecretVersion(version))
+    return signed_in_the_vault(public_pem, open_key, sends_chain=sends_chain)
+
+
+@cache
 def _managed_identity(client_id: str, audience: str) -> ClientCredential:
     module = import_module("consent.microsoft.managed_identity")  # by name, for the same reason
     credential: ClientCredential = module.FederatedCredential(client_id, audience)
@@ -236,6 +266,10 @@ def client_credential(credential: ApplicationCredential, own_cloud: NationalClou
     """Return what the row points to, ready for use; parsed once in a process."""
     if credential.kind == ApplicationCredential.Kind.FEDERATED:
         return _managed_identity(credential.key_id, own_cloud.federation_audience)
+    if credential.kind == ApplicationCredential.Kind.VAULT_KEY:
+        return _signed_in_the_vault(
+            credential.secret_name, credential.secret_version, credential.public_certificate, credential.sends_chain
+        )
     wanted = credential.kind, credential.secret_name, credential.secret_version, credential.sends_chain
     try:
         with turn_of(_turns.setdefault(wanted, threading.Lock())):  # one of many threads reads it, the others find it
@@ -452,7 +486,9 @@ def reset() -> None:
         _pace,
         _metadata,
         _validator,
+        vault_keys,
         _credential,
+        _signed_in_the_vault,
         _managed_identity,
         tokens,
     ):

@@ -22,6 +22,7 @@ MAY_REVEAL = {
     "portal.runs.celery": "the broker's address, for Celery",
     "consent.microsoft.entra": "form fields of the token endpoint",
     "consent.microsoft.credentials": "the application's own credential, for MSAL",
+    "consent.microsoft.certificates": "a key from the vault, and the password of an uploaded file",
     "consent.microsoft.managed_identity": "the managed identity's token, for MSAL",
     "consent.microsoft.id_tokens": "reading an ID token's claims and comparing its nonce",
     "consent.sign_in.flow": "PKCE challenge and nonce of the authorize address",

@@ -218,7 +218,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
         done = 0
         for credential in queryset:
             try:
-                rotation.retire(credential, vault=clients.vault(), actor=actor_of(request))
+                rotation.retire(credential, vault=clients.vault(), keys=clients.vault_keys, actor=actor_of(request))
             except rotation.RotationRefused as refused:
                 self.message_user(request, f"{credential}: {refused}", messages.ERROR)
             except RemoteError as error:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from consent import alarms
@@ -26,7 +27,7 @@ from consent.models import ApplicationCredential, ApplicationRegistration, Partn
 from consent.tokens import health
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience, TokenService
-from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, new_secret_name
+from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, VaultKeys, new_secret_name
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import AuthenticationFailed, RemoteError
@@ -88,8 +89,8 @@ def add_secret(
         key_id = _guid(key_id, "The secret's id")
     if expires_at is not None and expires_at <= timezone.now():
         raise ValueError("The secret has ended already; create a new one at Microsoft")
-    name, version = _store(registration, value, expires_at, vault)
-    return _add(
+    name, version = store(registration, value, expires_at, vault)
+    return add_row(
         registration,
         actor,
         kind=Kind.SECRET,
@@ -102,17 +103,26 @@ def add_secret(
 
 
 def add_certificate(
-    registration: ApplicationRegistration, value: Secret, *, sends_chain: bool = False, vault: Vault, actor: Actor
+    registration: ApplicationRegistration,
+    value: Secret,
+    *,
+    sends_chain: bool = False,
+    vault: Vault,
+    actor: Actor,
+    how: str = "given",
 ) -> ApplicationCredential:
     """Store a private key with its certificate as a candidate.
+
+    Args:
+        how: where the key comes from, for the audit trail.
 
     Raises:
         ValueError: it cannot be used; the text repeats nothing of it.
         RemoteError: the vault did not take it; nothing was added.
     """
-    certificate = _certificate(value)
-    name, version = _store(registration, value, certificate.not_after, vault)
-    return _add_certificate(registration, certificate, name, version, sends_chain, actor)
+    certificate = usable_certificate(value)
+    name, version = store(registration, value, certificate.not_after, vault)
+    return _add_certificate(registration, certificate, name, version, sends_chain, actor, how)
 
 
 def add_certificate_of_vault(
@@ -130,8 +140,8 @@ def add_certificate_of_vault(
         ValueError: what is there is no certificate with its key.
         RemoteError: it cannot be read.
     """
-    certificate = _certificate(vault.read(SecretName(name), SecretVersion(version)).value)
-    return _add_certificate(registration, certificate, name, version, sends_chain, actor)
+    certificate = usable_certificate(vault.read(SecretName(name), SecretVersion(version)).value)
+    return _add_certificate(registration, certificate, name, version, sends_chain, actor, "in the vault")
 
 
 def add_managed_identity(
@@ -145,7 +155,7 @@ def add_managed_identity(
     client_id = _guid(client_id, "The client id of the managed identity")
     if registration.credentials.filter(kind=Kind.FEDERATED, key_id=client_id, retired_at__isnull=True).exists():
         raise ValueError("This managed identity is a credential of the registration already; promote it")
-    return _add(registration, actor, kind=Kind.FEDERATED, key_id=client_id, starts_at=timezone.now())
+    return add_row(registration, actor, kind=Kind.FEDERATED, key_id=client_id, starts_at=timezone.now())
 
 
 def _guid(text: str, what: str) -> str:
@@ -155,7 +165,8 @@ def _guid(text: str, what: str) -> str:
         raise ValueError(f"{what} must look like 11111111-2222-3333-4444-555555555555") from None
 
 
-def _certificate(value: Secret) -> Certificate:
+def usable_certificate(value: Secret) -> Certificate:
+    """Read key and certificate. Raises ValueError: they do not fit, or the certificate has ended."""
     certificate = read_credential(Kind.CERTIFICATE, value)
     if not isinstance(certificate, Certificate) or certificate.not_after <= timezone.now():
         raise ValueError("The certificate has expired already")
@@ -169,12 +180,14 @@ def _add_certificate(
     version: str,
     sends_chain: bool,
     actor: Actor,
+    how: str,
 ) -> ApplicationCredential:
     if registration.credentials.filter(secret_name=name, secret_version=version).exists():
         raise ValueError("This certificate is a credential of the registration already; promote it")
-    return _add(
+    return add_row(
         registration,
         actor,
+        how=how,
         kind=Kind.CERTIFICATE,
         secret_name=name,
         secret_version=version,
@@ -186,28 +199,65 @@ def _add_certificate(
     )
 
 
-def _store(
+def store(
     registration: ApplicationRegistration, value: Secret, expires_at: datetime | None, vault: Vault
 ) -> tuple[SecretName, SecretVersion]:
     """Write the vault first: a row never points to something that was not stored."""
     name = new_secret_name()
-    return name, vault.write(name, value, tags={RECORD_TAG: _record_id(registration.pk)}, expires_at=expires_at)
+    return name, vault.write(name, value, tags={RECORD_TAG: owner(registration.pk)}, expires_at=expires_at)
 
 
-def _add(registration: ApplicationRegistration, actor: Actor, **columns: Any) -> ApplicationCredential:
+def add_row(
+    registration: ApplicationRegistration, actor: Actor, *, how: str = "given", **columns: Any
+) -> ApplicationCredential:
+    """Add the candidate with its entry in the audit trail."""
     with transaction.atomic():
         credential = ApplicationCredential.objects.create(registration=registration, **columns)
         record(
             "credential.added",
             actor=actor,
             subject={"registration": registration.pk, "credential": credential.pk},
-            details={"kind": credential.kind, "key_id": credential.key_id},
+            details={"kind": credential.kind, "key_id": credential.key_id, "how": how},
         )
     return credential
 
 
-def _record_id(registration_id: int) -> str:
+def owner(registration_id: int) -> str:
+    """Return the vault's tag of what we made for this registration."""
     return f"registration-{registration_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What promoting a credential will mean.
+
+    Attributes:
+        refused: why it cannot be promoted, as a sentence; empty if it can be tried.
+        canaries: names of the partners that are asked, one after the other, until one proves it.
+        before: the credential in use until then.
+        partners: how many partners' tokens are redeemed with it from then on.
+    """
+
+    refused: str
+    canaries: Sequence[str]
+    before: ApplicationCredential | None
+    partners: int
+
+
+def preview(credential: ApplicationCredential) -> Preview:
+    """Say what promoting it will mean; nothing is asked at Microsoft and nothing is changed."""
+    try:
+        _check_valid(credential)
+        refused = ""
+    except RotationRefused as reason:
+        refused = str(reason)
+    consents = _provers(credential)
+    return Preview(
+        refused=refused,
+        canaries=[consent.partner.name for consent in consents[:_CANARIES]],
+        before=credential.registration.credential,
+        partners=consents.count(),
+    )
 
 
 # --- prove and promote ------------------------------------------------------------------------------------------------
@@ -275,8 +325,11 @@ def roll_back(registration: ApplicationRegistration, *, door: Door, actor: Actor
     return previous
 
 
-def retire(credential: ApplicationCredential, *, vault: Vault, actor: Actor) -> None:
-    """Give up a credential for good, and switch its version in the vault off if we wrote it.
+def retire(credential: ApplicationCredential, *, vault: Vault, keys: Callable[[], VaultKeys], actor: Actor) -> None:
+    """Give up a credential for good, and switch its version in the vault off if we made it.
+
+    Args:
+        keys: opens the vault's keys; called for a credential that is one of them.
 
     Raises:
         RotationRefused: it is in use, or retired.
@@ -297,14 +350,18 @@ def retire(credential: ApplicationCredential, *, vault: Vault, actor: Actor) -> 
         )
     if credential.secret_name:
         name, version = SecretName(credential.secret_name), SecretVersion(credential.secret_version)
-        if vault.read(name, version).tags.get(RECORD_TAG) == _record_id(credential.registration_id):
-            vault.disable(name, version)
+        own = keys() if credential.kind == Kind.VAULT_KEY else None
+        found = vault.read(name, version) if own is None else own.get(name, version)
+        if found.tags.get(RECORD_TAG) == owner(credential.registration_id):
+            (vault if own is None else own).disable(name, version)
 
 
 def _check_valid(credential: ApplicationCredential) -> None:
     now = timezone.now()
     if credential.retired_at is not None:
         raise RotationRefused(f"{credential} is retired; add a new one.")
+    if credential.certificate_request and not credential.public_certificate:
+        raise RotationRefused(f"{credential} waits for its signed certificate; upload that first.")
     if credential.starts_at > now + timedelta(seconds=LEEWAY_SECONDS):  # clocks may differ that much (R-42)
         raise RotationRefused(f"{credential} is not valid before {credential.starts_at:%Y-%m-%d %H:%M} UTC.")
     if credential.expires_at is not None and credential.expires_at <= now:
@@ -313,15 +370,7 @@ def _check_valid(credential: ApplicationCredential) -> None:
 
 def _prove(credential: ApplicationCredential, *, door: Door, canary: PartnerTenant | None) -> PartnerTenant:
     """Redeem a canary's token through the door with this credential."""
-    consents = (
-        PartnerConsent.objects.usable()
-        .filter(
-            registration=credential.registration_id,
-            state__in=[PartnerConsent.State.CONNECTED, PartnerConsent.State.MFA_MISSING],
-        )
-        .select_related("partner")
-        .order_by(F("last_success_at").desc(nulls_last=True), "pk")
-    )
+    consents = _provers(credential)
     if canary is not None:
         consents = consents.filter(partner=canary)
     tokens, why = door(credential), ""
@@ -334,7 +383,8 @@ def _prove(credential: ApplicationCredential, *, door: Door, canary: PartnerTena
             diagnosis = diagnose(error)
             raise NotAccepted(f"{diagnosis.cause} {diagnosis.remedy} ({error.code})", error.code) from error
         except RemoteError as error:
-            why = diagnose(error).cause
+            diagnosis = diagnose(error)
+            why = f"{diagnosis.cause} {diagnosis.remedy}"
         except TokenUnavailable as error:
             why = str(error)
         else:
@@ -345,6 +395,19 @@ def _prove(credential: ApplicationCredential, *, door: Door, canary: PartnerTena
     raise RotationRefused(
         f"The credential could not be proven: no partner's token could be redeemed, and that is not its fault. {why} "
         "Try again later, or name another partner. Nothing was changed."
+    )
+
+
+def _provers(credential: ApplicationCredential) -> QuerySet[PartnerConsent]:
+    """Return the consents whose token can prove it, the one that worked last first."""
+    return (
+        PartnerConsent.objects.usable()
+        .filter(
+            registration=credential.registration_id,
+            state__in=[PartnerConsent.State.CONNECTED, PartnerConsent.State.MFA_MISSING],
+        )
+        .select_related("partner")
+        .order_by(F("last_success_at").desc(nulls_last=True), "pk")
     )
 
 

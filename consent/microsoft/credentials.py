@@ -7,14 +7,14 @@ import binascii
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from portal.microsoft.identifiers import ApplicationId
@@ -50,6 +50,7 @@ class Certificate:
     """A private key with its certificate. Signs PS256 assertions named by ``x5t#S256``.
 
     Args:
+        key: in this process's memory, or one that the vault signs with.
         chain: further certificates, the issuer first; sent only with ``sends_chain``.
         sends_chain: put the chain into ``x5c``, for applications that trust a subject and issuer.
 
@@ -65,8 +66,7 @@ class Certificate:
         sends_chain: bool = False,
     ) -> None:
         self._key = key
-        digest = certificate.fingerprint(hashes.SHA256())
-        self.thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        self.thumbprint = thumbprint(certificate)
         self.not_before = certificate.not_valid_before_utc
         self.not_after = certificate.not_valid_after_utc
         self.public_pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
@@ -113,6 +113,11 @@ class Certificate:
         return assertion
 
 
+def thumbprint(certificate: x509.Certificate) -> str:
+    """Return what names the certificate in an assertion: base64url of the SHA-256 of its DER."""
+    return base64.urlsafe_b64encode(certificate.fingerprint(hashes.SHA256())).rstrip(b"=").decode()
+
+
 def sha1_thumbprint(public_pem: str) -> str:
     """Return the thumbprint as the Entra admin center shows it, for people to compare; it identifies nothing here."""
     certificate = x509.load_pem_x509_certificate(public_pem.encode())
@@ -148,6 +153,21 @@ def read_credential(kind: str, value: Secret, *, sends_chain: bool = False) -> C
         raise ValueError("The certificate does not belong to the private key")
     chain = [one for one in certificates if one is not certificate]
     return Certificate(key, certificate, chain, sends_chain=sends_chain)
+
+
+def signed_in_the_vault(
+    public_pem: str, opened: Callable[[RSAPublicKey], RSAPrivateKey], *, sends_chain: bool
+) -> Certificate:
+    """Return the credential of a key that stays in the vault: one call there for each assertion, and none now.
+
+    Args:
+        public_pem: its certificate, and behind it those of its issuers.
+        opened: gives the key of this public half for signing.
+    """
+    own, *chain = x509.load_pem_x509_certificates(public_pem.encode())
+    public = own.public_key()
+    assert isinstance(public, RSAPublicKey)  # noqa: S101  # it was checked when it came in
+    return Certificate(opened(public), own, chain, sends_chain=sends_chain)
 
 
 def _parse(value: Secret) -> tuple[object, Sequence[x509.Certificate]]:

@@ -18,6 +18,8 @@ from portal.microsoft.clouds import CLOUD_CHOICES, get_cloud
 from portal.microsoft.identifiers import ApplicationId
 from tenants.models import PartnerTenant
 
+_IS_REQUESTED = ~Q(certificate_request="") & Q(public_certificate="")
+
 
 class ApplicationCredentialQuerySet(models.QuerySet["ApplicationCredential"]):
     def current(self) -> ApplicationCredentialQuerySet:
@@ -38,6 +40,7 @@ class ApplicationCredentialQuerySet(models.QuerySet["ApplicationCredential"]):
                 When(current_for__isnull=False, then=Value(is_.CURRENT)),
                 When(retired_at__isnull=False, then=Value(is_.RETIRED)),
                 When(refused_at__isnull=False, then=Value(is_.REFUSED)),
+                When(_IS_REQUESTED, then=Value(is_.REQUESTED)),
                 When(promoted_at__isnull=False, then=Value(is_.PREVIOUS)),
                 default=Value(is_.CANDIDATE),
                 output_field=models.CharField(choices=is_.choices),
@@ -56,10 +59,12 @@ class ApplicationCredential(models.Model):
         CERTIFICATE = "certificate", "Certificate"
         FEDERATED = "federated", "Managed identity"
         SECRET = "secret", "Client secret"  # the word, not a secret
+        VAULT_KEY = "vault_key", "Certificate, signed in the vault"
 
     class State(models.TextChoices):
         """Read from the row and the registration's pointer, stored nowhere."""
 
+        REQUESTED = "requested", "Waiting for its signed certificate"
         CANDIDATE = "candidate", "Candidate"
         CURRENT = "current", "Current"
         PREVIOUS = "previous", "Previous, kept for roll back"
@@ -70,14 +75,19 @@ class ApplicationCredential(models.Model):
         "consent.ApplicationRegistration", on_delete=models.PROTECT, related_name="credentials"
     )
     kind = models.CharField(max_length=11, choices=Kind)
-    secret_name = models.CharField(max_length=127, blank=True)
+    secret_name = models.CharField(max_length=127, blank=True, help_text="Entry of the vault, or key of the vault")
     secret_version = models.CharField(max_length=32, blank=True)
     key_id = models.CharField(
         max_length=64,
         blank=True,
         help_text="Thumbprint (x5t#S256) of a certificate, id of a secret, client id of a managed identity",
     )
-    public_certificate = models.TextField(blank=True, help_text="PEM; the public part only")
+    public_certificate = models.TextField(
+        blank=True, help_text="PEM; the public part only, of a key in the vault with its chain"
+    )
+    certificate_request = models.TextField(
+        blank=True, help_text="PEM; to be signed by a certificate authority, public as well"
+    )
     sends_chain = models.BooleanField(
         "sends x5c", default=False, help_text="Assertions carry the certificate chain: trust by subject and issuer"
     )
@@ -109,7 +119,9 @@ class ApplicationCredential(models.Model):
                 name="credential_is_in_the_vault",
             ),
             models.CheckConstraint(
-                condition=~Q(kind="certificate") | ~Q(key_id="") & ~Q(public_certificate=""),
+                condition=~Q(kind__in=["certificate", "vault_key"])
+                | ~Q(key_id="") & ~Q(public_certificate="")
+                | ~Q(certificate_request="") & Q(promoted_at__isnull=True),
                 name="credential_certificate_is_known",
             ),
             models.CheckConstraint(

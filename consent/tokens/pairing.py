@@ -176,7 +176,8 @@ def _id_in(vault: Vault) -> str:
 
 def _entries() -> Iterator[SecretName]:
     """Yield names of entries that must be there: credentials, and tokens that are not given up, newest first."""
-    credentials = ApplicationCredential.objects.exclude(secret_name="").filter(retired_at=None)  # no secret
+    stored = [ApplicationCredential.Kind.CERTIFICATE, ApplicationCredential.Kind.SECRET]  # others are no entries
+    credentials = ApplicationCredential.objects.filter(kind__in=stored, retired_at=None)
     consents = PartnerConsent.objects.exclude(secret_version="").exclude(state__in=PartnerConsent.LEFT_STATES)
     waiting = WaitingToken.objects.exclude(secret_version="").filter(decision=WaitingToken.Decision.WAITING)
     for rows in (credentials, consents, waiting):

@@ -236,25 +236,34 @@ class AzureKeyVault:
             yield from page
 
     def _call[T](self, operation: str, function: Callable[[], T]) -> T:
-        failure: Exception
-        try:
-            with time_budget(_OPERATION_SECONDS):
-                wait = self._pace.take(budget_left())
-                if not wait:
-                    return function()
-            failure = Throttled(SERVICE, operation, retry_after=wait, detail="The vault asked for a pause")
-        except AzureError as error:
-            failure = _failure(operation, error)
-            if isinstance(failure, Throttled) and failure.retry_after is not None:
-                self._pace.pause(failure.retry_after)
-        except RemoteError as error:  # of the sign-in, or of an answer that was read here
-            failure = error
-            failure.__cause__ = failure.__context__ = None
-        except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
-            # What the SDK raises for JSON of another shape.
-            failure = UnexpectedResponse(SERVICE, operation)
-        # Outside the except blocks, so that not even __context__ leads to the SDK's texts.
-        raise failure
+        return call(self._pace, operation, function)
+
+
+def call[T](pace: Pace, operation: str, function: Callable[[], T]) -> T:
+    """Call the SDK in its turn and time, and return what it returns.
+
+    Raises:
+        RemoteError: whatever the SDK raised.
+    """
+    failure: Exception
+    try:
+        with time_budget(_OPERATION_SECONDS):
+            wait = pace.take(budget_left())
+            if not wait:
+                return function()
+        failure = Throttled(SERVICE, operation, retry_after=wait, detail="The vault asked for a pause")
+    except AzureError as error:
+        failure = _failure(operation, error)
+        if isinstance(failure, Throttled) and failure.retry_after is not None:
+            pace.pause(failure.retry_after)
+    except RemoteError as error:  # of the sign-in, or of an answer that was read here
+        failure = error
+        failure.__cause__ = failure.__context__ = None
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
+        # What the SDK raises for JSON of another shape.
+        failure = UnexpectedResponse(SERVICE, operation)
+    # Outside the except blocks, so that not even __context__ leads to the SDK's texts.
+    raise failure
 
 
 class _Identity:
@@ -329,19 +338,27 @@ def open_azure_vault(
     Raises:
         VaultConfigurationError: the address is not one of a vault, or what ``credential`` raises.
     """
+    return AzureKeyVault(
+        SecretClient(vault_url=vault_url, **pipeline(vault_url, credential, session=session)), pace or Pace()
+    )
+
+
+def pipeline(vault_url: str, credential: Callable[[], TokenCredential], *, session: requests.Session) -> dict[str, Any]:
+    """Return the options of an SDK client of this vault: identity, version, transport and policies of ours.
+
+    Raises as :func:`open_azure_vault`.
+    """
     if not _VAULT_URL.fullmatch(vault_url):
         raise VaultConfigurationError("VAULT_URL must look like https://name.vault.azure.net")
     domain = (urlsplit(vault_url).hostname or "").partition(".")[2]
     identity = _Identity(credential)
-    client = SecretClient(
-        vault_url=vault_url,
-        credential=identity,
-        api_version=API_VERSION,
-        transport=_Transport(session),
+    return {
+        "credential": identity,
+        "api_version": API_VERSION,
+        "transport": _Transport(session),
         # Without a logging policy no setting can make it print bodies, that is refresh tokens (S-32).
-        policies=[_RequestId(), _Authorization(identity, f"https://{domain}/.default")],
-    )
-    return AzureKeyVault(client, pace or Pace())
+        "policies": [_RequestId(), _Authorization(identity, f"https://{domain}/.default")],
+    }
 
 
 def vault_credential(

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType, Protocol
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
 from portal.microsoft.errors import AccessDenied, Conflict, InvalidRequest, RemoteError, WrongSetup
 from portal.microsoft.secret import Secret
 
@@ -177,6 +179,44 @@ class Vault(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultKey:
+    """One version of a key, as the vault describes it: the public half, and whose it is."""
+
+    name: SecretName
+    version: SecretVersion
+    public: RSAPublicKey
+    tags: Mapping[str, str]
+
+
+class VaultKeys(Protocol):
+    """Keys that stay in the vault, which signs itself: Get, Create, Sign and Update on keys.
+
+    Names and versions of keys have the shapes of those of secrets.
+    """
+
+    def create(self, *, tags: Mapping[str, str]) -> VaultKey:
+        """Make an RSA key of 2,048 bits under a random name. It cannot be exported.
+
+        Raises:
+            AccessDenied: the identity has no rights on keys.
+        """
+
+    def get(self, name: SecretName, version: SecretVersion) -> VaultKey:
+        """Return what the vault says of this key.
+
+        Raises:
+            NotFound: no such key.
+            UnexpectedResponse: it is no RSA key.
+        """
+
+    def signer(self, name: SecretName, version: SecretVersion, public: RSAPublicKey) -> RSAPrivateKey:
+        """Return the key for signing; nothing is called yet. Each ``sign`` is one call and raises RemoteError."""
+
+    def disable(self, name: SecretName, version: SecretVersion) -> None:
+        """Switch this version off; doing it twice is harmless. Raises NotFound."""
+
+
 class WholeVault(Vault, Inventory, Eraser, Protocol):
     """All of it; an identity without a right meets AccessDenied there."""
 
@@ -214,6 +254,11 @@ def check_new_version(
         raise InvalidRequest(SERVICE, operation, detail="the value is empty")
     if size > MAX_SECRET_BYTES:
         raise SecretTooLarge(SERVICE, operation)
+
+
+def new_key_name() -> SecretName:
+    """Return a random name of a key that was never used and tells nothing."""
+    return SecretName(f"ck-{secrets.token_hex(16)}")
 
 
 def new_secret_name() -> SecretName:

@@ -15,6 +15,7 @@ import secrets
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -44,7 +45,7 @@ PAGE = 25
 RECOVERABLE_DAYS = 90
 DEFAULT_RIGHTS = frozenset({"get", "set"})
 
-type Operation = Callable[[_Call], Awaitable[dict[str, Any] | None]]
+type Operation = Callable[[Call], Awaitable[dict[str, Any] | None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +80,8 @@ class StoredSecret:
 class VaultState:
     tenant_id: str
     secrets: dict[str, StoredSecret] = field(default_factory=dict)
+    keys: dict[str, list[Any]] = field(default_factory=dict)
+    """Versions by name, oldest first (``key_vault_keys.KeyVersion``)."""
     challenged: str | None = None
     """Which token, by ``uti``, continuous access refused; any other passes."""
 
@@ -149,15 +152,17 @@ def _authorize(world: World, request: web.Request, claims: dict[str, Any], right
     if right in rights or "all" in rights:
         return
     inner = world.switches["vault_denied"]
+    area, _, verb = right.rpartition("/")
+    area = area or "secrets"
     who = f"appid={claims['appid']};oid={claims['oid']};tid={claims['tid']}"
     if inner == "ForbiddenByRbac":
         message = (
             f"The caller is not allowed to do this on the resource.\r\nCaller: {who}\r\n"
-            f"Action: 'Microsoft.KeyVault/vaults/secrets/{right}Secret/action'\r\nResource: '{request.path}'\r\n"
+            f"Action: 'Microsoft.KeyVault/vaults/{area}/{verb}/action'\r\nResource: '{request.path}'\r\n"
             "DecisionReason: 'DeniedWithNoValidRBAC'"
         )
     else:
-        message = f"The application '{who}' has no secrets {right} permission on key vault '{request[VAULT]}'."
+        message = f"The application '{who}' has no {area} {verb} permission on key vault '{request[VAULT]}'."
     raise VaultError(403, "Forbidden", message, inner)
 
 
@@ -228,7 +233,7 @@ def _page(request: web.Request, items: list[dict[str, Any]]) -> dict[str, Any]:
 # --- operations ---------------------------------------------------------------------------------------------------
 
 
-class _Call:
+class Call:
     """One authorized call about a vault."""
 
     def __init__(self, world: World, request: web.Request, vault: VaultState) -> None:
@@ -310,7 +315,7 @@ def _apply(one: SecretVersion, content: dict[str, Any]) -> None:
         one.content_type = content_type
 
 
-async def _set(call: _Call) -> dict[str, Any]:
+async def _set(call: Call) -> dict[str, Any]:
     content = await call.content()
     value = content.get("value")
     if not isinstance(value, str):
@@ -334,7 +339,7 @@ async def _set(call: _Call) -> dict[str, Any]:
     return _bundle(call.world, call.request, secret, made, with_value=True)
 
 
-async def _get(call: _Call) -> dict[str, Any]:
+async def _get(call: Call) -> dict[str, Any]:
     secret = call.live()
     one = call.version(secret)
     if not one.enabled:
@@ -343,7 +348,7 @@ async def _get(call: _Call) -> dict[str, Any]:
     return _bundle(call.world, call.request, secret, one, with_value=True)
 
 
-async def _update(call: _Call) -> dict[str, Any]:
+async def _update(call: Call) -> dict[str, Any]:
     content = await call.content()
     secret = call.live()
     one = call.version(secret)
@@ -352,7 +357,7 @@ async def _update(call: _Call) -> dict[str, Any]:
     return _bundle(call.world, call.request, secret, one)
 
 
-async def _list(call: _Call) -> dict[str, Any]:
+async def _list(call: Call) -> dict[str, Any]:
     items = [
         _bundle(call.world, call.request, secret, secret.versions[-1], with_version=False)
         for _, secret in sorted(call.vault.secrets.items())
@@ -361,23 +366,23 @@ async def _list(call: _Call) -> dict[str, Any]:
     return _page(call.request, items)
 
 
-async def _list_versions(call: _Call) -> dict[str, Any]:
+async def _list_versions(call: Call) -> dict[str, Any]:
     secret = call.vault.secrets.get(call.key)
     found = secret.versions if secret is not None and secret.deleted is None else []
     return _page(call.request, [_bundle(call.world, call.request, call.live(), one) for one in found])
 
 
-async def _delete(call: _Call) -> dict[str, Any]:
+async def _delete(call: Call) -> dict[str, Any]:
     secret = call.live()
     secret.deleted = call.world.now()
     return _deleted_bundle(call.world, call.request, secret)
 
 
-async def _get_deleted(call: _Call) -> dict[str, Any]:
+async def _get_deleted(call: Call) -> dict[str, Any]:
     return _deleted_bundle(call.world, call.request, call.gone())
 
 
-async def _list_deleted(call: _Call) -> dict[str, Any]:
+async def _list_deleted(call: Call) -> dict[str, Any]:
     ready = call.world.now() - call.world.switches["vault_delete_seconds"]
     items = [
         _deleted_bundle(call.world, call.request, secret, with_version=False)
@@ -387,14 +392,14 @@ async def _list_deleted(call: _Call) -> dict[str, Any]:
     return _page(call.request, items)
 
 
-async def _recover(call: _Call) -> dict[str, Any]:
+async def _recover(call: Call) -> dict[str, Any]:
     secret = call.gone()
     secret.deleted = None
     secret.recovered = call.world.now() + call.world.switches["vault_recover_seconds"]
     return _bundle(call.world, call.request, secret, secret.versions[-1])
 
 
-async def _purge(call: _Call) -> None:
+async def _purge(call: Call) -> None:
     secret = call.gone()
     if call.world.switches["vault_purge_protection"]:
         message = f"Secret {secret.name} cannot be purged: purge protection is enabled for this vault."
@@ -402,7 +407,7 @@ async def _purge(call: _Call) -> None:
     del call.vault.secrets[call.key]
 
 
-async def _unknown(call: _Call) -> None:
+async def _unknown(call: Call) -> None:
     raise VaultError(405, "MethodNotAllowed", f"{call.request.method} is not allowed here.")
 
 
@@ -438,7 +443,7 @@ async def _perform(
     _authorize(world, request, claims, right)
     if not request.query.get("api-version"):
         raise VaultError(400, "BadParameter", "The query has no api-version.")
-    return await operation(_Call(world, request, vault))
+    return await operation(Call(world, request, vault))
 
 
 async def _answer(world: World, request: web.Request, operation: Operation, right: str) -> web.Response:
@@ -455,15 +460,18 @@ async def _answer(world: World, request: web.Request, operation: Operation, righ
     return response
 
 
+def route(world: World, method: str, path: str, right: str, operation: Operation) -> web.RouteDef:
+    """Return one operation of a vault host; ``request[VAULT]`` names the vault."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return await _answer(world, request, operation, right)
+
+    return web.route(method, path, handler)
+
+
 def routes(world: World) -> list[web.RouteDef]:
-    """Return the secret operations of one vault host; ``request[VAULT]`` names the vault."""
-
-    def at(method: str, path: str, right: str, operation: Operation) -> web.RouteDef:
-        async def handler(request: web.Request) -> web.Response:
-            return await _answer(world, request, operation, right)
-
-        return web.route(method, path, handler)
-
+    """Return the operations on secrets, and what answers all other paths."""
+    at = partial(route, world)
     return [
         at("PUT", "/secrets/{name}{slash:/?}", "set", _set),
         at("GET", "/secrets{slash:/?}", "list", _list),

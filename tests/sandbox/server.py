@@ -25,7 +25,7 @@ from tests.sandbox import (
     control,
     entra,
     graph,
-    key_vault,
+    key_vault_keys,
     managed_identity,
     pages,
     partner_center,
@@ -112,7 +112,7 @@ class Sandbox:
             "login": entra.routes,
             "partnercenter": partner_center.routes,
             "graph": graph.routes,
-            "vault": key_vault.routes,
+            "vault": key_vault_keys.routes,
             "identity": managed_identity.routes,
         }
         application = web.Application(client_max_size=MAX_REQUEST_BYTES)

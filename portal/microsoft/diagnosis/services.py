@@ -245,6 +245,7 @@ GRAPH: Mapping[str, Row] = merged(
 )
 
 _VAULT_RIGHTS = "Give the portal's identity the rights to get and set secrets in the vault."
+_KEY_RIGHTS = "Give the portal's identity the rights get, create, sign and update on keys in the vault."
 _LONGEST_CAUSE = 138
 _LONGEST_HOST = 80
 _VAULT_BUSY = "Nothing was lost, and the portal tries again."
@@ -283,6 +284,11 @@ VAULT: Mapping[str, Row] = merged(
                 "A role in the vault is missing or has not spread yet.",
                 "Give the portal's identity Key Vault Secrets Officer, and wait ten minutes.",
             ),
+            "KeyDisabled": (
+                "This version of the key is switched off.",
+                "Look in the vault's log who switched it off, then enable it or promote another credential.",
+            ),
+            "key_denied": ("The vault does not let the portal use its keys.", _KEY_RIGHTS),
             "ForbiddenByFirewall": (
                 "The vault's firewall does not let this server in.",
                 "Add this server's address to the networks that the vault allows.",
@@ -300,6 +306,17 @@ VAULT: Mapping[str, Row] = merged(
             ),
         },
         error=AccessDenied,
+    ),
+    rows(
+        FailureClass.OUR_CREDENTIAL,
+        Owner.US,
+        {
+            "KeyNotFound": (
+                "The vault holds no such key.",
+                "Look whether it was deleted and can be recovered, else promote another credential.",
+            ),
+        },
+        error=NotFound,
     ),
     rows(
         FailureClass.UNKNOWN,

@@ -209,20 +209,20 @@ def test_the_older_one_stays_stored_and_roll_back_goes_to_the_latest_of_them(con
     assert rotation.roll_back(connected.registration, door=clients.tokens_with, actor=builders.ACTOR) == second
     assert current(connected) == second
     redeem(connected)
-    rotation.retire(third, vault=clients.vault(), actor=builders.ACTOR)
+    rotation.retire(third, vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR)
     assert rotation.roll_back(connected.registration, door=clients.tokens_with, actor=builders.ACTOR) == first
 
 
 def test_a_retired_credential_is_off_in_the_vault_and_the_current_one_cannot_be_retired(connected: Portal) -> None:
     first, second = current(connected), add_secret(connected, "the-second-secret")
     with pytest.raises(rotation.RotationRefused, match="in use"):
-        rotation.retire(first, vault=clients.vault(), actor=builders.ACTOR)
+        rotation.retire(first, vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR)
     promote(second)
-    rotation.retire(first, vault=clients.vault(), actor=builders.ACTOR)
+    rotation.retire(first, vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR)
     with pytest.raises(SecretDisabled):
         clients.vault().read(SecretName(first.secret_name), SecretVersion(first.secret_version))
     for act in (
-        lambda: rotation.retire(first, vault=clients.vault(), actor=builders.ACTOR),
+        lambda: rotation.retire(first, vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR),
         lambda: promote(first),
         lambda: rotation.roll_back(connected.registration, door=clients.tokens_with, actor=builders.ACTOR),
     ):
@@ -286,7 +286,7 @@ def test_a_rotation_works_with_a_key_vault_of_exactly_get_and_set(
     first = current(portal)
     promote(add_certificate(portal))
     redeem(portal)
-    rotation.retire(first, vault=clients.vault(), actor=builders.ACTOR)
+    rotation.retire(first, vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR)
     assert states(portal)[first.pk] == State.RETIRED
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from consent.microsoft.application_consents import ApplicationConsentClient
 from consent.microsoft.directory import DirectoryClient
 from consent.vault.azure import IDENTITY_REFUSED, NO_MANAGED_IDENTITY, open_azure_vault
+from consent.vault.azure_keys import KEY_DENIED
 from consent.vault.base import NameBlocked, SecretDisabled, SecretTooLarge, VaultDamaged
 from consent.vault.keys import KeyRing
 from consent.vault.local import LocalVault
@@ -263,6 +264,8 @@ VAULT: list[tuple[int, str, str, type[RemoteError], str, str]] = [
     (403, "Forbidden", "ForbiddenByFirewall", errors.AccessDenied, "our_credential", "us"),
     (403, "Forbidden", "ForbiddenByConnection", errors.AccessDenied, "our_credential", "us"),
     (403, "Forbidden", "SecretDisabled", SecretDisabled, "unknown", "us"),
+    (403, "Forbidden", "KeyDisabled", errors.AccessDenied, "our_credential", "us"),
+    (404, "KeyNotFound", "", errors.NotFound, "our_credential", "us"),
     (404, "SecretNotFound", "", errors.NotFound, "unknown", "us"),
     (404, "VaultNotFound", "", errors.NotFound, "unknown", "us"),
     (409, "Conflict", "ObjectIsDeletedButRecoverable", NameBlocked, "unknown", "us"),
@@ -375,7 +378,8 @@ def test_no_row_of_the_services_is_left_out_of_the_tables_above() -> None:
     )
     assert {code for code, *_ in GRAPH} >= set(services.GRAPH)
     disk = {"ENOSPC", "EDQUOT", "EFBIG", "EIO", "EACCES", "EPERM", "EROFS"}
-    own = {IDENTITY_REFUSED, NO_MANAGED_IDENTITY}  # of tests/consent/vault/test_azure_identity.py
+    # Of tests/consent/vault/test_azure_identity.py and tests/consent/applications/test_key_pairs.py.
+    own = {IDENTITY_REFUSED, NO_MANAGED_IDENTITY, KEY_DENIED}
     assert {inner or code for _, code, inner, *_ in VAULT} | disk | own >= set(services.VAULT)
 
 
