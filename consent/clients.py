@@ -142,6 +142,11 @@ def eraser() -> Eraser:
     return _azure_vault(settings.VAULT_ERASE_IDENTITY) if _is_azure() else _compared_embedded_vault()
 
 
+def vault_signs() -> bool:
+    """Tell whether the vault is of a kind that signs with keys of its own."""
+    return _is_azure()
+
+
 @cache
 def vault_keys() -> VaultKeys:
     """Return the keys of the same vault, with the portal's own identity: Get, Create, Sign and Update on keys.

@@ -78,7 +78,7 @@ class CredentialInline(ReadOnlyInline[ApplicationCredential, ApplicationRegistra
 
 @admin.register(ApplicationRegistration)
 class ApplicationRegistrationAdmin(RegistrationHub, PortalModelAdmin[ApplicationRegistration]):
-    """Our registrations. Credentials come in on the server, never through a browser (S-39)."""
+    """Our registrations."""
 
     empty_text = "Add the application that partners consent to. Its credential comes next."
     export_fields = [

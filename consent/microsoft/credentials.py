@@ -118,6 +118,11 @@ def thumbprint(certificate: x509.Certificate) -> str:
     return base64.urlsafe_b64encode(certificate.fingerprint(hashes.SHA256())).rstrip(b"=").decode()
 
 
+def own_certificate(public_pem: str) -> str:
+    """Return the first certificate, which is the key's, without those of its issuers."""
+    return x509.load_pem_x509_certificate(public_pem.encode()).public_bytes(serialization.Encoding.PEM).decode()
+
+
 def sha1_thumbprint(public_pem: str) -> str:
     """Return the thumbprint as the Entra admin center shows it, for people to compare; it identifies nothing here."""
     certificate = x509.load_pem_x509_certificate(public_pem.encode())

@@ -12,6 +12,21 @@ from django.template.response import TemplateResponse
 from portal.site.admin import PortalModelAdmin
 
 
+class TypedWord(forms.CharField):
+    """A word that is typed before something dangerous is done."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+        super().__init__(
+            label=f"Type {word} to go on", max_length=40, widget=forms.TextInput(attrs={"autocomplete": "off"})
+        )
+
+    def validate(self, value: Any) -> None:
+        super().validate(value)
+        if str(value).strip().lower() != self._word:
+            raise forms.ValidationError(f"Type {self._word} to go on. Nothing was done.")
+
+
 def ask[M: Model, F: forms.Form](
     page: PortalModelAdmin[M], request: HttpRequest, queryset: QuerySet[Any], form: type[F], initial: Any, **words: Any
 ) -> HttpResponseBase | F:
@@ -19,7 +34,7 @@ def ask[M: Model, F: forms.Form](
 
     What is filled in wrongly is asked again; nothing is spent by it.
     """
-    filled = form(request.POST) if "_once" in request.POST else form(initial=initial)
+    filled = form(request.POST, request.FILES) if "_once" in request.POST else form(initial=initial)
     if filled.is_bound and not filled.is_valid():
         posted = request.POST.copy()
         del posted["_once"]

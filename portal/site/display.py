@@ -125,6 +125,11 @@ def steps(texts: Sequence[str]) -> SafeString:
     return format_html('<ol class="to-do">{}</ol>', format_html_join("", "<li>{}</li>", ((text,) for text in texts)))
 
 
+def lines(texts: Sequence[str]) -> SafeString:
+    """Return sentences, one a line."""
+    return links([(text, "") for text in texts])
+
+
 def plain(text: str) -> SafeString:
     """Return a text of several lines as it is, to be copied."""
     return format_html('<pre class="copy">{}</pre>', text)

@@ -40,7 +40,8 @@ def text(page: Any) -> str:
 
 
 def act(staff: Staff, action: str, *credentials: ApplicationCredential) -> str:
-    return told(staff.confirm(staff.choose(MODEL, action, *(credential.pk for credential in credentials))))
+    page = staff.choose(MODEL, action, *(credential.pk for credential in credentials))
+    return told(staff.confirm(page, **({"word": "retire"} if action == "retire" else {})))
 
 
 def test_promoting_asks_first_then_proves(connected: Portal) -> None:
@@ -67,7 +68,13 @@ def test_a_refusal_and_a_missing_partner_are_said_in_plain_words(connected: Port
     )
     lonely = builders.registration(name="Lonely", credential=None, state="draft")
     alone = builders.credential(lonely)
-    assert "an operator promotes it unproven" in act(staff, "promote", alone)
+    page = staff.choose(MODEL, "promote", alone.pk)
+    assert "no token can prove the credential" in text(page)
+    asked_again = staff.confirm(page, word="yes")
+    assert "Type unproven to go on. Nothing was done." in text(asked_again)
+    assert "promoted, unproven" in told(staff.confirm(asked_again, word="unproven"))
+    lonely.refresh_from_db()
+    assert lonely.credential == alone
     assert current(connected) == first
 
 
