@@ -57,14 +57,14 @@ class SmallFile(forms.FileField):
 
 
 class _PlaceForm(forms.Form):
-    place = forms.ChoiceField(label="Where the private key lives", choices=_PLACES, widget=forms.RadioSelect)
+    place = forms.ChoiceField(
+        label="Where the private key lives", choices=_PLACES, initial=_READ, widget=forms.RadioSelect
+    )
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        field: Any = self.fields["place"]
-        field.initial = _READ
         if not clients.vault_signs():
-            field.choices = _PLACES[:1]
+            del self.fields["place"]
 
 
 class PairForm(_PlaceForm):
@@ -137,20 +137,20 @@ type _Add = Callable[[ApplicationRegistration, Mapping[str, Any], Actor], Applic
 
 
 def _pair(registration: ApplicationRegistration, values: Mapping[str, Any], actor: Actor) -> ApplicationCredential:
-    if values["place"] == _SIGNED:
+    if values.get("place") == _SIGNED:
         return key_pairs.make_vault_key(registration, days=values["days"], keys=clients.vault_keys(), actor=actor)
     return key_pairs.make_pair(registration, days=values["days"], vault=clients.vault(), actor=actor)
 
 
 def _request(registration: ApplicationRegistration, values: Mapping[str, Any], actor: Actor) -> ApplicationCredential:
-    if values["place"] == _SIGNED:
+    if values.get("place") == _SIGNED:
         return key_pairs.request_for_vault_key(registration, keys=clients.vault_keys(), actor=actor)
     return key_pairs.request_certificate(registration, vault=clients.vault(), actor=actor)
 
 
 def _entry(registration: ApplicationRegistration, values: Mapping[str, Any], actor: Actor) -> ApplicationCredential:
     name, version, chain = values["name"], values["version"], values["sends_chain"]
-    if values["place"] == _SIGNED:
+    if values.get("place") == _SIGNED:
         return key_pairs.add_vault_key(
             registration,
             name,
@@ -188,6 +188,7 @@ class Way:
         title: of its page, as what is done there.
         when: when it is the right one, for the choice.
         what: what will happen, for the page that asks.
+        warning: why another way is better.
     """
 
     title: str
@@ -196,7 +197,7 @@ class Way:
     button: str
     form: type[forms.Form]
     add: _Add
-    dangerous: bool = False
+    warning: str = ""
 
 
 WAYS: Mapping[str, Way] = {
@@ -249,14 +250,16 @@ WAYS: Mapping[str, Way] = {
         title="Upload a PFX or PEM file",
         when="The last resort: the private key has been in files and in a browser, so others may hold it as well.",
         what=(
+            "The key goes to the vault without the file's password, which is kept nowhere. Delete the file afterwards, "
+            "and replace this credential by a key pair that is made here."
+        ),
+        warning=(
             "Take one of the other ways if you can. A key that lay in a file can have been copied on its way, and the "
-            "portal cannot know. The key goes to the vault without the file's password, which is kept nowhere. Delete "
-            "the file afterwards, and replace this credential by a key pair that is made here."
+            "portal cannot know."
         ),
         button="Upload and store the key",
         form=UploadForm,
         add=_upload,
-        dangerous=True,
     ),
 }
 
@@ -306,10 +309,10 @@ def way_page(
         title=f"{way.title}: {registration}",
         explanation=way.what,
         button=way.button,
-        dangerous=way.dangerous,
+        dangerous=bool(way.warning),
     )
     if isinstance(answer, HttpResponseBase):
-        return answer
+        return _in_form(answer, way.warning)
     added: list[ApplicationCredential] = []
     with_reason(
         page,
@@ -342,7 +345,7 @@ def answer_page(
         button="Upload the certificate",
     )
     if isinstance(answer, HttpResponseBase):
-        return answer
+        return _in_form(answer)
     values = answer.cleaned_data
     done = with_reason(
         page,
@@ -360,6 +363,14 @@ def answer_page(
         return HttpResponseRedirect(request.get_full_path())
     page.message_user(request, "The certificate fits the key. Make it known at Microsoft, then promote it.")
     return HttpResponseRedirect(reverse("admin:consent_applicationcredential_change", args=[credential.pk]))
+
+
+def _in_form(answer: HttpResponseBase, warning: str = "") -> HttpResponseBase:
+    """Show a page that asks without the list of what is affected: its title says it."""
+    if isinstance(answer, TemplateResponse):
+        answer.template_name = "admin/consent/credential_form.html"
+        answer.context_data = {**(answer.context_data or {}), "warning": warning}
+    return answer
 
 
 def with_reason(page: PortalModelAdmin[Any], request: HttpRequest, failed: str, work: Callable[[], object]) -> bool:
