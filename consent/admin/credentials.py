@@ -49,7 +49,8 @@ _BUTTONS: dict[str, set[str]] = {
 def state_badge(credential: Any) -> str:
     """Show the annotated state (``with_state``)."""
     state = State(credential.state)
-    return badge(str(state.label), STATE_TONES[state])
+    unproven = state == State.CURRENT and credential.proven_at is None
+    return badge(str(state.label), Tone.WARN if unproven else STATE_TONES[state])
 
 
 def end_badge(credential: ApplicationCredential) -> str:
@@ -223,8 +224,14 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
 
     def buttons(self, request: HttpRequest, row: ApplicationCredential) -> list[PageAction]:
         """Return the buttons that make sense in its state."""
-        names = _BUTTONS[State(getattr(row, "state", State.RETIRED))]
+        names = set(_BUTTONS[State(getattr(row, "state", State.RETIRED))])
+        if "roll_back" in names and not self._earlier(row).exists():
+            names.remove("roll_back")
         return [button for button in super().buttons(request, row) if button.name in names]
+
+    @staticmethod
+    def _earlier(credential: ApplicationCredential) -> QuerySet[ApplicationCredential]:
+        return ApplicationCredential.objects.for_roll_back().filter(registration=credential.registration_id)
 
     def _credential(self, request: HttpRequest, object_id: str) -> ApplicationCredential:
         credential = self.get_object(request, object_id)
@@ -244,8 +251,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     @page_action(description="Roll back", url_path="roll-back", permissions=["promote"])
     def roll_back(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         credential = self._credential(request, object_id)
-        own = ApplicationCredential.objects.for_roll_back().filter(registration=credential.registration_id)
-        earlier = own.select_related("registration__credential").first()
+        earlier = self._earlier(credential).select_related("registration__credential").first()
         if earlier is None:
             self.message_user(request, "There is no earlier credential to go back to.", messages.ERROR)
             return _page_of(credential)

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from portal.microsoft.errors import Unreachable
+from portal.microsoft.http import turn_of
 from portal.microsoft.identifiers import ApplicationId
 from portal.microsoft.secret import Secret
 
@@ -25,6 +27,7 @@ ASSERTION_SECONDS = 600  # Entra recommends five to ten minutes
 # anew so long before its end, and a minute for the way.
 _CLOCK_SECONDS = 300
 _RENEW_SECONDS = _CLOCK_SECONDS + 60
+_MOST_ENDPOINTS = 5000  # one for each tenant; of far more, most are old ones
 
 
 class ClientCredential(Protocol):
@@ -77,20 +80,38 @@ class Certificate:
             ]
         self._cache: dict[tuple[str, str], tuple[float, Secret]] = {}
         self._lock = threading.Lock()
+        self._turns: dict[tuple[str, str], threading.Lock] = {}
 
     def for_msal(self, application_id: ApplicationId, token_endpoint: str) -> str | dict[str, object]:
         assertion = self.assertion(application_id, token_endpoint)
         return {"client_assertion": assertion.reveal}
 
     def assertion(self, application_id: ApplicationId, token_endpoint: str) -> Secret:
-        """Return a signed assertion for this endpoint, signed again shortly before it ends."""
+        """Return a signed assertion for this endpoint, signed again shortly before it ends.
+
+        Of many threads that want the same one, one signs: it may cost a call of the vault.
+
+        Raises:
+            RemoteError: the vault did not sign.
+        """
         place = (application_id, token_endpoint)
+        if (known := self._known(place)) is not None:
+            return known
+        try:
+            with turn_of(self._turns.setdefault(place, threading.Lock())):
+                return self._known(place) or self._signed(place)
+        except TimeoutError:
+            raise Unreachable("vault", "sign an assertion") from None
+
+    def _known(self, place: tuple[str, str]) -> Secret | None:
         with self._lock:
             made, assertion = self._cache.get(place, (float("-inf"), Secret("")))
-            if time.monotonic() - made < ASSERTION_SECONDS - _RENEW_SECONDS:
-                return assertion
+        return assertion if time.monotonic() - made < ASSERTION_SECONDS - _RENEW_SECONDS else None
+
+    def _signed(self, place: tuple[str, str]) -> Secret:
+        application_id, token_endpoint = place
         now = int(time.time())
-        assertion = Secret(  # signed outside the lock, or all threads would stand in line for it
+        assertion = Secret(
             jwt.encode(
                 {
                     "aud": token_endpoint,
@@ -107,8 +128,9 @@ class Certificate:
             )
         )
         with self._lock:
-            if len(self._cache) > 1000:  # one entry per tenant endpoint; far more are only old ones
+            if len(self._cache) > _MOST_ENDPOINTS:
                 self._cache.clear()
+                self._turns.clear()
             self._cache[place] = (time.monotonic(), assertion)
         return assertion
 

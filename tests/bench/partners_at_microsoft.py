@@ -115,6 +115,14 @@ class Gate:
         answer: dict[str, int] = self._ask("redemptions", {})
         return answer
 
+    def let_keys_be_used(self, client_id: str) -> None:
+        """Give the vault's identity its rights on keys as well."""
+        self._ask("rights", {"client_id": client_id, "rights": ["get", "set", "keys/get", "keys/create", "keys/sign"]})
+
+    def know(self, certificate: bytes) -> None:
+        """Upload a public certificate (DER) to the application."""
+        self._ask("know", {"certificate": certificate})
+
     def _ask(self, what: str, values: Mapping[str, Any]) -> Any:
         self._pipe.send((what, dict(values)))
         return self._pipe.recv()
@@ -156,6 +164,10 @@ def _carry_out(world: World, what: str, values: dict[str, Any]) -> Any:
         world.switches |= values
     elif what == "refuse":
         world.refusals += [Refusal(code=values["code"], tenant_id=tenant) for tenant in values["tenants"]]
+    elif what == "rights":
+        world.vault_rights[values["client_id"]] = set(values["rights"])
+    elif what == "know":
+        world.applications[scenarios.application_id()].certificates.append(values["certificate"])
     elif what == "fault":
         world.faults.append(Fault(**values))
     elif what == "no faults":

@@ -22,7 +22,7 @@ from pytest_django.fixtures import Settings
 from consent import views
 from consent.sign_in import flow
 from portal.site.logs import redact
-from tests.leaks.sinks import PIECE, Canaries, RecordingBrowser, Sinks
+from tests.leaks.sinks import PIECE, Canaries, RecordingBrowser, RecordingStaff, Sinks
 from tests.sandbox.token_endpoint import answer_token_request
 from tests.support.portal import Portal
 
@@ -47,6 +47,9 @@ class Gate:
 
     def browser(self) -> RecordingBrowser:
         return RecordingBrowser(self.canaries, self.sinks.pages)
+
+    def staff(self) -> RecordingStaff:
+        return RecordingStaff(self.canaries, self.sinks.pages)
 
     def command(self, name: str, *arguments: str) -> None:
         """Run a management command and keep what it prints."""

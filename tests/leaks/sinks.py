@@ -37,6 +37,7 @@ from django.http import HttpResponseBase
 from portal.audit.models import AuditEvent
 from portal.site.logs import ConsoleFormatter, JsonFormatter, RedactionFilter
 from tests.support.portal import Browser
+from tests.support.staff import Staff
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = tuple(str(ROOT / name) + "/" for name in ("portal", "tenants", "consent"))
@@ -125,6 +126,10 @@ class RecordingBrowser(Browser):
             for form in (own, quote(own, safe="")):  # the second one in the mail that passes the page on
                 body = body.replace(form.encode(), b"[own address]")
         self._seen.append(repr(headers).encode() + body)
+
+
+class RecordingStaff(RecordingBrowser, Staff):
+    """Such a browser, of a superuser who is signed in."""
 
 
 class Sinks:

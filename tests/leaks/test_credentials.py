@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
+from pytest_django.fixtures import Settings
 
+from consent import clients
 from consent.models import ApplicationCredential
-from tests.leaks.conftest import Gate
+from consent.vault.base import SecretName, SecretVersion
+from tests.conftest import make_portal, use_azure_vault, use_sandbox
+from tests.leaks.conftest import Gate, error_mail, open_gate
+from tests.leaks.sinks import Canaries, RecordingStaff
 from tests.leaks.walks import ALWAYS, assert_clean, crawl_admin, onboarding
 from tests.sandbox.managed_identity import trust
+from tests.sandbox.scenarios import vault_application_id
+from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Refusal
 from tests.support import builders
 from tests.support.certificates import pem, private
+from tests.support.credentials import KEY_RIGHTS, know, signed
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37"), pytest.mark.req("S-39")]
 
@@ -136,3 +148,119 @@ def test_a_managed_identity_leaves_its_token_nowhere(gate: Gate, monkeypatch: py
     assert portal.registration.credential is not None
     assert (portal.registration.credential.kind == "federated") is known
     assert_clean(gate, *ALWAYS, *(["client assertion"] if known else []))
+
+
+# --- by the pages of the admin ----------------------------------------------------------------------------------------
+
+
+def key_lines(gate: Gate, text: str) -> None:
+    key = text[text.index("-----BEGIN PRIVATE") :]
+    gate.canaries.add("private key", *(line for line in key.splitlines() if len(line) == 64))
+
+
+def stored_key(gate: Gate, credential: ApplicationCredential) -> None:
+    """Look into the vault, where the key may lie, for what must lie nowhere else."""
+    name, version = SecretName(credential.secret_name), SecretVersion(credential.secret_version)
+    key_lines(gate, clients.vault().read(name, version).value.reveal())
+
+
+def fill(staff: RecordingStaff, gate: Gate, way: str, **fields: object) -> ApplicationCredential:
+    address = reverse("admin:consent_applicationcredential_new", args=[gate.portal.registration.pk, way])
+    staff.confirm(staff.get(address), **fields)
+    return ApplicationCredential.objects.latest("pk")
+
+
+def press(staff: RecordingStaff, credential: ApplicationCredential, button: str, **fields: object) -> None:
+    page = staff.get(reverse(f"admin:consent_applicationcredential_{button}", args=[credential.pk]))
+    staff.confirm(page, **fields)
+
+
+def pair_by_page(gate: Gate, staff: RecordingStaff) -> None:
+    made = fill(staff, gate, "pair", place="read", days="365")
+    stored_key(gate, made)
+    press(staff, made, "promote_this")  # which Microsoft refuses
+    know(gate.portal, made)
+    press(staff, made, "promote_this")
+    press(staff, made, "roll_back")
+    press(staff, made, "retire_this", word="retire")
+
+
+def request_by_page(gate: Gate, staff: RecordingStaff) -> None:
+    asked = fill(staff, gate, "request", place="read")
+    stored_key(gate, asked)
+    wrong, answer = pem(), signed(asked.certificate_request)
+    key_lines(gate, wrong)  # a person may choose the wrong file
+    press(staff, asked, "answer_request", file=SimpleUploadedFile("wrong.pem", wrong.encode()))
+    press(staff, asked, "answer_request", file=SimpleUploadedFile("app.cer", answer.encode()))
+    asked.refresh_from_db()
+    assert asked.public_certificate
+    know(gate.portal, asked)
+    press(staff, asked, "promote_this")
+
+
+def upload_by_page(gate: Gate, staff: RecordingStaff) -> None:
+    text, password = pem(), secrets.token_urlsafe(30)
+    key_lines(gate, text)
+    gate.canaries.add("password", password, password[::-1])
+    key: Any = serialization.load_pem_private_key(text.encode(), None)
+    certificate = x509.load_pem_x509_certificate(text.encode())
+    locked = serialization.BestAvailableEncryption(password.encode())
+    pfx = pkcs12.serialize_key_and_certificates(b"app", key, certificate, None, locked)
+    huge = text.encode() + b" " * 3_000_000
+    for content, typed, word in (
+        (pfx, password[::-1], "upload"),
+        (pfx[:-40], password, "upload"),
+        (text.encode()[:-90], password, "upload"),
+        (huge, password, "upload"),
+        (pfx, password, "no"),
+    ):
+        fill(staff, gate, "upload", file=SimpleUploadedFile("app.pfx", content), password=typed, word=word)
+    assert ApplicationCredential.objects.count() == 1
+    added = fill(staff, gate, "upload", file=SimpleUploadedFile("app.pfx", pfx), password=password, word="upload")
+    know(gate.portal, added)
+    press(staff, added, "promote_this")
+    sinks = gate.sinks.contents()
+    assert [name for name, content in sinks.items() if pfx[60:80] in content] == []
+
+
+PAGES: dict[str, tuple[Callable[[Gate, RecordingStaff], None], tuple[str, ...]]] = {
+    "key pair": (pair_by_page, ("private key", "client assertion")),
+    "request": (request_by_page, ("private key", "client assertion")),
+    "upload": (upload_by_page, ("private key", "client assertion", "password")),
+}
+
+
+@pytest.mark.parametrize(("run", "kinds"), PAGES.values(), ids=PAGES)
+def test_a_page_of_credentials_leaves_no_secret_anywhere(
+    gate: Gate,
+    run: Callable[[Gate, RecordingStaff], None],
+    kinds: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    onboarding(gate)
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))  # an upload that goes to a file ends badly
+        run(gate, gate.staff())
+    crawl_admin(gate)
+    assert_clean(gate, *ALWAYS, *kinds)
+
+
+def test_a_key_that_signs_in_the_vault_leaves_no_secret_anywhere(
+    db: None, settings: Settings, sandbox: Sandbox, wire: Canaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_sandbox(settings, sandbox)
+    use_azure_vault(settings, sandbox, tmp_path)
+    sandbox.world.vault_rights[vault_application_id()] = set(KEY_RIGHTS)
+    gate = open_gate(make_portal(sandbox), wire, settings, tmp_path, monkeypatch)
+    with gate.sinks.open(), error_mail(settings):
+        onboarding(gate)
+        staff = gate.staff()
+        made = fill(staff, gate, "pair", place="signed", days="180")
+        know(gate.portal, made)
+        press(staff, made, "promote_this")
+        sandbox.world.vault_rights[vault_application_id()] = {"get", "set"}
+        clients.reset()
+        gate.command("check_tokens")
+        crawl_admin(gate)
+        assert_clean(gate, *ALWAYS, "client assertion")

@@ -110,8 +110,8 @@ def test_a_key_pair_is_made_uploaded_promoted_rolled_back_and_retired_by_its_pag
     before = shown(staff, made)
     assert "kept for roll back" in before
     assert "No process." in before
-    page = staff.get(reverse("admin:consent_applicationcredential_retire_this", args=[made.pk]))
-    assert "Type retire to go on. Nothing was done." in text(staff.confirm(page, word="no"))
+    asked = staff.get(reverse("admin:consent_applicationcredential_retire_this", args=[made.pk]))
+    assert "Type retire to go on. Nothing was done." in text(staff.confirm(asked, word="no"))
     assert states(connected)[made.pk] == State.PREVIOUS
     assert "1 retired." in press(staff, made, "retire_this", word="retire")
     assert "given up for good" in shown(staff, made)

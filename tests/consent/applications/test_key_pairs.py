@@ -5,9 +5,12 @@ Covers: consent.applications.key_pairs, consent.microsoft.certificates, consent.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +22,8 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.applications import key_pairs, rotation
+from consent.microsoft import credentials
+from consent.microsoft.certificates import self_signed
 from consent.models import ApplicationCredential, PartnerConsent
 from consent.tokens.service import Audience
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, VaultConfigurationError
@@ -225,6 +230,26 @@ def test_a_key_of_the_vault_signs_there_and_one_call_serves_all_redemptions_of_a
     assert grants[-1]["status"] == 200
 
 
+def test_of_many_threads_one_asks_the_vault_and_again_after_four_minutes(
+    keyed: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = key_pairs.make_vault_key(keyed.registration, days=365, keys=clients.vault_keys(), actor=ACTOR)
+    credential: Any = clients.client_credential(made, clients.cloud("global"))
+    before, place = calls(keyed, "sign_key"), "https://login.example.com/t/oauth2/v2.0/token"
+
+    def assertion(_: int) -> str:
+        return str(credential.assertion(keyed.registration.client_id, place).reveal())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(assertion, range(8)))) == 1
+    assert calls(keyed, "sign_key") - before == 1
+    for seconds, number in ((239, 1), (241, 2)):
+        later = SimpleNamespace(time=time.time, monotonic=lambda ahead=seconds: time.monotonic() + ahead)
+        monkeypatch.setattr(credentials, "time", later)
+        assertion(0)
+        assert calls(keyed, "sign_key") - before == number
+
+
 def test_a_request_of_a_key_in_the_vault_is_answered_without_touching_the_key(keyed: Portal) -> None:
     asked = key_pairs.request_for_vault_key(keyed.registration, keys=clients.vault_keys(), actor=ACTOR)
     answer = signed(asked.certificate_request, with_issuer=True).encode()
@@ -246,7 +271,7 @@ def test_a_key_that_an_administrator_made_in_the_vault_is_named_with_its_certifi
         key_pairs.add_vault_key(keyed.registration, *place, other, keys=keys, actor=ACTOR)
     with pytest.raises(NotFound):
         key_pairs.add_vault_key(keyed.registration, theirs.name, "f" * 32, other, keys=keys, actor=ACTOR)
-    own = key_pairs.self_signed(keys.signer(*place, theirs.public), "theirs", days=30)
+    own = self_signed(keys.signer(*place, theirs.public), "theirs", days=30)
     content = own.public_bytes(serialization.Encoding.DER)
     added = key_pairs.add_vault_key(keyed.registration, *place, content, keys=keys, actor=ACTOR)
     know(keyed, added)
@@ -258,7 +283,7 @@ def test_a_key_that_an_administrator_made_in_the_vault_is_named_with_its_certifi
 def test_retiring_switches_off_only_the_key_that_we_made(keyed: Portal) -> None:
     keys = clients.vault_keys()
     theirs = keys.create(tags={})
-    own = key_pairs.self_signed(keys.signer(theirs.name, theirs.version, theirs.public), "theirs", days=30)
+    own = self_signed(keys.signer(theirs.name, theirs.version, theirs.public), "theirs", days=30)
     content = own.public_bytes(serialization.Encoding.PEM)
     named = key_pairs.add_vault_key(keyed.registration, theirs.name, theirs.version, content, keys=keys, actor=ACTOR)
     made = key_pairs.make_vault_key(keyed.registration, days=180, keys=keys, actor=ACTOR)
