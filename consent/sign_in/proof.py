@@ -69,6 +69,7 @@ class Proven:
     """What was proven, and the newest refresh token of the account."""
 
     refresh_token: Secret
+    object_id: ObjectId
     granted: Grants
     """The delegated permissions that Microsoft's answers named; a resource that gave no answer is not there."""
     mfa: PartnerConsent.Mfa
@@ -81,11 +82,15 @@ def prove(
     registration: ApplicationRegistration,
     refresh_token: Secret,
     *,
-    object_id: ObjectId,
+    object_id: ObjectId | None,
     tools: ConsentTools,
     correlation_id: CorrelationId,
 ) -> Proven:
     """Prove this token for this account. Nothing is stored.
+
+    Args:
+        object_id: the account that it must belong to; None for a token of which no account is known yet. Then the
+            answer's ID token names it.
 
     Raises:
         AnotherAccount: it is somebody else's.
@@ -108,7 +113,7 @@ def prove(
         nonce=None,
         check_times=False,
     )
-    if identity.object_id != object_id:
+    if object_id is not None and identity.object_id != object_id:
         raise AnotherAccount
     client = tools.partner_center(cloud, lambda: answer.access_token, correlation_id)
     profile = client.organization_profile()
@@ -128,6 +133,7 @@ def prove(
         granted[resource] = granted_names(scopes)
     return Proven(
         refresh_token=newest,
+        object_id=identity.object_id,
         granted=Grants(granted),
         mfa=mfa,
         amr=sign_in_methods(answer.access_token),
