@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import cache, partial
 from importlib import import_module
@@ -28,6 +29,7 @@ from consent.microsoft.directory import DirectoryClient
 from consent.microsoft.entra import EntraClient, MetadataCache
 from consent.microsoft.id_tokens import IdTokenValidator, SigningKeys
 from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
+from consent.moving_in.sources import OtherVault
 from consent.sign_in.proof import PATIENT, ConsentTools
 from consent.tokens import pairing
 from consent.tokens.custody import TokenUnavailable
@@ -79,13 +81,17 @@ def session() -> requests.Session:
     Raises:
         ImproperlyConfigured: the CA file is missing, which with test endpoints means that no sandbox ever ran.
     """
+    hosts = {urlsplit(settings.VAULT_URL).netloc, *(host for each in clouds() for host in each.hosts())} - {""}
+    return _guarded(hosts)
+
+
+def _guarded(hosts: Collection[str]) -> requests.Session:
     ca_file = settings.OUTGOING_CA_FILE
     if ca_file and not Path(ca_file).is_file():
         variable = "TEST_CA_FILE" if settings.TEST_ENDPOINTS else "OUTGOING_CA_FILE"
         hint = "; start the sandbox first (make sandbox)" if settings.TEST_ENDPOINTS else ""
         raise ImproperlyConfigured(f"{variable} names {ca_file}, which is no file{hint}")
     proxy = settings.OUTGOING_PROXY
-    hosts = {urlsplit(settings.VAULT_URL).netloc, *(host for each in clouds() for host in each.hosts())} - {""}
     return GuardedSession(
         is_allowed=hosts.__contains__,
         ca_file=ca_file or None,
@@ -160,7 +166,9 @@ def vault_keys() -> VaultKeys:
             "the portal make a key pair instead"
         )
     azure = import_module("consent.vault.azure_keys")  # by name, as below
-    opened: VaultKeys = azure.open_azure_keys(settings.VAULT_URL, _azure_identity(""), session=session(), pace=_pace())
+    opened: VaultKeys = azure.open_azure_keys(
+        settings.VAULT_URL, _azure_identity("", session()), session=session(), pace=_pace()
+    )
     return opened
 
 
@@ -183,16 +191,36 @@ def _open_embedded(*, create: bool) -> LocalVault:
     return LocalVault.open(Path(settings.VAULT_URL), Path(settings.VAULT_KEY_FILE), create=create)
 
 
-def _azure_vault(identity: str) -> WholeVault:
-    """Open the Key Vault."""
-    azure = import_module("consent.vault.azure")  # by name: Azure's libraries take long, and others need none
-    opened: WholeVault = azure.open_azure_vault(
-        settings.VAULT_URL, _azure_identity(identity), session=session(), pace=_pace()
-    )
+def other_vault(url: str) -> OtherVault:
+    """Open a Key Vault that is not the portal's, to read tokens that a vendor brings along; with the portal's identity.
+
+    Raises:
+        VaultConfigurationError: the address is no Key Vault of the cloud, or is the portal's own; or the identity that
+            the settings name cannot be used.
+    """
+    suffix = cloud(settings.VAULT_CLOUD).vault_suffix
+    address = url.rstrip("/")
+    if not re.fullmatch(rf"https://[0-9A-Za-z-]+{re.escape(suffix)}", address):
+        raise VaultConfigurationError(f"The vault's address must look like https://name{suffix}")
+    if address == settings.VAULT_URL.rstrip("/"):
+        raise VaultConfigurationError("This is the portal's own vault, whose tokens are known already")
+    calls = _guarded({urlsplit(address).netloc, *cloud(settings.VAULT_CLOUD).hosts()})
+    opened: OtherVault = _open_azure(address, "", calls, Pace())
     return opened
 
 
-def _azure_identity(identity: str) -> Callable[[], Any]:
+def _azure_vault(identity: str) -> WholeVault:
+    """Open the Key Vault. ``identity`` is empty for the portal's own, or ``client id`` or ``client id,file``."""
+    opened: WholeVault = _open_azure(settings.VAULT_URL, identity, session(), _pace())
+    return opened
+
+
+def _open_azure(url: str, identity: str, calls: requests.Session, pace: Pace) -> Any:
+    azure = import_module("consent.vault.azure")  # by name: Azure's libraries take long, and others need none
+    return azure.open_azure_vault(url, _azure_identity(identity, calls), session=calls, pace=pace)
+
+
+def _azure_identity(identity: str, calls: requests.Session) -> Callable[[], Any]:
     """Return what makes an identity: empty for the portal's own, or ``client id`` or ``client id,file``."""
     client_id, _, credential_file = (part.strip() for part in identity.partition(","))
     return partial(
@@ -202,7 +230,7 @@ def _azure_identity(identity: str) -> Callable[[], Any]:
         tenant_id=settings.VAULT_TENANT_ID,
         client_id=client_id or settings.VAULT_CLIENT_ID,
         credential_file=credential_file if client_id else settings.VAULT_CREDENTIAL_FILE,
-        session=session(),
+        session=calls,
     )
 
 

@@ -183,9 +183,13 @@ class AzureKeyVault:
 
     def names(self) -> Iterator[SecretName]:
         """See :meth:`consent.vault.base.Inventory.names`; entries of other shapes are somebody else's."""
+        return (SecretName(name) for name in self.all_names() if OUR_NAME.fullmatch(name))
+
+    def all_names(self) -> Iterator[str]:
+        """Yield the names of all secrets, whoever made them. Raises AccessDenied without the right to List."""
         for item in self._items("list the vault", self._client.list_properties_of_secrets().by_page()):
-            if item.name is not None and OUR_NAME.fullmatch(item.name):
-                yield SecretName(item.name)
+            if item.name is not None:
+                yield item.name
 
     def versions(self, name: SecretName) -> list[VersionInfo]:
         """See :meth:`consent.vault.base.Inventory.versions`."""
