@@ -20,6 +20,7 @@ from consent.models import (
     Offboarding,
     OwnPermissionSet,
     PartnerConsent,
+    PartnerImport,
     WaitingToken,
 )
 from consent.words.actions import ACTIONS
@@ -44,6 +45,8 @@ EXTENSION = AdminExtension(
         ListEntry(section=Section.PARTNERS, title="Tokens", model="consent.partnerconsent"),
         ListEntry(section=Section.PARTNERS, title="Accounts waiting", model="consent.waitingtoken"),
         ListEntry(section=Section.PARTNERS, title="Offboardings", model="consent.offboarding"),
+        ListEntry(section=Section.PARTNERS, title="Imports", model="consent.partnerimport"),
+        ListEntry(section=Section.PARTNERS, title="", model="consent.partnerimportrow"),
         ListEntry(section=Section.CUSTOMERS, title="Consents", model="consent.customerconsent"),
         ListEntry(section=Section.CUSTOMERS, title="History", model="consent.consentobservation"),
         ListEntry(section=Section.INVITATIONS, title="Links", model="consent.consentlink"),
@@ -70,6 +73,7 @@ EXTENSION = AdminExtension(
         "credential": Named(ApplicationCredential, "registration"),
         "permission_set": Named(OwnPermissionSet),
         "plan": Named(ConsentPlan, "registration"),
+        "partner_import": Named(PartnerImport),
     },
     causes=CAUSES,
     audit_words=ACTIONS,

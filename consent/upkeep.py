@@ -10,6 +10,7 @@ reads of customer tenants                        see ``observations.prune``
 consent links without a campaign                 a year after they were closed, revoked or expired
 plans that were never applied                    90 days after they were made
 plans that were applied                          two years after, as reads that changed something
+imports of partners                              30 days after they were read
 incidents                                        a year after they were settled
 figures of days                                  400 days after
 sessions of staff                                when they expired
@@ -34,6 +35,7 @@ from consent import figures
 from consent.applications import rotation
 from consent.customers import observations
 from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
+from consent.moving_in import partners
 from consent.sign_in import approvals
 from consent.vault.base import Vault
 from portal.audit.trail import Actor, record
@@ -61,6 +63,7 @@ class UpkeepReport:
     old_reads: int
     old_links: int
     old_plans: int
+    old_imports: int
     old_incidents: int
     old_figures: int
     dead_messages: int
@@ -98,6 +101,7 @@ def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda
         old_reads=observations.prune(now, between),
         old_links=_remove(_old_links(now), between),
         old_plans=_remove_plans(now, between),
+        old_imports=partners.remove_old(between),
         old_incidents=remove_settled(now),
         old_figures=figures.remove_old(),
         dead_messages=remove_dead_messages(now - _DEAD_MESSAGES_KEPT_FOR),

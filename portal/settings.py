@@ -274,7 +274,7 @@ STATIC_ROOT = BASE_DIR / "static-collected"
 # The demo serves static files as they lie in the source; a deployment runs collectstatic and serves hashed names.
 _static_from_source = env.flag("SERVE_STATIC_FROM_SOURCE")
 STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},  # nothing is ever uploaded
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},  # nothing that is uploaded is kept
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if _static_from_source
@@ -328,7 +328,5 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2_500_000
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 FILE_UPLOAD_MAX_MEMORY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000
-# No upload ever touches the disk: a file that is larger than 2.5 MB is not taken at all.
-FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 DEFAULT_EXCEPTION_REPORTER = "portal.site.reports.StrictReporter"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "portal.site.reports.StrictReporterFilter"

@@ -69,7 +69,16 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     """
 
     empty_text = "Add a partner, then send it a consent link from its page."
-    export_fields = ["name", "tenant_id", "cloud", "domain", "kind", "contact_addresses", "customers_synced_at"]
+    export_fields = [
+        "name",
+        "tenant_id",
+        "cloud",
+        "domain",
+        "kind",
+        "contact_addresses",
+        "tag_names",
+        "customers_synced_at",
+    ]
     list_display = ["name", "shown_tenant", "cloud", "customer_count", "synced"]
     list_filter = ["cloud", "kind", "tags"]
     search_fields = SEARCH
@@ -120,7 +129,12 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
             .annotate(all=StringAgg("email", Value(", "), output_field=TextField()))
             .values("all")
         )
-        return queryset.annotate(contact_addresses=Coalesce(Subquery(addresses), Value(""), output_field=TextField()))
+        tags = PartnerTag.objects.filter(partnertenant=OuterRef("pk")).order_by().values("partnertenant")
+        names = tags.annotate(all=StringAgg("name", Value(", "), output_field=TextField())).values("all")
+        return queryset.annotate(
+            contact_addresses=Coalesce(Subquery(addresses), Value(""), output_field=TextField()),
+            tag_names=Coalesce(Subquery(names), Value(""), output_field=TextField()),
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: PartnerTenant | None = None) -> list[str]:
         # A person who could change the tenant of an invited partner could bind another tenant to this record.

@@ -15,7 +15,7 @@ from django.dispatch import receiver
 from portal.fields import DomainField, NameField, OwnerField, TenantIdField
 from portal.microsoft.clouds import CLOUD_CHOICES
 from portal.microsoft.identifiers import TenantId
-from portal.search_text import SearchTextField
+from portal.search_text import LONGEST, SearchTextField, folded
 
 
 class PartnerTenantQuerySet(models.QuerySet["PartnerTenant"]):
@@ -29,6 +29,14 @@ class PartnerTenantQuerySet(models.QuerySet["PartnerTenant"]):
 
     def in_cloud(self, cloud: str) -> PartnerTenantQuerySet:
         return self.filter(cloud=cloud)
+
+    def fold(self) -> None:
+        """Work out the search texts of these partners again, in two statements: their contacts changed."""
+        partners = list(self.prefetch_related("contacts"))
+        for partner in partners:
+            people = (text for person in partner.contacts.all() for text in (person.name, person.email))
+            partner.search_text = folded(partner.name, partner.domain, *people)[:LONGEST]
+        self.model.objects.bulk_update(partners, ["search_text"], batch_size=500)
 
     def tagged(self, *names: str) -> PartnerTenantQuerySet:
         """Partners that carry any of these tags."""
@@ -137,7 +145,7 @@ class PartnerTenant(models.Model):
 
     def searched_by(self) -> Iterable[str]:
         """Return the texts that it is found by; its tenant id has an index of its own."""
-        people = PartnerContact.objects.filter(partner=self.pk).values_list("name", "email")
+        people = PartnerContact.objects.filter(partner=self.pk).values_list("name", "email") if self.pk else ()
         return self.name, self.domain, *(text for person in people for text in person)
 
     @property

@@ -42,6 +42,9 @@ consent_ownpermissionset: name note permissions
 consent_partnerconsent: fingerprint forecast_cause granted_scopes last_class last_code last_message last_owner
     last_problem lease_owner mfa replaced_version secret_name secret_version state | amr checks pinned_oid
 consent_registrationevidence: refusal source unread_reason known_owners | asked_by seen seen_by
+consent_partnerimport:  | applied_by created_by file_name
+consent_partnerimportrow: cloud domain found_cloud found_tenant_id kind name problem result tag_names tenant_id why
+    | confirmed_by contact_addresses notes
 consent_vaultpairing: vault_id
 consent_waitingtoken: decision fingerprint mfa secret_name secret_version | checks decided_by object_id
 consent_wantedgrants: grants grants_hash | created_by

@@ -16,6 +16,8 @@ from consent.models.invitations import Campaign as Campaign
 from consent.models.invitations import CampaignPartner as CampaignPartner
 from consent.models.invitations import ConsentFlow as ConsentFlow
 from consent.models.invitations import ConsentLink as ConsentLink
+from consent.models.moving_in import PartnerImport as PartnerImport
+from consent.models.moving_in import PartnerImportRow as PartnerImportRow
 from consent.models.offboardings import Offboarding as Offboarding
 from consent.models.permission_sets import OwnPermissionSet as OwnPermissionSet
 from consent.models.plans import ConsentPlan as ConsentPlan

@@ -107,6 +107,11 @@ def safe_cell(value: Any) -> str:
     return f"'{text}" if _begins_with_trigger(text) else text
 
 
+def read_cell(text: str) -> str:
+    """Return the text that ``safe_cell`` made a cell of, so that a file of ours is read as what was exported."""
+    return text[1:] if text[:1] == "'" and _begins_with_trigger(text[1:]) else text
+
+
 def _begins_with_trigger(text: str) -> bool:
     for character in text:
         if character in _BREAKS or not _FORMULA.isdisjoint(unicodedata.normalize("NFKC", character)[:1]):
