@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import Error
 
+from consent.doctor import unset
 from portal.databases import trouble
 
 
@@ -17,6 +18,8 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
+        if sys.argv[1:2] == ["doctor"]:  # it answers all the same
+            sys.exit(unset.answer(sys.argv[2:], str(error)))
         sys.exit(f"Configuration: {error}")
     except (Error, OSError) as error:
         if (sentence := trouble(error)) is None:

@@ -125,6 +125,14 @@ def _own_vault() -> pairing.OwnVault:
     return pairing.OwnVault(_azure_vault("") if _is_azure() else _embedded_vault(), settings.VAULT_URL)
 
 
+def vault_as_it_is() -> WholeVault:
+    """Return the vault that VAULT_URL names without comparing it with the database and without making anything.
+
+    For the doctor, which looks also before the first start. Raises as vault().
+    """
+    return _azure_vault("") if _is_azure() else _open_embedded(create=False)
+
+
 def take_new_vault(actor: Actor) -> None:
     """Take the vault that VAULT_URL names for this database's own, because the former one is lost for good.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import ip_network
 from pathlib import Path
 from uuid import UUID
 
@@ -86,6 +87,15 @@ class Environment:
         if not found:
             raise ImproperlyConfigured(f"{name} takes GUIDs, separated by commas")
         return found
+
+    def networks(self, name: str) -> list[str]:
+        """Return a comma separated list of IP addresses and networks in their canonical form; none when unset."""
+        try:
+            return [str(ip_network(word)).removesuffix("/32").removesuffix("/128") for word in self.words(name)]
+        except ValueError:
+            raise ImproperlyConfigured(
+                f"{name} takes IP addresses or networks such as 203.0.113.0/28, separated by commas"
+            ) from None
 
     def database(self, name: str, default: str) -> dict[str, object]:
         """Return Django's settings for the database at this address."""

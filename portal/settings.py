@@ -98,6 +98,8 @@ if not all("@" in one and one.isprintable() for one in ALERT_EMAIL):
 CLOUDS = local_clouds(TEST_ENDPOINTS, TEST_SIGN_IN_PORT) if TEST_ENDPOINTS else MICROSOFT
 OUTGOING_CA_FILE = TEST_CA_FILE or env.text("OUTGOING_CA_FILE", "")  # for networks that inspect TLS
 OUTGOING_PROXY = env.text("OUTGOING_PROXY", "")
+# From which addresses we call, for partners whose policies name them; only told, never used.
+OUTGOING_ADDRESSES = env.networks("OUTGOING_ADDRESSES")
 
 # The delegated permissions that may be granted in customer tenants, as resourceAppId/scope; a wider request is
 # refused before any call (S-52).

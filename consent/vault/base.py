@@ -34,6 +34,7 @@ SECRET_NAME = re.compile(r"[0-9a-z-]{1,127}")
 OUR_NAME = re.compile(r"rt-[0-9a-f]{32}")  # what new_secret_name() makes; other entries of a vault are somebody else's
 SECRET_VERSION = re.compile(r"[0-9a-f]{32}")
 PROBE_NAME = SecretName("portal-write-probe")
+DOCTOR_NAME = SecretName("portal-doctor-probe")  # written and read back by the doctor; no secret
 ID_NAME = SecretName("portal-vault-id")  # which vault this is; ``consent.tokens.pairing``
 
 SERVICE = "vault"

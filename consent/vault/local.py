@@ -39,6 +39,7 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 
 from consent.vault.base import (
+    DOCTOR_NAME,
     ID_NAME,
     MAX_SECRET_BYTES,
     PROBE_NAME,
@@ -69,7 +70,7 @@ _TAG_BYTES = 16
 _MAX_ATTRIBUTES_BYTES = 1_000  # two short tags, two times and a flag are about 150
 _MAX_ENVELOPE_BYTES = _HEAD.size + _MAX_ATTRIBUTES_BYTES + _NONCE_BYTES + MAX_SECRET_BYTES + _TAG_BYTES
 _TEMPORARY = ".tmp"
-_RESERVED = frozenset({PROBE_NAME, ID_NAME})
+_RESERVED = frozenset({PROBE_NAME, ID_NAME, DOCTOR_NAME})
 
 _GONE = "The vault's directory is gone, or its disk is not mounted"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
