@@ -58,6 +58,12 @@ EXTENSION = AdminExtension(
         ListEntry(section=Section.APPLICATIONS, title="Registrations", model="consent.applicationregistration"),
         ListEntry(section=Section.APPLICATIONS, title="Credentials", model="consent.applicationcredential"),
         ListEntry(section=Section.APPLICATIONS, title="Permission sets", model="consent.ownpermissionset"),
+        ListEntry(
+            section=Section.APPLICATIONS,
+            title="Doctor",
+            model="consent.applicationregistration",
+            page="admin:consent_doctor",
+        ),
     ),
     subjects={
         "link": Named(ConsentLink, "partner"),

@@ -8,9 +8,10 @@ from django.core import signing
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 
 from consent.admin.credentials import end_badge, state_badge
+from consent.admin.doctor import doctor_page
 from consent.admin.permission_sets import campaign_address
 from consent.admin.registration_hub import RegistrationHub
 from consent.admin.wanted import change_page
@@ -134,6 +135,9 @@ class ApplicationRegistrationAdmin(RegistrationHub, PortalModelAdmin[Application
     @admin.display(description="Redirect URI of links for the whole tenant")
     def whole_tenant_uri(self, registration: ApplicationRegistration) -> str:
         return guid(admin_consent_redirect_uri(registration.cloud), label="redirect URI")
+
+    def get_urls(self) -> list[URLPattern]:
+        return [path("doctor/", self.admin_site.admin_view(doctor_page), name="consent_doctor"), *super().get_urls()]
 
     def audit_subject(self, obj: ApplicationRegistration) -> dict[str, str | int]:
         return {"registration": obj.pk, "application_id": obj.application_id}

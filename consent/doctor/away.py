@@ -20,12 +20,13 @@ from consent.doctor.steps import Finding, failed, not_seen, notice, well
 from consent.microsoft.entra import MetadataCache
 from consent.microsoft.id_tokens import LEEWAY_SECONDS, SigningKeys
 from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
+from consent.tokens.checking import APPLICATION_OFF
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import PROBE_NAME
 from portal.microsoft.clouds import NationalCloud
-from portal.microsoft.diagnosis import Owner, diagnose
+from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import AuthenticationFailed, RemoteError
 from portal.microsoft.http import budget_left, no_answer, time_budget
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
@@ -196,7 +197,12 @@ def _proven(
         ours.for_msal(registration.client_id, f"{cloud.authority}/{home}/oauth2/v2.0/token")
         clients.entra(registration, case.correlation_id).application_token(tenant_id=home, resource=cloud.graph)
     except RemoteError as error:
-        if isinstance(error, AuthenticationFailed) or error.retryable or diagnose(error).owner is Owner.MICROSOFT:
+        if error.code in APPLICATION_OFF:
+            return failed(
+                f"{registration}: Microsoft refuses the application in its own home tenant ({error.code}).",
+                "Look there whether the registration is disabled, also by Microsoft, or deleted.",
+            )
+        if isinstance(error, AuthenticationFailed) or error.retryable:
             return said_no(error, str(registration))
         return not_seen(
             f"{registration}: the credential can be read and signs, but Microsoft gave the application no token for "

@@ -40,7 +40,7 @@ MFA_UNPROVEN = "mfa_unproven"  # a class of our own: the token works, and Partne
 
 # What Entra answers when an application is off or removed: in one tenant by its administrator, in nearly all by
 # its owner or by Microsoft. Which of them stands for which is not documented, so they count as one cause.
-_APPLICATION_OFF = frozenset({"AADSTS7000112", "AADSTS700016", "AADSTS7000229"})
+APPLICATION_OFF = frozenset({"AADSTS7000112", "AADSTS700016", "AADSTS7000229"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +196,7 @@ def _blame(consent: PartnerConsent, cause: str, code: str, answer: str) -> Blame
         code: Microsoft's, empty when there is none.
         answer: it in words.
     """
-    off = code in _APPLICATION_OFF
+    off = code in APPLICATION_OFF
     where = (
         "Look first in its home tenant whether the registration is disabled (also by Microsoft) or deleted"
         if off
