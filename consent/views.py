@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any, Concatenate
 from urllib.parse import quote, urlencode, urlsplit
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
@@ -29,11 +30,22 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 from consent import clients
 from consent.invitations import links
 from consent.limits import CALLBACK, LANDING, START
-from consent.models import ConsentFlow, ConsentLink
+from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
 from consent.sign_in import flow
 from consent.sign_in.flow import CallbackFlaw
+from consent.upkeep import ATTEMPTS_KEPT_FOR
 from consent.vault.base import VaultConfigurationError
-from consent.words import CHECK_WORDS, PROBLEMS, RESULTS, CheckState, Problem, permission_groups, result_of
+from consent.words import (
+    CHECK_WORDS,
+    PROBLEMS,
+    RESULTS,
+    CheckState,
+    PermissionGroup,
+    Problem,
+    groups_of,
+    permission_groups,
+    result_of,
+)
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.errors import RemoteError
@@ -47,6 +59,8 @@ log = logging.getLogger(__name__)
 # The name contains "token" because Django hides cookies by name in error reports (S-33).
 COOKIE = "__Host-cpv-flow-token"
 MAX_CALLBACK_BYTES = 64 * 1024
+# Where administrators of a cloud work. Source: Microsoft Entra, "National clouds".
+_ADMIN_CENTERS = {"global": "entra.microsoft.com", "usgov": "entra.microsoft.us", "china": "portal.azure.cn"}
 _LONGEST_CHECK = timedelta(minutes=2)  # a request is over long before; a check that is older was interrupted
 
 _probe = flow.WriteProbe()
@@ -114,7 +128,7 @@ def _link_of(request: HttpRequest, public_id: str) -> ConsentLink | None:
 def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str, address: str) -> HttpResponse:
     if link is None:
         return problem_page(request, Problem.LINK_UNUSABLE)
-    cloud, asked = clients.cloud(link.partner.cloud), link.registration.asked
+    cloud = clients.cloud(link.partner.cloud)
     response = render(
         request,
         "consent/landing.html",
@@ -124,7 +138,8 @@ def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str
             "cloud_name": cloud.name,
             "application_name": link.registration.name,
             "application_id": link.registration.application_id,
-            "permissions": permission_groups(asked.resources(), words=asked.words(), services=asked.services()),
+            "permissions": _asked_of_partners(link.registration),
+            "trust_url": reverse("consent:trust", args=[link.registration.cloud, link.registration.application_id]),
             "expires_at": link.expires_at,
             "start_url": start_url,
             "pass_on": _pass_on(link, address) if address else "",
@@ -136,6 +151,43 @@ def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str
     # Browsers apply form-action to the redirect after the post as well: only this page may lead to Microsoft (S-61).
     landing_policy(response, cloud.sign_in)
     return response
+
+
+def _asked_of_partners(registration: ApplicationRegistration) -> list[PermissionGroup]:
+    """Return what a partner grants in its own tenant, in words; the same on each page."""
+    asked = registration.asked
+    return permission_groups(asked.resources(), words=asked.words(), services=asked.services())
+
+
+@limited(LANDING)
+@public_page
+@require_safe
+def trust(request: HttpRequest, cloud_key: str, application_id: UUID) -> HttpResponse:
+    """Say what a partner's security review asks about one application. Its address and all on it are public.
+
+    A retired registration keeps its page: its partners still have something to take back.
+    """
+    known = ApplicationRegistration.objects.exclude(state=ApplicationRegistration.State.DRAFT)
+    registration = known.filter(cloud=cloud_key, application_id=str(application_id)).first()
+    if registration is None:
+        return problem_page(request, Problem.LINK_UNUSABLE)
+    cloud = clients.cloud(cloud_key)
+    wanted = {grant.resource_application_id: grant.scopes for grant in registration.grants.all()}
+    context = {
+        "application_name": registration.name,
+        "application_id": registration.application_id,
+        "home_tenant_id": registration.home_tenant_id,
+        "cloud_name": cloud.name,
+        "sign_in_host": urlsplit(cloud.sign_in).netloc,
+        "admin_center": _ADMIN_CENTERS[cloud_key],
+        "permissions": _asked_of_partners(registration),
+        "customer_permissions": groups_of(wanted),
+        "addresses": settings.OUTGOING_ADDRESSES,
+        "attempts_days": ATTEMPTS_KEPT_FOR.days,
+        "as_of": timezone.now(),
+        **_vendor(),
+    }
+    return render(request, "consent/trust.html", context)
 
 
 def _pass_on(link: ConsentLink, address: str) -> str:

@@ -89,9 +89,9 @@ class Environment:
         return found
 
     def networks(self, name: str) -> list[str]:
-        """Return a comma separated list of IP addresses and networks in their canonical form; none when unset."""
+        """Return a comma separated list of IP networks in CIDR form, an address as a network of one."""
         try:
-            return [str(ip_network(word)).removesuffix("/32").removesuffix("/128") for word in self.words(name)]
+            return [str(ip_network(word)) for word in self.words(name)]
         except ValueError:
             raise ImproperlyConfigured(
                 f"{name} takes IP addresses or networks such as 203.0.113.0/28, separated by commas"

@@ -145,7 +145,7 @@ def look_at_sign_in(case: Case) -> Iterator[Finding]:
             yield said_no(error, f"Sign-in service of {cloud.name}")
             continue
         read = "Discovery document and signing keys" if home else "The discovery document"
-        yield well(f"{read} of {cloud.name} can be read and name that cloud's own hosts.")
+        yield well(f"{read} of {cloud.name} can be read, from that cloud's own hosts.")
 
 
 # --- our credential -----------------------------------------------------------------------------------------------

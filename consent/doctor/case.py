@@ -72,4 +72,6 @@ def said_no(error: RemoteError, about: str) -> Finding:
     diagnosis = diagnose(error)
     who = "" if diagnosis.owner in {Owner.US, Owner.NOBODY} else f"{diagnosis.owner.label} must act. "
     prefix = f"{about}: " if about else ""
-    return failed(f"{prefix}{diagnosis.cause} [{error}]", f"{who}{diagnosis.remedy}")
+    ids = {"": error.code, "correlation id ": error.correlation_id, "request id ": error.request_id}
+    found_by = ", ".join(f"{name}{value}" for name, value in ids.items() if value)
+    return failed(f"{prefix}{diagnosis.cause}{f' ({found_by})' if found_by else ''}", f"{who}{diagnosis.remedy}")

@@ -10,6 +10,7 @@ from consent.words.permissions import (
     PermissionGroup,
     PermissionLine,
     PermissionWords,
+    groups_of,
     permission_groups,
 )
 from consent.words.problems import PROBLEMS, Problem, ProblemWords, Who, problem_for_callback_error
@@ -29,6 +30,7 @@ __all__ = [
     "Result",
     "ResultWords",
     "Who",
+    "groups_of",
     "permission_groups",
     "problem_for_callback_error",
     "result_of",

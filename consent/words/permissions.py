@@ -155,15 +155,25 @@ def permission_groups(
         words: see :func:`permission_title`.
         services: see :func:`resource_name`.
     """
-    groups = [
+    sign_in = tuple(_permission_line(GRAPH_APPLICATION_ID, scope, _NONE) for scope in _SIGN_IN_SCOPES)
+    asked = groups_of(resources, words=words, services=services)
+    return [*asked, PermissionGroup(resource="Microsoft sign-in", permissions=sign_in)]
+
+
+def groups_of(
+    resources: Mapping[str, Iterable[str]],
+    *,
+    words: Mapping[str, tuple[str, str]] = _NONE,
+    services: Mapping[str, str] = _NONE,
+) -> list[PermissionGroup]:
+    """Return exactly these permissions in words, by the service that they belong to. The arguments are as above."""
+    return [
         PermissionGroup(
             resource=resource_name(resource, services),
             permissions=tuple(_permission_line(resource, scope, words) for scope in scopes),
         )
         for resource, scopes in resources.items()
     ]
-    sign_in = tuple(_permission_line(GRAPH_APPLICATION_ID, scope, _NONE) for scope in _SIGN_IN_SCOPES)
-    return [*groups, PermissionGroup(resource="Microsoft sign-in", permissions=sign_in)]
 
 
 def _words_of(key: str, words: Mapping[str, tuple[str, str]]) -> PermissionWords | None:

@@ -61,11 +61,14 @@ def make(binder: str) -> list[PublicPage]:
     """
     partner = builders.partner(name="Northwind Cloud Solutions GmbH & Co. KG")
     registration = builders.registration(name="Example Control Panel", permission_set="extended")
+    builders.grant(registration, "User.Read.All", "Directory.Read.All")
+    trust = reverse("consent:trust", args=[registration.cloud, registration.application_id])
     first = _issue(partner, registration, ConsentLink.Kind.SIGN_IN)
     link = ConsentLink.objects.get()
     pages = [
         PublicPage(name="landing", path=first, status=200),
         PublicPage(name="landing-whole-tenant", path=_issue(partner, registration, "admin_consent"), status=200),
+        PublicPage(name="trust", path=trust, status=200),
         PublicPage(name="link-unknown", path=reverse("consent:landing", args=["x" * 43]), status=404),
     ]
     outcomes = ConsentFlow.Outcome

@@ -58,6 +58,7 @@ def visit(page: Page, address: str, name: str, *, status: int = 200) -> list[Fin
 
 
 def test_no_public_page_keeps_people_out(page: Page, base: str, settings: Settings) -> None:
+    settings.OUTGOING_ADDRESSES = ["203.0.113.0/28", "2001:db8:4::/48"]
     binder = secrets.token_urlsafe(32)
     pages = public_pages.make(binder)
     page.context.add_cookies(
