@@ -11,6 +11,7 @@ from consent.models import Campaign, ConsentFlow, ConsentObservation, CustomerCo
 from consent.selection import EVERYTHING
 from tenants.models import PartnerTag, PartnerTenant
 from tests.support import builders
+from tests.support.permission_sets import PRICES, made
 
 PASSWORD = "correct horse battery staple"
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -22,6 +23,7 @@ def fill() -> None:
     User.objects.create_superuser("anna", "anna@vendor.example", PASSWORD)
     Group.objects.create(name="Operators")
     PartnerTag.objects.create(name="Europe")
+    made("Prices", PRICES)
     registration = builders.registration(state="active")
     builders.grant(registration, "User.Read.All", "Directory.Read.All")
     customer_states = list(CustomerConsent.State.values)

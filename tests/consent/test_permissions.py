@@ -1,7 +1,4 @@
-"""Permission sets as values: what is asked for, in the form of requests, comparisons and manifests.
-
-Covers: consent.permissions.
-"""
+"""Permission sets as values: what is asked for, in the form of requests, comparisons and manifests."""
 
 from __future__ import annotations
 

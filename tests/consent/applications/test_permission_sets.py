@@ -1,4 +1,7 @@
-"""Permission sets of our own as data: what is none is refused with the reason, and no change is silent."""
+"""Permission sets of our own as data: what is none is refused with the reason, and no change is silent.
+
+Covers: consent.models.permission_sets.
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 from consent import clients
 from consent.invitations import campaigns
 from consent.models import ApplicationRegistration, Campaign, PartnerConsent, WaitingToken
+from consent.permissions import PERMISSION_SETS
 from consent.sign_in import approvals
 from consent.tokens.next_steps import next_step
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID as GRAPH
@@ -106,11 +107,14 @@ def test_lacking_and_not_proven_are_told_apart_by_the_database() -> None:
 
     assert names(rows.lacking_permissions()) == {"strict", "parts of names"}
     assert names(rows.permissions_unproven()) == {"no word of Graph", "no word at all"}
-    assert names(rows.lacking_permissions("strict")) == {"parts of names"}
+    assert names(rows.to_consent_again()) == {"strict", "parts of names", "no word of Graph", "no word at all"}
+    assert names(rows.lacking_permissions(PERMISSION_SETS["strict"])) == {"parts of names"}
 
     complete = builders.consent(builders.partner(name="complete"), strict)
     assert complete not in PartnerConsent.objects.lacking_permissions()
-    assert complete in PartnerConsent.objects.filter(registration=strict).lacking_permissions("extended")
+    assert complete in PartnerConsent.objects.filter(registration=strict).lacking_permissions(
+        PERMISSION_SETS["extended"]
+    )
 
 
 @pytest.mark.django_db
@@ -125,6 +129,7 @@ def test_the_list_says_what_each_lacks_and_filters_by_it() -> None:
 
     assert listed("lacking") == {"strict", "parts of names"}
     assert listed("unproven") == {"no word of Graph", "no word at all"}
+    assert listed("again") == {"strict", "parts of names", "no word of Graph", "no word at all"}
     assert listed("granted") == {"all", "other case"}
     page = staff.get("/admin/consent/partnerconsent/?permissions=lacking").content.decode()
     assert "Lacks permissions" in page
@@ -149,6 +154,10 @@ def test_who_lacks_permissions_can_be_chosen_for_a_campaign() -> None:
     assert set(chosen.values_list("name", flat=True)) == {"strict", "parts of names"}
     page = staff.get(f"/admin/consent/campaign/add/?registration={registration.pk}&lacking_permissions=on")
     assert "2 partners match" in page.content.decode()
+    unproven = campaigns.matching(registration, permissions_unproven=True)
+    assert set(unproven.values_list("name", flat=True)) == {"no word of Graph", "no word at all"}
+    either = campaigns.matching(registration, lacking_permissions=True, permissions_unproven=True)
+    assert either.count() == 4
 
     created = campaigns.create(
         name="New permissions",

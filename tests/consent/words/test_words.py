@@ -18,7 +18,8 @@ from consent.words import (
     permission_groups,
     problem_for_callback_error,
 )
-from portal.microsoft.clouds import GLOBAL, GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
+from consent.words.permissions import RESOURCE_NAMES
+from portal.microsoft.clouds import GLOBAL
 
 
 @pytest.mark.parametrize("problem", Problem)
@@ -151,7 +152,7 @@ def test_the_page_lists_each_permission_that_the_request_asks_for(chosen: str) -
 def test_each_permission_has_words_of_its_own() -> None:
     for key, words in PERMISSION_WORDS.items():
         resource, _, scope = key.partition("/")
-        assert resource in {GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID}
+        assert resource in RESOURCE_NAMES
         assert scope not in str(words.title)
         assert str(words.why).endswith(".")
     assert len({str(words.title) for words in PERMISSION_WORDS.values()}) == len(PERMISSION_WORDS)
