@@ -17,12 +17,12 @@ from django.urls import reverse
 from consent.applications import permission_sets
 from consent.models import ApplicationRegistration, OwnPermissionSet
 from consent.permissions import PERMISSION_IDS, PERMISSION_SETS, Permission, PermissionSet
-from consent.words.permissions import RESOURCE_NAMES, permission_title, resource_name
+from consent.words.permissions import RESOURCE_NAMES, permission_groups, resource_name
 from portal.fields import validate_name
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Figure
 from portal.site.declared import moment_column
-from portal.site.display import EMPTY, Tone, words
+from portal.site.display import EMPTY, Tone, links, words
 from portal.site.page_actions import page_action
 from portal.text import number_are, number_of
 
@@ -112,8 +112,9 @@ class OwnPermissionSetAdmin(ReadOnlyAdmin[OwnPermissionSet]):
     export_fields = ["name", "note", "permissions", "changed_at"]
     list_display = ["name", "note", "services", "number", "users", "changed"]
     search_fields = ["name", "note"]
-    fields = ("name", "note", "shown_permissions", "users", "changed")
-    readonly_fields = ("name", "note", "shown_permissions", "users", "changed")
+    fields = ("note", "asking", "changed")
+    readonly_fields = ("note", "asking", "changed")
+    change_form_outer_before_template = "admin/consent/permission_set.html"
     actions_detail = ["change_set"]
 
     changed = moment_column("changed_at", "Changed")
@@ -141,9 +142,18 @@ class OwnPermissionSetAdmin(ReadOnlyAdmin[OwnPermissionSet]):
     def users(self, row: OwnPermissionSet) -> int:
         return int(row.used_by)  # type: ignore[attr-defined]  # annotated
 
-    @admin.display(description="Permissions")
-    def shown_permissions(self, row: OwnPermissionSet) -> str:
-        return _shown(row.value)
+    @admin.display(description="Asked for by")
+    def asking(self, row: OwnPermissionSet) -> str:
+        page = "admin:consent_applicationregistration_change"
+        found = [(str(one), reverse(page, args=[one.pk])) for one in row.registrations.all()]
+        return links(found) if found else "No registration asks for it."
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id) if self.has_view_permission(request) else None
+        shown = {} if row is None else {"lines": _lines_for_partners(row.value)}
+        return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
 
     # --- edit, see what it will mean, save ---
 
@@ -235,19 +245,32 @@ class OwnPermissionSetAdmin(ReadOnlyAdmin[OwnPermissionSet]):
             for heading, grants in (("Adds", seen.added), ("Takes away", seen.removed))
             for resource, scopes in grants.items()
         ]
+        changes += [
+            (
+                f"{one.registration} ({one.registration.get_cloud_display()})",
+                words(
+                    [
+                        f"{one.again:,} of {number_of(one.partners, 'partner')} must consent again",
+                        f"{one.lacking:,} lack permissions",
+                        f"{one.unproven:,} not proven",
+                    ]
+                ),
+            )
+            for one in seen.concerned
+        ]
         if seen.other_words:
             changes.append(("Changes words or ids only", words(["No partner must consent again for it."])))
         answer.template_name = "admin/consent/wanted_preview.html"
         answer.context_data = {
             **(answer.context_data or {}),
             "proposed": signing.dumps(proposed, salt=f"{_SALT}.{row.pk}"),
-            "changes": changes or [("Changes nothing that is asked for", EMPTY)],
-            "figures_title": "Partners that must consent again, by registration",
+            "changes": changes or [("Changes nothing", EMPTY)],
+            "figures_title": "Partners that must consent again"
+            if seen.concerned
+            else "No registration asks for this set yet",
             "figures": [
                 Figure(
-                    label=f"of {number_of(one.partners, 'partner')} of {one.registration} "
-                    f"({one.registration.get_cloud_display()}): {one.lacking:,} lack permissions, "
-                    f"{one.unproven:,} not proven",
+                    label=str(one.registration),
                     value=f"{one.again:,}",
                     tone=Tone.WARN if one.again else Tone.QUIET,
                 )
@@ -291,12 +314,11 @@ def _address(row: OwnPermissionSet) -> str:
     return reverse("admin:consent_ownpermissionset_change", args=[row.pk])
 
 
-def _shown(chosen: PermissionSet) -> str:
-    texts, services = chosen.words(), chosen.services()
-    return words(
-        [
-            f"{resource_name(one.resource, services)}: {one.name} "
-            f"({permission_title(one.resource, one.name, texts) or 'no words for partners'})"
-            for one in chosen.permissions
-        ]
-    )
+def _lines_for_partners(chosen: PermissionSet) -> list[dict[str, str]]:
+    """Return each permission with what partners read of it, as the template shows it."""
+    groups = permission_groups(chosen.resources(), words=chosen.words(), services=chosen.services())
+    return [
+        {"name": one.name, "service": group.resource, "title": one.title, "why": one.why}
+        for group in groups[:-1]  # the last one belongs to each sign-in
+        for one in group.permissions
+    ]
