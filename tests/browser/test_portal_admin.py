@@ -12,6 +12,7 @@ from consent.models import (
     ApplicationRegistration,
     Campaign,
     ConsentPlan,
+    OwnPermissionSet,
 )
 from tenants.models import PartnerTenant
 from tests.browser import axe
@@ -46,6 +47,7 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     paths += [f"/admin/consent/campaign/add/?registration={registration}"]
     paths += [f"/admin/consent/consentlink/add/?partner={PartnerTenant.objects.active().latest('pk').pk}"]
     paths += [f"/admin/consent/applicationregistration/{registration}/wanted/"]
+    paths += [f"/admin/consent/ownpermissionset/{OwnPermissionSet.objects.get().pk}/edit/"]
     paths += [f"/admin/consent/consentplan/{plan}/{name}/" for name in ("apply", "undo")]
     paths += [f"/admin/consent/consentplanitem/?plan__id__exact={plan}"]
     findings: list[axe.Finding] = []

@@ -7,7 +7,7 @@ import os
 import pytest
 from playwright.sync_api import Browser
 
-from consent.models import ApplicationRegistration, Campaign, ConsentPlan
+from consent.models import ApplicationRegistration, Campaign, ConsentPlan, OwnPermissionSet
 from consent.runs.customer_sync import CUSTOMER_SYNC
 from portal.runs import service
 from tests.browser.conftest import photograph
@@ -44,6 +44,7 @@ def test_no_page_is_wider_than_its_window_and_no_cell_fills_a_screen(chromium: B
     paths += [f"/admin/consent/campaign/{campaign}/{name}/" for name in ("send", "close")]
     paths += [f"/admin/consent/consentplan/{plan}/{name}/" for name in ("apply", "undo")]
     paths += [f"/admin/consent/applicationregistration/{registration}/wanted/", f"/admin/runs/run/{run.pk}/cancel/"]
+    paths += [f"/admin/consent/ownpermissionset/{OwnPermissionSet.objects.get().pk}/edit/"]
     paths += ["/admin/tenants/partnertenant/find/", f"/admin/consent/campaign/add/?registration={registration}"]
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
