@@ -69,7 +69,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
     empty_text = "What staff, partners and the portal itself do is written here."
-    list_display = ["sequence", "when", "what", "about", "who", "shown_outcome"]
+    list_display = ["sequence", "what_about", "who", "when", "shown_outcome"]
     list_filter = [AboutFilter, ActionFilter, "outcome", "actor_kind"]
     export_fields = [
         "sequence",
@@ -117,6 +117,10 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     def for_export(self, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
         said = CharField(choices=list(sentences()))
         return queryset.annotate(what_happened=Concat("action", Value(":"), "outcome", output_field=said))
+
+    @admin.display(description="What happened", ordering="action")
+    def what_about(self, event: Any) -> str:
+        return described(self.what(event), self.about(event))
 
     @admin.display(description="About")
     def about(self, event: Any) -> str:

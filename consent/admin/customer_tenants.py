@@ -10,6 +10,7 @@ from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Sub
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
 
 from consent.admin.cells import why_cell
 from consent.admin.customer_hub import CustomerHub
@@ -22,7 +23,7 @@ from consent.runs import on_request
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.declared import needs
-from portal.site.display import EMPTY, Tone, badge, described, links, moment, who
+from portal.site.display import EMPTY, Tone, badge, described, distance, links, moment, who
 from portal.site.export import FileKind
 from portal.text import number_of
 from tenants.admin import CustomerTenantAdmin
@@ -154,7 +155,7 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
         "consent_attempt_at",
         "consent_read_at",
     ]
-    list_display = ["company_name", "partner", "shown_consent", "reason", "owner", "read", "ready", "seen"]
+    list_display = ["company_name", "partner", "shown_consent", "reason", "owner", "read", "ready", "listed"]
     list_filter = [
         RegistrationFilter,
         ConsentStateFilter,
@@ -192,6 +193,12 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
         if not customer.shown_consents:
             return badge("Never looked at", Tone.QUIET)
         return links([(described(_badge(one), one.registration.name), "") for one in customer.shown_consents])
+
+    @admin.display(ordering="last_seen_at", description="Listed")
+    def listed(self, customer: CustomerTenant) -> str:
+        """Say in a narrow cell what ``seen`` says on the page."""
+        when = distance(customer.last_seen_at - timezone.now())
+        return described("yes" if customer.missing_since is None else "not any more", when)
 
     @admin.display(description="Reason")
     def reason(self, customer: Any) -> str:

@@ -96,7 +96,7 @@ class ConsentLinkForm(_LinkForm):
         choices: dict[str, Any] = self.fields
         if "partner" in choices:  # an existing link has no fields to choose
             key = number_in(str(self.data.get("partner") or self.initial.get("partner") or ""))
-            choices["partner"].queryset = PartnerTenant.objects.active().filter(pk=key)
+            choices["partner"].queryset = PartnerTenant.objects.active().filter(pk=key or 0)
             choices["partner"].empty_label = None
             choices["registration"].queryset = ApplicationRegistration.objects.filter(
                 state=ApplicationRegistration.State.ACTIVE

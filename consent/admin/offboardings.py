@@ -61,14 +61,15 @@ def offboard_partners(
         return None
     found = service.reach(partner)
 
+    name, tenant_id = partner.name, partner.tenant_id
+
     class Sure(SureForm):
-        wanted = partner.name
+        wanted = name
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.fields["typed_name"].help_text = (
-                f"Type {partner.name}, so that no other partner is offboarded by mistake. "
-                f"Its tenant id is {partner.tenant_id}."
+                f"Type {name}, so that no other partner is offboarded by mistake. Its tenant id is {tenant_id}."
             )
 
     answer = ask(

@@ -253,14 +253,14 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     ]
     list_display = [
         "partner",
-        "shown_registration",
         "shown_state",
-        "has_permissions",
         "what_next",
         "ends",
-        "age",
         "last_success",
+        "shown_registration",
         "shown_mfa",
+        "has_permissions",
+        "age",
     ]
     list_filter = [
         StandingFilter,

@@ -195,7 +195,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
     empty_text = "Checks, syncs and plans that are worked in the background stand here."
     export_fields = ["id", "kind", "state", "total", "actor", "created_at", "started_at", "finished_at", "reason"]
-    list_display = ["number", "shown_kind", "shown_state", "progress", "failed", "actor", "created", "finished"]
+    list_display = ["number", "shown_kind", "shown_state", "progress", "failed", "created", "finished", "actor"]
     list_display_links = ["number", "shown_kind"]
     list_filter = [KindFilter, "state", "created_at"]
     search_fields = ["=id", "actor"]

@@ -1,7 +1,4 @@
-"""Each list of the admin offers the same: filters with chips, filters that are saved, columns to choose, search, files.
-
-Covers: portal.site.admin, portal.site.list_filters, portal.site.preferences.
-"""
+"""Each list of the admin offers the same: filters with chips, saved filters, columns to choose, search and files."""
 
 from __future__ import annotations
 

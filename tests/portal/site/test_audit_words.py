@@ -1,6 +1,6 @@
 """Each action of the audit trail has a sentence, the same on the trail's pages, a partner's tab and in files.
 
-Covers: portal.site.audit_words, portal.admin, consent.words.actions.
+Covers: consent.words.actions.
 """
 
 from __future__ import annotations

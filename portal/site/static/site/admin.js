@@ -210,7 +210,7 @@ for (const group of document.querySelectorAll("[data-inline-formset]")) {
     row.querySelector("input:not([type=hidden]), select, textarea")?.focus();
   });
   button.hidden = isFull();
-  group.append(button);
+  (group.querySelector("fieldset") ?? group).append(button);
 }
 
 // A form that must run once: the second click does nothing while the first is on its way.
