@@ -26,7 +26,7 @@ from consent.words import CHECK_WORDS
 from consent.words.permissions import resource_name
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import CONFIRM_LIMIT, PortalModelAdmin, ReadOnlyAdmin, actor_of
-from portal.site.declared import guid_column, moment_column, needs
+from portal.site.declared import column, guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, described, moment, steps, words
 from portal.site.list_filters import SinceFilter
 from portal.text import number_of
@@ -252,7 +252,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
         "amr",
     ]
     list_display = [
-        "partner",
+        "named",
         "shown_state",
         "what_next",
         "ends",
@@ -297,6 +297,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
 
     has_disconnect_permission = needs("consent.disconnect_partnerconsent")
 
+    named = column("Partner", lambda one: described(one.partner, one.registration.name), ordering="partner__name")
     shown_registration = registration_column("registration")
 
     # --- state and what to do ---

@@ -527,7 +527,9 @@ class ScheduledJobAdmin(ReadOnlyAdmin[ScheduledJob]):
 
     @admin.display(ordering="name", description="Job")
     def job(self, row: ScheduledJob) -> str:
-        return described(self.label(row), f"every {self.every(row)}") if row.name in jobs() else self.label(row)
+        if row.name not in jobs():
+            return self.label(row)
+        return described(self.label(row), f"every {self.every(row).removeprefix('1 ')}")
 
     def label(self, row: ScheduledJob) -> str:
         job = jobs().get(row.name)
