@@ -181,7 +181,7 @@ class RegistrationHub(_Base):
             StepCard(
                 number=number,
                 step=step,
-                tone=STANDING_TONES[step.standing],
+                tone=Tone.QUIET if step.optional and step.standing == Standing.OPEN else STANDING_TONES[step.standing],
                 instruction=instruction_of(step.key, registration, cloud),
                 buttons=self._buttons_of(request, facts, step.key),
                 is_open=step is ahead,
@@ -213,7 +213,7 @@ class RegistrationHub(_Base):
             except NotReadable as refused:
                 form.add_error("told", str(refused))
             else:
-                self.message_user(request, "It was compared: " + _counted(found))
+                self.message_user(request, "It was compared: " + _counted(found), _level(found))
                 return HttpResponseRedirect(_address("microsoft", registration.pk))
         return self._microsoft_page(request, registration, form)
 
@@ -393,7 +393,7 @@ def _read(request: HttpRequest, registration: ApplicationRegistration) -> _Answe
     if not clients.reads_registration(registration):
         raise NotReadable("This deployment has no identity that may read this registration.")
     found = posture.look(registration, clients.read_registration, actor=actor_of(request))
-    return "microsoft", "It was read and compared: " + _counted(found), messages.SUCCESS
+    return "microsoft", "It was read and compared: " + _counted(found), _level(found)
 
 
 def _owners(request: HttpRequest, registration: ApplicationRegistration) -> _Answer:
@@ -423,6 +423,10 @@ def _counted(found: Sequence[Difference]) -> str:
         return "it is as it should be."
     numbers = {risk: sum(one.risk == risk for one in found) for risk in Risk}
     return f"{', '.join(f'{number} {risk.value}' for risk, number in numbers.items() if number)}."
+
+
+def _level(found: Sequence[Difference]) -> int:
+    return messages.WARNING if any(one.risk != Risk.NOTE for one in found) else messages.SUCCESS
 
 
 def _described(form: forms.BaseModelForm[Any]) -> ApplicationRegistration | None:

@@ -124,8 +124,8 @@ def _texts(key: Key, described: Described, cloud: NationalCloud) -> list[Text]:
                 *(Text(label=label, text=made[file][1], file=file) for file, label in _LABELS.items()),
             ]
         case Key.PERMISSIONS:
-            lines = [f"{one.resource}  {one.id}  {one.name}" for one in described.asked.permissions]
-            return [Text(label="Resource, id and name of each delegated permission", text="\n".join(lines))]
+            lines = [f"{one.name}  {one.id}  on {one.resource}" for one in described.asked.permissions]
+            return [Text(label="Name, id and resource of each delegated permission", text="\n".join(lines))]
         case Key.WATCH:
             return [
                 Text(
@@ -137,7 +137,7 @@ def _texts(key: Key, described: Described, cloud: NationalCloud) -> list[Text]:
             return []
 
 
-_VERIFIED_BY_TOKEN = "Then press Verify at Microsoft on this page."
+_VERIFIED_BY_TOKEN = "Once the registration and its credential are added here, press Verify at Microsoft on its page."
 _WORDS: dict[Key, tuple[str, Sequence[str]]] = {
     Key.ENROLMENT: (
         "Partner Center accepts calls of an application for other companies only if its owner is enrolled.",
@@ -174,7 +174,7 @@ _WORDS: dict[Key, tuple[str, Sequence[str]]] = {
                 "grants, no public client flows. Then App instance property lock: on, for all properties."
             ),
             "Two owners of your company are enough. No test accounts, no accounts of partners.",
-            "Then open the tab At Microsoft of this page and compare.",
+            "Once it is added here, compare on the tab At Microsoft of its page.",
         ),
     ),
     Key.PERMISSIONS: (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import urlencode
+
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
 from consent.customers.plans import make_plan
 from consent.invitations import campaigns, links
-from consent.models import Campaign, ConsentFlow, ConsentObservation, CustomerConsent
+from consent.models import Campaign, ConsentFlow, ConsentObservation, CustomerConsent, RegistrationEvidence
 from consent.selection import EVERYTHING
 from tenants.models import PartnerTag, PartnerTenant
 from tests.support import builders
@@ -15,6 +18,15 @@ from tests.support.permission_sets import PRICES, made
 
 PASSWORD = "correct horse battery staple"
 HOSTILE = '<img src=x onerror="alert(1)">'
+_PREPARED = {
+    "name": HOSTILE,
+    "kind": "cpv",
+    "cloud": "global",
+    "home_tenant_id": "0d5d9e4e-6a5c-4b8a-9c5e-1a2b3c4d5e6f",
+    "permission_set": "strict",
+}
+REGISTRATION_PAGES = ("{0}/wanted/", "{0}/microsoft/", "{0}/details/", f"prepare/?{urlencode(_PREPARED)}")
+"""Below the list of registrations, with a place for the registration's key."""
 
 
 def fill() -> None:
@@ -26,6 +38,15 @@ def fill() -> None:
     made("Prices", PRICES)
     registration = builders.registration(state="active")
     builders.grant(registration, "User.Read.All", "Directory.Read.All")
+    owners = [{"id": HOSTILE, "displayName": HOSTILE}, {"id": builders.guid(), "displayName": "Ada"}]
+    seen: dict[str, Any] = {
+        "appId": registration.application_id,
+        "displayName": HOSTILE,
+        "owners": owners,
+        "verifiedPublisher": "",
+    }
+    seen |= {"web": {"redirectUris": [f"https://elsewhere.example/{HOSTILE}"]}}
+    RegistrationEvidence.objects.create(registration=registration, seen=seen, seen_at=now, source="pasted")
     customer_states = list(CustomerConsent.State.values)
     for number, switch in enumerate([*[PartnerTenant.Switch.ON] * 3, *PartnerTenant.Switch]):
         partner = builders.partner(switch=switch)

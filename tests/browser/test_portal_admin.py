@@ -18,7 +18,7 @@ from tenants.models import PartnerTenant
 from tests.browser import axe
 from tests.browser.conftest import photograph
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
-from tests.browser.rows_for_each_list import PASSWORD, fill
+from tests.browser.rows_for_each_list import PASSWORD, REGISTRATION_PAGES, fill
 
 pytestmark = [pytest.mark.browser, pytest.mark.req("S-61"), pytest.mark.django_db(transaction=True)]
 
@@ -46,8 +46,8 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     registration, plan = ApplicationRegistration.objects.get().pk, ConsentPlan.objects.get().pk
     paths += [f"/admin/consent/campaign/add/?registration={registration}"]
     paths += [f"/admin/consent/consentlink/add/?partner={PartnerTenant.objects.active().latest('pk').pk}"]
-    paths += [f"/admin/consent/applicationregistration/{registration}/wanted/"]
     paths += [f"/admin/consent/ownpermissionset/{OwnPermissionSet.objects.get().pk}/edit/"]
+    paths += [f"/admin/consent/applicationregistration/{one.format(registration)}" for one in REGISTRATION_PAGES]
     paths += [f"/admin/consent/consentplan/{plan}/{name}/" for name in ("apply", "undo")]
     paths += [f"/admin/consent/consentplanitem/?plan__id__exact={plan}"]
     findings: list[axe.Finding] = []
@@ -55,7 +55,7 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
         open_pages(page, watch, base, [path])
         assert page.locator("img[onerror]").count() == 0, path
         findings += axe.judge_as_shown(page, path, scheme, width)
-        photograph(page, f"admin-{width}-{scheme}{path.replace('/', '-').rstrip('-')}")
+        photograph(page, f"admin-{width}-{scheme}{path.partition('?')[0].replace('/', '-').rstrip('-')}")
     settle(page)
     assert dialogs == []
     assert elsewhere == []

@@ -12,7 +12,7 @@ from consent.runs.customer_sync import CUSTOMER_SYNC
 from portal.runs import service
 from tests.browser.conftest import photograph
 from tests.browser.csp import admin_paths, sign_in
-from tests.browser.rows_for_each_list import PASSWORD, fill
+from tests.browser.rows_for_each_list import PASSWORD, REGISTRATION_PAGES, fill
 from tests.support import builders
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -43,8 +43,9 @@ def test_no_page_is_wider_than_its_window_and_no_cell_fills_a_screen(chromium: B
     registration = ApplicationRegistration.objects.get().pk
     paths += [f"/admin/consent/campaign/{campaign}/{name}/" for name in ("send", "close")]
     paths += [f"/admin/consent/consentplan/{plan}/{name}/" for name in ("apply", "undo")]
-    paths += [f"/admin/consent/applicationregistration/{registration}/wanted/", f"/admin/runs/run/{run.pk}/cancel/"]
     paths += [f"/admin/consent/ownpermissionset/{OwnPermissionSet.objects.get().pk}/edit/"]
+    paths += [f"/admin/consent/applicationregistration/{one.format(registration)}" for one in REGISTRATION_PAGES]
+    paths += [f"/admin/runs/run/{run.pk}/cancel/"]
     paths += ["/admin/tenants/partnertenant/find/", f"/admin/consent/campaign/add/?registration={registration}"]
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()

@@ -1,7 +1,4 @@
-"""The tabs of a registration's page: what they show, who may do what, and that nothing pasted is kept or repeated.
-
-Covers: consent.admin.registration_hub.
-"""
+"""The tabs of a registration's page: what they show, who may do what, and that nothing pasted is kept or repeated."""
 
 from __future__ import annotations
 

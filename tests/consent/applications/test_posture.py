@@ -1,6 +1,6 @@
 """A registration that differs from what we want is named, and what is dangerous becomes an incident.
 
-Covers: consent.applications.posture, consent.applications.seen, consent.microsoft.application_objects.
+Covers: consent.applications.seen, consent.microsoft.application_objects.
 """
 
 from __future__ import annotations
@@ -222,6 +222,7 @@ def add_user(administrator: Administrator) -> str:
     return oid
 
 
+@pytest.mark.req("S-60")
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_is_found_and_named_alone_and_what_is_dangerous_is_an_incident(
     administrator: Administrator, registration: ApplicationRegistration, name: str
@@ -324,6 +325,7 @@ def test_what_az_ad_app_show_prints_is_compared_and_what_it_lacks_is_named(
     assert not_looked_at(seen) == ["federated credentials", "owners"]
 
 
+@pytest.mark.req("S-30")
 def test_of_credentials_only_ids_and_ends_are_kept_and_of_the_rest_only_what_is_compared(
     administrator: Administrator, registration: ApplicationRegistration
 ) -> None:

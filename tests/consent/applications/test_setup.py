@@ -1,6 +1,7 @@
 """The checklist of a registration fills itself from what was seen, and what cannot work is not activated.
 
-Covers: consent.applications.setup, consent.applications.evidence, consent.applications.instructions.
+Covers: consent.applications.evidence, consent.applications.instructions, consent.applications.addresses,
+consent.models.setup.
 """
 
 from __future__ import annotations
@@ -247,6 +248,7 @@ def test_a_registration_that_was_seen_not_to_work_is_not_activated_by_any_door(
 # --- the checklist ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.req("R-45")
 def test_nothing_is_done_that_was_not_seen(registration: ApplicationRegistration) -> None:
     found = steps(registration)
     assert list(found) == list(Key)
