@@ -19,6 +19,7 @@ LOCKS = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
 IMPORTED_AS = {
     "azure-core": "azure.core",
     "azure-identity": "azure.identity",
+    "azure-keyvault-keys": "azure.keyvault.keys",
     "azure-keyvault-secrets": "azure.keyvault.secrets",
     "dj-queue": "dj_queue",
     "django-environ": "environ",

@@ -22,7 +22,8 @@ audit_auditevent: action actor_kind correlation_id mac outcome previous_mac subj
 auth_group: name
 auth_permission: codename name
 auth_user:  | email first_name last_name password username
-consent_applicationcredential: key_id kind public_certificate refused_code secret_name secret_version
+consent_applicationcredential: certificate_request key_id kind public_certificate refused_code secret_name
+    secret_version
 consent_applicationgrant: resource_application_id scopes
 consent_applicationregistration: application_id cloud home_tenant_id kind name permission_set state
 consent_campaign: name reason

@@ -49,7 +49,7 @@ class ApplicationCredentialQuerySet(models.QuerySet["ApplicationCredential"]):
 
 
 class ApplicationCredential(models.Model):
-    """One credential of a registration. Written by ``consent.applications.rotation`` only.
+    """One credential of a registration. Written by ``consent.applications`` only.
 
     Which one is in use says the registration's own pointer (``ApplicationRegistration.credential``), so there
     is never more than one and promoting is a single update.

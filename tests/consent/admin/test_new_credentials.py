@@ -1,6 +1,6 @@
 """New credentials in the admin: each way from its page to the redemption, and what to do next (S-39).
 
-Covers: consent.admin.new_credentials, consent.admin.credential_steps.
+Covers: consent.admin.credential_steps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Credentials whose key is made here or in the vault, signed by others, uploaded: end to end against the sandbox.
 
-Covers: consent.applications.key_pairs, consent.microsoft.certificates, consent.vault.azure_keys.
+Covers: consent.microsoft.certificates, consent.vault.azure_keys.
 """
 
 from __future__ import annotations

@@ -19,10 +19,13 @@ from consent import clients
 from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
+from tests.conftest import make_portal, use_azure_vault, use_sandbox
+from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Refusal
 from tests.support import builders
 from tests.support.certificates import pem, private
 from tests.support.commands import run
+from tests.support.credentials import KEY_RIGHTS, signed
 from tests.support.portal import Portal
 
 pytestmark = pytest.mark.req("S-39")
@@ -221,3 +224,54 @@ def test_a_rotation_by_commands_is_proven_refused_and_rolled_back(portal: Portal
     assert "expired" in again.err
     assert "secret-id" not in refused.err + refused.out
     assert run("promote_credential", builders.registration().pk, "--roll-back").code == 1
+
+
+# --- keys that are made -----------------------------------------------------------------------------------------------
+
+
+def test_a_key_pair_is_made_and_only_its_certificate_is_printed(draft: ApplicationRegistration) -> None:
+    ran = run("add_credential", draft.pk, "certificate", "--make", "--days", "180")
+    assert ran.code == 0
+    credential = added(draft)
+    assert ran.out == credential.public_certificate
+    assert f"candidate {credential.pk}" in ran.err
+    assert "BEGIN PRIVATE" in vault_value(credential)
+    assert "PRIVATE" not in ran.out + ran.err
+    assert run("add_credential", draft.pk, "secret", "--make").code == 2
+    assert run("add_credential", draft.pk, "vault_key", "--make").code == 3  # the embedded vault does not sign
+
+
+def test_a_request_is_printed_and_answered(draft: ApplicationRegistration, tmp_path: Path) -> None:
+    ran = run("add_credential", draft.pk, "certificate", "--request")
+    asked = added(draft)
+    assert (ran.code, ran.out) == (0, asked.certificate_request)
+    file = tmp_path / "signed.cer"
+    file.write_text(signed(ran.out))
+    answer = ["add_credential", str(draft.pk), "certificate", "--answer"]
+    assert run(*answer, asked.pk + 1, "--file", file).code == 2
+    assert run(*answer, asked.pk, "--file", tmp_path / "missing").code == 2
+    assert run(*answer, asked.pk, "--file", file).code == 0
+    assert "BEGIN CERTIFICATE" in vault_value(added(draft))
+    again = run(*answer, asked.pk, "--file", file)
+    assert again.code == 1
+    assert "does not wait" in again.err
+
+
+def test_a_key_of_the_vault_is_made_and_named_by_the_command(
+    db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    use_sandbox(settings, sandbox)
+    use_azure_vault(settings, sandbox, tmp_path)
+    portal = make_portal(sandbox)
+    sandbox.world.vault_rights[settings.VAULT_CLIENT_ID] = set(KEY_RIGHTS)
+    assert run("add_credential", portal.registration.pk, "vault_key", "--make").code == 0
+    made = added(portal.registration)
+    assert made.kind == "vault_key"
+    other = builders.registration(name="Other", credential=None, state="draft")
+    file = tmp_path / "app.cer"
+    file.write_text(made.public_certificate)
+    place = ["--vault-name", made.secret_name, "--vault-version", made.secret_version]
+    assert run("add_credential", other.pk, "vault_key", *place, "--file", file).code == 0
+    assert added(other).key_id == made.key_id
+    assert run("add_credential", other.pk, "vault_key", "--request").code == 0
+    assert added(other).certificate_request
