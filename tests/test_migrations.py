@@ -43,6 +43,7 @@ FROZEN = {
         "0017_credentials_of_the_vault": "fbfae7e10a8042099e1e6c77d1058dfb08f175366593ac684b9d93affa8890a7",
         "0018_moving_in": "d4379ff856d49d9e29addff0eaa2d24d71fad16b3821907481fd1c02a8baaa85",
         "0015_credentials_of_the_vault": "2d76dc05a87e808b2f0c9deea4eacadabf52e9598fa67feeac44b43e771c9253",
+        "0015_moving_in": "2663875168d89332ea60e0e06928a892446db877d2124210c98cb4e8d9e4932e",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

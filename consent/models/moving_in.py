@@ -57,7 +57,7 @@ class PartnerImportRow(models.Model):
 
     OPEN_RESULTS = (Result.NEW, Result.CHANGED, Result.SAME, Result.TO_FIND)
 
-    imported = models.ForeignKey(PartnerImport, on_delete=models.CASCADE, related_name="rows")
+    imported = models.ForeignKey(PartnerImport, on_delete=models.CASCADE, related_name="rows", verbose_name="import")
     number = models.PositiveIntegerField("row", help_text="As a spreadsheet counts")
     problem = models.CharField(max_length=200, blank=True, help_text="Why the row cannot be used")
 

@@ -11,9 +11,11 @@ from django.utils import timezone
 from consent.customers.plans import make_plan
 from consent.invitations import campaigns, links
 from consent.models import Campaign, ConsentFlow, ConsentObservation, CustomerConsent, RegistrationEvidence
+from consent.moving_in.partners import read
 from consent.selection import EVERYTHING
 from tenants.models import PartnerTag, PartnerTenant
 from tests.support import builders
+from tests.support.moving_in import csv_of, row
 from tests.support.permission_sets import PRICES, made
 
 PASSWORD = "correct horse battery staple"
@@ -83,3 +85,5 @@ def fill() -> None:
         actor=builders.ACTOR,
     )
     make_plan(registration, EVERYTHING, actor=builders.ACTOR)
+    rows = [row(HOSTILE, builders.guid(), Notes=HOSTILE), row(domain="contoso.example.com"), row(HOSTILE)]
+    read(csv_of(*rows), file_name=HOSTILE, actor=builders.ACTOR)
