@@ -447,6 +447,11 @@ def _entries(
     return found
 
 
+def forget_people(partner: PartnerTenant) -> None:
+    """Take what rows of imports say of a partner's people, and the notes, because it is offboarded (S-68)."""
+    PartnerImportRow.objects.filter(tenant_id=partner.tenant_id).update(contact_addresses="", notes="")
+
+
 def remove_old(between: Callable[[], None] = lambda: None) -> int:
     """Remove imports with their rows when they were kept long enough; return how many."""
     old = PartnerImport.objects.filter(created_at__lt=timezone.now() - KEPT_FOR)

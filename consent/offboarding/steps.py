@@ -22,6 +22,7 @@ from consent.invitations import links
 from consent.models import ConsentLink, ConsentPlan, CustomerConsent, Offboarding, PartnerConsent, WaitingToken
 from consent.models.customers import CustomerConsentQuerySet
 from consent.models.invitations import ConsentLinkQuerySet
+from consent.moving_in import partners as imported
 from consent.naming import registration_names
 from consent.offboarding.disconnect import disconnect
 from consent.offboarding.erasure import ErasureReport, erase_tokens
@@ -234,6 +235,7 @@ def _close(offboarding: Offboarding, actor: Actor) -> None:
         ):
             for contact in PartnerContact.objects.filter(partner=partner):
                 contact.delete()
+            imported.forget_people(partner)
             record(
                 "partner.offboarded",
                 actor=actor,

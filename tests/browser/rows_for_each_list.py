@@ -15,7 +15,7 @@ from consent.moving_in.partners import read
 from consent.selection import EVERYTHING
 from tenants.models import PartnerTag, PartnerTenant
 from tests.support import builders
-from tests.support.moving_in import csv_of, row
+from tests.support.moving_in import csv_of, file_row
 from tests.support.permission_sets import PRICES, made
 
 PASSWORD = "correct horse battery staple"
@@ -85,5 +85,9 @@ def fill() -> None:
         actor=builders.ACTOR,
     )
     make_plan(registration, EVERYTHING, actor=builders.ACTOR)
-    rows = [row(HOSTILE, builders.guid(), Notes=HOSTILE), row(domain="contoso.example.com"), row(HOSTILE)]
+    rows = [
+        file_row(HOSTILE, builders.guid(), Notes=HOSTILE),
+        file_row(domain="contoso.example.com"),
+        file_row(HOSTILE),
+    ]
     read(csv_of(*rows), file_name=HOSTILE, actor=builders.ACTOR)

@@ -11,7 +11,7 @@ from portal.site.export import csv_lines
 from tests.browser.csp import PolicyWatch, settle, sign_in
 from tests.browser.rows_for_each_list import PASSWORD, fill
 from tests.support.builders import guid
-from tests.support.moving_in import HEADER, row
+from tests.support.moving_in import HEADER, file_row
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 def test_a_file_of_partners_is_uploaded_looked_at_and_applied(chromium: Browser, base: str, tmp_path: Path) -> None:
     fill()
     file = tmp_path / "partners.csv"
-    rows = [row("Contoso", guid(), "contoso.example.com"), row("By domain", domain="fabrikam.example.com")]
-    file.write_text("".join(csv_lines(HEADER, [*rows, row("Broken", "common")])))
+    rows = [file_row("Contoso", guid(), "contoso.example.com"), file_row("By domain", domain="fabrikam.example.com")]
+    file.write_text("".join(csv_lines(HEADER, [*rows, file_row("Broken", "common")])))
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, java_script_enabled=False)
     watch = PolicyWatch(context)
     page = context.new_page()

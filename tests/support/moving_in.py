@@ -215,6 +215,6 @@ def xlsx_of(*rows: list[Any], header: list[str] | None = None) -> bytes:
     return file.getvalue()
 
 
-def row(name: str = "Contoso", tenant_id: str = "", domain: str = "", **more: str) -> list[str]:
+def file_row(name: str = "Contoso", tenant_id: str = "", domain: str = "", **more: str) -> list[str]:
     cells = {"Name": name, "Tenant id": tenant_id, "Domain": domain, **more}
     return [cells.get(column, "") for column in HEADER]

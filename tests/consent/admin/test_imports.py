@@ -10,7 +10,7 @@ from consent.models import PartnerImport
 from consent.moving_in.partners import read
 from tenants.models import PartnerTenant
 from tests.support.builders import ACTOR, guid
-from tests.support.moving_in import csv_of, row
+from tests.support.moving_in import csv_of, file_row
 from tests.support.staff import Staff, told
 
 
@@ -18,7 +18,7 @@ from tests.support.staff import Staff, told
 def test_staff_upload_look_export_and_apply() -> None:
     staff = Staff()
     staff.get("/admin/consent/partnerimport/add/")
-    file = io.BytesIO(csv_of(row("Contoso", guid()), row("Bad", "x")))
+    file = io.BytesIO(csv_of(file_row("Contoso", guid()), file_row("Bad", "x")))
     file.name = "list <b>of</b> partners.csv"
     page = staff.post("/admin/consent/partnerimport/add/", {"file": file}, follow=True)
     text = page.content.decode()
@@ -43,7 +43,7 @@ def test_staff_upload_look_export_and_apply() -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("permissions", [("tenants.view_partnertenant", "tenants.change_partnertenant")])
 def test_who_may_not_add_partners_sees_no_import(permissions: tuple[str, ...]) -> None:
-    imported = read(csv_of(row("Contoso", guid())), file_name="partners.csv", actor=ACTOR)
+    imported = read(csv_of(file_row("Contoso", guid())), file_name="partners.csv", actor=ACTOR)
     staff = Staff(*permissions)
     for path in ("", "add/", f"{imported.pk}/change/", f"{imported.pk}/apply/", f"{imported.pk}/find/"):
         assert staff.get(f"/admin/consent/partnerimport/{path}").status_code == 403

@@ -28,7 +28,7 @@ from tenants.models import PartnerContact, PartnerTag, PartnerTenant
 from tests.support import builders
 from tests.support.builders import ACTOR, guid
 from tests.support.commands import run
-from tests.support.moving_in import csv_of, row, xlsx_of
+from tests.support.moving_in import csv_of, file_row, xlsx_of
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 
@@ -61,17 +61,17 @@ def test_each_row_says_what_it_would_do_and_nothing_is_changed(make: Any) -> Non
     before = state()
     imported = read_in(
         make(
-            row("New one", guid(), **{"Contact addresses": "x@new.example.com", "Tag names": "gold, silver"}),
-            row("Known", known.tenant_id, "known.example.com", **{"Tag names": "gold"}),
-            row("Renamed", known.tenant_id.upper()),
-            row("Gone", gone.tenant_id),
-            row("By domain", domain="contoso.example.com"),
-            row("Nothing"),
-            row("Bad id", "common"),
-            row("Bad mail", guid(), **{"Contact addresses": "nobody"}),
-            row("Bad kind", guid(), Kind="reseller of everything"),
-            row("", guid()),
-            row("Elsewhere", guid(), Cloud="Mars"),
+            file_row("New one", guid(), **{"Contact addresses": "x@new.example.com", "Tag names": "gold, silver"}),
+            file_row("Known", known.tenant_id, "known.example.com", **{"Tag names": "gold"}),
+            file_row("Renamed", known.tenant_id.upper()),
+            file_row("Gone", gone.tenant_id),
+            file_row("By domain", domain="contoso.example.com"),
+            file_row("Nothing"),
+            file_row("Bad id", "common"),
+            file_row("Bad mail", guid(), **{"Contact addresses": "nobody"}),
+            file_row("Bad kind", guid(), Kind="reseller of everything"),
+            file_row("", guid()),
+            file_row("Elsewhere", guid(), Cloud="Mars"),
         )
     )
     assert state() == before
@@ -87,8 +87,8 @@ def test_each_row_says_what_it_would_do_and_nothing_is_changed(make: Any) -> Non
 def test_applied_it_adds_and_changes_and_a_second_import_has_no_effect() -> None:
     known = builders.partner(name="Known", domain="known.example.com", contact_email="a@known.example.com")
     content = csv_of(
-        row("New one", guid(), "new.example.com", Kind="Indirect reseller", Notes="from the old tool"),
-        row(
+        file_row("New one", guid(), "new.example.com", Kind="Indirect reseller", Notes="from the old tool"),
+        file_row(
             "Renamed",
             known.tenant_id,
             **{"Contact addresses": "A@KNOWN.example.com, b@known.example.com", "Tag names": "gold", "Notes": "n"},
@@ -127,7 +127,7 @@ def test_applied_it_adds_and_changes_and_a_second_import_has_no_effect() -> None
 @pytest.mark.django_db
 def test_what_changed_between_the_look_and_applying_is_seen() -> None:
     tenant = guid()
-    imported = read_in(csv_of(row("Contoso", tenant), row("Other", guid())))
+    imported = read_in(csv_of(file_row("Contoso", tenant), file_row("Other", guid())))
     builders.partner(name="Contoso", tenant_id=tenant)
     assert apply(imported, actor=ACTOR) == {"same": 1, "added": 1}
 
@@ -146,7 +146,7 @@ def test_our_own_export_comes_back_as_the_same(client: Any) -> None:
 @pytest.mark.django_db
 def test_a_thousand_rows_take_seconds() -> None:
     rows = [
-        row(
+        file_row(
             f"Partner {number}",
             guid(),
             f"p{number}.example.com",
@@ -188,9 +188,9 @@ def test_files_that_are_none_are_refused_with_one_sentence(monkeypatch: pytest.M
     assert "columns" in refused(csv_of(["a"], header=[f"c{number}" for number in range(41)]))
     assert "larger" in refused(b"x" * (files.MOST_BYTES + 1))
     monkeypatch.setattr(files, "MOST_ROWS", 3)
-    assert "more than 3 rows" in refused(csv_of(*[row("a", guid())] * 4))
-    assert "more than 3 rows" in refused(xlsx_of(*[row("a", guid())] * 4))
-    assert "more than 6 lines" in refused(xlsx_of(*[[]] * 8, row("a", guid())))
+    assert "more than 3 rows" in refused(csv_of(*[file_row("a", guid())] * 4))
+    assert "more than 3 rows" in refused(xlsx_of(*[file_row("a", guid())] * 4))
+    assert "more than 6 lines" in refused(xlsx_of(*[[]] * 8, file_row("a", guid())))
     assert not PartnerImport.objects.exists()
 
 
@@ -202,7 +202,7 @@ def test_semicolons_and_the_names_of_fields_are_read_as_well() -> None:
 
 @pytest.mark.django_db
 def test_a_formula_is_not_taken_for_a_value() -> None:
-    imported = read_in(xlsx_of(row('=HYPERLINK("x")', guid()), row("Contoso", guid())))
+    imported = read_in(xlsx_of(file_row('=HYPERLINK("x")', guid()), file_row("Contoso", guid())))
     assert told_of(imported) == [("refused", "A cell holds a formula. Replace it by its value."), ("new", "")]
 
 
@@ -218,7 +218,7 @@ def parts_of(content: bytes, **others: bytes) -> bytes:
 
 @pytest.mark.django_db
 def test_a_workbook_that_unfolds_or_declares_entities_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = xlsx_of(row("Contoso", guid()))
+    good = xlsx_of(file_row("Contoso", guid()))
     bomb = parts_of(good, sheet1=b"<a>" + b" " * 60_000_000 + b"</a>")
     assert len(bomb) < 200_000
     entities = parts_of(good, sheet1=b'<!DOCTYPE a [<!ENTITY b "b">]><a>&b;</a>')
@@ -231,7 +231,7 @@ def test_a_workbook_that_unfolds_or_declares_entities_is_not_opened(monkeypatch:
 
 @pytest.mark.django_db
 def test_a_sheet_that_is_damaged_behind_its_first_rows_keeps_nothing() -> None:
-    good = xlsx_of(row("Contoso", guid()))
+    good = xlsx_of(file_row("Contoso", guid()))
     with zipfile.ZipFile(io.BytesIO(good)) as archive:
         sheet = archive.read("xl/worksheets/sheet1.xml")
     assert "damaged" in refused(parts_of(good, sheet1=sheet[: len(sheet) // 2]))
@@ -249,8 +249,8 @@ def test_a_domains_tenant_is_found_in_a_run_and_counts_only_when_a_person_confir
     staff = Staff()
     imported = read_in(
         csv_of(
-            row("Southridge", domain=southridge.domain, **{"Contact addresses": "a@southridge.example.com"}),
-            row("Nobody", domain="nobody.example.org"),
+            file_row("Southridge", domain=southridge.domain, **{"Contact addresses": "a@southridge.example.com"}),
+            file_row("Nobody", domain="nobody.example.org"),
         )
     )
     page = staff.post(f"/admin/consent/partnerimport/{imported.pk}/find/", follow=True)
@@ -278,7 +278,9 @@ def test_a_domains_tenant_is_found_in_a_run_and_counts_only_when_a_person_confir
 def test_the_command_is_a_dry_run_until_it_is_told_to_apply(portal: Portal, tmp_path: Path) -> None:
     file = tmp_path / "partners.csv"
     file.write_bytes(
-        csv_of(row("Contoso", guid()), row("Southridge", domain="southridge.example.com"), row("Bad", "x"))
+        csv_of(
+            file_row("Contoso", guid()), file_row("Southridge", domain="southridge.example.com"), file_row("Bad", "x")
+        )
     )
     before = PartnerTenant.objects.count()
     dry = run("import_partners", file)
@@ -302,7 +304,7 @@ def test_the_command_is_a_dry_run_until_it_is_told_to_apply(portal: Portal, tmp_
 
 @pytest.mark.django_db
 def test_an_import_is_removed_with_its_rows_after_a_month() -> None:
-    old, young = (read_in(csv_of(row("Contoso", guid()))) for _ in range(2))
+    old, young = (read_in(csv_of(file_row("Contoso", guid()))) for _ in range(2))
     PartnerImport.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(days=31))
     assert remove_old() == 1
     assert [one.imported_id for one in PartnerImportRow.objects.all()] == [young.pk]

@@ -26,7 +26,8 @@ from consent import clients, schedule
 from consent.customers import applying
 from consent.customers.consents import PushRefused, check_customer
 from consent.invitations import links
-from consent.models import ConsentFlow, ConsentLink, CustomerConsent, Offboarding, PartnerConsent
+from consent.models import ConsentFlow, ConsentLink, CustomerConsent, Offboarding, PartnerConsent, PartnerImportRow
+from consent.moving_in.partners import read
 from consent.offboarding import steps
 from consent.offboarding.disconnect import disconnect
 from consent.offboarding.report import to_file
@@ -46,6 +47,7 @@ from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
 from tests.support import builders, custody, customer_tenants, vault_secrets
+from tests.support.moving_in import csv_of, file_row
 from tests.support.portal import Browser, Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -56,6 +58,9 @@ ROOT = Path(__file__).resolve().parents[3]
 def granted(portal: Portal) -> list[CustomerTenant]:
     """A partner with a contact, and three customers that hold our consent."""
     builders.contact(portal.partner, "anna@northwind.example.com")
+    people = {"Contact addresses": "anna@northwind.example.com"}
+    brought = csv_of(file_row("Northwind", portal.partner.tenant_id, **people))
+    read(brought, file_name="partners.csv", actor=builders.ACTOR)
     return customer_tenants.connect_customers(portal)
 
 
@@ -100,6 +105,7 @@ def assert_offboarded(portal: Portal, customers: list[CustomerTenant]) -> None:
         "contacts_erased": 1,
     }
     assert not PartnerContact.objects.exists()
+    assert PartnerImportRow.objects.get().contacts == []
     assert not PartnerTenant.objects.filter(search_text__finds="anna@northwind.example.com").exists()
     assert first_broken_sequence() is None
     assert portal.sandbox.world.crossings == []
