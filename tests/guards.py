@@ -65,6 +65,9 @@ _DATABASE = "tests/consent/sign_in/test_database_down.py::"
 _AUDIT = "tests/portal/audit/test_trail.py::"
 _SITES = "tests/browser/test_other_sites.py::"
 
+_TOKENS_BROUGHT = "tests/consent/moving_in/test_tokens.py::test_"
+_PARTNERS_BROUGHT = "tests/consent/moving_in/test_partners.py::test_"
+
 GUARDS = (
     Guard(
         name="cookie-compare",
@@ -258,7 +261,7 @@ GUARDS = (
         name="proven-account",
         shows="S-17",
         file="consent/sign_in/proof.py",
-        text="    if identity.object_id != object_id:\n",
+        text="    if object_id is not None and identity.object_id != object_id:\n",
         without="    if False:\n",
         tests=(
             f"{_REFUSALS}test_a_refresh_token_of_another_account_of_the_tenant_than_the_one_that_signed_in_is_not_kept",
@@ -330,6 +333,78 @@ GUARDS = (
         tests=(
             "tests/consent/sign_in/test_database_down.py::test_a_database_lost_between_code_and_record_is_not_called_harmless",
         ),
+    ),
+    Guard(
+        name="imported-mfa",
+        shows="S-18",
+        file="consent/moving_in/tokens.py",
+        text="    if proven.mfa is Mfa.MISSING:",
+        without="    if False:",
+        tests=(f"{_TOKENS_BROUGHT}each_way_of_being_bad_has_its_reason_and_stores_nothing",),
+    ),
+    Guard(
+        name="imported-permissions",
+        shows="S-17",
+        file="consent/moving_in/tokens.py",
+        text="    if found.missing:",
+        without="    if False:",
+        tests=(f"{_TOKENS_BROUGHT}each_way_of_being_bad_has_its_reason_and_stores_nothing",),
+    ),
+    Guard(
+        name="imported-lease",
+        shows="R-03",
+        file="consent/runs/import_tokens.py",
+        text="    if consent is not None and not PartnerConsent.objects.lease_free().filter(pk=consent.pk).exists():",
+        without="    if False:",
+        tests=(f"{_TOKENS_BROUGHT}a_partner_whose_token_another_process_keeps_is_waited_for_and_redeems_nothing",),
+    ),
+    Guard(
+        name="imported-disconnected",
+        shows="S-53",
+        file="consent/moving_in/tokens.py",
+        text="    if consent.state in PartnerConsent.LEFT_STATES:",
+        without="    if False:",
+        tests=(f"{_TOKENS_BROUGHT}who_is_disconnected_stopped_disabled_or_elsewhere_is_left_as_it_is",),
+    ),
+    Guard(
+        name="other-vaults-address",
+        shows="S-26",
+        file="consent/clients.py",
+        text='    if not re.fullmatch(rf"https://[0-9A-Za-z-]+{re.escape(suffix)}", address):',
+        without="    if False:",
+        tests=(f"{_TOKENS_BROUGHT}no_other_address_than_that_of_a_key_vault_is_asked",),
+    ),
+    Guard(
+        name="found-tenant-confirmed",
+        shows="S-04",
+        file="consent/moving_in/partners.py",
+        text="        row.found_tenant_id, row.found_cloud, row.result = tenant_id, cloud, Result.TO_CONFIRM",
+        without="        row.tenant_id, row.cloud, row.result = tenant_id, cloud, Result.NEW",
+        tests=(f"{_PARTNERS_BROUGHT}a_domains_tenant_is_found_in_a_run_and_counts_only_when_a_person_confirmed_it",),
+    ),
+    Guard(
+        name="workbook-document-type",
+        shows="S-64",
+        file="consent/moving_in/files.py",
+        text="            parser.StartDoctypeDeclHandler = _refuse_document_type",
+        without="            pass",
+        tests=(f"{_PARTNERS_BROUGHT}a_workbook_that_unfolds_or_declares_entities_is_not_opened",),
+    ),
+    Guard(
+        name="workbook-unpacked",
+        shows="S-64",
+        file="consent/moving_in/files.py",
+        text="sum(part.file_size for part in parts) > _MOST_UNPACKED",
+        without="False",
+        tests=(f"{_PARTNERS_BROUGHT}a_workbook_that_unfolds_or_declares_entities_is_not_opened",),
+    ),
+    Guard(
+        name="import-permission",
+        shows="S-48",
+        file="consent/admin/imports.py",
+        text='all(request.user.has_perm(f"tenants.{right}_partnertenant") for right in ("add", "change"))',
+        without="True",
+        tests=("tests/consent/admin/test_imports.py::test_who_may_not_add_partners_sees_no_import",),
     ),
 )
 
