@@ -163,7 +163,7 @@ def _asked_of_partners(registration: ApplicationRegistration) -> list[Permission
 @public_page
 @require_safe
 def trust(request: HttpRequest, cloud_key: str, application_id: UUID) -> HttpResponse:
-    """Say what a partner's security review asks about one application. Its address and all on it are public.
+    """Say what a partner's security review asks about one application. Neither its address nor its content is secret.
 
     A retired registration keeps its page: its partners still have something to take back.
     """

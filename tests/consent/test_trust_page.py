@@ -1,7 +1,4 @@
-"""What a partner's security review reads about one application: true, without a secret, and for everybody.
-
-Covers: consent.views.
-"""
+"""What a partner's security review reads about one application: true, without a secret, and for everybody."""
 
 from __future__ import annotations
 

@@ -7,11 +7,13 @@ portal.runs.signs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
@@ -22,7 +24,7 @@ from consent.vault.base import DOCTOR_NAME
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from tests.sandbox.server import Sandbox
-from tests.support import doctor
+from tests.support import builders, doctor
 from tests.support.commands import assert_silent
 from tests.support.doctor import Ward, make_ward
 from tests.support.smtp import serving
@@ -63,7 +65,7 @@ FAULTS: list[tuple[Callable[[Ward], None], str, str, str]] = [
     (doctor.other_vault_key, "embedded", "vault", "key file"),
     (doctor.other_vault, "embedded", "vault", "does not carry the id of this database's vault"),
     (doctor.vault_identity_refused, "key vault", "vault", "identity"),
-    (doctor.vault_without_set, "key vault", "vault_write", "right"),
+    (doctor.vault_without_set, "key vault", "vault_write", "lacks a permission"),
     (doctor.graph_out_of_reach, "embedded", "hosts", "graph.global.localhost"),
     (doctor.unknown_issuer, "embedded", "hosts", "issuer that this server does not trust"),
     (doctor.other_address, "key vault", "address", "We seem to call from 127.0.0.1, and partners are told 203.0.113.7"),
@@ -118,6 +120,8 @@ def test_every_step_that_can_fail_has_a_fault() -> None:
 
 @in_both
 def test_where_nothing_is_wrong_nothing_fails_and_nothing_is_changed(ward: Ward) -> None:
+    # So old that any other work would renew the token, save it and write the row.
+    PartnerConsent.objects.update(stored_at=timezone.now() - timedelta(days=40))
     before = PartnerConsent.objects.values().get(), AuditEvent.objects.count(), Incident.objects.count()
     ran = ward.examine()
     assert ran.code == 0, ran.out
@@ -176,6 +180,14 @@ def test_a_portal_before_its_first_partner_fails_nothing_for_it(ward: Ward) -> N
     report = ward.report()
     results = {one["step"]: one["result"] for one in report["steps"]}
     assert (report["ok"], results["canary"], results["partner_center"]) == (True, "not_seen", "not_seen")
+
+
+def test_each_cloud_in_use_is_tried_with_its_own_hosts_and_no_other(ward: Ward) -> None:
+    builders.partner(cloud="china")
+    steps = {one["step"]: one for one in ward.report()["steps"]}
+    tried = " ".join(finding["words"] for finding in steps["hosts"]["findings"])
+    assert {cloud for cloud in ward.sandbox.clouds if f".{cloud}.localhost" in tried} == {"global", "china"}
+    assert [len(steps[name]["findings"]) for name in ("time", "sign_in")] == [2, 2]
 
 
 def test_an_unknown_exception_is_a_failure_of_its_step_and_tells_no_text(
