@@ -34,9 +34,9 @@ class AboutFilter(admin.SimpleListFilter):
         about = parse_about(chosen)
         return [] if about is None else [(chosen, " ".join(text for text, _ in facts(dict([about]))))]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         about = parse_about(self.value())
-        return queryset if about is None else queryset.filter(**{f"subject__{about[0]}": about[1]})
+        return queryset if about is None else queryset.about(**dict([about]))
 
 
 class ActionFilter(admin.SimpleListFilter):
@@ -59,7 +59,6 @@ class AuditChangeList(PortalChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        self.result_list = list(self.result_list)
         for event, about in zip(self.result_list, facts_of([one.subject for one in self.result_list]), strict=True):
             event.lines = about
 
@@ -70,6 +69,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
 
     empty_text = "What staff, partners and the portal itself do is written here."
     list_display = ["sequence", "what_about", "who", "when", "shown_outcome"]
+    sortable_by = ["sequence", "when", "what_about"]  # the others have filters, and no index to sort by
     list_filter = [AboutFilter, ActionFilter, "outcome", "actor_kind"]
     export_fields = [
         "sequence",

@@ -257,8 +257,8 @@ class CustomerTenant(models.Model):
             # For the first page, which counts all of them.
             models.Index(fields=["readiness"], condition=Q(missing_since__isnull=True), name="customer_listed"),
             models.Index(
-                fields=["readiness_owner", "partner", "id"],
-                condition=Q(missing_since__isnull=True, readiness_owner__gt=""),
+                fields=["readiness_owner", "missing_since", "partner", "id"],
+                condition=Q(readiness_owner__gt=""),
                 name="customer_not_ready",
             ),
             models.Index(fields=["missing_since"], condition=Q(missing_since__isnull=False), name="customer_missing"),

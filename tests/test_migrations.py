@@ -41,12 +41,12 @@ FROZEN = {
         "0015_own_permission_sets": "63a03458162fe30e8263c713a7725e5ebe424965946a245a5395f0470ad0d61d",
         "0016_registration_evidence": "4092054c47565e4322ca1f80ddcf66b271eff9c42720055469276f2cb1831466",
         "0017_credentials_of_the_vault": "fbfae7e10a8042099e1e6c77d1058dfb08f175366593ac684b9d93affa8890a7",
-        "0018_moving_in": "d4379ff856d49d9e29addff0eaa2d24d71fad16b3821907481fd1c02a8baaa85",
-        "0015_credentials_of_the_vault": "2d76dc05a87e808b2f0c9deea4eacadabf52e9598fa67feeac44b43e771c9253",
-        "0015_moving_in": "2663875168d89332ea60e0e06928a892446db877d2124210c98cb4e8d9e4932e",
+        "0018_moving_in": "8fbcb0b4108bf7dd5de46d266518d90c29d2a30583f42a4d7f589bf37b1ced77",
+        "0019_lists_of_consents": "95fe328b0d3fd64029a78250dc4fd2e09b27011347aaf25c72bf739ad7adbe33",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
+        "0002_lists_of_events": "de0b927dbe837727fade3cbcbdf9f5a3f8bffb0f665e34615ecec342e00d25c0",
     },
     "portal/incidents/migrations": {
         "0001_initial": "bffb51e77e7aba38471fcccd89d4a4e7b6849b275dc843adb7928c56a96e731a",
@@ -77,6 +77,7 @@ FROZEN = {
         "0007_list_indexes": "b604016f061a9163fd8ceb088488095b65a2067f8f6d43e428901bed6baa1944",
         "0008_counts_of_customers": "121381e61deba5f852a9b2c1cce4f1356320551a56d91547b0c7da02d0aa79f9",
         "0009_contacts_get_invitations": "59b1222c4e7484a43df5878799db3b113cbdcd287521c4327a5e668cb9713aa5",
+        "0010_customers_that_are_not_ready": "f7c1d7f48b62853d01fdf570efa326c744f796984b81acbb9f1ae72f34219355",
     },
 }
 # The last migration of each of our apps in each release.

@@ -142,7 +142,8 @@ class CustomerConsent(models.Model):
             ("remove_customerconsent", "Can remove our consent from customer tenants"),
         ]
         indexes = [
-            models.Index(fields=["state", "registration"], name="customer_consent_state"),
+            models.Index(fields=["state", "registration", "customer"], name="customer_consent_state"),
+            models.Index(fields=["verified_at", "customer"], name="customer_consent_read"),
             models.Index(fields=["customer", "state", "registration"], name="customer_consent_of"),
             models.Index(fields=["owner"], condition=NOT_WELL, name="customer_consent_not_well"),
         ]

@@ -26,6 +26,9 @@ class DailyFigures(models.Model):
     granted_customers = models.PositiveIntegerField(default=0, help_text="Of those, who granted what we want")
     consents = models.JSONField(default=dict, help_text="Consents of customers, number by state")
     open_incidents = models.PositiveIntegerField(default=0)
+    customer_counts = models.JSONField(
+        default=dict, help_text="Of many customers: all that the first page counts of them, as it reads it"
+    )
     counted_at = models.DateTimeField()
 
     objects = DailyFiguresQuerySet.as_manager()

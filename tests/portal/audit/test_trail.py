@@ -297,3 +297,16 @@ def test_a_command_is_recorded_with_its_name_and_the_user_of_the_system() -> Non
     actor = trail.Actor.command("sync_customers")
     assert actor.kind == "command"
     assert actor.name.startswith("sync_customers (")
+
+
+@pytest.mark.django_db
+@pytest.mark.req("R-29")
+def test_the_events_of_a_partner_are_found_by_an_index() -> None:
+    wanted = trail.record("a.b", actor=trail.SYSTEM, subject={"partner": 7, "link": 1})
+    for subject in ({"partner": 77}, {"link": 7}, {}):
+        trail.record("a.b", actor=trail.SYSTEM, subject=subject)
+    found = AuditEvent.objects.about(partner=7)
+    assert list(found) == [wanted]
+    assert not AuditEvent.objects.about(partner=7, link=2).exists()
+    if connection.vendor == "sqlite":  # PostgreSQL reads a table of four rows
+        assert "audit_of_partner" in found.explain()
