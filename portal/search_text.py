@@ -15,7 +15,7 @@ from django.apps import AppConfig
 from django.core.exceptions import EmptyResultSet
 from django.db import DatabaseError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Lookup, Q
+from django.db.models import Lookup, Max, Q
 from django.utils.text import smart_split, unescape_string_literal
 
 if TYPE_CHECKING:  # only the type checker can subscript a field
@@ -28,6 +28,9 @@ else:
 LONGEST = 600  # characters that are kept; four bytes each still fit into an entry of PostgreSQL's index
 MOST_WORDS = 20  # of a search
 TRIGRAM = 3  # characters below which no trigram helps
+_LARGE = 50_000  # rows from which on it matters how many have a word
+_SAMPLE = 500  # rows that are looked at to know it
+_BROAD = 0.06  # share of them; with fewer the index is quicker
 _AFTER_ALL = "\U0010ffff"
 # Letters that are one character in Unicode, and that people type as others.
 _PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe"})
@@ -97,6 +100,13 @@ class Few:
     most: int
 
 
+@dataclass(frozen=True, slots=True)
+class RowByRow:
+    """A search that reads the rows in the order of their list: for words that so many have that few rows are read."""
+
+    text: str
+
+
 @SearchTextField.register_lookup
 class Finds(_Lookup):
     """``search_text__finds="typed words"``: rows in whose text each of the words stands, in any order."""
@@ -109,7 +119,7 @@ class Finds(_Lookup):
 
     def as_sql(self, compiler: Any, connection: BaseDatabaseWrapper) -> tuple[str, tuple[Any, ...]]:
         few = self.rhs if isinstance(self.rhs, Few) else None
-        words = words_of(few.text if few else self.rhs)
+        words = words_of(self.rhs.text if isinstance(self.rhs, Few | RowByRow) else self.rhs)
         if not 0 < len(words) <= MOST_WORDS:
             raise EmptyResultSet
         column, given = self.process_lhs(compiler, connection)
@@ -117,7 +127,8 @@ class Finds(_Lookup):
             like = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words]
             return " AND ".join([f"{column} LIKE %s"] * len(words)), (*given * len(words), *like)
         field: Any = self.lhs.output_field
-        long = [word for word in words if len(word) >= TRIGRAM] if field.indexed else []
+        by_index = field.indexed and not isinstance(self.rhs, RowByRow)
+        long = [word for word in words if len(word) >= TRIGRAM] if by_index else []
         short = [word for word in words if word not in long]
         parts = [f"INSTR({column}, %s) > 0"] * len(short)
         values: list[Any] = [one for word in short for one in (*given, word)]
@@ -128,6 +139,20 @@ class Finds(_Lookup):
             parts.append(f'{row} IN (SELECT rowid FROM "{index}" WHERE "{index}" MATCH %s{limit})')  # noqa: S608
             values.append(" AND ".join('"{}"'.format(word.replace('"', '""')) for word in long))
         return " AND ".join(parts), tuple(values)
+
+
+def as_wanted(field: SearchTextField, text: str, vendor: str) -> str | RowByRow:
+    """Return what ``finds`` is given for a list, which shows the first rows in its order.
+
+    SQLite's index hands over all rows that have a word before the first one is shown; of words that many rows have,
+    the rows in order are read instead. A sample of them tells; PostgreSQL knows by its statistics. Two statements.
+    """
+    rows = field.model._default_manager.order_by()
+    if vendor != "sqlite" or not field.indexed or (last := rows.aggregate(last=Max("pk"))["last"] or 0) < _LARGE:
+        return text
+    sample = rows.filter(pk__in=[number * last // _SAMPLE + 1 for number in range(_SAMPLE)])
+    had = sample.filter(**{f"{field.name}__finds": RowByRow(text)}).count()
+    return RowByRow(text) if had > _SAMPLE * _BROAD else text
 
 
 # --- the index ---

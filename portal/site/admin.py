@@ -32,7 +32,7 @@ from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.models import SpentForm
-from portal.search_text import MOST_WORDS, SearchTextField, unquoted
+from portal.search_text import MOST_WORDS, SearchTextField, as_wanted, unquoted
 from portal.site.addresses import client_address
 from portal.site.export import EXPORTS, FileKind, file_response, heading, in_words
 from portal.site.list_filters import NAMED
@@ -72,7 +72,6 @@ CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_N
 MANY = 20  # rows from which on a dangerous action asks for their number
 _SHOWN_ROWS = 100
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
-_FEW = 2_000  # rows that a search found, to be read by their keys
 _LONGEST_NUMBER = 19  # digits
 _SEE_TRAIL = "audit.view_auditevent"
 _SCRIPTS = ("core", "actions")  # what works without jQuery; the rest is in site/admin.js
@@ -105,21 +104,20 @@ class PortalChangeList(ChangeList):
     """
 
     def get_results(self, request: HttpRequest) -> None:
-        """Find rows by keys: search and filters are worked out once, joins and columns for the shown rows only."""
-        rows = self.queryset.fetch_mode(models.FETCH_RAISE)
-        keys = list(rows.order_by().values_list("pk", flat=True)[: MOST_LISTED + 1])
+        """Find rows by keys: search, filters and order are worked out once, joins and columns for the shown rows."""
+        keys = list(self.queryset.values_list("pk", flat=True)[: MOST_LISTED + 1])
         self.has_more = len(keys) > MOST_LISTED
         self.result_count = min(len(keys), MOST_LISTED)
-        if len(keys) <= _FEW and not self.has_more:
-            rows = rows.filter(pk__in=keys)
         self.multi_page = self.result_count > self.list_per_page
         self.can_show_all = self.result_count <= self.list_max_show_all
         self.paginator = Paginator(range(self.result_count), self.list_per_page)
         self.page_num = min(max(1, self.page_num), self.paginator.num_pages)  # an address may be older than the rows
         if self.multi_page and not (self.show_all and self.can_show_all):
             first = (self.page_num - 1) * self.list_per_page
-            rows = rows.filter(pk__in=list(rows.values_list("pk", flat=True)[first : first + self.list_per_page]))
-        self.queryset = self.result_list = rows
+            keys = keys[first : first + self.list_per_page]
+        rows = self.apply_select_related(self.root_queryset).fetch_mode(models.FETCH_RAISE).order_by()
+        found = {row.pk: row for row in rows.filter(pk__in=keys)} if keys else {}
+        self.result_list = [found[key] for key in keys if key in found]
         self.show_admin_actions, self.show_full_result_count, self.full_result_count = True, False, None
 
     @property
@@ -374,7 +372,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         vendor = connections[queryset.db].vendor
         texts = [name for name in names if isinstance(self._field(name), SearchTextField)]
         others = [name for name in names if name not in texts]
-        found = [Q((f"{name}__finds", term)) for name in texts]
+        found = [Q((f"{name}__finds", as_wanted(self._field(name), term, vendor))) for name in texts]
         by_word = [_any_of(self._finds(name, word, vendor) for name in others) for word in words]
         return queryset.filter(_any_of([*found, Q(*by_word)])), False
 

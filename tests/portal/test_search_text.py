@@ -11,7 +11,8 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.search_text import Few, SearchTextField, begins_with, build_index, folded
+from portal import search_text
+from portal.search_text import Few, RowByRow, SearchTextField, as_wanted, begins_with, build_index, folded
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.support import builders
 
@@ -24,7 +25,7 @@ def partner() -> PartnerTenant:
     return builders.partner(name="Holder", domain="")
 
 
-def found(text: str | Few) -> set[str]:
+def found(text: str | Few | RowByRow) -> set[str]:
     return set(CustomerTenant.objects.filter(search_text__finds=text).values_list("company_name", flat=True))
 
 
@@ -169,3 +170,19 @@ def test_each_model_that_is_searched_says_by_what() -> None:
     ]
     assert searched
     assert all(hasattr(model, "searched_by") for model in searched)
+
+
+@pytest.mark.req("R-29")
+def test_words_that_many_rows_have_are_looked_for_row_by_row(
+    partner: PartnerTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(partner, *(f"Harbour {number}" for number in range(30)), "Lighthouse")
+    field = CustomerTenant._meta.get_field("search_text")
+    assert isinstance(field, SearchTextField)
+    assert as_wanted(field, "harbour", connection.vendor) == "harbour", "of few rows the index hands over all"
+    monkeypatch.setattr(search_text, "_LARGE", 1)
+    broad, rare = as_wanted(field, "harb OUR", connection.vendor), as_wanted(field, "lighthouse", connection.vendor)
+    assert isinstance(broad, RowByRow if connection.vendor == "sqlite" else str)
+    assert rare == "lighthouse"
+    assert found(broad) == found("harb our") == {f"Harbour {number}" for number in range(30)}
+    assert found(RowByRow("lighthouse")) == {"Lighthouse"}
