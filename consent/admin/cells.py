@@ -15,10 +15,10 @@ def registration_cell(registration: ApplicationRegistration) -> str:
     return described(registration.name, guid(registration.application_id, label="application id"))
 
 
-def registration_column(path: str) -> Column:
+def registration_column(path: str, *, sorts: bool = True) -> Column:
     """Return a column of the registration at this path, sorted by its name."""
-    find = attrgetter(path.replace("__", "."))
-    return column("Application registration", lambda row: registration_cell(find(row)), ordering=f"{path}__name")
+    find, ordering = attrgetter(path.replace("__", ".")), f"{path}__name" if sorts else None
+    return column("Application registration", lambda row: registration_cell(find(row)), ordering=ordering)
 
 
 def why_cell(consent: Any) -> str:

@@ -18,6 +18,7 @@ from consent.admin.customers import EvidenceFilter
 from consent.admin.panels import CUSTOMER_TONES
 from consent.admin.partner_hub import NEVER_LOOKED_AT
 from consent.models import CustomerConsent, PartnerConsent
+from consent.models.customers import NOT_WELL
 from consent.naming import registration_names
 from consent.runs import on_request
 from portal.microsoft.diagnosis import OWNER_CHOICES
@@ -30,7 +31,8 @@ from tenants.admin import CustomerTenantAdmin
 from tenants.models import CustomerTenant, PartnerTenant
 
 State = CustomerConsent.State
-_FEW = 50_000  # consents, a tenth of what lists must bear
+_FEW = 50_000  # customers, a tenth of what lists must bear
+_VERY_FEW = 2_000
 _CONCURRENCY = 16
 _LONGEST_KEY = 19  # digits
 
@@ -80,9 +82,11 @@ class RegistrationFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
         if (registration := chosen_registration(request)) is None:
             return queryset
-        partners = PartnerConsent.objects.filter(registration=registration).values("partner")
-        rows = CustomerConsent.objects.filter(customer=OuterRef("pk"), registration=registration)
-        return queryset.filter(Q(partner__in=partners) | Exists(rows))
+        partners = PartnerConsent.objects.order_by().filter(registration=registration).values("partner")
+        rows = CustomerConsent.objects.order_by().filter(registration=registration)
+        of_partners = CustomerTenant.objects.filter(partner__in=partners)
+        keys = _either(_keys(of_partners, "pk"), _keys(rows, "customer"))
+        return _narrowed(queryset, keys, Q(partner__in=partners) | Q(Exists(rows.filter(customer=OuterRef("pk")))))
 
 
 def _any(request: HttpRequest, **columns: Any) -> Exists:
@@ -90,12 +94,37 @@ def _any(request: HttpRequest, **columns: Any) -> Exists:
     return Exists(consents_of(chosen_registration(request)).filter(customer=OuterRef("pk"), **columns))
 
 
+def _narrowed(customers: QuerySet[CustomerTenant], keys: QuerySet[Any], condition: Q | Exists) -> QuerySet[Any]:
+    """Return the customers of which something holds: few are read by their keys, many are met soon row by row.
+
+    One statement; two where they are not very few. The keys of very few are no part of the statement of the list.
+
+    Args:
+        keys: of these customers, quickly found.
+        condition: the same, asked of a customer.
+    """
+    very_few = list(keys[: _VERY_FEW + 1])
+    if len(very_few) <= _VERY_FEW:
+        return customers.filter(pk__in=very_few)
+    if keys[: _FEW + 1].count() > _FEW:
+        return customers.filter(condition)
+    return customers.filter(pk__in=keys)
+
+
+def _keys(rows: QuerySet[Any], column: str) -> QuerySet[Any]:
+    """Return a column of keys of customers, in no order."""
+    return rows.order_by().values_list(column, flat=True)
+
+
+def _either(one: QuerySet[Any], other: QuerySet[Any]) -> QuerySet[Any]:
+    """Return the keys of both; what both have stands there twice, for to find that out all of them would be read."""
+    return one.union(other, all=True).order_by()
+
+
 def _with(request: HttpRequest, customers: QuerySet[CustomerTenant], **columns: Any) -> QuerySet[CustomerTenant]:
-    """Return the customers that have such a consent: few are read by their keys, many are met soon row by row."""
+    """Return the customers that have such a consent."""
     found = consents_of(chosen_registration(request)).filter(**columns).order_by()
-    if found.values("pk")[: _FEW + 1].count() > _FEW:
-        return customers.filter(_any(request, **columns))
-    return customers.filter(pk__in=found.values("customer"))
+    return _narrowed(customers, _keys(found, "customer"), _any(request, **columns))
 
 
 class ConsentStateFilter(admin.SimpleListFilter):
@@ -123,7 +152,12 @@ class WhoActsFilter(admin.SimpleListFilter):
         if owner not in dict(OWNER_CHOICES):
             return queryset
         of_partners = queryset.filter(partner__switch=PartnerTenant.Switch.ON)
-        return of_partners.filter(_any(request, who=owner) | Q(~_any(request), readiness_owner=owner))
+        consents = consents_of(chosen_registration(request)).order_by()
+        never_read = CustomerTenant.objects.order_by().filter(
+            ~_any(request), readiness_owner=owner, readiness_owner__gt=""
+        )
+        found = _either(_keys(consents.filter(NOT_WELL, who=owner), "customer"), _keys(never_read, "pk"))
+        return _narrowed(of_partners, found, _any(request, who=owner) | Q(~_any(request), readiness_owner=owner))
 
 
 class CustomerEvidenceFilter(EvidenceFilter):
@@ -132,8 +166,8 @@ class CustomerEvidenceFilter(EvidenceFilter):
             return queryset.filter(~_any(request, verified_at__isnull=False))
         if self.value() not in {"7", "30", "old"}:
             return queryset
-        rows = super().queryset(request, consents_of(chosen_registration(request)).filter(customer=OuterRef("pk")))
-        return queryset.filter(Exists(rows))
+        rows = super().queryset(request, consents_of(chosen_registration(request)).order_by())
+        return _narrowed(queryset, _keys(rows, "customer"), Exists(rows.filter(customer=OuterRef("pk"))))
 
 
 def _badge(consent: CustomerConsent) -> str:

@@ -6,6 +6,7 @@ Covers: tenants.admin, tenants.extension, tenants.panels.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from consent.admin import customer_tenants
 from consent.models import ConsentObservation, CustomerConsent
+from portal.microsoft.diagnosis import Owner
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTenant
 from tests.support import builders
@@ -246,3 +249,46 @@ def test_nothing_is_synchronised_for_a_disabled_partner(staff: Staff) -> None:
     page = staff.choose("tenants_partnertenant", "sync_partners", partner.pk)
     assert "no token may be used" in told(staff.get(page["Location"]))
     assert not Run.objects.exists()
+
+
+def _filters() -> Iterator[str]:
+    for who in Owner:
+        yield f"who={who}"
+    for state in CustomerConsent.State:
+        yield f"consent={state}"
+    yield from ("evidence=7", "evidence=30", "evidence=old", "evidence=never", "consent=none")
+
+
+@pytest.mark.req("R-29")
+def test_a_filter_finds_the_same_for_few_customers_and_for_many(
+    staff: Staff, partner: PartnerTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = builders.registration(name="First"), builders.registration(name="Second")
+    builders.consent(partner, first)
+    now, states = timezone.now(), list(CustomerConsent.State)
+    for number in range(24):
+        of = partner if number % 4 else builders.partner(switch="disabled" if number == 8 else "on")
+        owner = list(Owner)[number % 5] if number % 3 else ""
+        customer = builders.customer(of, readiness_owner=owner)
+        for registration in [first, second][: number % 3]:
+            read = None if number % 5 == 0 else now - timedelta(days=number * 2)
+            failed = number % 7 == 0
+            consent(
+                customer,
+                registration=registration,
+                state=states[number % len(states)] if read else "unknown",
+                service_principal_id=builders.guid(),
+                verified_at=read,
+                owner=list(Owner)[number % 4] if number % 2 else "",
+                failed_at=now if failed else None,
+                failed_what="apply" if failed else "",
+                failed_owner="us" if failed else "",
+            )
+    chosen = [f"{one}{more}" for one in _filters() for more in ("", f"&registration={second.pk}")]
+    chosen += [f"registration={first.pk}", f"registration={second.pk}"]
+    by_keys = {one: listed(staff, one) for one in chosen}
+    assert sum(map(bool, by_keys.values())) > len(chosen) / 2
+    monkeypatch.setattr(customer_tenants, "_VERY_FEW", 0)
+    assert {one: listed(staff, one) for one in chosen} == by_keys
+    monkeypatch.setattr(customer_tenants, "_FEW", 0)
+    assert {one: listed(staff, one) for one in chosen} == by_keys
