@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.db.models import Count, Exists, OuterRef
 from django.utils import timezone
 
+from consent import overview
 from consent.models import CustomerConsent, DailyFigures
 from consent.states import count_by_state
 from portal.incidents.models import Incident
@@ -16,18 +17,23 @@ KEPT_FOR = timedelta(days=400)  # a year can be compared with the one before
 
 
 def count_today() -> DailyFigures:
-    """Count, and write today's row in place of an earlier one of today; six queries."""
+    """Count, and write today's row in place of an earlier one of today.
+
+    Six queries; of many customers two more, whose answers the first page then shows.
+    """
+    now = timezone.now()  # before anything is counted: no number is older than it says
     listed = CustomerTenant.objects.listed()
     granted = CustomerConsent.objects.filter(customer=OuterRef("pk"), state=CustomerConsent.State.GRANTED)
     by_state = CustomerConsent.objects.order_by().values_list("state").annotate(Count("pk"))
-    now = timezone.now()
+    number = listed.count()
     row = DailyFigures(
         day=timezone.localdate(now),
         partners=count_by_state(),
-        customers=listed.count(),
+        customers=number,
         granted_customers=listed.filter(Exists(granted)).count(),
         consents=dict(by_state),
         open_incidents=Incident.objects.open().count(),
+        customer_counts=overview.count_customers().to_json() if number >= overview.MANY_CUSTOMERS else {},
         counted_at=now,
     )
     columns = [field.name for field in DailyFigures._meta.concrete_fields if not field.primary_key]

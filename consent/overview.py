@@ -7,7 +7,7 @@ and a test compares them).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -22,7 +22,6 @@ from django.db.models import (
     IntegerField,
     Min,
     OuterRef,
-    Q,
     QuerySet,
     Value,
     When,
@@ -44,6 +43,10 @@ from tenants.models import CustomerTenant, PartnerTenant
 ENDS_WITHIN = (7, 14, 30, 60)  # days
 CHECKED_WITHIN = timedelta(days=1)
 UNOPENED_AFTER = timedelta(days=7)
+MANY_CUSTOMERS = 100_000
+"""From so many on, customers are counted by the schedule and not for each page."""
+COUNTS_SERVE = timedelta(hours=1)
+"""So long a page shows what the schedule counted; then the schedule stands still, and the page counts itself."""
 _OF_EACH = 4  # ends of one kind in the timeline
 _CAMPAIGNS = 3
 
@@ -203,6 +206,7 @@ class Customers:
         acting: by who must act, the number of customers.
         troubles: by who must act, the number of consents by state.
         unread: by who must act, the customers that are not ready and of whom no consent was ever looked at.
+        counted_at: when the schedule counted this; None: just now.
     """
 
     readiness: Numbers = field(default_factory=dict)
@@ -211,9 +215,26 @@ class Customers:
     acting: Numbers = field(default_factory=dict)
     troubles: Split = field(default_factory=dict)
     unread: Numbers = field(default_factory=dict)
+    counted_at: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``customers`` reads back."""
+        return {name: value for name, value in asdict(self).items() if name != "counted_at"}
 
 
-def customers() -> Customers:
+def customers(days: Sequence[DailyFigures] = ()) -> Customers:
+    """Return the counts of customers and of our consents there.
+
+    Args:
+        days: the figures of the last days, the newest last. Of many customers they hold the counts; no statement then.
+    """
+    kept = days[-1] if days else None
+    if kept is not None and kept.customer_counts and timedelta(0) <= timezone.now() - kept.counted_at <= COUNTS_SERVE:
+        return Customers(**kept.customer_counts, counted_at=kept.counted_at)
+    return count_customers()
+
+
+def count_customers() -> Customers:
     """Count customers and our consents there; two statements where customers hold consents to several applications."""
     consents, listed = CustomerConsent.objects.all(), CustomerTenant.objects.listed()
     wanting = consents.wanting_action().filter(customer__missing_since__isnull=True)
@@ -304,12 +325,11 @@ class Invitations:
 def invitations() -> Invitations:
     """Count the links that are not over, and the partners of open campaigns."""
     links = ConsentLink.objects.unanswered().with_progress()
-    old = links.filter(Q(progress=ConsentLink.Progress.OPEN), created_at__lt=timezone.now() - UNOPENED_AFTER)
+    age = Case(When(created_at__lt=timezone.now() - UNOPENED_AFTER, then=_text(_LONG_AGO)), default=_text(_LATELY))
     latest = Campaign.objects.filter(closed_at__isnull=True).order_by("-created_at", "-pk").values("pk")[:_CAMPAIGNS]
     invited = CampaignPartner.objects.filter(campaign__in=latest).with_progress()
     found = _in_one(
-        _branch(links, "links", "progress", "last_problem"),
-        _branch(old, "old"),
+        _branch(links, "links", "progress", "last_problem", age),
         _branch(invited, "campaign", "progress", "campaign__name", key="campaign"),
     )
     campaigns: dict[tuple[int, str], list[_Line]] = {}
@@ -318,7 +338,7 @@ def invitations() -> Invitations:
         campaigns.setdefault((line.key, line.words[1]), []).append(line)
     return Invitations(
         progress=_numbers(by_progress),
-        unopened=sum(line.number for line in found.get("old", ())),
+        unopened=_split(by_progress, by=2).get(ConsentLink.Progress.OPEN, {}).get(_LONG_AGO, 0),
         refused=_split(by_progress).get(ConsentLink.Progress.FAILED, {}),
         campaigns=[
             Funnel(campaign=key, name=name, progress=_numbers(lines))

@@ -100,7 +100,7 @@ def _look(times: Sequence[datetime] = ()) -> str:
 
 
 def _count(times: Sequence[datetime] = ()) -> str:
-    """Count once an hour, so that a day has its figures also when the portal stood still at midnight."""
+    """Count often: a day has its figures also when the portal stood still at midnight, and the first page's are new."""
     return f"{count_today().customers:,} customers counted"
 
 
@@ -122,7 +122,7 @@ JOBS = (
     Job(name="consent_verify", label="Check of customer consents", every=_HOUR, work=_verify),
     Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
     Job(name="incidents", label="Settling of incidents", every=_HOUR, work=_settle),
-    Job(name="figures", label="Figures of the day", every=_HOUR, work=_count),
+    Job(name="figures", label="Figures of the day", every=timedelta(minutes=10), work=_count),
     Job(name="registrations", label="Comparison of registrations with Microsoft", every=_DAY, work=_look),
     Job(name="clean_up", label="Clean-up", every=_DAY, work=_clean_up),
     Job(name="vault_reconcile", label="Comparison of vault and database", every=_DAY, work=_reconcile),

@@ -89,9 +89,20 @@ def _token_figures(request: HttpRequest) -> overview.Tokens | None:
 
 
 def _customer_figures(request: HttpRequest) -> overview.Customers | None:
-    if _may(request, "consent.view_customerconsent", "tenants.view_customertenant"):
-        return _once(request, overview.customers)
-    return None
+    if not _may(request, "consent.view_customerconsent", "tenants.view_customertenant"):
+        return None
+    days = _once(request, overview.trend)
+
+    def customers() -> overview.Customers:
+        return overview.customers(days)
+
+    return _once(request, customers)
+
+
+def _age(customers: overview.Customers) -> str:
+    """Say how old the numbers of customers are, where they were not counted just now."""
+    at = customers.counted_at
+    return "" if at is None else f"Customers were counted {distance(at - timezone.now())}."
 
 
 def _largest_first(numbers: Numbers) -> list[tuple[str, int]]:
@@ -113,7 +124,7 @@ def acting_panel(request: HttpRequest) -> Panel | None:
     tokens, customers = tokens or overview.Tokens(), customers or overview.Customers()
     lines = [line for owner in Owner if (line := _acting(request, owner, tokens, customers)) is not None]
     news = [] if lines else [f"Nobody must act: {_well(tokens)}."]
-    return Panel(title="Who must act", order=0, wide=True, lines=lines, news=news)
+    return Panel(title="Who must act", order=0, wide=True, lines=lines, news=news, note=_age(customers))
 
 
 def _well(tokens: overview.Tokens) -> str:
@@ -225,6 +236,7 @@ def customers_panel(request: HttpRequest) -> Panel | None:
         title="Customers",
         link=_customers(),
         order=20,
+        note=_age(counted),
         groups=groups,
         charts=_trend(request, "Granted customers", lambda day: day.granted_customers) if groups else (),
         empty="No customers yet: they come with the first synchronisation of a connected partner.",

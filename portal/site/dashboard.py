@@ -52,9 +52,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One card of the first page: good news in words, figures, lines, rows, charts; lower ``order`` stands first."""
+    """One card of the first page: good news in words, figures, lines, rows, charts; lower ``order`` stands first.
+
+    ``note`` says how its numbers are to be read.
+    """
 
     title: str
+    note: str = ""
     news: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     groups: Sequence[Group] = ()

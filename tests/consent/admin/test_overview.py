@@ -15,8 +15,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import resolve
 from django.utils import timezone
 
+from consent import overview as counts
 from consent.admin import overview
 from consent.extension import EXTENSION
+from consent.figures import count_today
 from consent.models import (
     ApplicationRegistration,
     Campaign,
@@ -263,6 +265,27 @@ def test_six_statements_for_any_number_of_rows(rows: Rows, more: int) -> None:
     incidents = [one for one in queries if "incidents_incident" in one["sql"]]  # the bell's, which every page asks
     assert len(incidents) == 1
     assert len(queries) - len(incidents) <= 6
+
+
+def test_many_customers_are_counted_by_the_schedule_and_the_page_says_when(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def customers() -> Panel:
+        return next(panel for panel in shown(Staff()) if panel.title == "Customers")
+
+    live = customers()
+    assert live.note == ""
+    monkeypatch.setattr(counts, "MANY_CUSTOMERS", 10)
+    count_today()
+    CustomerTenant.objects.update(missing_since=rows.now)
+    assert customers().groups == live.groups
+    for minutes, note in ((0, "just now"), (12, "12 minutes ago")):
+        DailyFigures.objects.update(counted_at=timezone.now() - timedelta(minutes=minutes))
+        assert customers().note == f"Customers were counted {note}."
+    assert "Customers were counted 12 minutes ago." in Staff().get("/admin/").content.decode()
+    for hours in (1.1, -1):  # the schedule stands still; a clock was wrong
+        DailyFigures.objects.update(counted_at=timezone.now() - timedelta(hours=hours))
+        assert (customers().note, customers().groups) == ("", [])
 
 
 def test_a_person_sees_only_what_its_lists_show(rows: Rows) -> None:
