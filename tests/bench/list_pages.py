@@ -19,7 +19,7 @@ from portal.site.admin import MOST_LISTED
 from portal.site.search import search
 from tests.bench.many_rows import guid
 from tests.bench.partners_at_microsoft import peak_memory
-from tests.support.staff import Staff
+from tests.support.staff import Staff, asked
 
 MOST_SECONDS = 0.2  # of a page, p95
 MOST_OF_THE_OVERVIEW = 0.15
@@ -105,7 +105,7 @@ def measure(page: Page, rounds: int = _ROUNDS) -> Measured:
             page.ask()
         walls.append(time.perf_counter() - began)
         busies.append(_busy(backend) - before)
-        statements = list(queries)
+        statements = asked(queries)
         if number + 1 == _FEW and max(busies) < _QUICK * page.seconds:
             break
     slowest = sorted(statements, key=lambda one: -float(one["time"]))[:2]
@@ -149,10 +149,11 @@ def list_pages(staff: Staff) -> Iterator[Page]:
     last = f"?p={MOST_LISTED // 50}"
     for model in sorted(admin.site._registry, key=lambda one: one._meta.label_lower):
         name, path = model._meta.label_lower, reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_changelist")
-        changes = staff.get(path).context["cl"]
-        asked = [("", ""), ("the last page", last), *_choices(changes), *_orders(changes)]
-        asked += [(f"search, what {how} have", f"?q={word}") for how, word in _WORDS.items() if changes.search_fields]
-        for what, query in asked:
+        answer: Any = staff.get(path)
+        changes = answer.context_data["cl"]
+        wanted = [("", ""), ("the last page", last), *_choices(changes), *_orders(changes)]
+        wanted += [(f"search, what {how} have", f"?q={word}") for how, word in _WORDS.items() if changes.search_fields]
+        for what, query in wanted:
             yield _of_path(staff, f"{name}, {what}" if what else name, path + query.replace(" ", "+"))
 
 

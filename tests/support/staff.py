@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from html import unescape
 from typing import Any
 
@@ -56,3 +57,9 @@ class Staff(Browser):
 def told(page: Any) -> str:
     """Return the messages that a page shows."""
     return " ".join(str(message) for message in page.context["messages"])
+
+
+def asked(queries: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return the statements of a page without the three by which its session notes, once a minute, that it is used."""
+    note = ("SAVEPOINT", "RELEASE SAVEPOINT", 'UPDATE "django_session"')
+    return [one for one in queries if not one["sql"].startswith(note)]
