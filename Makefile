@@ -44,9 +44,8 @@ worker: .venv/installed ## Work runs and the schedule in the background; start a
 test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, on PostgreSQL
 	@$(PYTEST) -p tests.requirements -n $(WORKERS) --dist worksteal
 	@if [ -n "$$TEST_POSTGRES_URL" ]; then \
-		echo "Once more on PostgreSQL, without the browser, the slow ones, the leak tests and what cannot touch the database:"; \
-		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist worksteal -m "database and not browser and not slow" \
-			--ignore=tests/leaks; \
+		echo "Once more on PostgreSQL, what tests/support/postgres.py chooses:"; \
+		TEST_DATABASE_URL="$$TEST_POSTGRES_URL" $(PYTEST) -n $(WORKERS) --dist worksteal -m postgres; \
 	elif [ -n "$$CI" ]; then \
 		echo "TEST_POSTGRES_URL is not set: in CI the tests must run on PostgreSQL as well." >&2; exit 1; \
 	else \

@@ -19,29 +19,18 @@ from portal.microsoft.secret import Secret
 from portal.site.apps import load_pages
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.support import builders
+from tests.support import builders, postgres
 from tests.support.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
 load_pages()  # as the web process does at its start: some tests look at what is registered
 
-# What pytest-django opens the database for; for all other tests it keeps it closed (``_django_db_helper``).
-_OPENS_THE_DATABASE = {
-    "db",
-    "transactional_db",
-    "django_db_reset_sequences",
-    "django_db_serialized_rollback",
-    "live_server",
-}
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what may touch the database, for PostgreSQL; leave out what is slow unless CI or RUN_SLOW asks for it."""
+    """Mark what runs on PostgreSQL as well; leave out what is slow unless CI or RUN_SLOW asks for it."""
     all_of_them = os.environ.get("CI") or os.environ.get("RUN_SLOW")
+    postgres.mark(items)
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if item.get_closest_marker("django_db") or fixtures & _OPENS_THE_DATABASE:
-            item.add_marker("database")
         if item.get_closest_marker("slow") and not all_of_them:
             item.add_marker(pytest.mark.skip(reason="slow: RUN_SLOW=1 runs it, and CI does"))
 
