@@ -17,10 +17,25 @@ WIDTHS = (1280, 390)  # CSS pixels
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 # Colours do not depend on the width, nor places on the colours: each is looked at once, which halves the time.
 VIEWS = tuple(zip(WIDTHS, SCHEMES, strict=True))
-_RUN = """async () => {
+_WIDE = """async () => {
   const wider = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
   for (let turn = 0; turn < 40 && wider() > 0; turn++) await new Promise((done) => setTimeout(done, 50));
-  const wide = wider(); // what slides out of view when the window narrows was given two seconds
+  return wider(); // what slides out of view when the window narrows was given two seconds
+}"""
+# Everything on a page that a rule of axe can depend on: elements, attributes, and whether there are words, not which.
+_SHAPE = """() => [...document.querySelectorAll("*")].map((one) => {
+  const freely = ["href", "action", "value", "content", "datetime", "nonce", "data-copy"];
+  const attributes = [...one.attributes].map(({name, value}) => freely.includes(name) ? name : `${name}=${value}`);
+  const words = [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  let depth = 0;
+  for (let above = one.parentElement; above; above = above.parentElement) depth++;
+  return `${depth} ${one.tagName} ${attributes.sort().join(" ")} ${words}`;
+}).join(" | ")"""
+_RUN = (
+    """async () => {
+  const wide = await ("""
+    + _WIDE
+    + """)();
   const answer = await axe.run(document, {resultTypes: ["violations"]});
   const grounds = [document.body, document.documentElement].map((one) => getComputedStyle(one).backgroundColor);
   const canvas = document.createElement("canvas").getContext("2d"); // turns every notation into red, green and blue
@@ -36,6 +51,7 @@ _RUN = """async () => {
     }))),
   };
 }"""
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +92,23 @@ def judge(page: Page, name: str) -> list[Finding]:
     return findings
 
 
+def judge_unlike(seen: set[str], page: Page, name: str) -> list[Finding]:
+    """Return the findings on the open page as ``judge`` does, but run axe once for pages that differ in words only.
+
+    Args:
+        seen: the shapes of pages that were judged; grows.
+    """
+    shape = page.evaluate(_SHAPE)
+    if shape not in seen:
+        seen.add(shape)
+        return judge(page, name)
+    findings = []
+    for width, scheme in VIEWS:
+        show(page, scheme, width)
+        findings += _too_wide(page.evaluate(_WIDE), name, f"{scheme}, {width} px")
+    return findings
+
+
 def judge_as_shown(page: Page, name: str, scheme: str, width: int) -> list[Finding]:
     """Return the findings in the one view that is open, which has this colour scheme and this width."""
     page.evaluate(_script())
@@ -86,10 +119,12 @@ def judge_as_shown(page: Page, name: str, scheme: str, width: int) -> list[Findi
     findings = [
         Finding(page=name, view=view, rule=one["rule"], where=one["where"], what=one["what"]) for one in answer["found"]
     ]
-    if answer["wide"] > 0:
-        what = f"{answer['wide']} px wider than the window"
-        findings.append(Finding(page=name, view=view, rule="overflow", where="html", what=what))
-    return findings
+    return findings + _too_wide(answer["wide"], name, view)
+
+
+def _too_wide(pixels: int, name: str, view: str) -> list[Finding]:
+    what = f"{pixels} px wider than the window"
+    return [Finding(page=name, view=view, rule="overflow", where="html", what=what)] if pixels > 0 else []
 
 
 def assert_none(findings: list[Finding]) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from tests.browser import axe
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 
@@ -240,7 +242,19 @@ def base(chromium: Browser, transactional_db: None, settings: Any) -> Iterator[s
     server.stop()
 
 
+KEEPS_SCREENSHOTS = os.environ.get("KEEP_SCREENSHOTS") == "1"
+
+
 def photograph(page: Page, name: str) -> None:
-    """Store a screenshot; the folder is not in the repository."""
-    SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+    """Store a screenshot where KEEP_SCREENSHOTS asks for it; the folder is not in the repository."""
+    if KEEPS_SCREENSHOTS:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def photograph_each_view(page: Page, name: str) -> None:
+    """Store the open page in both colour schemes, on a desktop and a phone, where KEEP_SCREENSHOTS asks for it."""
+    if KEEPS_SCREENSHOTS:
+        for width, scheme in product(axe.WIDTHS, axe.SCHEMES):
+            axe.show(page, scheme, width)
+            photograph(page, f"{name}-{width}-{scheme}")

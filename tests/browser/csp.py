@@ -6,6 +6,7 @@ for the whole browser context, frames and popups included (S-61).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.test import RequestFactory
 from django.urls import NoReverseMatch, reverse
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Response
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response
 
 _LISTENER = """
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -23,6 +24,7 @@ document.addEventListener("securitypolicyviolation", (event) => {
     `in ${event.sourceFile || document.location.href}:${event.lineNumber} ${event.sample}`);
 });
 """
+_TURNS = "() => new Promise((done) => setTimeout(done, 50))"
 
 
 class PolicyWatch:
@@ -39,6 +41,16 @@ class PolicyWatch:
         context.on("console", self._console)
         context.on("weberror", lambda error: self._note(error.page, "script error", str(error.error)))
         context.on("response", self._response)
+        self._under_way: set[Request] = set()
+        context.on("request", self._begun)
+        context.on("requestfinished", self._ended)
+        context.on("requestfailed", self._ended)
+
+    def _begun(self, request: Request) -> None:
+        self._under_way.add(request)
+
+    def _ended(self, request: Request) -> None:
+        self._under_way.discard(request)
 
     def _note(self, page: Page | None, kind: str, text: str) -> None:
         self.problems.append(f"{page.url if page else '?'}: {kind}: {text}")
@@ -59,6 +71,17 @@ class PolicyWatch:
         yield
         self._allowed_statuses = set()
 
+    def wait_until_quiet(self, page: Page, seconds: float = 10.0) -> None:
+        """Wait until requests have ended and scripts have had their turns.
+
+        The events are counted here: ``networkidle`` would add half a second of silence to each page.
+        """
+        until = time.monotonic() + seconds
+        page.evaluate(_TURNS)
+        while self._under_way:
+            assert time.monotonic() < until, f"still under way: {[one.url for one in self._under_way]}"
+            page.evaluate(_TURNS)
+
     def assert_quiet(self) -> None:
         """Fail with everything heard since the last call."""
         heard, self.problems = self.problems, []
@@ -73,7 +96,7 @@ def open_pages(page: Page, watch: PolicyWatch, base_url: str, paths: Iterable[st
         policy = answer.headers.get("content-security-policy", "")
         assert policy, f"{path} has no policy"
         assert "unsafe" not in policy, f"{path}: {policy}"
-        settle(page)
+        watch.wait_until_quiet(page)
     watch.assert_quiet()
 
 

@@ -6,7 +6,6 @@ KEEP_SCREENSHOTS=1 stores what was seen in tests/browser/screenshots.
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 
@@ -20,7 +19,7 @@ from consent.invitations import links
 from consent.views import COOKIE
 from tests.browser import axe, public_pages
 from tests.browser.axe import Finding
-from tests.browser.conftest import photograph
+from tests.browser.conftest import photograph_each_view
 from tests.browser.csp import sign_in
 from tests.support import builders
 
@@ -39,22 +38,18 @@ def page(chromium: Browser) -> Iterator[Page]:
     context.close()
 
 
-def look(page: Page, name: str) -> list[Finding]:
-    findings = axe.judge(page, name)
-    if os.environ.get("KEEP_SCREENSHOTS") == "1":
-        for scheme in axe.SCHEMES:
-            for width in axe.WIDTHS:
-                axe.show(page, scheme, width)
-                photograph(page, f"{name}-{scheme}-{width}")
+def look(page: Page, name: str, seen: set[str] | None = None) -> list[Finding]:
+    findings = axe.judge_unlike(set() if seen is None else seen, page, name)
+    photograph_each_view(page, name)
     return findings
 
 
-def visit(page: Page, address: str, name: str, *, status: int = 200) -> list[Finding]:
+def visit(page: Page, address: str, name: str, *, status: int = 200, seen: set[str] | None = None) -> list[Finding]:
     answer = page.goto(address)
     assert answer is not None
     assert answer.status == status, name
     assert "unsafe" not in answer.headers["content-security-policy"]
-    return look(page, name)
+    return look(page, name, seen)
 
 
 def test_no_public_page_keeps_people_out(page: Page, base: str, settings: Settings) -> None:
@@ -64,7 +59,10 @@ def test_no_public_page_keeps_people_out(page: Page, base: str, settings: Settin
     page.context.add_cookies(
         [{"name": COOKIE, "value": binder, "domain": "localhost", "path": "/", "secure": True, "sameSite": "None"}]
     )
-    findings = [finding for one in pages for finding in visit(page, base + one.path, one.name, status=one.status)]
+    findings, seen = [], set[str]()
+    for one in pages:
+        findings += visit(page, base + one.path, one.name, status=one.status, seen=seen)
+    assert 8 < len(seen) < len(pages)
     landing = base + pages[0].path
     page.goto(landing)
     page.context.clear_cookies()

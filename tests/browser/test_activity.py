@@ -19,8 +19,8 @@ from portal.microsoft.diagnosis import Owner
 from portal.runs import schedule
 from portal.runs.executor import Executor
 from portal.runs.models import Run, RunItem
-from tests.browser.axe import SCHEMES, Finding, assert_none, judge, show
-from tests.browser.conftest import photograph
+from tests.browser.axe import Finding, assert_none, judge
+from tests.browser.conftest import photograph_each_view
 from tests.browser.csp import PolicyWatch, open_pages, sign_in
 from tests.browser.csp import settle as settle_page
 from tests.browser.rows_for_each_list import PASSWORD
@@ -175,10 +175,7 @@ def test_the_pages_of_incidents_runs_and_references_are_silent_and_clean(
     found: list[Finding] = []
     for name, path in paths.items():
         open_pages(page, watch, base, [path])
-        for width in (1280, 390):
-            for scheme in SCHEMES:
-                show(page, scheme, width)
-                photograph(page, f"activity-{name}-{width}-{scheme}")
+        photograph_each_view(page, f"activity-{name}")
         found += judge(page, name)
     assert page.url.endswith(reverse("admin:consent_consentflow_change", args=[flow.pk]))
     assert_none(found)

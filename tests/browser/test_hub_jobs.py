@@ -20,8 +20,8 @@ from consent.tokens import health
 from portal.runs.executor import Executor
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, GdapRelationship, PartnerTag, PartnerTenant
-from tests.browser.axe import SCHEMES, Finding, assert_none, judge, show
-from tests.browser.conftest import photograph
+from tests.browser.axe import Finding, assert_none, judge
+from tests.browser.conftest import photograph_each_view
 from tests.browser.csp import PolicyWatch, open_pages, settle, sign_in
 from tests.browser.rows_for_each_list import PASSWORD
 from tests.support import builders, fleet
@@ -346,10 +346,7 @@ def test_every_tab_is_silent_clean_and_no_wider_than_its_window(portal: Portal, 
     found: list[Finding] = []
     for name, path in paths.items():
         open_pages(page, watch, base, [path])
-        for width in (1280, 390):
-            for scheme in SCHEMES:
-                show(page, scheme, width)
-                photograph(page, f"hub-{name}-{width}-{scheme}")
+        photograph_each_view(page, f"hub-{name}")
         found += judge(page, name)
     assert_none(found)
     settle(page)

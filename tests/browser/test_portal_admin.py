@@ -1,4 +1,6 @@
-"""Each page of the portal's own admin, with rows of every kind: silent under the policy (S-61), clean for axe."""
+"""Each page of the portal's own admin, with rows of every kind: silent under the policy (S-61), clean for axe, and no
+wider than its window. Each is opened once a screen, for everything that only looks.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,14 @@ from consent.models import (
     ConsentPlan,
     OwnPermissionSet,
 )
+from consent.runs.customer_sync import CUSTOMER_SYNC
+from portal.runs import service
 from tenants.models import PartnerTenant
-from tests.browser import axe
+from tests.browser import axe, widths
 from tests.browser.conftest import photograph
 from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
 from tests.browser.rows_for_each_list import PASSWORD, REGISTRATION_PAGES, fill
+from tests.support import builders
 
 pytestmark = [pytest.mark.browser, pytest.mark.req("S-61"), pytest.mark.django_db(transaction=True)]
 
@@ -27,6 +32,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.req("S-61"), pytest.mark.django_d
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, width: int, scheme: Any) -> None:
     fill()
+    run, _ = service.start(CUSTOMER_SYNC, scope={}, actor=builders.ACTOR, concurrency=1)
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
     )
@@ -50,15 +56,20 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, wid
     paths += [f"/admin/consent/applicationregistration/{one.format(registration)}" for one in REGISTRATION_PAGES]
     paths += [f"/admin/consent/consentplan/{plan}/{name}/" for name in ("apply", "undo")]
     paths += [f"/admin/consent/consentplanitem/?plan__id__exact={plan}"]
+    paths += [f"/admin/runs/run/{run.pk}/cancel/", "/admin/tenants/partnertenant/find/"]
     findings: list[axe.Finding] = []
+    too_wide: list[str] = []
     for path in paths:
         open_pages(page, watch, base, [path])
         assert page.locator("img[onerror]").count() == 0, path
         findings += axe.judge_as_shown(page, path, scheme, width)
+        if scheme == "light":
+            too_wide += widths.look(page, path)
         photograph(page, f"admin-{width}-{scheme}{path.partition('?')[0].replace('/', '-').rstrip('-')}")
     settle(page)
     assert dialogs == []
     assert elsewhere == []
     assert heavy == []
     axe.assert_none(findings)
+    assert not too_wide, "\n".join(too_wide)
     context.close()
