@@ -17,9 +17,10 @@ from consent.models import ApplicationRegistration
 from portal.audit import triggers
 from portal.microsoft.secret import Secret
 from portal.site.apps import load_pages
+from tenants.models import PartnerTenant
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.support import builders, postgres
+from tests.support import builders, postgres, remembered
 from tests.support.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
@@ -91,7 +92,7 @@ def running_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbo
 def sandbox(running_sandbox: Sandbox) -> Sandbox:
     """The local Microsoft with a fresh ``minimal`` world."""
     running_sandbox.faults.release()
-    scenarios.load(running_sandbox.world, "minimal", running_sandbox.clouds)
+    remembered.load_minimal(running_sandbox)
     return running_sandbox
 
 
@@ -130,10 +131,19 @@ def portal(db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Po
 
 
 def make_portal(sandbox: Sandbox, cloud: str = "global") -> Portal:
-    """Create the registration as staff would, with a client secret that the sandbox knows.
+    """Return a portal with one active registration and one partner, which is not connected yet.
 
     In another cloud than Global the partner is added there first: the world of tests has none.
     """
+    secret = remembered.again(f"portal {cloud}", sandbox.world, lambda: _make_portal(sandbox, cloud))
+    clients.vault()  # open, as it is after the act
+    registration = ApplicationRegistration.objects.get(application_id=scenarios.application_id(cloud))
+    partner = PartnerTenant.objects.get(name="Northwind Cloud")
+    return Portal(sandbox=sandbox, registration=registration, partner=partner, client_secret=secret)
+
+
+def _make_portal(sandbox: Sandbox, cloud: str) -> str:
+    """Create the registration as staff would, with a client secret that the sandbox knows; return the secret."""
     secret = secrets.token_urlsafe(32)
     application = sandbox.world.applications[scenarios.application_id(cloud)]
     application.secrets[secret] = sandbox.world.now() + 86_400
@@ -152,10 +162,9 @@ def make_portal(sandbox: Sandbox, cloud: str = "global") -> Portal:
     )
     rotation.promote(credential, door=clients.tokens_with, actor=builders.ACTOR, allow_unproven=True)
     ApplicationRegistration.objects.filter(pk=registration.pk).update(state="active")
-    registration.refresh_from_db()
     if cloud != "global":
         scenarios.add_partner(sandbox.world, f"northwind-{cloud}", "Northwind Cloud", cloud=cloud, customers=3)
     domain = "northwind.example.com" if cloud == "global" else f"northwind-{cloud}.example.com"
     northwind = next(one for one in sandbox.world.tenants.values() if one.domain == domain)
-    partner = builders.partner(name="Northwind Cloud", tenant_id=northwind.tenant_id, domain=domain, cloud=cloud)
-    return Portal(sandbox=sandbox, registration=registration, partner=partner, client_secret=secret)
+    builders.partner(name="Northwind Cloud", tenant_id=northwind.tenant_id, domain=domain, cloud=cloud)
+    return secret

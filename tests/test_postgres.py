@@ -31,9 +31,11 @@ class Item:
         self.markers[name] = getattr(pytest.mark, name).mark
 
 
-def marked(*nodeids: str, fixtures: tuple[str, ...] = ("db",), **markers: dict[str, Any]) -> list[bool]:
+def marked(
+    *nodeids: str, fixtures: tuple[str, ...] = ("db",), markers: dict[str, dict[str, Any]] | None = None
+) -> list[bool]:
     """Tell for each of these tests whether it runs on PostgreSQL."""
-    made = {name: getattr(pytest.mark, name).with_args(**values).mark for name, values in markers.items()}
+    made = {name: getattr(pytest.mark, name).with_args(**values).mark for name, values in (markers or {}).items()}
     items = [Item(nodeid=one, fixturenames=list(fixtures), markers=dict(made)) for one in nodeids]
     postgres.mark(cast(list[pytest.Item], items))
     assert all(("database" in one.markers) or "postgres" not in one.markers for one in items)
@@ -47,19 +49,19 @@ IN_SQL = [f"tests/portal/runs/test_buckets.py::test_a[{case}]" for case in ("x",
 def test_each_function_that_touches_the_database_runs_there() -> None:
     other = "tests/consent/sign_in/test_flow.py::test_b"
     assert marked(*CASES, other) == [True, False, True]
-    assert marked("tests/a_new_room/test_new.py::test_new", django_db={}, fixtures=()) == [True]
+    assert marked("tests/a_new_room/test_new.py::test_new", fixtures=(), markers={"django_db": {}}) == [True]
     assert marked(other, fixtures=("tmp_path",)) == [False]
 
 
 def test_all_cases_run_where_the_databases_differ() -> None:
     assert marked(*IN_SQL) == [True, True]
-    assert marked(*CASES, django_db={"transaction": True}) == [True, True]
+    assert marked(*CASES, markers={"django_db": {"transaction": True}}) == [True, True]
     assert marked(*CASES, fixtures=("transactional_db",)) == [True, True]
 
 
 @pytest.mark.parametrize("kind", ["browser", "slow"])
 def test_browsers_and_slow_tests_are_left_out(kind: str) -> None:
-    assert marked(*IN_SQL, **{kind: {}}) == [False, False]
+    assert marked(*IN_SQL, markers={kind: {}}) == [False, False]
 
 
 def test_searches_for_leaks_are_left_out() -> None:

@@ -68,7 +68,9 @@ def offboard_partners(
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.fields["typed_name"].help_text = (
+            self.fields[
+                "typed_name"
+            ].help_text = (
                 f"Type {name}, so that no other partner is offboarded by mistake. Its tenant id is {tenant_id}."
             )
 

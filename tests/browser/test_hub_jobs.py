@@ -21,7 +21,7 @@ from portal.runs.executor import Executor
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, GdapRelationship, PartnerTag, PartnerTenant
 from tests.browser.axe import Finding, assert_none, judge
-from tests.browser.conftest import photograph_each_view
+from tests.browser.conftest import photograph, photograph_each_view
 from tests.browser.csp import PolicyWatch, open_pages, settle, sign_in
 from tests.browser.rows_for_each_list import PASSWORD
 from tests.support import builders, fleet

@@ -34,7 +34,7 @@ COMMANDS = re.findall(r"^    \S*python manage\.py get_access_token (.+)$", PAGE,
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.req("S-53")
 
 
 def test_a_disabled_partner_is_worked_for_by_nobody(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     consent, path = portal.consent(), portal.link()
     clients.tokens().access_token(consent, Audience.GRAPH, correlation_id=new_correlation_id())
     calls = len(portal.sandbox.world.ledger)

@@ -30,7 +30,7 @@ LIST = "/admin/consent/applicationcredential/"
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 

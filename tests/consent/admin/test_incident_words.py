@@ -185,7 +185,7 @@ def refused(consent: PartnerConsent) -> None:
 
 @pytest.mark.req("S-60")
 def test_a_refused_credential_is_settled_by_the_next_token_that_it_redeems(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     refused(portal.consent())
     assert open_causes() == {"credential_refused"}
 
@@ -195,7 +195,7 @@ def test_a_refused_credential_is_settled_by_the_next_token_that_it_redeems(porta
 
 
 def test_a_new_sign_in_settles_all_that_was_said_of_the_older_token(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     consent = portal.consent()
     for cause in CONSENTS:
         alarms.report(cause, consent, days=60, left=30, why="The consent was withdrawn.")
@@ -290,7 +290,7 @@ def test_lost_grants_are_over_when_a_read_shows_them_or_we_removed_the_consent(
 
 
 def test_tokens_that_are_saved_in_bulk_settle_the_report_that_none_can_be_saved(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     alarms.report(Cause.NOT_SAVED)
     custody.make_due(portal.consent())
     check()

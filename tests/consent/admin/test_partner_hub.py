@@ -295,7 +295,7 @@ def test_an_answer_that_changes_the_step_has_the_whole_page_come_again(portal: P
 
 
 def test_renewing_synchronising_and_planning_lead_to_what_they_began(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     partner, staff = portal.partner, Staff()
     assert told(ask(staff, partner, "renew")) == "The renewal was left to the workers."
     page = ask(staff, partner, "synchronise")

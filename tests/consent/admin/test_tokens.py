@@ -148,7 +148,7 @@ def test_the_page_of_a_token_shows_the_sign_in_methods_with_their_source(db: Non
 
 @pytest.mark.req("S-67")
 def test_the_screens_of_a_disconnect_tell_the_truth_and_what_the_partner_does(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     staff, consent = Staff(), portal.consent()
     question = staff.choose(LIST, "disconnect_partners", consent.pk)
     assert "Microsoft offers no call that revokes one refresh token" in question.content.decode()
@@ -177,7 +177,7 @@ def test_the_screens_of_a_disconnect_tell_the_truth_and_what_the_partner_does(po
 
 @pytest.mark.req("S-67")
 def test_only_whoever_may_disconnect_is_offered_it(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     viewer = Staff("consent.view_partnerconsent")
     assert "Disconnect the partner" not in page_of(viewer)
     viewer.choose(LIST, "disconnect_partners", portal.consent().pk)

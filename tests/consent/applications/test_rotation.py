@@ -55,7 +55,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.req("S-39")]
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 

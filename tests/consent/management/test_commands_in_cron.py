@@ -31,7 +31,7 @@ NAMES = {"$PARTNER": builders.guid(), "$CUSTOMER": builders.guid(), "$APPLICATIO
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 

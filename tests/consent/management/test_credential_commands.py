@@ -193,7 +193,7 @@ def test_nothing_is_added_when_the_vault_takes_nothing(portal: Portal, tmp_path:
 
 
 def test_a_rotation_by_commands_is_proven_refused_and_rolled_back(portal: Portal, tmp_path: Path) -> None:
-    portal.onboard()
+    portal.connect()
     registration, first = portal.registration, portal.registration.credential
     application = portal.sandbox.world.applications[registration.application_id]
     application.secrets["the-second-secret"] = portal.sandbox.world.now() + 3600

@@ -98,7 +98,7 @@ def test_over_120_days_a_healthy_token_is_never_older_than_31_days(
         ages.append(timezone.now() - consent.stored_at)
 
     with travel(START):
-        portal.onboard()
+        portal.connect()
     day_by_day(portal, 120, look)
 
     assert max(ages) < timedelta(days=30)
@@ -133,7 +133,7 @@ def test_a_partner_that_fails_from_day_1_alerts_on_days_60_75_and_85_and_is_expi
         states[day] = consent.state
 
     with travel(START):
-        portal.onboard()
+        portal.connect()
     portal.sandbox.world.refusals.append(Refusal(code=code, tenant_id=portal.partner.tenant_id, times=10_000))
     calls = len(custody.redemptions(portal))
     day_by_day(portal, 120, look)
@@ -174,7 +174,7 @@ def test_48_renewals_over_24_hours_write_few_versions_unless_each_must_be_saved(
 
 @pytest.mark.req("R-14")
 def test_a_run_that_stops_for_our_cause_leaves_no_lease_behind(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     portal.sandbox.world.refusals.append(Refusal(code=7000222, tenant_id=portal.partner.tenant_id, times=10))
     codes: list[int] = []
     with travel(timezone.now() + timedelta(days=2)):
@@ -187,7 +187,7 @@ def test_a_run_that_stops_for_our_cause_leaves_no_lease_behind(portal: Portal) -
 
 
 def test_when_nothing_is_due_nothing_is_asked_and_no_run_is_made(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     calls = len(custody.redemptions(portal))
     assert keep_alive() == 0
     assert keep_alive("--json") == 0

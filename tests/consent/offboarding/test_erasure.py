@@ -36,7 +36,7 @@ def portal(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
         settings.VAULT_RECONCILE_IDENTITY = vault_secrets.add_identity(sandbox, "Reconcile", {"list"}, tmp_path)
         settings.VAULT_ERASE_IDENTITY = vault_secrets.add_identity(sandbox, ERASER, {"delete", "purge"}, tmp_path)
     portal = make_portal(sandbox)
-    portal.onboard()
+    portal.connect()
     portal.onboard(user=SECOND)
     partners.disable(portal.partner, actor=builders.ACTOR)
     return portal

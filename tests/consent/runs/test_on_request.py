@@ -109,7 +109,7 @@ def test_what_cannot_be_used_is_not_begun_and_the_reason_is_said(db: None) -> No
 
 @pytest.mark.django_db(transaction=True)
 def test_partners_are_synchronised_as_far_as_they_have_a_token(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     builders.partner(name="Without token")
     preview = on_request.preview_synchronise(PartnerTenant.objects.all())
     assert (preview.names, preview.by_state) == (["Northwind Cloud"], {"Connected": 1})
@@ -121,7 +121,7 @@ def test_partners_are_synchronised_as_far_as_they_have_a_token(portal: Portal) -
 
 @pytest.mark.django_db(transaction=True)
 def test_a_customer_that_was_never_looked_at_is_read(portal: Portal) -> None:
-    portal.onboard()
+    portal.connect()
     Executor(on_request.synchronise(PartnerTenant.objects.all(), actor=builders.ACTOR).run).work()
     customer = CustomerTenant.objects.select_related("partner").order_by("pk")[0]
     assert not CustomerConsent.objects.exists()

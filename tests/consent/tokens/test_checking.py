@@ -32,7 +32,7 @@ HEALTH = ("state", "mfa", "last_problem", "last_code", "last_message", "first_de
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 

@@ -33,7 +33,7 @@ from tests.support.units import check_token
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 

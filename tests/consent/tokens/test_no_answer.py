@@ -23,7 +23,7 @@ from tests.support.tls_server import Authority
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     certificates.take()
     return portal
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def synced(portal: Portal) -> Portal:
     """A portal that knows three customers with a relationship each, and one of each that Microsoft lists no more."""
-    portal.onboard()
+    portal.connect()
     assert run("sync_customers").code == 0
     gone = builders.customer(portal.partner, company_name="Gone")
     relationship = GdapRelationship.objects.create(

@@ -64,7 +64,7 @@ def portal(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
         sandbox.world.vault_rights[scenarios.vault_application_id()] = {"get", "set"}
         settings.VAULT_RECONCILE_IDENTITY = vault_secrets.add_identity(sandbox, LISTER, {"list"}, tmp_path)
     portal = make_portal(sandbox)
-    portal.onboard()
+    portal.connect()
     return portal
 
 
