@@ -136,7 +136,6 @@ def make_portal(sandbox: Sandbox, cloud: str = "global") -> Portal:
     In another cloud than Global the partner is added there first: the world of tests has none.
     """
     secret = remembered.again(f"portal {cloud}", sandbox.world, lambda: _make_portal(sandbox, cloud))
-    clients.vault()  # open, as it is after the act
     registration = ApplicationRegistration.objects.get(application_id=scenarios.application_id(cloud))
     partner = PartnerTenant.objects.get(name="Northwind Cloud")
     return Portal(sandbox=sandbox, registration=registration, partner=partner, client_secret=secret)

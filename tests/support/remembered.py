@@ -4,7 +4,7 @@ Most tests begin behind a sign-in that is not what they are about. The first tes
 that left in the database, in the vault's folder and in the sandbox is kept, and put back for the next tests that stand
 where the first one stood. All is compared before: a test that changed a row, a file, a setting or the sandbox walks by
 itself. So do tests that commit, travel in time or use another vault, and all on PostgreSQL. What a process keeps in
-memory is not put back: the test goes on as a process that has just started.
+memory is not put back: the test goes on as a process that has just started and opened its vault.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from django.conf import UserSettingsHolder, settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
+from consent import clients
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import World
@@ -89,6 +90,7 @@ def again[T](name: str, world: World, act: Callable[[], T]) -> T:
     known = _remembered.get(name)
     if known is not None and time.monotonic() < known.until and before == known.before:
         _put_back(known, before, world)
+        _start_anew()
         return known.result  # type: ignore[no-any-return]
     kept = replace(before, world=deepcopy(before.world))
     result = act()
@@ -101,7 +103,14 @@ def again[T](name: str, world: World, act: Callable[[], T]) -> T:
         result=result,
         until=time.monotonic() + SECONDS,
     )
+    _start_anew()
     return result
+
+
+def _start_anew() -> None:
+    """Know what a new process knows, whether the act was done or put back: no test may depend on which it was."""
+    clients.reset()
+    clients.vault()
 
 
 def _may_put_back() -> bool:

@@ -50,7 +50,7 @@ from tests.support.portal import Portal
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.connect()
+    portal.onboard()
     return portal
 
 
@@ -63,7 +63,7 @@ def either(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
     else:
         use_azure_vault(settings, sandbox, tmp_path)
     portal = make_portal(sandbox)
-    portal.connect()
+    portal.onboard()
     return portal
 
 
