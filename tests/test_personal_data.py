@@ -37,7 +37,7 @@ consent_consentplanitem: action before message owner phase reason result snapsho
 consent_customerconsent: actual_grants failed_owner failed_reason failed_what owner reason request_id requested_hash
     service_principal_id state
     unread_owner unread_reason wanted_hash | changed_by requested_by
-consent_dailyfigures: consents partners
+consent_dailyfigures: consents customer_counts partners
 consent_offboarding: seal seal_key state vault_entries | decided_by report started_by
 consent_ownpermissionset: name note permissions
 consent_partnerconsent: fingerprint forecast_cause granted_scopes last_class last_code last_message last_owner
