@@ -64,7 +64,8 @@ def test_the_button_tries_everything_and_the_trail_says_who_pressed_it(ward: War
 
 
 def test_each_step_is_sent_as_soon_as_it_is_known(ward: Ward) -> None:
-    pieces = list(Staff().post(PAGE).streaming_content)
+    response: Any = Staff().post(PAGE)
+    pieces = list(response.streaming_content)
     assert len(pieces) == 1 + len(STEPS) + 3
     assert b"Settings" in pieces[1]
     assert pieces[-1].rstrip().endswith(b"</html>")

@@ -1,7 +1,6 @@
 """With each of many faults the doctor names that fault first; without one it names none and changes nothing.
 
-Covers: consent.doctor.away, consent.doctor.case, consent.doctor.ground, consent.doctor.steps, consent.doctor.vaults,
-portal.runs.signs.
+Covers: consent.doctor.away, consent.doctor.case, consent.doctor.ground, consent.doctor.steps, consent.doctor.vaults.
 """
 
 from __future__ import annotations
