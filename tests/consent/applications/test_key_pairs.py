@@ -25,6 +25,7 @@ from consent.applications import key_pairs, rotation
 from consent.microsoft import credentials
 from consent.microsoft.certificates import self_signed
 from consent.models import ApplicationCredential, PartnerConsent
+from consent.tokens import pairing
 from consent.tokens.service import Audience
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, VaultConfigurationError
 from portal.audit.models import AuditEvent
@@ -317,6 +318,18 @@ def test_a_vault_that_does_not_sign_is_named_and_no_partner_is_blamed(keyed: Por
     gone = check_token(keyed.consent())
     assert (gone.systemic, gone.cause) == (True, "The vault holds no such key.")
     assert PartnerConsent.objects.values("state", "generation").get() == before
+
+
+def test_a_key_is_no_entry_by_which_a_vault_is_known(
+    db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    use_sandbox(settings, sandbox)
+    use_azure_vault(settings, sandbox, tmp_path)
+    sandbox.world.vault_rights[scenarios.vault_application_id()] = set(KEY_RIGHTS)
+    draft = builders.registration(credential=None, state="draft")
+    key_pairs.make_vault_key(draft, days=365, keys=clients.vault_keys(), actor=ACTOR)
+    assert not pairing.names_entries()
+    clients.vault()  # a vault of this database without its id, as before the first start
 
 
 def test_without_rights_on_keys_nothing_is_added(keyed: Portal) -> None:
