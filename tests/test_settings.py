@@ -77,6 +77,11 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "too many proxies": ({"TRUSTED_PROXIES": "11"}, "TRUSTED_PROXIES"),
     "a link that lives too long": ({"LINK_LIFETIME_DAYS": "91"}, "LINK_LIFETIME_DAYS"),
     "a link that never lives": ({"LINK_LIFETIME_DAYS": "0"}, "LINK_LIFETIME_DAYS"),
+    "a host name as an address": ({"OUTGOING_ADDRESSES": "vendor.example"}, "OUTGOING_ADDRESSES takes IP addresses"),
+    "an address inside its network": (
+        {"OUTGOING_ADDRESSES": "203.0.113.7/28"},
+        "OUTGOING_ADDRESSES takes IP addresses",
+    ),
     "a database of another kind": ({"DATABASE_URL": "mysql://a:b@c/d"}, "DATABASE_URL"),
     "a database that is a word": ({"DATABASE_URL": "production"}, "DATABASE_URL"),
     "a database without name": ({"DATABASE_URL": "postgres://portal@db.example"}, "DATABASE_URL"),
