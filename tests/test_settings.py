@@ -78,7 +78,7 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "a link that lives too long": ({"LINK_LIFETIME_DAYS": "91"}, "LINK_LIFETIME_DAYS"),
     "a link that never lives": ({"LINK_LIFETIME_DAYS": "0"}, "LINK_LIFETIME_DAYS"),
     "a host name as an address": ({"OUTGOING_ADDRESSES": "vendor.example"}, "OUTGOING_ADDRESSES takes IP addresses"),
-    "an address inside its network": (
+    "an address in a network": (
         {"OUTGOING_ADDRESSES": "203.0.113.7/28"},
         "OUTGOING_ADDRESSES takes IP addresses",
     ),
