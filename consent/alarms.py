@@ -155,8 +155,8 @@ _ALARMS = {
     Cause.CREDENTIAL_EXPIRES: Alarm(
         "credential",
         Owner.US,
-        "The credential ends on {row.expires_at:%Y-%m-%d}, in {days} days or less. Let an operator add a "
-        "new one at Microsoft and here, then promote it; the partners' tokens stay valid.",
+        "The credential ends on {row.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one, "
+        "make it known at Microsoft, then promote it; the partners' tokens stay valid.",
     ),
     Cause.CONSENT_AGAIN: Alarm(
         "registration",

@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from playwright.sync_api import Page, expect
 
+from tests.browser import axe
 from tests.browser.admin_steps import sign_in_as_staff
 from tests.browser.conftest import RunningPortal, photograph
 from tests.browser.csp import PolicyWatch
@@ -23,6 +24,13 @@ builders.registration(application_id="{scenarios.application_id()}", home_tenant
 """
 
 
+def look(page: Page, name: str) -> None:
+    """Keep a picture, and let axe judge the page."""
+    photograph(page, name)
+    axe.assert_none(axe.judge(page, name))
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
 def press(page: Page, words: str) -> None:
     page.locator(f"main button:has-text('{words}')").click()
 
@@ -34,13 +42,13 @@ def test_a_key_pair_and_an_uploaded_file_become_credentials(
     portal.manage("shell", "--verbosity", "0", "-c", SEED)
     sign_in_as_staff(portal, staff)
     staff.goto(f"{portal.base}/admin/consent/applicationcredential/add/")
-    photograph(staff, "credential-ways")
+    look(staff, "credential-ways")
     staff.click("text=Make a key pair here")
-    photograph(staff, "credential-pair")
+    look(staff, "credential-pair")
     press(staff, "Make the key pair")
     body = staff.locator("body")
     expect(body).to_contain_text("Make it known at Microsoft, then promote it.")
-    photograph(staff, "credential-candidate")
+    look(staff, "credential-candidate")
     with staff.expect_download() as downloading:
         staff.locator(".next-step").get_by_text("Download the certificate").click()
     certificate = x509.load_pem_x509_certificate(downloading.value.path().read_bytes())
@@ -48,17 +56,17 @@ def test_a_key_pair_and_an_uploaded_file_become_credentials(
 
     staff.locator("a.button", has_text="Promote").click()
     staff.fill("[name=word]", "unproven")
-    photograph(staff, "credential-unproven")
+    look(staff, "credential-unproven")
     press(staff, "Put it to use unproven")
     expect(body).to_contain_text("It is in use and ends in")
-    photograph(staff, "credential-current")
+    look(staff, "credential-current")
 
     file = tmp_path / "app.pem"
     file.write_text(pem())
     staff.goto(f"{portal.base}/admin/consent/applicationcredential/new/1/upload/")
     staff.set_input_files("[name=file]", file)
     staff.fill("[name=word]", "upload")
-    photograph(staff, "credential-upload")
+    look(staff, "credential-upload")
     press(staff, "Upload and store the key")
     expect(body).to_contain_text("It is not in use yet.")
-    assert watch.problems == []
+    watch.assert_quiet()
