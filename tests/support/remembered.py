@@ -166,8 +166,8 @@ def _selects() -> dict[str, str]:
 
 
 def _columns(cursor: CursorWrapper, table: str) -> str:
-    described = connection.introspection.get_table_description(cursor, table)
-    return ", ".join(f'+"{column.name}"' for column in described)
+    cursor.execute(f'PRAGMA table_info("{table}")')  # without the generated columns, which no statement may write
+    return ", ".join(f'+"{name}"' for _, name, *_ in cursor.fetchall())
 
 
 def _rows() -> Rows:
