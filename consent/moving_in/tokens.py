@@ -18,7 +18,7 @@ from consent.microsoft.entra import SERVICE as ENTRA
 from consent.microsoft.id_tokens import Flaw, IdTokenRefused
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.moving_in.sources import Line
-from consent.permissions import PERMISSION_SETS, held
+from consent.permissions import held
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
 from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess
 from portal.audit.trail import Actor, record
@@ -233,7 +233,7 @@ def _check_proven(registration: ApplicationRegistration, proven: Proven) -> None
         raise NotAdopted(Why.NO_MFA, f"Partner Center says that the sign-in was without MFA. {_LINK}")
     if proven.mfa is Mfa.UNPROVEN:
         raise NotAdopted(Why.MFA_UNPROVEN, f"Partner Center did not say whether the sign-in was with MFA. {_LINK}")
-    found = held(proven.granted, PERMISSION_SETS[registration.permission_set])
+    found = held(proven.granted, registration.asked)
     if found.missing:
         raise NotAdopted(
             Why.PERMISSIONS_MISSING, f"These permissions are not granted: {found.missing.words()}. {_LINK}"

@@ -73,7 +73,8 @@ def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
 
 def load(keys: Sequence[int], context: Context) -> dict[int, Task]:
     """Read partners and registration again."""
-    registration = ApplicationRegistration.objects.select_related("credential").get(pk=context.scope["registration"])
+    rows = ApplicationRegistration.objects.select_related("credential", "own_set")
+    registration = rows.get(pk=context.scope["registration"])
     source = _at_hand[0].source if _at_hand else None
     return {
         partner.pk: Task(partner=partner, registration=registration, source=source)

@@ -27,10 +27,12 @@ from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sa
 from tests.sandbox import scenarios
 from tests.sandbox.key_vault import StoredSecret
 from tests.sandbox.server import Sandbox
+from tests.sandbox.world import PARTNER_API
 from tests.support import builders, moving_in
 from tests.support.builders import ACTOR, guid
 from tests.support.commands import Ran, run
 from tests.support.moving_in import BAD, Input, adopted, bring, good
+from tests.support.permission_sets import PRICES, made
 from tests.support.portal import Portal
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,6 +77,17 @@ def test_each_way_of_being_bad_has_its_reason_and_stores_nothing(portal: Portal)
     events = Counter(AuditEvent.objects.values_list("action", flat=True))
     assert (events["token.stored"], events["token.imported"]) == (2, 2)
     assert events["token.import_refused"] == RunItem.objects.exclude(failure_class="ok").count()
+
+
+def test_a_registration_with_a_set_of_its_own_is_compared_with_that(portal: Portal) -> None:
+    portal.registration.permission_set, portal.registration.own_set = "own", made("Prices", PRICES)
+    portal.registration.save()
+    brought = [good(portal, "mover-a"), good(portal, "mover-b")]
+    tenant = portal.sandbox.world.tenants[brought[0].tenant_id]
+    tenant.grant(portal.registration.application_id, PARTNER_API, {"user_impersonation"})
+    ran = import_tokens(Input(brought), "--json")
+    assert adopted() == {tenant.tenant_id}, ran.err
+    assert RunItem.objects.exclude(failure_class="ok").get().owner == "partner"
 
 
 def test_an_adopted_token_works_and_a_second_import_is_without_effect(portal: Portal) -> None:
