@@ -20,7 +20,7 @@ from consent.models import ApplicationRegistration, PartnerConsent
 from consent.moving_in.sources import Line
 from consent.permissions import held
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
-from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess
+from consent.tokens.custody import AnotherAccountPinned, NewConsent
 from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.diagnosis import Owner
@@ -201,13 +201,18 @@ def adopt(
             actor=actor,
             correlation_id=correlation_id,
             in_same_transaction=lambda consent: _note(consent, source, actor, correlation_id),
+            check=_check_still,
         )
     except AnotherAccountPinned:
         raise NotAdopted(
             Why.OTHER_ACCOUNT, f"It belongs to another account than the one that consented before. {_LINK}"
         ) from None
-    except ProvesLess:
-        raise NotAdopted(Why.ALREADY_CONNECTED, "The partner was connected meanwhile; nothing is done.") from None
+
+
+def _check_still(consent: PartnerConsent) -> None:
+    """Raise NotAdopted when the partner connected, or was stopped or switched off, while its token proved itself."""
+    if refused := why_not(consent.partner, consent, consent.registration):
+        raise refused
 
 
 _OF_OTHER_TENANT = f"It belongs to another tenant than the line says. Correct the tenant id. {_LINK}"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
@@ -250,11 +251,14 @@ class Custody:
         actor: Actor,
         correlation_id: CorrelationId,
         in_same_transaction: Callable[[PartnerConsent], None],
+        check: Callable[[PartnerConsent], None] = lambda consent: None,
         replaces: ObjectId | None = None,
     ) -> PartnerConsent:
         """Keep a proven refresh token of a new consent: vault first, then row, link and partner in one transaction.
 
         Args:
+            check: raises where the caller may not replace what stands there now; it gets the row as it is under the
+                lease, with its partner and registration, before anything is written. Its exceptions pass through.
             in_same_transaction: the caller's own writes (link, flow), committed together with the pointer or not at
                 all.
             replaces: the pinned account that a person agreed to replace.
@@ -270,6 +274,7 @@ class Custody:
                 raise TokenUnavailable(BUSY)
             consent = self.roll_forward(self._read_again(consent), owner)
             # The row as it is under the lease: what was looked at before may be another flow's by now (S-15).
+            check(consent)
             self._check_replaceable(consent, new, replaces)
             replaced = SecretVersion(consent.secret_version)
             if consent.state == PartnerConsent.State.STOPPED:
@@ -285,7 +290,7 @@ class Custody:
                     transaction.set_rollback(True)
             if not won:
                 self.versions.switch_off(place.name, place.version)
-                raise TokenUnavailable("The partner was disabled or renewed meanwhile; nothing was stored.")
+                raise TokenUnavailable("The partner was switched off or renewed meanwhile; nothing was stored.")
             if replaced:
                 self._switch_off_replaced(consent, replaced)
         consent.refresh_from_db()
@@ -318,15 +323,19 @@ class Custody:
     def _point_to_new(
         self, consent: PartnerConsent, owner: str, place: Place, new: NewConsent, replaced: SecretVersion
     ) -> bool:
-        """Move the row to a new consent's token, unless the partner was disabled or renewed; in a transaction.
+        """Move the row to a new consent's token, unless the partner was switched off or renewed; in a transaction.
 
-        A partner disabled meanwhile is not revived by an answer that was on its way (R-12, S-53). The partner's update
-        changes nothing: a decision of staff waits for it, or is seen by it.
+        Who was disabled, stopped or disconnected meanwhile, or is being offboarded, is not revived by an answer that
+        was on its way (R-12, S-53). The partner's update changes nothing: a decision of staff waits for it, or is seen
+        by it.
         """
         now = timezone.now()
-        if not self._point_to(consent, owner, **place.columns(now, replaced), **new.columns(consent, now)):
+        # The state of a partner who consents again after a stop is one of these; it may not have become one meanwhile.
+        ended = {PartnerConsent.State.STOPPED, *PartnerConsent.LEFT_STATES} - {consent.state}
+        rows = self._mine(consent, owner).exclude(state__in=ended)
+        if not rows.update(**place.columns(now, replaced), **new.columns(consent, now)):
             return False
-        active = PartnerTenant.objects.active().filter(pk=consent.partner_id)
+        active = PartnerTenant.objects.active().filter(pk=consent.partner_id, offboarding_since__isnull=True)
         return bool(active.update(switch=PartnerTenant.Switch.ON))
 
     @staticmethod
@@ -432,11 +441,11 @@ class Custody:
 
     def _point_to(self, consent: PartnerConsent, owner: str, **columns: object) -> bool:
         """Compare-and-set on generation and lease owner: a late writer cannot win (R-03)."""
-        return bool(
-            PartnerConsent.objects.filter(pk=consent.pk, generation=consent.generation, lease_owner=owner).update(
-                **columns
-            )
-        )
+        return bool(self._mine(consent, owner).update(**columns))
+
+    @staticmethod
+    def _mine(consent: PartnerConsent, owner: str) -> QuerySet[PartnerConsent]:
+        return PartnerConsent.objects.filter(pk=consent.pk, generation=consent.generation, lease_owner=owner)
 
     def roll_forward(self, consent: PartnerConsent, owner: str) -> PartnerConsent:
         """Adopt a version that was written before a crash, or switch off a leftover (R-02).

@@ -307,6 +307,7 @@ class TokenService:
         actor: Actor,
         correlation_id: CorrelationId,
         in_same_transaction: Callable[[PartnerConsent], None],
+        check: Callable[[PartnerConsent], None] = lambda consent: None,
         replaces: ObjectId | None = None,
     ) -> PartnerConsent:
         """Keep a proven refresh token of a new consent; see :meth:`consent.tokens.custody.Custody.store_new`."""
@@ -317,6 +318,7 @@ class TokenService:
             actor=actor,
             correlation_id=correlation_id,
             in_same_transaction=in_same_transaction,
+            check=check,
             replaces=replaces,
         )
         self.forget(consent.pk)  # tokens of the older consent must not outlive it

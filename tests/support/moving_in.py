@@ -58,11 +58,16 @@ class Input:
 def tenant_with_grants(portal: Portal, key: str, graph: set[str] | None = None) -> Tenant:
     """Add a partner to the sandbox whose tenant has consented to our application."""
     tenant = add_partner(portal.sandbox.world, key, f"Partner {key}")
+    grant_all(portal, tenant, graph)
+    return tenant
+
+
+def grant_all(portal: Portal, tenant: Tenant, graph: set[str] | None = None) -> None:
+    """Let this tenant consent to our application."""
     application = portal.registration.application_id
     tenant.add_principal(application, "Example Control Panel")
     tenant.grant(application, PARTNER_CENTER, {"user_impersonation"})
     tenant.grant(application, GRAPH, GRAPH_SCOPES if graph is None else graph)
-    return tenant
 
 
 def token_of(portal: Portal, tenant: Tenant, *, user: str = "service", client: str = "", mfa: bool = True) -> str:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -18,7 +21,8 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.models import PartnerConsent
-from consent.runs.import_tokens import IMPORT_TOKENS
+from consent.moving_in.sources import JsonLines
+from consent.runs.import_tokens import IMPORT_TOKENS, Import, at_hand
 from portal.audit.models import AuditEvent
 from portal.runs import service, tasks
 from portal.runs.models import Run, RunItem
@@ -27,13 +31,15 @@ from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sa
 from tests.sandbox import scenarios
 from tests.sandbox.key_vault import StoredSecret
 from tests.sandbox.server import Sandbox
-from tests.sandbox.world import PARTNER_API
+from tests.sandbox.world import PARTNER_API, Fault
 from tests.support import builders, moving_in
 from tests.support.builders import ACTOR, guid
 from tests.support.commands import Ran, run
-from tests.support.moving_in import BAD, Input, adopted, bring, good
+from tests.support.moving_in import BAD, Brought, Input, adopted, bring, good
 from tests.support.permission_sets import PRICES, made
 from tests.support.portal import Portal
+from tests.support.threads import at_once
+from tests.support.units import work_unit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -154,6 +160,54 @@ def test_who_is_disconnected_stopped_disabled_or_elsewhere_is_left_as_it_is(port
     ran = import_tokens(brought, "--json")
     assert classes(ran) == {"disconnected": 1, "stopped": 1, "partner_off": 1, "other_cloud": 1}
     assert portal.sandbox.world.counters == before
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [
+        (lambda portal: portal.onboard(), "ok"),
+        (lambda portal: PartnerConsent.objects.update(state="connected"), "ok"),
+        (lambda portal: PartnerConsent.objects.update(state="disconnected"), "disconnected"),
+        (lambda portal: PartnerConsent.objects.update(state="stopped"), "stopped"),
+        (lambda portal: PartnerTenant.objects.update(offboarding_since=timezone.now()), "partner_off"),
+    ],
+    ids=["signed in", "connected", "disconnected", "stopped", "offboarding"],
+)
+def test_what_happens_while_a_token_proves_itself_wins_over_it(
+    portal: Portal, happens: Callable[[Portal], Any], why: str
+) -> None:
+    world, partner = portal.sandbox.world, portal.partner
+    tenant = world.tenants[partner.tenant_id]
+    moving_in.grant_all(portal, tenant)
+    brought = Input([Brought(tenant.tenant_id, moving_in.token_of(portal, tenant))])
+    service_account = next(user.oid for user in tenant.users.values() if user.upn.startswith("service@"))
+    builders.consent(partner, portal.registration, state="needs_consent", pinned_oid=service_account)
+    world.faults.append(Fault(service="partnercenter", path="profiles/organization", hold=True))
+    imported = Import(
+        source=JsonLines(io.BytesIO(brought.lines())),
+        registration=portal.registration,
+        tenants=frozenset({partner.tenant}),
+    )
+
+    def work(number: int) -> Any:
+        if number:
+            return work_unit(IMPORT_TOKENS, partner.pk, scope={"registration": portal.registration.pk})
+        until = time.monotonic() + 20
+        while not portal.sandbox.faults.holding and time.monotonic() < until:
+            time.sleep(0.01)
+        happens(portal)
+        row = PartnerConsent.objects.values().get()
+        portal.sandbox.faults.release()
+        return row
+
+    with at_hand(imported):
+        before, outcome = at_once(work, 2)
+
+    assert outcome.failure_class == why, outcome
+    leased = {"lease_owner", "lease_until"}
+    after = PartnerConsent.objects.values().get()
+    assert [name for name in before if before[name] != after[name] and name not in leased] == []
+    assert not AuditEvent.objects.filter(action="token.imported").exists()
 
 
 def test_another_account_than_the_pinned_one_is_refused_and_a_lost_token_is_replaced(portal: Portal) -> None:

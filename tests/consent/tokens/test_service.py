@@ -991,23 +991,32 @@ def test_a_partner_disabled_between_vault_and_pointer_has_the_new_version_switch
 
 
 @pytest.mark.req("R-12")
-def test_a_partner_disabled_while_its_consent_is_stored_is_not_revived(
-    portal: Portal, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("switch_off", "state"),
+    [
+        (lambda: PartnerTenant.objects.update(switch="disabled"), "needs_consent"),
+        (lambda: PartnerTenant.objects.update(offboarding_since=timezone.now()), "needs_consent"),
+        (lambda: PartnerConsent.objects.update(state="disconnected"), "disconnected"),
+        (lambda: PartnerConsent.objects.update(state="stopped"), "stopped"),
+    ],
+    ids=["disabled", "offboarding", "disconnected", "stopped"],
+)
+def test_a_partner_who_is_switched_off_while_its_consent_is_stored_is_not_revived(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch, switch_off: Callable[[], int], state: str
 ) -> None:
     watched = watch_vault(monkeypatch)
 
-    def disable(operation: str) -> None:
+    def after(operation: str) -> None:
         if operation == "write":
-            PartnerTenant.objects.update(switch="disabled")
+            switch_off()
 
-    watched.after = disable
+    watched.after = after
 
     portal.onboard()
 
     consent = portal.consent()
-    assert (consent.generation, consent.state) == (0, "needs_consent")
+    assert (consent.generation, consent.state) == (0, state)
     assert enabled_versions(portal, consent) == []
-    assert PartnerTenant.objects.get().switch == "disabled"
 
 
 @pytest.mark.req("R-03")
