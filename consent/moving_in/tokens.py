@@ -21,6 +21,7 @@ from consent.moving_in.sources import Line
 from consent.permissions import held
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
 from consent.tokens.custody import AnotherAccountPinned, NewConsent
+from consent.words import CheckState
 from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.diagnosis import Owner
@@ -31,6 +32,7 @@ from tenants.models import PartnerTenant
 
 _AT_ONCE = 500
 _LINK = "Send the partner a consent link."
+_AGAIN = "Run the import again; if it says the same, send the partner a consent link."
 State = PartnerConsent.State
 Mfa = PartnerConsent.Mfa
 
@@ -48,10 +50,12 @@ class Why(StrEnum):
     DISCONNECTED = "disconnected"
     OTHER_TENANT = "other_tenant"
     GUEST = "guest_account"
+    MEMBER_UNPROVEN = "member_unproven"
     NOT_PROVEN = "not_proven"
     NO_MFA = "mfa_missing"
     MFA_UNPROVEN = "mfa_unproven"
     PERMISSIONS_MISSING = "permissions_missing"
+    PERMISSIONS_UNPROVEN = "permissions_unproven"
     OTHER_ACCOUNT = "other_account"
     NOT_READABLE = "not_readable"
     NO_INPUT = "no_input"
@@ -174,7 +178,9 @@ def adopt(
         RemoteError: Microsoft or the vault refused or did not answer; nothing was stored.
     """
     try:
-        proven = prove(partner, registration, token, object_id=None, tools=tools, correlation_id=correlation_id)
+        proven = prove(
+            partner, registration, token, object_id=None, tools=tools, correlation_id=correlation_id, strict=True
+        )
     except AnotherAccount:
         raise NotAdopted(Why.OTHER_TENANT, _OF_OTHER_TENANT) from None
     except GuestAccount:
@@ -233,7 +239,9 @@ def _refused_id_token(refused: IdTokenRefused) -> NotAdopted:
 
 
 def _check_proven(registration: ApplicationRegistration, proven: Proven) -> None:
-    """Raise NotAdopted unless MFA and every permission that the registration asks for are proven."""
+    """Raise NotAdopted unless membership, MFA and every permission that the registration asks for are proven."""
+    if {"check": "member", "state": CheckState.PASSED} not in proven.checks:
+        raise NotAdopted(Why.MEMBER_UNPROVEN, f"Graph did not say whether its account is a guest. {_AGAIN}")
     if proven.mfa is Mfa.MISSING:
         raise NotAdopted(Why.NO_MFA, f"Partner Center says that the sign-in was without MFA. {_LINK}")
     if proven.mfa is Mfa.UNPROVEN:
@@ -245,7 +253,7 @@ def _check_proven(registration: ApplicationRegistration, proven: Proven) -> None
         )
     if found.unproven:
         raise NotAdopted(
-            Why.PERMISSIONS_MISSING, f"Microsoft did not confirm these permissions: {found.unproven.words()}. {_LINK}"
+            Why.PERMISSIONS_UNPROVEN, f"Microsoft did not confirm these permissions: {found.unproven.words()}. {_AGAIN}"
         )
 
 

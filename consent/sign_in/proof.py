@@ -85,12 +85,15 @@ def prove(
     object_id: ObjectId | None,
     tools: ConsentTools,
     correlation_id: CorrelationId,
+    strict: bool = False,
 ) -> Proven:
     """Prove this token for this account. Nothing is stored.
 
     Args:
         object_id: the account that it must belong to; None for a token of which no account is known yet. Then the
             answer's ID token names it.
+        strict: also what fails behind the first redemption is raised. Without it that stays "not proven", because a
+            person waits whose sign-in it should not cost.
 
     Raises:
         AnotherAccount: it is somebody else's.
@@ -121,7 +124,7 @@ def prove(
         raise AnotherAccount(profile.tenant_id)
     mfa = {True: Mfa.PROVEN, False: Mfa.MISSING, None: Mfa.UNPROVEN}[profile.mfa_compliant]
     newest = answer.refresh_token or refresh_token
-    newest, graph_scopes, standing = _standing(partner, registration, newest, tools, correlation_id)
+    newest, graph_scopes, standing = _standing(partner, entra, newest, tools, correlation_id, strict=strict)
     if standing.is_member is False:
         raise GuestAccount
     granted = {
@@ -129,7 +132,7 @@ def prove(
         GRAPH_APPLICATION_ID: granted_names(graph_scopes),
     }
     for resource in registration.asked.resources().keys() - granted.keys():
-        newest, scopes = _granted_on(resource, partner, entra, newest, cloud)
+        newest, scopes = _granted_on(resource, partner, entra, newest, cloud, strict=strict)
         granted[resource] = granted_names(scopes)
     return Proven(
         refresh_token=newest,
@@ -142,9 +145,17 @@ def prove(
 
 
 def _granted_on(
-    resource: str, partner: PartnerTenant, entra: EntraClient, refresh_token: Secret, cloud: NationalCloud
+    resource: str,
+    partner: PartnerTenant,
+    entra: EntraClient,
+    refresh_token: Secret,
+    cloud: NationalCloud,
+    *,
+    strict: bool,
 ) -> tuple[Secret, frozenset[str]]:
     """Ask what was granted on one more resource of the set; it stays "not proven" where Microsoft gives no token.
+
+    With ``strict`` RemoteError is raised instead.
 
     Returns the newest refresh token, and the scopes that the answer names.
     """
@@ -153,28 +164,36 @@ def _granted_on(
             tenant_id=partner.tenant, refresh_token=refresh_token, scope=f"{origin_of(resource, cloud)}/.default"
         )
     except RemoteError:
+        if strict:
+            raise
         return refresh_token, frozenset()
     return answer.refresh_token or refresh_token, answer.scopes
 
 
 def _standing(
     partner: PartnerTenant,
-    registration: ApplicationRegistration,
+    entra: EntraClient,
     refresh_token: Secret,
     tools: ConsentTools,
     correlation_id: CorrelationId,
+    *,
+    strict: bool,
 ) -> tuple[Secret, frozenset[str], Standing]:
-    """Ask Graph who the account is. What Graph does not say stays "could not verify" and is no reason to refuse.
+    """Ask Graph who the account is. What Graph does not say stays "could not verify" and is no reason to refuse here.
+
+    With ``strict`` RemoteError of the redemption is raised.
 
     Returns the newest refresh token with it: a service that rotates strictly ends the older one at each redemption;
     and the scopes that the answer names, none when there was no answer.
     """
     cloud = tools.clouds(partner.cloud)
     try:
-        answer = tools.entra(registration, correlation_id).redeem_refresh_token(
+        answer = entra.redeem_refresh_token(
             tenant_id=partner.tenant, refresh_token=refresh_token, scope=Audience.GRAPH.scope(cloud)
         )
     except RemoteError:
+        if strict:
+            raise
         return refresh_token, frozenset(), UNKNOWN
     newest = answer.refresh_token or refresh_token
     try:

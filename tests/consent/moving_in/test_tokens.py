@@ -162,6 +162,49 @@ def test_who_is_disconnected_stopped_disabled_or_elsewhere_is_left_as_it_is(port
     assert portal.sandbox.world.counters == before
 
 
+def import_of(portal: Portal, brought: Input) -> Import:
+    """Return what the command has at hand for this input."""
+    source = JsonLines(io.BytesIO(brought.lines()))
+    tenants = frozenset(line.tenant_id for line in source.lines if line.tenant_id is not None)
+    return Import(source=source, registration=portal.registration, tenants=tenants)
+
+
+def test_an_account_of_which_graph_does_not_say_whether_it_is_a_guest_is_not_adopted(portal: Portal) -> None:
+    brought = Input([good(portal, "mover-a")])
+    portal.sandbox.world.faults.append(Fault(service="graph", path="/v1.0/me", times=9, status=503, body="{}"))
+    ran = import_tokens(brought, "--json")
+    assert (ran.code, classes(ran), adopted()) == (1, {"member_unproven": 1}, set())
+    item = RunItem.objects.get()
+    assert item.owner == "us"
+    assert "Run the import again" in item.message
+    portal.sandbox.world.faults.clear()
+    assert import_tokens(brought).code == 0
+    assert adopted() == set(brought.good())
+
+
+@pytest.mark.parametrize("fault", [{"status": 503, "body": ""}, {"close": "before"}], ids=["away", "cut"])
+@pytest.mark.parametrize("passed", [1, 2], ids=["Graph", "Partner API"])
+def test_a_failure_behind_the_first_redemption_is_ours_or_microsofts_and_no_partners(
+    portal: Portal, passed: int, fault: dict[str, Any]
+) -> None:
+    portal.registration.permission_set, portal.registration.own_set = "own", made("Prices", PRICES)
+    portal.registration.save()
+    brought = Input([good(portal, "mover-a")])
+    tenant_id = brought.brought[0].tenant_id
+    portal.sandbox.world.tenants[tenant_id].grant(
+        portal.registration.application_id, PARTNER_API, {"user_impersonation"}
+    )
+    portal.sandbox.world.faults.append(Fault(service="login", path="token", skip=passed, times=9, **fault))
+    partner = PartnerTenant.objects.get(tenant_id=tenant_id)
+    with at_hand(import_of(portal, brought)):
+        outcome = work_unit(IMPORT_TOKENS, partner.pk, scope={"registration": portal.registration.pk})
+        assert (outcome.ok, outcome.systemic) == (False, True)
+        assert outcome.owner != "partner"
+        assert not AuditEvent.objects.filter(action="token.import_refused").exists()
+        portal.sandbox.world.faults.clear()
+        assert work_unit(IMPORT_TOKENS, partner.pk, scope={"registration": portal.registration.pk}).ok
+
+
 @pytest.mark.parametrize(
     ("happens", "why"),
     [
@@ -183,11 +226,6 @@ def test_what_happens_while_a_token_proves_itself_wins_over_it(
     service_account = next(user.oid for user in tenant.users.values() if user.upn.startswith("service@"))
     builders.consent(partner, portal.registration, state="needs_consent", pinned_oid=service_account)
     world.faults.append(Fault(service="partnercenter", path="profiles/organization", hold=True))
-    imported = Import(
-        source=JsonLines(io.BytesIO(brought.lines())),
-        registration=portal.registration,
-        tenants=frozenset({partner.tenant}),
-    )
 
     def work(number: int) -> Any:
         if number:
@@ -200,7 +238,7 @@ def test_what_happens_while_a_token_proves_itself_wins_over_it(
         portal.sandbox.faults.release()
         return row
 
-    with at_hand(imported):
+    with at_hand(import_of(portal, brought)):
         before, outcome = at_once(work, 2)
 
     assert outcome.failure_class == why, outcome
