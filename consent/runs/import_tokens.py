@@ -140,7 +140,10 @@ def _adopt(task: Task, context: Context, correlation_id: CorrelationId) -> None:
 
 
 def write(done: Sequence[Done], context: Context) -> None:
-    """Note in the trail what was refused; what was adopted stands there since the moment it was."""
+    """Note in the trail what was refused; what was adopted stands there since the moment it was.
+
+    A worker without the tokens decided about none of them.
+    """
     record_all(
         [
             Entry(
@@ -152,7 +155,7 @@ def write(done: Sequence[Done], context: Context) -> None:
                 correlation_id=context.correlation_id(each.key),
             )
             for each in done
-            if not each.outcome.ok and not each.outcome.systemic
+            if not each.outcome.ok and not each.outcome.systemic and each.outcome.failure_class != Why.NO_INPUT
         ]
     )
 
@@ -167,5 +170,6 @@ IMPORT_TOKENS = Kind(
     write=write,
     prepare=clients.shared_by_all,
     place=lambda task: (task.registration.application_id, task.registration.cloud),
+    only_by="import_tokens",
     uses_database=True,  # what is proven is kept at once, by the door of a sign-in
 )

@@ -95,6 +95,8 @@ def _in_words(run: Run, mapping: Mapping[str, Any]) -> tuple[list[Fact], dict[st
 
 
 def _fits(run: Run, action: str) -> bool:
+    if action == "resume_run" and service.why_not_resumed(run):
+        return False
     if run.state == State.OPEN and action == "resume_run":
         return not Executor.objects.living().filter(run=run).exists()
     if action == "repeat_failed":
@@ -351,6 +353,9 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     @page_action(description="Resume", url_path="resume", permissions=["view", "steer"])
     def resume_run(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         run = self._run(request, object_id)
+        if why := service.why_not_resumed(run):
+            self.message_user(request, why, messages.WARNING)
+            return HttpResponseRedirect(reverse("admin:runs_run_change", args=[run.pk]))
 
         def resume() -> bool:
             if run.state != State.OPEN and not service.resume(run, actor=actor_of(request)):

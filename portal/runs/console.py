@@ -185,7 +185,7 @@ def begin_with(start: Callable[..., tuple[Run, bool]], *, options: Mapping[str, 
     )
     if not new:
         refuse_if_busy(run)
-        if run.state == Run.State.PAUSED and run.reason != service.DEADLINE:
+        if run.state == Run.State.PAUSED and run.reason != service.DEADLINE and not service.why_not_resumed(run):
             raise CommandError(f"Run {run.pk} does this and is paused; go on with run_resume {run.pk}.", returncode=75)
         if run.state == Run.State.PAUSED:
             service.resume(run, actor=actor, deadline=None)
@@ -197,9 +197,10 @@ def refuse_if_busy(run: Run) -> None:
     service.expire_executors(run.pk)
     living = ExecutorRow.objects.living().filter(run=run).order_by("started_at").first()
     if living is not None:
+        help_it = "" if service.why_not_resumed(run) else f"; help it with run_resume {run.pk}"
         raise CommandError(
             f"Run {run.pk} does this since {living.started_at:%Y-%m-%d %H:%M:%S} UTC ({living}). "
-            f"Watch it with run_status {run.pk}; help it with run_resume {run.pk}.",
+            f"Watch it with run_status {run.pk}{help_it}.",
             returncode=EXIT_BUSY,
         )
 
@@ -263,9 +264,11 @@ def tell(run: Run, ending: Ending, signal_number: int, *, out: Output, err: Outp
     else:
         classes = ", ".join(f"{number} {name}" for name, number in numbers.classes.items())
         out.write(f"{service.label_of(run)}, run {run.pk}: {numbers.done} of {numbers.total}: {classes}".rstrip(": "))
-    again = f"Resume with run_resume {run.pk}."
+    why = service.why_not_resumed(run)
+    again = why or f"Resume with run_resume {run.pk}."
     if ending is Ending.STOPPED:
-        err.write(f"Stopped: {numbers.reason} No partner's state was changed. {service.after_stop(run)} {again}")
+        after = service.after_stop(run) if why else f"{service.after_stop(run)} {again}"
+        err.write(f"Stopped: {numbers.reason} No partner's state was changed. {after}")
         return EXIT_SYSTEMIC
     if ending is Ending.INTERRUPTED:
         err.write(f"Interrupted. {again}")

@@ -158,6 +158,8 @@ class Kind:
         unfinished: classes that leave a unit in a state in which it must not stay: the first one stops a run that
             has waves, and a resume works these units again.
         repeats: the schedule comes back to the same units by itself, so one incident tells of all its stopped runs.
+        only_by: the command that alone has what the units need, such as an input; empty where each process has it. Its
+            runs are neither resumed nor repeated by others, and it goes on with a paused one by itself.
         follow: called with the scope and the new state of a run in the transaction that changes it.
     """
 
@@ -181,5 +183,6 @@ class Kind:
     per_group: int = 0
     uses_database: bool = False
     repeats: bool = False
+    only_by: str = ""
     purposes: Mapping[str, str] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)

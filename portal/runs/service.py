@@ -133,6 +133,8 @@ class NothingToRepeat(ValueError):
 
 def why_not_repeated(run: Run) -> str:
     """Say why the failed units of a run cannot be repeated in a new one; empty when they can. Two queries at most."""
+    if why := why_not_resumed(run):
+        return why
     if run.state not in {State.DONE, State.CANCELLED}:
         return "The run is not over: resume it, and it tries what failed for a cause on our side again."
     if run.stop_share is not None:
@@ -293,6 +295,19 @@ def cancel(run: Run, *, actor: Actor) -> bool:
     return cancelled
 
 
+def why_not_resumed(run: Run) -> str:
+    """Say why only its own command goes on with what a run left; empty when others can. No query."""
+    command = _only_by(run)
+    return command and f"Its input is in the memory of its command only. Run {command} again with the same input."
+
+
+def _only_by(run: Run) -> str:
+    try:
+        return kind_named(run.kind).only_by
+    except UnknownKind:
+        return ""
+
+
 def resume(run: Run, *, actor: Actor, deadline: datetime | None = None, by_itself: bool = False) -> bool:
     """Let a paused or stopped run go on; what failed for a cause on our side, or was left unfinished, is tried again.
 
@@ -340,7 +355,7 @@ def resume_by_itself(run: Run) -> bool:
         False when it has nothing left to do, or another run of the same work goes on: then it is not tried again.
     """
     with suppress(UnknownKind):  # of an app that is gone
-        if not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
+        if not why_not_resumed(run) and not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
             return True
     Run.objects.filter(pk=run.pk, state=State.STOPPED).update(resume_at=None)
     return False
@@ -442,7 +457,7 @@ def stop(run: Run, reason: str, *, passes: bool = False) -> bool:
     """
     run.refresh_from_db()
     resume_at = None
-    if passes and run.resumes < len(RESUMED_AFTER):
+    if passes and run.resumes < len(RESUMED_AFTER) and not _only_by(run):
         resume_at = timezone.now() + RESUMED_AFTER[run.resumes]
         resume_at = None if run.deadline is not None and run.deadline <= resume_at else resume_at
     with transaction.atomic():
@@ -486,6 +501,8 @@ def cause_of_stop(message: str) -> str:
 
 def after_stop(run: Run) -> str:
     """Return who lets a stopped run go on, and when."""
+    if command := _only_by(run):
+        return f"When the cause is gone, run {command} again with the same input."
     if run.resume_at is not None:
         return (
             f"The workers resume run {run.pk} by themselves at {run.resume_at:%H:%M} UTC, try {run.resumes + 1} of "

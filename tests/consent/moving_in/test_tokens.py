@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from consent.runs.import_tokens import IMPORT_TOKENS, Import, at_hand
 from portal.audit.models import AuditEvent
 from portal.runs import service, tasks
 from portal.runs.models import Run, RunItem
+from portal.runs.schedule import sweep
+from portal.text import number_of
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox import scenarios
@@ -38,6 +41,7 @@ from tests.support.commands import Ran, run
 from tests.support.moving_in import BAD, Brought, Input, adopted, bring, good
 from tests.support.permission_sets import PRICES, made
 from tests.support.portal import Portal
+from tests.support.staff import Staff, told
 from tests.support.threads import at_once
 from tests.support.units import work_unit
 
@@ -162,6 +166,12 @@ def test_who_is_disconnected_stopped_disabled_or_elsewhere_is_left_as_it_is(port
     assert portal.sandbox.world.counters == before
 
 
+def input_of(brought: Input) -> str:
+    """Return what the run of this input is called."""
+    digest = sha256("".join(sorted(one.tenant_id for one in brought.brought)).encode()).hexdigest()[:8]
+    return f"standard input: {number_of(len(brought.brought), 'tenant')} (fingerprint {digest})"
+
+
 def import_of(portal: Portal, brought: Input) -> Import:
     """Return what the command has at hand for this input."""
     source = JsonLines(io.BytesIO(brought.lines()))
@@ -271,6 +281,17 @@ def test_a_fault_of_ours_stops_the_import_and_refuses_nobody(portal: Portal) -> 
     application.secrets = kept
     clients.reset()
     stopped = Run.objects.get()
+    again = "import_tokens again with the same input"
+    assert "run_resume" not in ran.err
+    assert f"run {again}" in ran.err
+    assert stopped.state == "stopped"
+    assert stopped.resume_at is None
+    refused = run("run_resume", stopped.pk)
+    assert (refused.code, again in refused.err) == (2, True)
+    staff = Staff()
+    assert again in told(staff.post(f"/admin/runs/run/{stopped.pk}/resume/", follow=True))
+    assert "Resume" not in staff.get(f"/admin/runs/run/{stopped.pk}/change/").content.decode()
+    assert Run.objects.get().state == "stopped"
     assert import_tokens(brought).code == 0
     assert adopted() == set(brought.good())
     assert Run.objects.exclude(pk=stopped.pk).count() <= 1
@@ -290,6 +311,33 @@ def test_a_partner_whose_token_another_process_keeps_is_waited_for_and_redeems_n
     assert portal.sandbox.world.counters["entra token 200"] == 2  # Partner Center and Graph, once each
 
 
+def test_what_microsoft_does_not_answer_is_tried_again_by_the_command_only(portal: Portal) -> None:
+    brought = bring(portal, number=8, of_each=0)
+    portal.sandbox.world.faults.append(Fault(service="login", path="token", times=999, status=503, body=""))
+    ran = import_tokens(brought)
+    assert ran.code == 3, ran.out + ran.err
+    stopped = Run.objects.get()
+    assert (stopped.state, stopped.resume_at) == ("stopped", None)
+    Run.objects.update(resume_at=timezone.now())  # as an older version left it
+    assert "resumed" not in sweep()
+    stopped.refresh_from_db()
+    assert (stopped.state, stopped.resume_at) == ("stopped", None)
+    portal.sandbox.world.faults.clear()
+    clients.reset()
+    assert import_tokens(brought).code == 0
+    assert adopted() == set(brought.good())
+
+
+def test_an_import_that_a_person_paused_goes_on_with_its_command(portal: Portal) -> None:
+    brought = bring(portal, number=1, of_each=0)
+    scope = {"registration": portal.registration.pk, "input": input_of(brought)}
+    paused, _ = service.start(IMPORT_TOKENS, scope=scope, actor=ACTOR)
+    service.pause(paused, actor=ACTOR)
+    assert import_tokens(brought).code == 0
+    paused.refresh_from_db()
+    assert paused.state == "done"
+
+
 def test_a_worker_has_no_tokens_and_says_so_and_the_command_goes_on(portal: Portal) -> None:
     brought = bring(portal, number=3, of_each=0)
     import_tokens(Input(brought.brought[:1]))
@@ -301,6 +349,8 @@ def test_a_worker_has_no_tokens_and_says_so_and_the_command_goes_on(portal: Port
     assert results == {"ok": 1, "no_input": 2}  # one was connected already
     words = RunItem.objects.filter(run=left, failure_class="no_input").values_list("message", flat=True)[0]
     assert "Start the import again with the same input" in words
+    assert not AuditEvent.objects.filter(action="token.import_refused").exists()
+    assert "same input" in service.why_not_repeated(left)
     assert import_tokens(brought).code == 0
     assert adopted() == set(brought.good())
 

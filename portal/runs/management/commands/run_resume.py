@@ -42,6 +42,8 @@ class Command(PortalCommand):
             kind_named(run.kind)
         except UnknownKind as error:
             raise CommandError(str(error), returncode=2) from None
+        if why := service.why_not_resumed(run):
+            raise CommandError(f"Nothing was changed. {why}", returncode=2)
         if run.state in {Run.State.PAUSED, Run.State.STOPPED}:
             minutes = options["deadline"]
             deadline = None if minutes is None else timezone.now() + timedelta(minutes=minutes)
