@@ -355,7 +355,8 @@ def resume_by_itself(run: Run) -> bool:
         False when it has nothing left to do, or another run of the same work goes on: then it is not tried again.
     """
     with suppress(UnknownKind):  # of an app that is gone
-        if not why_not_resumed(run) and not _is_covered(run) and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
+        left = not why_not_resumed(run) and not _is_covered(run)
+        if left and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
             return True
     Run.objects.filter(pk=run.pk, state=State.STOPPED).update(resume_at=None)
     return False
