@@ -1,8 +1,9 @@
 """A table out of a CSV or XLSX file of a person, without running or unfolding what stands in it (S-64).
 
 Files are read in memory and never stored. A workbook is a ZIP archive of XML: its parts are counted and measured before
-anything is unfolded (``zipfile`` gives no part more than its declared size), and a document type, which entities would
-need, is refused. A cell with a formula is refused too: nothing is worked out here, and its last value may be old.
+anything is unfolded (``zipfile`` gives no part more than its declared size). Their elements are counted before a
+library makes objects of them, and a document type, which entities would need, is refused. A cell with a formula is
+refused too: nothing is worked out here, and its last value may be old.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -25,7 +27,12 @@ MOST_ROWS = 5_000
 MOST_COLUMNS = 40
 LONGEST_CELL = 4_000  # characters
 _MOST_PARTS = 200
-_MOST_UNPACKED = 40_000_000  # bytes of all parts of a workbook together
+_MOST_UNPACKED = 20_000_000  # bytes of all parts of a workbook together
+# Elements of all parts together. Cells are read one after the other; of every other one an object is kept.
+_MOST_OF_CELLS = 1_000_000
+_MOST_OTHERS = 100_000
+_WITH_CELLS = frozenset({"worksheet", "sst"})
+_OF_CELLS = frozenset({"row", "c", "v", "is", "si", "t"})
 _ZIP = b"PK\x03\x04"
 _SHOWN = 60
 
@@ -135,16 +142,42 @@ def _of_workbook(content: bytes) -> Iterator[_Row]:
         book.close()
 
 
+class _Elements:
+    """How many elements may still come; ``root`` is that of the part which is read, empty before its first element."""
+
+    def __init__(self) -> None:
+        self.root = ""
+        self._left = {True: _MOST_OF_CELLS, False: _MOST_OTHERS}
+
+    def count(self, name: str, _: Any) -> None:
+        name = name.rpartition(":")[2]
+        self.root = self.root or name
+        of_cells = self.root in _WITH_CELLS and name in _OF_CELLS
+        self._left[of_cells] -= 1
+        if self._left[of_cells] < 0:
+            raise FileRefused(_TOO_LARGE)
+
+
 def _check_parts(archive: zipfile.ZipFile) -> None:
+    """Count the elements of all parts, and refuse a document type; nothing is kept.
+
+    Every part is parsed, as which ones are read later does not depend on their names. What is no XML for this parser is
+    none for the reader, which uses the same one: it is a picture, or ends the reading when its turn comes.
+    """
     parts = archive.infolist()
     if len(parts) > _MOST_PARTS or sum(part.file_size for part in parts) > _MOST_UNPACKED:
-        raise FileRefused("The workbook is too large when it is unpacked. Save its first sheet as CSV.")
+        raise FileRefused(_TOO_LARGE)
+    elements = _Elements()
     for part in parts:
-        if part.filename.endswith((".xml", ".rels")):
-            parser = expat.ParserCreate()
-            parser.StartDoctypeDeclHandler = _refuse_document_type
-            with archive.open(part) as stream:
-                parser.ParseFile(stream)
+        elements.root = ""
+        parser = expat.ParserCreate()
+        parser.StartDoctypeDeclHandler = _refuse_document_type
+        parser.StartElementHandler = elements.count
+        with archive.open(part) as stream, suppress(expat.ExpatError):
+            parser.ParseFile(stream)
+
+
+_TOO_LARGE = "The workbook is too large when it is unpacked. Save its first sheet as CSV."
 
 
 def _refuse_document_type(*_: Any) -> None:

@@ -206,13 +206,21 @@ def test_a_formula_is_not_taken_for_a_value() -> None:
     assert told_of(imported) == [("refused", "A cell holds a formula. Replace it by its value."), ("new", "")]
 
 
-def parts_of(content: bytes, **others: bytes) -> bytes:
-    """Return a workbook in which parts are replaced, by their file names without what stands before."""
+def parts_of(content: bytes, ending: str = ".xml", **others: bytes) -> bytes:
+    """Return a workbook in which parts are replaced, by their file names without what stands before.
+
+    Args:
+        ending: what the replaced parts are called then; the workbook names them so.
+    """
+    renamed = {f"{name}.xml".encode(): f"{name}{ending}".encode() for name in others}
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
         for part in old.infolist():
             name = part.filename.rpartition("/")[2].partition(".")[0]
-            new.writestr(part.filename, others.get(name, old.read(part)))
+            found = others.get(name, old.read(part))
+            for before, after in renamed.items():
+                found = found.replace(before, after)
+            new.writestr(part.filename.replace(".xml", ending) if name in others else part.filename, found)
     return made.getvalue()
 
 
@@ -226,7 +234,42 @@ def test_a_workbook_that_unfolds_or_declares_entities_is_not_opened(monkeypatch:
     monkeypatch.setattr(openpyxl, "load_workbook", lambda *a, **k: opened.append(a))
     assert "too large when it is unpacked" in refused(bomb)
     assert "document type" in refused(entities)
+    for ending in (".png", ".XML", ".xmlx", ""):
+        renamed = parts_of(good, ending, sheet1=b'<!DOCTYPE a [<!ENTITY b "b">]><a>&b;</a>')
+        assert "document type" in refused(renamed), ending
     assert opened == []
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"sheet1": b"<worksheet><row>" + b"<c/>" * 1_000_000 + b"</row></worksheet>"},
+        {"sheet1": b"<worksheet>" + b"<c/>" * 600_000 + b"</worksheet>", "theme1": b"<sst>" + b"<si/>" * 600_000},
+        {"styles": b"<styleSheet><fonts>" + b"<font/>" * 100_000 + b"</fonts></styleSheet>"},
+        {"styles": b"<styleSheet><fonts>" + b"<c/>" * 100_000 + b"</fonts></styleSheet>"},
+        {"theme1": b"<x:sst xmlns:x='x'>" + b"<x:p/>" * 100_000 + b"</x:sst>"},
+    ],
+)
+@pytest.mark.parametrize("ending", [".xml", ".png"])
+def test_a_small_workbook_of_very_many_elements_is_not_opened(
+    monkeypatch: pytest.MonkeyPatch, parts: dict[str, bytes], ending: str
+) -> None:
+    opened = []
+    monkeypatch.setattr(openpyxl, "load_workbook", lambda *a, **k: opened.append(a))
+    bomb = parts_of(xlsx_of(file_row("Contoso", guid())), ending, **parts)
+    assert len(bomb) < 50_000
+    with pytest.raises(FileRefused, match="too large when it is unpacked"):
+        files.read_table(bomb)
+    assert opened == []
+
+
+def test_a_workbook_may_hold_pictures_and_many_cells() -> None:
+    rows = [[f"{row} {column}" for column in range(files.MOST_COLUMNS)] for row in range(1000)]
+    content = io.BytesIO(xlsx_of(*rows, header=[f"c{column}" for column in range(files.MOST_COLUMNS)]))
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.writestr("xl/media/image1.png", b"\x89PNG\r\n\x1a\n")
+        archive.writestr("xl/drawings/vmlDrawing1.vml", b"<xml><br></xml>")
+    assert len(files.read_table(content.getvalue())) == 1000
 
 
 @pytest.mark.django_db
