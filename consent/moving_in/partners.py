@@ -19,8 +19,8 @@ from typing import Final
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import transaction
-from django.db.models import Count
+from django.db import IntegrityError, transaction
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from consent.models import PartnerImport, PartnerImportRow
@@ -69,6 +69,7 @@ def read(content: bytes, *, file_name: str, actor: Actor) -> PartnerImport:
     with transaction.atomic():
         imported = PartnerImport.objects.create(file_name=name, created_by=actor.name)
         rows = [_parsed(imported, row) for row in table]
+        _leave_out_people(rows)
         judge(rows)
         PartnerImportRow.objects.bulk_create(rows)
         record(
@@ -278,7 +279,9 @@ def note_found(found: Sequence[tuple[PartnerImportRow, str, str]]) -> None:
     for row, tenant_id, cloud in found:
         _note_found(row, tenant_id, cloud)
     rows = [row for row, _, _ in found]
-    PartnerImportRow.objects.bulk_update(rows, ["found_tenant_id", "found_cloud", "result", "why"])
+    _leave_out_people(rows)
+    columns = ["found_tenant_id", "found_cloud", "result", "why", "contact_addresses", "notes"]
+    PartnerImportRow.objects.bulk_update(rows, columns)
 
 
 def _note_found(row: PartnerImportRow, tenant_id: str, cloud: str) -> None:
@@ -337,7 +340,7 @@ def apply(imported: PartnerImport, *, actor: Actor) -> Counter[str]:
     with transaction.atomic():
         _hold(imported)
         _judge_anew(imported)
-    while _apply_next(imported, actor):
+    while _apply_next_again(imported, actor):
         pass
     PartnerImport.objects.filter(pk=imported.pk, applied_at__isnull=True).update(
         applied_at=timezone.now(), applied_by=actor.name[:150]
@@ -351,15 +354,30 @@ def results(imported: PartnerImport) -> Counter[str]:
     return Counter(dict(rows))
 
 
+def _apply_next_again(imported: PartnerImport, actor: Actor) -> bool:
+    """Apply the next rows, a second time if somebody else added one of their tenants or tags at the same moment."""
+    try:
+        return _apply_next(imported, actor)
+    except IntegrityError:
+        return _apply_next(imported, actor)
+
+
 def _apply_next(imported: PartnerImport, actor: Actor) -> bool:
     """Apply the next rows; return whether there were any."""
     with transaction.atomic():
         _hold(imported)
         rows = list(imported.rows.to_apply().order_by("number")[:_PIECE])
+        _hold_partners(rows)
         judge(rows)  # as things are now, by whoever changed them since
         PartnerImportRow.objects.bulk_update(rows, ["result", "why"])
         _apply_piece(imported, [row for row in rows if row.result in _TO_APPLY], actor)
     return bool(rows)
+
+
+def _hold_partners(rows: Sequence[PartnerImportRow]) -> None:
+    """Let others who change these partners wait: what is read of them from now on is what is written over."""
+    tenants = [row.tenant_id for row in rows]
+    list(PartnerTenant.objects.select_for_update().filter(tenant_id__in=tenants).order_by("pk").values_list("pk"))
 
 
 def _apply_piece(imported: PartnerImport, rows: Sequence[PartnerImportRow], actor: Actor) -> None:
@@ -449,7 +467,23 @@ def _entries(
 
 def forget_people(partner: PartnerTenant) -> None:
     """Take what rows of imports say of a partner's people, and the notes, because it is offboarded (S-68)."""
-    PartnerImportRow.objects.filter(tenant_id=partner.tenant_id).update(contact_addresses="", notes="")
+    of_it = Q(tenant_id=partner.tenant_id) | Q(found_tenant_id=partner.tenant_id)
+    if partner.domain:
+        of_it |= Q(domain=partner.domain)  # of which the tenant was not looked for, or not confirmed
+    PartnerImportRow.objects.filter(of_it).update(contact_addresses="", notes="")
+
+
+def _leave_out_people(rows: Sequence[PartnerImportRow]) -> None:
+    """Take the same out of rows about partners that are offboarded already; they are not saved here."""
+    gone = PartnerTenant.objects.filter(switch=PartnerTenant.Switch.OFFBOARDED)
+    for some in batched(rows, _PIECE):
+        tenants = {tenant for row in some for tenant in (row.tenant_id, row.found_tenant_id) if tenant}
+        domains = {row.domain for row in some if row.domain}
+        found = gone.filter(Q(tenant_id__in=tenants) | Q(domain__in=domains)).values_list("tenant_id", "domain")
+        known = {name for pair in found for name in pair if name}
+        for row in some:
+            if {row.tenant_id, row.found_tenant_id, row.domain} & known:
+                row.contact_addresses = row.notes = ""
 
 
 def remove_old(between: Callable[[], None] = lambda: None) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 import zipfile
 from collections import Counter
@@ -16,12 +17,13 @@ from typing import Any
 
 import openpyxl
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from consent.models import PartnerImport, PartnerImportRow
 from consent.moving_in import files
 from consent.moving_in.files import FileRefused
-from consent.moving_in.partners import apply, confirm, read, remove_old, results
+from consent.moving_in.partners import apply, confirm, forget_people, note_found, read, remove_old, results
 from portal.audit.models import AuditEvent
 from portal.runs.models import Run
 from tenants.models import PartnerContact, PartnerTag, PartnerTenant
@@ -31,6 +33,7 @@ from tests.support.commands import run
 from tests.support.moving_in import csv_of, file_row, xlsx_of
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
+from tests.support.threads import at_once
 
 
 def read_in(content: bytes) -> PartnerImport:
@@ -130,6 +133,67 @@ def test_what_changed_between_the_look_and_applying_is_seen() -> None:
     imported = read_in(csv_of(file_row("Contoso", tenant), file_row("Other", guid())))
     builders.partner(name="Contoso", tenant_id=tenant)
     assert apply(imported, actor=ACTOR) == {"same": 1, "added": 1}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_staff_change_while_an_import_is_applied_is_not_undone() -> None:
+    known = builders.partner(name="Known")
+    imported = read_in(csv_of(file_row("", known.tenant_id, Notes="from the old tool")))
+    begun = threading.Event()
+
+    def work(number: int) -> None:
+        if number:
+            begun.wait(10)
+            apply(imported, actor=ACTOR)
+            return
+        with transaction.atomic():
+            PartnerTenant.objects.filter(pk=known.pk).update(name="Renamed meanwhile")
+            begun.set()
+            time.sleep(0.5)  # the import comes as far as it can
+
+    at_once(work, 2)
+    known.refresh_from_db()
+    assert (known.name, known.notes) == ("Renamed meanwhile", "from the old tool")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_imports_of_the_same_new_partners_at_once_add_each_of_them_once() -> None:
+    rows = [file_row(f"Partner {number}", guid(), **{"Tag names": "gold"}) for number in range(250)]
+    imports = [read_in(csv_of(*rows)) for _ in range(3)]
+    counts = at_once(lambda number: apply(imports[number], actor=ACTOR), 3)
+    assert PartnerTenant.objects.count() == 250
+    assert sum((each for each in counts), Counter()) == {"added": 250, "same": 500}
+    assert AuditEvent.objects.filter(action="partner.created").count() == 250
+
+
+@pytest.mark.django_db
+@pytest.mark.req("S-68")
+def test_no_row_keeps_the_people_of_a_partner_that_is_offboarded() -> None:
+    gone = builders.partner(name="Gone", domain="gone.example.com")
+    people = {"Contact addresses": "a@gone.example.com", "Notes": "call Ann"}
+    content = csv_of(
+        file_row("Gone", gone.tenant_id, **people),
+        file_row("Gone", domain="gone.example.com", **people),
+        file_row("Gone", domain="gone.example.org", **people),
+        file_row("Gone", gone.tenant_id, **people | {"Kind": "reseller of everything"}),
+        file_row("Other", guid(), "other.example.com", **people),
+    )
+    kept = ["a@gone.example.com", "call Ann"]
+    before = read_in(content)
+    before.rows.filter(domain="gone.example.org").update(
+        found_tenant_id=gone.tenant_id, found_cloud="global", result="to_confirm"
+    )
+    forget_people(gone)
+    PartnerTenant.objects.filter(pk=gone.pk).update(switch="offboarded")
+    after = read_in(content)
+    people_of = [[[row.contact_addresses, row.notes] for row in one.rows.order_by("number")] for one in (before, after)]
+    assert people_of[0] == [["", ""]] * 4 + [kept]
+    # Which tenant the other domain has is not known yet.
+    assert people_of[1] == [["", ""], ["", ""], kept, ["", ""], kept]
+    waiting = after.rows.get(domain="gone.example.org")
+    note_found([(waiting, gone.tenant_id, "global")])
+    waiting.refresh_from_db()
+    assert (waiting.result, waiting.contact_addresses, waiting.notes) == ("to_confirm", "", "")
 
 
 @pytest.mark.django_db
