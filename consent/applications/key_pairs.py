@@ -8,6 +8,7 @@ its public half only: the certificate, or the request for one. Each function add
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -19,6 +20,7 @@ from consent.applications.rotation import (
     RotationRefused,
     add_certificate,
     add_row,
+    check_open,
     owner,
     store,
     usable_certificate,
@@ -36,7 +38,8 @@ from consent.microsoft.certificates import (
 )
 from consent.microsoft.credentials import thumbprint
 from consent.models import ApplicationCredential, ApplicationRegistration
-from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, VaultKeys
+from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, VaultKey, VaultKeys
+from consent.vault.leftovers import none_left
 from portal.audit.trail import Actor, record
 from portal.microsoft.secret import Secret
 
@@ -62,9 +65,10 @@ def make_vault_key(
     Raises:
         RemoteError: the vault did not; nothing was added.
     """
-    made = keys.create(tags={RECORD_TAG: owner(registration.pk)})
-    certificate = self_signed(keys.signer(made.name, made.version, made.public), registration.name, days=days)
-    return _add_vault_key(registration, [certificate], made.name, made.version, False, actor, "made in the vault")
+    made = _create(registration, keys)
+    with none_left(keys, made.name, made.version):
+        certificate = self_signed(keys.signer(made.name, made.version, made.public), registration.name, days=days)
+        return _add_vault_key(registration, [certificate], made.name, made.version, False, actor, "made in the vault")
 
 
 def add_vault_key(
@@ -119,16 +123,23 @@ def request_certificate(registration: ApplicationRegistration, *, vault: Vault, 
     """
     key = new_key()
     name, version = store(registration, key_pair(key), None, vault)
-    return _add_request(registration, Kind.CERTIFICATE, request_for(key, registration.name), name, version, actor)
+    with none_left(vault, name, version):
+        return _add_request(registration, Kind.CERTIFICATE, request_for(key, registration.name), name, version, actor)
 
 
 def request_for_vault_key(
     registration: ApplicationRegistration, *, keys: VaultKeys, actor: Actor
 ) -> ApplicationCredential:
     """Make a key in the vault, and a request for its certificate that it signs there. Raises RemoteError."""
-    made = keys.create(tags={RECORD_TAG: owner(registration.pk)})
-    request = request_for(keys.signer(made.name, made.version, made.public), registration.name)
-    return _add_request(registration, Kind.VAULT_KEY, request, made.name, made.version, actor)
+    made = _create(registration, keys)
+    with none_left(keys, made.name, made.version):
+        request = request_for(keys.signer(made.name, made.version, made.public), registration.name)
+        return _add_request(registration, Kind.VAULT_KEY, request, made.name, made.version, actor)
+
+
+def _create(registration: ApplicationRegistration, keys: VaultKeys) -> VaultKey:
+    check_open(registration.pk)
+    return keys.create(tags={RECORD_TAG: owner(registration.pk)})
 
 
 def answer(
@@ -141,9 +152,11 @@ def answer(
 
     Raises:
         ValueError: it is no certificate of this key, or not usable.
-        RotationRefused: the request was answered or given up meanwhile.
-        RemoteError: the vault does not hand out or take the key.
+        RotationRefused: the request was answered or given up meanwhile, or the registration is retired.
+        RemoteError: the vault does not hand out or take the key; or it took it, and did not switch the version without
+            the certificate off.
     """
+    check_open(credential.registration_id)
     waiting = ApplicationCredential.objects.filter(
         pk=credential.pk, secret_version=credential.secret_version, public_certificate="", retired_at__isnull=True
     ).exclude(certificate_request="")
@@ -162,7 +175,10 @@ def answer(
             tags={RECORD_TAG: owner(credential.registration_id)},
             expires_at=certificates[0].not_valid_after_utc,
         )
-    with transaction.atomic():
+    with ExitStack() as stack:
+        if version != old:
+            stack.enter_context(none_left(vault, name, version))
+        stack.enter_context(transaction.atomic())
         if not waiting.update(
             secret_version=version,
             public_certificate=public,

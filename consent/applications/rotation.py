@@ -28,6 +28,7 @@ from consent.tokens import health
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience, TokenService
 from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, VaultKeys, new_secret_name
+from consent.vault.leftovers import none_left
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import AuthenticationFailed, RemoteError
@@ -90,16 +91,17 @@ def add_secret(
     if expires_at is not None and expires_at <= timezone.now():
         raise ValueError("The secret has ended already; create a new one at Microsoft")
     name, version = store(registration, value, expires_at, vault)
-    return add_row(
-        registration,
-        actor,
-        kind=Kind.SECRET,
-        secret_name=name,
-        secret_version=version,
-        key_id=key_id,
-        starts_at=timezone.now(),
-        expires_at=expires_at,
-    )
+    with none_left(vault, name, version):
+        return add_row(
+            registration,
+            actor,
+            kind=Kind.SECRET,
+            secret_name=name,
+            secret_version=version,
+            key_id=key_id,
+            starts_at=timezone.now(),
+            expires_at=expires_at,
+        )
 
 
 def add_certificate(
@@ -122,7 +124,8 @@ def add_certificate(
     """
     certificate = usable_certificate(value)
     name, version = store(registration, value, certificate.not_after, vault)
-    return _add_certificate(registration, certificate, name, version, sends_chain, actor, how)
+    with none_left(vault, name, version):
+        return _add_certificate(registration, certificate, name, version, sends_chain, actor, how)
 
 
 def add_certificate_of_vault(
@@ -202,7 +205,13 @@ def _add_certificate(
 def store(
     registration: ApplicationRegistration, value: Secret, expires_at: datetime | None, vault: Vault
 ) -> tuple[SecretName, SecretVersion]:
-    """Write the vault first: a row never points to something that was not stored."""
+    """Write the vault first: a row never points to something that was not stored.
+
+    Raises:
+        RotationRefused: the registration is retired.
+        RemoteError: the vault did not take it.
+    """
+    check_open(registration.pk)
     name = new_secret_name()
     return name, vault.write(name, value, tags={RECORD_TAG: owner(registration.pk)}, expires_at=expires_at)
 
@@ -210,8 +219,9 @@ def store(
 def add_row(
     registration: ApplicationRegistration, actor: Actor, *, how: str = "given", **columns: Any
 ) -> ApplicationCredential:
-    """Add the candidate with its entry in the audit trail."""
+    """Add the candidate with its entry in the audit trail. Raises RotationRefused: the registration is retired."""
     with transaction.atomic():
+        check_open(registration.pk)
         credential = ApplicationCredential.objects.create(registration=registration, **columns)
         record(
             "credential.added",
@@ -220,6 +230,15 @@ def add_row(
             details={"kind": credential.kind, "key_id": credential.key_id, "how": how},
         )
     return credential
+
+
+def check_open(registration_id: int) -> None:
+    """Raise RotationRefused when the registration takes no credential any more."""
+    retired = ApplicationRegistration.objects.filter(pk=registration_id, state=ApplicationRegistration.State.RETIRED)
+    if retired.exists():
+        raise RotationRefused(
+            "The registration is retired and takes no credential. Use another registration, or make this one active."
+        )
 
 
 def owner(registration_id: int) -> str:
@@ -341,6 +360,8 @@ def retire(credential: ApplicationCredential, *, vault: Vault, keys: Callable[[]
             retired_at=timezone.now()
         ):
             raise RotationRefused(f"{credential} is retired already.")
+        # A request may have been answered since this row was read: then its key is in another version.
+        credential.refresh_from_db(fields=["secret_name", "secret_version"])
         if ApplicationRegistration.objects.filter(credential=credential.pk).exists():
             raise RotationRefused(f"{credential} is in use; promote another one first.")
         record(

@@ -44,6 +44,7 @@ class Why(StrEnum):
     DUPLICATE = "duplicate"
     UNKNOWN_PARTNER = "unknown_partner"
     OTHER_CLOUD = "other_cloud"
+    REGISTRATION_OFF = "registration_off"
     PARTNER_OFF = "partner_off"
     ALREADY_CONNECTED = "already_connected"
     STOPPED = "stopped"
@@ -139,6 +140,10 @@ def why_not(
     if partner.cloud != registration.cloud:
         names = get_cloud(partner.cloud).name, get_cloud(registration.cloud).name
         return NotAdopted(Why.OTHER_CLOUD, "The partner is in {}, the registration in {}. Name another.".format(*names))
+    if registration.state != ApplicationRegistration.State.ACTIVE:
+        return NotAdopted(
+            Why.REGISTRATION_OFF, f"The registration is {registration.get_state_display().lower()}. Activate it first."
+        )
     if not partner.is_active:
         return NotAdopted(Why.PARTNER_OFF, partner.why_inactive)
     if partner.offboarding_since is not None:

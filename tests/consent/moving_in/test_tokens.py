@@ -21,7 +21,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.models import PartnerConsent
+from consent.models import ApplicationRegistration, PartnerConsent
 from consent.moving_in.sources import JsonLines
 from consent.runs.import_tokens import IMPORT_TOKENS, Import, at_hand
 from portal.audit.models import AuditEvent
@@ -223,8 +223,9 @@ def test_a_failure_behind_the_first_redemption_is_ours_or_microsofts_and_no_part
         (lambda portal: PartnerConsent.objects.update(state="disconnected"), "disconnected"),
         (lambda portal: PartnerConsent.objects.update(state="stopped"), "stopped"),
         (lambda portal: PartnerTenant.objects.update(offboarding_since=timezone.now()), "partner_off"),
+        (lambda portal: ApplicationRegistration.objects.update(state="retired"), "registration_off"),
     ],
-    ids=["signed in", "connected", "disconnected", "stopped", "offboarding"],
+    ids=["signed in", "connected", "disconnected", "stopped", "offboarding", "registration retired"],
 )
 def test_what_happens_while_a_token_proves_itself_wins_over_it(
     portal: Portal, happens: Callable[[Portal], Any], why: str
