@@ -210,7 +210,7 @@ def other_vault(url: str) -> OtherVault:
     address = url.rstrip("/")
     if not re.fullmatch(rf"https://[0-9A-Za-z-]+{re.escape(suffix)}", address):
         raise VaultConfigurationError(f"The vault's address must look like https://name{suffix}")
-    if address == settings.VAULT_URL.rstrip("/"):
+    if address.lower() == settings.VAULT_URL.rstrip("/").lower():  # names of hosts know no case
         raise VaultConfigurationError("This is the portal's own vault, whose tokens are known already")
     calls = _guarded({urlsplit(address).netloc, *cloud(settings.VAULT_CLOUD).hosts()})
     opened: OtherVault = _open_azure(address, "", calls, Pace())

@@ -97,7 +97,7 @@ def _current(credential: ApplicationCredential) -> Next:
         return Next(what=f"It is in use{left}, and was never proven.", tone=Tone.WARN, steps=steps)
     if credential.kind == Kind.SECRET:
         steps = [
-            "Whoever reads a client secret can use it anywhere. Replace it by a managed identity or a certificate."
+            "A person who reads a client secret can use it anywhere. Replace it by a managed identity or a certificate."
         ]
         return Next(what=f"It is in use{left}.", tone=Tone.WARN, steps=steps)
     return Next(what=f"It is in use{left}.", tone=Tone.GOOD, steps=["Nothing has to be done now."])

@@ -30,7 +30,7 @@ LONGEST_FILE = 100_000  # bytes; a key with its certificates is some kilobytes
 _READ, _SIGNED = "read", "signed"
 _PLACES = [
     (_READ, "In the vault, from which each process of the portal reads it into its memory"),
-    (_SIGNED, "In the vault for good: the vault signs, and nobody can copy the key (Azure Key Vault)"),
+    (_SIGNED, "In the vault for good: the vault signs, and the key cannot be copied (Azure Key Vault)"),
 ]
 _CHAIN_HELP = "Only for an application that trusts a subject and an issuer instead of this one certificate."
 

@@ -20,6 +20,7 @@ from consent.applications.rotation import (
     RotationRefused,
     add_certificate,
     add_row,
+    check_new,
     check_open,
     owner,
     store,
@@ -216,8 +217,7 @@ def _add_vault_key(
     actor: Actor,
     how: str,
 ) -> ApplicationCredential:
-    if registration.credentials.filter(secret_name=name, secret_version=version).exists():
-        raise ValueError("This key is a credential of the registration already; promote it")
+    check_new(registration, "This key", name, version)
     return add_row(
         registration,
         actor,

@@ -185,8 +185,7 @@ def _add_certificate(
     actor: Actor,
     how: str,
 ) -> ApplicationCredential:
-    if registration.credentials.filter(secret_name=name, secret_version=version).exists():
-        raise ValueError("This certificate is a credential of the registration already; promote it")
+    check_new(registration, "This certificate", name, version)
     return add_row(
         registration,
         actor,
@@ -200,6 +199,15 @@ def _add_certificate(
         starts_at=certificate.not_before,
         expires_at=certificate.not_after,
     )
+
+
+def check_new(registration: ApplicationRegistration, what: str, name: str, version: str) -> None:
+    """Raise ValueError when this entry is a credential of the registration already."""
+    known = registration.credentials.filter(secret_name=name, secret_version=version).first()
+    if known is not None and known.retired_at is not None:
+        raise ValueError(f"{what} is a retired credential of the registration; name another")
+    if known is not None:
+        raise ValueError(f"{what} is a credential of the registration already; promote it")
 
 
 def store(
@@ -414,7 +422,7 @@ def _prove(credential: ApplicationCredential, *, door: Door, canary: PartnerTena
         who = "No partner is" if canary is None else f"{canary} is not"
         raise NoCanary(f"{who} connected through {credential.registration}: there is no token to prove it with.")
     raise RotationRefused(
-        f"The credential could not be proven: no partner's token could be redeemed, and that is not its fault. {why} "
+        f"The credential could not be proven: no partner's token could be redeemed; Microsoft did not refuse it. {why} "
         "Try again later, or name another partner. Nothing was changed."
     )
 

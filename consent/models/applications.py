@@ -153,7 +153,13 @@ _FIXED_IDENTITY = (
 )
 
 
-_NO_CREDENTIAL = "It has no credential in use. Let an operator add one, and promote it here before activating it."
+_NO_CREDENTIAL = (
+    "It has no credential in use. Add one to it under Application credentials and promote it, then make it active."
+)
+# Frozen with its migration, and never shown: ``clean`` says it first.
+_NO_CREDENTIAL_IN_ROW = (
+    "It has no credential in use. Let an operator add one, and promote it here before activating it."
+)
 
 _OWN_SET = "Choose “A set of our own” together with the set that is meant, or neither of both."
 
@@ -216,7 +222,7 @@ class ApplicationRegistration(models.Model):
             models.CheckConstraint(
                 condition=Q(state="draft") | Q(credential__isnull=False),
                 name="registration_active_has_credential",
-                violation_error_message=_NO_CREDENTIAL,
+                violation_error_message=_NO_CREDENTIAL_IN_ROW,
             ),
         ]
 

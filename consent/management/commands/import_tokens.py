@@ -146,6 +146,8 @@ def _words(where: Mapping[int, str], item: RunItem, outcome: Outcome) -> str:
     """Return the line of one token for people."""
     place = f"{where[item.key]}, {item.label}" if item.key in where else item.label
     if outcome.ok:
-        return f"adopted  {place}{': ' + outcome.message if outcome.message else ''}"
+        # One that an earlier process adopted, and could not write any more, is not called adopted a second time.
+        word = Why.ALREADY_CONNECTED.value if outcome.fields.get("class") == Why.ALREADY_CONNECTED else "adopted"
+        return f"{word}  {place}{': ' + outcome.message if outcome.message else ''}"
     who = f" Who must act: {outcome.owner}." if outcome.owner else ""
     return f"{outcome.failure_class}  {place}: {outcome.message}{who} [correlation id {item.correlation_id}]"

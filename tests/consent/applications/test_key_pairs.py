@@ -335,7 +335,10 @@ def test_a_key_that_an_administrator_made_in_the_vault_is_named_with_its_certifi
     added = key_pairs.add_vault_key(keyed.registration, *place, content, keys=keys, actor=ACTOR)
     know(keyed, added)
     promote(added)
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(ValueError, match="already; promote it"):
+        key_pairs.add_vault_key(keyed.registration, *place, content, keys=keys, actor=ACTOR)
+    ApplicationCredential.objects.filter(pk=added.pk).update(retired_at=timezone.now())
+    with pytest.raises(ValueError, match="is a retired credential of the registration; name another"):
         key_pairs.add_vault_key(keyed.registration, *place, content, keys=keys, actor=ACTOR)
 
 
@@ -350,6 +353,15 @@ def test_a_key_that_the_vault_makes_and_does_not_sign_with_is_switched_off(
     made = keyed.sandbox.world.vaults["global", VAULT_NAME].keys
     assert [[version.enabled for version in versions] for versions in made.values()] == [[False]]
     assert ApplicationCredential.objects.count() == 1
+
+
+def test_a_vault_that_does_not_sign_for_a_proof_is_named_and_microsoft_refused_nothing(keyed: Portal) -> None:
+    made = key_pairs.make_vault_key(keyed.registration, days=365, keys=clients.vault_keys(), actor=ACTOR)
+    know(keyed, made)
+    clients.reset()
+    keyed.sandbox.world.vault_rights[scenarios.vault_application_id()] = KEY_RIGHTS - {"keys/sign"}
+    with pytest.raises(rotation.RotationRefused, match="Microsoft did not refuse it. .* sign and update on keys"):
+        promote(made)
 
 
 def test_retiring_switches_off_only_the_key_that_we_made(keyed: Portal) -> None:

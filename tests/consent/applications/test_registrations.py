@@ -179,7 +179,7 @@ def test_what_cannot_be_is_shown_on_the_form(registration: ApplicationRegistrati
     assert "This field is required" in page.content.decode()
     draft = builders.registration(state="draft", credential=None)
     page = post(Staff(), draft, state="active")
-    assert "Let an operator add one, and promote it here" in page.content.decode()
+    assert "Add one to it under Application credentials and promote it" in page.content.decode()
 
 
 def test_the_page_saves_only_what_it_showed_and_not_over_somebody_elses_change(

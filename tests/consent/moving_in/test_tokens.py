@@ -339,6 +339,23 @@ def test_an_import_that_a_person_paused_goes_on_with_its_command(portal: Portal)
     assert paused.state == "done"
 
 
+def test_what_an_earlier_process_adopted_unwritten_is_called_by_its_class(portal: Portal) -> None:
+    brought = bring(portal, number=2, of_each=0)
+    scope = {"registration": portal.registration.pk, "input": input_of(brought)}
+    left, _ = service.start(IMPORT_TOKENS, scope=scope, actor=ACTOR)
+    for partner in PartnerTenant.objects.filter(tenant_id__in=brought.good()):
+        RunItem.objects.create(run=left, key=partner.pk, group=partner.pk, label="x", turn=0, correlation_id=guid())
+    Run.objects.filter(pk=left.pk).update(listed_at=timezone.now(), total=2)
+    first = PartnerTenant.objects.get(tenant_id=brought.good()[0])
+    builders.consent(first, portal.registration)
+    ran = import_tokens(brought)
+    assert ran.code == 0
+    assert Counter(line.partition("  ")[0] for line in ran.out.splitlines()[:-1]) >= Counter(
+        {"already_connected": 2, "adopted": 1}
+    )
+    assert ran.out.count("adopted  ") == 1
+
+
 def test_a_worker_has_no_tokens_and_says_so_and_the_command_goes_on(portal: Portal) -> None:
     brought = bring(portal, number=3, of_each=0)
     import_tokens(Input(brought.brought[:1]))
@@ -388,6 +405,23 @@ def test_tokens_are_read_from_another_vault_which_is_never_written(
     calls = {line["operation"] for line in sandbox.world.ledger if line.get("vault") == "vendors-old"}
     assert calls == {"list", "get"}
     assert not [token for token in brought.tokens() if token in ran.out + ran.err]
+
+
+def test_the_portals_own_vault_is_no_other_one_however_it_is_written(
+    settings: Settings, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    use_sandbox(settings, sandbox)
+    use_azure_vault(settings, sandbox, tmp_path)
+    make_portal(sandbox)
+    scheme, _, rest = settings.VAULT_URL.partition("://")
+    for own, address in (
+        (settings.VAULT_URL, f"{scheme}://{rest.partition('.')[0].upper()}.{rest.partition('.')[2]}"),
+        (settings.VAULT_URL.upper().replace("HTTPS", "https"), settings.VAULT_URL),
+    ):
+        settings.VAULT_URL = own
+        ran = import_tokens(b"", "--from-vault", f"{address}/")
+        assert ran.code == 3
+        assert "the portal's own vault" in ran.err
 
 
 @pytest.mark.parametrize(
