@@ -50,7 +50,7 @@ _REFUSALS = {
             blame=Blame.APPLICATION,
             what="The home tenant does not know the application, or has no service principal of it.",
             remedy=(
-                "Compare application id, home tenant and cloud; then run the script of the step “App registration”, "
+                "Compare application id, home tenant and cloud; then run the script of the step “Create the app registration”, "
                 "which makes the service principal too."
             ),
         ),

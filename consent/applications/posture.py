@@ -184,7 +184,7 @@ class _Facts:
         return [one for one in self.ours if one.kind == kind]
 
 
-_SCRIPT = "Run the script of the step “App registration” again: it puts this right."
+_SCRIPT = "Run the script of the step “Create the app registration” again: it puts this right."
 _INVESTIGATE = (
     "Remove it at Microsoft unless it is yours, find out in the audit log of the home tenant who added it, and "
     "change the credential in use."

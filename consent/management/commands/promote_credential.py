@@ -2,16 +2,14 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import transaction
 from django.db.models import Q
 
 from consent import clients
-from consent.applications import rotation
+from consent.applications import registrations, rotation
 from consent.management.base import ConsentCommand
 from consent.management.selection import one_tenant_id
 from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.naming import registration_named
-from portal.audit.trail import record
 from tenants.models import PartnerTenant
 
 
@@ -50,13 +48,20 @@ class Command(ConsentCommand):
         except rotation.RotationRefused as refused:
             raise CommandError(f"Not promoted. {refused}", returncode=1) from None
         if options["activate"]:
-            with transaction.atomic():
-                ApplicationRegistration.objects.filter(pk=registration.pk).update(
-                    state=ApplicationRegistration.State.ACTIVE
-                )
-                record("registration.activated", actor=self.actor, subject={"registration": registration.pk})
-            self.say(f"{registration.name} is active.")
+            self._activate(registration)
         return 0
+
+    def _activate(self, registration: ApplicationRegistration) -> None:
+        registration.refresh_from_db()
+        active = ApplicationRegistration.State.ACTIVE
+        if registration.state != active:
+            try:
+                registrations.change(
+                    registration, {"state": active}, shown={"state": registration.state}, actor=self.actor
+                )
+            except registrations.ChangeRefused as refused:
+                raise CommandError(f"Promoted, but not activated. {refused}", returncode=1) from None
+        self.say(f"{registration.name} is active.")
 
     def _promote(
         self, registration: ApplicationRegistration, credential: ApplicationCredential, options: dict[str, Any]

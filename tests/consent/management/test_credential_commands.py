@@ -76,7 +76,7 @@ def test_a_secret_is_taken_from_standard_input_and_promoted_unproven_only_on_dem
     said = ran.out + alone.err + promoted.out
     assert "canary" not in said + repr(list(AuditEvent.objects.values()))
     actions = set(AuditEvent.objects.filter(subject__registration=draft.pk).values_list("action", flat=True))
-    assert actions == {"credential.added", "credential.promoted", "registration.activated"}
+    assert actions == {"credential.added", "credential.promoted", "registration.changed"}
 
 
 @pytest.mark.parametrize("form", ["pem", "pkcs12"])
