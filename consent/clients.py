@@ -350,9 +350,15 @@ def ask_for_application_token(credential: ApplicationCredential) -> None:
 
     Raises:
         RemoteError: it was not given; ``consent.applications.evidence`` knows what that means.
+        WrongSetup: what the vault keeps is no credential; nothing was asked.
     """
     registration = credential.registration
-    client = _entra_with(registration, credential, new_correlation_id())
+    try:
+        client = _entra_with(registration, credential, new_correlation_id())
+    except ValueError as error:
+        raise WrongSetup(
+            f"The vault's entry of {credential} is no credential. {error}. Add the credential anew, and promote it."
+        ) from None
     home = parse_tenant_id(registration.home_tenant_id)
     client.application_token(tenant_id=home, resource=cloud(registration.cloud).partner_center)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -28,6 +29,7 @@ from portal.runs.kinds import Kind
 from portal.runs.registry import Job
 from portal.runs.schedule import stop_point
 
+log = logging.getLogger(__name__)
 _CONCURRENCY = 16  # by day and by night, beside people who wait for a page
 
 
@@ -95,6 +97,9 @@ def _look(times: Sequence[datetime] = ()) -> str:
         try:
             different += bool(posture.look(registration, clients.read_registration, actor=SYSTEM))
         except (RemoteError, WrongSetup, NotReadable):
+            unread += 1
+        except Exception:  # a row that is not as it should be hides no other one
+            log.exception("registration %s cannot be compared", registration.pk)
             unread += 1
     return f"{len(found)} looked at, {different} with differences, {unread} could not be read" if found else "no reader"
 

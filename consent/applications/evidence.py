@@ -50,8 +50,8 @@ _REFUSALS = {
             blame=Blame.APPLICATION,
             what="The home tenant does not know the application, or has no service principal of it.",
             remedy=(
-                "Compare application id, home tenant and cloud; then run the script of the step “Create the app registration”, "
-                "which makes the service principal too."
+                "Compare application id, home tenant and cloud; then run the script of the step “Create the app "
+                "registration”, which makes the service principal too."
             ),
         ),
     ),
@@ -144,7 +144,7 @@ def credential_of(registration: ApplicationRegistration) -> ApplicationCredentia
     if registration.credential is not None:
         return registration.credential
     now = timezone.now()
-    candidates = registration.credentials.filter(retired_at__isnull=True, starts_at__lte=now).order_by("-pk")
+    candidates = registration.credentials.complete().filter(retired_at__isnull=True, starts_at__lte=now).order_by("-pk")
     return next((one for one in candidates if one.expires_at is None or one.expires_at > now), None)
 
 

@@ -162,7 +162,7 @@ def differences(registration: ApplicationRegistration, evidence: RegistrationEvi
 
     What was not read is no difference and no proof either: ``seen.not_looked_at`` names it.
     """
-    ours = list(registration.credentials.filter(retired_at__isnull=True))
+    ours = list(registration.credentials.complete().filter(retired_at__isnull=True))
     found: list[Difference] = []
     for compare in _COMPARISONS:
         found += compare(_Facts(registration=registration, evidence=evidence, ours=ours))
@@ -180,8 +180,8 @@ class _Facts:
         seen: Seen = self.evidence.seen
         return seen
 
-    def of_kind(self, kind: ApplicationCredential.Kind) -> list[ApplicationCredential]:
-        return [one for one in self.ours if one.kind == kind]
+    def of_kind(self, *kinds: ApplicationCredential.Kind) -> list[ApplicationCredential]:
+        return [one for one in self.ours if one.kind in kinds]
 
 
 _SCRIPT = "Run the script of the step “Create the app registration” again: it puts this right."
@@ -383,9 +383,12 @@ def _secrets(facts: _Facts) -> Iterator[Difference]:
         )
 
 
+_WITH_CERTIFICATE = (Kind.CERTIFICATE, Kind.VAULT_KEY)
+
+
 def _certificates(facts: _Facts) -> Iterator[Difference]:
     known: set[str] = set()
-    for one in facts.of_kind(Kind.CERTIFICATE):
+    for one in facts.of_kind(*_WITH_CERTIFICATE):
         known |= _names_of(one.public_certificate)
     for listed in facts.seen.get("keyCredentials", ()):
         if listed["customKeyIdentifier"].rstrip("=").lower() not in known:
@@ -399,7 +402,7 @@ def _certificates(facts: _Facts) -> Iterator[Difference]:
                 remedy=_INVESTIGATE,
             )
     current = facts.registration.credential
-    if current is None or "keyCredentials" not in facts.seen or current.kind != Kind.CERTIFICATE:
+    if current is None or "keyCredentials" not in facts.seen or current.kind not in _WITH_CERTIFICATE:
         return
     there = {one["customKeyIdentifier"].rstrip("=").lower() for one in facts.seen["keyCredentials"]}
     if there.isdisjoint(_names_of(current.public_certificate)) and not current.sends_chain:

@@ -26,6 +26,10 @@ class ApplicationCredentialQuerySet(models.QuerySet["ApplicationCredential"]):
         """Credentials in use by a registration that is not retired."""
         return self.filter(current_for__isnull=False).exclude(current_for__state=ApplicationRegistration.State.RETIRED)
 
+    def complete(self) -> ApplicationCredentialQuerySet:
+        """Credentials without those that wait for a signed certificate: Microsoft knows nothing of these."""
+        return self.exclude(_IS_REQUESTED)
+
     def for_roll_back(self) -> ApplicationCredentialQuerySet:
         """Credentials that were in use before, the latest first."""
         return self.filter(

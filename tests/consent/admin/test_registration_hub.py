@@ -11,16 +11,17 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.applications import manifest, rotation
+from consent.applications import key_pairs, manifest, rotation
 from consent.applications.addresses import redirect_uris
 from consent.applications.setup import Key
-from consent.models import ApplicationRegistration, RegistrationEvidence
+from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
 from portal.incidents.models import Incident
 from portal.microsoft.secret import Secret
 from tests.conftest import use_local_vault, use_sandbox
 from tests.sandbox.server import Sandbox
 from tests.support import builders
 from tests.support.administrator import Administrator, draft
+from tests.support.certificates import pem
 from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
@@ -101,6 +102,21 @@ def test_a_refusal_is_told_with_its_remedy_and_stands_on_the_step(
     [card] = [one for one in page.context["cards"] if one.step.key == Key.CREDENTIAL]
     assert card.step.standing.value == "Not done"
     assert card.is_open
+
+
+def test_a_certificate_request_that_waits_breaks_no_page(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    credential = key_pairs.request_certificate(registration, vault=clients.vault(), actor=builders.ACTOR)
+    staff = Staff()
+    page = paste(staff, registration, json.dumps(administrator.look(registration.application_id)))
+    assert "It was compared" in told(page)
+    for word in ("verify", "activate"):
+        assert "credential" in told(do(staff, registration, word))
+    # A row of old: the vault's entry is a key without its certificate.
+    ApplicationCredential.objects.filter(pk=credential.pk).update(public_certificate=pem(with_key=False), key_id="x")
+    for word in ("verify", "activate"):
+        assert "is no credential" in told(do(staff, registration, word))
 
 
 def test_every_step_and_note_stands_on_the_page_with_values_and_without_a_script(

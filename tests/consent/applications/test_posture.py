@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from pytest_django.fixtures import Settings
 
 from consent import clients, schedule
-from consent.applications import manifest, posture, rotation
+from consent.applications import key_pairs, manifest, posture, rotation
 from consent.applications.addresses import redirect_uris
 from consent.applications.posture import Difference, Risk
 from consent.applications.seen import MOST_CHARACTERS, NotReadable, not_looked_at, read, read_text
@@ -303,6 +303,22 @@ def test_a_managed_identity_of_ours_is_known_and_a_second_one_is_not(
     assert [one.key for one in look(administrator, registration)] == ["federated_unknown"]
 
 
+def test_a_key_of_the_vault_is_ours_and_missed_like_any_certificate(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    ApplicationCredential.objects.update(kind="vault_key")  # its certificate is uploaded like that of a stored key
+    assert look(administrator, registration) == []
+    administrator.application(registration).certificates.clear()
+    assert [one.key for one in look(administrator, registration)] == ["certificate_missing"]
+
+
+def test_a_certificate_request_that_waits_is_no_credential_yet(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    key_pairs.request_certificate(registration, vault=clients.vault(), actor=builders.ACTOR)
+    assert look(administrator, registration) == []
+
+
 @pytest.mark.parametrize("form", ["sha1", "sha1-base64", "sha256", "sha256-base64"])
 def test_a_thumbprint_is_known_in_each_form_that_tools_print(registration: ApplicationRegistration, form: str) -> None:
     credential = ApplicationCredential.objects.get()
@@ -466,6 +482,18 @@ def test_a_read_that_fails_is_noted_and_what_was_seen_before_stays(
     settings.READER_CREDENTIAL_FILE = settings.READER_CREDENTIAL_FILE.removesuffix(".missing")
     assert schedule._look().endswith("0 could not be read")
     assert RegistrationEvidence.objects.get().unread_at is None
+
+
+def test_one_row_that_is_not_as_it_should_be_hides_no_other_one(
+    administrator: Administrator, registration: ApplicationRegistration, reader: Application
+) -> None:
+    administrator.application(registration).redirect_uris.add("https://evil.example/")
+    ApplicationCredential.objects.update(public_certificate="no certificate")  # as a restore by hand may leave it
+    other = draft(administrator.sandbox, application_id=builders.guid())
+    administrator.sandbox.world.applications[other.application_id] = Application(
+        app_id=other.application_id, name=other.name, home_tenant=scenarios.vendor_tenant()
+    )
+    assert schedule._look() == "2 looked at, 1 with differences, 1 could not be read"
 
 
 def test_without_a_reader_nothing_is_read(registration: ApplicationRegistration) -> None:

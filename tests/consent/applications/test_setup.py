@@ -17,7 +17,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.applications import instructions, manifest, posture, registrations, rotation, setup
+from consent.applications import instructions, key_pairs, manifest, posture, registrations, rotation, setup
 from consent.applications.addresses import redirect_uris
 from consent.applications.evidence import credential_of, meaning_of, obstacles, verify
 from consent.applications.registrations import ChangeRefused
@@ -26,6 +26,7 @@ from consent.applications.setup import Key, Standing, Step
 from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
 from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import MICROSOFT, PARTNER_CENTER_APPLICATION_ID
+from portal.microsoft.errors import WrongSetup
 from portal.microsoft.secret import Secret
 from tests.conftest import use_local_vault, use_sandbox
 from tests.sandbox.server import Sandbox
@@ -205,6 +206,35 @@ def test_without_a_credential_nothing_is_asked_and_nothing_activated(
         activate(registration)
     assert not RegistrationEvidence.objects.exists()
     assert not administrator.sandbox.world.counters["entra token 200"]
+
+
+def test_a_certificate_request_is_nothing_to_ask_with(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    older = add_secret(administrator, registration)
+    key_pairs.request_certificate(registration, vault=clients.vault(), actor=builders.ACTOR)
+    assert credential_of(registration) == older
+    compare(administrator, registration)
+    activate(registration)
+    registration.refresh_from_db()
+    assert registration.credential == older
+
+
+def test_a_vault_entry_that_is_no_credential_is_said_and_nothing_is_kept(registration: ApplicationRegistration) -> None:
+    name, version = rotation.store(registration, Secret("no certificate"), None, clients.vault())
+    rotation.add_row(
+        registration,
+        builders.ACTOR,
+        kind="certificate",
+        secret_name=name,
+        secret_version=version,
+        key_id="x",
+        public_certificate="x",
+        starts_at=timezone.now(),
+    )
+    with pytest.raises(WrongSetup, match=r"is no credential\..* Add the credential anew"):
+        activate(registration)
+    assert not RegistrationEvidence.objects.exists()
 
 
 def test_a_credential_that_ended_cannot_be_activated(
