@@ -50,6 +50,8 @@ class Cause(StrEnum):
     """A registration asks for more than partners granted, since its permission set was changed."""
     REGISTRATION_CHANGED = "registration_changed"
     """The application at Microsoft is not as we want it, in a way that lets others act as us or stops our work."""
+    REGISTRATION_UNREAD = "registration_unread"
+    """The daily read of the application at Microsoft fails, so a change there would not be seen."""
     DISCONNECT_UNFINISHED = "disconnect_unfinished"
     """The vault did not switch off the token of a disconnected partner (S-67)."""
 
@@ -170,6 +172,13 @@ _ALARMS = {
         Owner.US,
         "The application at Microsoft is not as it should be. {what} The tab “At Microsoft” of its page lists all "
         "differences, each with its remedy.",
+    ),
+    Cause.REGISTRATION_UNREAD: Alarm(
+        "registration",
+        Owner.US,
+        "The portal cannot read the application at Microsoft ({since} read), so a change there by others would not be "
+        "seen. {reason} Repair the reader (READER_CLIENT_ID and its permission Application.Read.All), then choose "
+        "Read again on the tab “At Microsoft” of its page.",
     ),
     Cause.DISCONNECT_UNFINISHED: Alarm(
         "consent",

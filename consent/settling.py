@@ -39,6 +39,7 @@ def settle_what_is_over() -> int:
         ((Cause.CREDENTIAL_EXPIRES,), _ending_credentials),
         ((Cause.CONSENT_AGAIN,), _asked_again),
         ((Cause.REGISTRATION_CHANGED,), _changed_registrations),
+        ((Cause.REGISTRATION_UNREAD,), _unread_registrations),
         ((GRANTS_LOST,), _lost_grants),
     ):
         for cause in causes:
@@ -95,6 +96,13 @@ def _changed_registrations(incidents: Open) -> Iterable[int]:
     for evidence in looked_at.exclude(registration__state=ApplicationRegistration.State.RETIRED):
         if any(one.risk == Risk.DANGEROUS for one in differences(evidence.registration, evidence)):
             yield evidence.pk
+
+
+def _unread_registrations(incidents: Open) -> Iterable[int]:
+    """Registrations, not retired, whose last read failed."""
+    unread = RegistrationEvidence.objects.filter(registration__in=incidents, unread_at__isnull=False)
+    living = unread.exclude(registration__state=ApplicationRegistration.State.RETIRED)
+    return living.values_list("registration", flat=True)
 
 
 def _lost_grants(incidents: Open) -> Iterable[int]:

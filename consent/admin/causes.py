@@ -43,6 +43,7 @@ CAUSES: Mapping[str, CauseWords] = {
         remedy=Remedy(label="See the tokens", model="consent.PartnerConsent", query="permissions=again"),
     ),
     Cause.REGISTRATION_CHANGED: CauseWords(title="Registration changed at Microsoft", remedy=_REGISTRATIONS),
+    Cause.REGISTRATION_UNREAD: CauseWords(title="Registration cannot be read", remedy=_REGISTRATIONS),
     Cause.DISCONNECT_UNFINISHED: CauseWords(title="Disconnect unfinished", remedy=_TOKENS),
     DRIFT: CauseWords(title="Consent changed by others", remedy=_CONSENTS),
     GRANTS_LOST: CauseWords(

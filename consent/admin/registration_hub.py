@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -25,7 +26,7 @@ from consent.applications.instructions import NOTES, Instruction, files, instruc
 from consent.applications.manifest import read_command
 from consent.applications.posture import Difference, Risk
 from consent.applications.registrations import ChangeRefused
-from consent.applications.seen import MOST_CHARACTERS, NotReadable, not_looked_at, read_text
+from consent.applications.seen import MOST_CHARACTERS, PARTS, NotReadable, not_looked_at, read_text
 from consent.applications.setup import Facts, Key, Standing, Step
 from consent.models import ApplicationRegistration, RegistrationEvidence
 from consent.vault.base import VaultConfigurationError
@@ -229,6 +230,7 @@ class RegistrationHub(_Base):
             "evidence": evidence,
             "differences": [(one, RISK_TONES[one.risk]) for one in found],
             "hidden": [] if evidence is None or not evidence.seen else not_looked_at(evidence.seen),
+            "older": [] if evidence is None or not evidence.seen else _older(evidence),
             "owners": owners,
             "unknown_owners": any(one.key == "owner_unknown" for one in found),
             "command": read_command(registration, clients.cloud(registration.cloud)),
@@ -427,6 +429,12 @@ def _counted(found: Sequence[Difference]) -> str:
 
 def _level(found: Sequence[Difference]) -> int:
     return messages.WARNING if any(one.risk != Risk.NOTE for one in found) else messages.SUCCESS
+
+
+def _older(evidence: RegistrationEvidence) -> list[tuple[str, datetime]]:
+    """Return the parts that the last look did not show, each with the time when it was seen."""
+    times = {word: evidence.looked_at(name) for name, word in PARTS.items() if name in evidence.seen}
+    return [(word, at) for word, at in times.items() if at != evidence.seen_at]
 
 
 def _described(form: forms.BaseModelForm[Any]) -> ApplicationRegistration | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from consent import alarms
@@ -27,7 +29,7 @@ from consent.applications.addresses import redirect_uris
 from consent.applications.seen import IMPLICIT_GRANTS, NotReadable, Seen, read
 from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
 from consent.permissions import manifest_permissions
-from portal.audit.trail import Actor, record
+from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import RemoteError, WrongSetup
@@ -35,6 +37,7 @@ from portal.text import number_of
 
 type Read = Callable[[ApplicationRegistration], Mapping[str, Any]]
 _LONGEST_REASON = 300
+UNREAD_FOR = timedelta(days=2)  # how old the last read of a daily job may be
 Kind = ApplicationCredential.Kind
 Source = RegistrationEvidence.Source
 
@@ -77,16 +80,23 @@ def keep(
 ) -> list[Difference]:
     """Keep what was seen, open or settle the incident, and return the differences.
 
+    A part that this look did not show stays as it was seen before: a text that lacks it says nothing of it, so a known
+    fault is over only when its own part was seen again.
+
     Raises:
         NotReadable: it is another application.
     """
     if seen["appId"].lower() != registration.application_id:
         raise NotReadable(f"This is another application than {registration.name}: its appId is not ours.")
-    columns = {"seen": seen, "seen_at": timezone.now(), "seen_by": actor.name, "source": source}
     with transaction.atomic():
-        evidence, _ = RegistrationEvidence.objects.update_or_create(
-            registration=registration, defaults=columns | {"unread_at": None, "unread_reason": ""}
-        )
+        RegistrationEvidence.objects.get_or_create(registration=registration)
+        # Writes nothing new; the row is held until the end, so that of two looks neither loses the other's parts.
+        RegistrationEvidence.objects.filter(registration=registration).update(seen_by=F("seen_by"))
+        evidence = RegistrationEvidence.objects.get(registration=registration)
+        evidence.add(seen, source=source, at=timezone.now(), by=actor.name)
+        evidence.save(update_fields=["seen", "seen_at", "seen_by", "source", "unread_at", "unread_reason"])
+        if source == Source.READ:
+            alarms.settle([Cause.REGISTRATION_UNREAD], [registration.pk])
         found = differences(registration, evidence)
         record(
             "registration.looked_at",
@@ -116,10 +126,25 @@ def look(registration: ApplicationRegistration, read_it: Read, *, actor: Actor) 
             reason = f"{diagnosis.cause} {diagnosis.remedy} ({error.code})"
         else:
             reason = str(error)
-        columns = {"unread_at": timezone.now(), "unread_reason": reason[:_LONGEST_REASON]}
-        RegistrationEvidence.objects.update_or_create(registration=registration, defaults=columns)
+        _note_unread(registration, reason[:_LONGEST_REASON], actor)
         raise
     return keep(registration, seen, source=Source.READ, actor=actor)
+
+
+def _note_unread(registration: ApplicationRegistration, reason: str, actor: Actor) -> None:
+    columns = {"unread_at": timezone.now(), "unread_reason": reason}
+    with transaction.atomic():
+        evidence, _ = RegistrationEvidence.objects.update_or_create(registration=registration, defaults=columns)
+        record(
+            "registration.not_read",
+            actor=actor,
+            outcome=Outcome.FAILED,
+            subject=_subject(registration),
+            details={"reason": reason},
+        )
+        if evidence.read_at is None or evidence.read_at < timezone.now() - UNREAD_FOR:
+            since = "never" if evidence.read_at is None else f"last on {evidence.read_at:%Y-%m-%d}"
+            alarms.report(Cause.REGISTRATION_UNREAD, registration, since=since, reason=reason)
 
 
 def accept_owners(registration: ApplicationRegistration, *, actor: Actor, shown: Sequence[str]) -> None:
@@ -269,7 +294,7 @@ def _redirects(facts: _Facts) -> Iterator[Difference]:
 
 
 def _implicit(facts: _Facts) -> Iterator[Difference]:
-    chosen = facts.seen.get("web", {}).get("implicitGrantSettings", {})
+    chosen = facts.seen.get("implicitGrantSettings", {})
     for name, word in zip(IMPLICIT_GRANTS, ("ID tokens", "access tokens"), strict=True):
         if chosen.get(name):
             yield Difference(

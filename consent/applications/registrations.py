@@ -14,9 +14,17 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import F, Model, QuerySet
 
+from consent import alarms
+from consent.alarms import Cause
 from consent.applications import permission_sets
 from consent.applications.evidence import obstacles
-from consent.models import ApplicationRegistration, ConsentLink, OwnPermissionSet, PartnerConsent
+from consent.models import (
+    ApplicationRegistration,
+    ConsentLink,
+    OwnPermissionSet,
+    PartnerConsent,
+    RegistrationEvidence,
+)
 from consent.permissions import PERMISSION_SETS, PermissionSet
 from portal.audit.trail import Actor, record
 
@@ -120,9 +128,12 @@ def change(
                 raise ChangeRefused("Somebody else changed this registration meanwhile; look at it first.")
             row = ApplicationRegistration.objects.get(pk=registration.pk)
             activated = values.get("state") == State.ACTIVE != row.state
+            before = [getattr(row, name) for name in ApplicationRegistration.IDENTITY]
             for name, value in _columns(values).items():
                 setattr(row, name, value)
             row.full_clean()
+            if before != [getattr(row, name) for name in ApplicationRegistration.IDENTITY]:
+                _forget_evidence(row)
             if activated and (reasons := obstacles(row)):
                 raise ChangeRefused(f"It cannot be active as it is. {' '.join(reasons)}")
             row.save(update_fields=list(values))
@@ -136,6 +147,16 @@ def change(
                 permission_sets.tell(permission_sets.concerned(row, row.asked))
     except ValidationError as error:
         raise ChangeRefused(" ".join(error.messages)) from None
+
+
+def _forget_evidence(registration: ApplicationRegistration) -> None:
+    """Drop all that Microsoft said of the application that this registration was before: of the new one it is no proof.
+
+    Its credentials are unproven again, and a refusal of one does not count any more.
+    """
+    RegistrationEvidence.objects.filter(registration=registration).delete()
+    registration.credentials.update(proven_at=None, proven_with=None, refused_at=None, refused_code="")
+    alarms.settle([Cause.REGISTRATION_CHANGED, Cause.REGISTRATION_UNREAD], [registration.pk])
 
 
 def _text(value: object) -> str:

@@ -3,6 +3,9 @@
 The text may come from anybody who has a page of the admin open, so it is small, it is JSON, only known keys are kept,
 and of credentials only what identifies them and when they end.
 
+A part is kept only where the text holds it whole and in the form that Microsoft gives: what has another form is
+refused, so that nothing passes as looked at because it could not be understood.
+
 Source: Microsoft Graph v1.0, application, keyCredential, passwordCredential, federatedIdentityCredential.
 """
 
@@ -54,15 +57,13 @@ def read(found: object) -> Seen:
     if not isinstance(told, dict) or not isinstance(told.get("appId"), str):
         raise NotReadable("This is no application object: it has no appId.")
     seen: dict[str, Any] = {name: _text(told[name]) for name in _TEXTS if name in told}
-    seen |= {name: told[name] for name in _FLAGS if isinstance(told.get(name), bool | None) and name in told}
+    seen |= {name: _flag(told[name]) for name in _FLAGS if name in told}
     for platform in ("web", "spa", "publicClient"):
-        if isinstance(told.get(platform), dict):
-            seen[platform] = {"redirectUris": [_text(uri) for uri in _list(told[platform].get("redirectUris"))]}
-    web = told.get("web")
-    if isinstance(web, dict) and isinstance(web.get("implicitGrantSettings"), dict):
-        seen["web"]["implicitGrantSettings"] = {
-            name: web["implicitGrantSettings"].get(name) is True for name in IMPLICIT_GRANTS
-        }
+        if "redirectUris" in (inner := _dict(told.get(platform))):
+            seen[platform] = {"redirectUris": [_text(uri) for uri in _list(inner["redirectUris"])]}
+    if "implicitGrantSettings" in (web := _dict(told.get("web"))):
+        chosen = _dict(web["implicitGrantSettings"])
+        seen["implicitGrantSettings"] = {name: _flag(chosen.get(name)) for name in IMPLICIT_GRANTS}
     if "requiredResourceAccess" in told:
         seen["requiredResourceAccess"] = [
             {
@@ -72,13 +73,10 @@ def read(found: object) -> Seen:
             for each in _dicts(told["requiredResourceAccess"])
         ]
     if "servicePrincipalLockConfiguration" in told:
-        lock = told["servicePrincipalLockConfiguration"]
-        seen["servicePrincipalLockConfiguration"] = {
-            name: isinstance(lock, dict) and lock.get(name) is True for name in manifest.LOCK
-        }
+        lock = _dict(told["servicePrincipalLockConfiguration"])
+        seen["servicePrincipalLockConfiguration"] = {name: _flag(lock.get(name)) for name in manifest.LOCK}
     if "verifiedPublisher" in told:
-        publisher = told["verifiedPublisher"]
-        seen["verifiedPublisher"] = _text(publisher.get("displayName")) if isinstance(publisher, dict) else ""
+        seen["verifiedPublisher"] = _text(_dict(told["verifiedPublisher"]).get("displayName"))
     for name, keys in _LISTS.items():
         holder = told if name in told else whole
         if name in holder:
@@ -105,9 +103,26 @@ def _no_number(text: str) -> None:
     raise ValueError("NaN and Infinity are no JSON")
 
 
+_OTHER_FORM = "A value has another form than Microsoft gives it. Paste all of what the command printed, unchanged."
+
+
 def _text(value: object) -> str:
-    """Return a short printable text; what is none becomes empty."""
-    return "".join(c for c in value if c.isprintable())[:_LONGEST] if isinstance(value, str) else ""
+    """Return a short printable text; null is an empty one."""
+    if value is not None and not isinstance(value, str):
+        raise NotReadable(_OTHER_FORM)
+    return "".join(c for c in value or "" if c.isprintable())[:_LONGEST]
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool | None):
+        raise NotReadable(_OTHER_FORM)
+    return bool(value)
+
+
+def _dict(value: object) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise NotReadable(_OTHER_FORM)
+    return value or {}
 
 
 def _list(value: object) -> list[Any]:
@@ -117,7 +132,10 @@ def _list(value: object) -> list[Any]:
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:
-    return [each for each in _list(value) if isinstance(each, dict)]
+    found = _list(value)
+    if not all(isinstance(each, dict) for each in found):
+        raise NotReadable(_OTHER_FORM)
+    return found
 
 
 def _items(value: object, names: Sequence[str]) -> list[dict[str, str]]:
@@ -125,15 +143,19 @@ def _items(value: object, names: Sequence[str]) -> list[dict[str, str]]:
 
 
 def not_looked_at(seen: Seen) -> list[str]:
-    """Name the parts of the application that the last look did not show."""
-    return [word for name, word in _PARTS.items() if name not in seen]
+    """Name the parts of the application that no look showed."""
+    return [word for name, word in PARTS.items() if name not in seen]
 
 
-_PARTS = {
+PARTS = {
     "signInAudience": "account types",
     "isDisabled": "whether it is disabled by its owner",
     "disabledByMicrosoftStatus": "whether it is disabled by Microsoft",
     "web": "redirect URIs",
+    "spa": "redirect URIs of single-page applications",
+    "publicClient": "redirect URIs of mobile and desktop applications",
+    "implicitGrantSettings": "implicit grants",
+    "isFallbackPublicClient": "public client flows",
     "requiredResourceAccess": "permissions",
     "servicePrincipalLockConfiguration": "property lock",
     "passwordCredentials": "client secrets",

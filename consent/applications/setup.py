@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from django.db.models import Min
@@ -17,7 +17,7 @@ from django.utils import timezone
 from consent.applications import posture, registrations
 from consent.applications.evidence import Ask, Blame, credential_of, meaning_of, obstacles, verify
 from consent.applications.posture import Difference
-from consent.applications.seen import not_looked_at
+from consent.applications.seen import PARTS, not_looked_at
 from consent.models import (
     ApplicationCredential,
     ApplicationRegistration,
@@ -29,7 +29,6 @@ from portal.audit.trail import Actor
 from portal.text import number_are, number_of
 
 State = ApplicationRegistration.State
-_DAILY = timedelta(days=2)  # how old the last read of a daily job may be
 
 
 class Key(StrEnum):
@@ -178,7 +177,7 @@ def _registration(facts: Facts) -> Step:
             how = f"What was seen is right. Not seen: {', '.join(hidden)}."
             return Step(key=key, standing=Standing.UNKNOWN, how=how, at=evidence.seen_at)
         how = f"It was {evidence.get_source_display()} and is as it should be."
-        return Step(key=key, standing=Standing.DONE, how=how, at=evidence.seen_at)
+        return Step(key=key, standing=Standing.DONE, how=how, at=evidence.looked_at(*PARTS))
     if evidence.asked_at is not None and not evidence.refusal:
         how = "It exists: Microsoft gave it a token. What it allows was not looked at; compare it."
         return Step(key=key, standing=Standing.UNKNOWN, how=how, at=evidence.asked_at)
@@ -194,11 +193,12 @@ def _permissions(facts: Facts) -> Step:
     if "requiredResourceAccess" not in evidence.seen:
         return Step(key=key, standing=Standing.UNKNOWN, how="The permissions of the manifest were not looked at yet.")
     wrong = [one for one in facts.differences if one.key in _OF_OTHER_STEPS - {"publisher"}]
+    at = evidence.looked_at("requiredResourceAccess")
     if wrong:
         how = f"{wrong[0].what} {_more(len(wrong) - 1)}"
-        return Step(key=key, standing=Standing.OPEN, how=how.strip(), at=evidence.seen_at)
+        return Step(key=key, standing=Standing.OPEN, how=how.strip(), at=at)
     how = "The manifest lists exactly the permissions that partners are asked for, and no application permission."
-    return Step(key=key, standing=Standing.DONE, how=how, at=evidence.seen_at)
+    return Step(key=key, standing=Standing.DONE, how=how, at=at)
 
 
 def _publisher(facts: Facts) -> Step:
@@ -211,7 +211,7 @@ def _publisher(facts: Facts) -> Step:
         key=key,
         standing=Standing.DONE if name else Standing.OPEN,
         how=f"Microsoft shows {name} as the verified publisher." if name else "Microsoft shows no verified publisher.",
-        at=evidence.seen_at,
+        at=evidence.looked_at("verifiedPublisher"),
         optional=True,
     )
 
@@ -270,10 +270,9 @@ def _watch(facts: Facts) -> Step:
     if evidence.unread_at is not None:
         how = f"The last read failed. {evidence.unread_reason}"
         return Step(key=key, standing=Standing.OPEN, how=how, at=evidence.unread_at, optional=True)
-    read = evidence.source == RegistrationEvidence.Source.READ
-    if read and evidence.seen_at is not None and evidence.seen_at > timezone.now() - _DAILY:
+    if evidence.read_at is not None and evidence.read_at > timezone.now() - posture.UNREAD_FOR:
         how = "The portal reads the registration by itself every day."
-        return Step(key=key, standing=Standing.DONE, how=how, at=evidence.seen_at, optional=True)
+        return Step(key=key, standing=Standing.DONE, how=how, at=evidence.read_at, optional=True)
     how = "The portal does not read the registration by itself; a change at Microsoft is seen when staff compare it."
     return Step(key=key, standing=Standing.OPEN, how=how, optional=True)
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 
 from consent.models.applications import ApplicationCredential, ApplicationRegistration
+
+_OUR_OWN = ("looked_at", "read_at")
 
 
 class RegistrationEvidence(models.Model):
@@ -50,3 +56,27 @@ class RegistrationEvidence(models.Model):
 
     def __str__(self) -> str:
         return f"Evidence of registration {self.pk}"
+
+    # ``seen`` also holds ``looked_at``, the time of each part, and ``read_at``, when the portal itself last read it.
+
+    def add(self, parts: Mapping[str, Any], *, source: Source, at: datetime, by: str) -> None:
+        """Take what a look showed; parts that it did not show stay as they were, with their times. Nothing is saved."""
+        times = {name: self.looked_at(name).isoformat() for name in self.seen if name not in _OUR_OWN}
+        times |= dict.fromkeys(parts, at.isoformat())
+        read_at = at if source == self.Source.READ else self.read_at
+        self.seen = {**self.seen, **parts, "looked_at": times, "read_at": read_at and read_at.isoformat()}
+        self.seen_at, self.seen_by, self.source = at, by, source
+        if source == self.Source.READ:
+            self.unread_at, self.unread_reason = None, ""
+
+    def looked_at(self, *parts: str) -> datetime:
+        """Return when these parts were seen; the oldest time of them. All must have been seen."""
+        times, seen_at = self.seen.get("looked_at", {}), self.seen_at
+        assert seen_at is not None  # noqa: S101  # what was seen has its time
+        return min((datetime.fromisoformat(times[name]) for name in parts if name in times), default=seen_at)
+
+    @property
+    def read_at(self) -> datetime | None:
+        """Return when the portal itself last read it; None for never."""
+        text = self.seen.get("read_at")
+        return None if not text else datetime.fromisoformat(text)

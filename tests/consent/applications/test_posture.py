@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients, schedule
@@ -329,6 +331,29 @@ def test_a_thumbprint_is_known_in_each_form_that_tools_print(registration: Appli
     assert posture.keep(registration, seen, source=PASTED, actor=builders.ACTOR) == []
 
 
+@pytest.mark.req("R-45")
+def test_a_part_that_was_not_looked_at_settles_nothing_and_keeps_its_time(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    _foreign_secret(administrator.application(registration), administrator)
+    look(administrator, registration)
+    evidence = RegistrationEvidence.objects.get()
+    before = evidence.seen_at
+    assert before is not None
+
+    part = read({"appId": registration.application_id, "displayName": registration.name})
+    found = posture.keep(registration, part, source=PASTED, actor=builders.ACTOR)
+
+    assert [one.key for one in found] == ["secret_unknown"]
+    assert is_open()
+    assert settle_what_is_over() == 0
+    evidence.refresh_from_db()
+    assert evidence.looked_at("passwordCredentials") == before
+    assert evidence.looked_at("displayName") == evidence.seen_at
+    assert evidence.looked_at("displayName", "passwordCredentials") == before
+    assert not_looked_at(evidence.seen) == []
+
+
 # --- what is pasted ---------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +401,16 @@ def test_of_credentials_only_ids_and_ends_are_kept_and_of_the_rest_only_what_is_
         ('{"appId": "a", "passwordCredentials": "none"}', "no whole list"),
         ('{"application": {"appId": "a"}, "owners": {"value": [], "@odata.nextLink": "x"}}', "no whole list"),
         (json.dumps({"appId": "a", "web": {"redirectUris": ["x"] * 101}}), "more than 100 entries"),
+        ('{"appId": "a", "isDisabled": "true"}', "another form"),
+        ('{"appId": "a", "signInAudience": 1}', "another form"),
+        ('{"appId": "a", "web": []}', "another form"),
+        ('{"appId": "a", "spa": "none"}', "another form"),
+        ('{"appId": "a", "web": {"redirectUris": [1]}}', "another form"),
+        ('{"appId": "a", "web": {"implicitGrantSettings": {"enableIdTokenIssuance": "true"}}}', "another form"),
+        ('{"appId": "a", "requiredResourceAccess": ["x"]}', "another form"),
+        ('{"appId": "a", "servicePrincipalLockConfiguration": {"isEnabled": "yes"}}', "another form"),
+        ('{"appId": "a", "keyCredentials": [1]}', "another form"),
+        ('{"appId": "a", "passwordCredentials": [{"keyId": {}}]}', "another form"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_a_reason_and_not_repeated(text: str, told: str) -> None:
@@ -398,6 +433,25 @@ def test_values_of_other_types_end_in_a_reason_or_in_nothing(value: object) -> N
 
 def draft_row() -> ApplicationRegistration:
     return ApplicationRegistration(name="A", permission_set="strict")
+
+
+def test_each_part_that_a_text_lacks_is_named(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    told = administrator.look(registration.application_id)
+    for name in list(told["application"]):
+        if name in ("spa", "publicClient", "isFallbackPublicClient", "requiredResourceAccess"):
+            del told["application"][name]
+    del told["application"]["web"]["implicitGrantSettings"]
+    assert not_looked_at(read(told)) == [
+        "redirect URIs of single-page applications",
+        "redirect URIs of mobile and desktop applications",
+        "implicit grants",
+        "public client flows",
+        "permissions",
+    ]
+    told["application"]["web"] = {}
+    assert "web" not in read(told)  # an object without the list says nothing of redirect URIs
 
 
 def test_another_application_is_refused(administrator: Administrator, registration: ApplicationRegistration) -> None:
@@ -494,6 +548,38 @@ def test_one_row_that_is_not_as_it_should_be_hides_no_other_one(
         app_id=other.application_id, name=other.name, home_tenant=scenarios.vendor_tenant()
     )
     assert schedule._look() == "2 looked at, 1 with differences, 1 could not be read"
+
+
+def test_a_reader_that_fails_for_days_is_an_incident_and_a_paste_hides_it_not(
+    administrator: Administrator, registration: ApplicationRegistration, reader: Application
+) -> None:
+    def unread() -> bool:
+        return Incident.objects.open().filter(cause="registration_unread").exists()
+
+    assert schedule._look().endswith("0 could not be read")
+    reader.roles.clear()
+    assert schedule._look().endswith("1 could not be read")
+    assert not unread()
+    evidence = RegistrationEvidence.objects.get()
+    evidence.seen["read_at"] = (timezone.now() - timedelta(days=3)).isoformat()
+    evidence.save()
+    assert schedule._look().endswith("1 could not be read")
+    assert unread()
+
+    look(administrator, registration)  # by hand
+
+    evidence.refresh_from_db()
+    assert evidence.unread_at is not None
+    assert evidence.read_at is not None
+    assert evidence.read_at < timezone.now() - timedelta(days=2)
+    assert settle_what_is_over() == 0
+    assert unread()
+    event = AuditEvent.objects.filter(action="registration.not_read").last()
+    assert event is not None
+    assert event.outcome == "failed"
+    reader.roles.add("Application.Read.All")
+    assert schedule._look().endswith("0 could not be read")
+    assert not unread()
 
 
 def test_without_a_reader_nothing_is_read(registration: ApplicationRegistration) -> None:

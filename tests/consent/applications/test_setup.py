@@ -275,6 +275,31 @@ def test_a_registration_that_was_seen_not_to_work_is_not_activated_by_any_door(
     assert registration.state == "draft"
 
 
+def test_what_was_proven_of_one_application_is_no_proof_of_another(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    credential = add_secret(administrator, registration)
+    activate(registration)
+    compare(administrator, registration)
+    proven = {"proven_at": timezone.now(), "proven_with": builders.partner()}
+    ApplicationCredential.objects.filter(pk=credential.pk).update(**proven)
+    registration.refresh_from_db()
+
+    registrations.change(
+        registration,
+        {"application_id": builders.guid()},
+        shown={"application_id": registration.application_id},
+        actor=builders.ACTOR,
+    )
+
+    assert not RegistrationEvidence.objects.exists()
+    credential.refresh_from_db()
+    assert (credential.proven_at, credential.proven_with) == (None, None)
+    registration.refresh_from_db()
+    keys = (Key.PARTNER_CENTER, Key.REGISTRATION, Key.PERMISSIONS, Key.CREDENTIAL)
+    assert standings(registration, *keys) == ["UNKNOWN"] * 4
+
+
 # --- the checklist ----------------------------------------------------------------------------------------------------
 
 
@@ -333,11 +358,19 @@ def test_partners_grants_and_customers_fill_the_last_steps() -> None:
 
 def test_a_daily_read_that_is_old_or_failed_is_not_done(registration: ApplicationRegistration) -> None:
     now = timezone.now()
-    row = RegistrationEvidence(registration=registration, source="read", seen_at=now, seen={"appId": "x"})
+    row = RegistrationEvidence(registration=registration)
+    row.add({"appId": "x"}, source=RegistrationEvidence.Source.READ, at=now, by="portal")
     row.save()
     assert standings(registration, Key.WATCH) == ["DONE"]
-    RegistrationEvidence.objects.update(seen_at=now - timedelta(days=3))
+    row.add({"appId": "x"}, source=RegistrationEvidence.Source.PASTED, at=now, by="staff")
+    row.save()
+    assert standings(registration, Key.WATCH) == ["DONE"]  # a paste beside it takes nothing away
+    row.add({"appId": "x"}, source=RegistrationEvidence.Source.READ, at=now - timedelta(days=3), by="portal")
+    row.save()
     assert standings(registration, Key.WATCH) == ["OPEN"]
+    row.add({"appId": "x"}, source=RegistrationEvidence.Source.PASTED, at=now, by="staff")
+    row.save()
+    assert standings(registration, Key.WATCH) == ["OPEN"]  # and proves no read
     RegistrationEvidence.objects.update(seen_at=now, unread_at=now, unread_reason="The reader may not read it.")
     assert "The reader may not read it." in steps(registration)[Key.WATCH].how
 
