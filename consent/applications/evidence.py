@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 from django.db import transaction
@@ -146,6 +147,23 @@ def credential_of(registration: ApplicationRegistration) -> ApplicationCredentia
     now = timezone.now()
     candidates = registration.credentials.complete().filter(retired_at__isnull=True, starts_at__lte=now).order_by("-pk")
     return next((one for one in candidates if one.expires_at is None or one.expires_at > now), None)
+
+
+def unproven(registration: ApplicationRegistration) -> str:
+    """Say why nothing proves that Microsoft accepts the credential in use now; empty when it does. One query."""
+    evidence = RegistrationEvidence.objects.filter(registration=registration).first()
+    if evidence is None or evidence.asked_at is None or evidence.asked_with_id != registration.credential_id:
+        return f"Microsoft was not asked yet whether it accepts the credential in use. {_VERIFY}"
+    if evidence.refusal:
+        refusal = meaning_of(evidence.refusal)
+        return f"{refusal.what} {refusal.remedy}"
+    if evidence.asked_at < timezone.now() - _RECENT:
+        return f"Microsoft was last asked on {evidence.asked_at:%Y-%m-%d}; it may be otherwise now. {_VERIFY}"
+    return ""
+
+
+_RECENT = timedelta(days=1)  # within one, a person who verified also activates
+_VERIFY = "Press Verify at Microsoft on its page, then activate it."
 
 
 def obstacles(registration: ApplicationRegistration) -> list[str]:

@@ -17,7 +17,7 @@ from django.db.models import F, Model, QuerySet
 from consent import alarms
 from consent.alarms import Cause
 from consent.applications import permission_sets
-from consent.applications.evidence import obstacles
+from consent.applications.evidence import obstacles, unproven
 from consent.models import (
     ApplicationRegistration,
     ConsentLink,
@@ -117,7 +117,8 @@ def change(
         shown: the values before, as the person saw them.
 
     Raises:
-        ChangeRefused: somebody else changed it meanwhile, or it cannot be so.
+        ChangeRefused: somebody else changed it meanwhile, or it cannot be so. It cannot be active unless Microsoft
+            accepted the credential in use within the last day.
     """
     if unknown := (values.keys() | shown.keys()) - set(EDITABLE):
         raise ValueError(f"not editable: {', '.join(sorted(unknown))}")
@@ -134,7 +135,7 @@ def change(
             row.full_clean()
             if before != [getattr(row, name) for name in ApplicationRegistration.IDENTITY]:
                 _forget_evidence(row)
-            if activated and (reasons := obstacles(row)):
+            if activated and (reasons := obstacles(row) or [one for one in [unproven(row)] if one]):
                 raise ChangeRefused(f"It cannot be active as it is. {' '.join(reasons)}")
             row.save(update_fields=list(values))
             record(

@@ -308,14 +308,14 @@ def activate(registration: ApplicationRegistration, *, ask: Ask, promote: Promot
         ChangeRefused: it cannot work; says why and what to do.
         RotationRefused, RemoteError: the first credential could not be put to use; nothing was changed.
     """
+    shown = {"state": registration.state}
     evidence = verify(registration, ask=ask, actor=actor)
+    registration.refresh_from_db()
     if reasons := obstacles(registration):
         raise registrations.ChangeRefused(" ".join(reasons))
     if evidence.refusal:
         refusal = meaning_of(evidence.refusal)
         raise registrations.ChangeRefused(f"{refusal.what} {refusal.remedy}")
-    credential = credential_of(registration)
-    if registration.credential is None and credential is not None:
-        promote(credential)
-        registration.refresh_from_db()
-    registrations.change(registration, {"state": State.ACTIVE}, shown={"state": registration.state}, actor=actor)
+    if registration.credential is None and evidence.asked_with is not None:
+        promote(evidence.asked_with)  # just this one was accepted: a newer candidate may have come meanwhile
+    registrations.change(registration, {"state": State.ACTIVE}, shown=shown, actor=actor)

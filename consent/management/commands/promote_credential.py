@@ -1,11 +1,12 @@
 from argparse import ArgumentParser
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError
 from django.db.models import Q
 
 from consent import clients
-from consent.applications import registrations, rotation
+from consent.applications import registrations, rotation, setup
 from consent.management.base import ConsentCommand
 from consent.management.selection import one_tenant_id
 from consent.models import ApplicationCredential, ApplicationRegistration
@@ -56,8 +57,11 @@ class Command(ConsentCommand):
         active = ApplicationRegistration.State.ACTIVE
         if registration.state != active:
             try:
-                registrations.change(
-                    registration, {"state": active}, shown={"state": registration.state}, actor=self.actor
+                setup.activate(
+                    registration,
+                    ask=clients.ask_for_application_token,
+                    promote=partial(rotation.promote, door=clients.tokens_with, actor=self.actor, allow_unproven=True),
+                    actor=self.actor,
                 )
             except registrations.ChangeRefused as refused:
                 raise CommandError(f"Promoted, but not activated. {refused}", returncode=1) from None

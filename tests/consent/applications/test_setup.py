@@ -250,6 +250,50 @@ def test_a_credential_that_ended_cannot_be_activated(
         registrations.change(registration, {"state": "active"}, shown={"state": "draft"}, actor=builders.ACTOR)
 
 
+@pytest.mark.req("R-45")
+def test_no_door_activates_on_what_was_not_just_proven(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    credential = add_secret(administrator, registration)
+    ApplicationRegistration.objects.update(credential=credential)
+    registration.refresh_from_db()
+
+    def refused(reason: str) -> None:
+        with pytest.raises(ChangeRefused, match=reason):
+            registrations.change(registration, {"state": "active"}, shown={"state": "draft"}, actor=builders.ACTOR)
+
+    refused("Microsoft was not asked yet")
+    ask(registration)
+    other = add_secret(administrator, registration)
+    RegistrationEvidence.objects.update(asked_with=other)
+    refused("Microsoft was not asked yet")
+    RegistrationEvidence.objects.update(asked_with=credential, refusal="temporarily_unavailable")
+    refused("No answer that says something")
+    RegistrationEvidence.objects.update(refusal="", asked_at=timezone.now() - timedelta(days=2))
+    refused("Microsoft was last asked on")
+    ask(registration)
+    registrations.change(registration, {"state": "active"}, shown={"state": "draft"}, actor=builders.ACTOR)
+
+
+def test_the_credential_that_was_asked_with_is_put_to_use_and_no_newer_one(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    first = add_secret(administrator, registration)
+
+    def ask_slowly(credential: ApplicationCredential) -> None:
+        clients.ask_for_application_token(credential)
+        add_secret(administrator, registration)  # somebody adds another one meanwhile
+
+    setup.activate(
+        registration,
+        ask=ask_slowly,
+        promote=partial(rotation.promote, door=clients.tokens_with, actor=builders.ACTOR, allow_unproven=True),
+        actor=builders.ACTOR,
+    )
+    registration.refresh_from_db()
+    assert (registration.state, registration.credential) == ("active", first)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

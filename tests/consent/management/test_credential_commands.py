@@ -20,8 +20,9 @@ from consent.models import ApplicationCredential, ApplicationRegistration
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from tests.conftest import make_portal, use_azure_vault, use_sandbox
+from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.sandbox.world import Refusal
+from tests.sandbox.world import Application, Refusal
 from tests.support import builders
 from tests.support.certificates import pem, private
 from tests.support.commands import run
@@ -50,8 +51,22 @@ def vault_value(credential: ApplicationCredential) -> str:
     return clients.vault().read(name, version).value.reveal()
 
 
+def make_known(portal: Portal, draft: ApplicationRegistration) -> None:
+    """Register the application at Microsoft, with the secret that the test adds here."""
+    world, home = portal.sandbox.world, scenarios.vendor_tenant()
+    world.applications[draft.application_id] = Application(
+        app_id=draft.application_id,
+        name=draft.name,
+        home_tenant=home,
+        multi_tenant=True,
+        secrets={"secret-canary-1": world.now() + 3600},
+    )
+    world.tenants[home].add_principal(draft.application_id, draft.name)
+    ApplicationRegistration.objects.filter(pk=draft.pk).update(home_tenant_id=home)
+
+
 def test_a_secret_is_taken_from_standard_input_and_promoted_unproven_only_on_demand(
-    draft: ApplicationRegistration, monkeypatch: pytest.MonkeyPatch
+    portal: Portal, draft: ApplicationRegistration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("secret-canary-1\n"))
     key_id = builders.guid()
@@ -69,14 +84,20 @@ def test_a_secret_is_taken_from_standard_input_and_promoted_unproven_only_on_dem
     assert "--unproven" in alone.err
     assert now(draft) == (None, "draft")
 
-    promoted = run("promote_credential", draft.pk, "--unproven", "--activate")
+    unknown = run("promote_credential", draft.pk, "--unproven", "--activate")
+    assert unknown.code == 1
+    assert "Promoted, but not activated. " in unknown.err
+    assert now(draft) == (credential.pk, "draft")
+
+    make_known(portal, draft)
+    promoted = run("promote_credential", draft.pk, credential.pk, "--unproven", "--activate")
     assert promoted.code == 0
     assert "promoted unproven: no partner to prove with" in promoted.out
     assert now(draft) == (credential.pk, "active")
     said = ran.out + alone.err + promoted.out
     assert "canary" not in said + repr(list(AuditEvent.objects.values()))
     actions = set(AuditEvent.objects.filter(subject__registration=draft.pk).values_list("action", flat=True))
-    assert actions == {"credential.added", "credential.promoted", "registration.changed"}
+    assert actions == {"credential.added", "credential.promoted", "registration.verified", "registration.changed"}
 
 
 @pytest.mark.parametrize("form", ["pem", "pkcs12"])
