@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.template.loader import render_to_string
 
 from consent.doctor.examining import STEPS, examine
-from consent.doctor.steps import Looked, Result, first_failure, summary
+from consent.doctor.steps import Looked, Result, summary, worst_of
 from consent.models import ApplicationRegistration
 from portal.audit.trail import record
 from portal.microsoft.http import WEB_SECONDS, time_budget
@@ -72,6 +72,5 @@ def _sent_piece_by_piece(page: str, steps_here: str, end_here: str) -> Iterator[
             report.append(looked)
             yield render_to_string(_STEP, {"looked": looked, "tone": TONES[looked.result]})
     yield between
-    tone = Tone.BAD if first_failure(report) else Tone.GOOD
-    yield render_to_string(_END, {"summary": summary(report), "tone": tone})
+    yield render_to_string(_END, {"summary": summary(report), "tone": TONES[worst_of(report)]})
     yield after

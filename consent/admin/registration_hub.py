@@ -98,7 +98,7 @@ class PrepareForm(forms.ModelForm):  # type: ignore[type-arg]  # has no paramete
 
     class Meta:
         model = ApplicationRegistration
-        fields = ["name", "kind", "cloud", "home_tenant_id", "permission_set"]
+        fields = ["name", "kind", "cloud", "home_tenant_id", "permission_set", "own_set"]
 
     def validate_unique(self) -> None:
         """Two registrations may be called the same; nothing is saved here."""
@@ -193,6 +193,7 @@ class RegistrationHub(_Base):
             **self.around(request, registration, "change"),
             "cards": cards,
             "ahead": next((card for card in cards if card.is_open), None),
+            "unseen": len(setup.unseen(steps)),
             "done": sum(step.standing == Standing.DONE for step in steps),
             "notes": NOTES,
         }
@@ -446,7 +447,8 @@ def _described(form: forms.BaseModelForm[Any]) -> ApplicationRegistration | None
 
 
 def _typed(form: forms.BaseModelForm[Any]) -> dict[str, str]:
-    return {name: str(getattr(form.instance, form.instance._meta.get_field(name).attname)) for name in form.fields}
+    columns = {name: getattr(form.instance, form.instance._meta.get_field(name).attname) for name in form.fields}
+    return {name: "" if value is None else str(value) for name, value in columns.items()}
 
 
 def _download(described: ApplicationRegistration, file: str) -> HttpResponse:

@@ -116,6 +116,11 @@ def first_open(steps: list[Step]) -> Step | None:
     return next((one for one in steps if one.standing == Standing.OPEN and not one.optional), None)
 
 
+def unseen(steps: list[Step]) -> list[Step]:
+    """Return the needed steps that were not looked at; of the enrolment only a granted customer tells anything."""
+    return [one for one in steps if one.standing == Standing.UNKNOWN and not one.optional and one.key != Key.ENROLMENT]
+
+
 # --- the steps --------------------------------------------------------------------------------------------------------
 
 

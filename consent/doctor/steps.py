@@ -114,6 +114,11 @@ def first_failure(report: Sequence[Looked]) -> Looked | None:
     return next((one for one in report if one.result is Result.FAILED), None)
 
 
+def worst_of(report: Sequence[Looked]) -> Result:
+    """Return the worst that came of the steps; an empty report is not looked at."""
+    return max((one.result for one in report), key=_WORST.index, default=Result.NOT_SEEN)
+
+
 def summary(report: Sequence[Looked]) -> str:
     """Return the last line: the first that fails and what to do, or that nothing fails."""
     if (first := first_failure(report)) is not None:

@@ -58,6 +58,8 @@ def test_the_button_tries_everything_and_the_trail_says_who_pressed_it(ward: War
     assert len(badges(page)) == len(STEPS)
     assert "Fails" not in badges(page)
     assert "Nothing fails" in page
+    assert "Could not be verified" in badges(page)
+    assert 'class="notice tone-warn" role="status">Nothing fails: ' in page  # what was not seen makes no green
     assert not [one for one in secrets_of(ward.portal) if one in page]
     assert "no-store" in response["Cache-Control"]
     assert AuditEvent.objects.get(action="doctor.examined").actor == staff.user.get_username()

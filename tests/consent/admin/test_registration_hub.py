@@ -14,10 +14,12 @@ from consent import clients
 from consent.applications import key_pairs, manifest, rotation
 from consent.applications.addresses import redirect_uris
 from consent.applications.setup import Key
-from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
+from consent.models import ApplicationCredential, ApplicationRegistration, OwnPermissionSet, RegistrationEvidence
+from consent.permissions import PERMISSION_SETS
 from portal.incidents.models import Incident
 from portal.microsoft.secret import Secret
 from tests.conftest import use_local_vault, use_sandbox
+from tests.sandbox.graph_applications import secret_id
 from tests.sandbox.server import Sandbox
 from tests.support import builders
 from tests.support.administrator import Administrator, draft
@@ -64,6 +66,28 @@ def paste(staff: Staff, registration: ApplicationRegistration, text: str, **file
 
 def offered(page: Any) -> set[str]:
     return {button.label for card in page.context["cards"] for button in card.buttons}
+
+
+def test_the_set_up_is_complete_only_when_each_needed_step_was_seen(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    staff, partner = Staff(), builders.partner()
+    add_secret(administrator, registration)
+    do(staff, registration, "activate")
+    builders.consent(partner, registration)
+    builders.grant(registration, "User.Read.All")
+    builders.customer_consent(builders.customer(partner), registration, "User.Read.All")
+    text = staff.get(address(registration)).content.decode()
+    assert "The set-up is complete" not in text
+    assert "2 needed steps could not be verified" in text  # registration and permissions
+
+    paste(staff, registration, json.dumps(administrator.look(registration.application_id)))
+    do(staff, registration, "owners", owner=[administrator.oid])
+    administrator.application(registration).secrets = {SECRET: administrator.sandbox.world.now() + 3600}
+    page = staff.get(address(registration))
+    assert page.context["ahead"].step.key == Key.REGISTRATION  # a secret without its id
+    ApplicationCredential.objects.update(key_id=secret_id(SECRET))
+    assert "The set-up is complete" in staff.get(address(registration)).content.decode()
 
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
@@ -193,6 +217,25 @@ def test_a_registration_is_prepared_without_saving_anything(administrator: Admin
     }
     assert staff.get(f"{prepare}registration.sh", {"name": "x"}).status_code == 404
     assert staff.get(f"{prepare}other.sh", chosen).status_code == 404
+
+
+def test_a_registration_with_a_set_of_our_own_is_prepared(administrator: Administrator) -> None:
+    own = OwnPermissionSet.objects.create(name="Ours", permissions=PERMISSION_SETS["strict"].to_json())
+    chosen = {
+        "name": "Panel",
+        "kind": "cpv",
+        "cloud": "global",
+        "home_tenant_id": administrator.tenant.tenant_id,
+        "permission_set": "own",
+    }
+    prepare, staff = "/admin/consent/applicationregistration/prepare/", Staff()
+    assert "own_set" in staff.get(prepare, chosen).context["form"].errors
+    page = staff.get(prepare, chosen | {"own_set": own.pk})
+    assert page.context["described"].asked == own.value
+    add = staff.get(page.context["add_address"]).context["adminform"].form
+    assert str(add.get_initial_for_field(add.fields["own_set"], "own_set")) == str(own.pk)
+    strict = staff.get(prepare, chosen | {"permission_set": "strict"})
+    assert "None" not in strict.context["add_address"]
 
 
 # --- at Microsoft -----------------------------------------------------------------------------------------------------
