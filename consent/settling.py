@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from consent import alarms
 from consent.alarms import Cause
-from consent.applications.posture import Risk, differences
+from consent.applications.comparing import Risk, differences
 from consent.customers.applying import GRANTS_LOST
 from consent.models import (
     ApplicationCredential,

@@ -20,11 +20,11 @@ from django.views.decorators.http import require_POST
 
 from consent import clients
 from consent.admin.buttons import Button
-from consent.applications import posture, rotation, setup
+from consent.applications import comparing, posture, rotation, setup
+from consent.applications.comparing import Difference, Risk
 from consent.applications.evidence import meaning_of, verify
 from consent.applications.instructions import NOTES, Instruction, files, instruction_of
 from consent.applications.manifest import read_command
-from consent.applications.posture import Difference, Risk
 from consent.applications.registrations import ChangeRefused
 from consent.applications.seen import MOST_CHARACTERS, PARTS, NotReadable, not_looked_at, read_text
 from consent.applications.setup import Facts, Key, Standing, Step
@@ -223,7 +223,7 @@ class RegistrationHub(_Base):
         self, request: HttpRequest, registration: ApplicationRegistration, form: forms.Form
     ) -> HttpResponse:
         evidence = RegistrationEvidence.objects.filter(registration=registration).first()
-        found = [] if evidence is None or not evidence.seen else posture.differences(registration, evidence)
+        found = [] if evidence is None or not evidence.seen else comparing.differences(registration, evidence)
         owners = [] if evidence is None else evidence.seen.get("owners", [])
         may_change = self.has_change_permission(request, registration)
         context = {

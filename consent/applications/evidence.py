@@ -15,7 +15,7 @@ from enum import StrEnum
 from django.db import transaction
 from django.utils import timezone
 
-from consent.applications import posture
+from consent.applications import comparing
 from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.errors import RemoteError
@@ -181,5 +181,5 @@ def obstacles(registration: ApplicationRegistration) -> list[str]:
         if refusal.blame != Blame.NOTHING:
             found.append(f"{refusal.what} {refusal.remedy}")
     if evidence.seen_at is not None:
-        found += [f"{one.blocks} {one.remedy}" for one in posture.differences(registration, evidence) if one.blocks]
+        found += [f"{one.blocks} {one.remedy}" for one in comparing.differences(registration, evidence) if one.blocks]
     return found

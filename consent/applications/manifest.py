@@ -222,9 +222,21 @@ def rest_script(described: Described, redirect_uris: Sequence[str], cloud: Natio
 
 
 def read_command(described: Described, cloud: NationalCloud) -> str:
-    """Return one command that prints the registration with its owners and federated credentials as one JSON text."""
-    address = f"{cloud.graph}/v1.0/applications(appId='{described.application_id}')"
-    parts = {"application": "", **{name: f"/{name}" for name in ("owners", "federatedIdentityCredentials")}}
+    """Return one command that prints the registration as one JSON text.
+
+    It holds the application with owners and federated credentials, and its service principal with granted roles; what
+    cannot be read is null, and so not looked at.
+    """
+    named = f"(appId='{described.application_id}')"
+    application = f"{cloud.graph}/v1.0/applications{named}"
+    principal = f"{cloud.graph}/v1.0/servicePrincipals{named}"
+    parts = {
+        "application": application,
+        "owners": f"{application}/owners",
+        "federatedIdentityCredentials": f"{application}/federatedIdentityCredentials",
+        "servicePrincipal": principal,
+        "appRoleAssignments": f"{principal}/appRoleAssignments",
+    }
     names = ", ".join(f'"{name}": %s' for name in parts)
-    reads = " ".join(f'"$(az rest --url "{address}{path}" --output json)"' for path in parts.values())
+    reads = " ".join(f'"$(az rest --url "{address}" --output json || echo null)"' for address in parts.values())
     return f"printf '{{{names}}}\\n' {reads}"

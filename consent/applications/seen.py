@@ -6,7 +6,8 @@ and of credentials only what identifies them and when they end.
 A part is kept only where the text holds it whole and in the form that Microsoft gives: what has another form is
 refused, so that nothing passes as looked at because it could not be understood.
 
-Source: Microsoft Graph v1.0, application, keyCredential, passwordCredential, federatedIdentityCredential.
+Source: Microsoft Graph v1.0, application, servicePrincipal, appRoleAssignment, keyCredential, passwordCredential,
+federatedIdentityCredential.
 """
 
 from __future__ import annotations
@@ -79,23 +80,39 @@ def read(found: object) -> Seen:
         seen["verifiedPublisher"] = _text(_dict(told["verifiedPublisher"]).get("displayName"))
     for name, keys in _LISTS.items():
         holder = told if name in told else whole
-        if name in holder:
-            listed = holder[name]
-            items = listed.get("value") if isinstance(listed, dict) else listed
-            if not isinstance(items, list) or (isinstance(listed, dict) and "@odata.nextLink" in listed):
-                raise NotReadable(f"{name} is no whole list. Paste all of what the command printed.")
-            seen[name] = _items(items, keys)
+        if name in holder and not (holder is whole and holder[name] is None):
+            seen[name] = _items(_whole_list(name, holder[name]), keys)
+    principal = _dict(whole.get("servicePrincipal"))
+    if principal.keys() >= {"appId", "accountEnabled", *_OF_PRINCIPAL}:
+        if _text(principal["appId"]) != seen["appId"]:
+            raise NotReadable("The service principal is one of another application.")
+        seen["servicePrincipal"] = {
+            "accountEnabled": _flag(principal["accountEnabled"]),
+            **{name: _items(_whole_list(name, principal[name]), _LISTS[name]) for name in _OF_PRINCIPAL},
+        }
     return seen
+
+
+def _whole_list(name: str, listed: object) -> list[Any]:
+    items = listed.get("value") if isinstance(listed, dict) else listed
+    if not isinstance(items, list) or (isinstance(listed, dict) and "@odata.nextLink" in listed):
+        raise NotReadable(f"{name} is no whole list. Paste all of what the command printed.")
+    return items
+
+
+_OF_PRINCIPAL = ("passwordCredentials", "keyCredentials")
 
 
 _TEXTS = ("appId", "displayName", "signInAudience", "disabledByMicrosoftStatus")
 _FLAGS = ("isDisabled", "isFallbackPublicClient")
 IMPLICIT_GRANTS = ("enableIdTokenIssuance", "enableAccessTokenIssuance")
+_AUDIENCES = "audiences"  # a list within an item; kept as its words
 _LISTS = {
     "passwordCredentials": ("keyId", "endDateTime"),
     "keyCredentials": ("keyId", "customKeyIdentifier", "endDateTime"),
     "owners": ("id", "displayName"),
-    "federatedIdentityCredentials": ("issuer", "subject"),
+    "federatedIdentityCredentials": ("issuer", "subject", _AUDIENCES),
+    "appRoleAssignments": ("appRoleId", "resourceDisplayName"),
 }
 
 
@@ -139,7 +156,10 @@ def _dicts(value: object) -> list[dict[str, Any]]:
 
 
 def _items(value: object, names: Sequence[str]) -> list[dict[str, str]]:
-    return [{name: _text(each.get(name)) for name in names} for each in _dicts(value)]
+    def kept(each: dict[str, Any], name: str) -> str:
+        return " ".join(map(_text, _list(each.get(name)))) if name == _AUDIENCES else _text(each.get(name))
+
+    return [{name: kept(each, name) for name in names} for each in _dicts(value)]
 
 
 def not_looked_at(seen: Seen) -> list[str]:
@@ -162,5 +182,7 @@ PARTS = {
     "keyCredentials": "certificates",
     "federatedIdentityCredentials": "federated credentials",
     "owners": "owners",
+    "servicePrincipal": "service principal",
+    "appRoleAssignments": "granted application permissions",
     "verifiedPublisher": "publisher verification",
 }

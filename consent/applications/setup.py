@@ -14,9 +14,9 @@ from enum import StrEnum
 from django.db.models import Min
 from django.utils import timezone
 
-from consent.applications import posture, registrations
+from consent.applications import comparing, posture, registrations
+from consent.applications.comparing import Difference
 from consent.applications.evidence import Ask, Blame, credential_of, meaning_of, obstacles, verify
-from consent.applications.posture import Difference
 from consent.applications.seen import PARTS, not_looked_at
 from consent.models import (
     ApplicationCredential,
@@ -95,7 +95,7 @@ def facts_of(registration: ApplicationRegistration) -> Facts:
     return Facts(
         registration=registration,
         evidence=evidence or RegistrationEvidence(registration=registration),
-        differences=[] if evidence is None or not evidence.seen else posture.differences(registration, evidence),
+        differences=[] if evidence is None or not evidence.seen else comparing.differences(registration, evidence),
         credential=credential_of(registration),
         partners=connected.count(),
         first_partner_at=connected.aggregate(first=Min("consented_at"))["first"],
@@ -174,7 +174,7 @@ def _registration(facts: Facts) -> Step:
         what = meaning_of(evidence.refusal).what
         return Step(key=key, standing=Standing.OPEN, how=what, at=evidence.asked_at)
     if evidence.seen:
-        wrong = [one for one in facts.differences if one.key not in _OF_OTHER_STEPS and one.risk != posture.Risk.NOTE]
+        wrong = [one for one in facts.differences if one.key not in _OF_OTHER_STEPS and one.risk != comparing.Risk.NOTE]
         if wrong:
             how = f"{wrong[0].what} {_more(len(wrong) - 1)}"
             return Step(key=key, standing=Standing.OPEN, how=how.strip(), at=evidence.seen_at)

@@ -1,12 +1,14 @@
-"""Read an application object of a tenant: Graph, with a token that holds Application.Read.All there.
+"""Read an application and its service principal in one tenant: Graph, with Application.Read.All there.
 
-Source: Microsoft Graph v1.0, application, "List owners", "List federatedIdentityCredentials".
+Source: Microsoft Graph v1.0, application, "List owners", "List federatedIdentityCredentials"; servicePrincipal, "List
+appRoleAssignments granted to a service principal" (least privileged: Application.Read.All).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from portal.microsoft.errors import NotFound
 from portal.microsoft.graph import GraphApi
 from portal.microsoft.identifiers import ApplicationId, parse_application_id
 
@@ -16,17 +18,21 @@ _SELECTED = (
 )
 
 
+_PRINCIPAL = "appId,accountEnabled,passwordCredentials,keyCredentials"
+
+
 class ApplicationObjectClient(GraphApi):
     """Reads registrations; changes nothing."""
 
     def read(self, application_id: ApplicationId) -> dict[str, Any]:
-        """Return the object with all its owners and federated credentials, in the form that ``seen.read`` takes.
+        """Return both objects with all owners, federated credentials and granted roles, as ``seen.read`` takes them.
 
         Raises:
             NotFound: the tenant has no such registration.
             AccessDenied: the token may not read it.
         """
-        operation, path = "read registration", f"/v1.0/applications(appId='{parse_application_id(application_id)}')"
+        operation, app_id = "read registration", parse_application_id(application_id)
+        path, principal = f"/v1.0/applications(appId='{app_id}')", f"/v1.0/servicePrincipals(appId='{app_id}')"
         found = self.request("GET", path, operation=operation, params={"$select": _SELECTED})
         lists = {"owners": {"$select": "id,displayName"}, "federatedIdentityCredentials": {}}
         return {
@@ -35,4 +41,14 @@ class ApplicationObjectClient(GraphApi):
                 name: [dict(one) for one in self.collection(f"{path}/{name}", operation=operation, params=chosen)]
                 for name, chosen in lists.items()
             },
+            **self._principal(principal, operation),
         }
+
+    def _principal(self, path: str, operation: str) -> dict[str, Any]:
+        """Return the service principal and what it was granted; nothing where the tenant has none."""
+        try:
+            found = self.request("GET", path, operation=operation, params={"$select": _PRINCIPAL})
+            roles = [dict(one) for one in self.collection(f"{path}/appRoleAssignments", operation=operation, params={})]
+        except NotFound:
+            return {}
+        return {"servicePrincipal": dict(self.record(found.body, operation)), "appRoleAssignments": roles}

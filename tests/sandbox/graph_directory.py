@@ -264,6 +264,14 @@ def _principal_item(call: Call, principal: ServicePrincipal) -> Item:
         "createdDateTime": _CREATED,
         "oauth2PermissionScopes": scopes,
         "appRoles": [],
+        "passwordCredentials": [
+            {"keyId": key_id, "displayName": None, "secretText": None, "endDateTime": "2127-01-01T00:00:00Z"}
+            for key_id in principal.secrets
+        ],
+        "keyCredentials": [
+            {"keyId": thumbprint, "customKeyIdentifier": thumbprint, "key": None, "endDateTime": "2127-01-01T00:00:00Z"}
+            for thumbprint in principal.certificates
+        ],
     }
 
 
@@ -300,6 +308,16 @@ def _found_principal(call: Call) -> ServicePrincipal:
 def _one_principal(call: Call) -> Answer:
     call.need(*_APPLICATION_READERS)
     return one(call, "servicePrincipals", _principal_item(call, _found_principal(call)))
+
+
+def _role_assignments(call: Call) -> Answer:
+    call.need(*_APPLICATION_READERS)
+    principal = _found_principal(call)
+    items = [
+        {"id": str(number), "appRoleId": role, "principalId": principal.object_id, "resourceDisplayName": resource}
+        for number, (resource, role) in enumerate(principal.app_roles)
+    ]
+    return collection(call, "appRoleAssignments", items, dict)
 
 
 def _make_principal(call: Call, app_id: str) -> Answer:
@@ -465,6 +483,7 @@ OPERATIONS: list[tuple[str, str, str, Operation]] = [
     ("GET", f"(?:{_PRINCIPAL_BY_APP}|{_PRINCIPAL})", "get service principal", _one_principal),
     ("PATCH", f"(?:{_PRINCIPAL_BY_APP}|{_PRINCIPAL})", "change service principal", _change_principal),
     ("DELETE", f"(?:{_PRINCIPAL_BY_APP}|{_PRINCIPAL})", "delete service principal", _remove_principal),
+    ("GET", f"(?:{_PRINCIPAL_BY_APP}|{_PRINCIPAL})/appRoleAssignments", "list app role assignments", _role_assignments),
     ("GET", "/oauth2PermissionGrants", "list grants", _grants),
     ("GET", f"(?:{_PRINCIPAL_BY_APP}|{_PRINCIPAL})/oauth2PermissionGrants", "list grants", _grants_of),
     ("POST", "/oauth2PermissionGrants", "create grant", _add_grant),

@@ -115,6 +115,12 @@ class ServicePrincipal:
     name: str
     enabled: bool = True
     visible_at: float = 0.0
+    secrets: list[str] = field(default_factory=list)
+    """Ids of client secrets that somebody added to the service principal itself."""
+    certificates: list[str] = field(default_factory=list)
+    """Thumbprints of certificates, likewise."""
+    app_roles: list[tuple[str, str]] = field(default_factory=list)
+    """Application permissions that it was granted: name of the resource, and id of the app role."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -94,11 +94,13 @@ class Administrator:
 
     def look(self, app_id: str) -> dict[str, Any]:
         """Return what the command of the page "At Microsoft" prints."""
-        path = f"/applications(appId='{app_id}')"
+        path, principal = f"/applications(appId='{app_id}')", f"/servicePrincipals(appId='{app_id}')"
         return {
             "application": self.graph("GET", path),
             "owners": self.graph("GET", f"{path}/owners"),
             "federatedIdentityCredentials": self.graph("GET", f"{path}/federatedIdentityCredentials"),
+            "servicePrincipal": self.graph("GET", principal),
+            "appRoleAssignments": self.graph("GET", f"{principal}/appRoleAssignments"),
         }
 
     def application(self, registration: ApplicationRegistration) -> Application:

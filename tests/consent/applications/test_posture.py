@@ -1,6 +1,6 @@
 """A registration that differs from what we want is named, and what is dangerous becomes an incident.
 
-Covers: consent.applications.seen, consent.microsoft.application_objects.
+Covers: consent.applications.seen, consent.applications.comparing, consent.microsoft.application_objects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_django.fixtures import Settings
 from consent import clients, schedule
 from consent.applications import key_pairs, manifest, posture, rotation
 from consent.applications.addresses import redirect_uris
-from consent.applications.posture import Difference, Risk
+from consent.applications.comparing import Difference, Risk
 from consent.applications.seen import MOST_CHARACTERS, NotReadable, not_looked_at, read, read_text
 from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
 from consent.settling import settle_what_is_over
@@ -105,6 +105,23 @@ def _foreign_identity(application: Application, administrator: Administrator) ->
     application.federated.append(("https://token.actions.example", "repo:other/repo", "api://AzureADTokenExchange"))
 
 
+def _own_issuer(administrator: Administrator) -> str:
+    return f"{administrator.cloud.authority}/{administrator.tenant.tenant_id}/v2.0"
+
+
+def _foreign_audience(application: Application, administrator: Administrator) -> None:
+    application.federated.append((_own_issuer(administrator), builders.guid(), "api://other"))
+
+
+def _of_principal(name: str, value: Any) -> Callable[[Application, Administrator], None]:
+    def bend(application: Application, administrator: Administrator) -> None:
+        principal = administrator.tenant.principal_of(application.app_id)
+        assert principal is not None
+        setattr(principal, name, value)
+
+    return bend
+
+
 def _one_tenant(application: Application, administrator: Administrator) -> None:
     application.multi_tenant, application.more["signInAudience"] = False, "AzureADMyOrg"
 
@@ -118,6 +135,36 @@ FAULTS: dict[str, tuple[Callable[[Application, Administrator], Any], str, Risk, 
         "who has its key can act as us",
     ),
     "an identity of others": (_foreign_identity, "federated_unknown", Risk.DANGEROUS, "repo:other/repo"),
+    "an identity of ours for another audience": (
+        _foreign_audience,
+        "federated_unknown",
+        Risk.DANGEROUS,
+        "for api://other",
+    ),
+    "a secret of the service principal": (
+        _of_principal("secrets", ["11111111-2222-4333-8444-555555555555"]),
+        "principal_credential",
+        Risk.DANGEROUS,
+        "The service principal has a client secret of its own, 11111111-2222-4333-8444-555555555555",
+    ),
+    "a certificate of the service principal": (
+        _of_principal("certificates", ["AB12"]),
+        "principal_credential",
+        Risk.DANGEROUS,
+        "The service principal has a certificate of its own, AB12",
+    ),
+    "a granted application permission": (
+        _of_principal("app_roles", [("Microsoft Graph", SPARE_ROLE)]),
+        "application_permission_granted",
+        Risk.DANGEROUS,
+        f"an application permission of Microsoft Graph ({SPARE_ROLE})",
+    ),
+    "a disabled service principal": (
+        _of_principal("enabled", False),
+        "principal_disabled",
+        Risk.DANGEROUS,
+        "service principal in the home tenant is disabled",
+    ),
     "an owner": (
         lambda application, administrator: application.owners.append(add_user(administrator)),
         "owner_unknown",
@@ -296,13 +343,18 @@ def test_a_secret_without_its_id_may_be_ours_and_two_may_not(
 def test_a_managed_identity_of_ours_is_known_and_a_second_one_is_not(
     administrator: Administrator, registration: ApplicationRegistration
 ) -> None:
-    rotation.add_managed_identity(registration, builders.guid(), actor=builders.ACTOR)
-    issuer = f"{administrator.cloud.authority}/{registration.home_tenant_id}/v2.0"
+    ours = rotation.add_managed_identity(registration, builders.guid(), actor=builders.ACTOR)
+    issuer = _own_issuer(administrator)
     trusted = administrator.application(registration).federated
     trusted.append((issuer, builders.guid(), administrator.cloud.federation_audience))
+    # Microsoft lists its object id, and we know its client id: it may be ours until Microsoft accepted ours.
+    assert [one.key for one in look(administrator, registration)] == ["federated_unproven"]
+    RegistrationEvidence.objects.update(asked_at=timezone.now(), asked_with=ours, refusal="AADSTS700213")
+    assert [one.key for one in look(administrator, registration)] == ["federated_unproven"]
+    RegistrationEvidence.objects.update(refusal="")
     assert look(administrator, registration) == []
     trusted.append((issuer, builders.guid(), administrator.cloud.federation_audience))
-    assert [one.key for one in look(administrator, registration)] == ["federated_unknown"]
+    assert [one.key for one in look(administrator, registration)] == ["federated_unknown"] * 2
 
 
 def test_a_key_of_the_vault_is_ours_and_missed_like_any_certificate(
@@ -363,7 +415,19 @@ def test_what_az_ad_app_show_prints_is_compared_and_what_it_lacks_is_named(
     told = administrator.look(registration.application_id)["application"]
     seen = read_text(json.dumps(told))
     assert posture.keep(registration, seen, source=PASTED, actor=builders.ACTOR) == []
-    assert not_looked_at(seen) == ["federated credentials", "owners"]
+    hidden = ["federated credentials", "owners", "service principal", "granted application permissions"]
+    assert not_looked_at(seen) == hidden
+
+
+def test_a_service_principal_that_cannot_be_read_is_not_looked_at(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    told = administrator.look(registration.application_id) | {"servicePrincipal": None, "appRoleAssignments": None}
+    assert not_looked_at(read(told)) == ["service principal", "granted application permissions"]
+    told["servicePrincipal"] = {"appId": builders.guid(), "accountEnabled": True}
+    told["servicePrincipal"] |= {"passwordCredentials": [], "keyCredentials": []}
+    with pytest.raises(NotReadable, match="of another application"):
+        read(told)
 
 
 @pytest.mark.req("S-30")

@@ -385,7 +385,7 @@ def test_parts_that_were_not_seen_keep_a_registration_from_being_done(
     )
     found = steps(registration)[Key.REGISTRATION]
     assert found.standing == Standing.UNKNOWN
-    assert "Not seen: federated credentials, owners." in found.how
+    assert "Not seen: federated credentials, owners, service principal" in found.how
 
 
 def test_partners_grants_and_customers_fill_the_last_steps() -> None:
