@@ -30,6 +30,8 @@ class Blame(StrEnum):
     APPLICATION = "application"
     CREDENTIAL = "credential"
     RESOURCE = "resource"
+    MANIFEST = "manifest"
+    """The application is there and its credential good, but its manifest does not list Partner Center."""
     NOTHING = "nothing"
     """It answers none of them: no answer came, or one that says nothing about us."""
 
@@ -94,7 +96,7 @@ _REFUSALS = {
         ),
     ),
     **dict.fromkeys(
-        ("AADSTS500011", "AADSTS650052", "AADSTS650057"),
+        ("AADSTS500011", "AADSTS650052"),
         Refusal(
             blame=Blame.RESOURCE,
             what="The home tenant has no service principal of Microsoft Partner Center.",
@@ -102,6 +104,13 @@ _REFUSALS = {
         ),
     ),
 }
+
+
+_REFUSALS["AADSTS650057"] = Refusal(
+    blame=Blame.MANIFEST,
+    what="The manifest of the registration does not list a permission of Microsoft Partner Center.",
+    remedy="Run the script of the step “Create the app registration” again: it puts the permissions right.",
+)
 
 
 def meaning_of(code: str) -> Refusal:

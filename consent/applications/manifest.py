@@ -143,6 +143,9 @@ def _principal(app_id: str, why: str) -> Call:
 # value begins with a blank, and line breaks within a value are escaped. Other values are GUIDs and fixed words.
 
 
+_TRIES = 6  # with ten seconds in between
+
+
 def az_script(described: Described, redirect_uris: Sequence[str], cloud: NationalCloud) -> str:
     """Return a POSIX shell script for Azure CLI that creates the registration, or repairs it."""
     return f"""#!/bin/sh
@@ -167,11 +170,17 @@ cat >"$MANIFEST" <<'MANIFEST_ENDS'
 if [ -z "$APP_ID" ]; then
   APP_ID=$(az rest --method POST --url "$GRAPH/applications" --headers 'Content-Type=application/json' \\
     --body "@$MANIFEST" --query appId --output tsv)
+  echo "Created: $APP_ID. If this script stops below, write this id into APP_ID before you run it again."
 else
   az rest --method PATCH --url "$GRAPH/applications(appId='$APP_ID')" --headers 'Content-Type=application/json' \\
     --body "@$MANIFEST" --output none
 fi
-az ad sp show --id "$APP_ID" --output none 2>/dev/null || az ad sp create --id "$APP_ID" --output none
+TRIES=1   # Microsoft's servers do not know a new registration at once
+until az ad sp show --id "$APP_ID" --output none 2>/dev/null || az ad sp create --id "$APP_ID" --output none; do
+  if [ "$TRIES" -ge {_TRIES} ]; then exit 1; fi
+  TRIES=$((TRIES + 1))
+  sleep 10
+done
 echo "Application id: $APP_ID"
 """
 
@@ -199,12 +208,20 @@ $Manifest = @'
 if (-not $AppId) {{
   $AppId = (Invoke-MgGraphRequest -Method POST -Uri '/v1.0/applications' -ContentType 'application/json' `
     -Body $Manifest).appId
+  "Created: $AppId. If this script stops below, write this id into `$AppId before you run it again."
 }} else {{
   Invoke-MgGraphRequest -Method PATCH -Uri "/v1.0/applications(appId='$AppId')" -ContentType 'application/json' `
     -Body $Manifest | Out-Null
 }}
-if (-not (Get-MgServicePrincipal -Filter "appId eq '$AppId'")) {{
-  New-MgServicePrincipal -AppId $AppId | Out-Null
+for ($Try = 1; -not (Get-MgServicePrincipal -Filter "appId eq '$AppId'"); $Try++) {{
+  # Microsoft's servers do not know a new registration at once.
+  try {{
+    New-MgServicePrincipal -AppId $AppId | Out-Null
+    break
+  }} catch {{
+    if ($Try -ge {_TRIES}) {{ throw }}
+    Start-Sleep -Seconds 10
+  }}
 }}
 "Application id: $AppId"
 """

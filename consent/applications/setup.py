@@ -195,6 +195,8 @@ def _more(number: int) -> str:
 
 def _permissions(facts: Facts) -> Step:
     evidence, key = facts.evidence, Key.PERMISSIONS
+    if evidence.refusal and (refusal := meaning_of(evidence.refusal)).blame == Blame.MANIFEST:
+        return Step(key=key, standing=Standing.OPEN, how=refusal.what, at=evidence.asked_at)
     if "requiredResourceAccess" not in evidence.seen:
         return Step(key=key, standing=Standing.UNKNOWN, how="The permissions of the manifest were not looked at yet.")
     wrong = [one for one in facts.differences if one.key in _OF_OTHER_STEPS - {"publisher"}]
@@ -231,7 +233,9 @@ def _credential(facts: Facts) -> Step:
     if asked and evidence.refusal and meaning_of(evidence.refusal).blame == Blame.CREDENTIAL:
         how = meaning_of(evidence.refusal).what
         return Step(key=key, standing=Standing.OPEN, how=how, at=evidence.asked_at)
-    accepted = asked and (not evidence.refusal or meaning_of(evidence.refusal).blame == Blame.RESOURCE)
+    accepted = asked and (
+        not evidence.refusal or meaning_of(evidence.refusal).blame in (Blame.RESOURCE, Blame.MANIFEST)
+    )
     if not accepted and credential.proven_at is None:
         how = f"{credential} is stored. Microsoft was not asked yet whether it accepts it."
         return Step(key=key, standing=Standing.UNKNOWN, how=how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from consent.models import ApplicationRegistration, RegistrationEvidence
 from portal.microsoft.clouds import MICROSOFT, PARTNER_CENTER_APPLICATION_ID
 from tests.conftest import use_sandbox
 from tests.sandbox.server import Sandbox
+from tests.sandbox.world import Fault
 from tests.support import builders
 from tests.support.administrator import Administrator, draft
 
@@ -118,6 +120,27 @@ def test_the_azure_cli_script_runs_in_a_shell_and_takes_no_name_for_a_command(
     log = (tmp_path / "az.log").read_text()
     assert f"login --tenant {administrator.tenant.tenant_id}" in log
     assert "cloud set --name AzureCloud" in log
+
+
+def test_a_script_that_stops_says_the_id_first_and_tries_the_service_principal_again(
+    settings: Settings, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    use_sandbox(settings, sandbox)
+    administrator = Administrator(sandbox)
+    script = manifest.az_script(unsaved(administrator), redirect_uris("global"), administrator.cloud)
+    (tmp_path / "sleep").write_text("#!/bin/sh\nexit 0\n")  # nobody waits in a test
+    (tmp_path / "sleep").chmod(0o755)
+    slow = Fault(service="graph", path="^/v1.0/servicePrincipals$", status=400, body="{}", times=2)
+    sandbox.world.faults.append(slow)
+
+    printed = administrator.shell(script, tmp_path)
+
+    app_id = printed.partition("Created: ")[2][:36]
+    assert administrator.tenant.principal_of(app_id) is not None
+    assert printed.rstrip().endswith(f"Application id: {app_id}")
+    sandbox.world.faults.append(replace(slow, times=99))
+    with pytest.raises(AssertionError, match=r"Created: [0-9a-f-]{36}\. If this script stops"):
+        administrator.shell(script, tmp_path)
 
 
 def test_the_command_that_reads_prints_one_text_that_can_be_pasted(

@@ -171,6 +171,18 @@ def test_each_refusal_blames_one_step_and_keeps_the_registration_from_being_acti
     assert words in reason
 
 
+def test_a_resource_that_the_manifest_lacks_is_no_missing_service_principal(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    add_secret(administrator, registration)
+    body = json.dumps({"error": "invalid_resource", "error_codes": [650057], "error_description": "AADSTS650057: x"})
+    administrator.sandbox.world.faults.append(Fault(service="login", path="/token$", status=400, body=body, times=1))
+    with pytest.raises(ChangeRefused, match=r"does not list a permission of Microsoft Partner Center.*Run the script"):
+        activate(registration)
+    keys = (Key.PARTNER_CENTER, Key.PERMISSIONS, Key.CREDENTIAL)
+    assert standings(registration, *keys) == ["UNKNOWN", "OPEN", "DONE"]
+
+
 def test_no_answer_says_nothing_of_the_registration(
     administrator: Administrator, registration: ApplicationRegistration
 ) -> None:
