@@ -29,7 +29,7 @@ from tests.sandbox.graph_calls import (
     not_found,
     one,
 )
-from tests.sandbox.world import GRAPH, PARTNER_CENTER, Application
+from tests.sandbox.world import AZURE_MANAGEMENT, GRAPH, PARTNER_API, PARTNER_CENTER, Application
 
 _WRITERS = ("Application.ReadWrite.All", "Directory.ReadWrite.All")
 _READERS = ("Application.Read.All", "Directory.Read.All", *_WRITERS)
@@ -39,15 +39,29 @@ _PERSONAL = ("AzureADandPersonalMicrosoftAccount", "PersonalMicrosoftAccount")
 _SCOPES = {
     GRAPH: {
         "885f682f-a990-4bad-a642-36736a74b0c7": "DelegatedAdminRelationship.ReadWrite.All",
-        "0c0064ea-477b-4130-82a5-4c2cc4ff68aa": "DelegatedAdminRelationship.Read.All",
         "a154be20-db9c-4678-8ab7-66f6cc099a59": "User.Read.All",
         "e1fe6dd8-ba31-4d61-89e7-88639da4683d": "User.Read",
         "06da0dbc-49e2-44d2-8312-53f166ab848a": "Directory.Read.All",
+        "c5366453-9fb0-48a5-a156-24f0c49a4b84": "Directory.ReadWrite.All",
+        "0e263e50-5827-48a4-b97c-d940288653c7": "Directory.AccessAsUser.All",
+        "0c0064ea-477b-4130-82a5-4c2cc4ff68aa": "DelegatedAdminRelationship.Read.All",
+        "b340eb25-3456-403f-be2f-af7a0d370277": "User.ReadBasic.All",
         "c79f8feb-a9db-4090-85f9-90d820caa0eb": "Application.Read.All",
+        "bdfbf15f-ee85-4955-8675-146e8e5296b5": "Application.ReadWrite.All",
+        "41ce6ca6-6826-4807-84f1-1c82854f7ee5": "DelegatedPermissionGrant.ReadWrite.All",
+        "84bccea3-f856-4a8a-967b-dbe0a3d53a64": "AppRoleAssignment.ReadWrite.All",
         "4908d5b9-3fb2-4b1e-9336-1888b7937185": "Organization.Read.All",
+        "5f8c59db-677d-491f-a6b8-5f174b11ec1d": "Group.Read.All",
         "bc024368-1153-4739-b217-4326f2e966d0": "GroupMember.Read.All",
+        "741c54c3-0c1e-44a1-818b-3f97ab4e8c83": "RoleManagement.Read.Directory",
+        "2f9ee017-59c1-4f1d-9472-bd5529a7b311": "Domain.Read.All",
+        "81594d25-e88e-49cf-ac8c-fecbff49f994": "CrossTenantInformation.ReadBasic.All",
+        "e4c9e354-4dc5-45b8-9e7c-e1393b0b1a20": "AuditLog.Read.All",
+        "572fea84-0151-49b2-9301-11cb16974376": "Policy.Read.All",
     },
     PARTNER_CENTER: {"1cebfa2a-fb4d-419e-b5f9-839b4383e05a": "user_impersonation"},
+    PARTNER_API: {"eabf9ef3-1f9e-f3da-19a1-bcd60d080567": "user_impersonation"},
+    AZURE_MANAGEMENT: {"41094075-9dad-400e-a0bd-54e686782033": "user_impersonation"},
 }
 _PLAIN: dict[str, Any] = {
     "isDisabled": None,

@@ -311,6 +311,18 @@ def test_the_incident_ends_with_a_registration_that_is_retired(
     assert not is_open()
 
 
+def test_the_incident_ends_when_only_what_is_to_mend_is_left(
+    administrator: Administrator, registration: ApplicationRegistration
+) -> None:
+    eve = add_user(administrator)
+    administrator.application(registration).owners.append(eve)
+    administrator.application(registration).more["verifiedPublisher"] = None
+    assert {one.key for one in look(administrator, registration)} == {"owner_unknown", "publisher"}
+    assert settle_what_is_over() == 0
+    RegistrationEvidence.objects.update(known_owners=[administrator.oid, eve])
+    assert settle_what_is_over() == 1
+
+
 def test_owners_are_known_once_a_person_confirmed_just_those(
     administrator: Administrator, registration: ApplicationRegistration
 ) -> None:
