@@ -360,7 +360,7 @@ def test_a_vault_that_does_not_sign_for_a_proof_is_named_and_microsoft_refused_n
     know(keyed, made)
     clients.reset()
     keyed.sandbox.world.vault_rights[scenarios.vault_application_id()] = KEY_RIGHTS - {"keys/sign"}
-    with pytest.raises(rotation.RotationRefused, match="Microsoft did not refuse it. .* sign and update on keys"):
+    with pytest.raises(rotation.RotationRefused, match=r"Microsoft did not refuse it\. .* sign and update on keys"):
         promote(made)
 
 

@@ -245,7 +245,7 @@ def test_what_happens_while_a_token_proves_itself_wins_over_it(
         while not portal.sandbox.faults.holding and time.monotonic() < until:
             time.sleep(0.01)
         happens(portal)
-        row = PartnerConsent.objects.values().get()
+        row = dict(PartnerConsent.objects.values().get())
         portal.sandbox.faults.release()
         return row
 
@@ -254,7 +254,7 @@ def test_what_happens_while_a_token_proves_itself_wins_over_it(
 
     assert outcome.failure_class == why, outcome
     leased = {"lease_owner", "lease_until"}
-    after = PartnerConsent.objects.values().get()
+    after = dict(PartnerConsent.objects.values().get())
     assert [name for name in before if before[name] != after[name] and name not in leased] == []
     assert not AuditEvent.objects.filter(action="token.imported").exists()
 
