@@ -20,7 +20,7 @@ from typing import Final
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from consent.models import PartnerImport, PartnerImportRow
@@ -376,8 +376,7 @@ def _apply_next(imported: PartnerImport, actor: Actor) -> bool:
 
 def _hold_partners(rows: Sequence[PartnerImportRow]) -> None:
     """Let others who change these partners wait: what is read of them from now on is what is written over."""
-    tenants = [row.tenant_id for row in rows]
-    list(PartnerTenant.objects.select_for_update().filter(tenant_id__in=tenants).order_by("pk").values_list("pk"))
+    PartnerTenant.objects.filter(tenant_id__in=[row.tenant_id for row in rows]).update(name=F("name"))
 
 
 def _apply_piece(imported: PartnerImport, rows: Sequence[PartnerImportRow], actor: Actor) -> None:
