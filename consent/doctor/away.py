@@ -15,12 +15,12 @@ from django.db.models import F
 from django.utils import timezone
 
 from consent import clients
+from consent.applications.evidence import Blame, meaning_of
 from consent.doctor.case import Canary, Case, said_no
 from consent.doctor.steps import Finding, failed, not_seen, notice, well
 from consent.microsoft.entra import MetadataCache
 from consent.microsoft.id_tokens import LEEWAY_SECONDS, SigningKeys
 from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
-from consent.tokens.checking import APPLICATION_OFF
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch
@@ -111,7 +111,13 @@ def look_at_address(case: Case) -> Iterator[Finding]:
     except ValueError:
         yield not_seen("The Key Vault did not tell from which address we call.")
         return
-    if not told:
+    if not (seen.is_global or any(seen in network for network in told)):
+        yield not_seen(
+            f"The Key Vault sees us at {seen}, which is no public address: the way to Microsoft's other services is "
+            "another one.",
+            "Look at the network's way out, and compare it with OUTGOING_ADDRESSES.",
+        )
+    elif not told:
         yield notice(f"We seem to call from {seen}. Partners are told no address.", "Set OUTGOING_ADDRESSES.")
     elif any(seen in network for network in told):
         yield well(f"We seem to call from {seen}, as partners are told.")
@@ -197,11 +203,9 @@ def _proven(
         ours.for_msal(registration.client_id, f"{cloud.authority}/{home}/oauth2/v2.0/token")
         clients.entra(registration, case.correlation_id).application_token(tenant_id=home, resource=cloud.graph)
     except RemoteError as error:
-        if error.code in APPLICATION_OFF:
-            return failed(
-                f"{registration}: Microsoft refuses the application in its own home tenant ({error.code}).",
-                "Look there whether the registration is disabled, also by Microsoft, or deleted.",
-            )
+        refusal = meaning_of(error.code)
+        if refusal.blame in (Blame.APPLICATION, Blame.CREDENTIAL):  # one meaning of a code here and in the set-up
+            return failed(f"{registration}: {refusal.what} ({error.code})", refusal.remedy)
         if isinstance(error, AuthenticationFailed) or error.retryable:
             return said_no(error, str(registration))
         return not_seen(
@@ -210,6 +214,32 @@ def _proven(
             "The next step shows whether it is accepted, by a partner's token.",
         )
     return well(f"{registration}: Microsoft accepts the {credential.get_kind_display().lower()}.")
+
+
+# --- other identities ---------------------------------------------------------------------------------------------
+
+
+def look_at_identities(case: Case) -> Iterator[Finding]:
+    """Try the identities beside the portal's own, each by a read; what only erases is not tried."""
+    if not settings.VAULT_URL.startswith("https://"):
+        yield well("The embedded vault is compared and cleaned without identities of their own.")
+    else:
+        if settings.VAULT_RECONCILE_IDENTITY:
+            next(iter(clients.inventory().names()), None)
+            yield well("VAULT_RECONCILE_IDENTITY may list the vault, as the daily comparison does.")
+        else:
+            yield not_seen("VAULT_RECONCILE_IDENTITY names no identity, so listing the vault was not tried.")
+        yield not_seen("VAULT_ERASE_IDENTITY was not tried: only erasing shows whether it may.")
+    if not settings.READER_CLIENT_ID:
+        yield not_seen("No identity reads registrations at Microsoft (READER_CLIENT_ID).")
+        return
+    for registration in filter(clients.reads_registration, case.registrations):
+        try:
+            clients.read_registration(registration)
+        except RemoteError as error:
+            yield said_no(error, f"Reader of {registration} (READER_CLIENT_ID)")
+        else:
+            yield well(f"The reader reads {registration} at Microsoft.")
 
 
 # --- a partner's token --------------------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from django.db import Error
 from consent.doctor import away, ground, vaults
 from consent.doctor.case import Case, said_no
 from consent.doctor.steps import SETTINGS, SETTINGS_REMEDY, Finding, Looked, Result, Step, failed
-from consent.vault.base import VaultConfigurationError
 from portal.databases import trouble
-from portal.microsoft.errors import RemoteError
+from portal.microsoft.errors import RemoteError, WrongSetup
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +117,13 @@ STEPS: tuple[Step[Case], ...] = (
         remedy="Look at the partner's page.",
     ),
     Step(
+        name="identities",
+        title="Other identities",
+        needs=("vault", "sign_in"),
+        look=away.look_at_identities,
+        remedy="Give each identity its rights: docs/operations.md#vault, and the set-up of the registration.",
+    ),
+    Step(
         name="mail",
         title="Mail",
         needs=("settings",),
@@ -164,7 +170,7 @@ def _look(step: Step[Case], case: Case) -> Iterator[Finding]:
         yield from step.look(case)
     except RemoteError as error:
         yield said_no(error, "")
-    except (VaultConfigurationError, ImproperlyConfigured) as error:
+    except (WrongSetup, ImproperlyConfigured) as error:
         yield failed(f"{error}.", step.remedy)
     except (Error, OSError) as error:
         sentence = trouble(error) or f"It ended with {type(error).__name__}."

@@ -34,6 +34,7 @@ SWITCHES.update(
         "vault_recover_seconds": 0.0,  # the name answers 404, and 409 to writes, until this has passed
         "vault_replication_seconds": 0.0,  # reads without a version see a write so much later
         "vault_case_sensitive": False,  # whether names that differ in case are two secrets
+        "vault_sees_address": "",  # another address of the caller than that of this machine
         "vault_retry_after": False,  # a 429 names a time; the real one was seen without
     }
 )
@@ -414,11 +415,12 @@ async def _unknown(call: Call) -> None:
 # --- wire ---------------------------------------------------------------------------------------------------------
 
 
-def _headers(request: web.Request) -> dict[str, str]:
+def _headers(world: World, request: web.Request) -> dict[str, str]:
+    address = world.switches["vault_sees_address"] or request.remote
     headers = {
         "Cache-Control": "no-cache",
         "Strict-Transport-Security": "max-age=31536000;includeSubDomains",
-        "x-ms-keyvault-network-info": f"conn_type=Ipv4;addr={request.remote};act_addr_fam=InterNetwork;",
+        "x-ms-keyvault-network-info": f"conn_type=Ipv4;addr={address};act_addr_fam=InterNetwork;",
         "x-ms-keyvault-region": "local",
         "x-ms-keyvault-service-version": "1.9.0.0",
         "x-ms-request-id": str(uuid.uuid4()),
@@ -448,7 +450,7 @@ async def _perform(
 
 async def _answer(world: World, request: web.Request, operation: Operation, right: str) -> web.Response:
     facts: dict[str, Any] = {"cloud": request[CLOUD].key, "vault": request[VAULT]}
-    headers = _headers(request)
+    headers = _headers(world, request)
     try:
         body = await _perform(world, request, facts, operation, right)
         response = web.Response(status=204) if body is None else web.json_response(body)

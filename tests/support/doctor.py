@@ -27,11 +27,14 @@ from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sa
 from tests.sandbox import certificates, scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Refusal
+from tests.support import builders
+from tests.support.certificates import pem, private
 from tests.support.commands import Ran, run
 from tests.support.database_down import no_database
 from tests.support.portal import SERVICE_ACCOUNT, Portal
 
 OTHER_ADDRESS = "203.0.113.7"
+PUBLIC_ADDRESS = "20.50.2.1"
 _Usage = namedtuple("_Usage", "total used free")  # as shutil's own
 
 
@@ -161,6 +164,7 @@ def unknown_issuer(ward: Ward) -> None:
 
 
 def other_address(ward: Ward) -> None:
+    ward.sandbox.world.switches["vault_sees_address"] = PUBLIC_ADDRESS
     ward.settings.OUTGOING_ADDRESSES = [OTHER_ADDRESS]
 
 
@@ -197,6 +201,12 @@ def partner_center_refuses(ward: Ward) -> None:
 def graph_refuses(ward: Ward) -> None:
     body = '{"error": {"code": "Authorization_RequestDenied", "message": "no"}}'
     ward.fault("graph", "^/v1.0/me", status=403, body=body)
+
+
+def reader_refused(ward: Ward) -> None:
+    registration = ward.portal.registration
+    ward.settings.READER_CLIENT_ID, ward.settings.READER_TENANT_ID = builders.guid(), registration.home_tenant_id
+    ward.settings.READER_CREDENTIAL_FILE = str(private(ward.folder / "reader.pem", pem()))
 
 
 def mail_server_gone(ward: Ward) -> None:

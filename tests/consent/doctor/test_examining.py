@@ -67,7 +67,7 @@ FAULTS: list[tuple[Callable[[Ward], None], str, str, str]] = [
     (doctor.vault_without_set, "key vault", "vault_write", "lacks a permission"),
     (doctor.graph_out_of_reach, "embedded", "hosts", "graph.global.localhost"),
     (doctor.unknown_issuer, "embedded", "hosts", "issuer that this server does not trust"),
-    (doctor.other_address, "key vault", "address", "We seem to call from 127.0.0.1, and partners are told 203.0.113.7"),
+    (doctor.other_address, "key vault", "address", "We seem to call from 20.50.2.1, and partners are told 203.0.113.7"),
     (doctor.foreign_discovery, "embedded", "sign_in", "Sign-in service of Global"),
     (doctor.no_signing_keys, "embedded", "sign_in", "no_signing_keys"),
     (doctor.credential_refused, "embedded", "credential", "AADSTS7000215"),
@@ -76,6 +76,7 @@ FAULTS: list[tuple[Callable[[Ward], None], str, str, str]] = [
     (doctor.canary_revoked, "embedded", "canary", "AADSTS50173"),
     (doctor.partner_center_refuses, "embedded", "partner_center", "Partner Center, for Northwind Cloud"),
     (doctor.graph_refuses, "embedded", "graph", "Microsoft Graph, for Northwind Cloud"),
+    (doctor.reader_refused, "embedded", "identities", "READER_CLIENT_ID"),
     (doctor.mail_server_gone, "embedded", "mail", "The mail server cannot be used"),
     (doctor.no_worker, "embedded", "worker", "No worker gave a sign of life"),
     (doctor.schedule_not_kept, "embedded", "schedule", "Due, and not handed out"),
@@ -129,9 +130,25 @@ def test_where_nothing_is_wrong_nothing_fails_and_nothing_is_changed(ward: Ward)
     after = PartnerConsent.objects.values().get(), AuditEvent.objects.count(), Incident.objects.count()
     assert after == before
     results = {one["step"]: one["result"] for one in ward.report()["steps"]}
-    unseen = {"address"} if not ward.settings.VAULT_URL.startswith("https") else set()
+    unseen = {"identities"} | ({"address"} if not ward.settings.VAULT_URL.startswith("https") else set())
     assert {name for name, result in results.items() if result == "not_seen"} == unseen
     assert {name for name, result in results.items() if result == "notice"} == {"production"}
+
+
+@pytest.mark.parametrize("ward", ["key vault"], indirect=True)
+def test_an_address_within_the_network_is_no_address_that_partners_see(ward: Ward) -> None:
+    ward.settings.OUTGOING_ADDRESSES = ["203.0.113.7"]
+    [step] = [one for one in ward.report()["steps"] if one["step"] == "address"]
+    assert step["result"] == "not_seen"
+    assert "which is no public address" in step["findings"][0]["words"]
+
+
+@pytest.mark.parametrize("ward", ["key vault"], indirect=True)
+def test_identities_that_were_not_tried_are_said(ward: Ward) -> None:
+    [step] = [one for one in ward.report()["steps"] if one["step"] == "identities"]
+    told = " ".join(one["words"] for one in step["findings"])
+    assert {one["result"] for one in step["findings"]} == {"not_seen"}
+    assert all(name in told for name in ("VAULT_RECONCILE_IDENTITY", "VAULT_ERASE_IDENTITY", "READER_CLIENT_ID"))
 
 
 def test_the_probe_is_removed_again_from_the_embedded_vault(ward: Ward) -> None:
@@ -151,7 +168,7 @@ def test_a_fault_skips_what_needs_it_and_nothing_else(ward: Ward) -> None:
     doctor.no_signing_keys(ward)
     report = ward.report()
     skipped = [one["step"] for one in report["steps"] if one["result"] == "skipped"]
-    assert skipped == ["credential", "canary", "partner_center", "graph"]
+    assert skipped == ["credential", "canary", "partner_center", "graph", "identities"]
     words = {one["findings"][0]["words"] for one in report["steps"] if one["result"] == "skipped"}
     assert words == {"Not looked at, because this fails: Sign-in documents and keys."}
 
