@@ -27,7 +27,8 @@ _SIGN_IN_SCOPES = {"openid", "profile", "email", "offline_access"}
 
 # Delegated permissions by resource and name, with the id that the manifest of a registration lists. The id belongs to
 # the name in each cloud. Source: Microsoft Graph permissions reference; for the other resources the service principals
-# that Microsoft publishes in each tenant (``oauth2PermissionScopes``).
+# that Microsoft publishes in each tenant (``oauth2PermissionScopes``). The one of the Partner API is confirmed by no
+# page of Microsoft that we know (``UNCONFIRMED_IDS``).
 PERMISSION_IDS: Mapping[str, Mapping[str, str]] = {
     PARTNER_CENTER_APPLICATION_ID: {"user_impersonation": "1cebfa2a-fb4d-419e-b5f9-839b4383e05a"},
     PARTNER_API_APPLICATION_ID: {"user_impersonation": "eabf9ef3-1f9e-f3da-19a1-bcd60d080567"},
@@ -55,6 +56,9 @@ PERMISSION_IDS: Mapping[str, Mapping[str, str]] = {
         "User.ReadBasic.All": "b340eb25-3456-403f-be2f-af7a0d370277",
     },
 }
+
+# Ids that staff compare in their own tenant before they rely on them, and may replace in a set of their own.
+UNCONFIRMED_IDS = frozenset(PERMISSION_IDS[PARTNER_API_APPLICATION_ID].values())
 
 # Application permissions have names of delegated ones and ids of their own. Those that people mix up most.
 APPLICATION_PERMISSION_IDS = {

@@ -12,6 +12,7 @@ from consent.applications import manifest
 from consent.applications.addresses import redirect_uris
 from consent.applications.manifest import TOOLS, Described
 from consent.applications.setup import Key
+from consent.permissions import UNCONFIRMED_IDS
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID, NationalCloud
 
 
@@ -78,10 +79,11 @@ def instruction_of(key: Key, described: Described, cloud: NationalCloud) -> Inst
         "name": described.name,
         "set": ", ".join(one.name for one in described.asked.permissions),
     }
+    comparing = [_TO_COMPARE] if key == Key.PERMISSIONS and _doubtful(described) else []
     return Instruction(
         title=TITLES[key],
         why=why,
-        todo=[one.format(**values) for one in todo],
+        todo=[one.format(**values) for one in todo] + comparing,
         texts=_texts(key, described, cloud),
     )
 
@@ -125,7 +127,9 @@ def _texts(key: Key, described: Described, cloud: NationalCloud) -> list[Text]:
             ]
         case Key.PERMISSIONS:
             lines = [f"{one.name}  {one.id}  on {one.resource}" for one in described.asked.permissions]
-            return [Text(label="Name, id and resource of each delegated permission", text="\n".join(lines))]
+            told = [Text(label="Name, id and resource of each delegated permission", text="\n".join(lines))]
+            commands = [f"az ad sp show --id {one} --query oauth2PermissionScopes" for one in _doubtful(described)]
+            return told + [Text(label="To compare an id", text=one) for one in commands]
         case Key.WATCH:
             return [
                 Text(
@@ -137,6 +141,15 @@ def _texts(key: Key, described: Described, cloud: NationalCloud) -> list[Text]:
             return []
 
 
+def _doubtful(described: Described) -> list[str]:
+    """Return the resources whose id of a permission no page of Microsoft confirms."""
+    return sorted({one.resource for one in described.asked.permissions if one.id in UNCONFIRMED_IDS})
+
+
+_TO_COMPARE = (
+    "No page of Microsoft confirms the id of user_impersonation of the Partner API. Compare it with what the command "
+    "below prints in your tenant; if it is another one, give that id in a permission set of your own."
+)
 _VERIFIED_BY_TOKEN = "Once the registration and its credential are added here, press Verify at Microsoft on its page."
 _WORDS: dict[Key, tuple[str, Sequence[str]]] = {
     Key.ENROLMENT: (

@@ -17,7 +17,14 @@ from consent import alarms
 from consent.alarms import Cause
 from consent.grants import Grants
 from consent.models import ApplicationRegistration, OwnPermissionSet, PartnerConsent
-from consent.permissions import APPLICATION_PERMISSION_IDS, PERMISSION_IDS, Permission, PermissionSet, parse_scopes
+from consent.permissions import (
+    APPLICATION_PERMISSION_IDS,
+    PERMISSION_IDS,
+    UNCONFIRMED_IDS,
+    Permission,
+    PermissionSet,
+    parse_scopes,
+)
 from consent.words.permissions import PERMISSION_WORDS, RESOURCE_NAMES, resource_name
 from portal.audit.trail import Actor, record
 from portal.fields import validate_name
@@ -154,7 +161,7 @@ def _id(text: str, resource: str, name: str, right: str) -> str:
         raise PermissionSetRefused(
             "This is the id of an application permission. The Secure Application Model has delegated permissions only."
         )
-    if right and guid != right:
+    if right and guid != right and right not in UNCONFIRMED_IDS:
         raise PermissionSetRefused(
             f"The delegated permission {name} of {resource_name(resource)} has the id {right}. Another id is another "
             "permission, perhaps the application permission of the same name."

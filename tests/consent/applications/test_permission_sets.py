@@ -48,6 +48,12 @@ def test_a_set_knows_ids_and_words_of_known_permissions_and_keeps_those_of_other
     assert PermissionSet.from_json(wanted.to_json()) == wanted
 
 
+def test_an_id_that_no_page_confirms_may_be_another_one() -> None:
+    other = builders.guid()
+    wanted = tidy([line(PARTNER_API, "user_impersonation", id=other), *STRICT])
+    assert wanted.permissions[-1].id == other
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [

@@ -23,9 +23,10 @@ from consent.applications.evidence import credential_of, meaning_of, obstacles, 
 from consent.applications.registrations import ChangeRefused
 from consent.applications.seen import read_text
 from consent.applications.setup import Key, Standing, Step
-from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
+from consent.models import ApplicationCredential, ApplicationRegistration, OwnPermissionSet, RegistrationEvidence
+from consent.permissions import UNCONFIRMED_IDS, Permission, PermissionSet
 from portal.audit.models import AuditEvent
-from portal.microsoft.clouds import MICROSOFT, PARTNER_CENTER_APPLICATION_ID
+from portal.microsoft.clouds import MICROSOFT, PARTNER_API_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
 from portal.microsoft.errors import WrongSetup
 from portal.microsoft.secret import Secret
 from tests.conftest import use_local_vault, use_sandbox
@@ -460,6 +461,23 @@ def test_each_step_says_what_to_do_with_the_values_of_its_cloud(cloud: str) -> N
     assert f"az ad sp create --id {PARTNER_CENTER_APPLICATION_ID}" in text
     others = [one.graph for key, one in MICROSOFT.items() if key != cloud]
     assert not any(f"{other}/" in text for other in others)
+
+
+def test_an_id_that_no_page_confirms_is_said_with_the_command_that_shows_it() -> None:
+    described = ApplicationRegistration(name="Panel", home_tenant_id=builders.guid(), permission_set="strict")
+
+    def told() -> str:
+        found = instructions.instruction_of(Key.PERMISSIONS, described, MICROSOFT["global"])
+        return " ".join([*found.todo, *(one.text for one in found.texts)])
+
+    command = f"az ad sp show --id {PARTNER_API_APPLICATION_ID} --query oauth2PermissionScopes"
+    assert command not in told()
+    scope = Permission(resource=PARTNER_API_APPLICATION_ID, name="user_impersonation", id=next(iter(UNCONFIRMED_IDS)))
+    asked = PermissionSet(permissions=(*described.asked.permissions, scope))
+    described.permission_set = "own"
+    described.own_set = OwnPermissionSet(name="Ours", permissions=asked.to_json())
+    assert command in told()
+    assert "No page of Microsoft confirms the id" in told()
 
 
 def test_the_guide_has_every_step_in_the_same_order_and_every_note() -> None:
