@@ -28,6 +28,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from consent import clients
+from consent.applications.manifest import TOOLS
 from consent.invitations import links
 from consent.limits import CALLBACK, LANDING, START
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink
@@ -60,7 +61,6 @@ log = logging.getLogger(__name__)
 COOKIE = "__Host-cpv-flow-token"
 MAX_CALLBACK_BYTES = 64 * 1024
 # Where administrators of a cloud work. Source: Microsoft Entra, "National clouds".
-_ADMIN_CENTERS = {"global": "entra.microsoft.com", "usgov": "entra.microsoft.us", "china": "portal.azure.cn"}
 _LONGEST_CHECK = timedelta(minutes=2)  # a request is over long before; a check that is older was interrupted
 
 _probe = flow.WriteProbe()
@@ -179,7 +179,7 @@ def trust(request: HttpRequest, cloud_key: str, application_id: UUID) -> HttpRes
         "home_tenant_id": registration.home_tenant_id,
         "cloud_name": cloud.name,
         "sign_in_host": urlsplit(cloud.sign_in).netloc,
-        "admin_center": _ADMIN_CENTERS[cloud_key],
+        "admin_center": urlsplit(TOOLS[cloud_key].portal).netloc,
         "permissions": _asked_of_partners(registration),
         "customer_permissions": groups_of(wanted),
         "addresses": settings.OUTGOING_ADDRESSES,

@@ -152,6 +152,7 @@ class RegistrationHub(_Base):
             "hub": True,
             "registration": registration,
             "state_tone": STATE_TONES[ApplicationRegistration.State(registration.state)],
+            "trust_address": _trust_address(registration),
             "title": f"{registration.name}, {dict(named)[current].lower()}",
             "tabs_label": "Pages of this registration",
             "tabs": [
@@ -415,6 +416,13 @@ _PAGES = {"verify": "change", "activate": "change", "read": "microsoft", "owners
 
 def _address(name: str, key: int) -> str:
     return reverse(f"admin:{_NAME}_{name}", args=[key])
+
+
+def _trust_address(registration: ApplicationRegistration) -> str:
+    """Return the public page for security reviews of partners; a draft has none."""
+    if registration.state == ApplicationRegistration.State.DRAFT:
+        return ""
+    return reverse("consent:trust", args=[registration.cloud, registration.application_id])
 
 
 def _do(key: int, word: str) -> str:

@@ -136,7 +136,7 @@ def _registration(found: Mapping[Key, str], cloud: NationalCloud) -> Iterator[st
     application = _first(found, Meaning.APPLICATION)
     if application is not None:
         key, value = application
-        kind = "CSP" if "CSP" in key.name else "CPV"
+        kind = next((one for one in ("CSP", "CPV") if one in key.name), "CPV or CSP (the file does not say which)")
         shown = canonical_guid(value) or "(the file holds no GUID there)"
         yield f"# {key.name}: in the admin, add an application registration of kind {kind}, cloud {cloud.name},"
         yield f"#   application id {shown}."

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import reverse
 from pytest_django.fixtures import Settings
 
 from consent import clients
@@ -88,6 +89,16 @@ def test_the_set_up_is_complete_only_when_each_needed_step_was_seen(
     assert page.context["ahead"].step.key == Key.REGISTRATION  # a secret without its id
     ApplicationCredential.objects.update(key_id=secret_id(SECRET))
     assert "The set-up is complete" in staff.get(address(registration)).content.decode()
+
+
+def test_each_tab_leads_to_the_page_for_partners_once_there_is_one(registration: ApplicationRegistration) -> None:
+    staff = Staff()
+    page = reverse("consent:trust", args=[registration.cloud, registration.application_id])
+    assert page not in staff.get(address(registration)).content.decode()
+    credential = builders.credential(registration)
+    ApplicationRegistration.objects.filter(pk=registration.pk).update(state="active", credential=credential)
+    for tab in ("change/", "microsoft/", "details/"):
+        assert f'href="{page}"' in staff.get(address(registration, tab)).content.decode()
 
 
 # --- set-up -----------------------------------------------------------------------------------------------------------

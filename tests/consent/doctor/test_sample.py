@@ -103,6 +103,7 @@ def test_an_appsettings_file_of_net_names_the_home_tenant(tmp_path: Path) -> Non
     lines = lines_of(tmp_path, json.dumps(content), "appsettings.json")
     assert settings_in(lines) == {"VAULT_CLOUD": "usgov"}
     assert any(f"home tenant id {VAULT_TENANT}" in line for line in lines)
+    assert any("CPV or CSP (the file does not say which)" in one for one in lines)
 
 
 @pytest.mark.parametrize(
