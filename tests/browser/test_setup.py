@@ -79,7 +79,7 @@ def test_the_checklist_leads_from_an_empty_database_to_a_granted_customer(
     staff.get_by_label("Name").fill("Example Control Panel")
     staff.get_by_label("Cloud").select_option(cloud)
     staff.get_by_label("Home tenant id").fill(administrator.tenant.tenant_id)
-    staff.get_by_label("Permission set").select_option("extended")
+    staff.get_by_label("Permission set", exact=True).select_option("extended")
     hand.press("Show what to do")
     photograph(staff, f"setup-prepare-{cloud}")
     hand.press("Graph calls, for any other client")
