@@ -176,7 +176,7 @@ def test_each_model_that_is_searched_says_by_what() -> None:
 def test_words_that_many_rows_have_are_looked_for_row_by_row(
     partner: PartnerTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named(partner, *(f"Harbour {number}" for number in range(30)), "Lighthouse")
+    named(partner, *(f"Harbour {number}" for number in range(40)), "Lighthouse")
     field = CustomerTenant._meta.get_field("search_text")
     assert isinstance(field, SearchTextField)
     assert as_wanted(field, "harbour", connection.vendor) == "harbour", "of few rows the index hands over all"
@@ -184,5 +184,5 @@ def test_words_that_many_rows_have_are_looked_for_row_by_row(
     broad, rare = as_wanted(field, "harb OUR", connection.vendor), as_wanted(field, "lighthouse", connection.vendor)
     assert isinstance(broad, RowByRow if connection.vendor == "sqlite" else str)
     assert rare == "lighthouse"
-    assert found(broad) == found("harb our") == {f"Harbour {number}" for number in range(30)}
+    assert found(broad) == found("harb our") == {f"Harbour {number}" for number in range(40)}
     assert found(RowByRow("lighthouse")) == {"Lighthouse"}

@@ -37,7 +37,7 @@ STRANGER = "11111111-2222-4333-8444-555555555555"
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.connect()
+    portal.onboard()
     return portal
 
 

@@ -39,7 +39,7 @@ OURS = sorted(name for name, app in get_commands().items() if app == "consent")
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.connect()
+    portal.onboard()
     return portal
 
 

@@ -489,7 +489,7 @@ def test_a_scope_that_left_the_allow_list_is_not_sent(
 
 @pytest.mark.req("S-52")
 def test_a_tenant_that_is_not_in_the_partners_own_list_gets_nothing(portal: Portal) -> None:
-    portal.connect()
+    portal.onboard()
     foreign = next(
         tenant
         for partner, tenants in portal.sandbox.world.customers.items()
