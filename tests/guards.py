@@ -386,8 +386,8 @@ GUARDS = (
         name="workbook-document-type",
         shows="S-64",
         file="consent/moving_in/files.py",
-        text="            parser.StartDoctypeDeclHandler = _refuse_document_type",
-        without="            pass",
+        text="        parser.StartDoctypeDeclHandler = _refuse_document_type",
+        without="        pass",
         tests=(f"{_PARTNERS_BROUGHT}a_workbook_that_unfolds_or_declares_entities_is_not_opened",),
     ),
     Guard(
