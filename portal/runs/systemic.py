@@ -23,6 +23,9 @@ class Blames:
     until ten more outcomes of the same application came, or no more come. Outcomes of other applications say nothing
     about it.
 
+    Outcomes are judged in the order in which their units were begun. Those that were under way when an application was
+    disabled come late and may be good; among the failures that came before them they would speak for the application.
+
     Args:
         at_once: units that are worked at once; this many may still be good when an application is disabled.
     """
@@ -33,10 +36,32 @@ class Blames:
         self._seen: Counter[Place] = Counter()
         self._latest: dict[Place, deque[str]] = {}  # the causes of what was well before; "" of what works
         self._held: dict[int, tuple[Place, Blame, int]] = {}  # by the outcome's id, which lives as long as it is held
+        self._begun = self._judged = 0  # numbers of units
+        self._early: dict[int, tuple[Outcome, Place] | None] = {}  # by number: a unit before them is still at work
         self.question = ""
 
-    def saw(self, outcome: Outcome, place: Place) -> bool:
-        """Take note of an outcome that is not on our side; return whether it shows that we are well."""
+    def begin(self) -> int:
+        """Return the number of a unit that is begun now; ``saw`` must be called for each."""
+        self._begun += 1
+        return self._begun
+
+    def saw(self, number: int, outcome: Outcome | None, place: Place) -> bool:
+        """Take note of how a unit ended; return whether a blame was believed, which shows that we are well.
+
+        Args:
+            outcome: one that is not on our side; None for what says nothing about anybody.
+        """
+        self._early[number] = None if outcome is None else (outcome, place)
+        believed = False
+        while self._judged + 1 in self._early:
+            self._judged += 1
+            believed = self._judge(self._early.pop(self._judged)) or believed
+        return believed
+
+    def _judge(self, seen: tuple[Outcome, Place] | None) -> bool:
+        if seen is None:
+            return False
+        outcome, place = seen
         self._seen[place] += 1
         latest = self._latest.setdefault(place, deque(maxlen=self._look))
         if (blame := outcome.blame) is not None:
@@ -47,13 +72,18 @@ class Blames:
                 self._ask(place, blame)
         elif outcome.ok:
             latest.append("")
-        return self._let_go(place) or blame is None
+        return self._let_go(place)
 
     def holds(self, outcome: Outcome) -> bool:
-        return id(outcome) in self._held
+        if outcome.blame is None:
+            return False
+        return id(outcome) in self._held or any(seen and seen[0] is outcome for seen in self._early.values())
 
     def over(self) -> bool:
         """No more outcomes come: judge by what there is; return whether something is what it seems to be."""
+        for number in sorted(self._early):
+            self._judge(self._early.pop(number))
+        self._judged = self._begun
         for place, blame, _ in list(self._held.values()):
             self._ask(place, blame)
         if self.question or not self._held:
@@ -120,20 +150,31 @@ class Watch:
             return size + ready
         return max(min(size, FIRST if self.proven else FIRST - self._bad), 0)
 
-    def saw(self, outcome: Outcome, place: Place = ("", "")) -> None:
+    def begin(self) -> int:
+        """Return the number of a unit, or of a try of it, that is begun now."""
+        return self._blames.begin()
+
+    def saw(self, number: int, outcome: Outcome | None, place: Place = ("", "")) -> None:
         """Take note of the outcome of one unit, or of one try of it.
 
         Args:
+            number: that ``begin`` returned for it.
+            outcome: None when it was not worked.
             place: application and cloud by which it was worked.
         """
+        says_something = outcome is not None and not (outcome.throttled or outcome.systemic)
+        believed = self._blames.saw(number, outcome if says_something else None, place)
+        self.proven = self.proven or believed
+        if self._blames.question:
+            self._stop(self._blames.question, Owner.US)
+        if outcome is None:
+            return
         self._begun = True
         if outcome.throttled:
             return
         self._window.append(outcome.systemic)
         if not outcome.systemic:
-            self.proven = self._blames.saw(outcome, place) or self.proven
-            if self._blames.question:
-                self._stop(self._blames.question, Owner.US)
+            self.proven = self.proven or outcome.blame is None
             return
         self._last = outcome
         self._bad += 1

@@ -23,10 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Held:
-    """An item that this executor holds, with its subject."""
+    """An item that this executor holds, with its subject, and the number under which it was begun."""
 
     item: RunItem
     subject: Any
+    number: int = 0
 
 
 class Worked(NamedTuple):

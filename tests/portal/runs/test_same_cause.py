@@ -24,6 +24,7 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Blame, Kind, Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import Run, RunItem
+from portal.runs.systemic import Watch
 from tenants.models import PartnerTenant
 from tests.sandbox.world import Application, Refusal
 from tests.support import builders
@@ -215,6 +216,42 @@ def test_an_application_that_is_disabled_during_a_run_costs_nobody_anything(port
     assert not PartnerConsent.objects.exclude(last_problem="").exists()
     assert count_by_state()["connected"] == 80
     assert PartnerConsent.objects.filter(last_success_at__isnull=False).exists()  # and what was good is kept
+
+
+def blamed_on_partner() -> Outcome:
+    blame = Blame(cause="application", question="Ours?", was_well=True)
+    return Outcome(failure_class="needs_consent", owner="partner", blame=blame)
+
+
+@pytest.mark.req("R-14")
+def test_units_that_were_at_work_when_an_application_was_disabled_speak_for_nothing() -> None:
+    watch = Watch(16)
+    watch.saw(watch.begin(), GOOD)
+    at_work, later = [watch.begin() for _ in range(16)], [watch.begin() for _ in range(40)]
+    blamed = []
+    for number in later:  # a good answer comes late after each second failure
+        theirs = blamed_on_partner()
+        watch.saw(number, theirs)
+        blamed.append(theirs)
+        if len(blamed) % 2 == 0 and at_work:
+            watch.saw(at_work.pop(), GOOD)
+        assert all(watch.holds(one) for one in blamed)
+
+    assert watch.cause is not None
+
+
+@pytest.mark.req("R-14")
+def test_a_failure_is_believed_when_units_that_were_begun_after_it_went_well() -> None:
+    watch = Watch(2)
+    theirs = blamed_on_partner()
+    slow, failed, *later = [watch.begin() for _ in range(14)]
+    watch.saw(failed, theirs)
+    for number in later:
+        watch.saw(number, GOOD)
+    assert watch.holds(theirs)  # one that was begun before it is still at work
+    watch.saw(slow, None)  # it was not worked, and holds nothing up
+    assert not watch.holds(theirs)
+    assert watch.cause is None
 
 
 def test_the_other_applications_say_nothing_about_one(db: None) -> None:
