@@ -1,6 +1,6 @@
 """The doctor's page: every setting and dependency is tried while the page is being sent, so each step shows at once.
 
-It is sent in answer to a post only: opening the page calls nobody.
+It is sent in answer to a post only: opening the page makes no call.
 """
 
 from __future__ import annotations

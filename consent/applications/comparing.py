@@ -106,7 +106,7 @@ def _switches(facts: _Facts) -> Iterator[Difference]:
             key="disabled_by_microsoft",
             risk=Risk.DANGEROUS,
             what=f"Microsoft disabled the application ({status}).",
-            remedy="Open a support request with Microsoft from the home tenant; nobody else can undo it.",
+            remedy="Open a support request with Microsoft from the home tenant; only Microsoft can undo it.",
             blocks="Microsoft disabled the application.",
         )
 

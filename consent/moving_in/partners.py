@@ -368,7 +368,7 @@ def _apply_next(imported: PartnerImport, actor: Actor) -> bool:
         _hold(imported)
         rows = list(imported.rows.to_apply().order_by("number")[:_PIECE])
         _hold_partners(rows)
-        judge(rows)  # as things are now, by whoever changed them since
+        judge(rows)  # as things are now: others may have changed them since
         PartnerImportRow.objects.bulk_update(rows, ["result", "why"])
         _apply_piece(imported, [row for row in rows if row.result in _TO_APPLY], actor)
     return bool(rows)

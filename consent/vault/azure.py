@@ -186,7 +186,7 @@ class AzureKeyVault:
         return (SecretName(name) for name in self.all_names() if OUR_NAME.fullmatch(name))
 
     def all_names(self) -> Iterator[str]:
-        """Yield the names of all secrets, whoever made them. Raises AccessDenied without the right to List."""
+        """Yield the names of all secrets, those of others included. Raises AccessDenied without the right to List."""
         for item in self._items("list the vault", self._client.list_properties_of_secrets().by_page()):
             if item.name is not None:
                 yield item.name

@@ -35,7 +35,7 @@ class Schedule:
 
     Attributes:
         known: how many jobs have a row, so were seen by a scheduler.
-        late: due, and nobody handed them out.
+        late: due, and not handed out.
         not_taken: handed out, and no worker took them.
         failed: ended with an error when they last ran.
     """

@@ -1,4 +1,4 @@
-"""The doctor's page in a real Chromium: the button answers under the strict policy, and keeps nobody out."""
+"""The doctor's page in a real Chromium: the button answers under the strict policy, and is open to a screen reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor's page: opening it calls nobody, pressing its button shows each step, and no secret is in it."""
+"""The doctor's page: opening it makes no call, pressing its button shows each step, and no secret is in it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def badges(page: str) -> list[str]:
     return re.findall(r'<span class="badge [\w-]+">([^<]+)</span>', page)
 
 
-def test_opening_the_page_calls_nobody_and_lists_what_is_tried(ward: Ward) -> None:
+def test_opening_the_page_makes_no_call_and_lists_what_is_tried(ward: Ward) -> None:
     before = len(ward.sandbox.world.ledger)
     page = Staff(SEE, EXAMINE).get(PAGE)
     assert page.status_code == 200

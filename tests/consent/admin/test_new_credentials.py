@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from django.utils import timezone
-from pytest_django.fixtures import Settings
 
 from consent.models import ApplicationCredential
 from portal.audit.models import AuditEvent
-from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.sandbox import scenarios
 from tests.sandbox.managed_identity import trust
-from tests.sandbox.server import Sandbox
 from tests.support import builders
 from tests.support.certificates import pem
-from tests.support.credentials import IDENTITY, KEY_RIGHTS, application, current, know, signed, states
+from tests.support.credentials import IDENTITY, application, current, know, signed, states
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 from tests.support.units import check_token
@@ -36,17 +32,6 @@ State, Kind = ApplicationCredential.State, ApplicationCredential.Kind
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
     portal.onboard()
-    return portal
-
-
-@pytest.fixture
-def keyed(db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Portal:
-    """A connected partner, and a Key Vault that lets the portal use its keys."""
-    use_sandbox(settings, sandbox)
-    use_azure_vault(settings, sandbox, tmp_path)
-    portal = make_portal(sandbox)
-    portal.onboard()
-    sandbox.world.vault_rights[scenarios.vault_application_id()] = set(KEY_RIGHTS)
     return portal
 
 
@@ -212,10 +197,15 @@ def test_an_upload_warns_and_wants_a_typed_word(connected: Portal) -> None:
     assert event.details["how"] == "uploaded"
 
 
+def test_a_key_vault_offers_a_key_that_signs_there(keyed: Portal) -> None:
+    page = Staff().get(reverse("admin:consent_applicationcredential_new", args=[keyed.registration.pk, "pair"]))
+    assert "the key cannot be copied" in text(page)
+
+
 def test_the_embedded_vault_offers_no_key_that_signs_there(connected: Portal) -> None:
     staff = Staff()
     page = staff.get(reverse("admin:consent_applicationcredential_new", args=[connected.registration.pk, "pair"]))
-    assert "nobody can copy the key" not in text(page)
+    assert "the key cannot be copied" not in text(page)
     staff.confirm(page, place="signed", days="365")
     assert newest().kind == Kind.CERTIFICATE
 

@@ -34,7 +34,7 @@ from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import AccessDenied, NotFound
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
-from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_sandbox
+from tests.conftest import VAULT_NAME, use_azure_vault, use_sandbox
 from tests.sandbox import scenarios
 from tests.sandbox.key_vault_keys import KeyVersion
 from tests.sandbox.server import Sandbox
@@ -53,17 +53,6 @@ ACTOR = builders.ACTOR
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
     portal.onboard()
-    return portal
-
-
-@pytest.fixture
-def keyed(db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Portal:
-    """A connected partner, and a Key Vault that lets the portal use its keys."""
-    use_sandbox(settings, sandbox)
-    use_azure_vault(settings, sandbox, tmp_path)
-    portal = make_portal(sandbox)
-    portal.onboard()
-    sandbox.world.vault_rights[scenarios.vault_application_id()] = set(KEY_RIGHTS)
     return portal
 
 

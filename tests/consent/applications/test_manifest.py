@@ -128,7 +128,7 @@ def test_a_script_that_stops_says_the_id_first_and_tries_the_service_principal_a
     use_sandbox(settings, sandbox)
     administrator = Administrator(sandbox)
     script = manifest.az_script(unsaved(administrator), redirect_uris("global"), administrator.cloud)
-    (tmp_path / "sleep").write_text("#!/bin/sh\nexit 0\n")  # nobody waits in a test
+    (tmp_path / "sleep").write_text("#!/bin/sh\nexit 0\n")  # a test does not wait
     (tmp_path / "sleep").chmod(0o755)
     slow = Fault(service="graph", path="^/v1.0/servicePrincipals$", status=400, body="{}", times=2)
     sandbox.world.faults.append(slow)
