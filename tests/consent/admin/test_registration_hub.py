@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +18,7 @@ from consent.models import ApplicationCredential, ApplicationRegistration, OwnPe
 from consent.permissions import PERMISSION_SETS
 from portal.incidents.models import Incident
 from portal.microsoft.secret import Secret
-from tests.conftest import use_local_vault, use_sandbox
 from tests.sandbox.graph_applications import secret_id
-from tests.sandbox.server import Sandbox
 from tests.support import builders
 from tests.support.administrator import Administrator, draft
 from tests.support.certificates import pem
@@ -31,13 +28,6 @@ pytestmark = pytest.mark.django_db
 VIEW = "consent.view_applicationregistration"
 CHANGE = "consent.change_applicationregistration"
 SECRET = "s" * 40
-
-
-@pytest.fixture
-def administrator(settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Administrator:
-    use_sandbox(settings, sandbox)
-    use_local_vault(settings, tmp_path)
-    return Administrator(sandbox)
 
 
 @pytest.fixture

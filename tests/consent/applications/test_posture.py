@@ -29,9 +29,7 @@ from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.secret import Secret
-from tests.conftest import use_local_vault, use_sandbox
 from tests.sandbox import scenarios
-from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Application, ManagedIdentity, known_id
 from tests.support import builders
 from tests.support.administrator import Administrator, draft
@@ -40,13 +38,6 @@ from tests.support.certificates import pem, private
 pytestmark = pytest.mark.django_db
 PASTED, READ = RegistrationEvidence.Source.PASTED, RegistrationEvidence.Source.READ
 SPARE_ROLE = "7ab1d382-f21e-4acd-a863-ba3e13f7da61"
-
-
-@pytest.fixture
-def administrator(settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Administrator:
-    use_sandbox(settings, sandbox)
-    use_local_vault(settings, tmp_path)
-    return Administrator(sandbox)
 
 
 @pytest.fixture

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.utils import timezone
-from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.applications import instructions, key_pairs, manifest, posture, registrations, rotation, setup
@@ -29,8 +27,6 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import MICROSOFT, PARTNER_API_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
 from portal.microsoft.errors import WrongSetup
 from portal.microsoft.secret import Secret
-from tests.conftest import use_local_vault, use_sandbox
-from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
 from tests.support import builders
 from tests.support.administrator import Administrator, draft
@@ -39,13 +35,6 @@ from tests.support.source import ROOT
 pytestmark = pytest.mark.django_db
 SECRET = "s" * 40
 GUIDE = ROOT / "docs" / "setup-at-microsoft.md"
-
-
-@pytest.fixture
-def administrator(settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Administrator:
-    use_sandbox(settings, sandbox)
-    use_local_vault(settings, tmp_path)
-    return Administrator(sandbox)
 
 
 @pytest.fixture
