@@ -129,6 +129,19 @@ def test_the_vault_of_another_database_is_refused(portal: Portal, settings: Sett
     assert foreign.read_newest(ID_NAME).value.reveal() == "0" * 32
 
 
+@pytest.mark.req("R-05")
+def test_what_is_read_beside_the_id_is_not_given_out_by_the_vault_of_another_database(portal: Portal) -> None:
+    consent = portal.consent()
+    name, version = SecretName(consent.secret_name), SecretVersion(consent.secret_version)
+    VaultPairing.objects.update(vault_id="0" * 32)  # a copy: it holds the same entries, and is not ours
+    restart()
+    vault = clients._own_vault()  # by which the application's credential is read at the start of a run
+    with pytest.raises(VaultConfigurationError, match=OTHER):
+        vault.read(name, version)
+    with pytest.raises(VaultConfigurationError, match=OTHER):
+        vault.read_newest(name)
+
+
 @EMBEDDED
 @pytest.mark.parametrize("also_the_key", [False, True])
 def test_a_missing_folder_is_refused_and_not_made(portal: Portal, settings: Settings, also_the_key: bool) -> None:
