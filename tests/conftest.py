@@ -15,6 +15,7 @@ from consent import clients
 from consent.applications import rotation
 from consent.models import ApplicationRegistration
 from portal.audit import triggers
+from portal.microsoft.http import certificates
 from portal.microsoft.secret import Secret
 from portal.site.apps import load_pages
 from tenants.models import PartnerTenant
@@ -44,10 +45,11 @@ def client() -> Browser:
 
 @pytest.fixture(autouse=True)
 def _fresh_clients() -> Iterator[None]:
-    """Sessions, vaults and caches belong to one test."""
+    """Sessions, vaults, caches, and what was seen of certificates belong to one test."""
     clients.reset()
     yield
     clients.reset()
+    certificates.take()
 
 
 @pytest.fixture(autouse=True)

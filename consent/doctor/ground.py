@@ -46,7 +46,8 @@ def look_at_production(case: Case) -> Iterator[Finding]:
     wrong = 0
     # Checks of a test site are broken on purpose: beside a sandbox they are told, and fail nothing.
     tell = notice if settings.TEST_ENDPOINTS else failed
-    for message in checks.run_checks(include_deployment_checks=True):
+    # No database is named: else Django asks each for what it supports, and this step would fail when none answers.
+    for message in checks.run_checks(include_deployment_checks=True, databases=()):
         if message.is_silenced():
             continue
         if message.level >= checks.ERROR:

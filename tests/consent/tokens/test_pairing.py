@@ -273,12 +273,14 @@ def test_the_vaults_id_is_read_beside_the_listing_and_what_else_all_units_share(
     world.faults.append(Fault(service="vault", path=ID_NAME, hold=True))
     calls = len(world.ledger)
     beside: list[str] = []
+    redeemed: list[Any] = []
 
     def look() -> None:
         until = time.monotonic() + 3
-        while time.monotonic() < until and not ("keys" in beside and beside.count("get") == 2):
+        while time.monotonic() < until and not ("keys" in beside and beside.count("get") >= 2):
             time.sleep(0.01)
             beside[:] = [line["operation"] for line in list(world.ledger)[calls:]] if faults.holding else []
+        redeemed.extend(redemptions(portal, calls))
         faults.release()
 
     watch = threading.Thread(target=look)
@@ -288,7 +290,8 @@ def test_the_vaults_id_is_read_beside_the_listing_and_what_else_all_units_share(
 
     assert classes(done) == {"ok": 1}
     assert "keys" in beside
-    assert beside.count("get") == 2  # the id and the credential, which waits for it: see the next test
+    assert beside.count("get") in {2, 3}  # the id, the credential, perhaps the first token; they wait: see the next test
+    assert not redeemed
 
 
 @pytest.mark.parametrize(("kind", "at_once"), [(TOKEN_CHECK, 16), (TOKEN_CHECK, 1), (CUSTOMER_SYNC, 1)])
