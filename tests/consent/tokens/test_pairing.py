@@ -290,7 +290,7 @@ def test_the_vaults_id_is_read_beside_the_listing_and_what_else_all_units_share(
 
     assert classes(done) == {"ok": 1}
     assert "keys" in beside
-    assert beside.count("get") in {2, 3}  # the id, the credential, perhaps the first token; they wait: see the next test
+    assert beside.count("get") in {2, 3}  # id, credential, perhaps a token; they wait for it: see the next test
     assert not redeemed
 
 
