@@ -262,7 +262,7 @@ class Executor:
         room = self._watch.room(self._size, ready=int(self._size * _READY))
         for held in self._turns.next(room, held_for=self._pacer.held_for, put_off=self._ledger.give_back):
             self._ledger.begin()
-            held.number = self._watch.begin()
+            held.number, held.place = self._watch.begin(), self.kind.place(held.subject)
             self._pool.submit(partial(self._threads.work, held))
 
     # --- collecting and writing -----------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class Executor:
                     self._turns.end(held)
                     self._ledger.finish(held, outcome)
                     was_proven = self._watch.proven
-                    self._watch.saw(held.number, outcome, self.kind.place(held.subject))
+                    self._watch.saw(held.number, outcome, held.place)
                     if self._watch.proven and not was_proven:
                         self._listener.proven()
                 case Followed(held):

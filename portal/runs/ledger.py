@@ -82,7 +82,12 @@ class Ledger:
 
     def presentable(self) -> Finished:
         """Return the results that may be written: until we know that we are well, none that we may be to blame for."""
-        return [(held, outcome) for held, outcome in self._finished if not self._watch.holds(outcome)]
+        # Asked again and again while a batch fills, so nothing is called for what nobody is to blame for.
+        return [
+            (held, outcome)
+            for held, outcome in self._finished
+            if (outcome.blame is None and not outcome.systemic) or not self._watch.holds(outcome)
+        ]
 
     def is_empty(self) -> bool:
         return not (self.presentable() or self._returned)
@@ -120,7 +125,8 @@ class Ledger:
                 (pending if outcome.pending else again).append(Again(held, seconds, outcome.message))
         fresh = self._lease.steadily(lambda: self._write(final, pending, again, returned))
         left = [held for held, _ in ready] + [each.held for each in returned]
-        self._finished = [(held, outcome) for held, outcome in self._finished if self._watch.holds(outcome)]
+        written = {id(outcome) for _, outcome in ready}
+        self._finished = [(held, outcome) for held, outcome in self._finished if id(outcome) not in written]
         self._returned, self._since = [], None
         return final, [held for held, _ in final if held.item.pk in fresh], left
 

@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Held:
-    """An item that this executor holds, with its subject, and the number under which it was begun."""
+    """An item that this executor holds, with its subject, and the number and place by which it was begun."""
 
     item: RunItem
     subject: Any
     number: int = 0
+    place: tuple[str, str] = ("", "")
 
 
 class Worked(NamedTuple):
@@ -118,6 +119,6 @@ class Threads:
 
     @contextmanager
     def _as_unit(self, held: Held) -> Iterator[None]:
-        place = Place(*self._kind.place(held.subject), held.item.group)
+        place = Place(*held.place, held.item.group)
         with time_budget(self._kind.seconds), self._pacer.unit(place):
             yield
