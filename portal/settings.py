@@ -184,6 +184,7 @@ INSTALLED_APPS = [
     "portal.audit",
     "portal.incidents",
     "portal.runs",
+    "portal.staff",
     "portal.runs.queue.QueueConfig",
     "tenants",
     "consent",
