@@ -95,6 +95,7 @@ class Executor:
         self._left: int | None = None  # units that were not taken at the last look, None before the first
         self._taken = 0  # of them, by this executor
         self._drained = False  # whether the last look for items found none
+        self._looked = False  # whether that was just now
         self._next_claim = 0.0
         self._stopping = self._ending = False
 
@@ -210,6 +211,7 @@ class Executor:
 
     def _claim(self) -> None:
         """Take more items when fewer are left than the pool can work at once."""
+        self._looked = False
         now = time.monotonic()
         keep, batch = self._size, min(max(4 * self._size, 20), 400)
         if self._pacer.executors > 1:
@@ -223,7 +225,7 @@ class Executor:
             return
         items = self._steadily(lambda: self._take(batch))
         self._taken += len(items)
-        self._drained = not items
+        self._drained = self._looked = not items
         if not items:
             self._next_claim = now + _IDLE_SECONDS
             return
@@ -271,7 +273,10 @@ class Executor:
         """Return how many seconds the threads may take until this one has something else to do."""
         if self._turns.busy and self._ledger.presentable():
             return self._ledger.seconds_left()
-        return 0.1 if self._turns.running or self._chores or self._preparing else _IDLE_SECONDS
+        if self._turns.running or self._chores or self._preparing:
+            return 0.1
+        # After a look that found nothing, whether the run is over is asked at once; only then it is waited for others.
+        return 0.0 if self._looked else _IDLE_SECONDS
 
     def _collect(self, seconds: float) -> None:
         for result in self._pool.collect(seconds):
