@@ -67,24 +67,46 @@ COMMAND_WORDS = re.compile(
 TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
 
 
-def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str]]:
-    """Yield each call with what stands before the last dot and after it: ``requests.get`` or ``print``."""
-    for node in ast.walk(tree):
+# Each module is parsed, walked and written out once for all rules.
+
+
+@functools.cache
+def trees() -> dict[Path, ast.AST]:
+    return {path: ast.parse(path.read_text()) for path in modules()}
+
+
+@functools.cache
+def nodes(tree: ast.AST) -> list[ast.AST]:
+    return list(ast.walk(tree))
+
+
+@functools.cache
+def written(tree: ast.AST) -> str:
+    """Return the module without its comments, in one form."""
+    return ast.unparse(tree)
+
+
+@functools.cache
+def calls(tree: ast.AST) -> list[tuple[ast.Call, str, str]]:
+    """Return each call with what stands before the last dot and after it: ``requests.get`` or ``print``."""
+    found = []
+    for node in nodes(tree):
         if isinstance(node, ast.Call):
             before, _, name = ast.unparse(node.func).rpartition(".")
-            yield node, before, name
+            found.append((node, before, name))
+    return found
 
 
 def reveals(tree: ast.AST) -> bool:
-    return any(isinstance(node, ast.Attribute) and node.attr == "reveal" for node in ast.walk(tree))
+    return any(isinstance(node, ast.Attribute) and node.attr == "reveal" for node in nodes(tree))
 
 
 def builds_html(tree: ast.AST) -> bool:
     banned = {"mark_safe", "SafeString", "SafeText", "format_html", "format_html_join", "html_safe", "autoescape_off"}
-    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    named = {node.id for node in nodes(tree) if isinstance(node, ast.Name)}
+    imported = {alias.name for node in nodes(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     return bool(banned & (named | imported)) or any(
-        isinstance(node, ast.FunctionDef) and node.name == "__html__" for node in ast.walk(tree)
+        isinstance(node, ast.FunctionDef) and node.name == "__html__" for node in nodes(tree)
     )
 
 
@@ -99,7 +121,7 @@ def switches_verification_off(tree: ast.AST) -> bool:
         and keyword.value.value is False
         for call, _, _ in calls(tree)
         for keyword in call.keywords
-    ) or bool(re.search(r"CERT_NONE|_create_unverified_context|disable_warnings", ast.unparse(tree)))
+    ) or bool(re.search(r"CERT_NONE|_create_unverified_context|disable_warnings", written(tree)))
 
 
 def calls_out_unguarded(tree: ast.AST) -> bool:
@@ -129,7 +151,7 @@ def tells_naive_time(tree: ast.AST) -> bool:
 
 
 def reads_environment(tree: ast.AST) -> bool:
-    text = ast.unparse(tree)
+    text = written(tree)
     return "os.environ" in text or "getenv" in text
 
 
@@ -138,7 +160,7 @@ def catches_everything_silently(tree: ast.AST) -> bool:
         isinstance(node, ast.ExceptHandler)
         and (node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"})
         and all(isinstance(line, ast.Pass | ast.Continue) for line in node.body)
-        for node in ast.walk(tree)
+        for node in nodes(tree)
     )
 
 
@@ -149,7 +171,7 @@ def keeps_plain_secrets(tree: ast.AST) -> bool:
         and SECRET_NAMES.search(field.target.id)
         and re.search(r"\bstr\b|\bbytes\b", ast.unparse(field.annotation))
         and f"{node.name}.{field.target.id}" not in NOT_SECRET
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(one) for one in node.decorator_list)
         for field in node.body
     )
@@ -175,18 +197,18 @@ _OBJECT_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "jsonpickle", "jo
 
 def unpickles(tree: ast.AST) -> bool:
     """See each module, cache, session store and serialiser that loads objects, and each use of Django's caches."""
-    lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    lines = [ast.unparse(node) for node in nodes(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {word for line in lines for word in re.findall(r"[\w.]+", line)}
     docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
     texts = [
         node.value
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
     ]
     return (
@@ -255,19 +277,19 @@ def spells_states(tree: ast.AST) -> bool:
     any_word = set().union(*words.values()) - {""}
     constraints = {
         id(node)
-        for meta in ast.walk(tree)
+        for meta in nodes(tree)
         if isinstance(meta, ast.ClassDef) and meta.name == "Meta"
         for node in ast.walk(meta)
     }
-    nodes = [node for node in ast.walk(tree) if id(node) not in constraints]
+    outside = [node for node in nodes(tree) if id(node) not in constraints]
     return any(
         text in words.get(name.removesuffix("__in").rpartition("__")[2], ())
-        for node in nodes
+        for node in outside
         for name, value in _named_values(node)
         for text in _texts(value)
     ) or any(
         text in any_word
-        for node in nodes
+        for node in outside
         if isinstance(node, ast.Call) and _name(node.func) == "Value"
         for argument in node.args
         for text in _texts(argument)
@@ -277,7 +299,7 @@ def spells_states(tree: ast.AST) -> bool:
 def names_commands(tree: ast.AST) -> bool:
     """Texts with a space are read by people; a name alone is an action's or a job's, and docstrings are ours."""
     ours = {
-        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        id(node.value) for node in nodes(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
     return any(
         isinstance(node, ast.Constant)
@@ -285,7 +307,7 @@ def names_commands(tree: ast.AST) -> bool:
         and id(node) not in ours
         and " " in node.value
         and COMMAND_WORDS.search(node.value) is not None
-        for node in ast.walk(tree)
+        for node in nodes(tree)
     )
 
 
@@ -384,13 +406,21 @@ RULES: dict[str, tuple[Callable[[ast.AST], bool], set[str], list[str]]] = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_the_trees() -> Iterator[None]:
+    """Hundreds of trees are no load for the tests of other files."""
+    yield
+    for cached in (trees, nodes, written, calls, words_of_tests, tracked_files):
+        cached.cache_clear()
+
+
 @pytest.mark.req("S-31")
 @pytest.mark.req("S-65")
 @pytest.mark.req("S-26")
 @pytest.mark.parametrize("rule", RULES)
 def test_the_source_keeps_the_rule(rule: str) -> None:
     breaks, allowed, _ = RULES[rule]
-    breaking = {module_name(path) for path in modules() if breaks(ast.parse(path.read_text()))}
+    breaking = {module_name(path) for path, tree in trees().items() if breaks(tree)}
     assert breaking - allowed == set()
     # An allowance that nobody needs any more would let the next one through unseen.
     assert allowed - breaking == set()
@@ -423,10 +453,16 @@ def test_the_rule_lets_the_rest_pass(rule: str, harmless: str) -> None:
     assert not RULES[rule][0](ast.parse(harmless))
 
 
+@functools.cache
+def words_of_tests() -> set[str]:
+    """Return what stands between quotes or blanks in the tests, but for this file."""
+    others = "\n".join(one.read_text() for one in (ROOT / "tests").rglob("*.py") if one != Path(__file__))
+    return set(re.findall(r"(?<=[\"' ])[a-z_]+(?=[\"' ])", others))
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
 def test_every_command_is_named_in_a_test_and_says_what_it_does(path: Path) -> None:
-    tests = "\n".join(one.read_text() for one in (ROOT / "tests").rglob("*.py") if one != Path(__file__))
-    assert re.search(rf"[\"' ]{path.stem}[\"' ]", tests), "no test names this command"
+    assert path.stem in words_of_tests(), "no test names this command"
     assert re.search(r"^    help = ", path.read_text(), re.MULTILINE)
 
 
@@ -477,8 +513,8 @@ def test_the_template_rule_sees_a_breach(what: str, breach: str) -> None:
 
 def test_no_page_names_a_command() -> None:
     """Where a command is the only way, the page is missing: a text says what staff do, or what an operator does."""
-    others = [path for path in modules() if "management" not in path.parts]
-    breaking = {module_name(path) for path in others if names_commands(ast.parse(path.read_text()))}
+    others = {path: tree for path, tree in trees().items() if "management" not in path.parts}
+    breaking = {module_name(path) for path, tree in others.items() if names_commands(tree)}
     assert breaking == set(MAY_NAME_COMMANDS)
 
 
@@ -516,16 +552,16 @@ SAMPLES = {
 TEXTS = {".py", ".md", ".html", ".js", ".css", ".toml", ".txt", ".yml", ".yaml", ".sh", ".example", ".pem", ".json", ""}
 
 
-def tracked_files() -> list[Path]:
+@functools.cache
+def tracked_files() -> dict[str, str]:
+    """Return the texts of the repository by their paths."""
     left_out = {".git", ".venv", ".demo", ".local", ".mypy_cache", ".ruff_cache", ".hypothesis", "screenshots"}
-    return [
-        path
-        for path in ROOT.rglob("*")
-        if path.is_file()
-        and not left_out & set(path.relative_to(ROOT).parts)
-        and path.suffix in TEXTS
-        and path.name not in {".env", Path(__file__).name}
-    ]
+    found: dict[str, str] = {}
+    for folder, folders, names in ROOT.walk():
+        folders[:] = [name for name in folders if name not in left_out]
+        paths = [folder / name for name in names if name not in left_out | {".env", Path(__file__).name}]
+        found |= {str(path): path.read_text(errors="ignore") for path in paths if path.suffix in TEXTS}
+    return found
 
 
 @pytest.mark.req("S-73")
@@ -533,5 +569,5 @@ def tracked_files() -> list[Path]:
 def test_no_file_holds_anything_that_looks_like_a_credential(what: str) -> None:
     pattern, sample = SAMPLES[what]
     assert re.search(pattern, f"x = '{sample}'"), "the scan does not see its own sample"
-    holding = [str(path) for path in tracked_files() if re.search(pattern, path.read_text(errors="ignore"))]
+    holding = [path for path, text in tracked_files().items() if re.search(pattern, text)]
     assert holding == []
