@@ -96,6 +96,7 @@ class Server:
         self.connections = 0
         self.handshakes = 0
         self.closing = threading.Event()
+        self.live: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
@@ -112,6 +113,7 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         # What a client does to a connection is not this server's concern.
+        self.live.append(connection)
         with connection, suppress(OSError, ValueError):
             self._handle(connection)
 
@@ -121,6 +123,9 @@ class Server:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._accepting.join(timeout=10)
+        for one in self.live:  # whoever still reads from a kept connection would wait for its time limit
+            with suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(timeout=10)
 
@@ -143,6 +148,7 @@ def tls_server(context: ssl.SSLContext, handle: Callable[[Connection, threading.
     def wrapped(connection: socket.socket, closing: threading.Event) -> None:
         with context.wrap_socket(connection, server_side=True) as secure:
             server.handshakes += 1
+            server.live.append(secure)
             handle(secure, closing)
 
     with raw_server(wrapped) as server:
