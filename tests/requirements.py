@@ -15,6 +15,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,17 @@ def required(text: str) -> dict[str, Requirement]:
 
 def _marks(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.req":
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "req"
+            and ast.unparse(node.func) == "pytest.mark.req"
+        ):
             yield from (str(one.value) for one in node.args if isinstance(one, ast.Constant))
 
 
-def marked() -> dict[str, list[str]]:
+@cache
+def marked() -> Mapping[str, list[str]]:
     """Return the test files that carry each id, those of the local Microsoft left out."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in (ROOT / "tests").rglob("test_*.py"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,13 +76,14 @@ def place_of_tests(path: Path) -> Path:
     return ROOT.joinpath("tests", app, *room, f"test_{'_'.join(inner[len(room) :])}.py")
 
 
+@cache
 def covered() -> dict[str, Path]:
     """Return the modules that the docstring of a test module names in "Covers: …", with that test module."""
     return {
         name: path
         for path in TESTS
-        if path.stem.startswith("test_")
-        for listed in _COVERS.findall(ast.get_docstring(ast.parse(path.read_text())) or "")
+        if path.stem.startswith("test_") and "Covers: " in (text := path.read_text())
+        for listed in _COVERS.findall(ast.get_docstring(ast.parse(text)) or "")
         for name in re.split(r",\s+", listed)
     }
 
