@@ -18,7 +18,6 @@ from tests.sandbox.tests.wire import Wire
 from tests.sandbox.tokens import access_token
 from tests.sandbox.world import APPLICATION_ADMINISTRATOR, Application, Tenant, User, known_id
 from tests.support import builders
-from tests.support.source import ROOT
 
 AZURE_CLI = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 
@@ -77,14 +76,13 @@ class Administrator:
     def shell(self, script: str, folder: Path) -> str:
         """Run a script for Azure CLI with a stand-in for ``az`` that calls the sandbox; return what it printed."""
         fake = folder / "az"
-        fake.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.support.az "$@"\n')
+        fake.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{Path(__file__).with_name("az.py")}" "$@"\n')
         fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
         place = {"port": self.sandbox.port, "ca_file": str(self.sandbox.ca_file), "token": self.token()}
         place |= {"graph": self.cloud.graph, "log": str(folder / "az.log")}
         environment = os.environ | {
             "PATH": f"{folder}:{os.environ['PATH']}",
             "AZ_PLACE": json.dumps(place),
-            "PYTHONPATH": str(ROOT),
         }
         done = subprocess.run(
             ["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=False

@@ -1,23 +1,24 @@
-"""A stand-in for Azure CLI, as far as our script needs it: ``python -m tests.support.az``; calls the sandbox's Graph.
+"""A stand-in for Azure CLI, as far as our scripts need it: calls the sandbox's Graph, whose place ``AZ_PLACE`` holds.
 
-What it does not know is refused, as a typing error is by the real one.
+What it does not know is refused, as a typing error is by the real one. A script calls it often, and each time is a
+process of its own: so it is run as a file and imports little, and nothing of ours.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
+import ssl
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-from tests.sandbox.tests.wire import Wire
+from urllib.parse import urlsplit
 
 
 def main(arguments: list[str]) -> int:
     place = json.loads(os.environ["AZ_PLACE"])
-    with Path(place["log"]).open("a") as log:
+    with open(place["log"], "a", encoding="utf-8") as log:
         log.write(f"{' '.join(arguments)}\n")
     match arguments:
         case ["cloud", "set", "--name", _]:
@@ -31,21 +32,45 @@ def main(arguments: list[str]) -> int:
         case ["rest", *rest]:
             options = dict(zip(rest[::2], rest[1::2], strict=True))
             assert options.keys() <= {"--method", "--url", "--headers", "--body", "--query", "--output"}, options
-            text = options.get("--body", "")
-            body = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text) if text else None
+            body = json.loads(_text_of(options["--body"])) if "--body" in options else None
             return _call(place, options.get("--method", "GET"), options["--url"], body, options)
     print(f"unknown command: {arguments}", file=sys.stderr)  # noqa: T201
     return 2
 
 
+def _text_of(option: str) -> str:
+    if not option.startswith("@"):
+        return option
+    with open(option[1:], encoding="utf-8") as file:
+        return file.read()
+
+
+class _Connection(http.client.HTTPSConnection):
+    """Names need no resolver; certificates are checked."""
+
+    def __init__(self, netloc: str, ca_file: str) -> None:
+        self._trusted = ssl.create_default_context(cafile=ca_file)
+        super().__init__(netloc, context=self._trusted, timeout=10)
+
+    def connect(self) -> None:
+        plain = socket.create_connection(("127.0.0.1", self.port), self.timeout)
+        self.sock = self._trusted.wrap_socket(plain, server_hostname=self.host)
+
+
 def _call(place: dict[str, Any], method: str, url: str, body: Any, options: dict[str, str]) -> int:
-    wire: Any = Wire(SimpleNamespace(port=place["port"], ca_file=place["ca_file"]))  # type: ignore[arg-type]
-    reply = wire.call(method, url, data=body, token=place["token"])
+    parts = urlsplit(url)
+    connection = _Connection(parts.netloc, place["ca_file"])
+    headers = {"Authorization": f"Bearer {place['token']}", "Content-Type": "application/json"}
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
+    reply = connection.getresponse()
+    text = reply.read().decode()
+    connection.close()
     if reply.status >= 300:
-        print(reply.text, file=sys.stderr)  # noqa: T201
+        print(text, file=sys.stderr)  # noqa: T201
         return 1
-    if options.get("--output") != "none" and reply.body:
-        answer = reply.json()
+    if options.get("--output") != "none" and text:
+        answer = json.loads(text)
         print(answer[options["--query"]] if "--query" in options else json.dumps(answer))  # noqa: T201
     return 0
 
