@@ -27,7 +27,7 @@ def test_each_page_of_the_bench_answers_with_few_statements() -> None:
     of_lists = list(list_pages(staff))
     assert len(of_lists) > 200
     pages = [*other_pages(staff, _PARTNERS, _CUSTOMERS), *searches(staff, _PARTNERS, _CUSTOMERS), *of_lists[::_ONE_IN]]
-    found = [measure(page, rounds=1) for page in pages]
+    found = [measure(page, rounds=1, warm=page is pages[0]) for page in pages]
     assert {one.page.name: one.statements for one in found if one.statements > one.page.statements} == {}
     size, _, _, _ = export(staff)
     assert size > 1000
