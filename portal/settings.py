@@ -5,6 +5,7 @@ start with the variable's name. ``.env.example`` and README's table list every v
 from __future__ import annotations
 
 from pathlib import Path
+from re import fullmatch
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -141,6 +142,18 @@ TOKEN_RENEW_DAYS = env.number("TOKEN_RENEW_DAYS", 30, minimum=2, maximum=59)
 # the run stops and no partner is blamed.
 SAME_CAUSE_FEWEST = env.number("SAME_CAUSE_FEWEST", 3, minimum=2, maximum=1000)
 SAME_CAUSE_PERCENT = env.number("SAME_CAUSE_PERCENT", 90, minimum=51, maximum=100)
+
+# --- the end of the audit trail -------------------------------------------------------------------------------------
+
+# Where its newest entry is written down every 15 minutes, outside the database (S-57); and who else is told.
+AUDIT_ANCHOR_FILE = env.text("AUDIT_ANCHOR_FILE", str(_local / "audit-anchors.jsonl"))
+AUDIT_ANCHOR_SYSLOG = env.text("AUDIT_ANCHOR_SYSLOG", "")
+if AUDIT_ANCHOR_SYSLOG and not fullmatch(r"/.+|(udp|tcp|tls)://[A-Za-z0-9.-]+:[0-9]{1,5}", AUDIT_ANCHOR_SYSLOG):
+    raise ImproperlyConfigured("AUDIT_ANCHOR_SYSLOG must look like tls://syslog.example.com:6514 or /dev/log")
+_anchor_url = env.text("AUDIT_ANCHOR_URL", "")
+if _anchor_url and not (_anchor_url.startswith("https://") and urlsplit(_anchor_url).hostname):
+    raise ImproperlyConfigured("AUDIT_ANCHOR_URL must be an https address")
+AUDIT_ANCHOR_URL = Secret(_anchor_url) if _anchor_url else None  # the addresses of most receivers hold a key
 
 # --- vault --------------------------------------------------------------------------------------------------------
 

@@ -270,7 +270,7 @@ GUARDS = (
     Guard(
         name="chain-order",
         shows="S-57",
-        file="portal/audit/trail.py",
+        file="portal/audit/walking.py",
         text="event.sequence == at.sequence + 1 and event.previous_mac == at.mac",
         without="event.sequence == at.sequence + 1",
         tests=(f"{_AUDIT}test_a_splice_of_two_genuine_chains_shows_although_each_entry_has_its_true_mac",),

@@ -47,6 +47,7 @@ FROZEN = {
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
         "0002_lists_of_events": "de0b927dbe837727fade3cbcbdf9f5a3f8bffb0f665e34615ecec342e00d25c0",
+        "0003_entries_of_customers": "a9e7c744ac4e3098dd5a98a1a7073ca779c127d06fbe08c982cc50a051b4c41e",
     },
     "portal/incidents/migrations": {
         "0001_initial": "bffb51e77e7aba38471fcccd89d4a4e7b6849b275dc843adb7928c56a96e731a",

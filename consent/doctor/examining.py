@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
-from consent.doctor import away, ground, vaults
+from consent.doctor import away, ground, trail, vaults
 from consent.doctor.case import Case, said_no
 from consent.doctor.steps import SETTINGS, SETTINGS_REMEDY, Finding, Looked, Result, Step, failed
 from portal.databases import trouble
@@ -38,6 +38,13 @@ STEPS: tuple[Step[Case], ...] = (
         needs=("database",),
         look=ground.look_at_migrations,
         remedy="Run migrate, then start the portal anew.",
+    ),
+    Step(
+        name="trail",
+        title="Audit trail",
+        needs=("migrations",),
+        look=trail.look_at_trail,
+        remedy="See docs/operations.md#the-audit-trail.",
     ),
     Step(
         name="time",

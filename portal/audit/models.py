@@ -19,9 +19,12 @@ class AuditQuerySet(models.QuerySet["AuditEvent"]):
     update = delete = bulk_create = bulk_update = get_or_create = update_or_create = _refuse
 
     def about(self, **subject: str | int) -> AuditQuerySet:
-        """Return events about all of these, for example ``about(partner=7)``; those of a partner by an index."""
-        given: dict[str, Any] = {f"subject__{name}": value for name, value in subject.items() if name != "partner"}
-        return self.filter(**given, **({"partner_key": str(subject["partner"])} if "partner" in subject else {}))
+        """Return events about all of these, such as ``about(partner=7)``; an index finds partners and customers."""
+        given: dict[str, Any] = {}
+        for name, value in subject.items():
+            indexed = name in {"partner", "customer"}
+            given[f"{name}_key" if indexed else f"subject__{name}"] = str(value) if indexed else value
+        return self.filter(**given)
 
 
 class AuditEvent(models.Model):
@@ -49,9 +52,12 @@ class AuditEvent(models.Model):
     subject = models.JSONField(default=dict, help_text="Ids of what it was about")
     details = models.JSONField(default=dict, help_text="Before and after, codes and counts; never a secret")
     correlation_id = models.CharField(max_length=36, blank=True, db_index=True)
-    # Worked out by the database, so that it can say nothing but what the sealed subject says.
+    # Both worked out by the database, so that they can say nothing but what the sealed subject says.
     partner_key = models.GeneratedField(
         expression=KT("subject__partner"), output_field=models.TextField(null=True), db_persist=True
+    )
+    customer_key = models.GeneratedField(
+        expression=KT("subject__customer"), output_field=models.TextField(null=True), db_persist=True
     )
     previous_mac = models.CharField(max_length=64, blank=True)
     mac = models.CharField(max_length=64)
@@ -64,6 +70,11 @@ class AuditEvent(models.Model):
         # Each filter of the list with the order of the list: the first pages are read, however many events there are.
         indexes = [
             models.Index(fields=["partner_key", "-sequence"], name="audit_of_partner"),
+            models.Index(
+                fields=["customer_key", "-sequence"],
+                name="audit_of_customer",
+                condition=models.Q(customer_key__isnull=False),
+            ),
             models.Index(fields=["action", "-sequence"], name="audit_action"),
             models.Index(fields=["actor_kind", "-sequence"], name="audit_actor_kind"),
             models.Index(fields=["outcome", "-sequence"], name="audit_outcome"),

@@ -8,27 +8,29 @@ edited, removed or inserted row shows (S-57).
 from __future__ import annotations
 
 import getpass
+import hashlib
 import hmac
 import json
+import logging
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 
+log = logging.getLogger(__name__)
+
 Outcome = AuditEvent.Outcome
 _LOCK = 0x43505641  # any constant: the advisory lock of the chain on PostgreSQL
 _LONGEST_TEXT = 300
-CHECKED = "audit_trail.checked"  # the action of the entry that says how far the chain was checked
-_PIECE = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +83,11 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot enter the audit trail")
 
 
-def _mac(event: AuditEvent) -> str:
+def mac_of(event: AuditEvent, *, sequence: int | None = None) -> str:
+    """Return the seal that this content must have; with ``sequence``, under that number instead of its own."""
     content = json.dumps(
         [
-            event.sequence,
+            event.sequence if sequence is None else sequence,
             event.at.isoformat(),
             event.actor_kind,
             event.actor,
@@ -106,6 +109,16 @@ def _mac(event: AuditEvent) -> str:
 @cache
 def _key(integrity_key: str) -> bytes:
     return hmac.digest(integrity_key.encode(), b"audit chain", "sha256")
+
+
+def key_id() -> str:
+    """Return the id of the key of the chain; it tells another INTEGRITY_KEY from a changed entry."""
+    return hashlib.sha256(_key(settings.INTEGRITY_KEY)).hexdigest()[:16]
+
+
+def is_genuine(event: AuditEvent) -> bool:
+    """Tell whether the portal wrote this content under this number; where it stands is another question."""
+    return hmac.compare_digest(event.mac, mac_of(event))
 
 
 def record(
@@ -169,71 +182,15 @@ def record_all(entries: Sequence[Entry]) -> list[AuditEvent]:
                 correlation_id=entry.correlation_id,
                 previous_mac=mac,
             )
-            mac = event.mac = _mac(event)
+            mac = event.mac = mac_of(event)
             events.append(event)
         # The manager of the model refuses this on purpose (S-56).
         QuerySet[AuditEvent](AuditEvent).bulk_create(events)
+        transaction.on_commit(lambda: _log(events))
     return events
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Walked:
-    """How far a walk of the chain came.
-
-    Attributes:
-        sequence: the last entry that fits; 0 before the first.
-        mac: of that entry.
-        broken: sequence of the first entry that does not fit, None while all do.
-    """
-
-    sequence: int = 0
-    mac: str = ""
-    broken: int | None = None
-
-
-def walk(start: Walked | None = None) -> Iterator[Walked]:
-    """Check the chain after ``start`` in pieces of 2,000 entries, and yield how far it is after each.
-
-    Each piece is one query by key, so the database holds no cursor and no copy between them. Entries that are written
-    meanwhile are left to the next walk.
-    """
-    at = start or Walked()
-    end = AuditEvent.objects.aggregate(end=Max("sequence"))["end"] or 0
-    while at.sequence < end and at.broken is None:
-        piece = AuditEvent.objects.filter(sequence__gt=at.sequence, sequence__lte=end).order_by("sequence")[:_PIECE]
-        for event in piece:
-            follows = event.sequence == at.sequence + 1 and event.previous_mac == at.mac
-            if not follows or not hmac.compare_digest(event.mac, _mac(event)):
-                at = replace(at, broken=at.sequence + 1)
-                break
-            at = Walked(sequence=event.sequence, mac=event.mac)
-        yield at
-
-
-def first_broken_sequence() -> int | None:
-    """Walk the whole chain and return the sequence of the first entry that does not fit, or None."""
-    at = Walked()
-    for at in walk():  # noqa: B007  # the last one says it
-        pass
-    return at.broken
-
-
-def note_walk(at: Walked, *, actor: Actor) -> None:
-    """Keep how far the chain was checked, as an entry of the chain itself, so that no other program can claim it."""
-    record(
-        CHECKED,
-        actor=actor,
-        subject={},
-        details={"verified_to": at.sequence, "mac": at.mac},
-    )
-
-
-def last_walk() -> Walked:
-    """Return how far the chain was checked before; the very beginning when nothing trustworthy says so."""
-    note = AuditEvent.objects.filter(action=CHECKED).order_by("-sequence").first()
-    if note is None or not hmac.compare_digest(note.mac, _mac(note)):
-        return Walked()
-    at = Walked(sequence=note.details["verified_to"], mac=note.details["mac"])
-    if at.sequence and not AuditEvent.objects.filter(sequence=at.sequence, mac=at.mac).exists():
-        return Walked()
-    return at
+def _log(events: Sequence[AuditEvent]) -> None:
+    """Write number and seal of each entry to the log, which lies outside the database (S-57)."""
+    for event in events:
+        log.info("audit entry", extra={"sequence": event.sequence, "seal": event.mac, "action": event.action})

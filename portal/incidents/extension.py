@@ -1,5 +1,6 @@
 """What incidents add to the admin."""
 
+from portal.incidents.anchoring import BEGUN_ANEW, NOT_ANCHORED
 from portal.incidents.models import Incident
 from portal.incidents.panels import ours
 from portal.incidents.watch import CERTIFICATE_REFUSED, TRAIL_BROKEN
@@ -22,8 +23,10 @@ EXTENSION = AdminExtension(
     bells=(ours,),
     subjects={"incident": Named(Incident)},
     causes={
+        BEGUN_ANEW: CauseWords(title="New file of anchors of the audit trail"),
+        NOT_ANCHORED: CauseWords(title="Audit trail not anchored"),
         TRAIL_BROKEN: CauseWords(
-            title="Audit trail broken", remedy=Remedy(label="See the audit trail", model="audit.AuditEvent")
+            title="Audit trail damaged", remedy=Remedy(label="See the audit trail", model="audit.AuditEvent")
         ),
         CERTIFICATE_REFUSED: CauseWords(title="Certificate refused"),
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from portal.incidents.anchoring import anchor_now
 from portal.incidents.telling import digest, tell_due
 from portal.runs import schedule, service
 from portal.runs.registry import Job, Work
@@ -13,6 +14,12 @@ _MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
 WORK = Work(
     jobs=(
         Job(name="sweep", label="Search for abandoned runs", every=_MINUTE, work=lambda times: schedule.sweep()),
+        Job(
+            name="audit_anchor",
+            label="Anchor of the audit trail",
+            every=15 * _MINUTE,
+            work=lambda times: anchor_now(),
+        ),
         Job(name="alerts", label="Mails about incidents", every=10 * _MINUTE, work=lambda times: tell_due()),
         Job(name="incident_digest", label="Daily digest of incidents", every=_DAY, work=lambda times: digest()),
         Job(

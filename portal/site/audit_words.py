@@ -6,16 +6,22 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from portal.audit.models import AuditEvent
-from portal.audit.trail import CHECKED
+from portal.audit.walking import ACCEPTED, ARCHIVED, CHECKED
 from portal.site.extension_points import extensions
 
 Outcome = AuditEvent.Outcome
 
 _OURS: Mapping[str, str] = {
+    ACCEPTED: "What is wrong with the audit trail was taken note of",
+    ARCHIVED: "Entries of the audit trail were moved to a file",
     CHECKED: "The audit trail was checked",
+    "audit_trail.anchored": "A new file of anchors of the audit trail was begun",
+    "command.run": "A command was run on the server",
     "filter.kept": "A filter was saved",
     "filter.removed": "A saved filter was removed",
     "list.exported": "A list was exported",
+    "settings.in_force": "The portal was started, with these settings in force",
+    "trail.read": "The audit trail was read",
 }
 
 

@@ -125,6 +125,7 @@ def prepare(folder: Path) -> Site:
             "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
             "VAULT_URL": str(folder / "vault"),
             "VAULT_KEY_FILE": str(folder / "vault-key"),
+            "AUDIT_ANCHOR_FILE": str(folder / "audit-anchors.jsonl"),
             "SERVE_STATIC_FROM_SOURCE": "true",
             "WEB_CONCURRENCY": "2",
         }

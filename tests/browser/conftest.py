@@ -131,6 +131,7 @@ def running_portal(running_sandbox: Sandbox, prepared: Prepared, tmp_path: Path)
         "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
         "VAULT_URL": str(tmp_path / "vault"),
         "VAULT_KEY_FILE": str(tmp_path / "vault-key"),
+        "AUDIT_ANCHOR_FILE": str(tmp_path / "audit-anchors.jsonl"),
         "TEST_ENDPOINTS": str(running_sandbox.port),
         "TEST_CA_FILE": str(running_sandbox.ca_file),
         "SERVE_STATIC_FROM_SOURCE": "true",

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from dj_queue.models import Process
+from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 from pytest_django.fixtures import Settings
@@ -28,6 +29,7 @@ from tests.sandbox import certificates, scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Refusal
 from tests.support import builders
+from tests.support.audit_table import TABLE, sql
 from tests.support.certificates import pem, private
 from tests.support.commands import Ran, run
 from tests.support.database_down import no_database
@@ -118,6 +120,11 @@ def database_away(ward: Ward) -> None:
 
 def migration_missing(ward: Ward) -> None:
     MigrationRecorder.Migration.objects.filter(app="consent").order_by("-name")[0].delete()
+
+
+def trigger_dropped(ward: Ward) -> None:
+    table = f" ON {TABLE}" if connection.vendor == "postgresql" else ""
+    sql(f"DROP TRIGGER {'audit_no_change' if table else 'audit_no_delete'}{table}")
 
 
 def wrong_clock(ward: Ward) -> None:

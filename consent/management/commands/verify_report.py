@@ -8,7 +8,7 @@ from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
 from consent.offboarding.report import NoReport, check_file
 from portal.audit.models import AuditEvent
 from portal.audit.seals import digest, seal
-from portal.audit.trail import first_broken_sequence
+from portal.audit.walking import first_broken_sequence
 
 
 class Command(ConsentCommand):

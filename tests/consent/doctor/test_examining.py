@@ -1,6 +1,7 @@
 """With each of many faults the doctor names that fault first; without one it names none and changes nothing.
 
-Covers: consent.doctor.away, consent.doctor.case, consent.doctor.ground, consent.doctor.steps, consent.doctor.vaults.
+Covers: consent.doctor.away, consent.doctor.case, consent.doctor.ground, consent.doctor.steps, consent.doctor.trail,
+consent.doctor.vaults.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ in_both = pytest.mark.parametrize("ward", ["embedded", "key vault"], indirect=Tr
 FAULTS: list[tuple[Callable[[Ward], None], str, str, str]] = [
     (doctor.no_ca_file, "embedded", "settings", "TEST_CA_FILE names"),
     (doctor.migration_missing, "embedded", "migrations", "lacks 1 migration"),
+    (doctor.trigger_dropped, "embedded", "trail", "is not guarded as the portal made it: the trigger"),
     (doctor.wrong_clock, "embedded", "time", "s ahead of login.global.localhost"),
     (doctor.full_disk, "embedded", "disk", "Disk full: Vault"),
     (doctor.other_vault_key, "embedded", "vault", "key file"),
@@ -132,7 +134,7 @@ def test_where_nothing_is_wrong_nothing_fails_and_nothing_is_changed(ward: Ward)
     results = {one["step"]: one["result"] for one in ward.report()["steps"]}
     unseen = {"identities"} | ({"address"} if not ward.settings.VAULT_URL.startswith("https") else set())
     assert {name for name, result in results.items() if result == "not_seen"} == unseen
-    assert {name for name, result in results.items() if result == "notice"} == {"production"}
+    assert {name for name, result in results.items() if result == "notice"} == {"production", "trail"}
 
 
 @pytest.mark.parametrize("ward", ["key vault"], indirect=True)

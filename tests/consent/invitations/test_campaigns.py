@@ -25,7 +25,7 @@ from pytest_django.fixtures import Settings
 from consent.invitations import campaigns, links, mails
 from consent.models import ApplicationRegistration, Campaign, CampaignPartner, ConsentLink, PartnerConsent
 from portal.audit.models import AuditEvent
-from portal.audit.trail import first_broken_sequence
+from portal.audit.walking import first_broken_sequence
 from portal.mail import MailLost, MailUnavailable, open_mailer
 from tenants.models import PartnerContact, PartnerTag, PartnerTenant
 from tests.support import builders

@@ -35,7 +35,7 @@ from consent.states import state_of
 from consent.tokens.custody import TokenUnavailable
 from portal.audit import trail
 from portal.audit.models import AuditEvent
-from portal.audit.trail import first_broken_sequence
+from portal.audit.walking import first_broken_sequence
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs import service

@@ -15,7 +15,7 @@ from django.conf import settings
 from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.sign_in import flow
 from consent.vault.base import ID_NAME, PROBE_NAME
-from portal.audit import trail
+from portal.audit import walking
 from portal.audit.models import AuditEvent
 from tests.sandbox.world import Fault
 from tests.support.portal import Browser, Portal
@@ -66,7 +66,7 @@ def test_fifty_posts_of_one_answer_redeem_store_and_end_once(portal: Portal) -> 
     assert ConsentLink.objects.get().closed_at is not None
     assert Counter(AuditEvent.objects.values_list("action", flat=True))["token.stored"] == 1
     assert not AuditEvent.objects.filter(action="flow.refused").exists()
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None
     pages = {who.get(ends[0]["Location"]).status_code for who in windows[:5]}
     assert pages == {200}
 
@@ -162,4 +162,4 @@ def test_the_audit_chain_survives_fifty_writers(portal: Portal) -> None:
     at_once(lambda _: portal.press_continue(Browser(), path), POSTS)
 
     assert AuditEvent.objects.count() == before + POSTS
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None

@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 
 from consent.models import ConsentFlow
 from consent.words.problems import PROBLEMS, Problem
-from portal.audit.trail import first_broken_sequence
+from portal.audit.walking import first_broken_sequence
 from tests.support.custody import ask
 from tests.support.portal import Browser, Portal
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
-from portal.audit import trail
+from portal.audit import trail, walking
 from portal.audit.models import AppendOnly, AuditEvent
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
@@ -52,7 +52,7 @@ def test_the_model_offers_no_way_to_change_or_remove_an_event() -> None:
         with pytest.raises(AppendOnly):
             attempt()
     assert AuditEvent.objects.count() == 2
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None
 
 
 @pytest.mark.req("S-56")
@@ -90,7 +90,7 @@ def test_the_database_itself_refuses_raw_sql(statement: str) -> None:
         (2, "thing.happened"),
         (3, "thing.happened"),
     ]
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None
 
 
 @pytest.mark.req("S-58")
@@ -113,12 +113,12 @@ def test_what_cannot_be_recorded_does_not_happen() -> None:
 
 @pytest.mark.req("S-57")
 def test_an_untouched_chain_is_whole_and_starts_at_one() -> None:
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None
     events = write(4)
     assert [event.sequence for event in events] == [1, 2, 3, 4]
     assert events[0].previous_mac == ""
     assert [event.previous_mac for event in events[1:]] == [event.mac for event in events[:-1]]
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None
 
 
 @pytest.mark.req("S-57")
@@ -161,7 +161,7 @@ def test_the_chain_names_the_first_entry_that_was_tampered_with(statements: list
     with without_triggers():
         for statement in statements:
             sql(statement)
-    assert trail.first_broken_sequence() == broken
+    assert walking.first_broken_sequence() == broken
 
 
 @pytest.mark.req("S-57")
@@ -178,7 +178,7 @@ def test_a_splice_of_two_genuine_chains_shows_although_each_entry_has_its_true_m
         sql(f"DELETE FROM {TABLE} WHERE sequence = 4")
     AuditEvent(**one[1]).save(force_insert=True)
     assert [event.action for event in AuditEvent.objects.order_by("sequence")][2:] == ["branch.two", "branch.one"]
-    assert trail.first_broken_sequence() == 4
+    assert walking.first_broken_sequence() == 4
 
 
 @pytest.mark.req("S-57")
@@ -194,14 +194,14 @@ def test_an_entry_written_past_the_trail_shows() -> None:
         previous_mac=last.mac,
         mac="0" * 64,
     )
-    assert trail.first_broken_sequence() == 3
+    assert walking.first_broken_sequence() == 3
 
 
 @pytest.mark.req("S-57")
 def test_the_chain_cannot_be_computed_without_the_key(settings: Any) -> None:
     write(2)
     settings.INTEGRITY_KEY = "another key, another key, another key, another key"
-    assert trail.first_broken_sequence() == 1
+    assert walking.first_broken_sequence() == 1
 
 
 @pytest.mark.req("S-57")
@@ -220,7 +220,7 @@ def test_eight_parallel_writers_leave_a_valid_chain() -> None:
         list(pool.map(writer, range(8)))
 
     assert AuditEvent.objects.count() == 40
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None
 
 
 @pytest.mark.req("S-57")
@@ -242,7 +242,7 @@ def test_values_of_every_kind_read_back_as_they_were_sealed() -> None:
     )
     event = AuditEvent.objects.get()
     assert event.details["nested"] == {"set": ["a", "b"], "tuple": [1, 2]}
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None
 
 
 # --- what enters --------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_control_and_bidi_characters_are_replaced_in_every_text(text: str) -> No
     for shown in (event.actor, event.subject["tenant"], event.details["d"][0]):
         assert shown.startswith("a�")
         assert shown.isprintable()
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None
 
 
 def test_long_texts_are_cut_and_events_are_found_by_what_they_are_about() -> None:

@@ -6,7 +6,7 @@ import pytest
 from django.test import RequestFactory
 from pytest_django.fixtures import Settings
 
-from portal.audit import trail
+from portal.audit import trail, walking
 from portal.site.addresses import client_address
 
 DIRECT = "192.0.2.10"
@@ -61,4 +61,4 @@ def test_a_server_that_names_no_plain_address_gives_none(settings: Settings, rem
 def test_every_address_reads_back_as_the_trail_sealed_it(settings: Settings, remote: str) -> None:
     settings.TRUSTED_PROXIES = 0
     trail.record("link.issued", actor=trail.Actor.link(1, address(None, remote)), subject={"link": 1})
-    assert trail.first_broken_sequence() is None
+    assert walking.first_broken_sequence() is None

@@ -48,6 +48,7 @@ def set_environment(*, https: bool = False) -> None:
         "DATABASE_URL": f"sqlite:///{FOLDER / 'db.sqlite3'}",
         "VAULT_URL": str(FOLDER / "vault"),
         "VAULT_KEY_FILE": str(FOLDER / "vault-key"),
+        "AUDIT_ANCHOR_FILE": str(FOLDER / "audit-anchors.jsonl"),
         "TEST_ENDPOINTS": str(sandbox),
         "TEST_SIGN_IN_PORT": "0" if https else str(sign_in),
         "TEST_CA_FILE": str(FOLDER / "sandbox" / "ca.pem"),
