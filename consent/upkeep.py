@@ -42,6 +42,7 @@ from portal.audit.trail import Actor, record
 from portal.incidents.service import remove_settled
 from portal.incidents.telling import tell_due
 from portal.incidents.watch import watch_audit_trail
+from portal.runs import results
 from portal.runs.tasks import remove_dead_messages
 
 ATTEMPTS_KEPT_FOR = timedelta(days=90)  # staff look attempts up by their reference
@@ -110,6 +111,7 @@ def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda
     record("upkeep.done", actor=actor, subject={}, details=asdict(report))
     rotation.warn_of_expiry()
     watch_audit_trail(actor=actor, between=between)
+    results.watch(between=between)
     tell_due()
     return report
 

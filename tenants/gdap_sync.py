@@ -181,18 +181,27 @@ def _mark_missing(
                 )
         for gone in (relationships, assignments):
             report.missing += gone.filter(last_seen_at__lt=began).update(missing_since=began)
-        record(
-            "partner.relationships_synced",
-            actor=actor,
-            subject={"partner": partner.pk},
-            details={
-                "relationships": report.relationships,
-                "assignments": report.assignments,
-                "missing": report.missing,
-                "odd": len(report.odd),
-            },
-            correlation_id=correlation_id,
+        created = sum(
+            rows.filter(first_seen_at=began).count()
+            for rows in (
+                GdapRelationship.objects.filter(partner=partner),
+                GdapAccessAssignment.objects.filter(relationship__partner=partner),
+            )
         )
+        if created or report.missing or report.odd or force:  # lists as before stand in their run's results
+            record(
+                "partner.relationships_synced",
+                actor=actor,
+                subject={"partner": partner.pk},
+                details={
+                    "relationships": report.relationships,
+                    "assignments": report.assignments,
+                    "created": created,
+                    "missing": report.missing,
+                    "odd": len(report.odd),
+                },
+                correlation_id=correlation_id,
+            )
 
 
 # --- judging ------------------------------------------------------------------------------------------------------

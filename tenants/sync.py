@@ -88,18 +88,19 @@ def _mark_missing(
             )
         report.missing = gone.update(missing_since=began)
         PartnerTenant.objects.filter(pk=partner.pk).update(customers_synced_at=began)
-        record(
-            "partner.customers_synced",
-            actor=actor,
-            subject={"partner": partner.pk},
-            details={
-                "listed": report.listed,
-                "created": report.created,
-                "missing": report.missing,
-                "odd": len(report.odd),
-            },
-            correlation_id=correlation_id,
-        )
+        if report.created or report.missing or report.odd or force:  # a list as before stands in its run's results
+            record(
+                "partner.customers_synced",
+                actor=actor,
+                subject={"partner": partner.pk},
+                details={
+                    "listed": report.listed,
+                    "created": report.created,
+                    "missing": report.missing,
+                    "odd": len(report.odd),
+                },
+                correlation_id=correlation_id,
+            )
 
 
 def _store_page(partner: PartnerTenant, page: Sequence[Customer], seen_at: datetime) -> int:

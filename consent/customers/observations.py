@@ -104,7 +104,8 @@ def write(readings: Sequence[Reading], *, actor: Actor) -> dict[int, ConsentObse
                 continue
             observed[row.pk] = _observation(row, reading)
             _update(row, reading, observed[row.pk])
-            entries.append(_entry(row, observed[row.pk], actor))
+            if observed[row.pk].changed_by in (ChangedBy.US, ChangedBy.OUTSIDE):  # others stand in the run's results
+                entries.append(_entry(row, observed[row.pk], actor))
         ConsentObservation.objects.bulk_create(observed.values())
         CustomerConsent.objects.bulk_update([rows[key] for key in observed], _COLUMNS)
         record_all(entries)

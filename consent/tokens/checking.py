@@ -326,16 +326,23 @@ def write_verdicts(verdicts: Sequence[Verdict], *, actor: Actor) -> None:
                     actor,
                     verdict.outcome,
                     subject={"partner": verdict.consent.partner_id, "consent": verdict.consent.pk},
-                    details={
-                        name: value
-                        for name, value in (verdict.columns or {}).items()
-                        if name in {"last_problem", "last_code"}
-                    },
+                    details=news,
                     correlation_id=verdict.result.correlation_id,
                 )
                 for verdict in seen
+                if (news := _news(verdict)) or verdict.outcome is Outcome.REFUSED
             ]
         )
+
+
+def _news(verdict: Verdict) -> dict[str, dict[str, str]]:
+    """Return what a check turned, before and after; one that turned nothing stands in its run's results only."""
+    columns, consent = verdict.columns or {}, verdict.consent
+    return {
+        name: {"before": str(before), "after": str(after)}
+        for name in ("state", "mfa", "last_problem", "last_code")
+        if (after := columns.get(name, getattr(consent, name))) != (before := getattr(consent, name))
+    }
 
 
 def _tell(verdict: Verdict) -> None:

@@ -80,7 +80,7 @@ class Renewals(Custody):
             alarms.settle([Cause.NOT_SAVED])
         if any(renewal.not_saved is not None for renewal in renewals):
             alarms.report(Cause.NOT_SAVED)
-        record_all([entry for renewal in renewals if (entry := _entry(renewal, actor)) is not None])
+        record_all([*_saved(renewals, actor), *(one for renewal in renewals if (one := _unsaved(renewal, actor)))])
 
     def _point_all(self, renewals: Sequence[Renewal]) -> None:
         """Move the pointers to the new versions, in one statement.
@@ -154,15 +154,30 @@ class Renewals(Custody):
             self._free([renewal.consent.pk for renewal in mine], owner)
 
 
-def _entry(renewal: Renewal, actor: Actor) -> Entry | None:
-    """Return what the audit trail says of a renewed token; nothing where none was renewed, or it came too late."""
-    details: dict[str, object] = {"generation": renewal.consent.generation + 1}
-    action, outcome = "token.stored", Outcome.DONE
+def _saved(renewals: Sequence[Renewal], actor: Actor) -> list[Entry]:
+    """Return what the audit trail says of saved tokens: of one, or in one entry of all that a run saved together."""
+    saved = [renewal for renewal in renewals if renewal.saved]
+    if not saved:
+        return []
+    if len(saved) == 1:
+        (renewal,) = saved
+        details: dict[str, object] = {"generation": renewal.consent.generation + 1}
+        return [Entry("token.stored", actor, Outcome.DONE, _subject(renewal), details, renewal.correlation_id)]
+    generations = {str(renewal.consent.pk): renewal.consent.generation + 1 for renewal in saved}
+    return [Entry("tokens.stored", actor, Outcome.DONE, subject={}, details={"generations": generations})]
+
+
+def _unsaved(renewal: Renewal, actor: Actor) -> Entry | None:
+    """Return what the audit trail says of a renewed token that was not saved; nothing where it came too late."""
     if renewal.discarded:
         action, outcome, details = "token.discarded", Outcome.REFUSED, {"why": renewal.discarded}
     elif renewal.not_saved is not None:
-        outcome, details = Outcome.FAILED, details | {"code": renewal.not_saved}
-    elif not renewal.saved:
+        details = {"generation": renewal.consent.generation + 1, "code": renewal.not_saved}
+        action, outcome = "token.stored", Outcome.FAILED
+    else:
         return None
-    subject = {"partner": renewal.consent.partner_id, "consent": renewal.consent.pk}
-    return Entry(action, actor, outcome, subject=subject, details=details, correlation_id=renewal.correlation_id)
+    return Entry(action, actor, outcome, _subject(renewal), details, renewal.correlation_id)
+
+
+def _subject(renewal: Renewal) -> dict[str, int]:
+    return {"partner": renewal.consent.partner_id, "consent": renewal.consent.pk}

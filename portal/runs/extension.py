@@ -1,7 +1,8 @@
 """What runs add to the admin."""
 
 from portal.runs.models import Run
-from portal.runs.panels import running_lines, runs_panel
+from portal.runs.panels import running_lines, runs_panel, units_with
+from portal.runs.results import RESULTS_CHANGED
 from portal.runs.schedule import FAILED
 from portal.runs.service import HALTED, STOPPED, label_of
 from portal.site.causes import CauseWords, Remedy
@@ -13,6 +14,7 @@ from portal.site.searchable import Searchable, by_number
 EXTENSION = AdminExtension(
     panels=(runs_panel,),
     running=(running_lines,),
+    trace=(units_with,),
     lists=(
         ListEntry(section=Section.ACTIVITY, title="Runs", model="runs.run"),
         ListEntry(section=Section.ACTIVITY, title="Schedule", model="runs.scheduledjob"),
@@ -20,6 +22,7 @@ EXTENSION = AdminExtension(
     ),
     subjects={"run": Named(Run)},
     causes={
+        RESULTS_CHANGED: CauseWords(title="Results of a run changed"),
         STOPPED: CauseWords(
             title="Run stopped", remedy=Remedy(label="See stopped runs", model="runs.Run", query="state__exact=stopped")
         ),

@@ -16,6 +16,7 @@ from portal.runs import service
 from portal.runs.models import Run, RunItem
 from portal.site.dashboard import Panel, Row
 from portal.site.display import Tone, distance
+from portal.site.named import Fact
 from portal.text import number_of
 
 _SHOWN = 3
@@ -28,6 +29,16 @@ TONES = {
     Run.State.CANCELLED: Tone.QUIET,
 }
 RATE_OVER = timedelta(seconds=30)
+
+
+def units_with(correlation_id: str, at: datetime) -> list[Fact]:
+    """Return the units of the runs of that time which carry this correlation id, each with the page of its run."""
+    there = Run.objects.filter(created_at__lte=at).filter(Q(finished_at__isnull=True) | Q(finished_at__gte=at))
+    units = RunItem.objects.filter(correlation_id=correlation_id, run__in=there).select_related("run")[:_SHOWN]
+    return [
+        (f"Run {unit.run_id}, unit {unit.label}", reverse("admin:runs_run_change", args=[unit.run_id]))
+        for unit in units
+    ]
 
 
 def time_left(units: int, recent: int, over: timedelta) -> str:

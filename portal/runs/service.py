@@ -25,7 +25,7 @@ from portal.audit.trail import SYSTEM, Actor, record
 from portal.incidents.models import Incident
 from portal.incidents.service import LONGEST_WORDS, report, settle
 from portal.microsoft.diagnosis import LATER, Owner
-from portal.runs import buckets
+from portal.runs import buckets, results
 from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit
 from portal.runs.limits import limit_words
 from portal.runs.listening import Wait
@@ -37,7 +37,6 @@ State = Run.State
 STOPPED = "run_stopped"  # causes of incidents
 HALTED = "run_halted"
 DEADLINE = "The deadline was reached."
-KEPT_FOR = timedelta(days=90)
 _CHUNK = 1000  # units listed in one transaction
 _NAMED_WAITS = 3  # the others are counted
 _SKIP_AFTER = 3  # runs in which a unit failed in an unexpected way (R-30)
@@ -435,16 +434,23 @@ def leave(executor: Executor) -> None:
 
 def finish_if_complete(run: Run) -> bool:
     """End the run when every listed unit has its result; return whether it is finished."""
+    complete = Run.objects.open().without_work().filter(pk=run.pk)
+    digest = results.digest_of(run.pk) if complete.exists() else ""  # before the transaction: it may take a while
     with transaction.atomic():
-        if Run.objects.open().without_work().filter(pk=run.pk).update(state=State.DONE, finished_at=Now()):
+        if digest and complete.update(state=State.DONE, finished_at=Now()):
             _follow(run, State.DONE)
             numbers = summary(run)
             _log(run, f"ended. {numbers.words}")
             record(
-                "run.finished",
+                results.FINISHED,
                 actor=actor_of_run(run),
                 subject={"run": run.pk},
-                details={"kind": run.kind, "total": numbers.total, "classes": dict(numbers.classes)},
+                details={
+                    "kind": run.kind,
+                    "total": numbers.total,
+                    "classes": dict(numbers.classes),
+                    "digest": digest,
+                },
             )
     run.refresh_from_db()
     return run.state != State.OPEN
@@ -605,8 +611,8 @@ def waits_of(run: Run) -> tuple[list[Wait], int]:
 
 
 def remove_old() -> int:
-    """Remove runs that were finished three months ago; return how many. What their units did is in the audit trail."""
-    old = Run.objects.filter(finished_at__lt=Now() - KEPT_FOR)
+    """Remove runs that were finished three months ago; return how many. What they changed is in the audit trail."""
+    old = Run.objects.filter(finished_at__lt=Now() - results.KEPT_FOR)
     number = old.count()
     old.delete()
     return number

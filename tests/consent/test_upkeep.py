@@ -17,7 +17,8 @@ from django.utils import timezone
 
 from consent import schedule as consent_schedule
 from consent.models import Campaign, CampaignPartner, ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
-from portal.audit.trail import last_walk, record
+from portal.audit.trail import record
+from portal.audit.walking import last_walk
 from portal.incidents import service
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner

@@ -126,7 +126,7 @@ def test_relationships_and_assignments_are_mirrored_as_graph_says_them(
     assert (given.status, given.group_id, given.roles) == ("active", GROUP, [GLOBAL])
     assert GdapRelationship.objects.filter(customer=None).count() == 2
     event = AuditEvent.objects.get(action="partner.relationships_synced")
-    assert event.details == {"relationships": 3, "assignments": 1, "missing": 0, "odd": 0}
+    assert event.details == {"relationships": 3, "assignments": 1, "created": 4, "missing": 0, "odd": 0}
 
 
 def test_only_live_relationships_are_asked_for_their_assignments_twenty_at_a_time(partner: PartnerTenant) -> None:

@@ -82,7 +82,6 @@ def test_a_removed_consent_is_proven_absent_with_what_was_there_before(
         .order_by("sequence")
         .values_list("action", "outcome")
     ) == [
-        ("customer_consent.observed", "done"),
         ("customer_consent.remove", "intent"),
         ("customer_consent.observed", "done"),
     ]

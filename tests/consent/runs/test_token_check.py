@@ -19,7 +19,7 @@ from consent.runs.token_check import TOKEN_CHECK
 from consent.states import count_by_state
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
-from portal.audit.trail import first_broken_sequence
+from portal.audit.walking import first_broken_sequence
 from portal.incidents.models import Incident
 from portal.microsoft.errors import Unreachable
 from portal.runs import registry, service
@@ -27,6 +27,7 @@ from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending, Listener
 from portal.runs.models import RunItem
+from portal.runs.results import digest_of
 from tenants.models import PartnerTenant
 from tests.sandbox.world import Fault, Refusal
 from tests.support import builders
@@ -50,7 +51,7 @@ def test_a_healthy_partner_costs_one_redemption_one_call_and_hardly_a_query(
 ) -> None:
     monkeypatch.setattr("portal.runs.ledger._FLUSH_SECONDS", 5.0)  # batches as large as they get
     connect(portal, 60)
-    calls = len(portal.sandbox.world.ledger)
+    calls, written = len(portal.sandbox.world.ledger), AuditEvent.objects.count()
 
     with CaptureQueriesContext(connection) as queries:
         run, ending = check()
@@ -60,7 +61,9 @@ def test_a_healthy_partner_costs_one_redemption_one_call_and_hardly_a_query(
     assert sum(number for (name, _), number in services.items() if name == "partner_center") == 60
     assert len(redemptions(portal)) == 60
     assert len(queries) <= 120  # savepoints of the test included: a few dozen to begin and end, and batches
-    assert AuditEvent.objects.filter(action="token.checked").count() == 60
+    [entry] = AuditEvent.objects.exclude(action="run.started").filter(sequence__gt=written)
+    assert (entry.action, entry.details["classes"]) == ("run.finished", {"ok": 60}), "one entry for all that is well"
+    assert entry.details["digest"] == digest_of(run.pk)
     assert first_broken_sequence() is None
 
 
@@ -97,7 +100,9 @@ def test_tokens_that_are_due_are_renewed_on_the_way(portal: Portal) -> None:
         assert consent.replaced_version == ""
         assert enabled_versions(portal, consent) == [consent.secret_version] != [older]
         clients.tokens()._custody.look_up(consent)
-    assert AuditEvent.objects.filter(action="token.stored").count() == 20
+    saved = AuditEvent.objects.filter(action__in=["token.stored", "tokens.stored"], details__mfa__isnull=True)
+    generations = [one.details.get("generations", {"": one.details.get("generation")}) for one in saved]
+    assert [number for some in generations for number in some.values()] == [2] * 20
     assert first_broken_sequence() is None
 
 
@@ -295,6 +300,5 @@ def test_the_id_of_a_failed_unit_is_found_in_run_trail_and_at_microsoft(portal: 
 
     assert at_microsoft(item.correlation_id) == [("entra", failing.tenant_id, 700082)]
     assert [name for name, *_ in at_microsoft(ids[consents[0].pk])] == ["entra", "partner_center"]
-    for consent in consents:
-        event = AuditEvent.objects.get(action="token.checked", correlation_id=ids[consent.pk])
-        assert event.subject["partner"] == consent.partner_id
+    event = AuditEvent.objects.get(action="token.checked")
+    assert (event.correlation_id, event.subject["partner"]) == (item.correlation_id, failing.pk)

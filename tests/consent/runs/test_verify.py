@@ -21,7 +21,6 @@ from consent.models import CustomerConsent, PartnerConsent
 from consent.runs.verify import CONSENT_VERIFY
 from consent.selection import WEEK_HOURS, Selection
 from consent.upkeep import clean_up
-from portal.audit.models import AuditEvent
 from portal.runs.models import Run
 from tenants.models import PartnerTag, PartnerTenant
 from tests.sandbox.world import Fault, Refusal
@@ -428,5 +427,4 @@ def test_a_read_that_comes_late_never_replaces_a_later_one(portal: Portal) -> No
     assert write([late], actor=builders.ACTOR) == {}
 
     assert consent.observations.get().correlation_id == "newer"
-    assert AuditEvent.objects.filter(action="customer_consent.observed").count() == 1
     assert PartnerConsent.objects.count() == 0
