@@ -7,13 +7,18 @@ from django.contrib.auth.models import Group, User
 from django.db.models import CharField, QuerySet, Value
 from django.db.models.functions import Concat
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
 from portal.audit.models import AuditEvent
-from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin
-from portal.site.audit_words import in_a_sentence, sentences
+from portal.audit.trail import record
+from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.audit_words import in_a_sentence, known_actions, sentences
 from portal.site.declared import badge_column, column, moment_column
 from portal.site.display import EMPTY, Tone, described, links
+from portal.site.extension_points import extensions
+from portal.site.named import Fact
 from portal.site.subjects import facts, facts_of, lines, parse_about
+from portal.site.trail_filters import CustomerFilter, DaysFilter, PartnerFilter, PersonFilter, RegistrationFilter
 
 OUTCOME_TONES = {
     AuditEvent.Outcome.DONE: Tone.QUIET,
@@ -40,14 +45,16 @@ class AboutFilter(admin.SimpleListFilter):
 
 
 class ActionFilter(admin.SimpleListFilter):
-    """What happened, of all that the trail has, in the words of its pages."""
+    """What happened, of all that the trail can say, in the words of its pages.
+
+    What it holds is not asked: that would read an index of millions of entries for each page.
+    """
 
     title = "what happened"
     parameter_name = "action"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        actions = AuditEvent.objects.order_by().values_list("action", flat=True).distinct()
-        named = [(action, in_a_sentence(action, AuditEvent.Outcome.DONE)) for action in actions]
+        named = [(action, in_a_sentence(action, AuditEvent.Outcome.DONE)) for action in known_actions()]
         return sorted(named, key=lambda one: one[1])
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
@@ -70,7 +77,18 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     empty_text = "What staff, partners and the portal itself do is written here."
     list_display = ["sequence", "what_about", "who", "when", "shown_outcome"]
     sortable_by = ["sequence", "when", "what_about"]  # the others have filters, and no index to sort by
-    list_filter = [AboutFilter, ActionFilter, "outcome", "actor_kind"]
+    list_filter = [
+        AboutFilter,
+        ActionFilter,
+        PersonFilter,
+        PartnerFilter,
+        CustomerFilter,
+        RegistrationFilter,
+        ("at", DaysFilter),
+        "outcome",
+        "actor_kind",
+    ]
+    link_lookups = ["correlation_id__exact"]
     export_fields = [
         "sequence",
         "at",
@@ -95,10 +113,30 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
         "about",
         "more",
         "correlation_id",
+        "follow",
     ]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return AuditChangeList
+
+    # Who reads the trail, and about whom, is an entry as well (S-55).
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        answer = super().changelist_view(request, extra_context)
+        if request.method == "GET" and answer.status_code == 200:
+            about = parse_about(request.GET.get(AboutFilter.parameter_name))
+            asked = sorted(name[:60] for name in request.GET)[:20]
+            details = {"asked": asked} if asked else {}
+            record("trail.read", actor=actor_of(request), subject=dict([about]) if about else {}, details=details)
+        return answer
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        answer = super().change_view(request, object_id, form_url, extra_context)
+        if request.method == "GET" and answer.status_code == 200 and object_id.isdecimal():
+            record("trail.read", actor=actor_of(request), subject={"audit_entry": int(object_id)})
+        return answer
 
     when = moment_column("at", "When")
     shown_outcome = badge_column("outcome", "Outcome", OUTCOME_TONES)
@@ -126,6 +164,21 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     def about(self, event: Any) -> str:
         lines = event.lines if hasattr(event, "lines") else facts(event.subject)
         return links(lines) if lines else EMPTY
+
+    @admin.display(description="Follow this id")
+    def follow(self, event: AuditEvent) -> str:
+        """Lead from a correlation id to all that carries it: entries, rows of the apps, the log, Microsoft."""
+        if not event.correlation_id:
+            return EMPTY
+        number = AuditEvent.objects.filter(correlation_id=event.correlation_id).count()
+        entries = f"{reverse('admin:audit_auditevent_changelist')}?correlation_id__exact={event.correlation_id}"
+        found: list[Fact] = [(f"All {number} entries with it" if number > 1 else "The only entry with it", entries)]
+        for extension in extensions():
+            for trace in extension.trace:
+                found += trace(event.correlation_id, event.at)
+        found.append(("In the log: the lines that contain it", ""))
+        found.append(("At Microsoft: the client request id of the calls; tell it to their support", ""))
+        return links(found)
 
     @admin.display(description="Details")
     def more(self, event: AuditEvent) -> str:

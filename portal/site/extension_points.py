@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 
 from django.http import HttpRequest, HttpResponseBase
@@ -11,7 +12,7 @@ from django.http import HttpRequest, HttpResponseBase
 from portal.extensions import declared
 from portal.site.causes import CauseWords
 from portal.site.dashboard import Figure, Panel, Row
-from portal.site.named import Named
+from portal.site.named import Fact, Named
 from portal.site.searchable import Searchable
 
 AdminAction = Callable[..., HttpResponseBase | None]
@@ -57,6 +58,8 @@ class AdminExtension:
         causes: title and remedy of each cause of incidents that the app reports.
         audit_words: what an event of the audit trail says, by action, and by ``action:outcome`` where an outcome needs
             a sentence of its own.
+        trace: functions that lead from a correlation id, and a time at which it was used, to rows of the app, as a text
+            and an address each. Few queries each, whatever there is.
         searchable: rows that the search in the header finds.
         partner_pages: pages beside the list of partners.
         partner_actions: actions on chosen partners, in the order in which they are offered.
@@ -70,6 +73,7 @@ class AdminExtension:
     subjects: Mapping[str, Named] = field(default_factory=dict)
     causes: Mapping[str, CauseWords] = field(default_factory=dict)
     audit_words: Mapping[str, str] = field(default_factory=dict)
+    trace: Sequence[Callable[[str, datetime], Sequence[Fact]]] = ()
     searchable: Sequence[Searchable] = ()
     partner_pages: Sequence[AdminPage] = ()
     partner_actions: Sequence[AdminAction] = ()

@@ -30,6 +30,12 @@ def subject_of(model: type[Model]) -> str:
     return next((name for name, named in _named().items() if named.model is model), "")
 
 
+def model_of(name: str) -> type[Model] | None:
+    """Return the model of the rows that the audit trail knows under this name; None if it knows none."""
+    named = _named().get(name)
+    return named.model if named else None
+
+
 def parse_about(text: str | None) -> tuple[str, int] | None:
     """Return name and key of ``partner:7``, None for anything else."""
     parts = _ABOUT.fullmatch(text or "")

@@ -17,10 +17,14 @@ from django.contrib import admin
 from django.urls import reverse
 
 from consent.models import WaitingToken
+from portal.audit.anchors import ANCHORED
 from portal.audit.models import AuditEvent
-from portal.audit.trail import CHECKED, Outcome, record
+from portal.audit.trail import Outcome, record
+from portal.audit.walking import ACCEPTED, ARCHIVED, CHECKED
+from portal.runs.results import FINISHED
 from portal.site.audit_words import in_a_sentence, known_actions
 from portal.site.extension_points import extensions
+from portal.start import IN_FORCE
 from tests.support import builders
 from tests.support.source import modules
 from tests.support.staff import Staff
@@ -43,7 +47,7 @@ def _texts(node: ast.expr) -> Iterator[str]:
 
 def written() -> set[str]:
     """Return the actions that the source writes to the trail."""
-    found = {CHECKED, "token.stored", "token.discarded"}  # by a name
+    found = {ACCEPTED, ANCHORED, ARCHIVED, CHECKED, FINISHED, IN_FORCE, "token.stored", "token.discarded"}  # by a name
     calls = (node for path in modules() for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
     for call in calls:
         place = _WRITERS.get(getattr(call.func, "id", getattr(call.func, "attr", "")))
