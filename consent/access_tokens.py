@@ -12,6 +12,7 @@ from consent.naming import UnknownRegistration as UnknownRegistration
 from consent.naming import listed, registration_named
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience
+from consent.tokens.service import Contained as Contained
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
 from portal.microsoft.secret import Secret
@@ -54,6 +55,7 @@ def get_access_token(
         UnknownTenant: no such partner or customer.
         UnknownRegistration: no such application registration, or it is of another cloud than the partner.
         SeveralRegistrations: the partner consented to several and none was named; the text lists them.
+        Contained: an emergency stop is on; ask again when staff have resumed.
         TokenUnavailable: the partner may not be used; says why and what to do. Nothing was sent, or nothing is left.
         IdentityMismatch: a token of somebody else; the partner was stopped.
         RemoteError: what the vault or the sign-in service answered; its class says who acts.

@@ -9,7 +9,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from consent.models import ApplicationCredential, ApplicationRegistration, ConsentFlow, PartnerConsent, WaitingToken
+from consent.models import (
+    ApplicationCredential,
+    ApplicationRegistration,
+    ConsentFlow,
+    Containment,
+    PartnerConsent,
+    WaitingToken,
+)
 from portal.incidents import service
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError
@@ -52,6 +59,10 @@ class Cause(StrEnum):
     """The application at Microsoft is not as we want it, in a way that lets others act as us or stops our work."""
     REGISTRATION_UNREAD = "registration_unread"
     """The daily read of the application at Microsoft fails, so a change there would not be seen."""
+    CONTAINED = "contained"
+    """An emergency stop is on: no token of what it is about is used."""
+    RESUME_HALTED = "resume_halted"
+    """The check of a wave found too many tokens that do not work; no further partner is released."""
     DISCONNECT_UNFINISHED = "disconnect_unfinished"
     """The vault did not switch off the token of a disconnected partner (S-67)."""
 
@@ -180,6 +191,18 @@ _ALARMS = {
         "seen. {reason} Repair the reader (READER_CLIENT_ID and its permission Application.Read.All), then choose "
         "Read again on the tab “At Microsoft” of its page.",
     ),
+    Cause.CONTAINED: Alarm(
+        "containment",
+        Owner.US,
+        "{by} stopped all use of its tokens. Work through the runbook (docs/runbook-breach.md): deactivate the "
+        "registration, find out what was touched, rotate the credential, tell the partners; then resume.",
+    ),
+    Cause.RESUME_HALTED: Alarm(
+        "containment",
+        Owner.US,
+        "{why} No further partner is released. See the run of the wave; then choose Go on with the waves on the page "
+        "of the emergency stop, or contain again.",
+    ),
     Cause.DISCONNECT_UNFINISHED: Alarm(
         "consent",
         Owner.US,
@@ -188,7 +211,7 @@ _ALARMS = {
     ),
 }
 
-type Row = ConsentFlow | WaitingToken | PartnerConsent | ApplicationRegistration | ApplicationCredential
+type Row = Containment | ConsentFlow | WaitingToken | PartnerConsent | ApplicationRegistration | ApplicationCredential
 
 
 def report(cause: Cause, row: Row | None = None, *, error: RemoteError | None = None, **facts: object) -> None:
@@ -221,6 +244,8 @@ def _about(alarm: Alarm, key: int) -> str:
 def _concerned(row: Row | None) -> tuple[int, str, dict[str, int]]:
     """Return key, name and ids of what is reported; of a consent with one query, in the rare case of a report."""
     match row:
+        case Containment():
+            return row.pk, str(row), {"containment": row.pk}
         case ConsentFlow():
             return row.link_id, str(row.link), {"link": row.link_id, "partner": row.link.partner_id, "flow": row.pk}
         case WaitingToken():

@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from consent import alarms
 from consent.alarms import Cause
+from consent.containment.gate import Gate
 from consent.customers.consents import CustomerClients
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
@@ -406,6 +407,12 @@ def _reader_token(own_cloud: NationalCloud, correlation_id: CorrelationId) -> Se
     return reader.application_token(tenant_id=home, resource=own_cloud.graph).access_token
 
 
+@cache
+def gate() -> Gate:
+    """Return what this process knows of emergency stops."""
+    return Gate()
+
+
 def tokens_with(credential: ApplicationCredential) -> TokenService:
     """Return the door to tokens with this credential instead of the current one, to prove it.
 
@@ -418,6 +425,7 @@ def tokens_with(credential: ApplicationCredential) -> TokenService:
         validator=_validator(),
         clouds=cloud,
         rotation=rotation(timedelta.max if settings.TOKEN_SAVE_AFTER_HOURS else timedelta()),
+        gate=gate(),
     )
 
 
@@ -430,6 +438,7 @@ def tokens() -> TokenService:
         validator=_validator(),
         clouds=cloud,
         rotation=rotation(min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after())),
+        gate=gate(),
         credential_refused=lambda registration, error: alarms.report(
             Cause.CREDENTIAL_REFUSED, registration, error=error
         ),
@@ -522,7 +531,14 @@ def customer_clients(
 
 
 def reset() -> None:
-    """Forget everything that was built from settings; for tests and after a fork."""
+    """Forget everything that was built from settings; for tests."""
+    if gate.cache_info().currsize:
+        gate().close()
+    forget_all()
+
+
+def forget_all() -> None:
+    """Forget everything that was built from settings, and end nothing of it: after a fork it is another process's."""
     for factory in (
         session,
         vault,
@@ -538,9 +554,10 @@ def reset() -> None:
         _signed_in_the_vault,
         _managed_identity,
         tokens,
+        gate,
     ):
         factory.cache_clear()
     _turns.clear()
 
 
-os.register_at_fork(after_in_child=reset)  # connections, and the locks around them, belong to one process
+os.register_at_fork(after_in_child=forget_all)  # connections, and the locks around them, belong to one process

@@ -4,6 +4,7 @@ from consent.admin import overview
 from consent.admin.campaigns import invite_in_campaign
 from consent.admin.causes import CAUSES
 from consent.admin.consents import by_reference
+from consent.admin.containments import banner
 from consent.admin.customer_tenants import sync_partners, sync_partners_of
 from consent.admin.find_tenant import find
 from consent.admin.offboardings import offboard_partners
@@ -16,6 +17,7 @@ from consent.models import (
     ConsentFlow,
     ConsentLink,
     ConsentPlan,
+    Containment,
     CustomerConsent,
     Offboarding,
     OwnPermissionSet,
@@ -58,6 +60,7 @@ EXTENSION = AdminExtension(
         ListEntry(section=Section.APPLICATIONS, title="Registrations", model="consent.applicationregistration"),
         ListEntry(section=Section.APPLICATIONS, title="Credentials", model="consent.applicationcredential"),
         ListEntry(section=Section.APPLICATIONS, title="Permission sets", model="consent.ownpermissionset"),
+        ListEntry(section=Section.APPLICATIONS, title="Emergency stops", model="consent.containment"),
         ListEntry(
             section=Section.APPLICATIONS,
             title="Doctor",
@@ -65,6 +68,7 @@ EXTENSION = AdminExtension(
             page="admin:consent_doctor",
         ),
     ),
+    banners=(banner,),
     subjects={
         "link": Named(ConsentLink, "partner"),
         "flow": Named(ConsentFlow),
@@ -76,6 +80,7 @@ EXTENSION = AdminExtension(
         "waiting": Named(WaitingToken, "consent__partner", "consent__registration"),
         "registration": Named(ApplicationRegistration),
         "offboarding": Named(Offboarding, "partner"),
+        "containment": Named(Containment, "registration", "partner"),
         "credential": Named(ApplicationCredential, "registration"),
         "permission_set": Named(OwnPermissionSet),
         "plan": Named(ConsentPlan, "registration"),

@@ -12,8 +12,9 @@ from consent import clients
 from consent.applications import posture
 from consent.applications.seen import NotReadable
 from consent.figures import count_today
-from consent.models import ApplicationRegistration, Offboarding
+from consent.models import ApplicationRegistration, Containment, Offboarding
 from consent.offboarding.steps import advance
+from consent.runs import resuming
 from consent.runs.customer_sync import CUSTOMER_SYNC
 from consent.runs.token_check import TOKEN_CHECK, units
 from consent.runs.verify import CONSENT_VERIFY
@@ -62,6 +63,11 @@ def _offboard(times: Sequence[datetime] = ()) -> str:
         stop_point()
         done += advance(one, actor=SYSTEM).state == Offboarding.State.DONE
     return f"{done} of {len(found)} done"
+
+
+def _resume(times: Sequence[datetime] = ()) -> str:
+    """Take the next step of each emergency stop that is being resumed."""
+    return "; ".join(resuming.advance(one) for one in Containment.objects.filter(state=Containment.State.RESUMING))
 
 
 def _start(kind: Kind, chosen: Selection) -> str:
@@ -126,6 +132,7 @@ JOBS = (
     Job(name="customer_sync", label="Customer sync", every=_HOUR, work=_sync),
     Job(name="consent_verify", label="Check of customer consents", every=_HOUR, work=_verify),
     Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
+    Job(name="resuming", label="Resuming in waves", every=timedelta(minutes=1), work=_resume),
     Job(name="incidents", label="Settling of incidents", every=_HOUR, work=_settle),
     Job(name="figures", label="Figures of the day", every=timedelta(minutes=10), work=_count),
     Job(name="registrations", label="Comparison of registrations with Microsoft", every=_DAY, work=_look),

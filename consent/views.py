@@ -128,6 +128,8 @@ def _link_of(request: HttpRequest, public_id: str) -> ConsentLink | None:
 def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str, address: str) -> HttpResponse:
     if link is None:
         return problem_page(request, Problem.LINK_UNUSABLE)
+    if _is_contained(link):
+        return problem_page(request, Problem.CONTAINED)
     cloud = clients.cloud(link.partner.cloud)
     response = render(
         request,
@@ -151,6 +153,11 @@ def _landing_page(request: HttpRequest, link: ConsentLink | None, start_url: str
     # Browsers apply form-action to the redirect after the post as well: only this page may lead to Microsoft (S-61).
     landing_policy(response, cloud.sign_in)
     return response
+
+
+def _is_contained(link: ConsentLink) -> bool:
+    """Tell whether an emergency stop closes this link for now; no query."""
+    return clients.gate().stop(link.partner_id, link.registration_id) is not None
 
 
 def _asked_of_partners(registration: ApplicationRegistration) -> list[PermissionGroup]:
@@ -223,6 +230,8 @@ def start_again(request: HttpRequest, public_id: str) -> HttpResponse:
 def _start(request: HttpRequest, link: ConsentLink | None) -> HttpResponse:
     if link is None:
         return problem_page(request, Problem.LINK_UNUSABLE)
+    if _is_contained(link):
+        return problem_page(request, Problem.CONTAINED)
     started = flow.start(
         link,
         binder=request.COOKIES.get(COOKIE, ""),
@@ -346,6 +355,8 @@ def _to_earlier_result(found: ConsentFlow) -> HttpResponse:
 
 @sensitive_variables()
 def _redeem_once(request: HttpRequest, found: ConsentFlow, binder: str, posted: QueryDict) -> HttpResponse:
+    if found.claimed_at is None and _is_contained(found.link):
+        return _problem_of(request, found, Problem.CONTAINED)  # the code is not spent, and the flow not claimed
     if found.claimed_at is None and not _probe(clients.vault()):
         return _problem_of(request, found, Problem.STORAGE_UNAVAILABLE)
     if flow.claim(found):

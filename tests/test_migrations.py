@@ -43,6 +43,7 @@ FROZEN = {
         "0017_credentials_of_the_vault": "fbfae7e10a8042099e1e6c77d1058dfb08f175366593ac684b9d93affa8890a7",
         "0018_moving_in": "8fbcb0b4108bf7dd5de46d266518d90c29d2a30583f42a4d7f589bf37b1ced77",
         "0019_lists_of_consents": "95fe328b0d3fd64029a78250dc4fd2e09b27011347aaf25c72bf739ad7adbe33",
+        "0020_emergency_stop": "84ddb1aa5652bfbb0e2a122b48f2dfc95a25b3f8d40085ffb2b0d0f004e09536",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
@@ -64,6 +65,7 @@ FROZEN = {
         "0002_resume_and_repeat": "f035ab0aa6506b57878d4776f4cbceb6254154b8d1e13c28c123533b415855c4",
         "0003_plain_words": "100f57ffd48be53f73d03492b7ff805118318ebbe0ad5d92c69fc5a2d276fefc",
         "0004_repeats_and_outcomes": "df4a670d1c7d499992330bbf0c99458342572bffa4df45d222cbedfe8f553d60",
+        "0005_emergency_stop": "1b7ae63e123aa64de752dce586d8d5a9512318dedc6d8385cfca9d68ff6ef907",
     },
     "portal/site/migrations": {
         "0001_initial": "8a3306731c9faa0f780b2a12738b7e5f914d4179dd7fbb0e4868443fd847d0d6",

@@ -34,6 +34,7 @@ consent_consentobservation: added correlation_id evidence grants removed service
     changed_by
 consent_consentplan: planned purpose scope state | applied_by created_by
 consent_consentplanitem: action before message owner phase reason result snapshot target
+consent_containment: halted reason state | began_by resume_asked_by resumed_by
 consent_customerconsent: actual_grants failed_owner failed_reason failed_what owner reason request_id requested_hash
     service_principal_id state
     unread_owner unread_reason wanted_hash | changed_by requested_by

@@ -3,6 +3,7 @@
 from consent.admin import (
     campaigns,
     consents,
+    containments,
     credentials,
     customer_tenants,
     customers,
@@ -18,6 +19,7 @@ from consent.admin import (
 __all__ = [
     "campaigns",
     "consents",
+    "containments",
     "credentials",
     "customer_tenants",
     "customers",

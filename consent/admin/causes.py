@@ -18,6 +18,7 @@ _LINKS = Remedy(label="See the links", model="consent.ConsentLink")
 _CREDENTIALS = Remedy(label="See the credentials", model="consent.ApplicationCredential")
 _REGISTRATIONS = Remedy(label="See the registrations", model="consent.ApplicationRegistration")
 _TOKENS = Remedy(label="See the tokens", model="consent.PartnerConsent")
+_STOPS = Remedy(label="See the emergency stops", model="consent.Containment")
 _CONSENTS = Remedy(label="See the consents", model="consent.CustomerConsent")
 
 CAUSES: Mapping[str, CauseWords] = {
@@ -37,6 +38,8 @@ CAUSES: Mapping[str, CauseWords] = {
     Cause.NOT_SAVED: CauseWords(title="Renewed but not saved", remedy=_TOKENS),
     Cause.CLOCK_IS_WRONG: CauseWords(title="Clock of this server is wrong"),
     Cause.CREDENTIAL_REFUSED: CauseWords(title="Credential refused", remedy=_CREDENTIALS),
+    Cause.CONTAINED: CauseWords(title="Emergency stop", remedy=_STOPS),
+    Cause.RESUME_HALTED: CauseWords(title="Resuming halted", remedy=_STOPS),
     Cause.CREDENTIAL_EXPIRES: CauseWords(title="Credential expires", remedy=_CREDENTIALS),
     Cause.CONSENT_AGAIN: CauseWords(
         title="Partners must consent again",

@@ -26,7 +26,7 @@ from consent.microsoft.id_tokens import LEEWAY_SECONDS
 from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
 from consent.tokens import health
 from consent.tokens.custody import TokenUnavailable
-from consent.tokens.service import Audience, TokenService
+from consent.tokens.service import Audience, Contained, TokenService
 from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, VaultKeys, new_secret_name
 from consent.vault.leftovers import none_left
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
@@ -414,6 +414,11 @@ def _prove(credential: ApplicationCredential, *, door: Door, canary: PartnerTena
         except RemoteError as error:
             diagnosis = diagnose(error)
             why = f"{diagnosis.cause} {diagnosis.remedy}"
+        except Contained as stop:
+            raise NoCanary(
+                f"{stop} So no token can prove the credential now. Promote it unproven: the first wave proves it when "
+                "you resume."
+            ) from None
         except TokenUnavailable as error:
             why = str(error)
         else:

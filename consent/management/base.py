@@ -18,6 +18,7 @@ from consent.management.selection import add_partner_selection, partner_selectio
 from consent.naming import SeveralRegistrations, UnknownRegistration
 from consent.selection import Selection
 from consent.tokens.custody import TokenUnavailable
+from consent.tokens.service import Contained
 from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import VaultConfigurationError
 from consent.words.failures import explain
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SYSTEMIC = 3
+EXIT_CONTAINED = 4
 
 
 class ConsentCommand(PortalCommand):
@@ -53,6 +55,8 @@ class ConsentCommand(PortalCommand):
             code = self.work(options)
         except RemoteError as error:
             raise CommandError(explain(error), returncode=EXIT_SOME_FAILED) from None
+        except Contained as stop:
+            raise CommandError(str(stop), returncode=EXIT_CONTAINED) from None
         except (TokenUnavailable, IdentityMismatch) as error:
             raise CommandError(str(error), returncode=EXIT_SOME_FAILED) from None
         except (UnknownRegistration, SeveralRegistrations) as error:

@@ -7,6 +7,7 @@ stored as a SHA-256 (S-01, S-06, S-07, S-30).
 from consent.models.applications import ApplicationCredential as ApplicationCredential
 from consent.models.applications import ApplicationGrant as ApplicationGrant
 from consent.models.applications import ApplicationRegistration as ApplicationRegistration
+from consent.models.containments import Containment as Containment
 from consent.models.customers import Attempt as Attempt
 from consent.models.customers import ChangedBy as ChangedBy
 from consent.models.customers import ConsentObservation as ConsentObservation

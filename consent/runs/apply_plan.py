@@ -40,7 +40,7 @@ from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.runs import service
-from portal.runs.kinds import GONE, OK, SKIPPED, Context, Done, Kind, Outcome, Unit
+from portal.runs.kinds import CONTAINED, GONE, OK, SKIPPED, Context, Done, Kind, Outcome, Unit
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant, PartnerTenant
 
@@ -437,8 +437,10 @@ APPLY_PLAN = Kind(
     write=write,
     prepare=clients.shared_by_all,
     place=lambda task: (task.item.plan.registration.application_id, task.item.customer.partner.cloud),
+    contained=lambda task: clients.gate().stop(task.item.customer.partner_id, task.item.plan.registration_id),
+    all_contained=lambda: clients.gate().stop_of_all(),
     seconds=300.0,
-    harmless=frozenset({OK, GONE, SKIPPED, HELD}),
+    harmless=frozenset({OK, GONE, SKIPPED, CONTAINED, HELD}),
     unfinished=frozenset({BROKEN}),
     of_group=frozenset(TOKEN_FAILURES.values()),
     group_names=partner_names,

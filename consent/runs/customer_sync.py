@@ -29,7 +29,7 @@ from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, RemoteError
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
-from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
+from portal.runs.kinds import Contained, Context, Done, Kind, Outcome, Unit
 from tenants.gdap_sync import note_unread, sync_relationships
 from tenants.models import PartnerTenant
 from tenants.readiness import UNREAD
@@ -104,7 +104,8 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
     about, force = f"partner:{sync.partner.pk}", bool(context.options.get("force"))
     try:
         token = _token(sync, consent, Audience.PARTNER_CENTER, correlation_id)
-        client = clients.partner_center(clients.cloud(sync.partner.cloud), lambda: token, correlation_id)
+        source = clients.tokens().held(consent, token)
+        client = clients.partner_center(clients.cloud(sync.partner.cloud), source, correlation_id)
         report = sync_customers(sync.partner, client, actor=context.actor, force=force)
         counts = {"listed": report.listed, "new": report.created, "missing": report.missing}
         gdap = _relationships(sync, consent, correlation_id, actor=context.actor, force=force)
@@ -156,12 +157,13 @@ def _relationships(
     cloud = clients.cloud(sync.partner.cloud)
     try:
         token = _token(sync, consent, Audience.GRAPH, correlation_id)
+        source = clients.tokens().held(consent, token)
         report = sync_relationships(
             sync.partner,
-            clients.gdap(cloud, lambda: token, correlation_id),
+            clients.gdap(cloud, source, correlation_id),
             actor=actor,
             accepted=settings.GDAP_ACCEPTED_ROLES,
-            own_groups=own_groups(clients.account(cloud, lambda: token, correlation_id)),
+            own_groups=own_groups(clients.account(cloud, source, correlation_id)),
             own_tenants={consent.registration.home_tenant_id},
             force=force,
         )
@@ -208,6 +210,10 @@ def write(done: Sequence[Done], context: Context) -> None:
             custody.stop(sync.consent, sync.mismatch, CorrelationId(context.correlation_id(each.key)))
 
 
+def contained(sync: Sync) -> Contained | None:
+    return None if sync.consent is None else clients.gate().stop(sync.partner.pk, sync.consent.registration_id)
+
+
 def place(sync: Sync) -> tuple[str, str]:
     return "" if sync.consent is None else sync.consent.registration.application_id, sync.partner.cloud
 
@@ -223,6 +229,8 @@ CUSTOMER_SYNC = Kind(
     repeats=True,
     prepare=clients.shared_by_all,
     place=place,
+    contained=contained,
+    all_contained=lambda: clients.gate().stop_of_all(),
     seconds=3600.0,  # 100,000 customers and as many relationships are 5,500 calls
     uses_database=True,
 )

@@ -170,6 +170,8 @@ IMPORT_TOKENS = Kind(
     write=write,
     prepare=clients.shared_by_all,
     place=lambda task: (task.registration.application_id, task.registration.cloud),
+    contained=lambda task: clients.gate().stop(task.partner.pk, task.registration.pk),
+    all_contained=lambda: clients.gate().stop_of_all(),
     only_by="import_tokens",
     uses_database=True,  # what is proven is kept at once, by the door of a sign-in
 )

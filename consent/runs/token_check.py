@@ -24,7 +24,7 @@ from portal.microsoft.api import RetryPolicy
 from portal.microsoft.diagnosis import FailureClass
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
-from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
+from portal.runs.kinds import Contained, Context, Done, Kind, Outcome, Unit
 from tenants.partner_center import OrganizationProfile
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ def work(key: int, renewal: Renewal, context: Context) -> Outcome:
         redeemed = token = clients.tokens().redeem(renewal, Audience.PARTNER_CENTER).access_token
         clients.renewals().keep_rotated(renewal)
         own_cloud = clients.cloud(consent.partner.cloud)
-        client = clients.partner_center(own_cloud, lambda: redeemed, correlation_id, retry=_RETRY)
+        source = clients.tokens().held(consent, redeemed)
+        client = clients.partner_center(own_cloud, source, correlation_id, retry=_RETRY)
         return client.organization_profile()
 
     verdict = judge(consent, organization_profile, correlation_id, access_token=lambda: token)
@@ -145,6 +146,10 @@ def release(renewals: Sequence[Renewal], context: Context) -> None:
     clients.renewals().give_back(renewals)
 
 
+def contained(renewal: Renewal) -> Contained | None:
+    return clients.gate().stop(renewal.consent.partner_id, renewal.consent.registration_id)
+
+
 def place(renewal: Renewal) -> tuple[str, str]:
     return renewal.consent.registration.application_id, renewal.consent.partner.cloud
 
@@ -167,4 +172,6 @@ TOKEN_CHECK = Kind(
     repeats=True,
     prepare=clients.shared_by_all,
     place=place,
+    contained=contained,
+    all_contained=lambda: clients.gate().stop_of_all(),
 )

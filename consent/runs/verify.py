@@ -25,7 +25,7 @@ from consent.tokens.versions import IdentityMismatch
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId
-from portal.runs.kinds import OK, Context, Done, Kind, Outcome, Unit
+from portal.runs.kinds import OK, Contained, Context, Done, Kind, Outcome, Unit
 
 UNREADABLE = "unreadable"
 
@@ -197,6 +197,10 @@ def write(done: Sequence[Done], context: Context) -> None:
     note_unreadable(one for one in results if isinstance(one, Unreadable))
 
 
+def contained(subject: Subject) -> Contained | None:
+    return clients.gate().stop(subject.consent.customer.partner_id, subject.consent.registration_id)
+
+
 def place(subject: Subject) -> tuple[str, str]:
     return subject.consent.registration.application_id, subject.consent.customer.partner.cloud
 
@@ -212,5 +216,7 @@ CONSENT_VERIFY = Kind(
     repeats=True,
     prepare=clients.shared_by_all,
     place=place,
+    contained=contained,
+    all_contained=lambda: clients.gate().stop_of_all(),
     uses_database=True,  # each use of a token reads the partner's row again (S-51, S-53)
 )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
@@ -33,7 +34,7 @@ from consent.models import ConsentFlow, ConsentLink, PartnerConsent
 from consent.sign_in.approvals import hold
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
 from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess, TokenUnavailable
-from consent.tokens.service import Audience
+from consent.tokens.service import Audience, Contained
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record
@@ -50,7 +51,7 @@ from portal.microsoft.errors import (
     UnexpectedResponse,
     safe_code,
 )
-from portal.microsoft.http import WEB_SECONDS, time_budget
+from portal.microsoft.http import WEB_SECONDS, last_look, time_budget
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
 from portal.microsoft.secret import Secret
 from portal.site.limits import Rule, limiter
@@ -323,13 +324,14 @@ def _redeem_and_store(
     cloud = tools.clouds(link.partner.cloud)
     correlation_id = CorrelationId(flow.correlation_id)
     try:
-        redeemed = tools.entra(link.registration, correlation_id).redeem_code(
-            tenant_id=link.partner.tenant,
-            code=answer.code,
-            redirect_uri=redirect_uri(cloud.key),
-            code_verifier=_derive("pkce", flow.public_id, binder),
-            scope=Audience.PARTNER_CENTER.scope(cloud),
-        )
+        with last_look(partial(tools.tokens.check_pair, link.partner_id, link.registration_id)):
+            redeemed = tools.entra(link.registration, correlation_id).redeem_code(
+                tenant_id=link.partner.tenant,
+                code=answer.code,
+                redirect_uri=redirect_uri(cloud.key),
+                code_verifier=_derive("pkce", flow.public_id, binder),
+                scope=Audience.PARTNER_CENTER.scope(cloud),
+            )
         identity = _identify(flow, redeemed, cloud, binder, tools)
         if redeemed.refresh_token is None:
             raise Refused(Problem.OUR_FAULT, code="no_refresh_token")  # the registration lacks offline_access
@@ -355,6 +357,8 @@ def _redeem_and_store(
         if isinstance(error, AuthenticationFailed) and error.service == "entra":
             alarms.report(Cause.CREDENTIAL_REFUSED, link.registration, error=error)
         raise Refused(_problem_for(error), code=error.code) from None
+    except Contained:  # nothing was kept, and no token of it is used; see docs/architecture.md
+        raise Refused(Problem.CONTAINED, code="contained") from None
     except TokenUnavailable:
         raise Refused(Problem.TRY_AGAIN) from None
 
@@ -391,6 +395,7 @@ def _keep(
     except ProvesLess:
         raise Refused(Problem.MFA_MISSING, code="mfa_missing_kept_old") from None  # S-17: the working token stays
     except AnotherAccountPinned:
+        tools.tokens.check_pair(link.partner_id, link.registration_id)
         hold(
             PartnerConsent.objects.get(partner=link.partner, registration=link.registration),
             new,

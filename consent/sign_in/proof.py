@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from consent.grants import Grants
 from consent.microsoft.accounts import GLOBAL_ADMINISTRATOR, AccountClient, Standing
@@ -19,7 +20,7 @@ from consent.words import CheckState
 from portal.microsoft.api import RetryPolicy
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, NationalCloud, get_cloud
 from portal.microsoft.errors import RemoteError
-from portal.microsoft.http import WEB_SECONDS
+from portal.microsoft.http import WEB_SECONDS, last_look
 from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
@@ -96,11 +97,26 @@ def prove(
             person waits whose sign-in it should not cost.
 
     Raises:
+        Contained: an emergency stop is on; nothing more was sent.
         AnotherAccount: it is somebody else's.
         GuestAccount: a guest.
         IdTokenRefused: the answer's ID token proves nothing.
         RemoteError: Microsoft refused, or did not answer.
     """
+    with last_look(partial(tools.tokens.check_pair, partner.pk, registration.pk)):
+        return _prove(partner, registration, refresh_token, object_id, tools, correlation_id, strict=strict)
+
+
+def _prove(
+    partner: PartnerTenant,
+    registration: ApplicationRegistration,
+    refresh_token: Secret,
+    object_id: ObjectId | None,
+    tools: ConsentTools,
+    correlation_id: CorrelationId,
+    *,
+    strict: bool,
+) -> Proven:
     cloud = tools.clouds(partner.cloud)
     entra = tools.entra(registration, correlation_id)
     answer = _THROTTLED_ONLY.run(

@@ -15,6 +15,7 @@ from functools import partial
 
 from django.db import transaction
 
+from consent.containment.gate import Gate
 from consent.microsoft.entra import SERVICE, EntraClient, TokenResponse
 from consent.microsoft.id_tokens import Flaw, IdTokenRefused, IdTokenValidator
 from consent.models import ApplicationRegistration, PartnerConsent
@@ -24,8 +25,10 @@ from consent.tokens.saving import Renewals
 from consent.tokens.versions import IdentityMismatch
 from consent.vault.base import StoredSecret, Vault
 from portal.audit.trail import SYSTEM, Actor
+from portal.microsoft.api import GuardedSource
 from portal.microsoft.clouds import NationalCloud, get_cloud
 from portal.microsoft.errors import AuthenticationFailed, RemoteError, UnexpectedResponse
+from portal.microsoft.http import last_look
 from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
 from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant, PartnerTenant
@@ -61,6 +64,10 @@ class Audience(StrEnum):
         return f"{origin}/.default"
 
 
+class Contained(TokenUnavailable):
+    """An emergency stop is on: no token of this partner and registration is handed out, renewed or used."""
+
+
 @dataclass(slots=True)
 class _Cached:
     token: Secret
@@ -73,6 +80,7 @@ class TokenService:
     Args:
         entra: makes the sign-in client of a registration for one unit of work.
         rotation: what the sign-in service does to a redeemed refresh token, so which redemptions renew (R-11).
+        gate: knows the emergency stops; asked before each use of a token, of cached ones too.
         credential_refused: called when Entra refuses the registration's own credential (R-14).
     """
 
@@ -84,6 +92,7 @@ class TokenService:
         validator: IdTokenValidator,
         clouds: Callable[[str], NationalCloud] = get_cloud,
         rotation: Rotation,
+        gate: Gate,
         credential_refused: Callable[[ApplicationRegistration, RemoteError], None] = lambda registration, error: None,
     ) -> None:
         self._custody = Renewals(vault)
@@ -91,6 +100,7 @@ class TokenService:
         self._validator = validator
         self._clouds = clouds
         self.rotation = rotation
+        self._gate = gate
         self._credential_refused = credential_refused
         self._cache: dict[tuple[int, Audience, str], _Cached] = {}
         self._locks: dict[tuple[int, Audience, str], threading.Lock] = {}
@@ -113,10 +123,12 @@ class TokenService:
             fresh: redeem even if a cached token is still good; a check must not believe the cache (R-45).
 
         Raises:
+            Contained: an emergency stop is on; no token is given, whatever was sent before it began.
             TokenUnavailable: nothing was sent; the text says why.
             IdentityMismatch: the partner was stopped.
             RemoteError: what the vault or the sign-in service answered.
         """
+        self.check(consent)
         current = self._usable(consent.pk)
         if customer is not None and customer.partner_id != current.partner_id:
             raise TokenUnavailable("This customer belongs to another partner.")
@@ -134,6 +146,7 @@ class TokenService:
                 if error.service == SERVICE:
                     self._credential_refused(current.registration, error)
                 raise
+            self.check(consent)  # it may have begun while the answer was on its way
             until = answer.received_at + answer.expires_in - _EARLY_SECONDS
             self._cache[place] = _Cached(answer.access_token, until)
             return answer.access_token
@@ -145,9 +158,34 @@ class TokenService:
         *,
         correlation_id: CorrelationId,
         customer: CustomerTenant | None = None,
-    ) -> Callable[[], Secret]:
+    ) -> GuardedSource:
         """Return a token source for a client; each call of the client asks again, so a disabled partner stops it."""
-        return partial(self.access_token, consent, audience, correlation_id=correlation_id, customer=customer)
+        token = partial(self.access_token, consent, audience, correlation_id=correlation_id, customer=customer)
+        return GuardedSource(token, partial(self.check, consent))
+
+    def held(self, consent: PartnerConsent, token: Secret) -> GuardedSource:
+        """Return a token source that gives this token of a consent for as long as no emergency stop is on."""
+
+        def unless_contained() -> Secret:
+            self.check(consent)
+            return token
+
+        return GuardedSource(unless_contained, partial(self.check, consent))
+
+    # --- the emergency stop -------------------------------------------------------------------------------------------
+
+    def check(self, consent: PartnerConsent) -> None:
+        """Raise Contained while an emergency stop is on for this consent. No query."""
+        try:
+            self.check_pair(consent.partner_id, consent.registration_id)
+        except Contained:
+            self.forget(consent.pk)
+            raise
+
+    def check_pair(self, partner: int, registration: int) -> None:
+        """Raise Contained while an emergency stop is on for this partner and registration, by their keys. No query."""
+        if (stop := self._gate.stop(partner, registration)) is not None:
+            raise Contained(stop.words)
 
     def forget(self, consent_id: int, tenant: TenantId | None = None) -> None:
         """Drop cached access tokens of this consent in this process, or those of one tenant only (S-38, S-53)."""
@@ -223,17 +261,20 @@ class TokenService:
         """Redeem a refresh token and make sure that the answer is this partner's. Runs no query.
 
         Raises:
+            Contained: an emergency stop is on; nothing was sent.
             IdentityMismatch: it is another account's; the caller stops the partner.
             RemoteError: what the sign-in service answered.
         """
+        self.check(consent)
         cloud = self._clouds(consent.partner.cloud)
         is_customer = tenant != consent.partner.tenant
-        answer = self._entra(consent.registration, correlation_id).redeem_refresh_token(
-            tenant_id=tenant,
-            refresh_token=refresh_token,
-            scope=audience.scope(cloud),
-            customer_tenant=is_customer,
-        )
+        with last_look(partial(self.check, consent)):
+            answer = self._entra(consent.registration, correlation_id).redeem_refresh_token(
+                tenant_id=tenant,
+                refresh_token=refresh_token,
+                scope=audience.scope(cloud),
+                customer_tenant=is_customer,
+            )
         try:
             identity = self._validator.validate(
                 answer.id_token,
@@ -310,7 +351,11 @@ class TokenService:
         check: Callable[[PartnerConsent], None] = lambda consent: None,
         replaces: ObjectId | None = None,
     ) -> PartnerConsent:
-        """Keep a proven refresh token of a new consent; see :meth:`consent.tokens.custody.Custody.store_new`."""
+        """Keep a proven refresh token of a new consent; see :meth:`consent.tokens.custody.Custody.store_new`.
+
+        Raises Contained, beside what that raises: an emergency stop is on, and nothing was stored.
+        """
+        self.check_pair(partner.pk, registration.pk)
         consent = self._custody.store_new(
             partner,
             registration,

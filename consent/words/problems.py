@@ -56,6 +56,7 @@ class Problem(StrEnum):
     ANSWER_REFUSED = "answer_refused"
     CLOCK = "clock"
     MALFORMED = "malformed"
+    CONTAINED = "contained"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +321,22 @@ PROBLEMS: Mapping[Problem, ProblemWords] = MappingProxyType(
             who=Who.MICROSOFT,
             steps=("Wait about ten minutes.", _OPEN_AGAIN, _TELL_US),
             start_again=True,
+        ),
+        Problem.CONTAINED: ProblemWords(
+            status=503,
+            heading="We have paused all connections",
+            what=(
+                "We stopped every use of our access for now, as a precaution, and your link waits meanwhile. Nothing "
+                "was changed in your tenant, and nothing of this attempt was kept. What you connected before is kept, "
+                "and is not used either."
+            ),
+            who=Who.US,
+            steps=(
+                "You need not do anything now. Your link stays the same, and works again when we go on.",
+                _OPEN_AGAIN_LATER,
+                "If you want to know why, write to us.",
+            ),
+            start_again=False,
         ),
         Problem.STORAGE_UNAVAILABLE: ProblemWords(
             status=503,

@@ -13,7 +13,9 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import requests
@@ -22,7 +24,7 @@ from requests import Response
 
 from portal.microsoft.diagnosis import diagnose_api_error
 from portal.microsoft.errors import RemoteError, Throttled, UnexpectedResponse, Unreachable
-from portal.microsoft.http import budget_left, no_answer, retry_after_seconds
+from portal.microsoft.http import budget_left, last_look, no_answer, retry_after_seconds
 from portal.microsoft.identifiers import CorrelationId, RequestId
 from portal.microsoft.secret import Secret
 
@@ -36,6 +38,22 @@ class TokenSource(Protocol):
 
     def __call__(self) -> Secret:
         """Return a live access token of the client's audience. Raises RemoteError."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedSource:
+    """A token source whose tokens may stop being usable at any moment.
+
+    Attributes:
+        token: gives one.
+        may_send: raises when nothing may be sent with it any more; asked at the last moment before each request.
+    """
+
+    token: Callable[[], Secret]
+    may_send: Callable[[], None]
+
+    def __call__(self) -> Secret:
+        return self.token()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +162,9 @@ class ApiClient:
         self._base_url = base_url
         self._session = session
         self._token_source = token_source
+        self._looked_at: Callable[[], AbstractContextManager[None]] = nullcontext
+        if isinstance(token_source, GuardedSource):
+            self._looked_at = partial(last_look, token_source.may_send)
         self._retry = retry or RetryPolicy()
         self.correlation_id = correlation_id
 
@@ -199,7 +220,10 @@ class ApiClient:
             **(headers or {}),
         }
         try:
-            response = self._session.request(method, self._base_url + path, params=params, json=payload, headers=sent)
+            with self._looked_at():
+                response = self._session.request(
+                    method, self._base_url + path, params=params, json=payload, headers=sent
+                )
         except requests.exceptions.ContentDecodingError:
             raise self._unexpected(operation, None, "the answer is too large or cannot be decoded") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):

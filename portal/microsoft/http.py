@@ -108,6 +108,21 @@ def paced(pace: Pace) -> Iterator[None]:
         _clock.pace = outer
 
 
+@contextmanager
+def last_look(may_send: Callable[[], None]) -> Iterator[None]:
+    """Ask ``may_send`` about every request of this thread at the last moment: the connection stands, no byte left.
+
+    A request may have waited long for its turn and its connection since somebody decided that it may leave. What
+    ``may_send`` raises keeps it back and reaches the caller as it is. The innermost counts.
+    """
+    outer: Callable[[], None] | None = getattr(_clock, "may_send", None)
+    _clock.may_send = may_send
+    try:
+        yield
+    finally:
+        _clock.may_send = outer
+
+
 def nothing_was_sent() -> bool:
     """Whether the latest request of this thread failed before a byte of it left: name, connection or handshake."""
     return not getattr(_clock, "sent", True)
@@ -233,6 +248,10 @@ class _DeadlineSocket(ssl.SSLSocket):
 
     def send(self, *args: Any, **kwargs: Any) -> int:
         self._limit()
+        may_send: Callable[[], None] | None = getattr(_clock, "unasked", None)
+        if may_send is not None:
+            _clock.unasked = None  # once for each request, before its first byte
+            may_send()
         _clock.sent = True  # before it is: a write that fails may have left in part
         return super().send(*args, **kwargs)
 
@@ -373,7 +392,7 @@ class GuardedSession(requests.Session):
             if not self.breakers.may_send(parts.netloc):
                 _clock.failure = _Failure(parts.netloc, self._last.get(parts.netloc, NoAnswer.LEFT_ALONE))
                 raise requests.exceptions.ConnectionError("this host gave no answer lately and is left alone")
-            _clock.received = 0
+            _clock.received, _clock.unasked = 0, getattr(_clock, "may_send", None)
             try:
                 # Straight to the transport: no redirect is followed, and no cookie that one tenant's answer set goes
                 # out with the requests of all others (S-38).

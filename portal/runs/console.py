@@ -186,7 +186,10 @@ def begin_with(start: Callable[..., tuple[Run, bool]], *, options: Mapping[str, 
     if not new:
         refuse_if_busy(run)
         if run.state == Run.State.PAUSED and run.reason != service.DEADLINE and not service.why_not_resumed(run):
-            raise CommandError(f"Run {run.pk} does this and is paused; go on with run_resume {run.pk}.", returncode=75)
+            why = f" ({run.reason})" if run.reason else ""
+            raise CommandError(
+                f"Run {run.pk} does this and is paused{why}; go on with run_resume {run.pk}.", returncode=75
+            )
         if run.state == Run.State.PAUSED:
             service.resume(run, actor=actor, deadline=None)
     return run

@@ -330,6 +330,8 @@ class Executor:
         return self._ending_of_run()
 
     def _ending_of_run(self) -> Ending | None:
+        if self.run.state == Run.State.OPEN and (why := self.kind.all_contained()):
+            self._steadily(lambda: service.hold(self.run, reason=why))
         if self.run.state == Run.State.OPEN:
             if self.run.deadline is None or timezone.now() < self.run.deadline:
                 return None

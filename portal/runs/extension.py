@@ -40,6 +40,7 @@ EXTENSION = AdminExtension(
         "run.cancelled": "A run was cancelled",
         "run.finished": "A run finished",
         "run.halted": "A run halted: too many of its units failed",
+        "run.held": "A run was held: nothing of it may be done until an emergency stop is over",
         "run.paused": "A run was paused",
         "run.resumed": "A run was resumed",
         "run.started": "A run was started",

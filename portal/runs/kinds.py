@@ -15,6 +15,7 @@ OK = "ok"
 UNEXPECTED = "unexpected_error"  # an exception that the kind did not know (R-30)
 CRASHED = "crashed"  # every executor that took this unit died with it
 GONE = "gone"  # the subject was removed or may no longer be worked when its turn came
+CONTAINED = "contained"  # nothing is done for its subject until people let it go on
 SKIPPED = "skipped"  # failed in the same unexpected way in three runs
 
 
@@ -50,6 +51,19 @@ class Blame:
     cause: str
     question: str
     was_well: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Contained:
+    """Why nothing may be done for a subject just now; whole sentences.
+
+    Attributes:
+        goes_back: nothing may be done for any, or nobody knows: the unit waits with its run. Otherwise it comes again
+            later, or in the next run of a kind that ``repeats``.
+    """
+
+    words: str
+    goes_back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +153,10 @@ class Done:
     outcome: Outcome
 
 
+def _never() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """How one kind of work is done; see the package's docstring for what each part must keep.
@@ -151,6 +169,10 @@ class Kind:
         prepare: returns jobs that fetch what all units share, such as credentials and keys. Threads do them at the same
             time, beside the first few units. They run no query; a failure says nothing.
         place: names the application and cloud whose limits count for a subject: (application id, cloud key).
+        contained: why nothing may be done for this subject just now; None when it may. Asked in threads before each
+            unit and after its failure, which says nothing then: no query.
+        all_contained: why nothing at all may be done just now; empty when it may. The run is held until
+            ``service.let_go``. No query.
         harmless: classes that do not count as failures when a wave is judged.
         of_group: classes of failures that all units of the group share. They stop that group, and a run only when they
             come from many groups.
@@ -174,7 +196,9 @@ class Kind:
     release: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
     prepare: Callable[[], Sequence[Callable[[], object]]] = lambda: ()
     place: Callable[[Any], tuple[str, str]] = lambda subject: ("", "")
-    harmless: frozenset[str] = frozenset({OK, GONE, SKIPPED})
+    contained: Callable[[Any], Contained | None] = lambda subject: None
+    all_contained: Callable[[], str] = _never
+    harmless: frozenset[str] = frozenset({OK, GONE, SKIPPED, CONTAINED})
     of_group: frozenset[str] = frozenset()
     group_names: Callable[[Collection[int]], Mapping[int, str]] = lambda keys: {}
     unfinished: frozenset[str] = frozenset()
@@ -186,3 +210,8 @@ class Kind:
     only_by: str = ""
     purposes: Mapping[str, str] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_containable(self) -> bool:
+        """Whether its runs are held while nothing may be done."""
+        return self.all_contained is not _never

@@ -170,6 +170,7 @@ class Run(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     reason = models.CharField(max_length=300, blank=True, help_text="Why it is paused or stopped")
+    held = models.BooleanField(default=False, help_text="Paused by the portal, which lets it go on by itself")
     resume_at = models.DateTimeField(
         "resumes by itself at", null=True, help_text="When the workers try a stopped run again; empty: a person must"
     )

@@ -261,6 +261,20 @@ def pause(run: Run, *, actor: Actor, reason: str = "") -> bool:
     return _steer(run, [State.OPEN], "run.paused", actor, state=State.PAUSED, reason=reason[:300])
 
 
+def hold(run: Run, *, reason: str) -> bool:
+    """Pause a run of which nothing may be done just now, until ``let_go``; return False when it was not open."""
+    return _steer(run, [State.OPEN], "run.held", SYSTEM, state=State.PAUSED, reason=reason[:300], held=True)
+
+
+def let_go() -> list[Run]:
+    """Resume the runs that were held, and return them; the caller hands them to the workers.
+
+    One that only its own command can go on with is left to that command.
+    """
+    held = Run.objects.filter(state=State.PAUSED, held=True).order_by("pk")
+    return [run for run in held if not why_not_resumed(run) and resume(run, actor=SYSTEM, deadline=run.deadline)]
+
+
 def halt(run: Run, *, reason: str, words: str) -> bool:
     """Pause a run because too much of it failed; a person decides whether it goes on. False when it was not open.
 
@@ -326,6 +340,7 @@ def resume(run: Run, *, actor: Actor, deadline: datetime | None = None, by_itsel
                 state=State.OPEN,
                 finished_at=None,
                 reason="",
+                held=False,
                 deadline=deadline,
                 resumed_at=Now(),
                 resume_at=None,

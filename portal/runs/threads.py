@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from django.db import InterfaceError, OperationalError
@@ -14,11 +14,13 @@ from portal.databases import trouble
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError, WrongSetup
 from portal.microsoft.http import time_budget
-from portal.runs.kinds import UNEXPECTED, Context, Kind, Outcome
+from portal.runs.kinds import CONTAINED, UNEXPECTED, Contained, Context, Kind, Outcome
 from portal.runs.models import RunItem
 from portal.runs.pacing import Halted, Pacer, Place
 
 log = logging.getLogger(__name__)
+
+_CONTAINED_SECONDS = 60.0  # until such a unit is looked at again
 
 
 @dataclass(slots=True)
@@ -75,6 +77,24 @@ class Threads:
     def work(self, held: Held) -> Result:
         if not self._may_begin():  # it lay ready, and must not be begun any more (R-27)
             return Worked(held, None)
+        if (contained := self._kind.contained(held.subject)) is not None:
+            return self._contained(held, contained)
+        worked = self._work(held)
+        failed = isinstance(worked, Worked) and worked.outcome is not None and not worked.outcome.ok
+        if failed and (contained := self._kind.contained(held.subject)) is not None:
+            return self._contained(held, contained)  # that is why it failed, or nobody can tell
+        return worked
+
+    def _contained(self, held: Held, contained: Contained) -> Result:
+        """Return what becomes of a unit whose subject is contained; it says nothing about anybody."""
+        if contained.goes_back:
+            return Worked(held, None)
+        outcome = Outcome(failure_class=CONTAINED, message=contained.words, owner=Owner.US, throttled=True)
+        if not self._kind.repeats:
+            outcome = replace(outcome, pending=True, retry_after=_CONTAINED_SECONDS)
+        return Worked(held, outcome)
+
+    def _work(self, held: Held) -> Result:
         try:
             with self._as_unit(held):
                 return Worked(held, self._kind.work(held.item.key, held.subject, self._context))

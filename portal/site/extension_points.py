@@ -53,6 +53,7 @@ class AdminExtension:
             returns None when it has nothing for this person.
         lists: where the lists of the app stand in the navigation; the first of a section opens with its entry.
         running: functions that say in a line each what runs just now, for the top of every page. One query each.
+        banners: functions that say in a line each what all staff must know, above every page. No query.
         bells: functions that count what waits for the person, for the top of every page. One query each.
         subjects: which rows a name in the subject of an audit event, an incident or a run means.
         causes: title and remedy of each cause of incidents that the app reports.
@@ -69,6 +70,7 @@ class AdminExtension:
     panels: Sequence[Callable[[HttpRequest], Panel | None]] = ()
     lists: Sequence[ListEntry] = ()
     running: Sequence[Callable[[HttpRequest], Sequence[Row]]] = ()
+    banners: Sequence[Callable[[HttpRequest], Sequence[Row]]] = ()
     bells: Sequence[Callable[[HttpRequest], Figure | None]] = ()
     subjects: Mapping[str, Named] = field(default_factory=dict)
     causes: Mapping[str, CauseWords] = field(default_factory=dict)

@@ -20,6 +20,11 @@ def running(request: HttpRequest) -> list[Row]:
     return [row for extension in extensions() for lines in extension.running for row in lines(request)]
 
 
+def banners(request: HttpRequest) -> list[Row]:
+    """Return what all staff must know, whatever they may do."""
+    return [row for extension in extensions() for lines in extension.banners for row in lines(request)]
+
+
 def bells(request: HttpRequest) -> list[Figure]:
     """Return how much waits for this person."""
     functions = [function for extension in extensions() for function in extension.bells]

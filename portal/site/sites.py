@@ -11,7 +11,7 @@ from django.urls import URLPattern, URLResolver, path
 from django.utils.functional import SimpleLazyObject
 
 from portal.site.display import EMPTY
-from portal.site.first_page import bells, panels, running
+from portal.site.first_page import banners, bells, panels, running
 from portal.site.navigation import navigation
 from portal.site.search import only_page, search
 
@@ -34,6 +34,7 @@ class PortalAdminSite(admin.AdminSite):
             lists = context["section"].lists if context["section"] else ()
             context["list_title"] = next((one.title for one in lists if one.active), "")
             # Asked only where a page shows them.
+            context["banners"] = SimpleLazyObject(lambda: banners(request))
             context["running"] = SimpleLazyObject(lambda: running(request))
             context["bells"] = SimpleLazyObject(lambda: bells(request))
         return context

@@ -1,0 +1,273 @@
+"""Emergency stops: begin one, see what it holds, resume it by two persons; and the banner above every page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.urls import reverse
+
+from consent import clients
+from consent.containment import service
+from consent.containment.service import ResumeRefused, Scope
+from consent.models import Containment
+from consent.runs import resuming
+from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.dashboard import Row
+from portal.site.declared import badge_column, moment_column, needs
+from portal.site.display import EMPTY, Tone, links
+from portal.site.page_actions import PageAction, page_action
+
+State = Containment.State
+TONES = {State.ON: Tone.BAD, State.RESUMING: Tone.WARN, State.OVER: Tone.QUIET}
+
+
+def banner(request: HttpRequest) -> Sequence[Row]:
+    """Say above every page what is stopped; no query."""
+    standing = clients.gate().standing()
+    if standing is None:
+        return [
+            Row(label="It is not known whether an emergency stop is on.", detail="No token is used.", tone=Tone.BAD)
+        ]
+    return [
+        Row(
+            label=f"Emergency stop of {one.about}.",
+            detail="No token of it is used."
+            if one.released_to is None
+            else "It is being let go in waves; no token of partners that are not released yet is used.",
+            link=_address(one.key) if request.user.has_perm("consent.view_containment") else "",
+            tone=Tone.BAD if one.released_to is None else Tone.WARN,
+        )
+        for one in standing
+    ]
+
+
+def _address(key: int) -> str:
+    return reverse("admin:consent_containment_change", args=[key])
+
+
+class ContainForm(forms.ModelForm):  # type: ignore[type-arg]  # has no parameters at run time
+    """What is stopped, and why. One press is enough: nobody asks back while a stranger uses our tokens."""
+
+    class Meta:
+        model = Containment
+        fields = ["registration", "partner", "reason"]
+        help_texts = {
+            "registration": "Only this registration; leave both empty to stop everything.",
+            "partner": "Only this partner.",
+            "reason": "For those who read it in a hurry. Partners never read it.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("registration", "partner"):
+            if name in self.fields:
+                self.fields[name].required = False
+
+    def clean(self) -> dict[str, Any]:
+        found: dict[str, Any] = super().clean() or {}
+        if found.get("registration") and found.get("partner"):
+            raise forms.ValidationError("Choose a registration or a partner, not both.")
+        return found
+
+    def validate_constraints(self) -> None:
+        """What is stopped already stays so; ``service.contain`` says which row that is."""
+
+
+@admin.register(Containment)
+class ContainmentAdmin(ReadOnlyAdmin[Containment]):
+    """Emergency stops, the newest first."""
+
+    form = ContainForm
+    empty_text = (
+        "Nothing was ever stopped. Add an emergency stop when a stranger may be using our access: from that second on "
+        "no token is used."
+    )
+    export_fields = [
+        "registration__name",
+        "partner__name",
+        "reason",
+        "state",
+        "began_at",
+        "began_by",
+        "resume_asked_by",
+        "resumed_at",
+        "resumed_by",
+        "wave",
+        "halted",
+        "over_at",
+    ]
+    list_display = ["about", "shown_state", "reason", "began", "began_by", "over"]
+    list_filter = ["state", "registration"]
+    list_select_related = ["registration", "partner"]
+    fields = [
+        "about",
+        "shown_state",
+        "comes_next",
+        "reason",
+        "began",
+        "began_by",
+        "resume_asked_by",
+        "resumed",
+        "resumed_by",
+        "wave",
+        "check_of_wave",
+        "halted",
+        "over",
+    ]
+    actions_detail = ["ask_to_resume", "confirm_resume", "go_on", "contain_again"]
+
+    has_begin_permission = needs("consent.begin_containment")
+    has_resume_permission = needs("consent.resume_containment")
+
+    shown_state = badge_column("state", "State", TONES)
+    began = moment_column("began_at", "Began")
+    resumed = moment_column("resumed_at", "Resumed")
+    over = moment_column("over_at", "Over")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_begin_permission(request)
+
+    def get_fields(self, request: HttpRequest, obj: Containment | None = None) -> Any:
+        return ["registration", "partner", "reason"] if obj is None else super().get_fields(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: Containment, form: Any, change: bool) -> None:
+        scope = Scope(registration=obj.registration, partner=obj.partner)
+        obj.pk = service.contain(scope, reason=obj.reason, actor=actor_of(request)).pk
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """Leave it to the audit trail, where the service wrote it."""
+
+    def response_add(self, request: HttpRequest, obj: Containment, post_url_continue: str | None = None) -> Any:
+        self.message_user(request, "From now on no token of it is used.", messages.SUCCESS)
+        return HttpResponseRedirect(_address(obj.pk))
+
+    # --- what it says ---
+
+    @admin.display(description="What")
+    def about(self, one: Containment) -> str:
+        return str(one)
+
+    @admin.display(description="What comes next")
+    def comes_next(self, one: Containment) -> str:
+        if one.state == State.OVER:
+            return "Nothing to do."
+        if one.state == State.RESUMING:
+            if one.halted:
+                return "See the check of the wave. Then let the waves go on, or stop everything again."
+            return "Nothing to do: each wave is checked, and then the next one is released."
+        rotate = ""
+        if older := service.older_credentials(one):
+            names = ", ".join(sorted({str(each.registration) for each in older}))
+            rotate = f" Rotate the credential of {names} first: whoever had it before the stop has it still."
+        if one.resume_asked_by:
+            return f"{one.resume_asked_by} asked to resume. Another member of staff confirms it.{rotate}"
+        return f"Work through docs/runbook-breach.md. When it is safe again, ask to resume.{rotate}"
+
+    @admin.display(description="Check of the latest wave")
+    def check_of_wave(self, one: Containment) -> str:
+        if one.run_id is None:
+            return EMPTY
+        return links([(f"Run {one.run_id}", reverse("admin:runs_run_change", args=[one.run_id]))])
+
+    def buttons(self, request: HttpRequest, row: Containment) -> list[PageAction]:
+        fits: list[str] = []
+        if row.state == State.ON:
+            fits = ["confirm_resume"] if row.resume_asked_by or service.is_single_person() else ["ask_to_resume"]
+        elif row.state == State.RESUMING:
+            fits = ["contain_again", *(["go_on"] if row.halted else [])]
+        return [button for button in super().buttons(request, row) if button.name in fits]
+
+    # --- what is decided ---
+
+    @page_action(description="Ask to resume", url_path="ask-to-resume", permissions=["view", "resume"])
+    def ask_to_resume(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        return self._decide(
+            request,
+            one,
+            "ask_to_resume",
+            explanation="Another member of staff has to confirm it. Until then everything stays stopped.",
+            button="Ask to resume",
+        )
+
+    @page_action(description="Confirm and resume", url_path="confirm-resume", permissions=["view", "resume"])
+    def confirm_resume(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        asked = f"{one.resume_asked_by} asked for it. " if one.resume_asked_by else ""
+        return self._decide(
+            request,
+            one,
+            "confirm_resume",
+            explanation=(
+                f"{asked}Partners are released in waves of 1, 5, 25 and so on. A check shows that the tokens of a wave "
+                "work before the next one comes; one that ends badly is the last."
+            ),
+            button="Confirm and resume",
+            dangerous=True,
+        )
+
+    @page_action(description="Go on with the waves", url_path="go-on", permissions=["view", "resume"])
+    def go_on(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        return self._decide(
+            request,
+            one,
+            "go_on",
+            explanation=f"{one.halted} The next wave is released all the same.",
+            button="Go on with the waves",
+            dangerous=True,
+        )
+
+    @page_action(description="Stop all of it again", url_path="again", permissions=["view", "begin"], dangerous=True)
+    def contain_again(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        return self._decide(
+            request,
+            one,
+            "contain_again",
+            explanation="The partners that were released are stopped again. To resume takes two persons again.",
+            button="Stop all of it again",
+            dangerous=True,
+        )
+
+    def _decide(
+        self, request: HttpRequest, one: Containment, what: str, *, explanation: str, button: str, **more: Any
+    ) -> HttpResponseBase:
+        rows = Containment.objects.filter(pk=one.pk)
+        if answer := self.confirm(
+            request, rows, action=what, title=f"{button}: {one}", explanation=explanation, button=button, **more
+        ):
+            return answer
+        actor = actor_of(request)
+        try:
+            if what == "ask_to_resume":
+                service.ask_to_resume(one, actor=actor)
+                said = "Asked. Now another member of staff confirms it."
+            elif what == "contain_again":
+                scope = Scope(registration=one.registration, partner=one.partner)
+                service.contain(scope, reason=one.reason, actor=actor)
+                said = "From now on no token of it is used."
+            elif what == "go_on":
+                service.go_on(one, actor=actor)
+                said = f"{resuming.advance(one)}."
+            else:
+                if service.is_single_person():
+                    service.resume(one, actor=actor, confirmed_by=actor)
+                else:
+                    service.confirm_resume(one, actor=actor)
+                said = f"{resuming.advance(one)}."
+        except ResumeRefused as refused:
+            self.message_user(request, str(refused), messages.ERROR)
+        else:
+            self.message_user(request, said, messages.SUCCESS)
+        return HttpResponseRedirect(_address(one.pk))
+
+    def _one(self, request: HttpRequest, object_id: str) -> Containment:
+        one = self.get_object(request, object_id)
+        if one is None:
+            raise Http404
+        return one

@@ -1,0 +1,251 @@
+"""Turn an emergency stop on, and let it go again: one person is enough to stop, two are needed to resume.
+
+What is stopped is let go in waves. A wave releases some partners, and a token check shows that their tokens work; only
+then the next wave comes. ``consent.runs.resuming`` takes that step, and ``release`` and ``end`` here write it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from consent import alarms
+from consent.alarms import Cause
+from consent.models import ApplicationCredential, ApplicationRegistration, Containment
+from portal.audit.trail import Actor, record
+from portal.runs import service as runs
+from portal.runs.models import Run
+from portal.runs.registry import UnknownKind, kind_named
+from tenants.models import PartnerTenant
+
+State = Containment.State
+LONGEST_REASON = 300
+
+
+class ResumeRefused(ValueError):
+    """It is not resumed; the text says why, who must act and what to do next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What an emergency stop is about: everything without either."""
+
+    registration: ApplicationRegistration | None = None
+    partner: PartnerTenant | None = None
+
+    def __post_init__(self) -> None:
+        if self.registration is not None and self.partner is not None:
+            raise ValueError("An emergency stop is about a registration or about a partner, not about both.")
+
+
+def contain(scope: Scope, *, reason: str, actor: Actor) -> Containment:
+    """Stop all use of these tokens, from the commit on in every process within half a second, and tell staff.
+
+    A stop that is being resumed is on again for all of it. One that is on already stays as it is.
+
+    Raises:
+        ValueError: no reason, or one of more than 300 characters.
+    """
+    reason = reason.strip()
+    if not 0 < len(reason) <= LONGEST_REASON:
+        raise ValueError(f"Say why in at most {LONGEST_REASON} characters: others will read it in a hurry.")
+    about = {"registration": scope.registration, "partner": scope.partner}
+    mine = Containment.objects.open().filter(**_columns(scope))
+    try:
+        with transaction.atomic():
+            again = mine.filter(state=State.RESUMING).update(
+                state=State.ON,
+                reason=reason,
+                began_by=actor.name,
+                released_to=None,
+                wave=0,
+                run=None,
+                halted="",
+                resumed_at=None,
+                resumed_by="",
+                resume_asked_at=None,
+                resume_asked_by="",
+            )
+            one = mine.select_related("registration", "partner").first()
+            if one is not None and not again:
+                return one
+            if one is None:
+                one = Containment.objects.create(reason=reason, began_by=actor.name, **about)
+            _hold_runs(one)
+            record(
+                "containment.began",
+                actor=actor,
+                subject=subject(one),
+                details={"reason": reason, "again": bool(again)},
+            )
+            alarms.settle([Cause.RESUME_HALTED], [one.pk])
+            alarms.report(Cause.CONTAINED, one, by=actor.name)
+    except IntegrityError:  # somebody else did it at the same moment
+        return mine.get()
+    return one
+
+
+def _columns(scope: Scope) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, row in (("registration", scope.registration), ("partner", scope.partner)):
+        found |= {f"{name}__isnull": True} if row is None else {name: row}
+    return found
+
+
+def _hold_runs(one: Containment) -> None:
+    """Hold the runs of which nothing may be done; their executors would find out by themselves, but not say it yet."""
+    if one.registration_id is not None or one.partner_id is not None:
+        return
+    for run in Run.objects.open():
+        try:
+            containable = kind_named(run.kind).is_containable
+        except UnknownKind:
+            continue
+        if containable:
+            runs.hold(run, reason=f"{one}: {one.reason}")
+
+
+# --- letting go -------------------------------------------------------------------------------------------------------
+
+
+def is_single_person() -> bool:
+    """Tell whether this installation says by its settings that one person may do what needs two."""
+    return bool(getattr(settings, "STAFF_SINGLE_PERSON", False))
+
+
+def ask_to_resume(one: Containment, *, actor: Actor) -> None:
+    """Note the first person's decision; it holds until somebody contains again.
+
+    Raises:
+        ResumeRefused: nothing is to be resumed.
+    """
+    with transaction.atomic():
+        asked = Containment.objects.filter(pk=one.pk, state=State.ON).update(
+            resume_asked_at=timezone.now(), resume_asked_by=actor.name
+        )
+        if not asked:
+            raise ResumeRefused(f"{one} is not on; there is nothing to resume.")
+        record("containment.resume_asked", actor=actor, subject=subject(one))
+    one.refresh_from_db()
+
+
+def resume(one: Containment, *, actor: Actor, confirmed_by: Actor) -> None:
+    """Begin to let it go in waves: two persons decided it.
+
+    Args:
+        actor: who asked for it.
+        confirmed_by: the other person. A single-person installation may name the same one.
+
+    Raises:
+        ResumeRefused: it is not on, or both are the same person.
+    """
+    if _person(actor) == _person(confirmed_by) and not is_single_person():
+        raise ResumeRefused(
+            f"{confirmed_by.name} asked for it, so another member of staff has to confirm it. Nothing was changed."
+        )
+    with transaction.atomic():
+        resumed = Containment.objects.filter(pk=one.pk, state=State.ON).update(
+            state=State.RESUMING,
+            resumed_at=timezone.now(),
+            resumed_by=confirmed_by.name,
+            resume_asked_by=actor.name,
+            released_to=0,
+        )
+        if not resumed:
+            raise ResumeRefused(f"{one} is not on; there is nothing to resume.")
+        details = {"asked_by": actor.name, "credentials_older": [str(each) for each in older_credentials(one)]}
+        record("containment.resumed", actor=confirmed_by, subject=subject(one), details=details)
+    one.refresh_from_db()
+
+
+def confirm_resume(one: Containment, *, actor: Actor) -> None:
+    """Confirm as the second person what the first one asked for.
+
+    Raises:
+        ResumeRefused: nobody asked for it, the same person did, or it is not on.
+    """
+    one.refresh_from_db()
+    if not one.resume_asked_by:
+        raise ResumeRefused(f"Nobody asked to resume {one} yet. Ask for it; another member of staff confirms it.")
+    resume(one, actor=Actor(kind=actor.kind, name=one.resume_asked_by), confirmed_by=actor)
+
+
+def _person(actor: Actor) -> str:
+    """Return who it is, whichever command or page it came through: a command names its OS user in brackets."""
+    name = actor.name.strip()
+    return (name.rpartition("(")[2].rstrip(")") if name.endswith(")") else name).casefold()
+
+
+def older_credentials(one: Containment) -> list[ApplicationCredential]:
+    """Return the credentials in use that were promoted before the stop began: who had them then has them still."""
+    current = ApplicationCredential.objects.current().select_related("registration").order_by("pk")
+    if one.registration_id is not None:
+        current = current.filter(current_for=one.registration_id)
+    if one.partner_id is not None:
+        current = current.filter(current_for__consents__partner=one.partner_id).distinct()
+    return [each for each in current if each.promoted_at is None or each.promoted_at < one.began_at]
+
+
+def release(one: Containment, *, to: int, run: Run | None) -> bool:
+    """Release the partners up to this key as the next wave, in the caller's transaction.
+
+    Args:
+        run: what checks their tokens; None when none of them worked before.
+
+    Returns:
+        False when it is not being resumed any more, or somebody else released this wave.
+    """
+    mine = Containment.objects.filter(pk=one.pk, state=State.RESUMING, wave=one.wave, halted="")
+    released = mine.update(released_to=to, run=run, wave=one.wave + 1)
+    if released:
+        about = subject(one) | ({} if run is None else {"run": run.pk})
+        record("containment.released", actor=_resumer(one), subject=about, details={"wave": one.wave + 1})
+    return bool(released)
+
+
+def halt(one: Containment, why: str) -> None:
+    """Note that no further wave is released, and tell staff."""
+    with transaction.atomic():
+        mine = Containment.objects.filter(pk=one.pk, state=State.RESUMING, halted="")
+        if mine.update(halted=why[:LONGEST_REASON]):
+            record("containment.halted", actor=_resumer(one), subject=subject(one), details={"why": why})
+            alarms.report(Cause.RESUME_HALTED, one, why=why)
+
+
+def go_on(one: Containment, *, actor: Actor) -> None:
+    """Let the waves go on although the latest one ended badly: a person looked.
+
+    Raises:
+        ResumeRefused: it was not halted.
+    """
+    with transaction.atomic():
+        mine = Containment.objects.filter(pk=one.pk, state=State.RESUMING).exclude(halted="")
+        if not mine.update(halted="", run=None):
+            raise ResumeRefused(f"The waves of {one} were not halted.")
+        record("containment.went_on", actor=actor, subject=subject(one))
+        alarms.settle([Cause.RESUME_HALTED], [one.pk])
+
+
+def end(one: Containment) -> list[Run]:
+    """Note that everybody is released; return the runs that go on, for the workers."""
+    with transaction.atomic():
+        mine = Containment.objects.filter(pk=one.pk, state=State.RESUMING)
+        if not mine.update(state=State.OVER, over_at=timezone.now()):
+            return []
+        record("containment.over", actor=_resumer(one), subject=subject(one))
+        alarms.settle([Cause.CONTAINED, Cause.RESUME_HALTED], [one.pk])
+        return runs.let_go() if one.registration_id is None and one.partner_id is None else []
+
+
+def _resumer(one: Containment) -> Actor:
+    """Return who decided what the waves do: the second person."""
+    return Actor.staff(one.resumed_by, None)
+
+
+def subject(one: Containment) -> dict[str, str | int]:
+    """Return the ids of what it is about."""
+    known = {"registration": one.registration_id, "partner": one.partner_id}
+    return {"containment": one.pk, **{name: key for name, key in known.items() if key is not None}}
