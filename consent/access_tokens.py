@@ -13,6 +13,7 @@ from consent.naming import listed, registration_named
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience
 from consent.tokens.service import Contained as Contained
+from consent.uses.book import By, Purpose
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
 from portal.microsoft.secret import Secret
@@ -72,10 +73,13 @@ def get_access_token(
             raise UnknownTenant(f"{owner.name} has no such customer; synchronise its customers first.")
     consent = consent_of(owner, registration_named(registration, cloud=owner.cloud) if registration else None)
     correlation_id = new_correlation_id()
-    token = clients.tokens().access_token(consent, wanted, customer=managed, fresh=fresh, correlation_id=correlation_id)
+    by = By(actor=actor or Actor.command(PROGRAM), purpose=Purpose.PROGRAM)
+    token = clients.tokens().access_token(
+        consent, wanted, by=by, customer=managed, fresh=fresh, correlation_id=correlation_id
+    )
     record(
         "token.handed_out",
-        actor=actor or Actor.command(PROGRAM),
+        actor=by.actor,
         subject={
             "partner": owner.pk,
             "consent": consent.pk,

@@ -24,7 +24,7 @@ from consent.containment.gate import Gate
 from consent.customers.consents import CustomerClients
 from consent.microsoft.accounts import AccountClient
 from consent.microsoft.application_consents import ApplicationConsentClient
-from consent.microsoft.application_objects import ApplicationObjectClient
+from consent.microsoft.application_objects import ApplicationObjectClient, ApplicationSwitchClient
 from consent.microsoft.credentials import ClientCredential, read_credential, signed_in_the_vault
 from consent.microsoft.directory import DirectoryClient
 from consent.microsoft.entra import EntraClient, MetadataCache
@@ -38,6 +38,7 @@ from consent.tokens.health import renew_after
 from consent.tokens.renewal import rotation
 from consent.tokens.saving import Renewals
 from consent.tokens.service import Audience, TokenService
+from consent.uses.book import Book, By
 from consent.vault.base import (
     Eraser,
     Inventory,
@@ -386,6 +387,21 @@ def read_registration(registration: ApplicationRegistration) -> Mapping[str, Any
     return client.read(registration.client_id)
 
 
+def switch_registration(registration: ApplicationRegistration, *, disabled: bool) -> bool:
+    """Deactivate the registration at Microsoft or activate it, with the reader's identity; return whether it is off.
+
+    Raises as ``read_registration``; AccessDenied where the reader may only read.
+    """
+    own_cloud, correlation_id = cloud(registration.cloud), new_correlation_id()
+    client = ApplicationSwitchClient(
+        base_url=own_cloud.graph,
+        session=session(),
+        token_source=partial(_reader_token, own_cloud, correlation_id),
+        correlation_id=correlation_id,
+    )
+    return client.switch(registration.client_id, disabled=disabled)
+
+
 def _reader_token(own_cloud: NationalCloud, correlation_id: CorrelationId) -> Secret:
     if not settings.READER_CREDENTIAL_FILE:
         module = import_module("consent.microsoft.managed_identity")  # by name, for the same reason
@@ -408,6 +424,12 @@ def _reader_token(own_cloud: NationalCloud, correlation_id: CorrelationId) -> Se
 
 
 @cache
+def uses() -> Book:
+    """Return the ledger of uses of this process."""
+    return Book()
+
+
+@cache
 def gate() -> Gate:
     """Return what this process knows of emergency stops."""
     return Gate()
@@ -426,6 +448,7 @@ def tokens_with(credential: ApplicationCredential) -> TokenService:
         clouds=cloud,
         rotation=rotation(timedelta.max if settings.TOKEN_SAVE_AFTER_HOURS else timedelta()),
         gate=gate(),
+        uses=uses(),
     )
 
 
@@ -439,6 +462,7 @@ def tokens() -> TokenService:
         clouds=cloud,
         rotation=rotation(min(timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS), renew_after())),
         gate=gate(),
+        uses=uses(),
         credential_refused=lambda registration, error: alarms.report(
             Cause.CREDENTIAL_REFUSED, registration, error=error
         ),
@@ -501,13 +525,13 @@ def consent_tools() -> ConsentTools:
 
 
 def customer_clients(
-    consent: PartnerConsent, customer: CustomerTenant, correlation_id: CorrelationId
+    consent: PartnerConsent, customer: CustomerTenant, correlation_id: CorrelationId, *, by: By
 ) -> CustomerClients:
     """Return the clients for one customer of this partner."""
     own_cloud = cloud(consent.partner.cloud)
     service = tokens()
-    partner_token = service.source(consent, Audience.PARTNER_CENTER, correlation_id=correlation_id)
-    graph_token = service.source(consent, Audience.GRAPH, correlation_id=correlation_id)
+    source = partial(service.source, consent, by=by, correlation_id=correlation_id)
+    partner_token, graph_token = source(Audience.PARTNER_CENTER), source(Audience.GRAPH)
     return CustomerClients(
         partner_center=partner_center(own_cloud, partner_token, correlation_id),
         gdap=gdap(own_cloud, graph_token, correlation_id),
@@ -521,7 +545,7 @@ def customer_clients(
         directory=DirectoryClient(
             base_url=own_cloud.graph,
             session=session(),
-            token_source=service.source(consent, Audience.GRAPH, correlation_id=correlation_id, customer=customer),
+            token_source=source(Audience.GRAPH, customer=customer),
             correlation_id=correlation_id,
         ),
         prove_partner=partner_token,
@@ -555,6 +579,7 @@ def forget_all() -> None:
         _managed_identity,
         tokens,
         gate,
+        uses,
     ):
         factory.cache_clear()
     _turns.clear()

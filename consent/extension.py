@@ -10,6 +10,7 @@ from consent.admin.find_tenant import find
 from consent.admin.offboardings import offboard_partners
 from consent.admin.partner_tenants import check_partners, disable_partners, enable_partners
 from consent.admin.plans import plan_consent_of_customers, plan_consent_of_partners
+from consent.admin.uses import see_uses
 from consent.models import (
     ApplicationCredential,
     ApplicationRegistration,
@@ -47,6 +48,7 @@ EXTENSION = AdminExtension(
         ListEntry(section=Section.PARTNERS, title="Tokens", model="consent.partnerconsent"),
         ListEntry(section=Section.PARTNERS, title="Accounts waiting", model="consent.waitingtoken"),
         ListEntry(section=Section.PARTNERS, title="Offboardings", model="consent.offboarding"),
+        ListEntry(section=Section.PARTNERS, title="Token uses", model="consent.tokenuse"),
         ListEntry(section=Section.PARTNERS, title="Imports", model="consent.partnerimport"),
         ListEntry(section=Section.PARTNERS, title="", model="consent.partnerimportrow"),
         ListEntry(section=Section.CUSTOMERS, title="Consents", model="consent.customerconsent"),
@@ -135,6 +137,7 @@ EXTENSION = AdminExtension(
         sync_partners,
         offboard_partners,
         plan_consent_of_partners,
+        see_uses,
     ),
     customer_actions=(sync_partners_of, plan_consent_of_customers),
 )

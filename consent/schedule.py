@@ -23,6 +23,7 @@ from consent.settling import settle_what_is_over
 from consent.tokens import health
 from consent.tokens.reconcile import Reconciler, TooManyChanges
 from consent.upkeep import clean_up
+from consent.uses import unusual
 from portal.audit.trail import SYSTEM
 from portal.microsoft.errors import RemoteError, WrongSetup
 from portal.runs import service, tasks
@@ -63,6 +64,12 @@ def _offboard(times: Sequence[datetime] = ()) -> str:
         stop_point()
         done += advance(one, actor=SYSTEM).state == Offboarding.State.DONE
     return f"{done} of {len(found)} done"
+
+
+def _unusual(times: Sequence[datetime]) -> str:
+    """Look at the time since the last look, and at those that were missed."""
+    found = [one for time in times for one in unusual.look(time)]
+    return f"{len(found)} unusual" if found else "nothing unusual"
 
 
 def _resume(times: Sequence[datetime] = ()) -> str:
@@ -133,6 +140,7 @@ JOBS = (
     Job(name="consent_verify", label="Check of customer consents", every=_HOUR, work=_verify),
     Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
     Job(name="resuming", label="Resuming in waves", every=timedelta(minutes=1), work=_resume),
+    Job(name="unusual_uses", label="Search for unusual uses of tokens", every=unusual.EVERY, work=_unusual),
     Job(name="incidents", label="Settling of incidents", every=_HOUR, work=_settle),
     Job(name="figures", label="Figures of the day", every=timedelta(minutes=10), work=_count),
     Job(name="registrations", label="Comparison of registrations with Microsoft", every=_DAY, work=_look),

@@ -13,6 +13,7 @@ plans that were applied                          two years after, as reads that 
 imports of partners                              30 days after they were read
 incidents                                        a year after they were settled
 figures of days                                  400 days after
+the ledger of uses of tokens                     after TOKEN_USE_KEPT_DAYS
 sessions of staff                                when they expired
 messages of the queue that died with a worker    after a week
 ===============================================  ==============================================
@@ -34,7 +35,7 @@ from django.utils import timezone
 from consent import figures
 from consent.applications import rotation
 from consent.customers import observations
-from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
+from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem, TokenUse
 from consent.moving_in import partners
 from consent.sign_in import approvals
 from consent.vault.base import Vault
@@ -67,6 +68,7 @@ class UpkeepReport:
     old_imports: int
     old_incidents: int
     old_figures: int
+    old_token_uses: int
     dead_messages: int
 
     @property
@@ -105,6 +107,7 @@ def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda
         old_imports=partners.remove_old(between),
         old_incidents=remove_settled(now),
         old_figures=figures.remove_old(),
+        old_token_uses=_remove_uses(now, between),
         dead_messages=remove_dead_messages(now - _DEAD_MESSAGES_KEPT_FOR),
     )
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
@@ -123,6 +126,11 @@ def _old_links(now: datetime) -> QuerySet[ConsentLink]:
     return ConsentLink.objects.filter(ended, invitation__isnull=True)
 
 
+def _remove_uses(now: datetime, between: Callable[[], None]) -> int:
+    limit = now - timedelta(days=settings.TOKEN_USE_KEPT_DAYS)
+    return _remove(TokenUse.objects.filter(last_at__lt=limit), between)
+
+
 def _remove_plans(now: datetime, between: Callable[[], None]) -> int:
     never = Q(state=State.SHOWN, created_at__lt=now - SHOWN_PLANS_KEPT_FOR)
     applied = Q(state__in=[State.DONE, State.STOPPED], applied_at__lt=now - APPLIED_PLANS_KEPT_FOR)
@@ -132,7 +140,8 @@ def _remove_plans(now: datetime, between: Callable[[], None]) -> int:
 
 
 def _remove(
-    rows: QuerySet[ConsentLink] | QuerySet[ConsentPlan] | QuerySet[ConsentPlanItem], between: Callable[[], None]
+    rows: QuerySet[ConsentLink] | QuerySet[ConsentPlan] | QuerySet[ConsentPlanItem] | QuerySet[TokenUse],
+    between: Callable[[], None],
 ) -> int:
     """Remove these rows in pieces, each in its own transaction; return how many."""
     removed = 0

@@ -65,6 +65,8 @@ _DATABASE = "tests/consent/sign_in/test_database_down.py::"
 _AUDIT = "tests/portal/audit/test_trail.py::"
 _SITES = "tests/browser/test_other_sites.py::"
 
+_CONTAINED = "tests/consent/containment/test_service.py::"
+_LAST_LOOK = "tests/portal/microsoft/test_last_look.py::"
 _TOKENS_BROUGHT = "tests/consent/moving_in/test_tokens.py::test_"
 _PARTNERS_BROUGHT = "tests/consent/moving_in/test_partners.py::test_"
 
@@ -405,6 +407,54 @@ GUARDS = (
         text='all(request.user.has_perm(f"tenants.{right}_partnertenant") for right in ("add", "change"))',
         without="True",
         tests=("tests/consent/admin/test_imports.py::test_who_may_not_add_partners_sees_no_import",),
+    ),
+    Guard(
+        name="contained",
+        shows="S-80",
+        file="consent/tokens/service.py",
+        text="            raise Contained(stop.words)",
+        without="            pass",
+        tests=(f"{_CONTAINED}test_no_token_is_handed_out_not_even_a_cached_one[all]",),
+    ),
+    Guard(
+        name="contained-late-answer",
+        shows="S-80",
+        file="consent/tokens/service.py",
+        text="            self.check(consent)  # it may have begun while the answer was on its way\n",
+        without="",
+        tests=(f"{_CONTAINED}test_an_answer_that_comes_after_the_stop_is_not_handed_out",),
+    ),
+    Guard(
+        name="contained-unknown",
+        shows="S-80",
+        file="consent/containment/gate.py",
+        text="            return Contained(UNKNOWN, goes_back=True)",
+        without="            return None",
+        tests=("tests/consent/containment/test_gate.py::test_when_the_database_stops_answering_the_gate_closes",),
+    ),
+    Guard(
+        name="last-look",
+        shows="S-80",
+        file="portal/microsoft/http.py",
+        text="            may_send()\n",
+        without="            pass\n",
+        tests=(f"{_LAST_LOOK}test_a_request_is_kept_back_at_the_last_moment_and_the_next_one_leaves",),
+    ),
+    Guard(
+        name="resume-two-persons",
+        shows="S-80",
+        file="consent/containment/service.py",
+        text="    if _person(asked_by) == _person(confirmed_by) and not is_single_person():",
+        without="    if False:",
+        tests=(f"{_CONTAINED}test_one_person_alone_does_not_resume",),
+    ),
+    Guard(
+        name="use-noted",
+        shows="S-81",
+        file="consent/tokens/service.py",
+        text="        self.uses.note(use)\n",
+        without="",
+        tests=("tests/consent/uses/test_book.py::test_a_token_that_proves_nothing_stands_there_all_the_same",),
     ),
 )
 

@@ -47,6 +47,7 @@ consent_registrationevidence: refusal source unread_reason known_owners | asked_
 consent_partnerimport:  | applied_by created_by file_name
 consent_partnerimportrow: cloud domain found_cloud found_tenant_id kind name problem result tag_names tenant_id why
     | confirmed_by contact_addresses notes
+consent_tokenuse: actor_kind audience correlation_id purpose | actor address
 consent_vaultpairing: vault_id
 consent_waitingtoken: decision fingerprint mfa secret_name secret_version | checks decided_by object_id
 consent_wantedgrants: grants grants_hash | created_by

@@ -14,6 +14,7 @@ from consent.admin import (
     plans,
     registrations,
     tokens,
+    uses,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "plans",
     "registrations",
     "tokens",
+    "uses",
 ]

@@ -8,6 +8,7 @@ from consent.alarms import Cause
 from consent.customers.applying import GRANTS_LOST
 from consent.customers.observations import DRIFT
 from consent.runs.customer_sync import ODD, TOO_MANY
+from consent.uses.unusual import Cause as Unusual
 from portal.site.causes import CauseWords, Remedy
 
 _PARTNERS = "tenants.PartnerTenant"
@@ -19,6 +20,7 @@ _CREDENTIALS = Remedy(label="See the credentials", model="consent.ApplicationCre
 _REGISTRATIONS = Remedy(label="See the registrations", model="consent.ApplicationRegistration")
 _TOKENS = Remedy(label="See the tokens", model="consent.PartnerConsent")
 _STOPS = Remedy(label="See the emergency stops", model="consent.Containment")
+_USES = Remedy(label="See the uses", model="consent.TokenUse")
 _CONSENTS = Remedy(label="See the consents", model="consent.CustomerConsent")
 
 CAUSES: Mapping[str, CauseWords] = {
@@ -39,6 +41,10 @@ CAUSES: Mapping[str, CauseWords] = {
     Cause.CLOCK_IS_WRONG: CauseWords(title="Clock of this server is wrong"),
     Cause.CREDENTIAL_REFUSED: CauseWords(title="Credential refused", remedy=_CREDENTIALS),
     Cause.CONTAINED: CauseWords(title="Emergency stop", remedy=_STOPS),
+    Unusual.ACTOR: CauseWords(title="Unusual: a new name uses tokens", remedy=_USES),
+    Unusual.RATE: CauseWords(title="Unusual: ten times as many tokens", remedy=_USES),
+    Unusual.SPREAD: CauseWords(title="Unusual: many partners within seconds", remedy=_USES),
+    Unusual.HOUR: CauseWords(title="Unusual: an hour never used before", remedy=_USES),
     Cause.RESUME_HALTED: CauseWords(title="Resuming halted", remedy=_STOPS),
     Cause.CREDENTIAL_EXPIRES: CauseWords(title="Credential expires", remedy=_CREDENTIALS),
     Cause.CONSENT_AGAIN: CauseWords(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django import forms
@@ -11,17 +11,21 @@ from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedi
 from django.urls import reverse
 
 from consent import clients
+from consent.applications.deactivation import Switched, activate, concerned, deactivate
 from consent.containment import service
 from consent.containment.service import ResumeRefused, Scope
-from consent.models import Containment
+from consent.models import ApplicationRegistration, Containment
 from consent.runs import resuming
+from portal.microsoft.http import time_budget
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Row
 from portal.site.declared import badge_column, moment_column, needs
-from portal.site.display import EMPTY, Tone, links
+from portal.site.display import EMPTY, Tone, links, words
 from portal.site.page_actions import PageAction, page_action
+from tenants.admin import search_by
 
 State = Containment.State
+_PAGE_SECONDS = 25.0  # a page waits no longer
 TONES = {State.ON: Tone.BAD, State.RESUMING: Tone.WARN, State.OVER: Tone.QUIET}
 
 
@@ -103,6 +107,7 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
     list_display = ["about", "shown_state", "reason", "began", "began_by", "over"]
     list_filter = ["state", "registration"]
     list_select_related = ["registration", "partner"]
+    search_fields = [*search_by("partner"), "registration__name", "reason"]
     fields = [
         "about",
         "shown_state",
@@ -115,10 +120,11 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
         "resumed_by",
         "wave",
         "check_of_wave",
+        "at_microsoft",
         "halted",
         "over",
     ]
-    actions_detail = ["ask_to_resume", "confirm_resume", "go_on", "contain_again"]
+    actions_detail = ["ask_to_resume", "confirm_resume", "go_on", "deactivate", "activate", "contain_again"]
 
     has_begin_permission = needs("consent.begin_containment")
     has_resume_permission = needs("consent.resume_containment")
@@ -173,10 +179,19 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
             return EMPTY
         return links([(f"Run {one.run_id}", reverse("admin:runs_run_change", args=[one.run_id]))])
 
+    @admin.display(description="At Microsoft")
+    def at_microsoft(self, one: Containment) -> str:
+        off = ApplicationRegistration.objects.filter(pk__in=one.deactivated).order_by("name")
+        return (
+            words([f"Deactivated by us: {each}" for each in off]) if off else "No registration was deactivated by us."
+        )
+
     def buttons(self, request: HttpRequest, row: Containment) -> list[PageAction]:
         fits: list[str] = []
         if row.state == State.ON:
-            fits = ["confirm_resume"] if row.resume_asked_by or service.is_single_person() else ["ask_to_resume"]
+            two = row.resume_asked_by or service.is_single_person()
+            fits = ["confirm_resume" if two else "ask_to_resume", *(["deactivate"] if concerned(row) else [])]
+            fits += ["activate"] if row.deactivated else []
         elif row.state == State.RESUMING:
             fits = ["contain_again", *(["go_on"] if row.halted else [])]
         return [button for button in super().buttons(request, row) if button.name in fits]
@@ -221,6 +236,57 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
             button="Go on with the waves",
             dangerous=True,
         )
+
+    @page_action(
+        description="Deactivate at Microsoft", url_path="deactivate", permissions=["view", "begin"], dangerous=True
+    )
+    def deactivate(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        names = ", ".join(str(each) for each in concerned(one)) or "No active registration"
+        return self._switch(
+            request,
+            one,
+            deactivate,
+            f"{names}: Microsoft issues no new token for it in any tenant, to us or to a stranger who has its "
+            "credential. What was consented to stays, and it can be activated again.",
+            "Deactivate at Microsoft",
+        )
+
+    @page_action(description="Activate at Microsoft", url_path="activate", permissions=["view", "resume"])
+    def activate(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        one = self._one(request, object_id)
+        explanation = "Microsoft issues tokens for it again, to whoever has its credential: rotate that first."
+        return self._switch(request, one, activate, explanation, "Activate at Microsoft")
+
+    def _switch(
+        self,
+        request: HttpRequest,
+        one: Containment,
+        switch: Callable[..., list[Switched]],
+        explanation: str,
+        button: str,
+    ) -> HttpResponseBase:
+        rows = Containment.objects.filter(pk=one.pk)
+        if answer := self.confirm(
+            request,
+            rows,
+            action=switch.__name__,
+            title=f"{button}: {one}",
+            explanation=explanation,
+            button=button,
+            dangerous=True,
+        ):
+            return answer
+        with time_budget(_PAGE_SECONDS):
+            for each in switch(
+                one,
+                may_switch=clients.reads_registration,
+                switch=clients.switch_registration,
+                clouds=clients.cloud,
+                actor=actor_of(request),
+            ):
+                self.message_user(request, each.words, messages.SUCCESS if each.done else messages.ERROR)
+        return HttpResponseRedirect(_address(one.pk))
 
     @page_action(description="Stop all of it again", url_path="again", permissions=["view", "begin"], dangerous=True)
     def contain_again(self, request: HttpRequest, object_id: str) -> HttpResponseBase:

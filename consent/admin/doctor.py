@@ -16,7 +16,7 @@ from django.template.loader import render_to_string
 from consent.doctor.examining import STEPS, examine
 from consent.doctor.steps import Looked, Result, summary, worst_of
 from consent.models import ApplicationRegistration
-from portal.audit.trail import record
+from portal.audit.trail import Actor, record
 from portal.microsoft.http import WEB_SECONDS, time_budget
 from portal.site.admin import actor_of
 from portal.site.display import Tone
@@ -56,19 +56,20 @@ def doctor_page(request: HttpRequest) -> HttpResponseBase:
     )
     if not examining:
         return HttpResponse(page)
-    record("doctor.examined", actor=actor_of(request), subject={})
-    response = StreamingHttpResponse(_sent_piece_by_piece(page, steps_here, end_here))
+    actor = actor_of(request)
+    record("doctor.examined", actor=actor, subject={})
+    response = StreamingHttpResponse(_sent_piece_by_piece(page, steps_here, end_here, actor))
     response["X-Accel-Buffering"] = "no"  # a proxy in front would hold all steps back until the last
     return response
 
 
-def _sent_piece_by_piece(page: str, steps_here: str, end_here: str) -> Iterator[str]:
+def _sent_piece_by_piece(page: str, steps_here: str, end_here: str, actor: Actor) -> Iterator[str]:
     before, _, rest = page.partition(steps_here)
     between, _, after = rest.partition(end_here)
     yield before
     report: list[Looked] = []
     with time_budget(WEB_SECONDS):
-        for looked in examine():
+        for looked in examine(actor=actor):
             report.append(looked)
             yield render_to_string(_STEP, {"looked": looked, "tone": TONES[looked.result]})
     yield between

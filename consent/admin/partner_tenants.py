@@ -63,6 +63,7 @@ class PartnerPages(PartnerHub, PartnerTenantAdmin):
     has_plan_permission = needs("consent.add_consentplan")
     has_invite_permission = needs("consent.add_campaign")
     has_offboard_permission = needs("consent.offboard_partner")
+    has_uses_permission = needs("consent.view_tokenuse")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PartnerTenant]:
         return with_state(super().get_queryset(request))

@@ -27,6 +27,7 @@ from consent.models import ApplicationCredential, ApplicationRegistration, Partn
 from consent.tokens import health
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience, Contained, TokenService
+from consent.uses.book import By, Purpose
 from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, VaultKeys, new_secret_name
 from consent.vault.leftovers import none_left
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
@@ -317,7 +318,7 @@ def promote(
     registration, older = credential.registration, credential.registration.credential_id
     _check_valid(credential)
     try:
-        partner: PartnerTenant | None = _prove(credential, door=door, canary=canary)
+        partner: PartnerTenant | None = _prove(credential, door=door, canary=canary, actor=actor)
     except NoCanary:
         if not allow_unproven:
             raise
@@ -328,7 +329,7 @@ def promote(
     _switch(credential, older, partner, actor)
     if partner is not None and older != credential.pk:
         try:
-            _prove(_pointed_to(registration), door=door, canary=partner)
+            _prove(_pointed_to(registration), door=door, canary=partner, actor=actor)
         except NotAccepted as refused:
             _note_refusal(credential, refused.code, SYSTEM)
             if older is not None:
@@ -397,15 +398,20 @@ def _check_valid(credential: ApplicationCredential) -> None:
         raise RotationRefused(f"{credential} ended on {credential.expires_at:%Y-%m-%d}; add a new one.")
 
 
-def _prove(credential: ApplicationCredential, *, door: Door, canary: PartnerTenant | None) -> PartnerTenant:
+def _prove(
+    credential: ApplicationCredential, *, door: Door, canary: PartnerTenant | None, actor: Actor
+) -> PartnerTenant:
     """Redeem a canary's token through the door with this credential."""
     consents = _provers(credential)
     if canary is not None:
         consents = consents.filter(partner=canary)
     tokens, why = door(credential), ""
+    by = By(actor=actor, purpose=Purpose.CREDENTIAL)
     for consent in consents[:_CANARIES]:
         try:
-            tokens.access_token(consent, Audience.PARTNER_CENTER, correlation_id=new_correlation_id(), fresh=True)
+            tokens.access_token(
+                consent, Audience.PARTNER_CENTER, by=by, correlation_id=new_correlation_id(), fresh=True
+            )
         except AuthenticationFailed as error:
             if error.service != SERVICE:
                 raise

@@ -142,10 +142,9 @@ def resume(one: Containment, *, actor: Actor, confirmed_by: Actor) -> None:
     Raises:
         ResumeRefused: it is not on, or both are the same person.
     """
-    if _person(actor) == _person(confirmed_by) and not is_single_person():
-        raise ResumeRefused(
-            f"{confirmed_by.name} asked for it, so another member of staff has to confirm it. Nothing was changed."
-        )
+    check_two_persons(actor.name, confirmed_by.name)
+    if one.deactivated:
+        raise ResumeRefused(f"{one}: a registration is still deactivated at Microsoft. Activate it first.")
     with transaction.atomic():
         resumed = Containment.objects.filter(pk=one.pk, state=State.ON).update(
             state=State.RESUMING,
@@ -173,9 +172,17 @@ def confirm_resume(one: Containment, *, actor: Actor) -> None:
     resume(one, actor=Actor(kind=actor.kind, name=one.resume_asked_by), confirmed_by=actor)
 
 
-def _person(actor: Actor) -> str:
+def check_two_persons(asked_by: str, confirmed_by: str) -> None:
+    """Raise ResumeRefused when both are names of the same person, whom this installation does not let act alone."""
+    if _person(asked_by) == _person(confirmed_by) and not is_single_person():
+        raise ResumeRefused(
+            f"{confirmed_by} asked for it, so another member of staff has to confirm it. Nothing was changed."
+        )
+
+
+def _person(name: str) -> str:
     """Return who it is, whichever command or page it came through: a command names its OS user in brackets."""
-    name = actor.name.strip()
+    name = name.strip()
     return (name.rpartition("(")[2].rstrip(")") if name.endswith(")") else name).casefold()
 
 

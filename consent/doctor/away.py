@@ -24,6 +24,7 @@ from consent.models import ApplicationCredential, ApplicationRegistration, Partn
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch
+from consent.uses.book import By, Purpose
 from consent.vault.base import PROBE_NAME
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose
@@ -271,9 +272,12 @@ def _canary_of(case: Case, registration: ApplicationRegistration) -> Finding:
     assert credential is not None  # noqa: S101  # as above
     tokens = clients.tokens_with(credential)
     for consent in connected.with_all_for_calls()[:_CANARIES]:
-        canary = Canary(consent=consent, tokens=tokens, correlation_id=new_correlation_id())
+        by = By(actor=case.actor, purpose=Purpose.DOCTOR)
+        canary = Canary(consent=consent, tokens=tokens, by=by, correlation_id=new_correlation_id())
         try:
-            tokens.access_token(consent, Audience.PARTNER_CENTER, correlation_id=canary.correlation_id, fresh=True)
+            tokens.access_token(
+                consent, Audience.PARTNER_CENTER, by=by, correlation_id=canary.correlation_id, fresh=True
+            )
         except RemoteError as error:
             answer = said_no(error, f"{registration}, token of {consent.partner.name}")
             if isinstance(error, AuthenticationFailed):

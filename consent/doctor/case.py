@@ -13,6 +13,8 @@ from consent import clients
 from consent.doctor.steps import Finding, failed
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.tokens.service import Audience, TokenService
+from consent.uses.book import By
+from portal.audit.trail import Actor
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError
@@ -29,8 +31,10 @@ class Canary:
     tokens: TokenService
     correlation_id: CorrelationId
 
+    by: By
+
     def source(self, audience: Audience) -> Callable[[], Secret]:
-        return self.tokens.source(self.consent, audience, correlation_id=self.correlation_id)
+        return self.tokens.source(self.consent, audience, by=self.by, correlation_id=self.correlation_id)
 
 
 @dataclass(kw_only=True)
@@ -38,9 +42,11 @@ class Case:
     """One examination.
 
     Attributes:
+        actor: who asked for it.
         canaries: what the step ``canary`` found; the later steps use their tokens.
     """
 
+    actor: Actor
     correlation_id: CorrelationId = field(default_factory=new_correlation_id)
     canaries: list[Canary] = field(default_factory=list)
 

@@ -12,6 +12,7 @@ from django.db import Error
 from consent.doctor import away, ground, trail, vaults
 from consent.doctor.case import Case, said_no
 from consent.doctor.steps import SETTINGS, SETTINGS_REMEDY, Finding, Looked, Result, Step, failed
+from portal.audit.trail import Actor
 from portal.databases import trouble
 from portal.microsoft.errors import RemoteError, WrongSetup
 
@@ -154,9 +155,9 @@ STEPS: tuple[Step[Case], ...] = (
 )
 
 
-def examine() -> Iterator[Looked]:
+def examine(*, actor: Actor) -> Iterator[Looked]:
     """Try each step and yield what it found as soon as it is known. Nothing is raised."""
-    case, failing = Case(), dict[str, str]()
+    case, failing = Case(actor=actor), dict[str, str]()
     for step in STEPS:
         began = time.monotonic()
         broken = next((failing[name] for name in step.needs if name in failing), "")

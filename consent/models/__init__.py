@@ -27,4 +27,5 @@ from consent.models.plans import WantedGrants as WantedGrants
 from consent.models.setup import RegistrationEvidence as RegistrationEvidence
 from consent.models.tokens import PartnerConsent as PartnerConsent
 from consent.models.tokens import WaitingToken as WaitingToken
+from consent.models.uses import TokenUse as TokenUse
 from consent.models.vault import VaultPairing as VaultPairing

@@ -47,6 +47,9 @@ class Containment(models.Model):
         Run, on_delete=models.SET_NULL, null=True, related_name="+", help_text="The check of the latest wave"
     )
     halted = models.CharField(max_length=300, blank=True, help_text="Why no further wave is released")
+    deactivated = models.JSONField(
+        default=list, help_text="Registrations that we deactivated at Microsoft, by their keys"
+    )
     over_at = models.DateTimeField(null=True)
 
     objects = ContainmentQuerySet.as_manager()

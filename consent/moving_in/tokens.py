@@ -21,6 +21,7 @@ from consent.moving_in.sources import Line
 from consent.permissions import held
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
 from consent.tokens.custody import AnotherAccountPinned, NewConsent
+from consent.uses.book import By, Purpose
 from consent.words import CheckState
 from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import get_cloud
@@ -184,7 +185,14 @@ def adopt(
     """
     try:
         proven = prove(
-            partner, registration, token, object_id=None, tools=tools, correlation_id=correlation_id, strict=True
+            partner,
+            registration,
+            token,
+            object_id=None,
+            tools=tools,
+            by=By(actor=actor, purpose=Purpose.IMPORT),
+            correlation_id=correlation_id,
+            strict=True,
         )
     except AnotherAccount:
         raise NotAdopted(Why.OTHER_TENANT, _OF_OTHER_TENANT) from None

@@ -26,7 +26,7 @@ from consent.customers.applying import (
 )
 from consent.customers.observations import PROPAGATION
 from consent.customers.plans import PlanRefused, counts, make_direct
-from consent.models import ApplicationRegistration, Attempt, ConsentPlan, ConsentPlanItem, PartnerConsent
+from consent.models import ApplicationRegistration, Attempt, ConsentPlan, ConsentPlanItem, PartnerConsent, TokenUse
 from consent.naming import registration_names, unit_label
 from consent.runs.plan_lines import REFUSED, columns, finished
 from consent.runs.verify import NO_DOOR
@@ -35,6 +35,7 @@ from consent.tokens.custody import TokenUnavailable
 from consent.tokens.next_steps import Step
 from consent.tokens.serving import why_not
 from consent.tokens.versions import IdentityMismatch
+from consent.uses.book import By
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
@@ -338,7 +339,8 @@ def work(key: int, task: Task, context: Context) -> Outcome:
         return finished(Applied(item=held), correlation_id)
     if task.consent is None:
         return _refused(item, correlation_id, _NO_TOKEN, Owner.PARTNER)
-    tools = clients.customer_clients(task.consent, item.customer, correlation_id)
+    by = By(actor=context.actor, purpose=TokenUse.Purpose.APPLY, run=context.run_id)
+    tools = clients.customer_clients(task.consent, item.customer, correlation_id, by=by)
     patience = timedelta(seconds=float(context.options["wait"])) if "wait" in context.options else PROPAGATION
     try:
         applied = apply_item(item, tools, actor=context.actor, patience=patience)
@@ -437,6 +439,7 @@ APPLY_PLAN = Kind(
     write=write,
     prepare=clients.shared_by_all,
     place=lambda task: (task.item.plan.registration.application_id, task.item.customer.partner.cloud),
+    book=lambda context: clients.uses().write_run(context.run_id),
     contained=lambda task: clients.gate().stop(task.item.customer.partner_id, task.item.plan.registration_id),
     all_contained=lambda: clients.gate().stop_of_all(),
     seconds=300.0,

@@ -23,7 +23,7 @@ from consent.tokens.health import refresh_partner
 from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch
-from portal.audit.trail import Actor
+from consent.uses.book import By, Purpose
 from portal.incidents import service as incidents
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, RemoteError
@@ -103,12 +103,13 @@ def work(key: int, sync: Sync, context: Context) -> Outcome:
         return _failed(NOT_CONSENTED, words, Owner.US, fields)
     about, force = f"partner:{sync.partner.pk}", bool(context.options.get("force"))
     try:
-        token = _token(sync, consent, Audience.PARTNER_CENTER, correlation_id)
+        by = By(actor=context.actor, purpose=Purpose.SYNC, run=context.run_id)
+        token = _token(sync, consent, Audience.PARTNER_CENTER, by, correlation_id)
         source = clients.tokens().held(consent, token)
         client = clients.partner_center(clients.cloud(sync.partner.cloud), source, correlation_id)
         report = sync_customers(sync.partner, client, actor=context.actor, force=force)
         counts = {"listed": report.listed, "new": report.created, "missing": report.missing}
-        gdap = _relationships(sync, consent, correlation_id, actor=context.actor, force=force)
+        gdap = _relationships(sync, consent, by, correlation_id, force=force)
     except (TokenUnavailable, IdentityMismatch) as error:
         return _failed("skipped", str(error), Owner.US, fields)
     except TooManyMissing as error:
@@ -151,17 +152,17 @@ def _odd(partner: PartnerTenant, odd: Sequence[str], fields: Mapping[str, Any]) 
 
 
 def _relationships(
-    sync: Sync, consent: PartnerConsent, correlation_id: CorrelationId, *, actor: Actor, force: bool
+    sync: Sync, consent: PartnerConsent, by: By, correlation_id: CorrelationId, *, force: bool
 ) -> dict[str, Any]:
     """Mirror the partner's relationships; where its permissions do not show them, its customers' readiness says so."""
     cloud = clients.cloud(sync.partner.cloud)
     try:
-        token = _token(sync, consent, Audience.GRAPH, correlation_id)
+        token = _token(sync, consent, Audience.GRAPH, by, correlation_id)
         source = clients.tokens().held(consent, token)
         report = sync_relationships(
             sync.partner,
             clients.gdap(cloud, source, correlation_id),
-            actor=actor,
+            actor=by.actor,
             accepted=settings.GDAP_ACCEPTED_ROLES,
             own_groups=own_groups(clients.account(cloud, source, correlation_id)),
             own_tenants={consent.registration.home_tenant_id},
@@ -181,11 +182,11 @@ def _relationships(
     }
 
 
-def _token(sync: Sync, consent: PartnerConsent, audience: Audience, correlation_id: CorrelationId) -> Secret:
+def _token(sync: Sync, consent: PartnerConsent, audience: Audience, by: By, correlation_id: CorrelationId) -> Secret:
     """Return an access token of this partner, once for the whole list. The rotated one is dropped: checks renew."""
-    service, redemption = clients.tokens(), Renewal(consent, consent.partner.tenant, correlation_id)
+    service, redemption = clients.tokens(), Renewal(consent, consent.partner.tenant, correlation_id, by)
     if service.rotation.spends_stored:  # then each redemption is a renewal, with all that belongs to it
-        return service.access_token(consent, audience, correlation_id=correlation_id)
+        return service.access_token(consent, audience, by=by, correlation_id=correlation_id)
     try:
         return service.redeem(redemption, audience).access_token
     finally:
@@ -229,6 +230,7 @@ CUSTOMER_SYNC = Kind(
     repeats=True,
     prepare=clients.shared_by_all,
     place=place,
+    book=lambda context: clients.uses().write_run(context.run_id),
     contained=contained,
     all_contained=lambda: clients.gate().stop_of_all(),
     seconds=3600.0,  # 100,000 customers and as many relationships are 5,500 calls

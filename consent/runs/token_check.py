@@ -20,6 +20,7 @@ from consent.selection import WORDS, Selection
 from consent.tokens.checking import Verdict, judge, write_verdicts
 from consent.tokens.renewal import Renewal
 from consent.tokens.service import Audience
+from consent.uses.book import By, Purpose
 from portal.microsoft.api import RetryPolicy
 from portal.microsoft.diagnosis import FailureClass
 from portal.microsoft.identifiers import CorrelationId
@@ -69,8 +70,9 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Renewal]:
     With ``RENEW`` among the options these are all of them, else those whose stored token is old.
     """
     consents = PartnerConsent.objects.filter(pk__in=keys).with_all_for_calls()
+    by = By(actor=context.actor, purpose=Purpose.CHECK, run=context.run_id)
     renewals = {
-        consent.pk: Renewal(consent, consent.partner.tenant, CorrelationId(context.correlation_id(consent.pk)))
+        consent.pk: Renewal(consent, consent.partner.tenant, CorrelationId(context.correlation_id(consent.pk)), by)
         for consent in consents
     }
     rotation = clients.tokens().rotation
@@ -172,6 +174,7 @@ TOKEN_CHECK = Kind(
     repeats=True,
     prepare=clients.shared_by_all,
     place=place,
+    book=lambda context: clients.uses().write_run(context.run_id),
     contained=contained,
     all_contained=lambda: clients.gate().stop_of_all(),
 )

@@ -22,6 +22,7 @@ from consent.naming import line_names, registration_names, unit_label
 from consent.selection import WORDS, Selection
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
+from consent.uses.book import By, Purpose
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import AccessDenied, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId
@@ -96,7 +97,8 @@ def work(key: int, subject: Subject, context: Context) -> Outcome:
     if subject.door is None:
         return unreadable(subject, NO_DOOR, Owner.US, correlation_id)
     consent = subject.consent
-    tools = clients.customer_clients(subject.door, consent.customer, correlation_id)
+    by = By(actor=context.actor, purpose=Purpose.VERIFY, run=context.run_id)
+    tools = clients.customer_clients(subject.door, consent.customer, correlation_id, by=by)
     tools.forget_customer_tokens()  # a token from before a removal would be answered with "unknown application"
     try:
         presence = look(tools, consent.registration)
@@ -216,6 +218,7 @@ CONSENT_VERIFY = Kind(
     repeats=True,
     prepare=clients.shared_by_all,
     place=place,
+    book=lambda context: clients.uses().write_run(context.run_id),
     contained=contained,
     all_contained=lambda: clients.gate().stop_of_all(),
     uses_database=True,  # each use of a token reads the partner's row again (S-51, S-53)

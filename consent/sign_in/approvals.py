@@ -20,6 +20,7 @@ from consent.models import PartnerConsent, WaitingToken
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, prove
 from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess
 from consent.tokens.versions import token_fingerprint
+from consent.uses.book import By, Purpose
 from consent.vault.base import GENERATION_TAG, RECORD_TAG, SecretName, SecretVersion, Vault, new_secret_name
 from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.errors import NotFound, RemoteError
@@ -114,6 +115,7 @@ def approve(
                 stored.value,
                 object_id=ObjectId(waiting.object_id),
                 tools=tools,
+                by=By(actor=actor, purpose=Purpose.APPROVAL),
                 correlation_id=correlation_id,
             )
     except (AnotherAccount, GuestAccount, IdTokenRefused):

@@ -35,6 +35,7 @@ from consent.sign_in.approvals import hold
 from consent.sign_in.proof import AnotherAccount, ConsentTools, GuestAccount, Proven, prove
 from consent.tokens.custody import AnotherAccountPinned, NewConsent, ProvesLess, TokenUnavailable
 from consent.tokens.service import Audience, Contained
+from consent.uses.book import By, Purpose, Use
 from consent.vault.base import Vault
 from consent.words import Problem, problem_for_callback_error
 from portal.audit.trail import Actor, Outcome, record
@@ -279,8 +280,11 @@ def finish(flow: ConsentFlow, answer: CallbackAnswer, *, binder: str, tools: Con
     Runs outside any transaction (R-35).
     """
     try:
-        with time_budget(WEB_SECONDS):
-            _redeem_and_store(flow, answer, binder, tools, actor)
+        try:
+            with time_budget(WEB_SECONDS):
+                _redeem_and_store(flow, answer, binder, tools, actor)
+        finally:
+            tools.tokens.uses.write()
     except Refused as refused:
         _end_refused(flow, refused, actor)
     except DatabaseError:
@@ -332,6 +336,15 @@ def _redeem_and_store(
                 code_verifier=_derive("pkce", flow.public_id, binder),
                 scope=Audience.PARTNER_CENTER.scope(cloud),
             )
+        by = By(actor=actor, purpose=Purpose.SIGN_IN)
+        use = Use(
+            by=by,
+            partner=link.partner_id,
+            registration=link.registration_id,
+            audience=Audience.PARTNER_CENTER,
+            correlation_id=correlation_id,
+        )
+        tools.tokens.uses.note(use)  # written with those of the proof
         identity = _identify(flow, redeemed, cloud, binder, tools)
         if redeemed.refresh_token is None:
             raise Refused(Problem.OUR_FAULT, code="no_refresh_token")  # the registration lacks offline_access
@@ -342,6 +355,7 @@ def _redeem_and_store(
             redeemed.refresh_token,
             object_id=identity.object_id,
             tools=tools,
+            by=by,
             correlation_id=correlation_id,
         )
         _keep(flow, identity, proven, tools, actor)

@@ -15,6 +15,7 @@ from consent.microsoft.id_tokens import IdTokenValidator, sign_in_methods, unver
 from consent.models import ApplicationRegistration, PartnerConsent
 from consent.permissions import granted_names, origin_of
 from consent.tokens.service import Audience, TokenService
+from consent.uses.book import By, Use
 from consent.vault.base import Vault
 from consent.words import CheckState
 from portal.microsoft.api import RetryPolicy
@@ -85,6 +86,7 @@ def prove(
     *,
     object_id: ObjectId | None,
     tools: ConsentTools,
+    by: By,
     correlation_id: CorrelationId,
     strict: bool = False,
 ) -> Proven:
@@ -93,6 +95,7 @@ def prove(
     Args:
         object_id: the account that it must belong to; None for a token of which no account is known yet. Then the
             answer's ID token names it.
+        by: who does it and what for; each redemption stands in the ledger of uses.
         strict: also what fails behind the first redemption is raised. Without it that stays "not proven", because a
             person waits whose sign-in it should not cost.
 
@@ -103,8 +106,29 @@ def prove(
         IdTokenRefused: the answer's ID token proves nothing.
         RemoteError: Microsoft refused, or did not answer.
     """
-    with last_look(partial(tools.tokens.check_pair, partner.pk, registration.pk)):
-        return _prove(partner, registration, refresh_token, object_id, tools, correlation_id, strict=strict)
+    entra = tools.entra(registration, correlation_id)
+
+    def redeem(token: Secret, audience: str, scope: str) -> TokenResponse:
+        answer = entra.redeem_refresh_token(tenant_id=partner.tenant, refresh_token=token, scope=scope)
+        use = Use(
+            by=by,
+            partner=partner.pk,
+            registration=registration.pk,
+            audience=audience,
+            correlation_id=correlation_id,
+        )
+        tools.tokens.uses.note(use)
+        return answer
+
+    try:
+        with last_look(partial(tools.tokens.check_pair, partner.pk, registration.pk)):
+            return _prove(partner, registration, refresh_token, object_id, tools, redeem, correlation_id, strict=strict)
+    finally:
+        tools.tokens.uses.write()
+
+
+type _Redeem = Callable[[Secret, str, str], TokenResponse]
+"""Redeems a refresh token for an audience by its scope, and notes that."""
 
 
 def _prove(
@@ -113,17 +137,14 @@ def _prove(
     refresh_token: Secret,
     object_id: ObjectId | None,
     tools: ConsentTools,
+    redeem: _Redeem,
     correlation_id: CorrelationId,
     *,
     strict: bool,
 ) -> Proven:
     cloud = tools.clouds(partner.cloud)
-    entra = tools.entra(registration, correlation_id)
-    answer = _THROTTLED_ONLY.run(
-        lambda: entra.redeem_refresh_token(
-            tenant_id=partner.tenant, refresh_token=refresh_token, scope=Audience.PARTNER_CENTER.scope(cloud)
-        )
-    )
+    audience = Audience.PARTNER_CENTER
+    answer = _THROTTLED_ONLY.run(lambda: redeem(refresh_token, audience, audience.scope(cloud)))
     identity = tools.validator.validate(
         answer.id_token,
         cloud=cloud,
@@ -140,7 +161,7 @@ def _prove(
         raise AnotherAccount(profile.tenant_id)
     mfa = {True: Mfa.PROVEN, False: Mfa.MISSING, None: Mfa.UNPROVEN}[profile.mfa_compliant]
     newest = answer.refresh_token or refresh_token
-    newest, graph_scopes, standing = _standing(partner, entra, newest, tools, correlation_id, strict=strict)
+    newest, graph_scopes, standing = _standing(partner, redeem, newest, tools, correlation_id, strict=strict)
     if standing.is_member is False:
         raise GuestAccount
     granted = {
@@ -148,7 +169,7 @@ def _prove(
         GRAPH_APPLICATION_ID: granted_names(graph_scopes),
     }
     for resource in registration.asked.resources().keys() - granted.keys():
-        newest, scopes = _granted_on(resource, partner, entra, newest, cloud, strict=strict)
+        newest, scopes = _granted_on(resource, redeem, newest, cloud, strict=strict)
         granted[resource] = granted_names(scopes)
     return Proven(
         refresh_token=newest,
@@ -161,13 +182,7 @@ def _prove(
 
 
 def _granted_on(
-    resource: str,
-    partner: PartnerTenant,
-    entra: EntraClient,
-    refresh_token: Secret,
-    cloud: NationalCloud,
-    *,
-    strict: bool,
+    resource: str, redeem: _Redeem, refresh_token: Secret, cloud: NationalCloud, *, strict: bool
 ) -> tuple[Secret, frozenset[str]]:
     """Ask what was granted on one more resource of the set; it stays "not proven" where Microsoft gives no token.
 
@@ -176,9 +191,7 @@ def _granted_on(
     Returns the newest refresh token, and the scopes that the answer names.
     """
     try:
-        answer = entra.redeem_refresh_token(
-            tenant_id=partner.tenant, refresh_token=refresh_token, scope=f"{origin_of(resource, cloud)}/.default"
-        )
+        answer = redeem(refresh_token, resource, f"{origin_of(resource, cloud)}/.default")
     except RemoteError:
         if strict:
             raise
@@ -188,7 +201,7 @@ def _granted_on(
 
 def _standing(
     partner: PartnerTenant,
-    entra: EntraClient,
+    redeem: _Redeem,
     refresh_token: Secret,
     tools: ConsentTools,
     correlation_id: CorrelationId,
@@ -204,9 +217,7 @@ def _standing(
     """
     cloud = tools.clouds(partner.cloud)
     try:
-        answer = entra.redeem_refresh_token(
-            tenant_id=partner.tenant, refresh_token=refresh_token, scope=Audience.GRAPH.scope(cloud)
-        )
+        answer = redeem(refresh_token, Audience.GRAPH, Audience.GRAPH.scope(cloud))
     except RemoteError:
         if strict:
             raise

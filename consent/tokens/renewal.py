@@ -19,6 +19,7 @@ from consent.microsoft.entra import REDEMPTION, SERVICE, TokenResponse
 from consent.models import PartnerConsent
 from consent.tokens.custody import BUSY, LOST, Custody, Place, TokenUnavailable
 from consent.tokens.versions import IdentityMismatch
+from consent.uses.book import By
 from portal.microsoft.errors import ConsentRequired, InteractionRequired, MfaRequired, NotSent, RemoteError
 from portal.microsoft.identifiers import CorrelationId, TenantId
 from portal.microsoft.secret import Secret
@@ -98,6 +99,8 @@ class Renewal:
     Attributes:
         consent: the row that the token belongs to; after :meth:`redeem` the one that was really used.
         tenant: whose authority is asked.
+        by: who redeems it, for the ledger of uses.
+        customer: key of the customer whose authority it is, where that is known.
         owner: of the lease; "" for none. With it the row carries the note of R-02 already.
         mismatch: why the partner must be stopped; "" when it need not be.
         is_lost: an older, cut-off renewal lost the token.
@@ -113,6 +116,8 @@ class Renewal:
     consent: PartnerConsent
     tenant: TenantId
     correlation_id: CorrelationId
+    by: By
+    customer: int | None = None
     owner: str = ""
     mismatch: str = ""
     is_lost: bool = False

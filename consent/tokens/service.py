@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
@@ -23,6 +23,7 @@ from consent.tokens.custody import PARTNER_DISABLED, NewConsent, TokenUnavailabl
 from consent.tokens.renewal import Renewal, Rotation
 from consent.tokens.saving import Renewals
 from consent.tokens.versions import IdentityMismatch
+from consent.uses.book import Book, By, Purpose, Use
 from consent.vault.base import StoredSecret, Vault
 from portal.audit.trail import SYSTEM, Actor
 from portal.microsoft.api import GuardedSource
@@ -81,6 +82,7 @@ class TokenService:
         entra: makes the sign-in client of a registration for one unit of work.
         rotation: what the sign-in service does to a redeemed refresh token, so which redemptions renew (R-11).
         gate: knows the emergency stops; asked before each use of a token, of cached ones too.
+        uses: the ledger of what is given out.
         credential_refused: called when Entra refuses the registration's own credential (R-14).
     """
 
@@ -93,6 +95,7 @@ class TokenService:
         clouds: Callable[[str], NationalCloud] = get_cloud,
         rotation: Rotation,
         gate: Gate,
+        uses: Book,
         credential_refused: Callable[[ApplicationRegistration, RemoteError], None] = lambda registration, error: None,
     ) -> None:
         self._custody = Renewals(vault)
@@ -101,6 +104,7 @@ class TokenService:
         self._clouds = clouds
         self.rotation = rotation
         self._gate = gate
+        self.uses = uses
         self._credential_refused = credential_refused
         self._cache: dict[tuple[int, Audience, str], _Cached] = {}
         self._locks: dict[tuple[int, Audience, str], threading.Lock] = {}
@@ -113,13 +117,17 @@ class TokenService:
         consent: PartnerConsent,
         audience: Audience,
         *,
+        by: By,
         correlation_id: CorrelationId,
         customer: CustomerTenant | None = None,
         fresh: bool = False,
     ) -> Secret:
         """Return a live access token for this partner, at the partner's authority or at a customer's.
 
+        It stands in the ledger of uses before it leaves; a use in a run with the run's results.
+
         Args:
+            by: who uses it and what for.
             fresh: redeem even if a cached token is still good; a check must not believe the cache (R-45).
 
         Raises:
@@ -128,20 +136,40 @@ class TokenService:
             IdentityMismatch: the partner was stopped.
             RemoteError: what the vault or the sign-in service answered.
         """
+        try:
+            return self._give(consent, audience, by, correlation_id, customer, fresh=fresh)
+        finally:
+            self.uses.write()  # also what was issued and is not given out
+
+    def _give(
+        self,
+        consent: PartnerConsent,
+        audience: Audience,
+        by: By,
+        correlation_id: CorrelationId,
+        customer: CustomerTenant | None,
+        *,
+        fresh: bool = False,
+        again: bool = False,
+    ) -> Secret:
+        """Do what :meth:`access_token` says; ``again`` is no other use of what the same client got before."""
         self.check(consent)
         current = self._usable(consent.pk)
         if customer is not None and customer.partner_id != current.partner_id:
             raise TokenUnavailable("This customer belongs to another partner.")
         tenant = current.partner.tenant if customer is None else customer.tenant
         place = (current.pk, audience, tenant)
+        use = _use(current, audience, by, correlation_id, customer)
         with self._guard:
             lock = self._locks.setdefault(place, threading.Lock())
         with lock:  # N callers at once cause one redemption (R-04)
             cached = self._cache.get(place)
             if cached is not None and not fresh and time.monotonic() < cached.until:
+                if not again:
+                    self.uses.note(replace(use, cached=True))
                 return cached.token
             try:
-                answer = self._redeem(current, audience, tenant, correlation_id)
+                answer = self._redeem(current, audience, tenant, use)
             except AuthenticationFailed as error:
                 if error.service == SERVICE:
                     self._credential_refused(current.registration, error)
@@ -156,11 +184,25 @@ class TokenService:
         consent: PartnerConsent,
         audience: Audience,
         *,
+        by: By,
         correlation_id: CorrelationId,
         customer: CustomerTenant | None = None,
     ) -> GuardedSource:
-        """Return a token source for a client; each call of the client asks again, so a disabled partner stops it."""
-        token = partial(self.access_token, consent, audience, correlation_id=correlation_id, customer=customer)
+        """Return a token source for a client; each call of the client asks again, so a disabled partner stops it.
+
+        All calls of one client are one use, unless another token is issued meanwhile.
+        """
+        given = False
+
+        def token() -> Secret:
+            nonlocal given
+            try:
+                found = self._give(consent, audience, by, correlation_id, customer, again=given)
+            finally:
+                self.uses.write()
+            given = True
+            return found
+
         return GuardedSource(token, partial(self.check, consent))
 
     def held(self, consent: PartnerConsent, token: Secret) -> GuardedSource:
@@ -197,11 +239,9 @@ class TokenService:
             for place in [place for place in self._cache if place[0] == consent_id]:
                 del self._cache[place]
 
-    def _redeem(
-        self, consent: PartnerConsent, audience: Audience, tenant: TenantId, correlation_id: CorrelationId
-    ) -> TokenResponse:
+    def _redeem(self, consent: PartnerConsent, audience: Audience, tenant: TenantId, use: Use) -> TokenResponse:
         """Redeem the stored token, and renew it if that is due: the driver for one partner."""
-        renewal = Renewal(consent, tenant, correlation_id)
+        renewal = Renewal(consent, tenant, CorrelationId(use.correlation_id), use.by, use.customer)
         if not self.rotation.renews(consent, tenant):
             return self._carry_out(renewal, audience)
         with self._custody.lease(consent, wait_seconds=self.rotation.wait_seconds) as owner:
@@ -246,7 +286,16 @@ class TokenService:
         """
 
         def exchange(consent: PartnerConsent, stored: Secret) -> TokenResponse:
-            return self.exchange(consent, audience, renewal.tenant, stored, renewal.correlation_id)
+            use = Use(
+                by=renewal.by,
+                partner=consent.partner_id,
+                registration=consent.registration_id,
+                audience=audience,
+                customer=renewal.customer,
+                of_customer=renewal.tenant != consent.partner.tenant,
+                correlation_id=renewal.correlation_id,
+            )
+            return self.exchange(consent, audience, renewal.tenant, stored, use)
 
         return renewal.redeem(self.rotation, self._custody, exchange)
 
@@ -256,9 +305,12 @@ class TokenService:
         audience: Audience,
         tenant: TenantId,
         refresh_token: Secret,
-        correlation_id: CorrelationId,
+        use: Use,
     ) -> TokenResponse:
         """Redeem a refresh token and make sure that the answer is this partner's. Runs no query.
+
+        Args:
+            use: what is noted as soon as a token was issued, whatever the answer proves.
 
         Raises:
             Contained: an emergency stop is on; nothing was sent.
@@ -266,6 +318,7 @@ class TokenService:
             RemoteError: what the sign-in service answered.
         """
         self.check(consent)
+        correlation_id = CorrelationId(use.correlation_id)
         cloud = self._clouds(consent.partner.cloud)
         is_customer = tenant != consent.partner.tenant
         with last_look(partial(self.check, consent)):
@@ -275,6 +328,7 @@ class TokenService:
                 scope=audience.scope(cloud),
                 customer_tenant=is_customer,
             )
+        self.uses.note(use)
         try:
             identity = self._validator.validate(
                 answer.id_token,
@@ -326,7 +380,12 @@ class TokenService:
         """
         self._custody.check_usable(consent)
         tenant = consent.partner.tenant
-        answer = self.exchange(consent, Audience.PARTNER_CENTER, tenant, older.value, correlation_id)
+        by = By(actor=actor, purpose=Purpose.REPAIR)
+        use = _use(consent, Audience.PARTNER_CENTER, by, correlation_id, None)
+        try:
+            answer = self.exchange(consent, Audience.PARTNER_CENTER, tenant, older.value, use)
+        finally:
+            self.uses.write()
         token = older.value if answer.refresh_token is None else answer.refresh_token
         self._custody.take_up_older(consent, older, token, owner, actor=actor, correlation_id=correlation_id)
         self.forget(consent.pk)
@@ -368,3 +427,17 @@ class TokenService:
         )
         self.forget(consent.pk)  # tokens of the older consent must not outlive it
         return consent
+
+
+def _use(
+    consent: PartnerConsent, audience: Audience, by: By, correlation_id: CorrelationId, customer: CustomerTenant | None
+) -> Use:
+    return Use(
+        by=by,
+        partner=consent.partner_id,
+        registration=consent.registration_id,
+        audience=audience,
+        customer=None if customer is None else customer.pk,
+        of_customer=customer is not None,
+        correlation_id=correlation_id,
+    )

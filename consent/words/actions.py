@@ -95,6 +95,7 @@ ACTIONS: Mapping[str, str] = {
     "token.stored": "A token was stored",
     "token.stored:failed": "A new token was not stored",
     "tokens.stored": "Tokens that a run renewed were stored",
+    "token_uses.exported": "Somebody read which tokens of a partner were used in a time",
     "upkeep.done": "What is past its time was removed",
     "vault.key_retired": "An older key of the vault was retired",
     "vault.key_rotated": "The key of the vault was changed",

@@ -169,6 +169,7 @@ class Kind:
         prepare: returns jobs that fetch what all units share, such as credentials and keys. Threads do them at the same
             time, beside the first few units. They run no query; a failure says nothing.
         place: names the application and cloud whose limits count for a subject: (application id, cloud key).
+        book: called in each transaction that writes something of a run, also when units only go back.
         contained: why nothing may be done for this subject just now; None when it may. Asked in threads before each
             unit and after its failure, which says nothing then: no query.
         all_contained: why nothing at all may be done just now; empty when it may. The run is held until
@@ -196,6 +197,7 @@ class Kind:
     release: Callable[[Sequence[Any], Context], None] = lambda subjects, context: None
     prepare: Callable[[], Sequence[Callable[[], object]]] = lambda: ()
     place: Callable[[Any], tuple[str, str]] = lambda subject: ("", "")
+    book: Callable[[Context], None] = lambda context: None
     contained: Callable[[Any], Contained | None] = lambda subject: None
     all_contained: Callable[[], str] = _never
     harmless: frozenset[str] = frozenset({OK, GONE, SKIPPED, CONTAINED})

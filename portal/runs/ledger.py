@@ -165,6 +165,7 @@ class Ledger:
             unwritten = [each.held.subject for each in (*pending, *again, *returned)]
             if unwritten := [subject for subject in unwritten if subject is not None]:
                 self._kind.release(unwritten, self._context)
+            self._kind.book(self._context)
         self._lease.unsure = False
         self._lease.renewed()
         return {held.item.pk for held, _ in fresh}

@@ -69,6 +69,7 @@ def register_posts() -> Any:
     from portal.runs.kinds import Context, Kind, Outcome, Unit
     from portal.runs.registry import kinds
     from tenants.models import CustomerTenant
+    from tests.support import builders
 
     def units(scope: Mapping[str, Any], after: int, limit: int) -> list[Unit]:
         rows = CustomerTenant.objects.filter(pk__in=scope["customers"], pk__gt=after).order_by("pk")[:limit]
@@ -84,7 +85,7 @@ def register_posts() -> Any:
         name = context.correlation_id(key)
         customer, consent = subject
         try:
-            clients.customer_clients(consent, customer, CorrelationId(name)).consents.create(
+            clients.customer_clients(consent, customer, CorrelationId(name), by=builders.BY).consents.create(
                 customer=customer.tenant,
                 application_id=consent.registration.client_id,
                 display_name="Example Control Panel",

@@ -10,7 +10,15 @@ from django.utils import timezone
 
 from consent.customers.plans import make_plan
 from consent.invitations import campaigns, links
-from consent.models import Campaign, ConsentFlow, ConsentObservation, CustomerConsent, RegistrationEvidence
+from consent.models import (
+    Campaign,
+    ConsentFlow,
+    ConsentObservation,
+    Containment,
+    CustomerConsent,
+    RegistrationEvidence,
+    TokenUse,
+)
 from consent.moving_in.partners import read
 from consent.selection import EVERYTHING
 from tenants.models import PartnerTag, PartnerTenant
@@ -49,12 +57,26 @@ def fill() -> None:
     }
     seen |= {"web": {"redirectUris": [f"https://elsewhere.example/{HOSTILE}"]}}
     RegistrationEvidence.objects.create(registration=registration, seen=seen, seen_at=now, source="pasted")
+    over = {"state": "over", "resumed_at": now, "over_at": now}
+    Containment.objects.create(registration=registration, reason=HOSTILE, began_by="anna", **over)
     customer_states = list(CustomerConsent.State.values)
     for number, switch in enumerate([*[PartnerTenant.Switch.ON] * 3, *PartnerTenant.Switch]):
         partner = builders.partner(switch=switch)
         customer = builders.customer(partner, company_name=f"{HOSTILE} {number}")
         if partner.is_active:
             builders.consent(partner, registration)
+            TokenUse.objects.create(
+                at=now,
+                last_at=now,
+                partner=partner,
+                registration=registration,
+                customer=customer,
+                audience=HOSTILE,
+                purpose=TokenUse.Purpose.PROGRAM,
+                actor_kind="command",
+                actor=HOSTILE,
+                issued=1,
+            )
             link, _ = links.issue(partner, registration, actor=builders.ACTOR)
             ConsentFlow.objects.create(
                 link=link,

@@ -49,6 +49,8 @@ def test_a_token_of_another_record_is_told_of(portal: Portal) -> None:
     PartnerConsent.objects.update(fingerprint="0" * 16)
     consent.refresh_from_db()
     with pytest.raises(IdentityMismatch):
-        clients.tokens().access_token(consent, Audience.PARTNER_CENTER, correlation_id=CorrelationId(""))
+        clients.tokens().access_token(
+            consent, Audience.PARTNER_CENTER, by=builders.BY, correlation_id=CorrelationId("")
+        )
     incident = Incident.objects.open().get()
     assert (incident.cause, incident.about) == ("identity_mismatch", f"consent:{consent.pk}")

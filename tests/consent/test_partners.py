@@ -23,13 +23,13 @@ pytestmark = pytest.mark.req("S-53")
 def test_a_disabled_partner_is_worked_for_by_nobody(portal: Portal) -> None:
     portal.connect()
     consent, path = portal.consent(), portal.link()
-    clients.tokens().access_token(consent, Audience.GRAPH, correlation_id=new_correlation_id())
+    clients.tokens().access_token(consent, Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id())
     calls = len(portal.sandbox.world.ledger)
 
     assert disable(portal.partner, actor=builders.ACTOR)
 
     with pytest.raises(TokenUnavailable):
-        clients.tokens().access_token(consent, Audience.GRAPH, correlation_id=new_correlation_id())
+        clients.tokens().access_token(consent, Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id())
     assert Browser().get(path).status_code == 404
     assert len(portal.sandbox.world.ledger) == calls
     assert not disable(portal.partner, actor=builders.ACTOR)

@@ -32,7 +32,8 @@ from tests.sandbox.graph_calls import (
 from tests.sandbox.world import AZURE_MANAGEMENT, GRAPH, PARTNER_API, PARTNER_CENTER, Application
 
 _WRITERS = ("Application.ReadWrite.All", "Directory.ReadWrite.All")
-_READERS = ("Application.Read.All", "Directory.Read.All", *_WRITERS)
+_WRITER_OF_OWN = "Application.ReadWrite.OwnedBy"
+_READERS = ("Application.Read.All", "Directory.Read.All", _WRITER_OF_OWN, *_WRITERS)
 _ONE_TENANT, _MANY_TENANTS = "AzureADMyOrg", "AzureADMultipleOrgs"
 _PERSONAL = ("AzureADandPersonalMicrosoftAccount", "PersonalMicrosoftAccount")
 # Delegated permissions by id, from Microsoft's permissions reference; an unknown id keeps standing as an id.
@@ -222,6 +223,8 @@ def _found(call: Call) -> Application:
 
 
 def _write(call: Call) -> Application:
+    if call.may(_WRITER_OF_OWN) and call.caller.user.oid in _found(call).owners:
+        return _found(call)
     call.need(*_WRITERS)
     call.need_role()
     return _found(call)

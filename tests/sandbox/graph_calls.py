@@ -92,6 +92,10 @@ class Caller:
     app_id: str
     scopes: frozenset[str]
 
+    @property
+    def is_application(self) -> bool:
+        return not self.user.upn
+
 
 @dataclass(slots=True, kw_only=True)
 class Call:
@@ -121,8 +125,11 @@ class Call:
         return not self.caller.scopes.isdisjoint(scopes)
 
     def need_role(self) -> None:
-        """Refuse users whose role in this tenant does not let them change applications and grants."""
-        if not self.roles() & CONSENT_ROLES:
+        """Refuse users whose role in this tenant does not let them change applications and grants.
+
+        An application that calls for itself has no role: its permissions are all that it needs.
+        """
+        if not self.caller.is_application and not self.roles() & CONSENT_ROLES:
             raise Denied
 
     def roles(self) -> set[str]:

@@ -16,12 +16,14 @@ from consent.models import (
     CustomerConsent,
     PartnerConsent,
 )
+from consent.uses.book import By, Purpose
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 
 _numbers = itertools.count(1)
 ACTOR = Actor.command("test")
+BY = By(actor=ACTOR, purpose=Purpose.PROGRAM)
 
 
 def guid() -> str:

@@ -23,6 +23,7 @@ from portal.microsoft.secret import Secret
 from tenants.models import CustomerTenant
 from tests.conftest import VAULT_NAME
 from tests.sandbox.scenarios import application_id
+from tests.support import builders
 from tests.support.portal import Portal
 
 CLOUD = "global"
@@ -89,7 +90,7 @@ def ask(
 ) -> Secret:
     """Ask for an access token as a client does."""
     return (service or clients.tokens()).access_token(
-        consent, audience, correlation_id=new_correlation_id(), customer=customer, fresh=fresh
+        consent, audience, by=builders.BY, correlation_id=new_correlation_id(), customer=customer, fresh=fresh
     )
 
 

@@ -128,15 +128,20 @@ def work(order: dict[str, Any]) -> list[str]:
     from consent import clients
     from consent.models import PartnerConsent
     from consent.tokens.service import Audience
+    from consent.uses.book import By, Purpose
+    from portal.audit.trail import SYSTEM
     from portal.microsoft.identifiers import new_correlation_id
 
     consent = PartnerConsent.objects.select_related("partner", "registration").get(pk=order["consent"])
     service = clients.tokens()
+    by = By(actor=SYSTEM, purpose=Purpose.PROGRAM)
     audience = Audience(order.get("audience", "partner_center"))
 
     def ask(_: int) -> str:
         try:
-            service.access_token(consent, audience, correlation_id=new_correlation_id(), fresh=order.get("fresh", True))
+            service.access_token(
+                consent, audience, by=by, correlation_id=new_correlation_id(), fresh=order.get("fresh", True)
+            )
         except Exception as error:  # noqa: BLE001  # the report is what the test looks at
             return type(error).__name__
         finally:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from consent.doctor.examining import examine
 from consent.doctor.sample import NoSample, env_lines, why_not
 from consent.doctor.steps import Looked, as_json, first_failure, summary
+from portal.audit.trail import Actor
 from portal.commands import PortalCommand
 
 
@@ -41,7 +42,7 @@ class Command(PortalCommand):
             self._map(options["from_sample"])
             return
         report = []
-        for looked in examine():
+        for looked in examine(actor=Actor.command("doctor")):
             report.append(looked)
             if not options["json"]:
                 self._tell(looked)

@@ -3,6 +3,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from consent import clients
+from consent.applications.deactivation import activate
 from consent.containment import service
 from consent.containment.service import ResumeRefused
 from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
@@ -56,6 +58,8 @@ class Command(ConsentCommand):
                 service.ask_to_resume(one, actor=self.actor)
                 self.say(f"You asked to resume {one}. Now another member of staff confirms it: resume {one.pk}.")
                 return 0
+            service.check_two_persons(one.resume_asked_by, self.actor.name)
+            self._activate(one)
             if service.is_single_person():
                 service.resume(one, actor=self.actor, confirmed_by=self.actor)
             else:
@@ -63,6 +67,16 @@ class Command(ConsentCommand):
         self.say(f"{resuming.advance(one)}.")
         one.refresh_from_db()
         return EXIT_SOME_FAILED if one.halted else 0
+
+    def _activate(self, one: Containment) -> None:
+        for switched in activate(
+            one,
+            may_switch=clients.reads_registration,
+            switch=clients.switch_registration,
+            clouds=clients.cloud,
+            actor=self.actor,
+        ):
+            self.say(switched.words)
 
     def _warn(self, one: Containment) -> None:
         if older := service.older_credentials(one):

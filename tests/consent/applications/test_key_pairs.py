@@ -57,7 +57,9 @@ def connected(portal: Portal) -> Portal:
 
 
 def redeem(portal: Portal) -> None:
-    clients.tokens().access_token(portal.consent(), Audience.GRAPH, correlation_id=new_correlation_id(), fresh=True)
+    clients.tokens().access_token(
+        portal.consent(), Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id(), fresh=True
+    )
 
 
 def stored(credential: ApplicationCredential) -> str:

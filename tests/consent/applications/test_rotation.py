@@ -69,7 +69,7 @@ def everything_about(portal: Portal) -> tuple[object, ...]:
 def redeem(portal: Portal) -> Secret:
     """Redeem in this process, as any work does."""
     return clients.tokens().access_token(
-        portal.consent(), Audience.GRAPH, correlation_id=new_correlation_id(), fresh=True
+        portal.consent(), Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id(), fresh=True
     )
 
 
@@ -309,8 +309,10 @@ def test_the_credential_is_read_and_parsed_once_and_costs_a_redemption_no_query(
     redeem(connected)
     consent = connected.consent()
     misses = clients._credential.cache_info().misses
-    with django_assert_num_queries(2):  # the consent with partner, registration and credential: before and after
-        clients.tokens().access_token(consent, Audience.GRAPH, correlation_id=new_correlation_id(), fresh=True)
+    with django_assert_num_queries(3):  # the consent with registration and credential, before and after; the ledger
+        clients.tokens().access_token(
+            consent, Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id(), fresh=True
+        )
     assert clients._credential.cache_info().misses == misses
 
 

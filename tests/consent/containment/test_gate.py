@@ -125,7 +125,7 @@ def test_without_a_question_nothing_is_read(gate: Gate, database: Database, monk
     words(gate)
     seconds_until(lambda: not [one for one in threading.enumerate() if one.name == "containment"])
     reads = database.reads
-    time.sleep(0.4)
+    time.sleep(FRESH_SECONDS + 0.1)
 
     assert database.reads == reads
     assert words(gate) == ""  # and the next one is answered by a new look

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from django.db import connections
 from pytest_django.fixtures import Settings
 
 from consent import clients
@@ -90,6 +91,8 @@ def test_an_answer_that_comes_after_the_stop_is_not_handed_out(connected: Portal
             ask(consent, fresh=True)
         except Contained as contained:
             raised.append(contained)
+        finally:
+            connections.close_all()
 
     asking = threading.Thread(target=wait_for_it)
     asking.start()
@@ -202,7 +205,12 @@ def test_a_sign_in_that_is_being_finished_stores_nothing(portal: Portal) -> None
     answer = portal.at_microsoft(portal.press_continue(who, portal.link()))
     portal.sandbox.world.faults.append(Fault(service="login", path="token", hold=True))
     ends: list[Any] = []
-    coming = threading.Thread(target=lambda: ends.append(portal.come_back(who, answer)))
+
+    def come_back() -> None:
+        ends.append(portal.come_back(who, answer))
+        connections.close_all()
+
+    coming = threading.Thread(target=come_back)
     coming.start()
     until(lambda: portal.sandbox.faults.holding, "the held answer")
     stop()
@@ -366,7 +374,6 @@ def test_the_commands_stop_say_so_and_resume(connected: Portal, monkeypatch: pyt
 @pytest.mark.parametrize(
     "wrong",
     [
-        ("--reason", "x"),
         ("--all", "--reason", " "),
         ("--registration", "4711", "--reason", "x"),
         ("--partner", builders.guid(), "--reason", "x"),

@@ -580,7 +580,7 @@ def test_wanted_and_actual_grants_compare_by_resource_and_without_regard_to_case
 def test_a_grant_for_one_user_only_is_not_a_consent_of_the_tenant(connected: Portal, customer: CustomerTenant) -> None:
     custody.consent_directly(connected, customer, {"Directory.Read.All", "User.Read.All"})
     tenant = connected.sandbox.world.tenants[customer.tenant_id]
-    made = clients.customer_clients(connected.consent(), customer, new_correlation_id())
+    made = clients.customer_clients(connected.consent(), customer, new_correlation_id(), by=builders.BY)
     assert made.directory.presence(connected.registration.client_id).grants
     for grant in tenant.grants.values():
         grant.consent_type, grant.principal = "Principal", STRANGER
@@ -590,7 +590,7 @@ def test_a_grant_for_one_user_only_is_not_a_consent_of_the_tenant(connected: Por
 
 def test_removing_a_consent_that_is_not_there_is_success(connected: Portal, customer: CustomerTenant) -> None:
     send(connected, customer)
-    made = clients.customer_clients(connected.consent(), customer, new_correlation_id())
+    made = clients.customer_clients(connected.consent(), customer, new_correlation_id(), by=builders.BY)
 
     for number in range(2):
         made.consents.remove(

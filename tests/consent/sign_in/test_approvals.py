@@ -57,7 +57,7 @@ def test_another_account_waits_under_its_own_name_and_the_working_token_stays(
     assert ConsentFlow.objects.filter(outcome="waiting_approval").count() == 1
     event = AuditEvent.objects.get(action="account.waiting")
     assert event.details == {"pinned_oid": consent.pinned_oid, "actual_oid": waiting.object_id}
-    clients.tokens().access_token(consent, Audience.GRAPH, correlation_id=new_correlation_id())
+    clients.tokens().access_token(consent, Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id())
     used = [line["user"] for line in portal.sandbox.world.ledger if line.get("grant") == "refresh_token"]
     assert used[-1] == consent.pinned_oid
 
@@ -130,7 +130,7 @@ def test_approving_swaps_the_account_and_switches_both_older_versions_off(
 
     after = portal.consent()
     assert (after.pinned_oid, after.generation, after.state) == (waiting.object_id, 2, "connected")
-    clients.tokens().access_token(after, Audience.GRAPH, correlation_id=new_correlation_id())
+    clients.tokens().access_token(after, Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id())
     for name, version in (
         (before.secret_name, before.secret_version),
         (waiting.secret_name, waiting.secret_version),

@@ -227,7 +227,7 @@ def test_a_vault_that_did_not_answer_at_the_start_is_compared_before_its_first_u
     calls = len(portal.sandbox.world.ledger)
     with pytest.raises(VaultConfigurationError, match=OTHER):
         clients.tokens().access_token(
-            portal.consent(), Audience.PARTNER_CENTER, correlation_id=CorrelationId("c"), fresh=True
+            portal.consent(), Audience.PARTNER_CENTER, by=builders.BY, correlation_id=CorrelationId("c"), fresh=True
         )
     assert not content()
     assert not redemptions(portal, calls)

@@ -482,7 +482,9 @@ def test_after_a_restore_of_an_older_copy_the_run_goes_forward_only(
         assert portal.consent().generation == 2
     if (older, event) == ("database", "rotated"):
         assert portal.consent().secret_version == new_version
-        clients.tokens().access_token(portal.consent(), Audience.GRAPH, correlation_id=new_correlation_id())
+        clients.tokens().access_token(
+            portal.consent(), Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id()
+        )
     if (older, event) == ("vault", "disabled"):
         assert custody.enabled_versions(portal, consent) == []
     second = vault_secrets.reconcile()
