@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from consent import alarms
 from consent.models import ApplicationRegistration, CampaignPartner, ConsentLink
+from consent.models.invitations import ConsentLinkQuerySet
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from portal.microsoft.secret import Secret
@@ -136,6 +137,17 @@ def revoke(link: ConsentLink, *, actor: Actor) -> bool:
             alarms.settle(alarms.OF_LINKS, [link.pk])
             record("link.revoked", actor=actor, subject={"link": link.pk, "partner": link.partner_id})
     return bool(changed)
+
+
+def open_of(partner: int) -> ConsentLinkQuerySet:
+    """Return the partner's links that are neither revoked nor closed, expired ones too: those can be extended."""
+    return ConsentLink.objects.filter(partner=partner, revoked_at__isnull=True, closed_at__isnull=True)
+
+
+def revoke_all(partner: int, *, actor: Actor) -> None:
+    """Revoke every link of this partner that is not over."""
+    for link in open_of(partner):
+        revoke(link, actor=actor)
 
 
 def close(link: ConsentLink, *, actor: Actor) -> bool:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from consent import clients
 from consent.models import PartnerConsent, WaitingToken
+from consent.offboarding.disconnect import disconnect
 from consent.sign_in import approvals
 from consent.tokens.custody import BUSY, Custody, TokenUnavailable
 from consent.vault.base import Eraser, SecretName, SecretVersion, Vault, new_secret_name
@@ -70,6 +72,29 @@ def erase_tokens(
         details={"erased": report.erased, "recoverable": report.recoverable, "disabled": report.disabled},
     )
     return report
+
+
+def erase_all(partner: PartnerTenant, *, vault: Vault, eraser: Eraser, actor: Actor) -> ErasureReport:
+    """Drop cached tokens, switch every version off, and erase what the eraser's identity may.
+
+    Raises:
+        TokenUnavailable: a renewal is on its way, or the vault did not switch a version off; try again.
+        StillActive, RemoteError: as ``erase_tokens``.
+    """
+    for consent in PartnerConsent.objects.for_partner(partner).order_by("pk"):
+        clients.tokens().forget(consent.pk)
+        if consent.generation and not disconnect(consent, vault=vault, actor=actor):
+            raise TokenUnavailable("the vault did not switch every version off")
+    return erase_tokens(partner, custody=Custody(vault), vault=vault, eraser=eraser, actor=actor)
+
+
+def entries_of(partner: int) -> list[dict[str, str]]:
+    """Return what the vault holds for this partner: names of entries, and what each is."""
+    consents = PartnerConsent.objects.filter(partner=partner, generation__gt=0).order_by("pk")
+    held = [(name, "refresh token") for name in consents.values_list("secret_name", flat=True)]
+    waiting = WaitingToken.objects.filter(consent__partner=partner).exclude(secret_version="").order_by("pk")
+    held += [(name, "token of a changed account") for name in waiting.values_list("secret_name", flat=True)]
+    return [{"name": name, "what": what} for name, what in held]
 
 
 def _erase(name: str, version: str, vault: Vault, eraser: Eraser, report: ErasureReport) -> bool:

@@ -19,18 +19,16 @@ from django.utils import timezone
 
 from consent import clients
 from consent.invitations import links
-from consent.models import ConsentLink, ConsentPlan, CustomerConsent, Offboarding, PartnerConsent, WaitingToken
+from consent.models import ConsentPlan, CustomerConsent, Offboarding, PartnerConsent
 from consent.models.customers import CustomerConsentQuerySet
-from consent.models.invitations import ConsentLinkQuerySet
 from consent.moving_in import partners as imported
 from consent.naming import registration_names
-from consent.offboarding.disconnect import disconnect
-from consent.offboarding.erasure import ErasureReport, erase_tokens
+from consent.offboarding.erasure import entries_of, erase_all
 from consent.offboarding.report import build, never_read
 from consent.runs.apply_plan import start_direct
 from consent.selection import Selection
-from consent.tokens.custody import Custody, TokenUnavailable
-from consent.vault.base import Eraser, Vault, VaultConfigurationError
+from consent.tokens.custody import TokenUnavailable
+from consent.vault.base import VaultConfigurationError
 from portal.audit.seals import canonical, digest, seal
 from portal.audit.trail import Actor, record
 from portal.incidents.service import report as report_incident
@@ -71,7 +69,7 @@ def reach(partner: PartnerTenant) -> Reach:
         customers=consents.order_by().values("customer").distinct().count(),
         registrations=", ".join(names[key] for key in sorted(held)),
         customers_never_read=never_read(partner).count(),
-        open_links=_open_links(partner.pk).count(),
+        open_links=links.open_of(partner.pk).count(),
         tokens=PartnerConsent.objects.for_partner(partner).filter(generation__gt=0).count(),
     )
 
@@ -95,7 +93,7 @@ def start(
         with transaction.atomic():
             offboarding = Offboarding.objects.create(partner=partner, started_by=actor.name)
             PartnerTenant.objects.filter(pk=partner.pk).update(offboarding_since=timezone.now())
-            _close_links(partner.pk, actor)
+            links.revoke_all(partner.pk, actor=actor)
             record("partner.offboarding_started", actor=actor, subject=_subject(offboarding))
             _start_run(offboarding, actor, wait_seconds, concurrency)
     except IntegrityError:  # another process began at the same moment
@@ -199,11 +197,11 @@ def _begin_to_close(offboarding: Offboarding, before: Offboarding.State, actor: 
     """With this transaction nothing is done for the partner any more, in any process (S-53)."""
     partner = offboarding.partner_id
     moved = Offboarding.objects.filter(pk=offboarding.pk, state=before).update(
-        state=State.CLOSING, remaining=_remaining_tenants(offboarding), vault_entries=_vault_entries(partner)
+        state=State.CLOSING, remaining=_remaining_tenants(offboarding), vault_entries=entries_of(partner)
     )
     if moved:
         PartnerTenant.objects.filter(pk=partner).update(switch=PartnerTenant.Switch.OFFBOARDED)
-        _close_links(partner, actor)
+        links.revoke_all(partner, actor=actor)
         settle(REMAINS, about=f"partner:{partner}")
         record("partner.offboarding_closes", actor=actor, subject=_subject(offboarding))
 
@@ -213,7 +211,7 @@ def _close(offboarding: Offboarding, actor: Actor) -> None:
     partner = PartnerTenant.objects.get(pk=offboarding.partner_id)
     try:
         vault, eraser = clients.vault(), clients.eraser()
-        erased = _erase(partner, vault, eraser, actor)
+        erased = erase_all(partner, vault=vault, eraser=eraser, actor=actor)
     except (RemoteError, TokenUnavailable, VaultConfigurationError) as error:
         log.warning("an offboarding is not finished, it is tried again: %s", error, extra={"partner": partner.pk})
         return
@@ -242,36 +240,6 @@ def _close(offboarding: Offboarding, actor: Actor) -> None:
                 subject=_subject(offboarding),
                 details={"report_sha256": digest(text), "remaining": offboarding.remaining},
             )
-
-
-def _erase(partner: PartnerTenant, vault: Vault, eraser: Eraser, actor: Actor) -> ErasureReport:
-    """Drop cached tokens, disable every version, and erase what the eraser's identity may.
-
-    Raises:
-        TokenUnavailable: a renewal is on its way, or the vault did not switch a version off; try again.
-    """
-    for consent in PartnerConsent.objects.for_partner(partner).order_by("pk"):
-        clients.tokens().forget(consent.pk)
-        if consent.generation and not disconnect(consent, vault=vault, actor=actor):
-            raise TokenUnavailable("the vault did not switch every version off")
-    return erase_tokens(partner, custody=Custody(vault), vault=vault, eraser=eraser, actor=actor)
-
-
-def _vault_entries(partner: int) -> list[dict[str, str]]:
-    consents = PartnerConsent.objects.filter(partner=partner, generation__gt=0).order_by("pk")
-    held = [(name, "refresh token") for name in consents.values_list("secret_name", flat=True)]
-    waiting = WaitingToken.objects.filter(consent__partner=partner).exclude(secret_version="").order_by("pk")
-    held += [(name, "token of a changed account") for name in waiting.values_list("secret_name", flat=True)]
-    return [{"name": name, "what": what} for name, what in held]
-
-
-def _open_links(partner: int) -> ConsentLinkQuerySet:
-    return ConsentLink.objects.filter(partner=partner, revoked_at__isnull=True, closed_at__isnull=True)
-
-
-def _close_links(partner: int, actor: Actor) -> None:
-    for link in _open_links(partner):
-        links.revoke(link, actor=actor)
 
 
 def _subject(offboarding: Offboarding) -> dict[str, str | int]:

@@ -11,35 +11,22 @@ from consent import clients, partners
 from consent.models import PartnerConsent, WaitingToken
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
+from tests.conftest import VAULT_NAME
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, known_id
 from tests.support import builders, custody, vault_secrets
 from tests.support.commands import run
+from tests.support.erasing import ERASER, disabled_partner
 from tests.support.portal import Portal
 
-SECOND = "second@northwind.example.com"
-ERASER = "Erase"
 AT_AZURE = pytest.mark.parametrize("portal", ["azure"], indirect=True)
 
 
 @pytest.fixture(params=["local", "azure"])
 def portal(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Portal:
     """A disabled partner with a token and another account's waiting token, once with each vault."""
-    use_sandbox(settings, sandbox)
-    if request.param == "local":
-        use_local_vault(settings, tmp_path)
-    else:
-        use_azure_vault(settings, sandbox, tmp_path)
-        sandbox.world.vault_rights[scenarios.vault_application_id()] = {"get", "set"}
-        settings.VAULT_RECONCILE_IDENTITY = vault_secrets.add_identity(sandbox, "Reconcile", {"list"}, tmp_path)
-        settings.VAULT_ERASE_IDENTITY = vault_secrets.add_identity(sandbox, ERASER, {"delete", "purge"}, tmp_path)
-    portal = make_portal(sandbox)
-    portal.connect()
-    portal.onboard(user=SECOND)
-    partners.disable(portal.partner, actor=builders.ACTOR)
-    return portal
+    return disabled_partner(request.param, settings, sandbox, tmp_path)
 
 
 def come_back(portal: Portal) -> PartnerConsent:

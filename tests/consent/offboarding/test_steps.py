@@ -327,8 +327,8 @@ def test_only_what_waits_can_be_decided(portal: Portal, granted: list[CustomerTe
     "moment",
     [
         "consent.customers.applying._observe",
-        "consent.offboarding.steps._erase",
-        "consent.offboarding.steps.erase_tokens",
+        "consent.offboarding.steps.erase_all",
+        "consent.offboarding.erasure.erase_tokens",
         "consent.offboarding.steps.build",
         "consent.offboarding.steps.record",
     ],
