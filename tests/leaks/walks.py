@@ -10,6 +10,7 @@ from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 
 from tests.leaks.conftest import Gate
+from tests.support import schema
 
 
 def crawl_admin(gate: Gate) -> None:
@@ -33,6 +34,7 @@ def assert_clean(gate: Gate, *kinds: str) -> None:
     found = gate.found()
     assert set(kinds) <= gate.canaries.kinds(), "a secret that should have passed was not seen"
     assert found == []
+    assert schema.misshapen() == []
 
 
 ALWAYS = ("client secret", "key of this deployment", "link")
