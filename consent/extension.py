@@ -6,6 +6,7 @@ from consent.admin.causes import CAUSES
 from consent.admin.consents import by_reference
 from consent.admin.containments import banner
 from consent.admin.customer_tenants import sync_partners, sync_partners_of
+from consent.admin.erasures import erase_partners
 from consent.admin.find_tenant import find
 from consent.admin.offboardings import offboard_partners
 from consent.admin.partner_tenants import check_partners, disable_partners, enable_partners
@@ -20,6 +21,7 @@ from consent.models import (
     ConsentPlan,
     Containment,
     CustomerConsent,
+    Erasure,
     Offboarding,
     OwnPermissionSet,
     PartnerConsent,
@@ -49,6 +51,7 @@ EXTENSION = AdminExtension(
         ListEntry(section=Section.PARTNERS, title="Accounts waiting", model="consent.waitingtoken"),
         ListEntry(section=Section.PARTNERS, title="Offboardings", model="consent.offboarding"),
         ListEntry(section=Section.PARTNERS, title="Token uses", model="consent.tokenuse"),
+        ListEntry(section=Section.PARTNERS, title="Erasures", model="consent.erasure"),
         ListEntry(section=Section.PARTNERS, title="Imports", model="consent.partnerimport"),
         ListEntry(section=Section.PARTNERS, title="", model="consent.partnerimportrow"),
         ListEntry(section=Section.CUSTOMERS, title="Consents", model="consent.customerconsent"),
@@ -83,6 +86,7 @@ EXTENSION = AdminExtension(
         "registration": Named(ApplicationRegistration),
         "offboarding": Named(Offboarding, "partner"),
         "containment": Named(Containment, "registration", "partner"),
+        "erasure": Named(Erasure, "partner"),
         "credential": Named(ApplicationCredential, "registration"),
         "permission_set": Named(OwnPermissionSet),
         "plan": Named(ConsentPlan, "registration"),
@@ -136,6 +140,7 @@ EXTENSION = AdminExtension(
         invite_in_campaign,
         sync_partners,
         offboard_partners,
+        erase_partners,
         plan_consent_of_partners,
         see_uses,
     ),

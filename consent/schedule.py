@@ -12,7 +12,8 @@ from consent import clients
 from consent.applications import posture
 from consent.applications.seen import NotReadable
 from consent.figures import count_today
-from consent.models import ApplicationRegistration, Containment, Offboarding
+from consent.models import ApplicationRegistration, Containment, Erasure, Offboarding
+from consent.offboarding import partner_erasure
 from consent.offboarding.steps import advance
 from consent.runs import resuming
 from consent.runs.customer_sync import CUSTOMER_SYNC
@@ -75,6 +76,19 @@ def _unusual(times: Sequence[datetime]) -> str:
 def _resume(times: Sequence[datetime] = ()) -> str:
     """Take the next step of each emergency stop that is being resumed."""
     return "; ".join(resuming.advance(one) for one in Containment.objects.filter(state=Containment.State.RESUMING))
+
+
+def _erase(times: Sequence[datetime] = ()) -> str:
+    """Go on with erasures that were cut off, or that the vault did not let come to their end."""
+    found = list(Erasure.objects.open().order_by("pk"))
+    done = 0
+    for one in found:
+        stop_point()
+        try:
+            done += partner_erasure.advance(one, actor=SYSTEM).state == Erasure.State.DONE
+        except partner_erasure.FAILURES as error:  # staff are told by an incident
+            log.warning("an erasure is not finished, it is tried again: %s", error, extra={"partner": one.partner_id})
+    return f"{done} of {len(found)} done"
 
 
 def _start(kind: Kind, chosen: Selection) -> str:
@@ -141,6 +155,7 @@ JOBS = (
     Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
     Job(name="resuming", label="Resuming in waves", every=timedelta(minutes=1), work=_resume),
     Job(name="unusual_uses", label="Search for unusual uses of tokens", every=unusual.EVERY, work=_unusual),
+    Job(name="erasure", label="Erasure of partners", every=timedelta(hours=1), work=_erase),
     Job(name="incidents", label="Settling of incidents", every=_HOUR, work=_settle),
     Job(name="figures", label="Figures of the day", every=timedelta(minutes=10), work=_count),
     Job(name="registrations", label="Comparison of registrations with Microsoft", every=_DAY, work=_look),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from consent.alarms import Cause
 from consent.customers.applying import GRANTS_LOST
 from consent.customers.observations import DRIFT
+from consent.offboarding.partner_erasure import UNFINISHED
 from consent.runs.customer_sync import ODD, TOO_MANY
 from consent.uses.unusual import Cause as Unusual
 from portal.site.causes import CauseWords, Remedy
@@ -21,6 +22,7 @@ _REGISTRATIONS = Remedy(label="See the registrations", model="consent.Applicatio
 _TOKENS = Remedy(label="See the tokens", model="consent.PartnerConsent")
 _STOPS = Remedy(label="See the emergency stops", model="consent.Containment")
 _USES = Remedy(label="See the uses", model="consent.TokenUse")
+_ERASURES = Remedy(label="See the erasures", model="consent.Erasure")
 _CONSENTS = Remedy(label="See the consents", model="consent.CustomerConsent")
 
 CAUSES: Mapping[str, CauseWords] = {
@@ -54,6 +56,7 @@ CAUSES: Mapping[str, CauseWords] = {
     Cause.REGISTRATION_CHANGED: CauseWords(title="Registration changed at Microsoft", remedy=_REGISTRATIONS),
     Cause.REGISTRATION_UNREAD: CauseWords(title="Registration cannot be read", remedy=_REGISTRATIONS),
     Cause.DISCONNECT_UNFINISHED: CauseWords(title="Disconnect unfinished", remedy=_TOKENS),
+    UNFINISHED: CauseWords(title="Erasure unfinished", remedy=_ERASURES),
     DRIFT: CauseWords(title="Consent changed by others", remedy=_CONSENTS),
     GRANTS_LOST: CauseWords(
         title="Customer grants lost", remedy=Remedy(label="See the plans", model="consent.ConsentPlan")

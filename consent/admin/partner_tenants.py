@@ -64,6 +64,7 @@ class PartnerPages(PartnerHub, PartnerTenantAdmin):
     has_invite_permission = needs("consent.add_campaign")
     has_offboard_permission = needs("consent.offboard_partner")
     has_uses_permission = needs("consent.view_tokenuse")
+    has_erase_permission = needs("consent.erase_partner")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PartnerTenant]:
         return with_state(super().get_queryset(request))

@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
@@ -136,3 +137,17 @@ class BulkCommand(ConsentCommand):
     def words(self, item: RunItem, outcome: Outcome) -> str:
         """Return the line of one unit for people."""
         return words_of(item, outcome)
+
+
+def write_new(path: Path, content: str) -> None:
+    """Write a file that only its owner may read; one that is there is not written over.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            path.chmod(0o600)
+            file.write(content)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written ({error.strerror}); name a new file.", returncode=2) from None

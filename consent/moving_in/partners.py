@@ -20,7 +20,7 @@ from typing import Final
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
-from django.db.models import Count, F, Q
+from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
 
 from consent.models import PartnerImport, PartnerImportRow
@@ -464,12 +464,17 @@ def _entries(
     return found
 
 
-def forget_people(partner: PartnerTenant) -> None:
-    """Take what rows of imports say of a partner's people, and the notes, because it is offboarded (S-68)."""
+def rows_of(partner: PartnerTenant) -> QuerySet[PartnerImportRow]:
+    """Return the rows of imports that say something of a partner."""
     of_it = Q(tenant_id=partner.tenant_id) | Q(found_tenant_id=partner.tenant_id)
     if partner.domain:
         of_it |= Q(domain=partner.domain)  # of which the tenant was not looked for, or not confirmed
-    PartnerImportRow.objects.filter(of_it).update(contact_addresses="", notes="")
+    return PartnerImportRow.objects.filter(of_it)
+
+
+def forget_people(partner: PartnerTenant) -> None:
+    """Take what rows of imports say of a partner's people, and the notes, because it is offboarded (S-68)."""
+    rows_of(partner).update(contact_addresses="", notes="")
 
 
 def _leave_out_people(rows: Sequence[PartnerImportRow]) -> None:

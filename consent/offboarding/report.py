@@ -21,9 +21,10 @@ from portal.microsoft.diagnosis import Owner
 from tenants.models import CustomerTenant, PartnerTenant
 
 FORMAT = "offboarding-report/1"
+ERASURE_FORMAT = "erasure-report/1"  # consent.offboarding.partner_erasure makes it
 _CHUNK = 500
 _MICROSOFT = "Microsoft"
-_VAULT_WORDS = {
+VAULT_WORDS = {
     "erased": "deleted and purged",
     "recoverable": "deleted; the vault keeps it recoverable until its retention ends",
     "disabled": "every version switched off; our identity may not delete",
@@ -44,11 +45,11 @@ def build(offboarding: Offboarding) -> dict[str, Any]:
         "format": FORMAT,
         "offboarding": offboarding.pk,
         "partner": {"name": partner.name, "tenant_id": partner.tenant_id, "cloud": partner.cloud},
-        "started_at": _time(offboarding.started_at),
+        "started_at": time_of(offboarding.started_at),
         "started_by": offboarding.started_by,
-        "finished_at": _time(offboarding.finished_at or timezone.now()),
+        "finished_at": time_of(offboarding.finished_at or timezone.now()),
         "finished_with_remaining_customers": bool(offboarding.decided_by),
-        "decided_at": _time(offboarding.decided_at),
+        "decided_at": time_of(offboarding.decided_at),
         "decided_by": offboarding.decided_by,
         "counts": {
             "customers": len(tenants),
@@ -62,13 +63,13 @@ def build(offboarding: Offboarding) -> dict[str, Any]:
             {
                 "link": link.pk,
                 "application": link.registration.application_id,
-                "made_at": _time(link.created_at),
-                "revoked_at": _time(link.revoked_at),
-                "used_at": _time(link.closed_at),
+                "made_at": time_of(link.created_at),
+                "revoked_at": time_of(link.revoked_at),
+                "used_at": time_of(link.closed_at),
             }
             for link in ConsentLink.objects.filter(partner=partner).select_related("registration").order_by("pk")
         ],
-        "vault": [{**entry, "meaning": _VAULT_WORDS[entry["result"]]} for entry in offboarding.vault_entries],
+        "vault": [{**entry, "meaning": VAULT_WORDS[entry["result"]]} for entry in offboarding.vault_entries],
         "remains_at_microsoft": _remains(offboarding, bool(remaining)),
     }
 
@@ -114,7 +115,7 @@ def _customer(consent: Any, reads: list[ConsentObservation], offboarding: Offboa
 def _read(read: ConsentObservation) -> dict[str, Any]:
     return {
         "observation": read.pk,
-        "at": _time(read.observed_at),
+        "at": time_of(read.observed_at),
         "evidence": read.evidence,
         "service_principal": read.service_principal_id,
         "grants": read.grants,
@@ -189,7 +190,8 @@ def _remains(offboarding: Offboarding, customers_remain: bool) -> list[dict[str,
     return found
 
 
-def _time(moment: datetime | None) -> str:
+def time_of(moment: datetime | None) -> str:
+    """Return a time as reports spell it; empty when there is none."""
     return "" if moment is None else moment.isoformat(timespec="seconds")
 
 
@@ -198,8 +200,13 @@ def _time(moment: datetime | None) -> str:
 
 def to_file(offboarding: Offboarding) -> str:
     """Return the report with its seal, as a file holds it."""
-    sealed = {"algorithm": ALGORITHM, "key_id": offboarding.seal_key, "value": offboarding.seal}
-    return json.dumps({"report": json.loads(offboarding.report), "seal": sealed}, indent=2, sort_keys=True)
+    return sealed_file(offboarding.report, Seal(key_id=offboarding.seal_key, value=offboarding.seal))
+
+
+def sealed_file(text: str, sealed: Seal) -> str:
+    """Return a report's canonical text with its seal, as a file holds both."""
+    told = {"algorithm": ALGORITHM, "key_id": sealed.key_id, "value": sealed.value}
+    return json.dumps({"report": json.loads(text), "seal": told}, indent=2, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +230,7 @@ def check_file(content: str) -> Checked:
         report, sealed = document["report"], document["seal"]
         claimed = Seal(key_id=str(sealed["key_id"]), value=str(sealed["value"]))
         text = canonical(report)
-        known = report["format"] == FORMAT and sealed["algorithm"] == ALGORITHM
+        known = report["format"] in {FORMAT, ERASURE_FORMAT} and sealed["algorithm"] == ALGORITHM
     except (ValueError, TypeError, KeyError) as error:
         raise NoReport("It is no report with a seal.") from error
     if not known:

@@ -24,6 +24,7 @@ from consent.models.customers import CustomerConsentQuerySet
 from consent.moving_in import partners as imported
 from consent.naming import registration_names
 from consent.offboarding.erasure import entries_of, erase_all
+from consent.offboarding.personal import forget_contacts
 from consent.offboarding.report import build, never_read
 from consent.runs.apply_plan import start_direct
 from consent.selection import Selection
@@ -36,7 +37,7 @@ from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError
 from portal.runs.models import Run
-from tenants.models import PartnerContact, PartnerTenant
+from tenants.models import PartnerTenant
 
 log = logging.getLogger(__name__)
 
@@ -231,8 +232,7 @@ def _close(offboarding: Offboarding, actor: Actor) -> None:
             seal=sealed.value,
             seal_key=sealed.key_id,
         ):
-            for contact in PartnerContact.objects.filter(partner=partner):
-                contact.delete()
+            forget_contacts(partner)
             imported.forget_people(partner)
             record(
                 "partner.offboarded",

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     FOREIGN = "foreign_version"
     OTHER_DAMAGED = "old_version_damaged"
     WAITING_LOST = "waiting_token_lost"
+    REVIVED = "erased_partner_is_back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,12 @@ MEANINGS: dict[Kind, Meaning] = {
         remedy="Reject it in the admin, and ask the partner to sign in again.",
         loud=True,
     ),
+    Kind.REVIVED: Meaning(
+        what="The vault says that this partner was erased: the database is an older copy, in which it is back.",
+        repair="close the partner and its links",
+        remedy="Restore the newer database, or erase the partner again.",
+        loud=True,
+    ),
 }
 
 
@@ -123,7 +130,7 @@ class Difference:
 
     kind: Kind
     subject: dict[str, int]
-    """``partner`` and ``consent`` or ``waiting``; empty for what no row names."""
+    """``partner``, and ``consent`` or ``waiting`` if it is about a token; empty for what no row names."""
     name: str
     version: str = ""
     note: str = ""
@@ -145,7 +152,7 @@ class Difference:
     @property
     def about(self) -> str:
         """What an incident is about: ``consent:41``."""
-        label = "consent" if "consent" in self.subject else "waiting"
+        label = next((name for name in ("consent", "waiting", "partner") if name in self.subject), "waiting")
         return f"{label}:{self.subject.get(label, 0)}"
 
     @property

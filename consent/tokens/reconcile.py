@@ -18,15 +18,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from django.apps import apps
+from django.db import transaction
 from django.utils import timezone
 
-from consent.models import PartnerConsent, WaitingToken
+from consent.invitations import links
+from consent.models import Erasure, PartnerConsent, WaitingToken
+from consent.tokens import tombstones
 from consent.tokens.custody import Custody, TokenUnavailable
 from consent.tokens.differences import REPAIRED, TAKEN_UP, Difference, Kind, ReconcileReport
 from consent.tokens.service import TokenService
 from consent.tokens.versions import IdentityMismatch, record_id, token_fingerprint
 from consent.vault.base import (
     OUR_NAME,
+    TOMBSTONE_NAME,
     Inventory,
     SecretDisabled,
     SecretName,
@@ -44,6 +48,7 @@ from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AccessDenied, AuthenticationFailed, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
 from portal.site.subjects import facts
+from tenants.models import PartnerTenant
 
 INCIDENT = "vault_difference"
 MANY = "vault_many_differences"
@@ -117,7 +122,7 @@ class Reconciler:
         waiting_tokens = WaitingToken.objects.exclude(decided_at__lt=since).select_related("consent").order_by("pk")
         for waiting in waiting_tokens.iterator():
             self._add(self._waiting(waiting))
-        for difference in self._orphans():
+        for difference in (*self._orphans(), *self._revived()):
             self._add([difference])
         self._refuse_too_many()
         if not self._report.dry_run:
@@ -297,6 +302,14 @@ class Reconciler:
                     note = each.damage or (f"Its tag says {each.record}." if each.record else "It carries no tag.")
                     yield Difference(kind=kind, subject={}, name=name, version=each.version, note=note)
 
+    def _revived(self) -> Iterator[Difference]:
+        """Yield the partners that the vault knows to be erased and the database does not (S-69)."""
+        if any(TOMBSTONE_NAME.fullmatch(name) for name in self._names):
+            erased = set(Erasure.objects.values_list("partner", flat=True))  # what is not done goes on by itself
+            for partner in PartnerTenant.objects.exclude(pk__in=erased).order_by("pk").iterator():
+                if (name := tombstones.name_of(partner)) in self._names:
+                    yield Difference(kind=Kind.REVIVED, subject={"partner": partner.pk}, name=name)
+
     # --- repairing ------------------------------------------------------------------------------------------------
 
     def _refuse_too_many(self) -> None:
@@ -342,6 +355,8 @@ class Reconciler:
         if difference.kind is Kind.WAITING_OVER:
             self._switch_off(difference)
             return REPAIRED
+        if difference.kind is Kind.REVIVED:
+            return self._close_again(difference)
         consent = PartnerConsent.objects.get(pk=difference.subject["consent"])
         with self._custody.lease(consent) as owner:
             if owner is None:
@@ -363,6 +378,16 @@ class Reconciler:
                 return REPAIRED if consent.secret_version == difference.version else "busy: run this again"
             self._switch_off(difference)
         return REPAIRED
+
+    def _close_again(self, difference: Difference) -> str:
+        """Do nothing for the partner any more; its rows a person erases again."""
+        partner = difference.subject["partner"]
+        with transaction.atomic():
+            gone = PartnerTenant.Switch.OFFBOARDED
+            if PartnerTenant.objects.filter(pk=partner).exclude(switch=gone).update(switch=gone):
+                links.revoke_all(partner, actor=self._actor)
+                record("vault.partner_closed", actor=self._actor, subject=difference.subject)
+        return "partner closed; its rows are still there"
 
     def _take_up_older(self, difference: Difference, tokens: TokenService) -> str:
         """Try the older versions, newest first; the others of them are switched off when one is taken up."""

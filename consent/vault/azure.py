@@ -47,6 +47,7 @@ from consent.vault.base import (
     PROBE_NAME,
     SECRET_VERSION,
     SERVICE,
+    TOMBSTONE_NAME,
     NameBlocked,
     SecretDisabled,
     SecretName,
@@ -183,7 +184,9 @@ class AzureKeyVault:
 
     def names(self) -> Iterator[SecretName]:
         """See :meth:`consent.vault.base.Inventory.names`; entries of other shapes are somebody else's."""
-        return (SecretName(name) for name in self.all_names() if OUR_NAME.fullmatch(name))
+        return (
+            SecretName(name) for name in self.all_names() if OUR_NAME.fullmatch(name) or TOMBSTONE_NAME.fullmatch(name)
+        )
 
     def all_names(self) -> Iterator[str]:
         """Yield the names of all secrets, those of others included. Raises AccessDenied without the right to List."""

@@ -32,6 +32,7 @@ SecretVersion = NewType("SecretVersion", str)
 MAX_SECRET_BYTES = 25_000  # Key Vault's limit; the embedded vault keeps the same, so that one can move to the other
 SECRET_NAME = re.compile(r"[0-9a-z-]{1,127}")
 OUR_NAME = re.compile(r"rt-[0-9a-f]{32}")  # what new_secret_name() makes; other entries of a vault are somebody else's
+TOMBSTONE_NAME = re.compile(r"er-[0-9a-f]{32}")  # says that a partner was erased; ``consent.tokens.tombstones``
 SECRET_VERSION = re.compile(r"[0-9a-f]{32}")
 PROBE_NAME = SecretName("portal-write-probe")
 DOCTOR_NAME = SecretName("portal-doctor-probe")  # written and read back by the doctor; no secret

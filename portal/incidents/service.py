@@ -25,6 +25,7 @@ from portal.site.logs import one_line
 log = logging.getLogger(__name__)
 
 LONGEST_WORDS = 400
+FORGOTTEN = "What happened is not kept: whom it concerned was erased."
 LONGEST_NOTE = 1000
 LONGEST_SNOOZE = timedelta(days=30)
 _LONGEST_NAME = 300
@@ -129,6 +130,18 @@ def settle_all(cause: str, *, about: Collection[str]) -> int:
 def remove_settled(now: datetime) -> int:
     """Remove what was settled a year ago; returns how many. The log and the audit trail keep what was done."""
     return Incident.objects.filter(settled_at__lt=now - KEPT_FOR).delete()[1].get(Incident._meta.label, 0)
+
+
+def forget(incidents: IncidentQuerySet, *, name: str) -> int:
+    """Take away what these say of somebody who was erased: they get this name, lose words and notes, and are settled.
+
+    Call it inside the transaction of the erasure. Returns how many were changed; those that were before do not count.
+    """
+    keys = list(incidents.exclude(name=name, words=FORGOTTEN).values_list("pk", flat=True))
+    now = timezone.now()
+    IncidentNote.objects.filter(incident__in=keys).delete()
+    Incident.objects.open().filter(pk__in=keys).update(settled_at=now, recovered_at=now)
+    return Incident.objects.filter(pk__in=keys).update(name=name, words=FORGOTTEN)
 
 
 # --- what people decide ---------------------------------------------------------------------------------------------

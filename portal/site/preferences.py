@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from django.db import transaction
 from django.http import HttpRequest, QueryDict
 
 from portal.audit.trail import Actor, record
+from portal.search_text import folded
 from portal.site.models import ChosenColumns, SavedFilter, SavedFilterQuerySet
 
 if TYPE_CHECKING:
@@ -80,6 +82,22 @@ def forget_filter(person: User, key: int, *, actor: Actor) -> bool:
         row.delete()
         record("filter.removed", actor=actor, subject={"list": row.list_name}, details={"filter": key})
     return True
+
+
+def forget_texts(texts: Sequence[str]) -> int:
+    """Remove every person's filters that search for one of these texts, because whom they name was erased (S-68).
+
+    Whole words count; case and blanks do not. Returns how many were removed.
+    """
+    wanted = "|".join(re.escape(text) for text in map(folded, texts) if text)
+    names = re.compile(rf"(?<!\w)(?:{wanted})(?!\w)") if wanted else None
+    found = [
+        key
+        for key, name, query in SavedFilter.objects.values_list("pk", "name", "query")
+        if names is not None and names.search(folded(name, *(value for _, value in parse_qsl(query))))
+    ]
+    SavedFilter.objects.filter(pk__in=found).delete()
+    return len(found)
 
 
 def _valid(page: ModelAdmin[Any], request: HttpRequest, query: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.management.base import EXIT_SOME_FAILED, BulkCommand
+from consent.management.base import EXIT_SOME_FAILED, BulkCommand, write_new
 from consent.management.selection import one_tenant_id
 from consent.models import Offboarding
 from consent.offboarding.report import to_file
@@ -128,15 +128,6 @@ class Command(BulkCommand):
         else:
             self.stderr.write("The vault did not do its part; run this again, or leave it to the schedule.")
         if done and options["report"]:
-            _write(options["report"], to_file(offboarding))
+            write_new(options["report"], to_file(offboarding))
             self.say(f"Report written to {options['report']}.")
         return 0 if done and not offboarding.remaining else EXIT_SOME_FAILED
-
-
-def _write(path: Path, content: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            path.chmod(0o600)
-            file.write(content)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written ({error.strerror}); name a new file.", returncode=2) from None

@@ -5,17 +5,20 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent.management.base import EXIT_SOME_FAILED, ConsentCommand
-from consent.offboarding.report import NoReport, check_file
+from consent.offboarding.report import ERASURE_FORMAT, NoReport, check_file
 from portal.audit.models import AuditEvent
 from portal.audit.seals import digest, seal
 from portal.audit.walking import first_broken_sequence
+from portal.text import number_of
+
+_ACTIONS = ("partner.offboarded", "offboarding.report_emptied", "partner.erased")  # their entries know the report
 
 
 class Command(ConsentCommand):
     name = "verify_report"
     help = (
-        "Check a report of an offboarding: its seal, and that the audit trail of this portal knows it. "
-        "Exit codes: 0 it is unchanged and known, 1 it is not, 2 the file cannot be read or is no report."
+        "Check the report of an offboarding or of an erasure: its seal, and that the audit trail of this portal "
+        "knows it. Exit codes: 0 it is unchanged and known, 1 it is not, 2 the file cannot be read or is no report."
     )
     examples = ("verify_report northwind.json",)
 
@@ -34,7 +37,7 @@ class Command(ConsentCommand):
             why = "it was sealed under another INTEGRITY_KEY" if other else "it was changed"
             self.stderr.write(f"The seal does not fit: {why}.")
             return EXIT_SOME_FAILED
-        known = AuditEvent.objects.filter(action="partner.offboarded", details__report_sha256=digest(found.text))
+        known = AuditEvent.objects.filter(action__in=_ACTIONS, details__report_sha256=digest(found.text))
         event = known.order_by("sequence").first()
         if event is None:
             self.stderr.write("The seal fits, but the audit trail does not know it: was the database restored?")
@@ -43,9 +46,13 @@ class Command(ConsentCommand):
         if broken is not None:
             self.stderr.write(f"The seal fits, but the audit trail does not fit together from entry {broken} on.")
             return EXIT_SOME_FAILED
-        name, counts = found.report["partner"]["name"], found.report["counts"]
-        self.say(
-            f"Unchanged, and known to the audit trail (entry {event.sequence}): {name}, "
-            f"{counts['proven_absent']} of {counts['customers']} customers proven absent."
-        )
+        name = found.report["partner"]["name"]
+        self.say(f"Unchanged, and known to the audit trail (entry {event.sequence}): {name}, {_what(found.report)}.")
         return 0
+
+
+def _what(report: dict[str, Any]) -> str:
+    if report["format"] == ERASURE_FORMAT:
+        return f"erased, {number_of(len(report['remains']), 'thing')} named that remain"
+    counts = report["counts"]
+    return f"{counts['proven_absent']} of {counts['customers']} customers proven absent"
