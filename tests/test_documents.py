@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -146,6 +147,23 @@ def test_a_lock_pins_every_package_by_hash_and_names_no_host(path: Path) -> None
     for entry in entries:
         assert re.match(r"[a-z0-9][a-z0-9.\[\],-]*==[\w.]+", entry), entry[:60]
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry[:60]
+
+
+@pytest.mark.req("S-72")
+def test_every_way_to_install_that_we_name_checks_hashes() -> None:
+    files = [*DOCUMENTS, ROOT / "Makefile", *(ROOT / ".ci").iterdir()]
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    ways = [line for line in lines if re.search(r"\bpip (?:install|download)\b|\buv pip (?:install|sync)\b", line)]
+    assert len(ways) >= 3
+    assert [line for line in ways if "--require-hashes" not in line] == []
+
+
+@pytest.mark.req("S-72")
+def test_what_runs_here_is_what_the_production_lock_pins() -> None:
+    pinned = re.findall(r"^([a-z0-9.-]+)\S*==([\w.]+)", LOCKS[0].read_text(), re.MULTILINE)
+    there = {re.sub(r"[-_.]+", "-", one.name).lower(): one.version for one in importlib.metadata.distributions()}
+    assert len(there.keys() & {name for name, _ in pinned}) > 20
+    assert [(name, there[name]) for name, version in pinned if there.get(name, version) != version] == []
 
 
 @pytest.mark.req("S-72")
