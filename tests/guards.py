@@ -22,33 +22,16 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from tests.guards_of_custody import CUSTODY_GUARDS
+from tests.support.guard import Guard
 
 ROOT = Path(__file__).resolve().parents[1]
 _AT_ONCE = 2
 _SECONDS = 240  # for the tests of one guard; without a guard a browser may wait for what never comes
 _NOT_SOURCE = ("__pycache__", "screenshots", "static-collected", "node_modules")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::\S+?)(?:\[| - |$)", re.MULTILINE)  # an error is a fixture that failed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
-    """A line that refuses something, and who notices when it is gone.
-
-    Attributes:
-        text: what stands in the file exactly once.
-        tests: each of them must fail; a name without parameters stands for all of them, of which one must fail.
-        also: a second line that stops the same thing, and what stands there without it.
-    """
-
-    name: str
-    shows: str
-    file: str
-    text: str
-    without: str
-    tests: tuple[str, ...]
-    also: tuple[tuple[str, str], ...] = ()
 
 
 class NotFound(Exception):
@@ -456,6 +439,7 @@ GUARDS = (
         without="",
         tests=("tests/consent/uses/test_book.py::test_a_token_that_proves_nothing_stands_there_all_the_same",),
     ),
+    *CUSTODY_GUARDS,
 )
 
 
