@@ -93,6 +93,20 @@ EXTENSION = AdminExtension(
         "partner_import": Named(PartnerImport),
     },
     causes=CAUSES,
+    dangerous=frozenset(
+        {
+            "consent.add_applicationcredential",
+            "consent.promote_applicationcredential",
+            "consent.retire_applicationcredential",
+            "consent.add_ownpermissionset",
+            "consent.change_ownpermissionset",
+            "consent.change_applicationregistration",
+            "consent.decide_waitingtoken",
+            "consent.disconnect_partnerconsent",
+            "consent.offboard_partner",
+            "consent.remove_customerconsent",
+        }
+    ),
     audit_words=ACTIONS,
     searchable=(
         Searchable(

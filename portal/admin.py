@@ -17,6 +17,7 @@ from portal.site.declared import badge_column, column, moment_column
 from portal.site.display import EMPTY, Tone, described, links
 from portal.site.extension_points import extensions
 from portal.site.named import Fact
+from portal.site.proof import demand
 from portal.site.subjects import facts, facts_of, lines, parse_about
 from portal.site.trail_filters import CustomerFilter, DaysFilter, PartnerFilter, PersonFilter, RegistrationFilter
 
@@ -75,6 +76,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     """Read only, like the table itself."""
 
     empty_text = "What staff, partners and the portal itself do is written here."
+    export_needs_proof = True
     list_display = ["sequence", "what_about", "who", "when", "shown_outcome"]
     sortable_by = ["sequence", "when", "what_about"]  # the others have filters, and no index to sort by
     list_filter = [
@@ -196,6 +198,11 @@ class StaffAdmin(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  
     export_fields = ["username", "first_name", "last_name", "email", "is_active", "is_superuser", "last_login"]
     filter_horizontal = ["user_permissions"]
     ticked = ["groups"]
+    keeps_form = False  # it may hold a password
+    export_needs_proof = True
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
+        return demand(request, keep=False) or super().user_change_password(request, id, form_url)
 
 
 @admin.register(Group)

@@ -21,6 +21,7 @@ from portal.microsoft.identifiers import new_correlation_id
 from portal.site.admin import ReadOnlyAdmin, actor_of
 from portal.site.declared import badge_column, guid_column, moment_column, needs, path_column
 from portal.site.display import EMPTY, described, links
+from portal.site.proof import fresh
 from portal.site.searchable import Asked
 from tenants.admin import search_by
 
@@ -146,6 +147,7 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
     since = moment_column("created_at", "Since")
     until = moment_column("expires_at", "Switched off")
 
+    @fresh
     @admin.action(description="Approve the account", permissions=["decide"])
     def approve(self, request: HttpRequest, queryset: QuerySet[WaitingToken]) -> HttpResponseBase | None:
         if answer := self.confirm(
@@ -177,6 +179,7 @@ class WaitingTokenAdmin(ReadOnlyAdmin[WaitingToken]):
                 self.message_user(request, f"{waiting}: approved; the older account's token is switched off.")
         return None
 
+    @fresh
     @admin.action(description="Reject the account", permissions=["decide"])
     def reject(self, request: HttpRequest, queryset: QuerySet[WaitingToken]) -> HttpResponseBase | None:
         if answer := self.confirm(

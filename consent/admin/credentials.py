@@ -24,6 +24,7 @@ from portal.site.asking import TypedWord, ask
 from portal.site.declared import column, guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, guid, lines, links, moment
 from portal.site.page_actions import PageAction, page_action
+from portal.site.proof import demand, fresh
 from portal.text import number_of
 from tenants.models import PartnerTenant
 
@@ -211,7 +212,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
         owner = found.filter(pk=registration).first()
         if owner is None or way not in WAYS:
             raise Http404
-        return way_page(self, request, owner, way)
+        return demand(request, keep=False) or way_page(self, request, owner, way)  # it may hold a key
 
     # --- one credential ---
 
@@ -239,16 +240,16 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
             raise Http404
         return credential
 
-    @page_action(description="Upload the signed certificate", url_path="answer", permissions=["add"])
+    @page_action(description="Upload the signed certificate", url_path="answer", permissions=["add"], fresh=True)
     def answer_request(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return answer_page(self, request, self._credential(request, object_id))
 
-    @page_action(description="Promote", url_path="promote", permissions=["promote"])
+    @page_action(description="Promote", url_path="promote", permissions=["promote"], fresh=True)
     def promote_this(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         credential = self._credential(request, object_id)
         return self._promote(request, credential, "promote_this") or _page_of(credential)
 
-    @page_action(description="Roll back", url_path="roll-back", permissions=["promote"])
+    @page_action(description="Roll back", url_path="roll-back", permissions=["promote"], fresh=True)
     def roll_back(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         credential = self._credential(request, object_id)
         earlier = self._earlier(credential).select_related("registration__credential").first()
@@ -259,7 +260,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
             request, earlier, "roll_back", title="Roll back", button="Prove and roll back"
         ) or _page_of(earlier)
 
-    @page_action(description="Retire", url_path="retire", permissions=["retire"], dangerous=True)
+    @page_action(description="Retire", url_path="retire", permissions=["retire"], dangerous=True, fresh=True)
     def retire_this(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         credential = self._credential(request, object_id)
         chosen = ApplicationCredential.objects.filter(pk=credential.pk)
@@ -267,6 +268,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
 
     # --- actions ---
 
+    @fresh
     @admin.action(description="Promote the selected credential", permissions=["promote"])
     def promote(self, request: HttpRequest, queryset: QuerySet[ApplicationCredential]) -> HttpResponseBase | None:
         if queryset.count() != 1:
@@ -318,6 +320,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
             self.message_user(request, f"{credential} promoted, {how}.")
         return None
 
+    @fresh
     @admin.action(description="Retire the selected credentials", permissions=["retire"])
     def retire(self, request: HttpRequest, queryset: QuerySet[ApplicationCredential]) -> HttpResponseBase | None:
         return self._retire(request, queryset, "retire")

@@ -26,6 +26,7 @@ from portal.runs.models import Run
 from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
+from portal.site.proof import fresh
 from portal.text import number_of
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
@@ -305,6 +306,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         started = on_request.read_consents(queryset, actor=actor_of(request))
         return self._to_run(request, started.run, tenants, new=started.new)
 
+    @fresh
     @admin.action(description="Remove our consent from the customers", permissions=["remove"])
     def remove_consents(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> HttpResponseBase | None:
         inactive = queryset.exclude(customer__partner__switch=PartnerTenant.Switch.ON)

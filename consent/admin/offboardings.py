@@ -24,6 +24,7 @@ from portal.site.dashboard import Figure
 from portal.site.declared import badge_column, moment_column, needs
 from portal.site.display import Tone, links, who
 from portal.site.page_actions import PageAction, page_action
+from portal.site.proof import fresh
 from portal.text import number_are, number_of
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
@@ -50,6 +51,7 @@ def _plain(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
+@fresh
 @admin.action(description="Offboard the selected partner", permissions=["offboard"])
 def offboard_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
@@ -203,6 +205,7 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
         description="Try the remaining customers again",
         url_path="again",
         permissions=["view", "offboard"],
+        fresh=True,
     )
     def try_again(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
@@ -227,6 +230,7 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
         description="Finish with the remaining customers",
         url_path="finish",
         permissions=["view", "offboard"],
+        fresh=True,
     )
     def finish(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)

@@ -17,6 +17,7 @@ from consent.states import State, with_state, with_trouble
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.declared import needs, path_column
+from portal.site.proof import fresh
 from tenants.admin import PartnerTenantAdmin
 from tenants.models import PartnerTenant
 
@@ -81,6 +82,7 @@ def check_partners(
     return to_check(page, request, queryset, consents, "check_partners")
 
 
+@fresh
 @admin.action(description="Disable the selected partners", permissions=["change"])
 def disable_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
@@ -104,6 +106,7 @@ def disable_partners(
     return None
 
 
+@fresh
 @admin.action(description="Enable the selected partners", permissions=["change"])
 def enable_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]

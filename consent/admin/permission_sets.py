@@ -24,6 +24,7 @@ from portal.site.dashboard import Figure
 from portal.site.declared import moment_column
 from portal.site.display import EMPTY, Tone, links, words
 from portal.site.page_actions import page_action
+from portal.site.proof import demand
 from portal.text import number_are, number_of
 
 _OWN = "own"
@@ -161,6 +162,8 @@ class OwnPermissionSetAdmin(ReadOnlyAdmin[OwnPermissionSet]):
         """Make a set; it may begin with another one, named by ``from``."""
         if not self.has_add_permission(request):
             raise PermissionDenied
+        if answer := demand(request):
+            return answer
         start = PERMISSION_SETS.get(request.GET.get("from", ""), PERMISSION_SETS["strict"])
         edited = self._edit(request, None, start, SetForm(request.POST or None))
         if isinstance(edited, HttpResponse):
@@ -174,7 +177,7 @@ class OwnPermissionSetAdmin(ReadOnlyAdmin[OwnPermissionSet]):
         self.message_user(request, "The set was made. Choose it on the page of a registration.")
         return HttpResponseRedirect(_address(row))
 
-    @page_action(description="Change the set", url_path="edit", permissions=["edit"])
+    @page_action(description="Change the set", url_path="edit", permissions=["edit"], fresh=True)
     def change_set(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         row = self.get_object(request, object_id)
         if row is None:

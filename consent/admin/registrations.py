@@ -151,12 +151,14 @@ class ApplicationRegistrationAdmin(RegistrationHub, PortalModelAdmin[Application
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
+        if answer := self.demand_proof(request, object_id):
+            return answer
         if request.method == "POST" and object_id is not None:
             registration = self.get_object(request, unquote(object_id))
             if registration is not None and self.has_change_permission(request, registration):
-                answer = self._change(request, registration)
-                if answer is not None:
-                    return answer
+                asked = self._change(request, registration)
+                if asked is not None:
+                    return asked
         return super().changeform_view(request, object_id, form_url, extra_context)
 
     def save_model(self, request: HttpRequest, obj: ApplicationRegistration, form: Any, change: bool) -> None:
@@ -225,7 +227,7 @@ class ApplicationRegistrationAdmin(RegistrationHub, PortalModelAdmin[Application
                 return HttpResponseRedirect(campaign_address(row))
         return HttpResponseRedirect(reverse("admin:consent_applicationregistration_change", args=[registration.pk]))
 
-    @page_action(description="Change wanted grants", url_path="wanted", permissions=["change"])
+    @page_action(description="Change wanted grants", url_path="wanted", permissions=["change"], fresh=True)
     def change_wanted_grants(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         registration = self.get_object(request, object_id)
         if registration is None:

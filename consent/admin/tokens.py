@@ -29,6 +29,7 @@ from portal.site.admin import CONFIRM_LIMIT, PortalModelAdmin, ReadOnlyAdmin, ac
 from portal.site.declared import column, guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, described, moment, steps, words
 from portal.site.list_filters import SinceFilter
+from portal.site.proof import fresh
 from portal.text import number_of
 from tenants.admin import search_by
 
@@ -417,6 +418,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
     def duties(self, consent: PartnerConsent) -> str:
         return steps(partners_duties(consent.registration.name, consent.registration.application_id))
 
+    @fresh
     @admin.action(description="Disconnect the partner", permissions=["disconnect"])
     def disconnect_partners(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> HttpResponseBase | None:
         registrations = registration_names()
@@ -450,6 +452,7 @@ class PartnerConsentAdmin(ReadOnlyAdmin[PartnerConsent]):
                 )
         return None
 
+    @fresh
     @admin.action(description="Note that the partner revoked the token", permissions=["disconnect"])
     def confirm_revocation(self, request: HttpRequest, queryset: QuerySet[PartnerConsent]) -> HttpResponseBase | None:
         if answer := self.confirm(

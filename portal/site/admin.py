@@ -35,6 +35,7 @@ from portal.models import SpentForm
 from portal.search_text import MOST_WORDS, SearchTextField, as_wanted, unquoted
 from portal.site.addresses import client_address
 from portal.site.export import EXPORTS, FileKind, file_response, heading, in_words
+from portal.site.extension_points import dangerous
 from portal.site.list_filters import NAMED
 from portal.site.page_actions import PageAction
 from portal.site.preferences import (
@@ -47,6 +48,7 @@ from portal.site.preferences import (
     keep_filter,
     query_of,
 )
+from portal.site.proof import demand
 from portal.site.subjects import subject_of
 
 if TYPE_CHECKING:
@@ -140,6 +142,8 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         actions_detail: names of methods with ``page_action``: the buttons of a row's page.
         empty_text: what an empty list says: what belongs there, how to begin.
         ticked: relations to few rows, such as tags, which are ticked and not picked from a list.
+        keeps_form: what its form sends holds no secret, and is kept while a fresh proof is asked for.
+        export_needs_proof: each exported file asks for a fresh proof, and not only one of everything.
         change_form_outer_before_template: what stands above the fields of a row's page.
     """
 
@@ -154,6 +158,8 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     show_facets = ShowFacets.NEVER
     actions_detail: Sequence[str] = ()
     ticked: Sequence[str] = ()
+    keeps_form = True
+    export_needs_proof = False
     empty_text = ""
     change_form_outer_before_template = ""
 
@@ -317,6 +323,8 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
+        if answer := self.demand_proof(request, object_id):
+            return answer
         context = dict(extra_context or {})
         seen = request.user.has_perm(_SEE_TRAIL) if subject_of(self.model) else self.has_change_permission(request)
         if not seen:
@@ -324,6 +332,14 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return super().changeform_view(request, object_id, form_url, context)
 
     # --- forms ---
+
+    def demand_proof(self, request: HttpRequest, object_id: str | None) -> HttpResponse | None:
+        """Return what leads to a fresh proof when this form is sent without one and its permission is dangerous."""
+        word = "add" if object_id is None else "change"
+        needed = f"{self.opts.app_label}.{word}_{self.opts.model_name}"
+        if request.method != "POST" or needed not in dangerous() or not request.user.has_perm(needed):
+            return None
+        return demand(request, keep=self.keeps_form)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         """Offer no window that adds or changes a related row: that row has a page, and windows need jQuery."""
@@ -513,6 +529,9 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
                 request, f"{count:,} rows are too many for one file; filter to {EXPORT_LIMIT:,}.", messages.ERROR
             )
             return None
+        everything = request.POST.get("select_across") == "1"
+        if (everything or self.export_needs_proof) and (answer := demand(request)):
+            return answer
         record(
             "list.exported",
             actor=actor_of(request),

@@ -15,6 +15,9 @@ from portal.site.dashboard import Figure, Panel, Row
 from portal.site.named import Fact, Named
 from portal.site.searchable import Searchable
 
+# Accounts of staff, and what they may do.
+_OF_DJANGO = frozenset({"auth.add_user", "auth.change_user", "auth.add_group", "auth.change_group"})
+
 AdminAction = Callable[..., HttpResponseBase | None]
 
 
@@ -62,6 +65,8 @@ class AdminExtension:
         trace: functions that lead from a correlation id, and a time at which it was used, to rows of the app, as a text
             and an address each. Few queries each, whatever there is.
         searchable: rows that the search in the header finds.
+        dangerous: permissions for what does great harm in wrong hands. Each action that needs one asks for a fresh
+            proof first (S-49), and so does each form that adds or changes rows by one; a test walks them all.
         partner_pages: pages beside the list of partners.
         partner_actions: actions on chosen partners, in the order in which they are offered.
         customer_actions: the same for customers.
@@ -77,6 +82,7 @@ class AdminExtension:
     audit_words: Mapping[str, str] = field(default_factory=dict)
     trace: Sequence[Callable[[str, datetime], Sequence[Fact]]] = ()
     searchable: Sequence[Searchable] = ()
+    dangerous: frozenset[str] = frozenset()
     partner_pages: Sequence[AdminPage] = ()
     partner_actions: Sequence[AdminAction] = ()
     customer_actions: Sequence[AdminAction] = ()
@@ -92,3 +98,9 @@ def extensions() -> Sequence[AdminExtension]:
 def causes() -> Mapping[str, CauseWords]:
     """Return what the installed apps say about the causes of incidents."""
     return {cause: words for extension in extensions() for cause, words in extension.causes.items()}
+
+
+@cache
+def dangerous() -> frozenset[str]:
+    """Return the permissions for what does great harm in wrong hands, of all apps and of Django's own."""
+    return _OF_DJANGO.union(*(extension.dangerous for extension in extensions()))

@@ -10,6 +10,8 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 
+from portal.site.proof import demand
+
 type View = Callable[..., HttpResponseBase]
 
 
@@ -21,6 +23,7 @@ class PageAction:
         name: of the method; its address is ``admin:<app>_<model>_<name>``.
         route: the last part of the address.
         permissions: words ``view`` for methods ``has_view_permission(request)``; all are needed.
+        fresh: it asks for a fresh proof of who acts first (``portal.site.proof``).
     """
 
     name: str
@@ -28,6 +31,7 @@ class PageAction:
     route: str
     permissions: Sequence[str]
     dangerous: bool
+    fresh: bool = False
 
     def allowed(self, page: Any, request: HttpRequest) -> bool:
         """Whether the person may press it."""
@@ -35,7 +39,12 @@ class PageAction:
 
 
 def page_action(
-    *, description: str, url_path: str, permissions: Sequence[str], dangerous: bool = False
+    *,
+    description: str,
+    url_path: str,
+    permissions: Sequence[str],
+    dangerous: bool = False,
+    fresh: bool = False,
 ) -> Callable[[View], View]:
     """Make a method ``(self, request, object_id)`` of a ``PortalModelAdmin`` a button; name it in ``actions_detail``.
 
@@ -45,14 +54,19 @@ def page_action(
 
     def decorate(view: View) -> View:
         button = PageAction(
-            name=view.__name__, title=description, route=url_path, permissions=permissions, dangerous=dangerous
+            name=view.__name__,
+            title=description,
+            route=url_path,
+            permissions=permissions,
+            dangerous=dangerous,
+            fresh=fresh,
         )
 
         @wraps(view)
         def checked(page: Any, request: HttpRequest, object_id: str) -> HttpResponseBase:
             if not button.allowed(page, request):
                 raise PermissionDenied
-            return view(page, request, object_id)
+            return (demand(request) if fresh else None) or view(page, request, object_id)
 
         checked.button = button  # type: ignore[attr-defined]
         return checked

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils.functional import SimpleLazyObject
 
 from portal.site.display import EMPTY
 from portal.site.first_page import banners, bells, panels, running
 from portal.site.navigation import navigation
+from portal.site.proof import demand, kept_form
 from portal.site.search import only_page, search
 
 NAME = "CPV portal"
@@ -46,6 +47,7 @@ class PortalAdminSite(admin.AdminSite):
         own: list[URLResolver | URLPattern] = [
             path("search/", self.admin_view(self.search), name="search"),
             path("running/", self.admin_view(self.show_running), name="running"),
+            path("go-on/", self.admin_view(self.go_on), name="go_on"),
         ]
         return [*own, *super().get_urls()]
 
@@ -64,3 +66,13 @@ class PortalAdminSite(admin.AdminSite):
     def show_running(self, request: HttpRequest) -> HttpResponse:
         """Return the lines of what runs alone; the page asks for them every few seconds."""
         return TemplateResponse(request, "admin/running.html", self.each_context(request))
+
+    def go_on(self, request: HttpRequest) -> HttpResponseBase:
+        """Offer to send again, after a fresh proof, what was sent without one (S-49)."""
+        kept = kept_form(request)
+        if kept is None:
+            messages.warning(request, "Nothing waits to be sent again. Begin anew; nothing was done.")
+            return HttpResponseRedirect(reverse("admin:index"))
+        address, fields = kept
+        context = {**self.each_context(request), "title": "Go on", "address": address, "fields": fields}
+        return demand(request) or TemplateResponse(request, "admin/go_on.html", context)
