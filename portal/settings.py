@@ -59,6 +59,9 @@ TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 0, maximum=10)
 REQUEST_LIMIT_FACTOR = env.number("REQUEST_LIMIT_FACTOR", 1, minimum=1, maximum=1000)
 OPEN_FLOW_LIMIT = env.number("OPEN_FLOW_LIMIT", 1000, minimum=1)
 
+# S-50: True where there is one member of staff only, who then confirms alone what two persons decide about elsewhere.
+STAFF_SINGLE_PERSON = env.flag("STAFF_SINGLE_PERSON")
+
 VENDOR_NAME = env.text("VENDOR_NAME", "Example Control Panel")
 SUPPORT_EMAIL = env.text("SUPPORT_EMAIL", "")
 
@@ -199,6 +202,7 @@ INSTALLED_APPS = [
     "portal",
     "portal.audit",
     "portal.incidents",
+    "portal.decisions",
     "portal.runs",
     "portal.staff",
     "portal.runs.queue.QueueConfig",

@@ -52,6 +52,9 @@ FROZEN = {
         "0002_lists_of_events": "de0b927dbe837727fade3cbcbdf9f5a3f8bffb0f665e34615ecec342e00d25c0",
         "0003_entries_of_customers": "a9e7c744ac4e3098dd5a98a1a7073ca779c127d06fbe08c982cc50a051b4c41e",
     },
+    "portal/decisions/migrations": {
+        "0001_initial": "2889d90601c5a0a5677748839fca65346a2cb8eb9ba019f61b08e0f043320776",
+    },
     "portal/incidents/migrations": {
         "0001_initial": "bffb51e77e7aba38471fcccd89d4a4e7b6849b275dc843adb7928c56a96e731a",
         "0002_incident_name": "1c3796474bdf7eb29b05111f4042b80023a22878145509cb7dc1f3020dfd5c21",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from portal.decisions.service import tidy
 from portal.incidents.anchoring import anchor_now
 from portal.incidents.telling import digest, tell_due
 from portal.runs import schedule, service
@@ -22,6 +23,12 @@ WORK = Work(
         ),
         Job(name="alerts", label="Mails about incidents", every=10 * _MINUTE, work=lambda times: tell_due()),
         Job(name="incident_digest", label="Daily digest of incidents", every=_DAY, work=lambda times: digest()),
+        Job(
+            name="decisions",
+            label="End of requests that nobody decided",
+            every=10 * _MINUTE,
+            work=lambda times: tidy(),
+        ),
         Job(
             name="old_runs",
             label="Removal of old runs",

@@ -1,0 +1,124 @@
+"""What two persons decide about: each app declares its kinds as ``TWO_PERSONS`` in its module ``two_persons``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any
+
+from portal.audit.seals import canonical, digest
+from portal.audit.trail import Actor
+from portal.extensions import declared
+
+type Parameters = Mapping[str, Any]
+"""JSON values: ids, flags, numbers. Never a secret: they stand in the database and on the page."""
+
+
+class CannotBeDone(ValueError):
+    """What was asked for makes no sense as things are now; the text says why, for the person who asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One line of what will change: how it is, and how it will be."""
+
+    label: str
+    now: str
+    then: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What would happen, as the person who decides reads it.
+
+    An approval holds for exactly this, so it names nothing that changes by itself, such as an age.
+
+    Attributes:
+        what: the deed in a few words, such as ``Offboard Northwind``.
+        whom: for whom: names of partners, customers, registrations.
+        subject: ids for the trail and for links, such as ``{"partner": 7}``.
+        cannot_be_undone: what no later action brings back, in a sentence.
+    """
+
+    what: str
+    whom: str
+    subject: Mapping[str, str | int]
+    changes: Sequence[Change]
+    cannot_be_undone: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as the row keeps it."""
+        return {**asdict(self), "subject": dict(self.subject), "changes": [asdict(one) for one in self.changes]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """The proof that this may be done now. Made by ``portal.decisions.service`` only, once for a request.
+
+    Attributes:
+        decision: key of the request.
+        actor: who asked: in whose name it is done.
+        approved_by: the other person; empty in an emergency.
+        way: word of ``Decision.Way``.
+    """
+
+    decision: int
+    kind: str
+    actor: Actor
+    approved_by: str
+    way: str
+
+    def noted(self) -> dict[str, str | int]:
+        """Return what the audit events of the deed say about the decision, for their details."""
+        return {"decision": self.decision, "approved_by": self.approved_by, "way": self.way}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of it, in a sentence, with ids that lead to it."""
+
+    words: str
+    subject: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """Something that needs two persons.
+
+    Attributes:
+        key: a word that rows keep, at most 40 characters.
+        title: what it is called in lists, such as ``Offboard a partner``.
+        permission: what both persons need, the one who asks and the one who decides.
+        preview: works out what would happen now; a constant number of queries, no network. Raises CannotBeDone.
+        execute: does it, in a moment: it changes rows and leaves long work to the workers. None where a command on the
+            server does it after the approval, because the process of the pages has not the right to.
+        refusals: exceptions of ``execute`` whose text is written for people.
+        may_repeat: a deed that failed may be done again until the request expires, without asking anew. For what goes
+            on where it stopped.
+    """
+
+    key: str
+    title: str
+    permission: str
+    preview: Callable[[Parameters], Preview]
+    execute: Callable[[Parameters, Approval], Result] | None = None
+    refusals: tuple[type[Exception], ...] = ()
+    may_repeat: bool = False
+
+    def digest(self, parameters: Parameters, seen: Preview) -> str:
+        """Return the hash that an approval is bound to."""
+        return digest(canonical({"kind": self.key, "parameters": dict(parameters), "preview": seen.to_json()}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoPersons:
+    """The kinds of one app."""
+
+    kinds: Sequence[Kind]
+
+
+@cache
+def kinds() -> Mapping[str, Kind]:
+    """Return the kinds of all apps by their keys."""
+    return {kind.key: kind for one in declared("two_persons", "TWO_PERSONS", TwoPersons) for kind in one.kinds}
