@@ -273,10 +273,12 @@ def test_a_random_key_is_never_called_weak(size: int) -> None:
 
 def test_each_deploy_check_has_its_line_in_the_docs() -> None:
     page = (ROOT / "docs/operations.md").read_text().partition("## Deploy checks")[2].partition("\n## ")[0]
-    source = "".join((ROOT / name).read_text() for name in ("portal/checks.py", "consent/checks.py"))
+    source = "".join(
+        (ROOT / name).read_text() for name in ("portal/checks.py", "portal/decisions/checks.py", "consent/checks.py")
+    )
     ids = {f"portal.E{int(number):03}" for number in re.findall(r"_error\(\s*(\d+),", source)}
     ids |= set(re.findall(r'id="([a-z]+\.[EW]\d{3})"', source))
-    assert len(ids) == 14
+    assert len(ids) == 15
     assert sorted(re.findall(r"^\| `([a-z]+\.[EW]\d{3})` \|", page, re.MULTILINE)) == sorted(ids)
 
 

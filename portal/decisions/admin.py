@@ -162,6 +162,10 @@ class DecisionAdmin(ReadOnlyAdmin[Decision]):
     def has_decide_permission(self, request: HttpRequest) -> bool:
         return bool(_decides(request))
 
+    def has_withdraw_permission(self, request: HttpRequest) -> bool:
+        """Who has asked for something that is not over; the service looks whether it is this one."""
+        return Decision.objects.open().filter(_own(request)).exists()
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Decision]:
         rows = super().get_queryset(request)
         if request.user.has_perm("decisions.view_decision"):
@@ -263,7 +267,7 @@ class DecisionAdmin(ReadOnlyAdmin[Decision]):
             button="Refuse",
         )
 
-    @page_action(description="Withdraw", url_path="withdraw", permissions=["view"])
+    @page_action(description="Withdraw", url_path="withdraw", permissions=["withdraw"])
     def withdraw_request(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return self._decide(
             request,

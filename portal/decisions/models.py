@@ -22,7 +22,7 @@ class DecisionQuerySet(models.QuerySet["Decision"]):
 
 
 class Decision(models.Model):
-    """What one person asked for and another one decides. Written by ``portal.decisions.service`` only."""
+    """What one person asked for and another one decides. Written by ``portal.decisions`` only."""
 
     class State(models.TextChoices):
         WAITING = "waiting", "Waits for a decision"

@@ -1,6 +1,6 @@
 """Two persons: one asks, another one decides about exactly that, and it is done once (S-50).
 
-Covers: portal.decisions.service, portal.decisions.doing, portal.decisions.records, portal.decisions.kinds.
+Covers: portal.decisions.models, portal.decisions.doing, portal.decisions.records, portal.decisions.kinds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A fresh proof of who acts, before what does great harm in wrong hands (S-49).
 
-Covers: portal.site.proof, portal.site.receivers, portal.site.page_actions.
+Covers: portal.site.receivers.
 """
 
 from __future__ import annotations
