@@ -52,6 +52,9 @@ _CONTAINED = "tests/consent/containment/test_service.py::"
 _LAST_LOOK = "tests/portal/microsoft/test_last_look.py::"
 _TOKENS_BROUGHT = "tests/consent/moving_in/test_tokens.py::test_"
 _PARTNERS_BROUGHT = "tests/consent/moving_in/test_partners.py::test_"
+_PROOF = "tests/portal/site/test_proof.py::test_"
+_DECISIONS = "tests/portal/decisions/test_service.py::test_"
+_BY_TWO = "tests/consent/test_two_persons.py::test_"
 
 GUARDS = (
     Guard(
@@ -440,6 +443,78 @@ GUARDS = (
         tests=("tests/consent/uses/test_book.py::test_a_token_that_proves_nothing_stands_there_all_the_same",),
     ),
     *CUSTODY_GUARDS,
+    Guard(
+        name="fresh-proof",
+        shows="S-49",
+        file="portal/site/proof.py",
+        text="    return seconds is not None and 0 <= seconds <= within",
+        without="    return True",
+        tests=(f"{_PROOF}what_is_sent_too_late_is_not_done_and_is_sent_again_after_the_proof",),
+    ),
+    Guard(
+        name="proof-of-who-decides",
+        shows="S-49",
+        file="portal/decisions/service.py",
+        text="    if person.proven is None or not 0 <= person.proven <= WITHIN:",
+        without="    if False:",
+        tests=(f"{_DECISIONS}without_a_fresh_proof_nothing_is_approved_or_refused",),
+    ),
+    Guard(
+        name="own-request",
+        shows="S-50",
+        file="portal/decisions/service.py",
+        text="    if asked_by(decision, account) and not settings.STAFF_SINGLE_PERSON:",
+        without="    if False:",
+        tests=(f"{_DECISIONS}who_asked_cannot_approve_not_even_as_superuser",),
+    ),
+    Guard(
+        name="approval-of-exactly-this",
+        shows="S-50",
+        file="portal/decisions/service.py",
+        text="    same = kind.digest(decision.parameters, now) == decision.digest",
+        without="    same = True",
+        tests=(f"{_DECISIONS}what_would_do_something_else_now_is_refused_with_the_difference",),
+    ),
+    Guard(
+        name="sealed-request",
+        shows="S-50",
+        file="portal/decisions/records.py",
+        text='    return fits(_request(decision), Seal(key_id="", value=decision.seal))',
+        without="    return True",
+        tests=(f"{_DECISIONS}a_row_that_was_changed_past_the_portal_approves_nothing_and_is_an_incident",),
+    ),
+    Guard(
+        name="sealed-approval",
+        shows="S-50",
+        file="portal/decisions/doing.py",
+        text="    if not is_approval_genuine(decision):",
+        without="    if False:",
+        tests=(f"{_DECISIONS}an_approval_that_only_stands_in_the_row_is_none",),
+    ),
+    Guard(
+        name="done-once",
+        shows="S-50",
+        file="portal/decisions/doing.py",
+        text="    if not mine.update(started_at=now):",
+        without="    if mine.update(started_at=now) < 0:",
+        tests=(f"{_DECISIONS}it_is_decided_once_and_done_once",),
+    ),
+    Guard(
+        name="removed-from-many",
+        shows="S-50",
+        file="consent/runs/apply_plan.py",
+        text="            if tenants > 1:",
+        without="            if False:",
+        tests=(f"{_BY_TWO}from_more_than_one_customer_nothing_is_removed_without_an_approval",),
+    ),
+    Guard(
+        name="plan-that-removes-from-many",
+        shows="S-50",
+        file="consent/runs/apply_plan.py",
+        text="        if approved is None and (tenants := removes_from(plan)) > 1:",
+        without="        if (tenants := 0):",
+        tests=(f"{_BY_TWO}a_plan_that_removes_from_more_than_one_customer_is_not_applied_without_an_approval",),
+    ),
 )
 
 

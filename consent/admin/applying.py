@@ -14,10 +14,13 @@ from django.urls import reverse
 from consent.admin.wanted import CHANGING, Action, figures_of, items_address
 from consent.customers import plans
 from consent.models import ConsentPlan
-from consent.runs.apply_plan import STOP_SHARE, WAVES, start_apply
+from consent.runs.apply_plan import RESUMABLE, STOP_SHARE, WAVES, removes_from, start_apply
+from consent.two_persons import APPLY, applying_of
+from portal.decisions.asking import TWO_PERSONS, WhyForm, ask_second_person
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.asking import ask
+from portal.site.proof import demand
 
 _SURE = "apply_plan_for_sure"
 _LONGEST = 10  # waves
@@ -69,12 +72,26 @@ class SureForm(ApplyOrResetForm):
             field.widget = forms.HiddenInput()
 
 
+class SureAndWhyForm(SureForm):
+    """The same, and the reason for the second person who decides."""
+
+    why = WhyForm.base_fields["why"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["why"].widget = WhyForm.base_fields["why"].widget
+
+
 def apply_page(page: PortalModelAdmin[ConsentPlan], request: HttpRequest, plan: ConsentPlan) -> HttpResponseBase:
     """Ask, ask again where something is taken away, start the run, and show it."""
     own = ConsentPlan.objects.filter(pk=plan.pk)
+    two = _needs_two(plan)
+    if two and (answer := demand(request)):
+        return answer
     if request.POST.get("action") == _SURE:
+        sure = SureAndWhyForm if two else SureForm
         form: ApplyForm | HttpResponseBase = ask(
-            page, request, own, SureForm, None, action=_SURE, dangerous=True, **_second_question(plan, reset=True)
+            page, request, own, sure, None, action=_SURE, dangerous=True, **_second_question(plan, reset=True)
         )
         return _start(page, request, plan, form) if isinstance(form, ApplyForm) else _with_customers(form, plan)
     needs_reset = bool(plans.counts(plan)["needs_reset"])
@@ -123,7 +140,16 @@ def _second_question(plan: ConsentPlan, *, reset: bool) -> dict[str, Any]:
             f"In {counts['needs_reset']:,} customer tenants all our grants are removed and created again. Between the "
             "two nothing of ours works there; if the second half fails, it stays so until the incident is solved."
         )
-    return {"title": f"Apply {plan}: are you sure?", "explanation": " ".join(said), "button": "Yes, apply it"}
+    if _needs_two(plan):
+        said.append(TWO_PERSONS)
+    button = "Ask for it" if _needs_two(plan) else "Yes, apply it"
+    return {"title": f"Apply {plan}: are you sure?", "explanation": " ".join(said), "button": button}
+
+
+def _needs_two(plan: ConsentPlan) -> bool:
+    """Whether two persons decide about it: a new run of it would take our consent from several customers (S-50)."""
+    goes_on = plan.run is not None and plan.run.state in RESUMABLE
+    return not goes_on and removes_from(plan) > 1
 
 
 def _ask_again(
@@ -141,7 +167,8 @@ def _ask_again(
         **_second_question(plan, reset=reset),
     )
     assert isinstance(answer, TemplateResponse)  # noqa: S101  # nothing was confirmed yet: it is the page
-    answer.context_data = {**(answer.context_data or {}), "form": SureForm(initial=chosen)}
+    sure = SureAndWhyForm if _needs_two(plan) else SureForm
+    answer.context_data = {**(answer.context_data or {}), "form": sure(initial=chosen)}
     return _with_customers(answer, plan)
 
 
@@ -166,6 +193,11 @@ def _start(
 ) -> HttpResponseBase:
     given = form.cleaned_data
     back = HttpResponseRedirect(reverse("admin:consent_consentplan_change", args=[plan.pk]))
+    if isinstance(form, SureAndWhyForm):
+        parameters = applying_of(
+            plan, reset=bool(given.get("reset")), waves=given["waves"], stop_share=given["stop_percent"] / 100
+        )
+        return ask_second_person(page, request, APPLY, parameters, given["why"]) or back
     try:
         run, new = start_apply(
             plan,

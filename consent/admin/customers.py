@@ -20,10 +20,13 @@ from consent.naming import registration_names
 from consent.runs import on_request
 from consent.runs.apply_plan import start_direct
 from consent.selection import Selection, counted
+from consent.two_persons import REMOVE, removal_of
+from portal.decisions.asking import TWO_PERSONS, WhyForm, ask_second_person
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import tasks
 from portal.runs.models import Run
 from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.asking import ask
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
 from portal.site.proof import fresh
@@ -321,18 +324,23 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             f"{names[key]} in {number_of(number, 'customer tenant')}" for key, number in sorted(by_registration.items())
         )
         what = "our application is" if len(by_registration) == 1 else "our applications are"
-        if answer := self.confirm(
-            request,
-            queryset,
-            action="remove_consents",
-            title="Remove our consent",
-            explanation=(
+        words: dict[str, Any] = {
+            "action": "remove_consents",
+            "title": "Remove our consent",
+            "explanation": (
                 f"In {number_of(tenants, 'customer tenant')} {what} deleted with all grants: {which}. Whatever works "
                 "there through it stops at once. Each tenant is read back; bringing the consent again needs a plan."
             ),
-            button="Remove",
-            dangerous=True,
-        ):
+            "dangerous": True,
+        }
+        if tenants > 1:  # two persons decide (S-50)
+            more = {"explanation": f"{words['explanation']} {TWO_PERSONS}", "button": "Ask for it"}
+            filled = ask(self, request, queryset, WhyForm, None, **words | more)
+            if not isinstance(filled, WhyForm):
+                return filled
+            parameters = removal_of(queryset.values_list("pk", flat=True))
+            return ask_second_person(self, request, REMOVE, parameters, filled.cleaned_data["why"])
+        if answer := self.confirm(request, queryset, button="Remove", **words):
             return answer
         run, new = start_direct(
             ConsentPlan.Purpose.REMOVE,

@@ -15,8 +15,10 @@ from django.urls import reverse
 from consent.models import ConsentObservation, Offboarding
 from consent.offboarding import steps as service
 from consent.offboarding.report import to_file
+from consent.two_persons import OFFBOARD, offboarding_of
 from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
+from portal.decisions.asking import TWO_PERSONS, WhyForm, ask_second_person
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.asking import ask
@@ -34,7 +36,7 @@ _TONES = {State.REMOVING: Tone.BUSY, State.WAITING: Tone.WARN, State.CLOSING: To
 _SHOWN_CUSTOMERS = 500
 
 
-class SureForm(forms.Form):
+class SureForm(WhyForm):
     """Asks for the partner's name, in any case; the page shows it, and the tenant id to tell two of a name apart."""
 
     typed_name = forms.CharField(label="Name of the partner", widget=forms.TextInput(attrs={"autocomplete": "off"}))
@@ -56,7 +58,7 @@ def _plain(name: str) -> str:
 def offboard_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
-    """Confirm with what it touches and the typed name, then begin; the workers do the rest."""
+    """Confirm with what it touches and the typed name, then ask a second person; the workers do the rest."""
     partner = queryset.first()
     if partner is None or queryset.count() != 1:
         page.message_user(request, "Choose one partner: each is confirmed by its name.", messages.ERROR)
@@ -96,20 +98,14 @@ def offboard_partners(
                 if found.customers_never_read
                 else ""
             )
+            + f" {TWO_PERSONS}"
         ),
-        button="Offboard",
+        button="Ask for it",
         dangerous=True,
     )
     if isinstance(answer, HttpResponseBase):
         return answer
-    try:
-        begun = service.start(partner, actor=actor_of(request))
-    except service.OffboardingRefused as refused:
-        page.message_user(request, str(refused), messages.ERROR)
-        return None
-    if begun.run is not None:
-        tasks.enqueue(begun.run)
-    return HttpResponseRedirect(reverse("admin:consent_offboarding_change", args=[begun.pk]))
+    return ask_second_person(page, request, OFFBOARD, offboarding_of(partner), answer.cleaned_data["why"])
 
 
 @admin.register(Offboarding)

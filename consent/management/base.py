@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import Error
+from django.urls import reverse
 
 from consent import clients
 from consent.management.selection import add_partner_selection, partner_selection
@@ -26,6 +28,11 @@ from consent.words.failures import explain
 from portal.audit.trail import Actor
 from portal.commands import PortalCommand
 from portal.databases import trouble
+from portal.decisions.doing import take
+from portal.decisions.kinds import Approval, CannotBeDone, Parameters
+from portal.decisions.kinds import Kind as Decided
+from portal.decisions.records import DecisionRefused
+from portal.decisions.service import ask, in_emergency
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.errors import RemoteError
 from portal.runs import tasks
@@ -39,6 +46,16 @@ EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SYSTEMIC = 3
 EXIT_CONTAINED = 4
+
+
+def add_second_person_arguments(parser: ArgumentParser) -> None:
+    """Add what a command takes whose deed two persons decide about (S-50)."""
+    parser.add_argument(
+        "--why", default="", metavar="TEXT", help="the reason, for the second person, who decides in the admin"
+    )
+    parser.add_argument(
+        "--emergency", action="store_true", help="go on without a second person; opens an incident that names you"
+    )
 
 
 class ConsentCommand(PortalCommand):
@@ -78,6 +95,37 @@ class ConsentCommand(PortalCommand):
     def work(self, options: dict[str, Any]) -> int:
         """Do the command's work and return its exit code."""
         raise NotImplementedError
+
+    def second_person(self, kind: Decided, parameters: Parameters, options: Mapping[str, Any]) -> Approval:
+        """Return the approval of a second person, which works once.
+
+        Raises:
+            CommandError: it was asked for now, or waits, and the command ends with 1; without a reason, or when it
+                makes no sense, with 2.
+        """
+        try:
+            approval = take(kind, parameters)
+            if approval is not None:
+                return approval
+            if options["emergency"]:
+                return in_emergency(kind, parameters, why=options["why"], actor=self.actor)
+            if not options["why"]:
+                raise CommandError(
+                    "Two persons decide about this. Say why with --why TEXT: then a second person decides in the "
+                    "admin. Nothing was done.",
+                    returncode=EXIT_USAGE,
+                )
+            decision, new = ask(kind, parameters, why=options["why"], actor=self.actor)
+        except (CannotBeDone, DecisionRefused) as reason:
+            raise CommandError(str(reason), returncode=EXIT_USAGE) from None
+        address = f"{settings.PUBLIC_BASE_URL}{reverse('admin:decisions_decision_change', args=[decision.pk])}"
+        said = "Asked for" if new else f"Asked for already by {decision.requested_by}"
+        then = "Then run this again." if kind.execute is None else "Then the workers do it."
+        raise CommandError(
+            f"{said}; nothing was done yet. A second person decides until {decision.expires_at:%Y-%m-%d %H:%M} UTC at "
+            f"{address} . {then}",
+            returncode=EXIT_SOME_FAILED,
+        )
 
     def say(self, text: str) -> None:
         """Print one line for a person."""

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from consent import clients
-from consent.models import PartnerConsent, WaitingToken
+from consent.models import Erasure, Offboarding, PartnerConsent, WaitingToken
 from consent.offboarding.disconnect import disconnect
 from consent.sign_in import approvals
 from consent.tokens.custody import BUSY, Custody, TokenUnavailable
 from consent.vault.base import Eraser, SecretName, SecretVersion, Vault, new_secret_name
 from portal.audit.trail import Actor, record
+from portal.decisions.kinds import Approval
 from portal.microsoft.errors import AccessDenied, NotFound
 from tenants.models import PartnerTenant
 
@@ -38,9 +39,18 @@ class StillActive(Exception):
 
 
 def erase_tokens(
-    partner: PartnerTenant, *, custody: Custody, vault: Vault, eraser: Eraser, actor: Actor
+    partner: PartnerTenant,
+    *,
+    custody: Custody,
+    vault: Vault,
+    eraser: Eraser,
+    actor: Actor,
+    allowed_by: Approval | Offboarding | Erasure,
 ) -> ErasureReport:
     """Erase every token of a partner that was disabled. Running it again goes on with what is not gone yet.
+
+    Args:
+        allowed_by: the approval of two persons (S-50), or the offboarding or erasure that had one.
 
     Raises:
         StillActive: nothing was done.
@@ -69,12 +79,15 @@ def erase_tokens(
         "partner.tokens_erased",
         actor=actor,
         subject={"partner": partner.pk},
-        details={"erased": report.erased, "recoverable": report.recoverable, "disabled": report.disabled},
+        details={"erased": report.erased, "recoverable": report.recoverable, "disabled": report.disabled}
+        | (allowed_by.noted() if isinstance(allowed_by, Approval) else {allowed_by._meta.model_name: allowed_by.pk}),
     )
     return report
 
 
-def erase_all(partner: PartnerTenant, *, vault: Vault, eraser: Eraser, actor: Actor) -> ErasureReport:
+def erase_all(
+    partner: PartnerTenant, *, vault: Vault, eraser: Eraser, actor: Actor, allowed_by: Offboarding | Erasure
+) -> ErasureReport:
     """Drop cached tokens, switch every version off, and erase what the eraser's identity may.
 
     Raises:
@@ -85,7 +98,7 @@ def erase_all(partner: PartnerTenant, *, vault: Vault, eraser: Eraser, actor: Ac
         clients.tokens().forget(consent.pk)
         if consent.generation and not disconnect(consent, vault=vault, actor=actor):
             raise TokenUnavailable("the vault did not switch every version off")
-    return erase_tokens(partner, custody=Custody(vault), vault=vault, eraser=eraser, actor=actor)
+    return erase_tokens(partner, custody=Custody(vault), vault=vault, eraser=eraser, actor=actor, allowed_by=allowed_by)
 
 
 def entries_of(partner: int) -> list[dict[str, str]]:

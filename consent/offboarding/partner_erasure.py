@@ -122,7 +122,7 @@ def advance(erasure: Erasure, *, actor: Actor) -> Erasure:
         return erasure
     partner = erasure.partner
     try:
-        erased = _empty_the_vault(partner, actor)
+        erased = _empty_the_vault(erasure, actor)
         tombstone = tombstones.put(partner, at=erasure.started_at, vault=clients.vault())
     except FAILURES as error:
         _tell(partner, error)
@@ -134,9 +134,9 @@ def advance(erasure: Erasure, *, actor: Actor) -> Erasure:
     return Erasure.objects.select_related("partner").get(pk=erasure.pk)
 
 
-def _empty_the_vault(partner: PartnerTenant, actor: Actor) -> ErasureReport:
-    vault, eraser = clients.vault(), clients.eraser()
-    erased = erase_all(partner, vault=vault, eraser=eraser, actor=actor)
+def _empty_the_vault(erasure: Erasure, actor: Actor) -> ErasureReport:
+    partner, vault, eraser = erasure.partner, clients.vault(), clients.eraser()
+    erased = erase_all(partner, vault=vault, eraser=eraser, actor=actor, allowed_by=erasure)
     if erased.disabled:
         raise ErasureUnfinished(
             "Entries of the vault could only be switched off: the identity may not delete. Set VAULT_ERASE_IDENTITY to "

@@ -32,6 +32,7 @@ from consent.tokens.custody import TokenUnavailable
 from consent.vault.base import VaultConfigurationError
 from portal.audit.seals import canonical, digest, seal
 from portal.audit.trail import Actor, record
+from portal.decisions.kinds import Approval
 from portal.incidents.service import report as report_incident
 from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
@@ -76,15 +77,19 @@ def reach(partner: PartnerTenant) -> Reach:
 
 
 def start(
-    partner: PartnerTenant, *, actor: Actor, wait_seconds: float = 60.0, concurrency: int = _CONCURRENCY
+    partner: PartnerTenant, *, approved: Approval, wait_seconds: float = 60.0, concurrency: int = _CONCURRENCY
 ) -> Offboarding:
     """Begin, or go on with what was begun: close the links, and start the run over the partner's customers.
 
     The caller works the run, or leaves it to the workers.
 
+    Args:
+        approved: of two persons (S-50), which holds for all of it: also for the tokens, in the end.
+
     Raises:
         OffboardingRefused: the partner was offboarded before.
     """
+    actor = approved.actor
     known = Offboarding.objects.open().filter(partner=partner).first()
     if known is not None:
         return try_again(known, actor=actor, wait_seconds=wait_seconds, concurrency=concurrency)
@@ -95,7 +100,7 @@ def start(
             offboarding = Offboarding.objects.create(partner=partner, started_by=actor.name)
             PartnerTenant.objects.filter(pk=partner.pk).update(offboarding_since=timezone.now())
             links.revoke_all(partner.pk, actor=actor)
-            record("partner.offboarding_started", actor=actor, subject=_subject(offboarding))
+            record("partner.offboarding_started", actor=actor, subject=_subject(offboarding), details=approved.noted())
             _start_run(offboarding, actor, wait_seconds, concurrency)
     except IntegrityError:  # another process began at the same moment
         return Offboarding.objects.open().select_related("partner", "run").get(partner=partner)
@@ -212,7 +217,7 @@ def _close(offboarding: Offboarding, actor: Actor) -> None:
     partner = PartnerTenant.objects.get(pk=offboarding.partner_id)
     try:
         vault, eraser = clients.vault(), clients.eraser()
-        erased = erase_all(partner, vault=vault, eraser=eraser, actor=actor)
+        erased = erase_all(partner, vault=vault, eraser=eraser, actor=actor, allowed_by=offboarding)
     except (RemoteError, TokenUnavailable, VaultConfigurationError) as error:
         log.warning("an offboarding is not finished, it is tried again: %s", error, extra={"partner": partner.pk})
         return

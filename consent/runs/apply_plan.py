@@ -30,13 +30,14 @@ from consent.models import ApplicationRegistration, Attempt, ConsentPlan, Consen
 from consent.naming import registration_names, unit_label
 from consent.runs.plan_lines import REFUSED, columns, finished
 from consent.runs.verify import NO_DOOR
-from consent.selection import Selection
+from consent.selection import Selection, counted
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.next_steps import Step
 from consent.tokens.serving import why_not
 from consent.tokens.versions import IdentityMismatch
 from consent.uses.book import By
 from portal.audit.trail import Actor, record
+from portal.decisions.kinds import Approval
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
@@ -79,7 +80,20 @@ class Task:
     trouble: Step | None
 
 
+class SecondPersonNeeded(PlanRefused):
+    """More than one customer would lose our consent, which two persons decide about (S-50)."""
+
+
+_TWO = "Our consent would be removed from {} customer tenants, which two persons decide about. Nothing was sent."
+
+
 # --- the decision -------------------------------------------------------------------------------------------------
+
+
+def removes_from(plan: ConsentPlan) -> int:
+    """Return from how many customer tenants a plan takes our consent away."""
+    taken = plan.items.filter(action=Action.REMOVE)
+    return taken.order_by().values("customer__tenant_id").distinct().count()
 
 
 def start_apply(
@@ -92,6 +106,7 @@ def start_apply(
     concurrency: int = CONCURRENCY,
     rate: float = 0,
     deadline: datetime | None = None,
+    approved: Approval | None = None,
 ) -> tuple[Run, bool]:
     """Let a plan be applied as it was shown, or go on where it stopped; the caller enqueues or works the run.
 
@@ -99,18 +114,20 @@ def start_apply(
         reset: whether items that only DELETE followed by POST can do are done so; without it they are left alone.
         waves: customers of the first waves; the rest is the last one.
         stop_share: a wave in which more than this share fails is the last, until a person lets the run go on.
+        approved: of two persons, for a plan that removes our consent from more than one customer.
 
     Returns:
         The run, and whether it is new.
 
     Raises:
         PlanRefused: nothing is left to do, the plan is overtaken, or a run of it goes on that chose otherwise.
+        SecondPersonNeeded: it lacks the approval.
     """
     if not 0 <= stop_share <= 1 or any(size < 1 for size in waves):
         raise PlanRefused("Waves are numbers of customers from 1, and the share goes from 0 to 1.")
     with transaction.atomic():
         plan = ConsentPlan.objects.select_related("registration", "wanted", "run").get(pk=plan.pk)
-        unfinished = plan.run if plan.run is not None and plan.run.state in _RESUMABLE else None
+        unfinished = plan.run if plan.run is not None and plan.run.state in RESUMABLE else None
         if unfinished is not None and reset and not plan.reset:
             raise PlanRefused(
                 f"Run {unfinished.pk} applies this plan without resets. Let it end, or cancel it; then choose them."
@@ -120,6 +137,8 @@ def start_apply(
                 service.resume(unfinished, actor=actor, deadline=deadline)
             return unfinished, False
         _check(plan)
+        if approved is None and (tenants := removes_from(plan)) > 1:
+            raise SecondPersonNeeded(_TWO.format(f"{tenants:,}"))
         as_read = Q(run=plan.run_id) if plan.run_id else Q(run__isnull=True)
         plan.reset = reset
         claimed = ConsentPlan.objects.filter(as_read, pk=plan.pk).update(
@@ -143,12 +162,13 @@ def start_apply(
             "consent_plan.applied",
             actor=actor,
             subject={"plan": plan.pk, "registration": plan.registration_id, "run": run.pk},
-            details={"reset": reset, "waves": list(waves), "stop_share": stop_share, "counts": counts(plan)},
+            details={"reset": reset, "waves": list(waves), "stop_share": stop_share, "counts": counts(plan)}
+            | (approved.noted() if approved else {}),
         )
     return run, new
 
 
-_RESUMABLE = {Run.State.OPEN, Run.State.PAUSED, Run.State.STOPPED}
+RESUMABLE = {Run.State.OPEN, Run.State.PAUSED, Run.State.STOPPED}
 
 
 def start_direct(
@@ -160,6 +180,7 @@ def start_direct(
     concurrency: int = CONCURRENCY,
     rate: float = 0,
     deadline: datetime | None = None,
+    approved: Approval | None = None,
 ) -> tuple[Run, bool]:
     """Make a plan for each registration (``plans.make_direct``), and one run that applies them in one wave.
 
@@ -167,20 +188,24 @@ def start_direct(
         chosen: to push, customers and a registration by their keys; to remove, consents in customer tenants. An
             unfinished run of the same choice goes on instead.
         wait: seconds that what Microsoft accepted is waited for, customer by customer.
+        approved: of two persons, to remove from more than one customer; the run of an offboarding had it before.
 
     Returns:
         The run, and whether it is new.
 
     Raises:
         PlanRefused: see ``plans.make_direct``.
+        SecondPersonNeeded: it lacks the approval.
     """
     by_registration = _customers(purpose, chosen)
     with transaction.atomic():
         # Two that make the same choice at the same moment do it twice: each looks, and their requests are the same.
-        same = ConsentPlan.objects.filter(purpose=purpose, registration__in=by_registration, scope=chosen.to_json())
-        known = same.filter(run__state__in=_UNFINISHED).select_related("run").first()
-        if known is not None and known.run is not None:
-            return known.run, False
+        if (known := unfinished_direct(purpose, chosen)) is not None:
+            return known, False
+        if purpose == Purpose.REMOVE and chosen.offboarding is None and approved is None:
+            tenants, _ = counted(chosen.customer_consents())
+            if tenants > 1:
+                raise SecondPersonNeeded(_TWO.format(f"{tenants:,}"))
         plans = [
             make_direct(
                 registration,
@@ -204,6 +229,13 @@ def start_direct(
             run=run, applied_at=timezone.now(), applied_by=actor.name[:150], state=ConsentPlan.State.APPLYING
         )
     return run, new
+
+
+def unfinished_direct(purpose: ConsentPlan.Purpose, chosen: Selection) -> Run | None:
+    """Return the run of the same choice that is not over."""
+    same = ConsentPlan.objects.filter(purpose=purpose, scope=chosen.to_json(), run__state__in=_UNFINISHED)
+    known = same.select_related("run").first()
+    return None if known is None else known.run
 
 
 def _customers(purpose: ConsentPlan.Purpose, chosen: Selection) -> dict[int, list[int]]:

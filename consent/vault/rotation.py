@@ -72,8 +72,11 @@ def rotate(directory: Path, key_file: Path, *, progress: Callable[[int, int], No
         return report
 
 
-def retire(directory: Path, key_file: Path) -> RotationReport:
+def retire(directory: Path, key_file: Path, *, only_look: bool = False) -> RotationReport:
     """Take the older keys out of the key file, if nothing needs them.
+
+    Args:
+        only_look: change nothing; tell whether it could be done.
 
     Raises:
         RetireRefused: versions need an older key, or are damaged so that it cannot be known.
@@ -88,7 +91,7 @@ def retire(directory: Path, key_file: Path) -> RotationReport:
                 f"{report.needing_older} of {report.items} stored versions still need an older key; nothing was "
                 "changed. Run rotate_vault_key first, and look at the damaged ones that it names"
             )
-        if len(keys.ids) > 1:
+        if len(keys.ids) > 1 and not only_look:
             keys.save(key_file, primary_only=True)
         return report
 

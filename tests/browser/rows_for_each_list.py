@@ -21,6 +21,8 @@ from consent.models import (
 )
 from consent.moving_in.partners import read
 from consent.selection import EVERYTHING
+from consent.two_persons import OFFBOARD, offboarding_of
+from portal.decisions.service import ask
 from tenants.models import PartnerTag, PartnerTenant
 from tests.support import builders
 from tests.support.moving_in import csv_of, file_row
@@ -107,6 +109,8 @@ def fill() -> None:
         actor=builders.ACTOR,
     )
     make_plan(registration, EVERYTHING, actor=builders.ACTOR)
+    leaving = PartnerTenant.objects.active().latest("pk")
+    ask(OFFBOARD, offboarding_of(leaving), why=HOSTILE, actor=builders.ACTOR)
     rows = [
         file_row(HOSTILE, builders.guid(), Notes=HOSTILE),
         file_row(domain="contoso.example.com"),

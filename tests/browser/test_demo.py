@@ -42,8 +42,9 @@ def _offboard(folder: Path) -> None:
     with closing(sqlite3.connect(f"file:{folder / 'db.sqlite3'}?mode=ro", uri=True)) as database:
         partner = "select tenant_id from tenants_partnertenant where name like 'Southridge%'"
         (tenant,) = database.execute(partner).fetchone()
+        alone = ("--why", "The demo has one person.", "--emergency")
         subprocess.run(
-            [sys.executable, "manage.py", "offboard_partner", tenant, "--yes", "--background"],
+            [sys.executable, "manage.py", "offboard_partner", tenant, "--yes", "--background", *alone],
             cwd=ROOT,
             env=environment,
             check=True,

@@ -12,7 +12,7 @@ from consent.invitations import links
 from portal.audit import walking
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests.support import builders, custody
+from tests.support import builders, custody, decisions
 from tests.support.commands import run
 from tests.support.portal import Portal
 
@@ -68,6 +68,9 @@ def test_each_thing_that_is_done_leaves_one_entry(portal: Portal, new_entries: C
     partners.enable(PartnerTenant.objects.get(), actor=builders.ACTOR)
     partners.disable(PartnerTenant.objects.get(), actor=builders.ACTOR)
     assert [action for action, *_ in new_entries()] == ["partner.disabled", "partner.enabled", "partner.disabled"]
+    assert run("erase_tokens", partner.tenant_id, "--why", "It is meant.").code == 1
+    decisions.approve()
+    assert new_entries() == [("decision.asked", "done", "command"), ("decision.approved", "done", "staff")]
     assert run("erase_tokens", partner.tenant_id).code == 0
-    assert new_entries() == [("partner.tokens_erased", "done", "command")]
+    assert new_entries() == [("partner.tokens_erased", "done", "command"), ("decision.done", "done", "command")]
     assert walking.first_broken_sequence() is None

@@ -16,7 +16,7 @@ from portal.runs.models import Run
 from tenants.models import CustomerTenant
 from tests.sandbox.scenarios import application_id
 from tests.sandbox.world import GRAPH, Relationship
-from tests.support import builders, custody
+from tests.support import builders, custody, decisions
 from tests.support.portal import Portal
 
 WANTED = {"User.Read.All", "Directory.Read.All"}
@@ -57,7 +57,9 @@ def push(portal: Portal, *customers: CustomerTenant, wait: float = 0) -> Run:
 def remove(scope: Mapping[str, Any], *, wait: float = 0) -> Run:
     """Remove the consents of a selection, as the command does."""
     chosen = Selection.from_json(scope)
-    run, _ = start_direct(ConsentPlan.Purpose.REMOVE, chosen, actor=builders.ACTOR, wait=wait)
+    run, _ = start_direct(
+        ConsentPlan.Purpose.REMOVE, chosen, actor=builders.ACTOR, wait=wait, approved=decisions.approval()
+    )
     return worked(run)
 
 

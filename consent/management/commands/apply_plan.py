@@ -7,9 +7,20 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from consent.customers.plans import PlanRefused
-from consent.management.base import ConsentCommand
+from consent.management.base import ConsentCommand, add_second_person_arguments
 from consent.models import ConsentPlan
-from consent.runs.apply_plan import APPLY_PLAN, CONCURRENCY, STOP_SHARE, WAVES, start_apply
+from consent.runs.apply_plan import (
+    APPLY_PLAN,
+    CONCURRENCY,
+    RESUMABLE,
+    STOP_SHARE,
+    WAVES,
+    removes_from,
+    start_apply,
+)
+from consent.two_persons import APPLY, applying_of
+from portal.decisions.doing import carried_out
+from portal.decisions.kinds import Result
 from portal.runs import tasks
 from portal.runs.console import EXIT_CODES, add_run_arguments, dry_run, foreground, refuse_if_busy, words_of
 from portal.runs.models import Run
@@ -27,7 +38,9 @@ class Command(ConsentCommand):
     name = "apply_plan"
     help = (
         "Apply a plan as it was shown, in waves, and read each customer back; on a plan that stopped, go on. What has "
-        f"changed since the plan was made is held back and said. {EXIT_CODES}"
+        "changed since the plan was made is held back and said. About a plan that removes our consent from more than "
+        "one customer two persons decide: this asks, and when a second person approves it in the admin, the workers "
+        f"apply it. {EXIT_CODES}"
     )
     examples = (
         "apply_plan 12",
@@ -55,6 +68,7 @@ class Command(ConsentCommand):
             metavar="SHARE",
             help="when more than this share of a wave fails, wait for a decision (default: 0.2)",
         )
+        add_second_person_arguments(parser)
         add_run_arguments(parser, concurrency=CONCURRENCY, skips=False)
 
     def work(self, options: dict[str, Any]) -> int:
@@ -69,17 +83,27 @@ class Command(ConsentCommand):
         if plan.run is not None and plan.run.state == Run.State.OPEN:
             refuse_if_busy(plan.run)
         minutes = options["deadline"]
+        start = partial(
+            start_apply,
+            plan,
+            actor=self.actor,
+            reset=options["reset"],
+            waves=options["waves"],
+            stop_share=options["stop_share"],
+            concurrency=options["concurrency"],
+            rate=options["rate"],
+            deadline=None if minutes is None else timezone.now() + timedelta(minutes=minutes),
+        )
+        goes_on = plan.run is not None and plan.run.state in RESUMABLE
         try:
-            run, _ = start_apply(
-                plan,
-                actor=self.actor,
-                reset=options["reset"],
-                waves=options["waves"],
-                stop_share=options["stop_share"],
-                concurrency=options["concurrency"],
-                rate=options["rate"],
-                deadline=None if minutes is None else timezone.now() + timedelta(minutes=minutes),
-            )
+            if goes_on or removes_from(plan) <= 1:
+                run, _ = start()
+            else:
+                how = {name: options[name] for name in ("reset", "waves", "stop_share")}
+                approval = self.second_person(APPLY, applying_of(plan, **how), options)
+                with carried_out(approval) as deed:
+                    run, _ = start(approved=approval)
+                    deed.result = Result(words="A run applies it, in waves.", subject={"run": run.pk})
         except PlanRefused as refused:
             raise CommandError(str(refused), returncode=2) from None
         if options["background"]:

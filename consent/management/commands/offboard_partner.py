@@ -4,12 +4,23 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from consent.management.base import EXIT_SOME_FAILED, BulkCommand, write_new
+from consent.management.base import EXIT_SOME_FAILED, BulkCommand, add_second_person_arguments, write_new
 from consent.management.selection import one_tenant_id
 from consent.models import Offboarding
 from consent.offboarding.report import to_file
-from consent.offboarding.steps import OffboardingRefused, advance, finish_anyway, reach, remaining, start
+from consent.offboarding.steps import (
+    OffboardingRefused,
+    advance,
+    finish_anyway,
+    reach,
+    remaining,
+    start,
+    try_again,
+)
 from consent.runs.apply_plan import APPLY_PLAN
+from consent.two_persons import OFFBOARD, offboarding_of
+from portal.decisions.doing import carried_out
+from portal.decisions.kinds import Result
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service, tasks
 from portal.runs.console import EXIT_CODES, foreground, refuse_if_busy
@@ -26,16 +37,19 @@ class Command(BulkCommand):
     help = (
         "Offboard one partner: remove our consent in each of its customers and read it back, close its links, switch "
         "its tokens off and erase them as far as the identities may, and seal a report. Run it again to go on after a "
-        f"crash, or to try customers again that remain. {EXIT_CODES}"
+        "crash, or to try customers again that remain. Two persons decide: this asks, and when a second person "
+        f"approves it in the admin, the workers begin. {EXIT_CODES}"
     )
     examples = (
         "offboard_partner $PARTNER  # only says what it would touch",
-        "offboard_partner $PARTNER --yes --report northwind.json",
+        "offboard_partner $PARTNER --yes --why 'contract ended'  # asks a second person",
+        "offboard_partner $PARTNER --yes --report northwind.json  # goes on with what was approved",
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
         parser.add_argument("--yes", action="store_true", help="do it, not only say what it would touch")
+        add_second_person_arguments(parser)
         parser.add_argument("--finish", action="store_true", help="finish although customers remain, and report them")
         parser.add_argument("--report", type=Path, metavar="FILE", help="write the sealed report to a new file")
         parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="wait so long for each proof")
@@ -57,12 +71,17 @@ class Command(BulkCommand):
         offboarding = Offboarding.objects.open().filter(partner=partner).first()
         if offboarding is not None and offboarding.state == State.WAITING and options["finish"]:
             return self._tell(finish_anyway(offboarding, actor=self.actor), options)
-        try:
-            offboarding = start(
-                partner, actor=self.actor, wait_seconds=options["wait"], concurrency=options["concurrency"]
-            )
-        except OffboardingRefused as refused:
-            raise CommandError(str(refused), returncode=2) from None
+        how = {"wait_seconds": options["wait"], "concurrency": options["concurrency"]}
+        if offboarding is not None:
+            offboarding = try_again(offboarding, actor=self.actor, **how)
+        else:
+            approval = self.second_person(OFFBOARD, offboarding_of(partner, wait=options["wait"]), options)
+            try:
+                with carried_out(approval) as deed:
+                    offboarding = start(partner, approved=approval, **how)
+                    deed.result = Result(words="The offboarding has begun.", subject={"offboarding": offboarding.pk})
+            except OffboardingRefused as refused:
+                raise CommandError(str(refused), returncode=2) from None
         run = offboarding.run
         code = 0
         if offboarding.state == State.REMOVING and run is not None:

@@ -6,14 +6,18 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from consent import clients
-from consent.management.base import BulkCommand
+from consent.management.base import BulkCommand, add_second_person_arguments
 from consent.management.selection import add_customer_selection, customer_selection
 from consent.models import ApplicationRegistration, ConsentPlan
 from consent.naming import SeveralRegistrations, listed
-from consent.runs.apply_plan import APPLY_PLAN, start_direct
+from consent.runs.apply_plan import APPLY_PLAN, start_direct, unfinished_direct
 from consent.runs.verify import units
-from consent.selection import EVERYTHING, counted
+from consent.selection import EVERYTHING, Selection, counted
+from consent.two_persons import REMOVE, chosen_for_removal, removal_of
+from portal.decisions.doing import carried_out
+from portal.decisions.kinds import Result
 from portal.runs.console import EXIT_CODES, add_run_arguments, begin_with, dry_run
+from portal.runs.models import Run
 from portal.text import number_of
 
 
@@ -23,11 +27,13 @@ class Command(BulkCommand):
     help = (
         "Remove one of our applications with all its grants from the chosen customer tenants, and read each back. "
         "Customers must be chosen, also the registration where they hold several, and --yes must say that it is "
-        f"meant. {EXIT_CODES}"
+        "meant. About more than one customer two persons decide: this asks, and when a second person approves it in "
+        f"the admin, the workers do it. {EXIT_CODES}"
     )
     examples = (
         "remove_consent --customer $CUSTOMER --registration $APPLICATION_ID  # only says what it would remove",
         "remove_consent --customer $CUSTOMER --registration $APPLICATION_ID --yes",
+        "remove_consent --partner $PARTNER --yes --why 'contract ended'  # asks a second person",
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -36,6 +42,7 @@ class Command(BulkCommand):
         parser.add_argument(
             "--wait", type=float, default=60.0, metavar="SECONDS", help="how long to wait for the proof"
         )
+        add_second_person_arguments(parser)
         add_run_arguments(parser, concurrency=16, skips=False)
 
     def work(self, options: dict[str, Any]) -> int:
@@ -58,5 +65,22 @@ class Command(BulkCommand):
         clients.vault()  # before the run exists: another vault than the database's stops the command
         if options["dry_run"]:
             return dry_run(partial(units, selection.to_json()), self.stdout, as_json=options["json"])
-        start = partial(start_direct, ConsentPlan.Purpose.REMOVE, selection, wait=options["wait"])
-        return self.follow(begin_with(start, options=options, actor=self.actor), options, nothing=not chosen)
+        run = self._begin(selection, options) if tenants <= 1 else self._begin_for_many(selection, options)
+        return self.follow(run, options, nothing=not chosen)
+
+    def _begin(self, selection: Selection, options: dict[str, Any], **more: Any) -> Run:
+        start = partial(start_direct, ConsentPlan.Purpose.REMOVE, selection, wait=options["wait"], **more)
+        return begin_with(start, options=options, actor=self.actor)
+
+    def _begin_for_many(self, selection: Selection, options: dict[str, Any]) -> Run:
+        """Begin once two persons decided about exactly these consents, or go on with their run (S-50)."""
+        keys = selection.customer_consents().values_list("pk", flat=True)
+        parameters = removal_of(keys, wait=options["wait"])
+        chosen = chosen_for_removal(parameters)
+        if unfinished_direct(ConsentPlan.Purpose.REMOVE, chosen) is not None:
+            return self._begin(chosen, options)
+        approval = self.second_person(REMOVE, parameters, options)
+        with carried_out(approval) as deed:
+            run = self._begin(chosen, options, approved=approval)
+            deed.result = Result(words="A run removes it, customer by customer.", subject={"run": run.pk})
+        return run

@@ -20,10 +20,11 @@ from consent.offboarding import steps
 from consent.offboarding.report import check_file
 from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
+from portal.decisions.models import Decision
 from portal.runs.executor import Executor
 from portal.runs.models import Run
 from tenants.models import CustomerTenant
-from tests.support import builders, customer_tenants
+from tests.support import builders, customer_tenants, decisions
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 
@@ -163,13 +164,16 @@ def test_removing_from_chosen_customers_names_their_number_and_the_consequence(p
     page = staff.choose(MODEL, "remove_consents", *keys)
     what = "our application is deleted with all grants: Example Control Panel in 2 customer tenants."
     assert f"In 2 customer tenants {what}" in page.content.decode()
+    asked = staff.confirm(page, why="The contract ended.")
     assert not Run.objects.exists()
-    staff.confirm(page)
+    assert "nothing was done yet" in told(asked)
+    decisions.approve()
 
     run = Run.objects.get(kind="apply_plan")
+    assert run.actor == staff.user.username
     Executor(run).work()
     assert [bool(customer_tenants.holds(portal, customer)) for customer in customers] == [False, False, True]
-    again = staff.confirm(page)
+    again = staff.confirm(page, why="The contract ended.")
     assert "already done" in told(again)
     assert Run.objects.count() == 1
 
@@ -203,7 +207,10 @@ def customers(portal: Portal) -> list[CustomerTenant]:
 def begin(portal: Portal, staff: Staff) -> Any:
     page = staff.choose(PARTNERS, "offboard_partners", portal.partner.pk)
     assert "removed in 3 customer tenants" in page.content.decode()
-    return staff.confirm(page, typed_name=portal.partner.name)
+    asked = staff.confirm(page, typed_name=portal.partner.name, why="The contract ended.")
+    assert not Offboarding.objects.exists()
+    decisions.approve()
+    return asked
 
 
 def test_a_partner_is_offboarded_after_its_name_was_typed_which_stands_on_the_page(
@@ -214,13 +221,22 @@ def test_a_partner_is_offboarded_after_its_name_was_typed_which_stands_on_the_pa
     assert f"Type {portal.partner.name}, so that" in shown
     assert portal.partner.tenant_id in shown
     for wrong in ("", "nonsense", portal.partner.name[:-1]):
-        page = staff.confirm(page, typed_name=wrong)
-        assert not Offboarding.objects.exists()
+        page = staff.confirm(page, typed_name=wrong, why="The contract ended.")
+    page = staff.confirm(page, typed_name=portal.partner.name, why=" ")
+    assert not Decision.objects.exists()
 
-    ended = staff.confirm(page, typed_name=f" {portal.partner.name.upper()} ")
+    asked = staff.confirm(page, typed_name=f" {portal.partner.name.upper()} ", why="The contract ended.")
+    decision = Decision.objects.get()
+    assert asked.request["PATH_INFO"] == f"/admin/decisions/decision/{decision.pk}/change/"
+    assert "3 customer tenants (Example Control Panel)" in asked.content.decode()
+    assert not Offboarding.objects.exists()
+    decisions.approve()
 
     one = Offboarding.objects.select_related("run").get()
-    assert ended.request["PATH_INFO"] == f"/admin/consent/offboarding/{one.pk}/change/"
+    assert one.started_by == staff.user.username
+    started = AuditEvent.objects.get(action="partner.offboarding_started")
+    assert started.details == {"decision": decision.pk, "approved_by": "second-person", "way": "second"}
+    ended = staff.get(f"/admin/consent/offboarding/{one.pk}/change/")
     assert "Removing from customers" in ended.content.decode()
     assert "Being offboarded" in staff.get("/admin/tenants/partnertenant/").content.decode()
     assert one.run is not None

@@ -26,7 +26,7 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
-from tests.support import builders, custody
+from tests.support import builders, custody, decisions
 from tests.support.customer_tenants import WANTED, holds
 from tests.support.plans import first_customers, requests, work
 from tests.support.portal import Portal
@@ -383,7 +383,9 @@ def test_a_removal_is_asked_twice(
     again = staff.confirm(asked, **choices())
     assert "Our consent is removed from 4 customer tenants" in text_of(again)
     assert not Run.objects.exists()
-    staff.confirm(again, **choices(reset="False"))
+    staff.confirm(again, **choices(reset="False"), why="They left.")
+    assert not Run.objects.exists(), "another person decides"
+    decisions.approve()
     assert Run.objects.count() == 1
 
 

@@ -27,7 +27,7 @@ from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.scenarios import PERMISSIONS, application_id, vendor_tenant
 from tests.sandbox.world import GRAPH, Application, Refusal
-from tests.support import builders, custody
+from tests.support import builders, custody, decisions
 from tests.support.commands import Ran, run
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
@@ -536,6 +536,8 @@ def test_offboarding_names_each_registration_and_counts_a_tenant_once(three: Thr
     # Nothing is known of the third application there, which would stay behind.
     assert "Never read: 1 customer " in ran.err
     three.portal.sandbox.world.relationships.clear()
+    assert run("offboard_partner", partner, "--yes", "--wait", 0, "--why", "It is meant.").code == 1
+    decisions.approve()
     ran = run("offboard_partner", partner, "--yes", "--wait", 0)
 
     assert ran.code == 1

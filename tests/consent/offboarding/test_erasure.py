@@ -9,13 +9,16 @@ from pytest_django.fixtures import Settings
 
 from consent import clients, partners
 from consent.models import PartnerConsent, WaitingToken
+from consent.two_persons import ERASE
 from portal.audit.models import AuditEvent
+from portal.decisions.models import Decision
+from portal.incidents.models import Incident
 from tenants.models import PartnerTenant
 from tests.conftest import VAULT_NAME
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, known_id
-from tests.support import builders, custody, vault_secrets
+from tests.support import builders, custody, decisions, vault_secrets
 from tests.support.commands import run
 from tests.support.erasing import ERASER, disabled_partner
 from tests.support.portal import Portal
@@ -37,6 +40,9 @@ def come_back(portal: Portal) -> PartnerConsent:
 
 
 def erase(portal: Portal) -> tuple[int, str]:
+    """Run the command, of which a second person approved where it makes sense."""
+    if not PartnerTenant.objects.get(pk=portal.partner.pk).is_active:
+        decisions.decided(ERASE, {"partner": portal.partner.pk})
     ran = run("erase_tokens", portal.partner.tenant_id)
     return ran.code, ran.out + ran.err
 
@@ -140,6 +146,19 @@ def test_an_erasure_that_ends_at_any_call_is_gone_on_with(portal: Portal, path: 
     after = portal.consent()
     assert (after.generation, after.secret_version, after.fingerprint) == (0, "", "")
     assert erase(portal) == (0, "0 erased, 0 recoverable, 0 switched off.\n")
+
+
+@pytest.mark.req("S-50")
+def test_an_emergency_on_the_server_needs_a_reason_and_is_an_incident(portal: Portal) -> None:
+    unasked = run("erase_tokens", portal.partner.tenant_id, "--emergency")
+    assert (unasked.code, "Say why" in unasked.err) == (2, True)
+    assert portal.consent().generation == 1
+    assert run("erase_tokens", portal.partner.tenant_id, "--emergency", "--why", "It burns.").code == 0
+    assert portal.consent().generation == 0
+    decision = Decision.objects.get()
+    assert (decision.state, decision.way, decision.decided_by[:14]) == ("done", "emergency", "erase_tokens (")
+    assert AuditEvent.objects.get(action="partner.tokens_erased").details["way"] == "emergency"
+    assert Incident.objects.open().filter(cause="decision_overridden").count() == 1
 
 
 def test_an_unknown_tenant_is_a_usage_error(db: None) -> None:

@@ -33,6 +33,7 @@ from consent.offboarding.disconnect import disconnect
 from consent.offboarding.report import to_file
 from consent.states import state_of
 from consent.tokens.custody import TokenUnavailable
+from consent.two_persons import OFFBOARD, offboarding_of
 from portal.audit import trail
 from portal.audit.models import AuditEvent
 from portal.audit.walking import first_broken_sequence
@@ -46,7 +47,7 @@ from tests.conftest import make_portal, use_azure_vault, use_sandbox
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
-from tests.support import builders, custody, customer_tenants, vault_secrets
+from tests.support import builders, custody, customer_tenants, decisions, vault_secrets
 from tests.support.moving_in import csv_of, file_row
 from tests.support.portal import Browser, Portal
 
@@ -65,7 +66,9 @@ def granted(portal: Portal) -> list[CustomerTenant]:
 
 
 def command(portal: Portal, *arguments: str) -> tuple[int, str, str]:
-    """Run the command; return exit code, output and errors."""
+    """Run the command, of which a second person approved; return exit code, output and errors."""
+    if "--yes" in arguments and not Offboarding.objects.exists():
+        decisions.decided(OFFBOARD, offboarding_of(portal.partner, wait=0))
     out, err = StringIO(), StringIO()
     try:
         call_command("offboard_partner", portal.partner.tenant_id, "--wait", "0", *arguments, stdout=out, stderr=err)
@@ -182,7 +185,7 @@ def test_from_the_first_moment_no_link_works_and_nothing_is_pushed(
     browser = Browser()
     path = portal.link()
     answer = portal.at_microsoft(portal.press_continue(browser, path))
-    steps.start(portal.partner, actor=builders.ACTOR)
+    steps.start(portal.partner, approved=decisions.approval())
 
     portal.come_back(browser, answer)
 
@@ -292,7 +295,7 @@ def test_a_204_that_removes_nothing_keeps_the_partner_waiting(portal: Portal, gr
 
 def test_a_proof_from_before_the_offboarding_is_none(portal: Portal, granted: list[CustomerTenant]) -> None:
     CustomerConsent.objects.update(state="absent", verified_at=timezone.now())
-    one = steps.start(portal.partner, actor=builders.ACTOR)
+    one = steps.start(portal.partner, approved=decisions.approval())
 
     assert steps.remaining(one).count() == 3
 
@@ -312,7 +315,7 @@ def test_a_partner_without_a_usable_token_can_still_be_offboarded_by_decision(
 
 
 def test_only_what_waits_can_be_decided(portal: Portal, granted: list[CustomerTenant]) -> None:
-    one = steps.start(portal.partner, actor=builders.ACTOR)
+    one = steps.start(portal.partner, approved=decisions.approval())
 
     with pytest.raises(steps.OffboardingRefused):
         steps.finish_anyway(one, actor=builders.ACTOR)
@@ -340,7 +343,7 @@ def test_whatever_step_it_dies_in_going_on_leads_to_the_same_end(
         """As a process that ends: nobody catches it."""
 
     if moment == "consent.customers.applying._observe":  # an executor that stops after the first customers
-        one = steps.start(portal.partner, actor=builders.ACTOR, wait_seconds=0)
+        one = steps.start(portal.partner, approved=decisions.approval(), wait_seconds=0)
         assert one.run is not None
         executor = Executor(one.run, concurrency=1)
         real, seen = applying._observe, []
@@ -379,6 +382,7 @@ def test_a_killed_process_is_taken_over_and_each_customer_is_removed_once(
 ) -> None:
     held = Fault(service="partnercenter", path="applicationconsents", skip=1, hold=True)
     portal.sandbox.world.faults.append(held)
+    decisions.decided(OFFBOARD, offboarding_of(portal.partner, wait=0))
     child = subprocess.Popen(
         [sys.executable, "manage.py", "offboard_partner", portal.partner.tenant_id, "--yes", "--concurrency", "1"],
         cwd=ROOT,
@@ -441,7 +445,7 @@ def test_the_schedule_finishes_what_workers_worked(portal: Portal, granted: list
 
 
 def test_a_cancelled_run_leaves_the_partner_waiting(portal: Portal, granted: list[CustomerTenant]) -> None:
-    one = steps.start(portal.partner, actor=builders.ACTOR)
+    one = steps.start(portal.partner, approved=decisions.approval())
     assert one.run is not None
     service.cancel(one.run, actor=builders.ACTOR)
 

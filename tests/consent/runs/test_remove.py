@@ -29,7 +29,7 @@ from portal.runs import service
 from portal.runs.models import Run
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Fault, Refusal
-from tests.support import builders, custody, customer_tenants
+from tests.support import builders, custody, customer_tenants, decisions
 from tests.support.commands import run
 from tests.support.portal import Portal
 from tests.support.staff import Staff
@@ -341,7 +341,13 @@ def test_the_command_says_for_each_customer_what_became_of_it(portal: Portal, gr
     out = StringIO()
     CustomerConsent.objects.update(requested_at=timezone.now() - timedelta(days=30), requested_hash="0" * 64)
 
-    call_command("remove_consent", "--partner", portal.partner.tenant_id, "--yes", "--json", stdout=out)
+    chosen = ("remove_consent", "--partner", portal.partner.tenant_id, "--yes", "--wait", "0")
+    with pytest.raises(CommandError, match=r"nothing was done yet\. A second person decides until") as waits:
+        call_command(*chosen, "--why", "It is meant.")
+    assert waits.value.returncode == 1
+    assert not Run.objects.exists()
+    decisions.approve()
+    call_command(*chosen, "--json", stdout=out)
 
     *lines, last = [json.loads(line) for line in out.getvalue().splitlines()]
     assert {line["customer"] for line in lines} == {customer.tenant_id for customer in granted}

@@ -21,6 +21,7 @@ from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
 from tests.conftest import use_local_vault
 from tests.consent.vault.killing import forking_process, kill
+from tests.support import decisions
 from tests.support.commands import run
 
 KILL_ROUNDS = int(os.environ.get("ROTATION_KILL_ROUNDS", "10"))  # 50 for the full demonstration of S-44
@@ -296,12 +297,21 @@ def vault(db: None, settings: Settings, tmp_path: Path) -> LocalVault:
     return vault
 
 
-def test_the_command_rotates_and_retires_and_says_what_to_do_with_the_old_key(vault: LocalVault) -> None:
+@pytest.mark.req("S-50")
+def test_the_command_rotates_and_retires_and_says_what_to_do_with_the_old_key(
+    vault: LocalVault, settings: Settings
+) -> None:
     written = fill(vault, 4)
     first = run("rotate_vault_key")
     assert first.code == 0
     assert "5 of 5 versions encrypted anew" in first.out  # the vault's id is the fifth
     assert "Back up the key file now" in first.out
+    unasked = run("rotate_vault_key", "--retire")
+    assert (unasked.code, "Say why with --why" in unasked.err) == (2, True)
+    waits = run("rotate_vault_key", "--retire", "--why", "Rotated a week ago.")
+    assert (waits.code, "nothing was done yet. A second person decides until" in waits.err) == (1, True)
+    assert len(KeyRing.open(Path(settings.VAULT_KEY_FILE)).ids) == 2
+    decisions.approve()
     second = run("rotate_vault_key", "--retire")
     assert second.code == 0
     assert "Backups of the vault that were made before the rotation still need the old key" in second.out
@@ -309,6 +319,9 @@ def test_the_command_rotates_and_retires_and_says_what_to_do_with_the_old_key(va
     assert [event.action for event in AuditEvent.objects.order_by("sequence")] == [
         "vault.paired",
         "vault.key_rotated",
+        "decision.asked",
+        "decision.approved",
+        "decision.done",
         "vault.key_retired",
     ]
     again = run("rotate_vault_key", "--json")

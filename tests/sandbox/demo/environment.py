@@ -54,6 +54,7 @@ def set_environment(*, https: bool = False) -> None:
         "TEST_CA_FILE": str(FOLDER / "sandbox" / "ca.pem"),
         # A browser keeps it for all ports of localhost, and would open nothing there over http for a year.
         "SECURE_HSTS_SECONDS": "0",
+        "STAFF_SINGLE_PERSON": "true",  # nobody else is there to decide
         "VENDOR_NAME": "Example Control Panel",
         "SUPPORT_EMAIL": "support@vendor.example",
         "LOG_FORMAT": "console",
