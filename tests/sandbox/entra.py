@@ -68,6 +68,8 @@ class Asked:
     always_consent: bool
     mfa_asked: bool
     """The request itself asks for MFA, whatever the user's policy."""
+    contexts: tuple[str, ...] = ()
+    """Authentication contexts that the request demands; here each of them means MFA."""
     admin: bool = False
     """The admin consent endpoint: no code, no token."""
 
@@ -200,6 +202,7 @@ def read_request(
         scopes.setdefault(resource, set()).update(wanted)
     if admin and not scopes:
         scopes = {resource: set(names) for resource, names in application.permissions.items()}
+    contexts = tuple(re.findall(r'"acrs":\s*\{[^}]*"value":\s*"(c[1-9]\d?)"', query.get("claims", "")))
     demands = query.get("amr_values", "").split() + re.findall(r"mfa|capolids", query.get("claims", ""))
     return Asked(
         application=application,
@@ -212,7 +215,8 @@ def read_request(
         scopes=scopes,
         login_hint=query.get("login_hint", ""),
         always_consent=admin or query.get("prompt") == "consent",
-        mfa_asked=bool(world.switches["amr_values_honoured"] and demands),
+        mfa_asked=bool((world.switches["amr_values_honoured"] and demands) or contexts),
+        contexts=contexts,
         admin=admin,
     )
 
@@ -368,6 +372,7 @@ def finish(world: World, asked: Asked, home: Tenant, user: User, *, mfa: bool) -
         nonce=asked.nonce,
         challenge=asked.challenge,
         issued=world.now(),
+        acrs=asked.contexts if mfa else (),
     )
     return _answer(asked, {"code": code, "session_state": str(uuid.uuid4())})
 

@@ -73,6 +73,7 @@ class _Session:
     signed_in: float
     nonce: str = ""
     """Of the authorize request; refreshed ID tokens have none."""
+    acrs: tuple[str, ...] = ()
 
 
 def answer_token_request(
@@ -170,6 +171,8 @@ def _wanted(request: _Request) -> _Wanted:
         if audience not in audiences or not name:
             raise Refused(70011, "The provided value for the input parameter 'scope' is not valid.")
         names.setdefault(audience, set()).add(name)
+    if not names and request.form.get("grant_type") == "authorization_code" and "openid" in request.form["scope"]:
+        return _Wanted(resource=GRAPH, audience=cloud.graph, names=frozenset())  # who signed in, and no more
     if not names:
         raise Refused(70011, "The scope names no resource.")
     code = int(request.world.switches["several_resources"])
@@ -195,6 +198,8 @@ def _granted(request: _Request, wanted: _Wanted) -> set[str]:
     if tenant.principal_of(wanted.resource) is None:
         raise Refused(500011, "The resource principal was not found in the tenant.")
     granted = tenant.granted(application.app_id, wanted.resource, now)
+    if not wanted.names:
+        return set()
     if not granted:
         raise Refused(65001, "The user or administrator has not consented to use the application.")
     if ".default" in wanted.names:
@@ -265,7 +270,13 @@ def _redeem_code(request: _Request, facts: dict[str, Any]) -> dict[str, Any]:
     code.used = True
     world.families += 1
     session = _Session(
-        home=home, user=user, amr=code.amr, family=world.families, signed_in=code.issued, nonce=code.nonce
+        home=home,
+        user=user,
+        amr=code.amr,
+        family=world.families,
+        signed_in=code.issued,
+        nonce=code.nonce,
+        acrs=code.acrs,
     )
     return _tokens(request, wanted, scopes, session, facts)
 
@@ -366,6 +377,7 @@ def _tokens(
             user=user,
             home=home,
             nonce=session.nonce,
+            acrs=session.acrs,
             tamper=tamper,
         )
         if made is not None:

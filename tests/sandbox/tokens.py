@@ -13,7 +13,7 @@ import hmac
 import json
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -164,6 +164,7 @@ def id_token(
     user: User,
     home: Tenant,
     nonce: str,
+    acrs: Collection[str] = (),
     tamper: Tamper | None,
 ) -> str | None:
     """Return a version 2.0 ID token (which has no ``amr``), bent as a tamper says."""
@@ -186,6 +187,10 @@ def id_token(
     }
     if nonce:
         claims["nonce"] = nonce
+    if roles := user.app_roles.get(application.app_id):
+        claims["roles"] = sorted(roles)
+    if acrs:
+        claims["acrs"] = list(acrs)
     if foreign or user.user_type == "Guest":
         claims["idp"] = f"{cloud.v1_issuer}{home.tenant_id if foreign else '9188040d-6c67-4c5b-b112-36a304b66dad'}/"
     if tamper is None:

@@ -38,6 +38,8 @@ class User:
     name: str
     roles: set[str] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
+    app_roles: dict[str, set[str]] = field(default_factory=dict)
+    """Application id: values of the app roles that the user was given; the claim ``roles`` of ID tokens."""
     user_type: str = "Member"
     mfa_registered: bool = True
     mfa_required: bool = True
@@ -238,6 +240,8 @@ class Code:
     nonce: str
     challenge: str
     issued: float
+    acrs: tuple[str, ...] = ()
+    """Authentication contexts that the sign-in satisfied."""
     used: bool = False
 
 
