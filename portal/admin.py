@@ -20,6 +20,7 @@ from portal.site.named import Fact
 from portal.site.proof import demand
 from portal.site.subjects import facts, facts_of, lines, parse_about
 from portal.site.trail_filters import CustomerFilter, DaysFilter, PartnerFilter, PersonFilter, RegistrationFilter
+from portal.staff.colleagues import ColleagueActions
 
 OUTCOME_TONES = {
     AuditEvent.Outcome.DONE: Tone.QUIET,
@@ -193,7 +194,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class StaffAdmin(UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
+class StaffAdmin(ColleagueActions, UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
     readonly_fields = ["last_login", "date_joined"]
     export_fields = ["username", "first_name", "last_name", "email", "is_active", "is_superuser", "last_login"]
     filter_horizontal = ["user_permissions"]

@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from portal.environment import Environment
 from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud, local_clouds
+from portal.microsoft.identifiers import canonical_guid
 from portal.microsoft.secret import Secret
 from portal.site.logs import logging_config
 from portal.site.policy import SITE_POLICY
@@ -160,6 +161,40 @@ _anchor_url = env.text("AUDIT_ANCHOR_URL", "")
 if _anchor_url and not (_anchor_url.startswith("https://") and urlsplit(_anchor_url).hostname):
     raise ImproperlyConfigured("AUDIT_ANCHOR_URL must be an https address")
 AUDIT_ANCHOR_URL = Secret(_anchor_url) if _anchor_url else None  # the addresses of most receivers hold a key
+# --- staff: who signs in, and how (S-46) ----------------------------------------------------------------------------
+
+# Lets an account without a factor sign in with its password alone; `check --deploy` fails when it is set.
+STAFF_PASSWORD_ALONE = env.flag("STAFF_PASSWORD_ALONE")
+
+# The organisation's own sign-in service. At Entra, of the global cloud, its tenant is enough; any other provider is
+# named by its issuer, exactly as its tokens write it.
+_staff_tenant = env.text("STAFF_OIDC_TENANT", "")
+_staff_issuer = env.text("STAFF_OIDC_ISSUER", "")
+STAFF_OIDC_CLIENT_ID = env.text("STAFF_OIDC_CLIENT_ID", "")
+STAFF_OIDC_CREDENTIAL = Secret(env.text("STAFF_OIDC_CREDENTIAL", ""))
+if _staff_tenant:
+    if _staff_issuer:
+        raise ImproperlyConfigured("Set STAFF_OIDC_TENANT or STAFF_OIDC_ISSUER, not both")
+    if not (_canonical := canonical_guid(_staff_tenant)):
+        raise ImproperlyConfigured("STAFF_OIDC_TENANT takes the id of your own tenant, a GUID")
+    _staff_issuer = f"{CLOUDS['global'].authority}/{_canonical}/v2.0"
+STAFF_OIDC_ISSUER = _staff_issuer
+if STAFF_OIDC_ISSUER:
+    _parts = urlsplit(STAFF_OIDC_ISSUER)
+    if _parts.scheme != "https" or not _parts.hostname or _parts.query or _parts.fragment:
+        raise ImproperlyConfigured("STAFF_OIDC_ISSUER must look like https://login.example.com/path")
+    if not STAFF_OIDC_CLIENT_ID or not STAFF_OIDC_CREDENTIAL:
+        raise ImproperlyConfigured(
+            "A sign-in service needs STAFF_OIDC_CLIENT_ID and STAFF_OIDC_CREDENTIAL (or STAFF_OIDC_CREDENTIAL_FILE)"
+        )
+# The claim that proves a second factor. Entra's version 2.0 tokens have no amr; there it is an authentication context.
+STAFF_OIDC_DEMAND_MFA = env.text("STAFF_OIDC_DEMAND_MFA", "acrs=c1" if _staff_tenant else "amr=mfa")
+if STAFF_OIDC_DEMAND_MFA != "none" and not all(STAFF_OIDC_DEMAND_MFA.partition("=")):
+    raise ImproperlyConfigured("STAFF_OIDC_DEMAND_MFA takes a claim and its value, such as amr=mfa, or none")
+# Roles of the portal by what the claims roles and groups say: value=role, separated by commas.
+STAFF_OIDC_ROLES = dict(word.partition("=")[::2] for word in env.words("STAFF_OIDC_ROLES", ()))
+if STAFF_OIDC_ISSUER and not (STAFF_OIDC_ROLES and all(STAFF_OIDC_ROLES) and all(STAFF_OIDC_ROLES.values())):
+    raise ImproperlyConfigured("STAFF_OIDC_ROLES takes pairs such as Portal.Operator=operator, separated by commas")
 
 # --- vault --------------------------------------------------------------------------------------------------------
 
@@ -205,6 +240,8 @@ INSTALLED_APPS = [
     "portal.decisions",
     "portal.runs",
     "portal.staff",
+    "portal.staff.library.LibraryAccountConfig",
+    "portal.staff.library.LibraryFactorConfig",
     "portal.runs.queue.QueueConfig",
     "tenants",
     "consent",
@@ -222,9 +259,11 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "portal.site.middleware.StaffSessionMiddleware",
+    "portal.staff.middleware.ProvenSessionMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",  # which the table of factors insists on
 ]
 ROOT_URLCONF = "portal.urls"
 WSGI_APPLICATION = "portal.wsgi.application"
@@ -322,6 +361,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 14}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+# django-allauth keeps the factors of staff; its pages are not routed, and its limits would need a cache.
+MFA_ADAPTER = "portal.staff.factor_keys.FactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_TOTP_TOLERANCE = 1  # periods of 30 seconds that a phone's clock may be off
+MFA_RECOVERY_CODE_COUNT = 10
+MFA_RECOVERY_CODE_DIGITS = 10
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_RATE_LIMITS = False
 SECURE_CSP = SITE_POLICY
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"

@@ -8,6 +8,7 @@ from portal.site.apps import load_pages
 load_pages()
 
 urlpatterns = [
+    path("admin/", include("portal.staff.urls")),  # its sign-in stands in the place of Django's
     path("admin/", admin.site.urls),
     path("consent/", include("consent.urls")),
 ]

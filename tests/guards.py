@@ -56,6 +56,12 @@ _PROOF = "tests/portal/site/test_proof.py::test_"
 _DECISIONS = "tests/portal/decisions/test_service.py::test_"
 _BY_TWO = "tests/consent/test_two_persons.py::test_"
 
+_STAFF_BENT = "tests/portal/staff/test_directory.py::test_a_bent_id_token_is_refused_with_its_own_word"
+_STAFF_ENDED = (
+    "tests/portal/staff/test_sessions.py::"
+    "test_a_change_of_rights_or_password_ends_all_sessions_of_the_account_and_no_other"
+)
+
 GUARDS = (
     Guard(
         name="cookie-compare",
@@ -514,6 +520,128 @@ GUARDS = (
         text="        if approved is None and (tenants := removes_from(plan)) > 1:",
         without="        if (tenants := 0):",
         tests=(f"{_BY_TWO}a_plan_that_removes_from_more_than_one_customer_is_not_applied_without_an_approval",),
+    ),
+    Guard(
+        name="staff-factor",
+        shows="S-46",
+        file="portal/staff/middleware.py",
+        text="if not settings.STAFF_PASSWORD_ALONE and sessions.method_of(request) in {None, Method.PASSWORD}:",
+        without="if False:",
+        tests=("tests/portal/staff/test_sign_in.py::test_a_session_without_a_factor_is_ended",),
+    ),
+    Guard(
+        name="staff-factor-asked",
+        shows="S-46",
+        file="portal/staff/views.py",
+        text="if method is None and signing_in.needs_factor(user):",
+        without="if False:",
+        tests=("tests/portal/staff/test_sign_in.py::test_no_route_of_the_admin_opens_to_a_password_alone",),
+    ),
+    Guard(
+        name="staff-code-once",
+        shows="S-46",
+        file="portal/staff/factors.py",
+        text=' or not _spend(f"totp {user.pk} {code}", _CODE_SECONDS):\n        return False',
+        without=":\n        return False",
+        tests=("tests/portal/staff/test_sign_in.py::test_a_code_is_good_once",),
+    ),
+    Guard(
+        name="staff-waits",
+        shows="S-46",
+        file="portal/staff/attempts.py",
+        text="        if waits and row.free_at > now:",
+        without="        if False:",
+        tests=("tests/portal/staff/test_attempts.py::test_a_thousand_wrong_passwords_of_three_hundred_addresses",),
+    ),
+    Guard(
+        name="staff-device",
+        shows="S-46",
+        file="portal/staff/devices.py",
+        text='return str(said["device"]) if said["user"] == user.pk else ""',
+        without='return ""',
+        tests=("tests/portal/staff/test_attempts.py::test_a_thousand_wrong_passwords_of_three_hundred_addresses",),
+    ),
+    Guard(
+        name="staff-nonce",
+        shows="S-46",
+        file="portal/staff/oidc.py",
+        text="not hmac.compare_digest(said, nonce.reveal())",
+        without="False",
+        tests=("tests/portal/staff/test_directory.py::test_a_nonce_of_an_earlier_sign_in_is_refused",),
+    ),
+    Guard(
+        name="staff-tenant",
+        shows="S-46",
+        file="portal/staff/oidc.py",
+        text='if self.provider.tenant and str(claims.get("tid")).lower() != self.provider.tenant:',
+        without="if False:",
+        tests=(f"{_STAFF_BENT}[another tenant]",),
+    ),
+    Guard(
+        name="staff-audience",
+        shows="S-46",
+        file="portal/staff/oidc.py",
+        text="if audience not in (self.provider.client_id, [self.provider.client_id]):",
+        without="if False:",
+        tests=(f"{_STAFF_BENT}[another audience]",),
+    ),
+    Guard(
+        name="staff-algorithm",
+        shows="S-46",
+        file="portal/staff/oidc.py",
+        text='if header.get("alg") != "RS256":',
+        without="if False:",
+        tests=(f"{_STAFF_BENT}[unsigned]",),
+    ),
+    Guard(
+        name="staff-mfa",
+        shows="S-46",
+        file="portal/staff/oidc.py",
+        text="if self.provider.mfa and self.provider.mfa[1] not in _texts(claims, self.provider.mfa[0]):",
+        without="if False:",
+        tests=("tests/portal/staff/test_directory.py::test_a_sign_in_without_mfa_is_refused_where_it_is_demanded",),
+    ),
+    Guard(
+        name="staff-role",
+        shows="S-46",
+        file="portal/staff/directory.py",
+        text="    if not groups:\n",
+        without="    if False:\n",
+        tests=(
+            "tests/portal/staff/test_directory.py::test_who_has_no_role_is_told_who_must_act_and_leaves_no_account",
+        ),
+    ),
+    Guard(
+        name="staff-trip-browser",
+        shows="S-46",
+        file="portal/staff/directory.py",
+        text='if not hmac.compare_digest(trip["binder"], digest):',
+        without="if False:",
+        tests=("tests/portal/staff/test_directory.py::test_an_answer_works_once_and_only_in_the_browser_that_began",),
+    ),
+    Guard(
+        name="staff-link-once",
+        shows="S-46",
+        file="portal/staff/accounts.py",
+        text="links.filter(token_hash=_hash(token), used_at=None, expires_at__gt=timezone.now())",
+        without="links.filter(token_hash=_hash(token))",
+        tests=("tests/portal/staff/test_accounts.py::test_a_link_ends_after_an_hour_and_a_newer_one_replaces_it",),
+    ),
+    Guard(
+        name="staff-session-end",
+        shows="S-47",
+        file="portal/staff/receivers.py",
+        text="    if why is not None:\n        sessions.end_all(instance, why=why)",
+        without="    pass",
+        tests=(f"{_STAFF_ENDED}[superuser]",),
+    ),
+    Guard(
+        name="staff-own-sessions",
+        shows="S-47",
+        file="portal/staff/sessions.py",
+        text="    rows = StaffSession.objects.of(user).filter(session_id__in=keys)",
+        without="    rows = StaffSession.objects.filter(session_id__in=keys)",
+        tests=("tests/portal/staff/test_sessions.py::test_nobody_ends_the_session_of_somebody_else_by_its_key",),
     ),
 )
 

@@ -23,6 +23,7 @@ IMPORTED_AS = {
     "azure-keyvault-keys": "azure.keyvault.keys",
     "azure-keyvault-secrets": "azure.keyvault.secrets",
     "dj-queue": "dj_queue",
+    "django-allauth": "allauth",
     "django-environ": "environ",
     "pyjwt": "jwt",
 }

@@ -164,4 +164,5 @@ def test_only_the_factories_wire_tokens_into_clients() -> None:
     assert [name for name, called in calls.items() if "GuardedSession" in called] == [
         "consent.clients",
         "portal.incidents.sinks",  # which talks to no Microsoft
+        "portal.staff.directory",  # to the organisation's sign-in service only
     ]

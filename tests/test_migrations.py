@@ -75,6 +75,9 @@ FROZEN = {
     "portal/site/migrations": {
         "0001_initial": "8a3306731c9faa0f780b2a12738b7e5f914d4179dd7fbb0e4868443fd847d0d6",
     },
+    "portal/staff/migrations": {
+        "0001_accounts_of_staff": "10b65b458a3ec4ea85969edffff863f4819178db6c56e3c1079e818908be3691",
+    },
     "tenants/migrations": {
         "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",
         "0002_partner_switch": "c460cc7766f3a69f719e960b6372367ca5d6f67753fc1bff98a25714bfb20fbd",
@@ -99,7 +102,7 @@ RELEASES = {
         ("consent", "0001_initial"),
     ],
 }
-OURS = {"portal", "portal_site", "audit", "incidents", "runs", "tenants", "consent"}
+OURS = {"portal", "portal_site", "audit", "incidents", "runs", "staff", "tenants", "consent"}
 
 
 def sha256(path: Path) -> str:

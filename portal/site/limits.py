@@ -64,6 +64,15 @@ class Rule:
     crowded: Callable[[], bool] | None = None
 
 
+# Posts of the sign-in's pages, by the names of their addresses.
+_SIGN_IN = {
+    "staff_sign_in",
+    "staff_factor",
+    "staff_first_factor",
+    "staff_link",
+    "staff_prove",
+    "staff_directory",
+}
 LOGIN = Rule(name="login", per_address=30, window=300)
 EXPORT = Rule(name="export", per_address=10)
 _MARK = "limited_by"
@@ -99,11 +108,11 @@ class LimitMiddleware:
 
 
 def _staff_rule(request: HttpRequest) -> Rule | None:
-    """Return the rule of Django's own views, which cannot be marked."""
+    """Return the rule of posts of the staff's pages: looking at them is not counted."""
     if request.method != "POST" or request.resolver_match is None:
         return None
     name = request.resolver_match.view_name
-    if name == "admin:login":
+    if name in _SIGN_IN:
         return LOGIN
     asked = EXPORTS.intersection(request.POST.getlist("action"))
     return EXPORT if asked and name.startswith("admin:") and name.endswith("_changelist") else None

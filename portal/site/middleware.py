@@ -99,6 +99,11 @@ class HostBindingMiddleware:
         return on_admin_host == is_staff_path(path)
 
 
+def begin_session(request: HttpRequest) -> None:
+    """Let both limits of a staff session count from now, as at a sign-in."""
+    request.session["staff_began"] = request.session["staff_seen"] = int(timezone.now().timestamp())
+
+
 class StaffSessionMiddleware:
     """End a staff session after half an hour without a request, and half a day after it began (S-47).
 

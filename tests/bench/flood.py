@@ -120,6 +120,7 @@ def prepare(folder: Path) -> Site:
             "SECRET_KEY": secrets.token_urlsafe(48),
             "INTEGRITY_KEY": secrets.token_urlsafe(48),
             "PUBLIC_BASE_URL": f"https://{HOST}",
+            "STAFF_PASSWORD_ALONE": "true",
             "BEHIND_TLS_PROXY": "true",
             "TRUSTED_PROXIES": "0",
             "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",

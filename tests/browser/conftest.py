@@ -137,6 +137,7 @@ def running_portal(running_sandbox: Sandbox, prepared: Prepared, tmp_path: Path)
         "SERVE_STATIC_FROM_SOURCE": "true",
         "LOG_FORMAT": "console",
         "LOG_LEVEL": "DEBUG",
+        "STAFF_PASSWORD_ALONE": "true",
     }
     log = tmp_path / "portal.log"
     portal = RunningPortal(

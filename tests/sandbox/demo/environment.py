@@ -57,10 +57,22 @@ def set_environment(*, https: bool = False) -> None:
         "STAFF_SINGLE_PERSON": "true",  # nobody else is there to decide
         "VENDOR_NAME": "Example Control Panel",
         "SUPPORT_EMAIL": "support@vendor.example",
+        "STAFF_PASSWORD_ALONE": "true",  # a demo is shown before anybody has set a factor
         "LOG_FORMAT": "console",
         "LOG_LEVEL": "WARNING",
         # What a deployment's .env may say, and would reach beyond this machine.
-        **dict.fromkeys(("EMAIL_HOST", "ALERT_EMAIL", "CELERY_BROKER_URL", "OUTGOING_PROXY", "DEBUG"), ""),
+        **dict.fromkeys(
+            (
+                "EMAIL_HOST",
+                "ALERT_EMAIL",
+                "STAFF_OIDC_TENANT",
+                "STAFF_OIDC_ISSUER",
+                "CELERY_BROKER_URL",
+                "OUTGOING_PROXY",
+                "DEBUG",
+            ),
+            "",
+        ),
     }
     os.environ.update(ours | {f"{name}_FILE": "" for name in ours})
 
