@@ -74,7 +74,7 @@ def end_after_a_change(sender: Any, instance: User, **kwargs: Any) -> None:
 @receiver(m2m_changed, sender=User.groups.through)
 @receiver(m2m_changed, sender=User.user_permissions.through)
 def end_after_a_change_of_rights(
-    sender: Any, instance: User | Any, action: str, reverse: bool, pk_set: Collection[int] | None, **kwargs: Any
+    sender: Any, instance: Any, action: str, reverse: bool, pk_set: Collection[int] | None, **kwargs: Any
 ) -> None:
     if action not in _CHANGES or (action != "pre_clear" and not pk_set):
         return
@@ -91,7 +91,7 @@ def end_after_a_change_of_rights(
 
 @receiver(m2m_changed, sender=Group.permissions.through)
 def end_after_a_change_of_a_group(
-    sender: Any, instance: Group | Any, action: str, reverse: bool, pk_set: Collection[int] | None, **kwargs: Any
+    sender: Any, instance: Any, action: str, reverse: bool, pk_set: Collection[int] | None, **kwargs: Any
 ) -> None:
     if action not in _CHANGES or (action != "pre_clear" and not pk_set):
         return

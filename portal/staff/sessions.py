@@ -82,7 +82,7 @@ def seen(request: HttpRequest) -> None:
 def is_gone(request: HttpRequest) -> bool:
     """Whether this session was ended while its request was at work."""
     key = request.session.session_key
-    return bool(key) and not request.session.exists(key)
+    return key is not None and not request.session.exists(key)
 
 
 def renew(request: HttpRequest, user: User) -> None:

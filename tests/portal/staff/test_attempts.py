@@ -5,7 +5,7 @@ Covers: portal.staff.devices.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import time_machine
@@ -13,11 +13,12 @@ from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 from django.test import RequestFactory
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
-from portal.staff import attempts, signing_in
+from portal.staff import attempts, devices, signing_in
 from portal.staff.models import SignInTries
 from portal.staff.signing_in import SignInRefused
 from tests.support.authenticators import app_code
@@ -111,8 +112,8 @@ def test_the_waits_grow_and_end_with_the_right_password(settings: Settings, cloc
     assert not SignInTries.objects.filter(pk=attempts.of_name("anna")).exists()
 
 
-def _now() -> object:
-    return attempts.timezone.now()
+def _now() -> datetime:
+    return timezone.now()
 
 
 def test_a_name_that_no_account_has_waits_like_one_that_has(clock: time_machine.Traveller) -> None:
@@ -158,17 +159,17 @@ def test_the_cookie_of_a_browser_serves_one_account_and_has_waits_of_its_own(clo
     known = Person()
     known.sign_in(key)
     request = known.get(LOGIN).wsgi_request
-    from_cookie = attempts.of_device(anna.pk, signing_in.devices.known(request, anna))
-    assert signing_in.devices.known(request, anna)
-    assert signing_in.devices.known(request, ben) == ""
+    from_cookie = attempts.of_device(anna.pk, devices.known(request, anna))
+    assert devices.known(request, anna)
+    assert devices.known(request, ben) == ""
     del known.cookies["__Host-sessionid"]
     for _ in range(8):
         known.password(password="wrong")
     assert SignInTries.objects.get(pk=from_cookie).failures == attempts.FREE
     assert not SignInTries.objects.filter(pk=attempts.of_name("anna")).exists()
     forged = Person()
-    forged.cookies[signing_in.devices.COOKIE] = known.cookies[signing_in.devices.COOKIE].value[:-2] + "xx"
-    assert signing_in.devices.known(forged.get(LOGIN).wsgi_request, anna) == ""
+    forged.cookies[devices.COOKIE] = known.cookies[devices.COOKIE].value[:-2] + "xx"
+    assert devices.known(forged.get(LOGIN).wsgi_request, anna) == ""
 
 
 def test_codes_after_the_right_password_are_limited_too(clock: time_machine.Traveller) -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 import time_machine
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.sessions.models import Session
 from django.urls import reverse
@@ -44,13 +45,21 @@ def twice(clock: time_machine.Traveller, key: str) -> tuple[Person, Person]:
     return here, there
 
 
+def set_and_save(name: str, value: object, *fields: str) -> Callable[[User], None]:
+    def change(user: User) -> None:
+        setattr(user, name, value)
+        user.save(update_fields=fields or None)
+
+    return change
+
+
 CHANGES: dict[str, Callable[[User], object]] = {
-    "switched off": lambda user: (setattr(user, "is_active", False), user.save()),
-    "no staff any more": lambda user: (setattr(user, "is_staff", False), user.save(update_fields=["is_staff"])),
-    "superuser": lambda user: (setattr(user, "is_superuser", False), user.save()),
-    "another password": lambda user: (user.set_password("another horse battery"), user.save()),
-    "into a group": lambda user: user.groups.add(Group.objects.get()),
-    "into a group, from its side": lambda user: Group.objects.get().user_set.set([user]),
+    "switched off": set_and_save("is_active", False),
+    "no staff any more": set_and_save("is_staff", False, "is_staff"),
+    "superuser": set_and_save("is_superuser", False),
+    "another password": set_and_save("password", make_password("another horse battery")),
+    "into a group": lambda user: user.groups.add(Group.objects.get(name="Movers")),
+    "into a group, from its side": lambda user: Group.objects.get(name="Movers").user_set.set([user]),
     "a permission more": lambda user: user.user_permissions.add(Permission.objects.all()[0]),
     "permissions set anew": lambda user: user.user_permissions.set(Permission.objects.all()[:2]),
 }
@@ -62,7 +71,7 @@ def test_a_change_of_rights_or_password_ends_all_sessions_of_the_account_and_no_
 ) -> None:
     user, key = with_app()
     _, others_key = with_app("ben")
-    Group.objects.create(name="Operators")
+    Group.objects.create(name="Movers")
     here, there = twice(clock, key)
     ben = Person()
     ben.sign_in(others_key, "ben")
@@ -74,7 +83,7 @@ def test_a_change_of_rights_or_password_ends_all_sessions_of_the_account_and_no_
 
 @pytest.mark.parametrize("leaves", [False, True], ids=["changed group", "left group"])
 def test_a_change_of_a_group_ends_the_sessions_of_its_members(leaves: bool, clock: time_machine.Traveller) -> None:
-    group = Group.objects.create(name="Operators")
+    group = Group.objects.create(name="Movers")
     group.permissions.add(Permission.objects.all()[0])
     user, key = with_app()
     user.groups.add(group)
