@@ -17,6 +17,7 @@ from consent.uses.book import By, Purpose
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
 from portal.microsoft.secret import Secret
+from portal.rights import SERVER, require
 from tenants.models import CustomerTenant, PartnerTenant
 
 PROGRAM = "python"
@@ -61,6 +62,8 @@ def get_access_token(
         IdentityMismatch: a token of somebody else; the partner was stopped.
         RemoteError: what the vault or the sign-in service answered; its class says who acts.
     """
+    actor = actor or Actor.command(PROGRAM)
+    require(actor, SERVER)
     wanted = Audience(audience)
     owner = PartnerTenant.objects.filter(tenant_id=parse_tenant_id(partner)).first()
     if owner is None:

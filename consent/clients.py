@@ -59,6 +59,7 @@ from portal.microsoft.errors import RemoteError, Unreachable, WrongSetup
 from portal.microsoft.http import GuardedSession, turn_of
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id, parse_application_id, parse_tenant_id
 from portal.microsoft.secret import Secret
+from portal.rights import SERVER, require
 from tenants.gdap import GdapClient
 from tenants.models import CustomerTenant
 from tenants.partner_center import PartnerCenterClient
@@ -142,6 +143,7 @@ def take_new_vault(actor: Actor) -> None:
         VaultConfigurationError: it cannot be opened.
         RemoteError: it does not answer; nothing was changed.
     """
+    require(actor, SERVER)
     reset()
     pairing.pair_anew(_azure_vault("") if _is_azure() else _open_embedded(create=True), actor=actor)
 

@@ -1,5 +1,9 @@
 """What consent adds to the admin, in the order in which it is offered."""
 
+from collections.abc import Collection
+
+from django.db.models import Q, QuerySet
+
 from consent.admin import overview
 from consent.admin.campaigns import invite_in_campaign
 from consent.admin.causes import CAUSES
@@ -30,10 +34,20 @@ from consent.models import (
 )
 from consent.words.actions import ACTIONS
 from portal.site.extension_points import AdminExtension, AdminPage, ListEntry
+from portal.site.limit_kinds import EVERYBODY, LimitKind, Sight
 from portal.site.named import Named
 from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_number
+from tenants.models import PartnerTenant
 
+
+def _with_registration(keys: Collection[int]) -> QuerySet[PartnerTenant]:
+    """Return the partners that consented to one of these, or were asked to."""
+    consents, links = (rows.objects.filter(registration__in=keys) for rows in (PartnerConsent, ConsentLink))
+    return PartnerTenant.objects.filter(Q(pk__in=consents.values("partner")) | Q(pk__in=links.values("partner")))
+
+
+_BY_REGISTRATION = {"registration": "registration"}
 _OF_A_CUSTOMER = Named(CustomerConsent, "customer__partner", "registration")
 
 EXTENSION = AdminExtension(
@@ -108,6 +122,31 @@ EXTENSION = AdminExtension(
         }
     ),
     audit_words=ACTIONS,
+    limits={
+        "registration": LimitKind(
+            title="Partners of an application", model=ApplicationRegistration, partners=_with_registration
+        )
+    },
+    sights={
+        "consent.applicationcredential": Sight(own=_BY_REGISTRATION),
+        "consent.applicationregistration": Sight(own={"registration": "pk"}),
+        "consent.campaign": Sight(person="created_by__username"),
+        "consent.campaignpartner": Sight(partner="partner", own={"registration": "campaign__registration"}),
+        "consent.consentflow": Sight(partner="link__partner", own={"registration": "link__registration"}),
+        "consent.consentlink": Sight(partner="partner", own=_BY_REGISTRATION),
+        "consent.consentobservation": Sight(
+            partner="consent__customer__partner", own={"registration": "consent__registration"}
+        ),
+        "consent.consentplan": Sight(person="created_by"),
+        "consent.consentplanitem": Sight(partner="customer__partner", own={"registration": "plan__registration"}),
+        "consent.customerconsent": Sight(partner="customer__partner", own=_BY_REGISTRATION),
+        "consent.offboarding": Sight(partner="partner"),
+        "consent.ownpermissionset": EVERYBODY,
+        "consent.partnerconsent": Sight(partner="partner", own=_BY_REGISTRATION),
+        "consent.partnerimport": Sight(person="created_by"),
+        "consent.partnerimportrow": Sight(person="imported__created_by"),
+        "consent.waitingtoken": Sight(partner="consent__partner", own={"registration": "consent__registration"}),
+    },
     searchable=(
         Searchable(
             title="Reference codes",

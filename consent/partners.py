@@ -10,6 +10,8 @@ from django.db import transaction
 
 from consent.states import state_of
 from portal.audit.trail import Actor, record
+from portal.rights import require
+from portal.site.sight import require_sight
 from tenants.models import PartnerTenant
 
 Switch = PartnerTenant.Switch
@@ -17,6 +19,8 @@ Switch = PartnerTenant.Switch
 
 def disable(partner: PartnerTenant, *, actor: Actor) -> bool:
     """Stop all work for this partner at once; links are dead, flows are refused. Returns False if it was stopped."""
+    require(actor, "tenants.disable_partnertenant")
+    require_sight(actor, partner)
     with transaction.atomic():
         before = state_of(partner)
         changed = PartnerTenant.objects.active().filter(pk=partner.pk).update(switch=Switch.DISABLED)
@@ -27,6 +31,8 @@ def disable(partner: PartnerTenant, *, actor: Actor) -> bool:
 
 def enable(partner: PartnerTenant, *, actor: Actor) -> bool:
     """Let work go on. Returns False if it was not disabled."""
+    require(actor, "tenants.disable_partnertenant")
+    require_sight(actor, partner)
     with transaction.atomic():
         changed = PartnerTenant.objects.filter(pk=partner.pk, switch=Switch.DISABLED).update(switch=Switch.ON)
         if changed:

@@ -25,14 +25,23 @@ from consent.tokens import health
 from consent.tokens.reconcile import Reconciler, TooManyChanges
 from consent.upkeep import clean_up
 from consent.uses import unusual
-from portal.audit.trail import SYSTEM
+from portal.audit.trail import Actor
 from portal.microsoft.errors import RemoteError, WrongSetup
+from portal.rights import SERVER
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.runs.registry import Job
 from portal.runs.schedule import stop_point
 
 log = logging.getLogger(__name__)
+_BY_CLOCK = Actor.system(  # what the jobs below need, and nothing more
+    SERVER,
+    "consent.change_applicationregistration",
+    "consent.check_partnerconsent",
+    "consent.offboard_partner",
+    "consent.verify_customerconsent",
+    "tenants.sync_partnertenant",
+)
 _CONCURRENCY = 16  # by day and by night, beside people who wait for a page
 
 
@@ -63,7 +72,7 @@ def _offboard(times: Sequence[datetime] = ()) -> str:
     done = 0
     for one in found:
         stop_point()
-        done += advance(one, actor=SYSTEM).state == Offboarding.State.DONE
+        done += advance(one, actor=_BY_CLOCK).state == Offboarding.State.DONE
     return f"{done} of {len(found)} done"
 
 
@@ -85,7 +94,7 @@ def _erase(times: Sequence[datetime] = ()) -> str:
     for one in found:
         stop_point()
         try:
-            done += partner_erasure.advance(one, actor=SYSTEM).state == Erasure.State.DONE
+            done += partner_erasure.advance(one, actor=_BY_CLOCK).state == Erasure.State.DONE
         except partner_erasure.FAILURES as error:  # staff are told by an incident
             log.warning("an erasure is not finished, it is tried again: %s", error, extra={"partner": one.partner_id})
     return f"{done} of {len(found)} done"
@@ -96,18 +105,18 @@ def _start(kind: Kind, chosen: Selection) -> str:
     run, new = service.start(
         kind,
         scope=chosen.to_json(),
-        actor=SYSTEM,
+        actor=_BY_CLOCK,
         concurrency=_CONCURRENCY,
         deadline=now + timedelta(hours=3),
     )
     if run.state == run.State.PAUSED and run.reason == service.DEADLINE:
-        service.resume(run, actor=SYSTEM, deadline=now + timedelta(hours=3))
+        service.resume(run, actor=_BY_CLOCK, deadline=now + timedelta(hours=3))
     tasks.enqueue(run)
     return f"run {run.pk} {'started' if new else 'goes on'}"
 
 
 def _clean_up(times: Sequence[datetime] = ()) -> str:
-    return clean_up(vault=clients.vault(), actor=SYSTEM, between=stop_point).words
+    return clean_up(vault=clients.vault(), actor=_BY_CLOCK, between=stop_point).words
 
 
 def _settle(times: Sequence[datetime] = ()) -> str:
@@ -122,7 +131,7 @@ def _look(times: Sequence[datetime] = ()) -> str:
     for registration in found:
         stop_point()
         try:
-            different += bool(posture.look(registration, clients.read_registration, actor=SYSTEM))
+            different += bool(posture.look(registration, clients.read_registration, actor=_BY_CLOCK))
         except (RemoteError, WrongSetup, NotReadable):
             unread += 1
         except Exception:  # a row that is not as it should be hides no other one
@@ -140,7 +149,7 @@ def _reconcile(times: Sequence[datetime] = ()) -> str:
     """Never more than is safe and little; what needs a person is an incident (R-02, R-41)."""
     try:
         report = Reconciler(
-            vault=clients.vault(), inventory=clients.inventory(), actor=SYSTEM, between=stop_point
+            vault=clients.vault(), inventory=clients.inventory(), actor=_BY_CLOCK, between=stop_point
         ).run()
     except TooManyChanges:
         return "too many differences; nothing was changed"

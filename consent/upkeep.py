@@ -43,6 +43,7 @@ from portal.audit.trail import Actor, record
 from portal.incidents.service import remove_settled
 from portal.incidents.telling import tell_due
 from portal.incidents.watch import watch_audit_trail
+from portal.rights import SERVER, require
 from portal.runs import results
 from portal.runs.tasks import remove_dead_messages
 
@@ -93,6 +94,7 @@ def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda
     Args:
         between: called between pieces; what it raises ends the work there, and the next run does the rest.
     """
+    require(actor, SERVER)
     now = timezone.now()
     expired, _ = ConsentFlow.objects.expired_before(now).filter(outcome=ConsentFlow.Outcome.OPEN).delete()
     old, _ = ConsentFlow.objects.expired_before(now - ATTEMPTS_KEPT_FOR).delete()

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import CharField, QuerySet, Value
 from django.db.models.functions import Concat
@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from portal.audit.models import AuditEvent
 from portal.audit.trail import record
+from portal.models import Team
 from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.audit_words import in_a_sentence, known_actions, sentences
 from portal.site.declared import badge_column, column, moment_column
@@ -21,6 +22,8 @@ from portal.site.proof import demand
 from portal.site.subjects import facts, facts_of, lines, parse_about
 from portal.site.trail_filters import CustomerFilter, DaysFilter, PartnerFilter, PersonFilter, RegistrationFilter
 from portal.staff.colleagues import ColleagueActions
+from portal.staff.role_pages import RolesAdmin, RolesOfStaff
+from portal.staff.team_pages import TeamsAdmin, TeamsOfStaff
 
 OUTCOME_TONES = {
     AuditEvent.Outcome.DONE: Tone.QUIET,
@@ -194,11 +197,16 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class StaffAdmin(ColleagueActions, UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
-    readonly_fields = ["last_login", "date_joined"]
+class StaffAdmin(ColleagueActions, RolesOfStaff, TeamsOfStaff, UserAdmin, PortalModelAdmin[User]):  # type: ignore[type-arg]  # not subscriptable at run time
+    actions_detail = ["change_roles", "change_teams", *ColleagueActions.actions_detail]
+    readonly_fields = ["shown_roles", "last_login", "date_joined"]
+    fieldsets = [
+        (None, {"fields": ["username", "password"]}),
+        ("Person", {"fields": ["first_name", "last_name", "email"]}),
+        ("Rights", {"fields": ["is_active", "is_staff", "shown_roles"]}),
+        ("Dates", {"fields": ["last_login", "date_joined"]}),
+    ]
     export_fields = ["username", "first_name", "last_name", "email", "is_active", "is_superuser", "last_login"]
-    filter_horizontal = ["user_permissions"]
-    ticked = ["groups"]
     keeps_form = False  # it may hold a password
     export_needs_proof = True
 
@@ -207,6 +215,10 @@ class StaffAdmin(ColleagueActions, UserAdmin, PortalModelAdmin[User]):  # type: 
 
 
 @admin.register(Group)
-class RoleAdmin(GroupAdmin, PortalModelAdmin[Group]):
-    empty_text = "A group gives its permissions to each of its members."
-    export_fields = ["name"]
+class RoleAdmin(RolesAdmin):
+    pass
+
+
+@admin.register(Team)
+class TeamAdmin(TeamsAdmin):
+    pass

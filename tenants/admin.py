@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import URLPattern, path
 
 from portal.audit.trail import record
+from portal.rights import limits_of
 from portal.site.admin import PortalInline, PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.declared import badge_column, guid_column, moment_column, path_column
 from portal.site.display import described, moment, with_link
@@ -138,7 +139,22 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
 
     def get_readonly_fields(self, request: HttpRequest, obj: PartnerTenant | None = None) -> list[str]:
         # A person who could change the tenant of an invited partner could bind another tenant to this record.
-        return [*self.readonly_fields, *(["tenant_id", "cloud"] if obj is not None else [])]
+        # A member of a team sees its own tags only; the form would take away the others.
+        hidden = ["tags"] if obj is not None and limits_of(request.user) is not None else []
+        return [*self.readonly_fields, *(["tenant_id", "cloud"] if obj is not None else []), *hidden]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Who sees partners by their tags adds one with such a tag; by an application it is seen once it is invited."""
+        limits = limits_of(request.user)
+        return super().has_add_permission(request) and (
+            limits is None or any(set(team) == {"tag"} for team in limits.teams)
+        )
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if field is not None and db_field.name == "tags" and limits_of(request.user) is not None:
+            field.required = True  # or nobody of the team would see the partner
+        return field
 
     customer_count = path_column("customer_count", "Customers")
     shown_tenant = guid_column("tenant_id", "Tenant id", label="tenant id")

@@ -1,10 +1,21 @@
 """What tenants add to the admin."""
 
+from collections.abc import Collection
+
+from django.db.models import QuerySet
+
 from portal.site.extension_points import AdminExtension, ListEntry
+from portal.site.limit_kinds import LimitKind, Sight
 from portal.site.named import Named
 from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_tenant
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
+
+
+def _tagged(keys: Collection[int]) -> QuerySet[PartnerTenant]:
+    marked = PartnerTenant.tags.through.objects.filter(partnertag__in=keys)
+    return PartnerTenant.objects.filter(pk__in=marked.values("partnertenant"))
+
 
 EXTENSION = AdminExtension(
     lists=(
@@ -26,6 +37,12 @@ EXTENSION = AdminExtension(
         "partner.relationships_synced": "The partner's GDAP relationships changed",
         "tag.changed": "A tag was changed",
         "tag.created": "A tag was added",
+    },
+    limits={"tag": LimitKind(title="Partners with a tag", model=PartnerTag, partners=_tagged)},
+    sights={
+        "tenants.customertenant": Sight(partner="partner"),
+        "tenants.partnertag": Sight(own={"tag": "pk"}),
+        "tenants.partnertenant": Sight(partner="pk"),
     },
     searchable=(
         Searchable(

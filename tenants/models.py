@@ -126,7 +126,10 @@ class PartnerTenant(models.Model):
     class Meta:
         ordering = ["name", "pk"]
         verbose_name = "partner tenant"
-        permissions = [("sync_partnertenant", "Can synchronise the customers of a partner")]
+        permissions = [
+            ("sync_partnertenant", "Can synchronise the customers of a partner"),
+            ("disable_partnertenant", "Can disable and enable a partner"),
+        ]
         indexes = [models.Index(fields=["name", "id"]), models.Index(fields=["search_text"])]
         constraints = [
             models.UniqueConstraint(

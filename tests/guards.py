@@ -40,6 +40,8 @@ class NotFound(Exception):
 
 _REFUSALS = "tests/consent/sign_in/test_refusals.py::"
 _AWAY = f"{_REFUSALS}test_what_ends_while_the_person_is_at_microsoft_is_not_redeemed"
+_ROLES = "tests/portal/staff/test_roles.py::"
+_TEAMS = "tests/portal/staff/test_teams.py::"
 _BENT = "tests/consent/microsoft/test_id_tokens.py::test_a_bent_id_token_is_refused_with_its_own_word"
 _BENT_FLOW = "tests/consent/sign_in/test_id_tokens_in_flows.py::test_a_bent_id_token_ends_the_flow_with_nothing_stored"
 _LATE = "tests/consent/tokens/test_service.py::test_"
@@ -642,6 +644,52 @@ GUARDS = (
         text="    rows = StaffSession.objects.of(user).filter(session_id__in=keys)",
         without="    rows = StaffSession.objects.filter(session_id__in=keys)",
         tests=("tests/portal/staff/test_sessions.py::test_nobody_ends_the_session_of_somebody_else_by_its_key",),
+    ),
+    Guard(
+        name="right",
+        shows="S-48",
+        file="portal/rights.py",
+        text="        if actor.may(right):\n",
+        without="        if True:\n",
+        tests=(
+            "tests/test_services.py::test_a_service_refuses_whoever_has_no_right_before_it_looks_at_anything",
+            f"{_ROLES}test_a_refusal_names_the_right_and_who_gives_it_and_stands_in_the_trail",
+        ),
+    ),
+    Guard(
+        name="own roles",
+        shows="S-48",
+        file="portal/staff/roles.py",
+        text="    if giver.pk == person.pk:\n",
+        without="    if False:\n",
+        tests=(f"{_ROLES}test_nobody_changes_own_roles_not_even_downwards",),
+    ),
+    Guard(
+        name="role above",
+        shows="S-48",
+        file="portal/staff/roles.py",
+        text="if role not in before and _RANK[role] > highest",
+        without="if role not in before and False",
+        tests=(f"{_ROLES}test_nobody_gives_a_role_above_the_own_or_touches_who_stands_above",),
+    ),
+    Guard(
+        name="team",
+        shows="S-48",
+        file="portal/site/sight.py",
+        text="    if limits is None:\n        return rows\n",
+        without="    return rows\n",
+        tests=(
+            f"{_TEAMS}test_lists_show_what_belongs_to_the_partners_of_the_team",
+            f"{_TEAMS}test_what_is_chosen_widely_reaches_the_partners_of_the_team_only",
+        ),
+    ),
+    Guard(
+        name="row of another team",
+        shows="S-48",
+        file="portal/site/sight.py",
+        text="    for row in rows if limits is not None else ():\n",
+        without="    for row in ():\n",
+        tests=(f"{_TEAMS}test_a_service_does_nothing_for_another_partner_and_the_trail_says_so",),
     ),
 )
 

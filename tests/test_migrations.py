@@ -64,6 +64,7 @@ FROZEN = {
     "portal/migrations": {
         "0001_initial": "8756bca29d899051902b5049c40402c1584cd53537a4c7440246f158d9b8014e",
         "0002_spent_forms": "0432a3107232847b9f66a21df82388bde103bf1754be15b3d4b81ecdb81f9484",
+        "0003_teams": "d74c81ba5e538a5782da0fb90b4e2973c1f9cd29ce35f441d12a481651cc7df4",
     },
     "portal/runs/migrations": {
         "0001_initial": "457d8ffc09d3be00141947939691e92d312d91cbfb4112efe3529d432cefb2d6",
@@ -74,6 +75,7 @@ FROZEN = {
     },
     "portal/site/migrations": {
         "0001_initial": "8a3306731c9faa0f780b2a12738b7e5f914d4179dd7fbb0e4868443fd847d0d6",
+        "0002_export_permission": "67f9f6bc4ed44f033aab873bcc0f861b3f8ab83e2f6c57355d41ba5678b3a905",
     },
     "portal/staff/migrations": {
         "0001_accounts_of_staff": "10b65b458a3ec4ea85969edffff863f4819178db6c56e3c1079e818908be3691",
@@ -89,6 +91,7 @@ FROZEN = {
         "0008_counts_of_customers": "121381e61deba5f852a9b2c1cce4f1356320551a56d91547b0c7da02d0aa79f9",
         "0009_contacts_get_invitations": "59b1222c4e7484a43df5878799db3b113cbdcd287521c4327a5e668cb9713aa5",
         "0010_customers_that_are_not_ready": "f7c1d7f48b62853d01fdf570efa326c744f796984b81acbb9f1ae72f34219355",
+        "0011_disable_permission": "a369eb230222cde4662b7d8adc977eab9a0e183457faca51e2c14c44a7adbb98",
     },
 }
 # The last migration of each of our apps in each release.

@@ -180,7 +180,7 @@ def buttons_of_partner(request: HttpRequest, facts: PartnerFacts, step: NextStep
             if request.user.has_perm(PERMISSIONS[action]):
                 found.append(ask_button(partner, action, registration.pk if registration else None))
         elif action is Action.ENABLE:
-            if request.user.has_perm("tenants.change_partnertenant"):
+            if request.user.has_perm("tenants.disable_partnertenant"):
                 found.append(list_action(PartnerTenant, "enable_partners", [partner.pk], action.label))
         elif request.user.has_perm(_SEEN[action][0]):
             found.append(Button(label=action.label, address=_SEEN[action][1](partner, step)))

@@ -194,7 +194,7 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
     change_form_outer_before_template = "admin/consent/panel.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Campaign]:
-        return Campaign.objects.with_counts().select_related("registration")
+        return self.visible_rows(request, Campaign.objects.with_counts().select_related("registration"))
 
     def has_change_permission(self, request: HttpRequest, obj: Campaign | None = None) -> bool:
         return False  # whom it invited, and why, stays as it was
@@ -219,11 +219,11 @@ class CampaignAdmin(PortalModelAdmin[Campaign]):
         if not self.has_add_permission(request):
             raise PermissionDenied
         form = ChooseForm(request.GET or None)
-        chosen = form.partners() if form.is_valid() else None
+        chosen = self.visible_rows(request, form.partners()) if form.is_valid() else None
         if request.method == "POST" and chosen is not None:
             if "_once" in request.POST:  # the rows of the page, whatever the filter matches by now
                 keys = [key for key in request.POST.getlist(ACTION_CHECKBOX_NAME) if key.isdecimal()]
-                chosen = PartnerTenant.objects.filter(pk__in=keys)
+                chosen = self.visible_rows(request, PartnerTenant.objects.filter(pk__in=keys))
             initial = {"registration": form.cleaned_data["registration"]}
             if form.cleaned_data["lacking_permissions"] or form.cleaned_data["permissions_unproven"]:
                 initial["reason"] = Campaign.Reason.NEW_SCOPE
@@ -440,7 +440,8 @@ class CampaignPartnerAdmin(ReadOnlyAdmin[CampaignPartner]):
     fields = ["campaign", "partner", "link", "shown_progress", "latest", "mailed", "reminded", "mail_problem"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CampaignPartner]:
-        return CampaignPartner.objects.with_progress().select_related("partner", "campaign", "link__partner")
+        rows = CampaignPartner.objects.with_progress().select_related("partner", "campaign", "link__partner")
+        return self.visible_rows(request, rows)
 
     @admin.display(description="Progress")
     def shown_progress(self, item: Any) -> str:

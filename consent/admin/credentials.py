@@ -114,7 +114,8 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     change_form_outer_before_template = "admin/consent/credential_next.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApplicationCredential]:
-        return ApplicationCredential.objects.with_state().select_related("registration__credential", "proven_with")
+        rows = ApplicationCredential.objects.with_state().select_related("registration__credential", "proven_with")
+        return self.visible_rows(request, rows)
 
     has_add_permission = needs("consent.add_applicationcredential")
     has_promote_permission = needs("consent.promote_applicationcredential")
@@ -186,7 +187,9 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
         return self._download(request, key, "certificate_request", "application-{}.csr")
 
     def _download(self, request: HttpRequest, key: int, column: str, name: str) -> HttpResponse:
-        credential = ApplicationCredential.objects.exclude(**{column: ""}).filter(pk=key).first()
+        credential = (
+            self.visible_rows(request, ApplicationCredential.objects.exclude(**{column: ""})).filter(pk=key).first()
+        )
         if credential is None or not self.has_view_permission(request, credential):
             raise Http404
         content = getattr(credential, column)

@@ -31,6 +31,7 @@ from consent.hub.steps import Action
 from consent.models import ApplicationRegistration, CustomerConsent
 from consent.runs import on_request
 from consent.selection import Selection
+from portal.rights import limits_of
 from portal.runs.latest import Latest
 from portal.site.admin import actor_of
 from portal.site.display import Tone, distance
@@ -133,6 +134,8 @@ class CustomerHub(_Base):
     def _facts(self, request: HttpRequest, key: int) -> CustomerFacts:
         if not self.has_view_permission(request):
             raise PermissionDenied
+        if limits_of(request.user) is not None and self.get_object(request, str(key)) is None:
+            raise Http404
         try:
             return facts_of_customer(key, timezone.now())
         except CustomerTenant.DoesNotExist:
@@ -172,7 +175,8 @@ class CustomerHub(_Base):
         if word not in {Action.READ_AGAIN, Action.SYNCHRONISE, Action.PLAN}:
             raise Http404
         action = Action(word)
-        customer = CustomerTenant.objects.select_related("partner").filter(pk=customer_id).first()
+        rows = self.visible_rows(request, CustomerTenant.objects.select_related("partner"))
+        customer = rows.filter(pk=customer_id).first()
         if customer is None:
             raise Http404
         if not self.has_view_permission(request, customer) or not request.user.has_perm(PERMISSIONS[action]):

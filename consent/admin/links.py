@@ -164,7 +164,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     actions = ["send_again", "extend_links", "revoke_links"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConsentLink]:
-        return ConsentLink.objects.with_progress().select_related("partner", "registration")
+        return self.visible_rows(request, ConsentLink.objects.with_progress().select_related("partner", "registration"))
 
     def has_change_permission(self, request: HttpRequest, obj: ConsentLink | None = None) -> bool:
         return False  # nothing of a link can be typed again
@@ -240,8 +240,10 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         return preview_page(
             self,
             request,
-            get_object_or_404(PartnerTenant, pk=int(keys["partner"])),
-            get_object_or_404(ApplicationRegistration, pk=int(keys["registration"])),
+            get_object_or_404(self.visible_rows(request, PartnerTenant.objects.all()), pk=int(keys["partner"])),
+            get_object_or_404(
+                self.visible_rows(request, ApplicationRegistration.objects.all()), pk=int(keys["registration"])
+            ),
             back=f"{reverse('admin:consent_consentlink_add')}?{urlencode(keys)}",
             kind=kind,
         )
@@ -251,7 +253,8 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """Show the form for one partner; an address that names none leads to a search first."""
         asked = request.POST if request.method == "POST" else request.GET
-        if number_in(asked.get("partner")) is None:
+        key = number_in(asked.get("partner"))
+        if key is None or not self.visible_rows(request, PartnerTenant.objects.filter(pk=key)).exists():
             return self._choose_partner(request)
         return super().add_view(request, form_url, extra_context)
 
@@ -260,7 +263,7 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         if not self.has_add_permission(request) or not partners.has_view_permission(request):
             raise PermissionDenied
         term = request.GET.get("q", "")[:_LONGEST_TERM].strip()
-        active = PartnerTenant.objects.active()
+        active = self.visible_rows(request, PartnerTenant.objects.active())
         found, _ = partners.get_search_results(request, active, term) if term else (active, False)
         kept = {name: request.GET[name] for name in ("registration", "kind") if name in request.GET}
         rows = list(found[: MOST_OFFERED + 1])

@@ -59,6 +59,7 @@ class PartnerPages(PartnerHub, PartnerTenantAdmin):
     list_display = ["name", "shown_state", *PartnerTenantAdmin.list_display[1:]]
     list_filter = [PartnerStateFilter, PartnerWhoActsFilter, *PartnerTenantAdmin.list_filter]
 
+    has_disable_permission = needs("tenants.disable_partnertenant")
     has_check_permission = needs("consent.check_partnerconsent")
     has_sync_permission = needs("tenants.sync_partnertenant")
     has_plan_permission = needs("consent.add_consentplan")
@@ -83,7 +84,7 @@ def check_partners(
 
 
 @fresh
-@admin.action(description="Disable the selected partners", permissions=["change"])
+@admin.action(description="Disable the selected partners", permissions=["disable"])
 def disable_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
@@ -107,7 +108,7 @@ def disable_partners(
 
 
 @fresh
-@admin.action(description="Enable the selected partners", permissions=["change"])
+@admin.action(description="Enable the selected partners", permissions=["disable"])
 def enable_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:

@@ -272,12 +272,12 @@ class ConsentPlanAdmin(ReadOnlyAdmin[ConsentPlan]):
             reverse("admin:consent_consentplan_change", args=[plan.pk])
         )
 
-    @page_action(description="Export JSON", url_path="json", permissions=["view"])
+    @page_action(description="Export JSON", url_path="json", permissions=["view", "export"])
     def download_json(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         plan = self._plan(request, object_id)
         return self._download(request, plan, "json", json_document)
 
-    @page_action(description="Export CSV", url_path="csv", permissions=["view"])
+    @page_action(description="Export CSV", url_path="csv", permissions=["view", "export"])
     def download_csv(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         plan = self._plan(request, object_id)
         return self._download(request, plan, "csv", csv_document)

@@ -19,6 +19,7 @@ from consent.applications import comparing
 from consent.models import ApplicationCredential, ApplicationRegistration, RegistrationEvidence
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.errors import RemoteError
+from portal.rights import require
 
 type Ask = Callable[[ApplicationCredential], object]
 """Asks for that token with a credential; raises RemoteError (``consent.clients.ask_for_application_token``)."""
@@ -127,6 +128,7 @@ def verify(registration: ApplicationRegistration, *, ask: Ask, actor: Actor) -> 
 
     Runs outside any transaction. Without a credential nothing is asked and nothing is kept.
     """
+    require(actor, "consent.change_applicationregistration")
     credential = credential_of(registration)
     known = RegistrationEvidence.objects.filter(registration=registration).first()
     if credential is None:

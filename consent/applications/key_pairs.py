@@ -43,6 +43,7 @@ from consent.vault.base import RECORD_TAG, SecretName, SecretVersion, Vault, Vau
 from consent.vault.leftovers import none_left
 from portal.audit.trail import Actor, record
 from portal.microsoft.secret import Secret
+from portal.rights import require
 
 DAYS = (180, 365, 730)  # lives of a certificate that we make
 
@@ -53,6 +54,7 @@ def make_pair(registration: ApplicationRegistration, *, days: int, vault: Vault,
     Raises:
         RemoteError: the vault did not take it; nothing was added.
     """
+    require(actor, "consent.add_applicationcredential")
     key = new_key()
     value = key_pair(key, [self_signed(key, registration.name, days=days)])
     return add_certificate(registration, value, vault=vault, actor=actor, how="made here")
@@ -66,6 +68,7 @@ def make_vault_key(
     Raises:
         RemoteError: the vault did not; nothing was added.
     """
+    require(actor, "consent.add_applicationcredential")
     made = _create(registration, keys)
     with none_left(keys, made.name, made.version):
         certificate = self_signed(keys.signer(made.name, made.version, made.public), registration.name, days=days)
@@ -91,6 +94,7 @@ def add_vault_key(
         ValueError: the certificate is not the key's.
         RemoteError: the vault has no such key, or does not let us read it.
     """
+    require(actor, "consent.add_applicationcredential")
     found = keys.get(SecretName(name), SecretVersion(version))
     certificates = _usable(certificate, found.public)
     return _add_vault_key(registration, certificates, found.name, found.version, sends_chain, actor, "key in the vault")
@@ -109,6 +113,7 @@ def add_upload(
 
     Raises as ``rotation.add_certificate``.
     """
+    require(actor, "consent.add_applicationcredential")
     value = unlocked(content, password)
     return add_certificate(registration, value, sends_chain=sends_chain, vault=vault, actor=actor, how="uploaded")
 
@@ -122,6 +127,7 @@ def request_certificate(registration: ApplicationRegistration, *, vault: Vault, 
     Raises:
         RemoteError: the vault did not take it; nothing was added.
     """
+    require(actor, "consent.add_applicationcredential")
     key = new_key()
     name, version = store(registration, key_pair(key), None, vault)
     with none_left(vault, name, version):
@@ -132,6 +138,7 @@ def request_for_vault_key(
     registration: ApplicationRegistration, *, keys: VaultKeys, actor: Actor
 ) -> ApplicationCredential:
     """Make a key in the vault, and a request for its certificate that it signs there. Raises RemoteError."""
+    require(actor, "consent.add_applicationcredential")
     made = _create(registration, keys)
     with none_left(keys, made.name, made.version):
         request = request_for(keys.signer(made.name, made.version, made.public), registration.name)
@@ -157,6 +164,7 @@ def answer(
         RemoteError: the vault does not hand out or take the key; or it took it, and did not switch the version without
             the certificate off.
     """
+    require(actor, "consent.add_applicationcredential")
     check_open(credential.registration_id)
     waiting = ApplicationCredential.objects.filter(
         pk=credential.pk, secret_version=credential.secret_version, public_certificate="", retired_at__isnull=True

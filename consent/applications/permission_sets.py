@@ -30,6 +30,7 @@ from portal.audit.trail import Actor, record
 from portal.fields import validate_name
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID, get_cloud
 from portal.microsoft.identifiers import InvalidIdentifier, canonical_guid, parse_application_id
+from portal.rights import require
 from portal.text import number_of
 
 MOST = 40
@@ -211,6 +212,7 @@ def create(*, name: str, note: str, wanted: PermissionSet, actor: Actor) -> OwnP
     Raises:
         PermissionSetRefused: its name is none, or is taken.
     """
+    require(actor, "consent.add_ownpermissionset")
     row = OwnPermissionSet(name=name, note=note, permissions=wanted.to_json())
     with transaction.atomic():
         _save(row)
@@ -263,6 +265,7 @@ def change(
         PermissionSetRefused: changed by somebody else meanwhile, a cloud of a registration lacks a service, or the
             name is taken.
     """
+    require(actor, "consent.change_ownpermissionset")
     with transaction.atomic():
         # Writes nothing new; the row is held until the end, so that of two changes the second one is refused.
         OwnPermissionSet.objects.filter(pk=row.pk).update(name=F("name"))

@@ -24,6 +24,7 @@ from consent.models import ApplicationRegistration, RegistrationEvidence
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import RemoteError, WrongSetup
+from portal.rights import require
 
 type Read = Callable[[ApplicationRegistration], Mapping[str, Any]]
 _LONGEST_REASON = 300
@@ -46,6 +47,7 @@ def keep(
     Raises:
         NotReadable: it is another application.
     """
+    require(actor, "consent.change_applicationregistration")
     if seen["appId"].lower() != registration.application_id:
         raise NotReadable(f"This is another application than {registration.name}: its appId is not ours.")
     with transaction.atomic():
@@ -78,6 +80,7 @@ def look(registration: ApplicationRegistration, read_it: Read, *, actor: Actor) 
         RemoteError, WrongSetup: it could not be read; that is noted, and what was seen before stays with its time.
         NotReadable: the answer is no application object, or another one.
     """
+    require(actor, "consent.change_applicationregistration")
     try:
         seen = read(read_it(registration))
     except (RemoteError, WrongSetup, NotReadable) as error:
@@ -113,6 +116,7 @@ def accept_owners(registration: ApplicationRegistration, *, actor: Actor, shown:
     Raises:
         NotReadable: no owners were seen, or others meanwhile.
     """
+    require(actor, "consent.change_applicationregistration")
     with transaction.atomic():
         evidence = RegistrationEvidence.objects.filter(registration=registration).first()
         owners = [] if evidence is None else sorted(one["id"] for one in evidence.seen.get("owners", []))

@@ -27,6 +27,7 @@ from consent.models import (
 )
 from consent.permissions import PERMISSION_SETS, PermissionSet
 from portal.audit.trail import Actor, record
+from portal.rights import require
 
 State = ApplicationRegistration.State
 EDITABLE = ("name", "kind", *ApplicationRegistration.IDENTITY, "permission_set", "own_set", "state")
@@ -120,6 +121,7 @@ def change(
         ChangeRefused: somebody else changed it meanwhile, or it cannot be so. It cannot be active unless Microsoft
             accepted the credential in use within the last day.
     """
+    require(actor, "consent.change_applicationregistration")
     if unknown := (values.keys() | shown.keys()) - set(EDITABLE):
         raise ValueError(f"not editable: {', '.join(sorted(unknown))}")
     try:

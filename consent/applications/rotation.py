@@ -35,6 +35,7 @@ from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import AuthenticationFailed, RemoteError
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
+from portal.rights import require
 from tenants.models import PartnerTenant
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def add_secret(
         ValueError: it is no client secret.
         RemoteError: the vault did not take it; nothing was added.
     """
+    require(actor, "consent.add_applicationcredential")
     read_credential(Kind.SECRET, value)
     if key_id:
         key_id = _guid(key_id, "The secret's id")
@@ -123,6 +125,7 @@ def add_certificate(
         ValueError: it cannot be used; the text repeats nothing of it.
         RemoteError: the vault did not take it; nothing was added.
     """
+    require(actor, "consent.add_applicationcredential")
     certificate = usable_certificate(value)
     name, version = store(registration, value, certificate.not_after, vault)
     with none_left(vault, name, version):
@@ -144,6 +147,7 @@ def add_certificate_of_vault(
         ValueError: what is there is no certificate with its key.
         RemoteError: it cannot be read.
     """
+    require(actor, "consent.add_applicationcredential")
     certificate = usable_certificate(vault.read(SecretName(name), SecretVersion(version)).value)
     return _add_certificate(registration, certificate, name, version, sends_chain, actor, "in the vault")
 
@@ -156,6 +160,7 @@ def add_managed_identity(
     Raises:
         ValueError: no client id, or one of this registration already.
     """
+    require(actor, "consent.add_applicationcredential")
     client_id = _guid(client_id, "The client id of the managed identity")
     if registration.credentials.filter(kind=Kind.FEDERATED, key_id=client_id, retired_at__isnull=True).exists():
         raise ValueError("This managed identity is a credential of the registration already; promote it")
@@ -314,6 +319,7 @@ def promote(
         NotAccepted: Microsoft refused it; the row says so, and the older one is current.
         RotationRefused: not provable now, not valid now, retired, or somebody else promoted one meanwhile.
     """
+    require(actor, "consent.promote_applicationcredential")
     credential = ApplicationCredential.objects.select_related("registration").get(pk=credential.pk)
     registration, older = credential.registration, credential.registration.credential_id
     _check_valid(credential)
@@ -346,6 +352,7 @@ def roll_back(registration: ApplicationRegistration, *, door: Door, actor: Actor
     Raises:
         RotationRefused: there is none, or what :func:`promote` raises.
     """
+    require(actor, "consent.promote_applicationcredential")
     previous = ApplicationCredential.objects.for_roll_back().filter(registration=registration).first()
     if previous is None:
         raise RotationRefused(f"{registration} has no earlier credential to go back to; add a new one.")
@@ -363,6 +370,7 @@ def retire(credential: ApplicationCredential, *, vault: Vault, keys: Callable[[]
         RotationRefused: it is in use, or retired.
         RemoteError: it is retired, but the vault did not switch it off; retire it there.
     """
+    require(actor, "consent.retire_applicationcredential")
     with transaction.atomic():
         # The row first, then the pointer; _switch() goes the other way round, so the second sees the first.
         if not ApplicationCredential.objects.filter(pk=credential.pk, retired_at__isnull=True).update(

@@ -26,6 +26,7 @@ from consent.models import (
     RegistrationEvidence,
 )
 from portal.audit.trail import Actor
+from portal.rights import require
 from portal.text import number_are, number_of
 
 State = ApplicationRegistration.State
@@ -317,6 +318,7 @@ def activate(registration: ApplicationRegistration, *, ask: Ask, promote: Promot
         ChangeRefused: it cannot work; says why and what to do.
         RotationRefused, RemoteError: the first credential could not be put to use; nothing was changed.
     """
+    require(actor, "consent.change_applicationregistration")
     shown = {"state": registration.state}
     evidence = verify(registration, ask=ask, actor=actor)
     registration.refresh_from_db()

@@ -19,9 +19,16 @@ from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.models.plans import ConsentPlanItemQuerySet
 from consent.selection import Selection
 from portal.audit.trail import Actor, record
+from portal.rights import require
+from portal.site.sight import require_sight, within
 from tenants.models import CustomerTenant, CustomerTenantQuerySet, PartnerTenant
 
 Action, Result = ConsentPlanItem.Action, ConsentPlanItem.Result
+TO_APPLY = {
+    ConsentPlan.Purpose.PUSH: ("consent.apply_consentplan",),
+    ConsentPlan.Purpose.REMOVE: ("consent.remove_customerconsent", "consent.offboard_partner"),
+}
+"""The right to a plan that is applied at once; an offboarding removes consents as well."""
 
 
 class PlanRefused(ValueError):
@@ -58,10 +65,11 @@ def make_plan(
     Raises:
         PlanRefused: the registration wants nothing, or more than this deployment allows, or no customer is chosen.
     """
+    require(actor, "consent.add_consentplan")
     wanted = _wanted_now(registration, actor) if purpose == ConsentPlan.Purpose.APPLY else None
     target = Grants(wanted.grants if wanted else {})
     plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=chosen.to_json())
-    chunks = in_chunks(customers_in(registration, chosen))
+    chunks = in_chunks(within(customers_in(registration, chosen), actor))
     items = (judged(plan, [(customer, target) for customer in chunk]) for chunk in chunks)
     return _store(plan, items, actor, empty="No customer is chosen by this. Synchronise first, or choose others.")
 
@@ -84,6 +92,8 @@ def make_direct(
     Raises:
         PlanRefused: the registration wants nothing, or no customer is chosen.
     """
+    require(actor, *TO_APPLY[purpose])
+    customers = within(customers, actor)
     wanted = _some_wanted(registration, actor) if purpose == ConsentPlan.Purpose.PUSH else None
     plan = ConsentPlan(registration=registration, purpose=purpose, wanted=wanted, scope=chosen.to_json())
     action, target = (Action.CREATE, wanted.grants) if wanted else (Action.REMOVE, {})
@@ -137,6 +147,8 @@ def make_undo(plan: ConsentPlan, *, actor: Actor, customers: Collection[int] | N
     Raises:
         PlanRefused: the plan changed nothing there.
     """
+    require(actor, "consent.add_consentplan")
+    require_sight(actor, plan)
     scope = Selection(undo=plan.pk, customers=None if customers is None else tuple(sorted(customers))).to_json()
     undo = ConsentPlan(registration=plan.registration, purpose=ConsentPlan.Purpose.UNDO, scope=scope)
     changed = plan.items.filter(snapshot__isnull=False)

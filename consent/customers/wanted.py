@@ -17,6 +17,7 @@ from consent.models import ApplicationGrant, ApplicationRegistration, ConsentPla
 from consent.permissions import outside_allow_list, parse_scopes
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_application_id
+from portal.rights import require
 from tenants.models import CustomerTenant, PartnerTenant
 
 _OVERTAKEN = "Somebody else changed the wanted grants meanwhile; look at them first."
@@ -41,6 +42,7 @@ class Preview:
 
 def current(registration: ApplicationRegistration, *, actor: Actor) -> WantedGrants:
     """Return the version of the present set; a set that has none yet gets one."""
+    require(actor, "consent.add_consentplan", "consent.apply_consentplan")
     latest = _latest(registration)
     return _version_of(registration, latest, wanted_grants(registration), actor)
 
@@ -119,6 +121,7 @@ def change(
         WantedRefused: outside the allow list (S-52), the same set as before, changed by somebody else meanwhile, or see
             :func:`tidy`.
     """
+    require(actor, "consent.change_applicationregistration")
     wanted = tidy(grants)
     subject: dict[str, str | int] = {"registration": registration.pk, "application_id": registration.application_id}
     try:

@@ -25,6 +25,8 @@ from consent.states import with_state
 from portal.audit.trail import Actor, record
 from portal.mail import MailPrinted, MailRefused
 from portal.microsoft.secret import Secret
+from portal.rights import require
+from portal.site.sight import require_sight, within
 from tenants.models import PartnerTag, PartnerTenant, PartnerTenantQuerySet
 
 if TYPE_CHECKING:
@@ -128,6 +130,8 @@ def create(
     Raises:
         CampaignRefused: the registration is not active, or no partner is left.
     """
+    require(actor, "consent.add_campaign")
+    partners = within(partners, actor)
     if registration.state != ApplicationRegistration.State.ACTIVE:
         raise CampaignRefused("The application registration is not active, so it cannot invite partners.")
     fitting = matching(registration).filter(pk__in=partners.order_by().values("pk"))
@@ -182,7 +186,9 @@ def send(
         MailUnavailable: the mail server went away; the partner at whom it happened is tried again the next time.
         MailLost: as well, but that mail may have left; only a reminder repeats it.
     """
-    yield from _mail(campaign, to_send(campaign), mailer, actor, only, until)
+    require(actor, "consent.send_campaign")
+    require_sight(actor, campaign)
+    return _mail(campaign, to_send(campaign), mailer, actor, only, until)
 
 
 def remind(
@@ -198,7 +204,9 @@ def remind(
     Arguments and errors as ``send``. No partner is reminded within three days after the last mail, and none
     that waits for our approval.
     """
-    yield from _mail(campaign, to_remind(campaign), mailer, actor, only, until)
+    require(actor, "consent.send_campaign")
+    require_sight(actor, campaign)
+    return _mail(campaign, to_remind(campaign), mailer, actor, only, until)
 
 
 def _mail(
@@ -279,6 +287,7 @@ def _not_sent(item: CampaignPartner, problem: SendProblem) -> Mailing:
 
 def settle(campaign: Campaign, *, actor: Actor) -> int:
     """Close the links of partners who connected through another one meanwhile. Returns how many."""
+    require(actor, "consent.send_campaign", "consent.close_campaign")
     done = CampaignPartner.objects.filter(campaign=campaign).with_open_link().with_progress()
     return sum(
         links.close(item.link, actor=actor)
@@ -289,6 +298,8 @@ def settle(campaign: Campaign, *, actor: Actor) -> int:
 
 def close(campaign: Campaign, *, actor: Actor) -> int | None:
     """End a campaign and revoke its open links. Returns how many, or None if it was closed before."""
+    require(actor, "consent.close_campaign")
+    require_sight(actor, campaign)
     with transaction.atomic():
         if not Campaign.objects.filter(pk=campaign.pk, closed_at__isnull=True).update(closed_at=timezone.now()):
             return None

@@ -19,6 +19,8 @@ from consent.models.invitations import ConsentLinkQuerySet
 from portal.audit.trail import Actor, record
 from portal.microsoft.identifiers import InvalidIdentifier, parse_tenant_id
 from portal.microsoft.secret import Secret
+from portal.rights import require
+from portal.site.sight import require_sight
 from tenants.models import PartnerTenant
 
 if TYPE_CHECKING:
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 MAX_LIFETIME = timedelta(days=90)
+# The right to revoke, and those to what revokes links on its way.
+_ENDS_LINKS = (
+    "consent.revoke_consentlink",
+    "consent.send_consentlink",
+    "consent.send_campaign",
+    "consent.close_campaign",
+    "consent.disconnect_partnerconsent",
+    "consent.offboard_partner",
+)
 _IN_DRAFTS = "the-link-of-the-partner-stands-here"  # no token: it has another length
 
 
@@ -74,6 +85,8 @@ def issue(
     Raises:
         LinkRefused: the partner has no fixed tenant or is not active, or the registration does not fit.
     """
+    require(actor, "consent.add_consentlink", "consent.send_consentlink", "consent.send_campaign")
+    require_sight(actor, partner, registration)
     lifetime = timedelta(days=settings.LINK_LIFETIME_DAYS) if lifetime is None else lifetime
     if not timedelta(0) < lifetime <= MAX_LIFETIME:
         raise LinkRefused("A link is valid for 90 days at most, and not for less than a moment.")
@@ -129,6 +142,8 @@ def usable(token: str) -> ConsentLink | None:
 
 def revoke(link: ConsentLink, *, actor: Actor) -> bool:
     """Revoke a link at once, also for flows already at Microsoft (S-10). Returns False if it was closed before."""
+    require(actor, *_ENDS_LINKS)
+    require_sight(actor, link)
     with transaction.atomic():
         changed = ConsentLink.objects.filter(pk=link.pk, revoked_at__isnull=True, closed_at__isnull=True).update(
             revoked_at=timezone.now()
@@ -152,6 +167,7 @@ def revoke_all(partner: int, *, actor: Actor) -> None:
 
 def close(link: ConsentLink, *, actor: Actor) -> bool:
     """Close a link whose partner was connected through another one. Returns False if it was over before."""
+    require(actor, "consent.send_campaign", "consent.close_campaign")
     with transaction.atomic():
         changed = ConsentLink.objects.filter(pk=link.pk, revoked_at__isnull=True, closed_at__isnull=True).update(
             closed_at=timezone.now()
@@ -168,6 +184,8 @@ def extend(link: ConsentLink, *, lifetime: timedelta, actor: Actor) -> datetime:
     Raises:
         LinkRefused: it was revoked, has served, or works longer already.
     """
+    require(actor, "consent.extend_consentlink")
+    require_sight(actor, link)
     if not timedelta(0) < lifetime <= MAX_LIFETIME:
         raise LinkRefused("A link is valid for 90 days at most, and not for less than a moment.")
     expires_at = timezone.now() + lifetime
@@ -196,6 +214,8 @@ def replace(
     Raises:
         LinkRefused: it has served already, or a new one must not be made; the older one stays as it was.
     """
+    require(actor, "consent.send_consentlink", "consent.send_campaign")
+    require_sight(actor, link)
     with transaction.atomic():
         # Held first, as ``consent.invitations.campaigns`` does: another sender of the campaign waits here, not later.
         CampaignPartner.objects.filter(link=link.pk).update(link=link.pk)

@@ -26,7 +26,9 @@ from portal.audit.trail import Actor, Outcome, record
 from portal.mail import MailFailed, MailLost, MailPrinted, MailRefused, can_send, one_address, open_mailer, send
 from portal.microsoft.clouds import get_cloud
 from portal.microsoft.secret import Secret
+from portal.rights import require
 from portal.site.logs import one_line
+from portal.site.sight import require_sight
 from tenants.models import PartnerContact, PartnerTenant
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def addresses_of(partner: PartnerTenant) -> list[str]:
 
 def announce(link: ConsentLink, *, actor: Actor) -> None:
     """Write that a mail with this link is about to leave; call it in the transaction that makes the link (S-58)."""
+    require(actor, "consent.send_consentlink", "consent.send_campaign")
     record("link.sent", actor=actor, outcome=Outcome.INTENT, subject=_subject(link))
 
 
@@ -82,12 +85,14 @@ def deliver(
     Raises:
         MailRefused, MailUnavailable, MailLost: it did not leave, or may not have; the link stays.
     """
+    require(actor, "consent.send_consentlink", "consent.send_campaign")
     with _outcome(link, actor):
         send(compose(link, address, again=again, reason=reason), mailer)
 
 
 def deliver_alone(link: ConsentLink, address: Secret, *, actor: Actor) -> None:
     """Do as ``deliver`` does, over a connection for this mail only."""
+    require(actor, "consent.send_consentlink")
     with _outcome(link, actor), open_mailer() as mailer:
         send(compose(link, address), mailer)
 
@@ -130,6 +135,8 @@ def send_again(
         LinkRefused, or MailRefused before anything changed: the older link stays as it was.
         MailRefused, MailUnavailable, MailLost: the new link works, but its address may be lost.
     """
+    require(actor, "consent.send_consentlink")
+    require_sight(actor, link)
     addresses_of(link.partner)
     with transaction.atomic():
         new, address = links.replace(link, actor=actor, created_by=created_by)
@@ -226,6 +233,8 @@ def send_test(
     Raises:
         MailRefused, MailUnavailable, MailLost: it did not leave, or may not have.
     """
+    require(actor, "consent.send_consentlink", "consent.send_campaign")
+    require_sight(actor, link.partner)
     mail = compose(link, address, to=[one_address(to)], reason=reason)
     mail.subject = f"[Test] {mail.subject}"
     with open_mailer() as mailer:

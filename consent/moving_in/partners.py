@@ -29,6 +29,7 @@ from portal.audit.trail import Actor, Entry, Outcome, record, record_all
 from portal.fields import validate_name
 from portal.microsoft.clouds import CLOUD_CHOICES, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import parse_domain, parse_tenant_id
+from portal.rights import require, require_unlimited
 from portal.site.export import heading
 from portal.text import number_of
 from tenants.models import PartnerContact, PartnerTag, PartnerTenant
@@ -63,6 +64,9 @@ def read(content: bytes, *, file_name: str, actor: Actor) -> PartnerImport:
     Raises:
         FileRefused: nothing was kept.
     """
+    require(actor, "tenants.add_partnertenant")
+    require(actor, "tenants.change_partnertenant")
+    require_unlimited(actor)
     table = read_table(content)
     _check_header(table)
     name = re.sub(r"[^\w .()-]", "_", file_name)[:120] or "file"
@@ -298,6 +302,9 @@ def _note_found(row: PartnerImportRow, tenant_id: str, cloud: str) -> None:
 
 def confirm(imported: PartnerImport, keys: Sequence[int], *, actor: Actor) -> int:
     """Take the tenants that were found for those of the partners, because a person compared them; return how many."""
+    require(actor, "tenants.add_partnertenant")
+    require(actor, "tenants.change_partnertenant")
+    require_unlimited(actor)
     with transaction.atomic():
         _hold(imported)
         rows = list(imported.rows.to_confirm().filter(pk__in=keys).order_by("number"))
@@ -337,6 +344,9 @@ def apply(imported: PartnerImport, *, actor: Actor) -> Counter[str]:
 
     Doing it twice, or at the same time, is harmless: each piece says its results anew and writes in one transaction.
     """
+    require(actor, "tenants.add_partnertenant")
+    require(actor, "tenants.change_partnertenant")
+    require_unlimited(actor)
     with transaction.atomic():
         _hold(imported)
         _judge_anew(imported)

@@ -20,6 +20,8 @@ from consent.vault.base import SecretDisabled, SecretName, SecretVersion, Vault
 from portal.audit.trail import Actor, record
 from portal.microsoft.diagnosis import Owner, never_heals
 from portal.microsoft.errors import NotFound, RemoteError
+from portal.rights import require
+from portal.site.sight import require_sight
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ def disconnect(consent: PartnerConsent, *, vault: Vault, actor: Actor) -> bool:
     Returns:
         Whether every version is switched off. When not, staff are told.
     """
+    require(actor, "consent.disconnect_partnerconsent", "consent.offboard_partner")
+    require_sight(actor, consent)
     with transaction.atomic():
         consent = PartnerConsent.objects.select_related("partner", "registration").get(pk=consent.pk)
         changed = (
@@ -72,6 +76,8 @@ def disconnect(consent: PartnerConsent, *, vault: Vault, actor: Actor) -> bool:
 
 def confirm_revoked(consent: PartnerConsent, *, actor: Actor) -> bool:
     """Note that the partner's administrator did their part. Returns False unless it was awaited."""
+    require(actor, "consent.disconnect_partnerconsent")
+    require_sight(actor, consent)
     with transaction.atomic():
         changed = PartnerConsent.objects.filter(pk=consent.pk, state=State.DISCONNECTED).update(
             state=State.REVOKED, last_owner=""

@@ -18,6 +18,7 @@ from consent.vault.base import Eraser, SecretName, SecretVersion, Vault, new_sec
 from portal.audit.trail import Actor, record
 from portal.decisions.kinds import Approval
 from portal.microsoft.errors import AccessDenied, NotFound
+from portal.rights import require
 from tenants.models import PartnerTenant
 
 
@@ -57,6 +58,7 @@ def erase_tokens(
         TokenUnavailable: a token is being renewed right now; run it again.
         RemoteError: the vault failed; nothing can be used any more, run it again.
     """
+    require(actor, "consent.offboard_partner")
     if partner.is_active:
         raise StillActive(f"{partner.name} is active. Disable it in the admin first; then its tokens can be erased.")
     report = ErasureReport()

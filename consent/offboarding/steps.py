@@ -37,7 +37,9 @@ from portal.incidents.service import report as report_incident
 from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError
+from portal.rights import require
 from portal.runs.models import Run
+from portal.site.sight import require_sight
 from tenants.models import PartnerTenant
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,8 @@ def start(
         OffboardingRefused: the partner was offboarded before.
     """
     actor = approved.actor
+    require(actor, "consent.offboard_partner")
+    require_sight(actor, partner)
     known = Offboarding.objects.open().filter(partner=partner).first()
     if known is not None:
         return try_again(known, actor=actor, wait_seconds=wait_seconds, concurrency=concurrency)
@@ -111,6 +115,8 @@ def try_again(
     offboarding: Offboarding, *, actor: Actor, wait_seconds: float = 60.0, concurrency: int = _CONCURRENCY
 ) -> Offboarding:
     """Go on with removing: the run that was begun, or another one over the customers that remain."""
+    require(actor, "consent.offboard_partner")
+    require_sight(actor, offboarding)
     with transaction.atomic():
         waited = Offboarding.objects.filter(pk=offboarding.pk, state=State.WAITING).update(state=State.REMOVING)
         if waited:
@@ -139,6 +145,8 @@ def finish_anyway(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
     Raises:
         OffboardingRefused: nothing waits for this decision.
     """
+    require(actor, "consent.offboard_partner")
+    require_sight(actor, offboarding)
     with transaction.atomic():
         if not Offboarding.objects.filter(pk=offboarding.pk, state=State.WAITING).update(
             decided_at=timezone.now(), decided_by=actor.name
@@ -156,6 +164,7 @@ def finish_anyway(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
 
 def advance(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
     """Do what is due; safe to call at any time, again, and by several processes at once."""
+    require(actor, "consent.offboard_partner")
     offboarding = Offboarding.objects.select_related("partner", "run").get(pk=offboarding.pk)
     if offboarding.state == State.REMOVING and (offboarding.run is None or offboarding.run.is_over):
         _customers_are_done(offboarding, actor)

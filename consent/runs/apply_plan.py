@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from django.db import transaction
@@ -25,7 +25,7 @@ from consent.customers.applying import (
     seconds_to_next_look,
 )
 from consent.customers.observations import PROPAGATION
-from consent.customers.plans import PlanRefused, counts, make_direct
+from consent.customers.plans import TO_APPLY, PlanRefused, counts, make_direct
 from consent.models import ApplicationRegistration, Attempt, ConsentPlan, ConsentPlanItem, PartnerConsent, TokenUse
 from consent.naming import registration_names, unit_label
 from consent.runs.plan_lines import REFUSED, columns, finished
@@ -41,9 +41,11 @@ from portal.decisions.kinds import Approval
 from portal.microsoft.diagnosis import FailureClass, Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
+from portal.rights import require
 from portal.runs import service
 from portal.runs.kinds import CONTAINED, GONE, OK, SKIPPED, Context, Done, Kind, Outcome, Unit
 from portal.runs.models import Run, RunItem
+from portal.site.sight import require_sight
 from tenants.models import CustomerTenant, PartnerTenant
 
 Action, Purpose, Result = ConsentPlanItem.Action, ConsentPlan.Purpose, ConsentPlanItem.Result
@@ -123,6 +125,8 @@ def start_apply(
         PlanRefused: nothing is left to do, the plan is overtaken, or a run of it goes on that chose otherwise.
         SecondPersonNeeded: it lacks the approval.
     """
+    require(actor, "consent.apply_consentplan")
+    require_sight(actor, plan)
     if not 0 <= stop_share <= 1 or any(size < 1 for size in waves):
         raise PlanRefused("Waves are numbers of customers from 1, and the share goes from 0 to 1.")
     with transaction.atomic():
@@ -197,6 +201,7 @@ def start_direct(
         PlanRefused: see ``plans.make_direct``.
         SecondPersonNeeded: it lacks the approval.
     """
+    require(actor, *TO_APPLY[purpose])
     by_registration = _customers(purpose, chosen)
     with transaction.atomic():
         # Two that make the same choice at the same moment do it twice: each looks, and their requests are the same.
@@ -468,6 +473,7 @@ APPLY_PLAN = Kind(
     units=units,
     load=load,
     work=work,
+    rights=sorted({"consent.apply_consentplan", *chain(*TO_APPLY.values())}),
     write=write,
     prepare=clients.shared_by_all,
     place=lambda task: (task.item.plan.registration.application_id, task.item.customer.partner.cloud),

@@ -226,6 +226,7 @@ CUSTOMER_SYNC = Kind(
     units=units,
     load=load,
     work=work,
+    rights=("tenants.sync_partnertenant",),
     write=write,
     repeats=True,
     prepare=clients.shared_by_all,

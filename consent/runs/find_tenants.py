@@ -13,6 +13,7 @@ from portal.audit.trail import Actor
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import CorrelationId
+from portal.rights import require
 from portal.runs import service
 from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
 from portal.runs.models import Run
@@ -23,6 +24,7 @@ _CONCURRENCY = 8
 
 def start_finding(imported: PartnerImport, *, actor: Actor, **more: Any) -> tuple[Run, bool]:
     """Return the run that looks for the tenants of this import's domains, and whether it is new."""
+    require(actor, "tenants.add_partnertenant")
     scope = {"partner_import": imported.pk}
     return service.start(FIND_TENANTS, scope=scope, actor=actor, **{"concurrency": _CONCURRENCY, **more})
 
@@ -69,6 +71,7 @@ FIND_TENANTS = Kind(
     units=units,
     load=load,
     work=work,
+    rights=("tenants.add_partnertenant",),
     write=write,
     seconds=30.0,
 )

@@ -19,9 +19,11 @@ from consent.runs.verify import CONSENT_VERIFY
 from consent.selection import Selection, open_rows
 from consent.states import standing, with_standing, with_state
 from portal.audit.trail import Actor
+from portal.rights import require
 from portal.runs import service, tasks
 from portal.runs.kinds import Kind
 from portal.runs.models import Run
+from portal.site.sight import require_sight, within
 from tenants.models import CustomerTenant, PartnerTenant
 
 NAMED = 20
@@ -100,6 +102,8 @@ def check_tokens(consents: QuerySet[PartnerConsent], *, actor: Actor, renew: boo
     Raises:
         NothingToDo: none of them can be used.
     """
+    require(actor, "consent.renew_partnerconsent" if renew else "consent.check_partnerconsent")
+    consents = within(consents, actor)
     keys = sorted(_usable(consents).values_list("pk", flat=True))
     if not keys:
         raise NothingToDo(f"Nothing was begun: {_reasons(preview_check(consents))}.")
@@ -138,6 +142,8 @@ def synchronise(partners: QuerySet[PartnerTenant], *, actor: Actor) -> Started:
     Raises:
         NothingToDo: none of them has a token that may read them.
     """
+    require(actor, "tenants.sync_partnertenant")
+    partners = within(partners, actor)
     chosen = sorted(_with_door(partners).values_list("tenant_id", flat=True))
     if not chosen:
         raise NothingToDo(f"Nothing was begun: {_reasons(preview_synchronise(partners))}.")
@@ -160,6 +166,8 @@ def read_again(customer: CustomerTenant, *, actor: Actor) -> Started:
     Raises:
         NothingToDo: the partner consented to no active application, so there is nothing to read.
     """
+    require(actor, "consent.verify_customerconsent")
+    require_sight(actor, customer)
     open_rows(Selection(partner=(customer.partner.tenant_id,), customer=(customer.tenant_id,)))
     return read_consents(CustomerConsent.objects.filter(customer=customer), actor=actor)
 
@@ -170,6 +178,8 @@ def read_consents(consents: QuerySet[CustomerConsent], *, actor: Actor) -> Start
     Raises:
         NothingToDo: their partners are off, or there are none.
     """
+    require(actor, "consent.verify_customerconsent")
+    consents = within(consents, actor)
     active = consents.filter(customer__partner__switch=PartnerTenant.Switch.ON)
     keys = sorted(active.values_list("pk", flat=True))
     if not keys:

@@ -13,7 +13,7 @@ from consent.containment import service as containment
 from consent.models import Containment, PartnerConsent
 from consent.runs.token_check import TOKEN_CHECK
 from consent.selection import Selection
-from portal.audit.trail import SYSTEM
+from portal.audit.trail import Actor
 from portal.runs import service, tasks
 from portal.runs.kinds import OK
 from portal.runs.models import Run, RunItem
@@ -24,6 +24,7 @@ GROWTH = 5
 """Each wave has five times the partners of the one before; the first has one."""
 STOP_SHARE = 0.2
 """A wave in which more of the tokens that worked before do not work is the last, until a person lets it go on."""
+_BY_CLOCK = Actor.system("consent.check_partnerconsent")
 _CONCURRENCY = 16
 
 
@@ -73,7 +74,7 @@ def _next_wave(one: Containment) -> str:
     with transaction.atomic():
         if keys:
             scope = Selection(tokens=keys).to_json()
-            run, _ = service.start(TOKEN_CHECK, scope=scope, actor=SYSTEM, concurrency=_CONCURRENCY)
+            run, _ = service.start(TOKEN_CHECK, scope=scope, actor=_BY_CLOCK, concurrency=_CONCURRENCY)
         if not containment.release(one, to=following[-1], run=run):
             transaction.set_rollback(True)
             return f"{one}: another process took this step"

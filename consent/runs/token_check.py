@@ -167,6 +167,10 @@ TOKEN_CHECK = Kind(
     units=units,
     load=load,
     work=work,
+    rights=(
+        "consent.check_partnerconsent",
+        "consent.renew_partnerconsent",
+    ),
     write=write,
     after=after,
     settle=settle,

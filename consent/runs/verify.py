@@ -214,6 +214,7 @@ CONSENT_VERIFY = Kind(
     units=units,
     load=load,
     work=work,
+    rights=("consent.verify_customerconsent",),
     write=write,
     repeats=True,
     prepare=clients.shared_by_all,

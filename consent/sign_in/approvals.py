@@ -26,6 +26,8 @@ from portal.audit.trail import SYSTEM, Actor, Outcome, record
 from portal.microsoft.errors import NotFound, RemoteError
 from portal.microsoft.http import WEB_SECONDS, time_budget
 from portal.microsoft.identifiers import CorrelationId, ObjectId
+from portal.rights import require
+from portal.site.sight import require_sight
 
 KEPT_FOR = timedelta(days=7)
 Decision = WaitingToken.Decision
@@ -98,6 +100,8 @@ def approve(
         DecisionRefused: too late, decided before, or it proves less than the working token.
         RemoteError: Microsoft or the vault refused; the old account stays.
     """
+    require(actor, "consent.decide_waitingtoken")
+    require_sight(actor, waiting)
     waiting = WaitingToken.objects.select_related("consent__partner", "consent__registration").get(pk=waiting.pk)
     consent = waiting.consent
     if not WaitingToken.objects.waiting().filter(pk=waiting.pk).exists():
@@ -156,6 +160,8 @@ def reject(waiting: WaitingToken, *, vault: Vault, actor: Actor) -> None:
     Raises:
         DecisionRefused: decided before.
     """
+    require(actor, "consent.decide_waitingtoken", "consent.disconnect_partnerconsent", "consent.offboard_partner")
+    require_sight(actor, waiting)
     with transaction.atomic():
         if not _decide(waiting, Decision.REJECTED, actor):
             raise DecisionRefused("This sign-in was decided on before.")

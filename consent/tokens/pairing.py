@@ -31,6 +31,7 @@ from portal.audit.trail import SYSTEM, Actor, record
 from portal.microsoft.errors import NotFound, RemoteError, Unreachable
 from portal.microsoft.http import turn_of
 from portal.microsoft.secret import Secret
+from portal.rights import SERVER, require
 
 _ASKED = 20  # entries of which the vault must hold one, where it carries no id
 
@@ -146,6 +147,7 @@ def pair_anew(vault: Vault, *, actor: Actor) -> None:
     Raises:
         RemoteError: the vault does not answer; nothing was changed.
     """
+    require(actor, SERVER)
     found = _id_in(vault)
     with transaction.atomic():
         VaultPairing.objects.all().delete()

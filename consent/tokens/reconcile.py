@@ -47,6 +47,7 @@ from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AccessDenied, AuthenticationFailed, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
+from portal.rights import SERVER, require
 from portal.site.subjects import facts
 from tenants.models import PartnerTenant
 
@@ -115,6 +116,7 @@ class Reconciler:
             TooManyChanges: nothing was changed.
             RemoteError: the vault does not answer, or does not let the identity in.
         """
+        require(self._actor, SERVER)
         self._list_names()
         for consent in PartnerConsent.objects.order_by("pk").iterator():
             self._add(self._consent(consent))

@@ -13,8 +13,8 @@ import hmac
 import json
 import logging
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.microsoft.secret import Secret
+from portal.models import Limits
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +34,40 @@ _LOCK = 0x43505641  # any constant: the advisory lock of the chain on PostgreSQL
 _LONGEST_TEXT = 300
 
 
+def _nothing(right: str) -> bool:
+    return False
+
+
+def _everything(right: str) -> bool:
+    return True
+
+
+def _unlimited() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who acts: a member of staff, a command with the OS user, a consent link, or the system itself."""
+    """Who acts: a member of staff, a command with the OS user, a consent link, or the system itself.
+
+    Attributes:
+        may: tells whether the actor has a right; ``portal.rights`` says who has which. Without it the actor has none,
+            so what is read back from a row, such as who began a run, gains nothing.
+        is_superuser: a member of staff who has every right because the account is one for emergencies.
+        limits: what a member of teams sees; None when nothing is hidden from the actor.
+    """
 
     kind: AuditEvent.ActorKind
     name: str
     address: str | None = None
+    may: Callable[[str], bool] = field(default=_nothing, repr=False, compare=False)
+    is_superuser: bool = field(default=False, repr=False, compare=False)
+    limits: Callable[[], Limits | None] = field(default=_unlimited, repr=False, compare=False)
 
     @classmethod
     def command(cls, name: str) -> Actor:
-        """Return the actor of a management command."""
-        return cls(kind=AuditEvent.ActorKind.COMMAND, name=f"{name} ({getpass.getuser()})")
+        """Return the actor of a management command. Whoever can run one holds the keys of the server anyway."""
+        return cls(kind=AuditEvent.ActorKind.COMMAND, name=f"{name} ({getpass.getuser()})", may=_everything)
 
     @classmethod
     def link(cls, link_id: int, address: str | None) -> Actor:
@@ -57,12 +80,32 @@ class Actor:
         return cls(kind=AuditEvent.ActorKind.SYSTEM, name="visitor", address=address)
 
     @classmethod
-    def staff(cls, username: str, address: str | None) -> Actor:
-        """Return a signed-in member of staff."""
-        return cls(kind=AuditEvent.ActorKind.STAFF, name=username, address=address)
+    def staff(
+        cls,
+        username: str,
+        address: str | None,
+        *,
+        may: Callable[[str], bool] = _nothing,
+        is_superuser: bool = False,
+        limits: Callable[[], Limits | None] = _unlimited,
+    ) -> Actor:
+        """Return a signed-in member of staff; without ``may`` somebody who only signs an event."""
+        return cls(
+            kind=AuditEvent.ActorKind.STAFF,
+            name=username,
+            address=address,
+            may=may,
+            is_superuser=is_superuser,
+            limits=limits,
+        )
+
+    @classmethod
+    def system(cls, *rights: str) -> Actor:
+        """Return the portal itself, with the rights that its work needs."""
+        return cls(kind=AuditEvent.ActorKind.SYSTEM, name="portal", may=frozenset(rights).__contains__)
 
 
-SYSTEM = Actor(kind=AuditEvent.ActorKind.SYSTEM, name="portal")
+SYSTEM = Actor.system()
 
 
 def _plain(value: Any) -> Any:

@@ -234,14 +234,14 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
             raise PermissionDenied
         if request.method == "POST":
             return self._do_for_group(request) or HttpResponseRedirect(request.path)
-        now = timezone.now()
-        settled = Incident.objects.filter(settled_at__gte=now - SETTLED_LATELY).order_by("-settled_at", "-pk")
+        now, mine = timezone.now(), self.visible_rows(request, Incident.objects.all())
+        settled = mine.filter(settled_at__gte=now - SETTLED_LATELY).order_by("-settled_at", "-pk")
         context = {
             **self.admin_site.each_context(request),
             "title": "Incidents",
             "opts": self.opts,
-            "groups": [self._shown(request, one) for one in groups(Incident.objects.open().awake(), now)],
-            "asleep": [self._shown(request, one) for one in groups(Incident.objects.open().asleep(), now)],
+            "groups": [self._shown(request, one) for one in groups(mine.open().awake(), now)],
+            "asleep": [self._shown(request, one) for one in groups(mine.open().asleep(), now)],
             "settled": [
                 Row(
                     label=recovery_in_words(one),
@@ -268,12 +268,11 @@ class IncidentAdmin(ReadOnlyAdmin[Incident]):
         action = self.get_actions(request).get(request.POST.get("action", ""))
         if action is None:
             raise PermissionDenied
+        mine = self.visible_rows(request, Incident.objects.all())
         if keys := request.POST.getlist(ACTION_CHECKBOX_NAME):
-            rows = Incident.objects.filter(pk__in=[int(key) for key in keys if key.isdecimal()])
+            rows = mine.filter(pk__in=[int(key) for key in keys if key.isdecimal()])
         else:
-            rows = Incident.objects.open().filter(
-                cause=request.POST.get("cause", ""), owner=request.POST.get("owner", "")
-            )
+            rows = mine.open().filter(cause=request.POST.get("cause", ""), owner=request.POST.get("owner", ""))
             rows = rows.asleep() if request.POST.get("asleep") else rows.awake()
         return cast("HttpResponseBase | None", action.func(self, request, rows))
 

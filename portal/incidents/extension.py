@@ -3,9 +3,11 @@
 from portal.incidents.anchoring import BEGUN_ANEW, NOT_ANCHORED
 from portal.incidents.models import Incident
 from portal.incidents.panels import ours
+from portal.incidents.receivers import SUPERUSER
 from portal.incidents.watch import CERTIFICATE_REFUSED, TRAIL_BROKEN
 from portal.site.causes import CauseWords, Remedy
 from portal.site.extension_points import AdminExtension, ListEntry
+from portal.site.limit_kinds import Sight
 from portal.site.named import Named
 from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_number
@@ -29,6 +31,9 @@ EXTENSION = AdminExtension(
             title="Audit trail damaged", remedy=Remedy(label="See the audit trail", model="audit.AuditEvent")
         ),
         CERTIFICATE_REFUSED: CauseWords(title="Certificate refused"),
+        SUPERUSER: CauseWords(
+            title="Superuser acted", remedy=Remedy(label="See the audit trail", model="audit.AuditEvent")
+        ),
     },
     audit_words={
         "incident.noted": "A note was written to an incident",
@@ -37,6 +42,7 @@ EXTENSION = AdminExtension(
         "incident.taken_up": "An incident was taken up",
         "incident.woken": "An incident that was put off was woken up",
     },
+    sights={"incidents.incident": Sight(subject="subject")},
     searchable=(
         Searchable(
             title="Incidents",

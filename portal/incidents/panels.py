@@ -10,8 +10,10 @@ from django.urls import reverse
 
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
+from portal.rights import limits_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone
+from portal.site.sight import visible
 from portal.text import number_of
 
 
@@ -19,7 +21,8 @@ def _open(request: HttpRequest) -> Mapping[str, int]:
     if not request.user.has_perm("incidents.view_incident"):
         return {}
     if (known := getattr(request, "open_incidents", None)) is None:
-        owners = Incident.objects.open().awake().order_by().values_list("owner").annotate(Count("pk"))
+        seen = visible(Incident.objects.open().awake(), limits_of(request.user))
+        owners = seen.order_by().values_list("owner").annotate(Count("pk"))
         request.open_incidents = known = dict(owners)  # type: ignore[attr-defined]
     return dict(known)
 

@@ -20,7 +20,9 @@ from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.incidents.models import Incident, IncidentNote, IncidentQuerySet
 from portal.incidents.telling import HOLD, mail
 from portal.microsoft.diagnosis import Owner
+from portal.rights import require
 from portal.site.logs import one_line
+from portal.site.sight import within
 
 log = logging.getLogger(__name__)
 
@@ -149,12 +151,14 @@ def forget(incidents: IncidentQuerySet, *, name: str) -> int:
 
 def take_up(incidents: IncidentQuerySet, *, actor: Actor) -> int:
     """Note who looks into them. Returns how many were open and not taken up before."""
+    require(actor, "incidents.settle_incident")
     fresh = _OPEN & Q(seen_at__isnull=True)
     return len(_decide(incidents, fresh, "incident.taken_up", actor, seen_at=timezone.now(), seen_by=actor.name))
 
 
 def close(incidents: IncidentQuerySet, *, actor: Actor) -> int:
     """Settle them by a person's decision; what happens again is a new incident. Returns how many were open."""
+    require(actor, "incidents.settle_incident")
     now = timezone.now()
     keys = _decide(incidents, _OPEN, "incident.settled", actor, settled_at=now, recovered_at=now)
     transaction.on_commit(lambda: log.info("incidents settled by %s", actor.name, extra={"incidents": keys}))
@@ -167,6 +171,7 @@ def snooze(incidents: IncidentQuerySet, *, until: datetime, actor: Actor) -> int
     Raises:
         ValueError: that is not ahead, or more than 30 days.
     """
+    require(actor, "incidents.snooze_incident")
     if not timedelta(0) < until - timezone.now() <= LONGEST_SNOOZE:
         raise ValueError(f"An incident is put off until a later time, at most {LONGEST_SNOOZE.days} days ahead.")
     details = {"until": until.isoformat()}
@@ -176,6 +181,7 @@ def snooze(incidents: IncidentQuerySet, *, until: datetime, actor: Actor) -> int
 
 def wake(incidents: IncidentQuerySet, *, actor: Actor) -> int:
     """Take back that they were put off. Returns how many were."""
+    require(actor, "incidents.snooze_incident")
     asleep = _OPEN & Q(snoozed_until__gt=timezone.now())
     return len(_decide(incidents, asleep, "incident.woken", actor, snoozed_until=None, snoozed_by=""))
 
@@ -186,6 +192,7 @@ def note(incidents: IncidentQuerySet, words: str, *, actor: Actor) -> int:
     Raises:
         ValueError: it is empty, or longer than 1,000 characters.
     """
+    require(actor, "incidents.note_incident")
     words = words.strip()
     if not 0 < len(words) <= LONGEST_NOTE:
         raise ValueError(f"A note has between 1 and {LONGEST_NOTE:,} characters.")
@@ -207,6 +214,7 @@ def _decide(
 
     Each row is claimed by the UPDATE; the number of queries is the same for any number of rows.
     """
+    incidents = within(incidents, actor)
     with transaction.atomic():
         keys = list(incidents.filter(still).values_list("pk", flat=True))
         if columns:

@@ -7,6 +7,7 @@ from portal.runs.schedule import FAILED
 from portal.runs.service import HALTED, STOPPED, label_of
 from portal.site.causes import CauseWords, Remedy
 from portal.site.extension_points import AdminExtension, ListEntry
+from portal.site.limit_kinds import EVERYBODY, Sight
 from portal.site.named import Named
 from portal.site.navigation import Section
 from portal.site.searchable import Searchable, by_number
@@ -45,6 +46,11 @@ EXTENSION = AdminExtension(
         "run.resumed": "A run was resumed",
         "run.started": "A run was started",
         "run.stopped": "A run stopped: what failed concerns all of its units",
+    },
+    sights={
+        "runs.run": Sight(person="actor"),
+        "runs.runitem": Sight(person="run__actor"),
+        "runs.scheduledjob": EVERYBODY,
     },
     searchable=(Searchable(title="Runs", rank=90, model=Run, find=by_number(Run, "run"), detail=label_of),),
 )

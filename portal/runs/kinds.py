@@ -162,6 +162,7 @@ class Kind:
     """How one kind of work is done; see the package's docstring for what each part must keep.
 
     Attributes:
+        rights: who has any of these may start a run of this kind, or let one go on; without one, only a command may.
         purposes: words instead of ``label`` for runs whose scope names such a ``purpose``.
         words: what names of scope and options mean, with a place for the value; others stand as they are.
         seconds: time limit of one unit, with all its calls and waits (R-13).
@@ -210,6 +211,7 @@ class Kind:
     uses_database: bool = False
     repeats: bool = False
     only_by: str = ""
+    rights: Sequence[str] = ()
     purposes: Mapping[str, str] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
 

@@ -30,6 +30,7 @@ from portal.audit.trail import Actor, record
 from portal.incidents.service import report, settle
 from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
+from portal.rights import require, require_unlimited
 from portal.runs import service, tasks
 from portal.runs.ending import is_ending
 from portal.runs.models import Run, ScheduledJob
@@ -107,6 +108,8 @@ def run_now(name: str, *, actor: Actor) -> bool:
     Raises:
         KeyError: no app declares such a job.
     """
+    require(actor, "runs.start_scheduledjob")
+    require_unlimited(actor)
     job = jobs()[name]
     with transaction.atomic():
         started = ScheduledJob.objects.filter(name=name, repeat_at__isnull=True).update(

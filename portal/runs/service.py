@@ -25,12 +25,14 @@ from portal.audit.trail import SYSTEM, Actor, record
 from portal.incidents.models import Incident
 from portal.incidents.service import LONGEST_WORDS, report, settle
 from portal.microsoft.diagnosis import LATER, Owner
+from portal.rights import require
 from portal.runs import buckets, results
 from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit
 from portal.runs.limits import limit_words
 from portal.runs.listening import Wait
 from portal.runs.models import RESUMED_AFTER, Executor, Run, RunItem
 from portal.runs.registry import UnknownKind, kind_named, labels
+from portal.site.sight import require_sight
 
 log = logging.getLogger(__name__)
 State = Run.State
@@ -97,6 +99,7 @@ def start(
         origin: list the units that failed in this run, instead of those of the scope; see ``repeat_failed``.
         stop_share: of the units of a wave; when more fail, the run waits for a person. None: its waves are not judged.
     """
+    require(actor, *kind.rights)
     chosen = json.dumps([scope, options or {}, *([origin.pk] if origin else [])], sort_keys=True)
     scope_hash = hashlib.sha256(chosen.encode()).hexdigest()
     mine = Run.objects.unfinished().filter(kind=kind.name, scope_hash=scope_hash)
@@ -148,6 +151,8 @@ def repeat_failed(run: Run, *, actor: Actor) -> tuple[Run, bool]:
         NothingToRepeat: none failed, the run is not over, or it applied a plan.
         UnknownKind: its app is gone.
     """
+    require(actor, "runs.steer_run")
+    require_sight(actor, run)
     if why := why_not_repeated(run):
         raise NothingToRepeat(why)
     return start(
@@ -168,7 +173,10 @@ def _log(run: Run, words: str, level: int = logging.INFO) -> None:
 
 
 def actor_of_run(run: Run) -> Actor:
-    """Return who started a run: its effects are theirs, whichever process works it."""
+    """Return who started a run: its effects are theirs, whichever process works it.
+
+    This actor has no right: the person was asked when the run was begun, and what a unit does needs none of its own.
+    """
     return Actor(kind=AuditEvent.ActorKind(run.actor_kind), name=run.actor)
 
 
@@ -258,6 +266,8 @@ def _to_skip(kind: Kind, keys: Sequence[int]) -> dict[int, str]:
 
 def pause(run: Run, *, actor: Actor, reason: str = "") -> bool:
     """Let executors stop after the units that they work on; return False when there was nothing to pause."""
+    require(actor, "runs.steer_run")
+    require_sight(actor, run)
     return _steer(run, [State.OPEN], "run.paused", actor, state=State.PAUSED, reason=reason[:300])
 
 
@@ -272,7 +282,7 @@ def let_go() -> list[Run]:
     One that only its own command can go on with is left to that command.
     """
     held = Run.objects.filter(state=State.PAUSED, held=True).order_by("pk")
-    return [run for run in held if not why_not_resumed(run) and resume(run, actor=SYSTEM, deadline=run.deadline)]
+    return [run for run in held if not why_not_resumed(run) and _resume(run, SYSTEM, run.deadline, by_itself=False)]
 
 
 def halt(run: Run, *, reason: str, words: str) -> bool:
@@ -292,6 +302,8 @@ def halt(run: Run, *, reason: str, words: str) -> bool:
 
 def cancel(run: Run, *, actor: Actor) -> bool:
     """End a run for good; units that were not begun are not worked. What was done stays done."""
+    require(actor, "runs.steer_run")
+    require_sight(actor, run)
     with transaction.atomic():
         cancelled = _steer(
             run,
@@ -314,6 +326,13 @@ def why_not_resumed(run: Run) -> str:
     return command and f"Its input is in the memory of its command only. Run {command} again with the same input."
 
 
+def _rights_to_start(run: Run) -> Sequence[str]:
+    try:
+        return kind_named(run.kind).rights
+    except UnknownKind:
+        return ()
+
+
 def _only_by(run: Run) -> str:
     try:
         return kind_named(run.kind).only_by
@@ -321,15 +340,18 @@ def _only_by(run: Run) -> str:
         return ""
 
 
-def resume(run: Run, *, actor: Actor, deadline: datetime | None = None, by_itself: bool = False) -> bool:
+def resume(run: Run, *, actor: Actor, deadline: datetime | None = None) -> bool:
     """Let a paused or stopped run go on; what failed for a cause on our side, or was left unfinished, is tried again.
-
-    Args:
-        by_itself: the workers try it, and not a person.
 
     Returns:
         False when it is finished, or when another run of the same work was started meanwhile.
     """
+    require(actor, "runs.steer_run", *_rights_to_start(run))
+    require_sight(actor, run)
+    return _resume(run, actor, deadline, by_itself=False)
+
+
+def _resume(run: Run, actor: Actor, deadline: datetime | None, *, by_itself: bool) -> bool:
     try:
         with transaction.atomic():
             resumed = _steer(
@@ -370,7 +392,7 @@ def resume_by_itself(run: Run) -> bool:
     """
     with suppress(UnknownKind):  # of an app that is gone
         left = not why_not_resumed(run) and not _is_covered(run)
-        if left and resume(run, actor=SYSTEM, deadline=run.deadline, by_itself=True):
+        if left and _resume(run, SYSTEM, run.deadline, by_itself=True):
             return True
     Run.objects.filter(pk=run.pk, state=State.STOPPED).update(resume_at=None)
     return False

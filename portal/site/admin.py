@@ -32,6 +32,7 @@ from portal.audit.trail import Actor, record
 from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
 from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.models import SpentForm
+from portal.rights import limits_of, require
 from portal.search_text import MOST_WORDS, SearchTextField, as_wanted, unquoted
 from portal.site.addresses import client_address
 from portal.site.export import EXPORTS, FileKind, file_response, heading, in_words
@@ -49,6 +50,7 @@ from portal.site.preferences import (
     query_of,
 )
 from portal.site.proof import demand
+from portal.site.sight import visible
 from portal.site.subjects import subject_of
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ MANY = 20  # rows from which on a dangerous action asks for their number
 _SHOWN_ROWS = 100
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
 _LONGEST_NUMBER = 19  # digits
+EXPORT = "portal_site.export_list"
 _SEE_TRAIL = "audit.view_auditevent"
 _SCRIPTS = ("core", "actions")  # what works without jQuery; the rest is in site/admin.js
 _SALT = "portal.site.confirm"
@@ -82,8 +85,15 @@ _DATE_LOOKUPS = ("gte", "gt", "lte", "lt", "year", "month", "day")
 
 
 def actor_of(request: HttpRequest) -> Actor:
-    """Return the signed-in person for the audit trail."""
-    return Actor.staff(request.user.get_username(), client_address(request))
+    """Return the signed-in person with their rights, for services and the audit trail."""
+    person = request.user
+    return Actor.staff(
+        person.get_username(),
+        client_address(request),
+        may=person.has_perm,
+        is_superuser=bool(person.is_superuser),
+        limits=lambda: limits_of(person),
+    )
 
 
 class CloudChoice(TypedChoiceField):
@@ -163,14 +173,35 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     empty_text = ""
     change_form_outer_before_template = ""
 
+    # --- a team sees its partners (S-48) ---
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[M]:
+        """Return the rows that this person may see: of them the list, the pages, the actions and the files are made."""
+        return self.visible_rows(request, super().get_queryset(request))
+
+    def visible_rows[Rows: QuerySet[Any]](self, request: HttpRequest, rows: Rows) -> Rows:
+        """Return those of these rows, of any model, that this person may see."""
+        return visible(rows, limits_of(request.user))
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().formfield_for_foreignkey(db_field, request, **self._offered(db_field, request, kwargs))
+
+    def _offered(self, db_field: Any, request: HttpRequest, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Let a form offer only what the person may see."""
+        if (limits := limits_of(request.user)) is not None:
+            rows = kwargs.get("queryset")
+            rows = db_field.remote_field.model._default_manager.all() if rows is None else rows
+            kwargs["queryset"] = visible(rows, limits)
+        return kwargs
+
     # --- nothing is deleted by the way (S-54) ---
 
     def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
         return False
 
     def has_export_permission(self, request: HttpRequest) -> bool:
-        """Who may export: all who may view, unless a class is stricter."""
-        return self.has_view_permission(request)
+        """Who may export: who has the right to it and may view, unless a class is stricter."""
+        return request.user.has_perm(EXPORT) and self.has_view_permission(request)
 
     def get_actions(self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST) -> Any:
         actions = super().get_actions(request, action_location=action_location)
@@ -230,6 +261,8 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return {self.audit_word: obj.pk}
 
     def save_model(self, request: HttpRequest, obj: M, form: Any, change: bool) -> None:
+        right = f"{self.opts.app_label}.{'change' if change else 'add'}_{self.opts.model_name}"
+        require(actor_of(request), right)
         super().save_model(request, obj, form, change)
         if self.audit_word and (form.changed_data or not change):
             record(
@@ -357,7 +390,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name in self.ticked:
             kwargs["widget"] = CheckboxSelectMultiple
-        return super().formfield_for_manytomany(db_field, request, **kwargs)
+        return super().formfield_for_manytomany(db_field, request, **self._offered(db_field, request, kwargs))
 
     def formfield_for_choice_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.choices == CLOUD_CHOICES:
@@ -523,6 +556,7 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return queryset
 
     def _export(self, request: HttpRequest, queryset: QuerySet[M], kind: FileKind) -> HttpResponseBase | None:
+        require(actor_of(request), EXPORT)
         count = queryset.count()
         if count > EXPORT_LIMIT:
             self.message_user(

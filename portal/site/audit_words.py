@@ -7,6 +7,7 @@ from functools import cache
 
 from portal.audit.models import AuditEvent
 from portal.audit.walking import ACCEPTED, ARCHIVED, CHECKED
+from portal.rights import PAGE_REFUSED, REFUSED
 from portal.site.extension_points import extensions
 
 Outcome = AuditEvent.Outcome
@@ -22,6 +23,8 @@ _OURS: Mapping[str, str] = {
     "list.exported": "A list was exported",
     "settings.in_force": "The portal was started, with these settings in force",
     "trail.read": "The audit trail was read",
+    PAGE_REFUSED: "A page or an action was refused to a member of staff",
+    REFUSED: "Something was refused because the right to it was missing",
 }
 
 

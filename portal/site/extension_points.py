@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponseBase
 from portal.extensions import declared
 from portal.site.causes import CauseWords
 from portal.site.dashboard import Figure, Panel, Row
+from portal.site.limit_kinds import LimitKind, Sight
 from portal.site.named import Fact, Named
 from portal.site.searchable import Searchable
 
@@ -67,6 +68,8 @@ class AdminExtension:
         searchable: rows that the search in the header finds.
         dangerous: permissions for what does great harm in wrong hands. Each action that needs one asks for a fresh
             proof first (S-49), and so does each form that adds or changes rows by one; a test walks them all.
+        limits: what a team can be limited to, by a word that stays for ever.
+        sights: by ``app.model``, which rows a member of a team sees; of a model that is not declared none.
         partner_pages: pages beside the list of partners.
         partner_actions: actions on chosen partners, in the order in which they are offered.
         customer_actions: the same for customers.
@@ -83,6 +86,8 @@ class AdminExtension:
     trace: Sequence[Callable[[str, datetime], Sequence[Fact]]] = ()
     searchable: Sequence[Searchable] = ()
     dangerous: frozenset[str] = frozenset()
+    limits: Mapping[str, LimitKind] = field(default_factory=dict)
+    sights: Mapping[str, Sight] = field(default_factory=dict)
     partner_pages: Sequence[AdminPage] = ()
     partner_actions: Sequence[AdminAction] = ()
     customer_actions: Sequence[AdminAction] = ()

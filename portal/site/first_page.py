@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
+from portal.rights import limits_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.extension_points import extensions
 
 
 def panels(request: HttpRequest) -> list[Panel]:
-    """Return what to show to this person, in order."""
+    """Return what to show to this person, in order. The panels count all partners, so a member of a team sees none."""
+    if limits_of(request.user) is not None:
+        return []
     functions = [function for extension in extensions() for function in extension.panels]
     shown = [panel for function in functions if (panel := function(request)) is not None]
     return sorted(shown, key=lambda panel: panel.order)

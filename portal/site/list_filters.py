@@ -17,6 +17,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from portal.rights import limits_of
+from portal.site.sight import visible
+
 NAMED = "named"
 """End of the parameter that carries typed words, such as ``partner__named``."""
 FEW = 12  # that are offered as a list
@@ -78,12 +81,13 @@ class RelatedFilter(RelatedFieldListFilter):
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
         """Return what is offered: all, or, where these are too many, the chosen one alone."""
-        rows = self.related._default_manager.complex_filter(field.get_limit_choices_to())
+        rows = visible(self.related._default_manager.all(), limits_of(request.user))
+        rows = rows.complex_filter(field.get_limit_choices_to())
         rows = rows.order_by(*self.field_admin_ordering(field, request, model_admin))
         few = list(rows[: FEW + 1])
         self.is_searched = len(few) > FEW and self.page is not None
         if len(few) > FEW and not self.is_searched:
-            return super().field_choices(field, request, model_admin)
+            few = list(rows)
         if self.is_searched:
             self.template = "admin/filter_related.html"
             keys = [key for key in self.lookup_val or () if key.isascii() and key.isdecimal() and len(key) < 19]
@@ -99,7 +103,8 @@ class RelatedFilter(RelatedFieldListFilter):
             return queryset if found is None else found
         if self.page is None:
             raise IncorrectLookupParameters
-        rows, _ = self.page.get_search_results(request, self.related._default_manager.order_by(), self.words)
+        seen = visible(self.related._default_manager.order_by(), limits_of(request.user))
+        rows, _ = self.page.get_search_results(request, seen, self.words)
         keys = list(rows.values_list("pk", flat=True)[: _READ + 1])
         return found.filter(**{f"{self.field_path}__in": keys if len(keys) <= _READ else rows.values("pk")})
 

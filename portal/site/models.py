@@ -36,7 +36,10 @@ class SavedFilter(models.Model):
         ordering = ["name", "pk"]
         verbose_name = "saved filter"
         default_permissions = ()
-        permissions = [("share_savedfilter", "Can share a saved filter with all staff")]
+        permissions = [
+            ("share_savedfilter", "Can share a saved filter with all staff"),
+            ("export_list", "Can export lists"),
+        ]
         constraints = [models.UniqueConstraint(fields=["owner", "list_name", "name"], name="saved_filter_once")]
 
     def __str__(self) -> str:

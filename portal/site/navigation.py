@@ -32,7 +32,7 @@ class Section(StrEnum):
 _OWN = (
     ListEntry(section=Section.AUDIT, title="Audit", model="audit.auditevent"),
     ListEntry(section=Section.SETTINGS, title="Staff", model="auth.user"),
-    ListEntry(section=Section.SETTINGS, title="Groups", model="auth.group"),
+    ListEntry(section=Section.SETTINGS, title="Roles", model="auth.group"),
 )
 
 

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from django.db.models import Model
 from django.urls import reverse
 
+from portal.models import Limits
+from portal.rights import limits_of
 from portal.site.extension_points import extensions
 from portal.site.searchable import MOST_OF_A_GROUP, Asked, Searchable
+from portal.site.sight import visible
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -43,7 +46,8 @@ def search(text: str, person: User | AnonymousUser) -> list[Group]:
     if not asked.text:
         return []
     kinds = sorted((kind for extension in extensions() for kind in extension.searchable), key=lambda kind: kind.rank)
-    groups = [Group(kind.title, _found(kind, asked), kind.direct) for kind in kinds if _may_view(person, kind)]
+    limits = limits_of(person)
+    groups = [Group(kind.title, _found(kind, asked, limits), kind.direct) for kind in kinds if _may_view(person, kind)]
     return [group for group in groups if group.found]
 
 
@@ -61,9 +65,9 @@ def _may_view(person: User | AnonymousUser, kind: Searchable) -> bool:
     return any(person.has_perm(right) for right in rights)
 
 
-def _found(kind: Searchable, asked: Asked) -> list[Found]:
+def _found(kind: Searchable, asked: Asked, limits: Limits | None) -> list[Found]:
     rows: dict[int, Model] = {}
-    for some in kind.find(asked):
+    for some in (visible(found, limits) for found in kind.find(asked)):
         if len(rows) < MOST_OF_A_GROUP:
             for row in (some.select_related(*kind.related) if kind.related else some)[:MOST_OF_A_GROUP]:
                 rows.setdefault(row.pk, row)

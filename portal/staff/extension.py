@@ -2,14 +2,25 @@
 
 from django.contrib.auth.models import User
 
+from portal.models import Team
 from portal.site.causes import CauseWords
-from portal.site.extension_points import AdminExtension
+from portal.site.extension_points import AdminExtension, ListEntry
+from portal.site.limit_kinds import EVERYBODY, Sight
 from portal.site.named import Named
+from portal.site.navigation import Section
 from portal.staff.accounts import RECOVERED
+from portal.staff.roles import CHANGED
 from portal.staff.signing_in import GUESSING
 
 EXTENSION = AdminExtension(
-    subjects={"staff": Named(User)},
+    sights={
+        "audit.auditevent": Sight(subject="subject"),
+        "auth.group": EVERYBODY,
+        "auth.user": EVERYBODY,
+        "portal.team": EVERYBODY,
+    },
+    lists=(ListEntry(section=Section.SETTINGS, title="Teams", model="portal.team"),),
+    subjects={"staff": Named(User), "team": Named(Team, "group")},
     causes={
         GUESSING: CauseWords(title="Passwords are guessed"),
         RECOVERED: CauseWords(title="Account opened from outside its owner's sign-in"),
@@ -25,8 +36,12 @@ EXTENSION = AdminExtension(
         "staff.link_used": "A one-time link was used to set a password",
         "staff.proven_again": "A member of staff proved again who it is",
         "staff.recovery_begun": "A link to recover an account was made on the server",
+        CHANGED: "The roles of a member of staff were changed",
         "staff.roles_taken_over": "The roles of a member of staff were taken over from the organisation's service",
         "staff.signed_in": "A member of staff signed in",
         "staff.signed_in:refused": "A sign-in was refused",
+        "staff.teams_changed": "The teams of a member of staff were changed",
+        "team.changed": "The limits of a team were changed",
+        "team.created": "A team was made",
     },
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out
-from django.db.models.signals import m2m_changed, post_save, pre_save
+from django.db.models.signals import m2m_changed, post_migrate, post_save, pre_save
 from django.dispatch import receiver
 from django.http import HttpRequest
 
@@ -19,11 +19,14 @@ from portal.audit.trail import Actor, record
 from portal.site.addresses import client_address
 from portal.site.middleware import is_staff_path
 from portal.staff import sessions
+from portal.staff.roles import keep_groups
 from portal.staff.sessions import Why
 
 _RIGHTS = ("is_staff", "is_superuser")
 _WATCHED = ("password", "is_active", *_RIGHTS)
 _CHANGES = {"post_add", "post_remove", "pre_clear"}
+
+post_migrate.connect(keep_groups, dispatch_uid="keep_groups_of_roles")
 
 
 @receiver(user_logged_in)

@@ -18,7 +18,9 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 
+from portal.audit.trail import Actor
 from portal.commands import Pipe
+from portal.staff.roles import Role, grant
 from tests.sandbox.demo import environment, story
 from tests.sandbox.demo.environment import FOLDER, note, prepare
 
@@ -107,7 +109,8 @@ def _start(begin: Callable[[list[str], str], None], children: Sequence[subproces
     begin(["env", f"TEST_SIGN_IN_PORT={environment.control_port}", *sandbox], "sandbox.log")
     call_command("migrate", interactive=False, verbosity=0)
     password = secrets.token_urlsafe(12)
-    User.objects.create_superuser("admin", password=password)
+    # Each role, and no superuser, which is an account for emergencies.
+    grant(User.objects.create_user("admin", password=password, is_staff=True), Role, actor=Actor.command("demo"))
     base = settings.PUBLIC_BASE_URL
     port = base.rpartition(":")[2]
     gunicorn = [
