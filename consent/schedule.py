@@ -38,6 +38,7 @@ _BY_CLOCK = Actor.system(  # what the jobs below need, and nothing more
     SERVER,
     "consent.change_applicationregistration",
     "consent.check_partnerconsent",
+    "consent.erase_partner",
     "consent.offboard_partner",
     "consent.verify_customerconsent",
     "tenants.sync_partnertenant",

@@ -45,7 +45,7 @@ FROZEN = {
         "0019_lists_of_consents": "95fe328b0d3fd64029a78250dc4fd2e09b27011347aaf25c72bf739ad7adbe33",
         "0020_emergency_stop": "84ddb1aa5652bfbb0e2a122b48f2dfc95a25b3f8d40085ffb2b0d0f004e09536",
         "0021_token_uses": "037cbfbd1eb7ea73df9b693a82084c125d613ce8eb9d46d16eab61707e6e64a5",
-        "0020_erasures": "8a17e5a1c491b8b3ba56522a6181f1e731e8c74851664877e57a4595677a2d9d",
+        "0022_erasures": "35a5f425a1ec37dcfb594f489d5de821b81baea9b21eb36e320e4344cf359858",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

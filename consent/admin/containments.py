@@ -322,7 +322,7 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
                 said = f"{resuming.advance(one)}."
             else:
                 if service.is_single_person():
-                    service.resume(one, actor=actor, confirmed_by=actor)
+                    service.resume(one, asked_by=actor.name, actor=actor)
                 else:
                     service.confirm_resume(one, actor=actor)
                 said = f"{resuming.advance(one)}."

@@ -19,6 +19,7 @@ from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose
 from portal.microsoft.errors import RemoteError, WrongSetup
+from portal.rights import require
 
 type Switch = Callable[..., bool]
 
@@ -59,6 +60,7 @@ def deactivate(
         may_switch: whether this deployment has an identity for it (``consent.clients.reads_registration``).
         switch: ``consent.clients.switch_registration``.
     """
+    require(actor, "consent.begin_containment")
     found = []
     for registration in concerned(one):
         switched = _switch(one, registration, True, may_switch, switch, clouds, actor)
@@ -77,6 +79,7 @@ def activate(
     actor: Actor,
 ) -> list[Switched]:
     """Activate what was deactivated for this stop; as :func:`deactivate`."""
+    require(actor, "consent.resume_containment")
     found = []
     for registration in ApplicationRegistration.objects.filter(pk__in=one.deactivated).order_by("pk"):
         switched = _switch(one, registration, False, may_switch, switch, clouds, actor)

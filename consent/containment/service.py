@@ -16,13 +16,16 @@ from consent import alarms
 from consent.alarms import Cause
 from consent.models import ApplicationCredential, ApplicationRegistration, Containment
 from portal.audit.trail import Actor, record
+from portal.rights import require, require_unlimited
 from portal.runs import service as runs
 from portal.runs.models import Run
 from portal.runs.registry import UnknownKind, kind_named
+from portal.site.sight import require_sight
 from tenants.models import PartnerTenant
 
 State = Containment.State
 LONGEST_REASON = 300
+BEGIN, RESUME = "consent.begin_containment", "consent.resume_containment"
 
 
 class ResumeRefused(ValueError):
@@ -49,6 +52,11 @@ def contain(scope: Scope, *, reason: str, actor: Actor) -> Containment:
     Raises:
         ValueError: no reason, or one of more than 300 characters.
     """
+    require(actor, BEGIN)
+    if scope.partner is None:
+        require_unlimited(actor)
+    else:
+        require_sight(actor, scope.partner)
     reason = reason.strip()
     if not 0 < len(reason) <= LONGEST_REASON:
         raise ValueError(f"Say why in at most {LONGEST_REASON} characters: others will read it in a hurry.")
@@ -122,6 +130,7 @@ def ask_to_resume(one: Containment, *, actor: Actor) -> None:
     Raises:
         ResumeRefused: nothing is to be resumed.
     """
+    require(actor, RESUME)
     with transaction.atomic():
         asked = Containment.objects.filter(pk=one.pk, state=State.ON).update(
             resume_asked_at=timezone.now(), resume_asked_by=actor.name
@@ -132,31 +141,32 @@ def ask_to_resume(one: Containment, *, actor: Actor) -> None:
     one.refresh_from_db()
 
 
-def resume(one: Containment, *, actor: Actor, confirmed_by: Actor) -> None:
+def resume(one: Containment, *, asked_by: str, actor: Actor) -> None:
     """Begin to let it go in waves: two persons decided it.
 
     Args:
-        actor: who asked for it.
-        confirmed_by: the other person. A single-person installation may name the same one.
+        asked_by: the name of the actor who asked for it.
+        actor: the other person. In a single-person installation it may be the same one.
 
     Raises:
         ResumeRefused: it is not on, or both are the same person.
     """
-    check_two_persons(actor.name, confirmed_by.name)
+    require(actor, RESUME)
+    check_two_persons(asked_by, actor.name)
     if one.deactivated:
         raise ResumeRefused(f"{one}: a registration is still deactivated at Microsoft. Activate it first.")
     with transaction.atomic():
         resumed = Containment.objects.filter(pk=one.pk, state=State.ON).update(
             state=State.RESUMING,
             resumed_at=timezone.now(),
-            resumed_by=confirmed_by.name,
-            resume_asked_by=actor.name,
+            resumed_by=actor.name,
+            resume_asked_by=asked_by,
             released_to=0,
         )
         if not resumed:
             raise ResumeRefused(f"{one} is not on; there is nothing to resume.")
-        details = {"asked_by": actor.name, "credentials_older": [str(each) for each in older_credentials(one)]}
-        record("containment.resumed", actor=confirmed_by, subject=subject(one), details=details)
+        details = {"asked_by": asked_by, "credentials_older": [str(each) for each in older_credentials(one)]}
+        record("containment.resumed", actor=actor, subject=subject(one), details=details)
     one.refresh_from_db()
 
 
@@ -166,10 +176,11 @@ def confirm_resume(one: Containment, *, actor: Actor) -> None:
     Raises:
         ResumeRefused: nobody asked for it, the same person did, or it is not on.
     """
+    require(actor, RESUME)
     one.refresh_from_db()
     if not one.resume_asked_by:
         raise ResumeRefused(f"Nobody asked to resume {one} yet. Ask for it; another member of staff confirms it.")
-    resume(one, actor=Actor(kind=actor.kind, name=one.resume_asked_by), confirmed_by=actor)
+    resume(one, asked_by=one.resume_asked_by, actor=actor)
 
 
 def check_two_persons(asked_by: str, confirmed_by: str) -> None:
@@ -228,6 +239,7 @@ def go_on(one: Containment, *, actor: Actor) -> None:
     Raises:
         ResumeRefused: it was not halted.
     """
+    require(actor, RESUME)
     with transaction.atomic():
         mine = Containment.objects.filter(pk=one.pk, state=State.RESUMING).exclude(halted="")
         if not mine.update(halted="", run=None):

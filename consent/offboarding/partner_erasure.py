@@ -35,8 +35,11 @@ from portal.incidents.service import report as report_incident
 from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import RemoteError
+from portal.rights import require
+from portal.site.sight import require_sight
 from tenants.models import PartnerTenant
 
+ERASE = "consent.erase_partner"
 UNFINISHED = "erasure_unfinished"  # cause of the incident
 State = Erasure.State
 
@@ -81,6 +84,8 @@ def start(partner: PartnerTenant, *, actor: Actor) -> Erasure:
     Raises:
         ErasureRefused: the partner is active, or is just being offboarded.
     """
+    require(actor, ERASE)
+    require_sight(actor, partner)
     if Offboarding.objects.open().filter(partner=partner).exists():
         raise ErasureRefused(f"{partner.name} is being offboarded. Let that come to its end; then it can be erased.")
     with transaction.atomic():
@@ -117,6 +122,7 @@ def advance(erasure: Erasure, *, actor: Actor) -> Erasure:
         TokenUnavailable: a token is being renewed right now, or the vault did not switch a version off.
         RemoteError, VaultConfigurationError: the vault failed.
     """
+    require(actor, ERASE)
     erasure = Erasure.objects.select_related("partner").get(pk=erasure.pk)
     if erasure.state == State.DONE:
         return erasure

@@ -35,6 +35,7 @@ from portal.decisions.records import (
     tell_that_it_waits,
     write,
 )
+from portal.rights import require
 from portal.site.proof import WITHIN
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def ask(
         DecisionRefused: no reason is given, or the account may not ask.
         CannotBeDone: it makes no sense now.
     """
+    require(actor, kind.permission)
     why = why.strip()
     if not 0 < len(why) <= LONGEST_WHY:
         raise DecisionRefused(f"Say why, in at most {LONGEST_WHY} characters: the other person decides by it.")

@@ -18,6 +18,7 @@ from portal.incidents.service import LONGEST_WORDS, report, settle
 from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import Unreachable
 from portal.microsoft.http import certificates
+from portal.rights import SERVER, require
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ def take_note(found: Sequence[Finding], why: str, *, actor: Actor) -> AuditEvent
     Raises:
         CannotPass: the key is another one, or too many entries do not fit.
     """
+    require(actor, SERVER)
     if any(one.damage == Damage.KEY for one in found):
         raise CannotPass("With another INTEGRITY_KEY nothing can be checked or noted. Set the former key again.")
     kept, breaks, known, at = _kept(), dict[str, str](), accepted(), beginning()

@@ -16,6 +16,7 @@ from portal.audit.trail import Actor, record
 from portal.incidents.service import report
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.secret import Secret
+from portal.rights import SERVER, require
 from portal.staff import factors, sessions
 from portal.staff.models import LINK_LIFETIME, StaffLink
 from portal.staff.passkeys import origin
@@ -43,6 +44,7 @@ def create(name: str, *, roles: Sequence[str] = (), superuser: bool = False, act
     Raises:
         AccountRefused: the name is taken or no name, or a role is unknown.
     """
+    require(actor, SERVER)
     groups = _groups(roles)
     user = User(username=name, is_staff=True, is_superuser=superuser)
     user.set_unusable_password()
@@ -70,6 +72,7 @@ def make_link(user: User, *, by: User, actor: Actor) -> Secret:
     Raises:
         AccountRefused: the account is switched off, or may do everything and who asks may not.
     """
+    require(actor, "staff.make_stafflink")
     if not user.is_active or not user.is_staff:
         raise AccountRefused("The account is switched off, or is none of staff: change that first.")
     if user.is_superuser and not by.is_superuser:
@@ -101,6 +104,7 @@ def recover(name: str, *, actor: Actor) -> Secret:
     Raises:
         AccountRefused: there is no such account.
     """
+    require(actor, SERVER)
     user = User.objects.filter(username=name).first()
     if user is None:
         raise AccountRefused(f"There is no account {name}.")

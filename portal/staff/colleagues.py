@@ -57,7 +57,7 @@ class ColleagueActions(_Base):
             answer.context_data = {**(answer.context_data or {}), **found}
         if answer is not None:
             return answer
-        ended = sessions.end_all(person, why=sessions.Why.BY_OTHERS, actor=actor_of(request))
+        ended = sessions.end_all_of_another(person, actor=actor_of(request))
         messages.success(request, f"{ended} session{'' if ended == 1 else 's'} of {person} ended.")
         return HttpResponseRedirect(reverse("admin:auth_user_change", args=[person.pk]))
 

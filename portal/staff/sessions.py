@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from portal.audit.trail import SYSTEM, Actor, record
+from portal.rights import require
 from portal.site.addresses import client_address
 from portal.site.logs import one_line
 from portal.site.sessions import stored_key
@@ -106,6 +107,12 @@ def end_all(user: User, *, why: Why, actor: Actor = SYSTEM, but: str = "") -> in
     """End all sessions of a person at once, but the one with this key, and return how many there were."""
     keys = StaffSession.objects.of(user).exclude(session_id=but).values_list("session_id", flat=True)
     return _end(user, list(keys), actor, why)
+
+
+def end_all_of_another(user: User, *, actor: Actor) -> int:
+    """End every session of another person; return how many there were."""
+    require(actor, "staff.end_staffsession")
+    return end_all(user, why=Why.BY_OTHERS, actor=actor)
 
 
 def _end(user: User, keys: list[str], actor: Actor, why: Why) -> int:

@@ -12,6 +12,7 @@ from django.db import transaction
 from consent.models import ConsentPlan
 from consent.runs.token_check import TOKEN_CHECK
 from consent.tokens.reconcile import Reconciler
+from consent.two_persons import OFFBOARD
 from portal.audit.trail import Actor
 from portal.rights import Forbidden
 from portal.runs.models import Run
@@ -22,6 +23,8 @@ _DOORS = (".admin", ".management", ".models", ".views", ".schedule", ".site.admi
 _CHOSEN: Mapping[str, Mapping[str, Any]] = {
     "consent.customers.plans.make_direct": {"purpose": ConsentPlan.Purpose.REMOVE},
     "consent.runs.apply_plan.start_direct": {"purpose": ConsentPlan.Purpose.REMOVE},
+    "portal.decisions.service.ask": {"kind": OFFBOARD},
+    "portal.decisions.service.in_emergency": {"kind": OFFBOARD},
     "portal.runs.service.resume": {"run": Run(kind=TOKEN_CHECK.name)},
     "portal.runs.service.start": {"kind": TOKEN_CHECK},
 }
@@ -33,6 +36,10 @@ _PART = "a step of a service that asked"
 _UNIT = "a unit of a run; the right was asked for when the run was begun"
 _HOLDER = "the holder of a link signs in; the link, the cookie and the ID token decide"
 _OWN = "a person's own filters; asks itself whether the person may see the list, and share"
+_ACCOUNT = "a person's own factors; the session, a fresh proof or a one-time link decides"
+_SESSIONS = "the sessions of an account whose rights, password or factors changed, or a person's own"
+_OWNER = "for the owner of the tables: the database refuses everybody else"
+_LOOK = "looks, and changes nothing; its page and its command ask"
 _COMMAND = "begins a run for a command, by portal.runs.service.start"
 ASK_NOTHING = {
     "consent.applications.rotation.add_row": _PART,
@@ -42,7 +49,10 @@ ASK_NOTHING = {
     "consent.customers.consents.fail": _UNIT,
     "consent.customers.consents.write_intent": _UNIT,
     "consent.customers.observations.write": _UNIT,
+    "consent.doctor.examining.examine": _LOOK,
+    "consent.invitations.links.revoke_all": _PART,
     "consent.moving_in.tokens.adopt": _UNIT,
+    "consent.offboarding.erasure.erase_all": _PART,
     "consent.sign_in.approvals.hold": _HOLDER,
     "consent.sign_in.flow.finish": _HOLDER,
     "consent.sign_in.flow.finish_admin_consent": _HOLDER,
@@ -53,8 +63,10 @@ ASK_NOTHING = {
     "consent.tokens.saving.Renewals.write": _UNIT,
     "consent.tokens.service.TokenService.store_new_consent": _PART,
     "consent.tokens.service.TokenService.take_up_older": _PART,
-    "portal.audit.trail.note_walk": _ENTRY,
+    "portal.audit.archive.remove": _OWNER,
     "portal.audit.trail.record": _ENTRY,
+    "portal.audit.walking.note_walk": _ENTRY,
+    "portal.decisions.records.write": _ENTRY,
     "portal.incidents.receivers.use_of_an_emergency_account": "reports the actor",
     "portal.incidents.watch.watch_audit_trail": _ENTRY,
     "portal.rights.require": _ASKS,
@@ -65,7 +77,15 @@ ASK_NOTHING = {
     "portal.site.preferences.keep_filter": _OWN,
     "portal.site.sight.require_sight": _ASKS,
     "portal.site.sight.within": _ASKS,
+    "portal.staff.accounts.use_link": _ACCOUNT,
+    "portal.staff.factors.add_app": _ACCOUNT,
+    "portal.staff.factors.new_recovery_codes": _ACCOUNT,
+    "portal.staff.factors.remove": _ACCOUNT,
+    "portal.staff.factors.remove_all": _ACCOUNT,
+    "portal.staff.passkeys.add": _ACCOUNT,
     "portal.staff.roles.refuse_own": _ASKS,
+    "portal.staff.sessions.end": _SESSIONS,
+    "portal.staff.sessions.end_all": _SESSIONS,
     "tenants.gdap_sync.sync_relationships": _UNIT,
     "tenants.sync.sync_customers": _UNIT,
 }

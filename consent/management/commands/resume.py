@@ -61,7 +61,7 @@ class Command(ConsentCommand):
             service.check_two_persons(one.resume_asked_by, self.actor.name)
             self._activate(one)
             if service.is_single_person():
-                service.resume(one, actor=self.actor, confirmed_by=self.actor)
+                service.resume(one, asked_by=self.actor.name, actor=self.actor)
             else:
                 service.confirm_resume(one, actor=self.actor)
         self.say(f"{resuming.advance(one)}.")

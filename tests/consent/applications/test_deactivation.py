@@ -77,10 +77,10 @@ def test_it_is_deactivated_read_back_and_activated_before_it_is_resumed(portal: 
     events = AuditEvent.objects.filter(action="containment.registration_switched").order_by("sequence")
     assert [event.outcome for event in events] == ["intent", "done"]
     with pytest.raises(ResumeRefused, match="Activate it first"):
-        resume(one, actor=ONE, confirmed_by=TWO)
+        resume(one, asked_by=ONE.name, actor=TWO)
     (switched,) = activate(one, **HOW)
     assert (switched.done, works(portal), one.deactivated) == (True, True, [])
-    resume(one, actor=ONE, confirmed_by=TWO)
+    resume(one, asked_by=ONE.name, actor=TWO)
 
 
 def test_an_identity_that_only_reads_leaves_it_to_a_person(portal: Portal, identity: Application) -> None:

@@ -132,7 +132,7 @@ def test_a_run_is_held_and_says_why_and_goes_on_after_the_last_wave(connected: P
     assert "Emergency stop of everything" in started.reason
     assert calls(connected) == before
 
-    service.resume(one, actor=ONE, confirmed_by=TWO)
+    service.resume(one, asked_by=ONE.name, actor=TWO)
     assert "wave 1, 1 partner released" in resuming.advance(one)
     one.refresh_from_db()
     until(lambda: clients.gate().stop(connected.partner.pk, connected.registration.pk) is None, "the release")
@@ -182,7 +182,7 @@ def test_a_link_says_that_it_waits_and_works_again_afterwards(connected: Portal)
     assert who.post(f"{path}start").status_code in {403, 503}
     assert who.get("/consent/" + "x" * 43 + "/").status_code == 404  # a link that nobody made says nothing of it
     assert not ConsentFlow.objects.filter(outcome=ConsentFlow.Outcome.OPEN).exists()
-    service.resume(one, actor=ONE, confirmed_by=TWO)
+    service.resume(one, asked_by=ONE.name, actor=TWO)
     resuming.advance(one)
     until(lambda: who.get(path).status_code == 200, "the link")
 
@@ -275,7 +275,7 @@ def test_an_installation_of_one_person_says_so_by_its_settings(connected: Portal
     settings.STAFF_SINGLE_PERSON = True
     one = stop()
 
-    service.resume(one, actor=ONE, confirmed_by=ONE)
+    service.resume(one, asked_by=ONE.name, actor=ONE)
 
     assert one.state == Containment.State.RESUMING
 
@@ -283,7 +283,7 @@ def test_an_installation_of_one_person_says_so_by_its_settings(connected: Portal
 def test_partners_are_released_in_waves_that_grow_and_each_is_checked_before_the_next(connected: Portal) -> None:
     connect(connected, 7)
     one = stop()
-    service.resume(one, actor=ONE, confirmed_by=TWO)
+    service.resume(one, asked_by=ONE.name, actor=TWO)
     released = []
 
     while (said := resuming.advance(one)) and "over" not in said:
@@ -305,7 +305,7 @@ def test_partners_are_released_in_waves_that_grow_and_each_is_checked_before_the
 def test_a_wave_that_ends_badly_is_the_last_until_a_person_lets_it_go_on(connected: Portal) -> None:
     connect(connected, 3)
     one = stop()
-    service.resume(one, actor=ONE, confirmed_by=TWO)
+    service.resume(one, asked_by=ONE.name, actor=TWO)
     resuming.advance(one)
     one.refresh_from_db()
     until(lambda: clients.gate().stop(connected.partner.pk, connected.registration.pk) is None, "the release")
@@ -325,7 +325,7 @@ def test_a_wave_that_ends_badly_is_the_last_until_a_person_lets_it_go_on(connect
 
 def test_to_contain_again_takes_back_what_was_released(connected: Portal) -> None:
     one = stop()
-    service.resume(one, actor=ONE, confirmed_by=TWO)
+    service.resume(one, asked_by=ONE.name, actor=TWO)
     resuming.advance(one)
 
     again = contain(Scope(), reason="there he is again", actor=TWO)

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('consent', '0019_lists_of_consents'),
+        ('consent', '0021_token_uses'),
         ('tenants', '0010_customers_that_are_not_ready'),
     ]
 
