@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import gc
 import os
 import secrets
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from tests.support import builders, postgres, remembered
 from tests.support.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
+_LONG_FROM_NOW = time.time() + 10 * 365 * 86_400
 load_pages()  # as the web process does at its start: some tests look at what is registered
 
 
@@ -35,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not all_of_them:
             item.add_marker(pytest.mark.skip(reason="slow: RUN_SLOW=1 runs it, and CI does"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was imported and collected stays to the end: nobody looks for garbage in it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -110,13 +120,26 @@ def use_local_vault(settings: Settings, folder: Path) -> None:
     settings.VAULT_KEY_FILE = str(folder / "vault-key")
 
 
-def use_azure_vault(settings: Settings, sandbox: Sandbox, folder: Path) -> None:
-    """Use Azure Key Vault in the sandbox through the real SDKs, with KeyVaultAccessApp's secret in a 0600 file."""
-    value = secrets.token_urlsafe(32)
-    sandbox.world.applications[scenarios.vault_application_id()].secrets[value] = sandbox.world.now() + 3600
-    file = folder / "vault-credential"
+@cache
+def _vault_secret(client_id: str) -> str:
+    return secrets.token_urlsafe(32)
+
+
+def give_vault_secret(sandbox: Sandbox, client_id: str, file: Path) -> None:
+    """Let an application sign in with a secret that stands in a 0600 file.
+
+    It is the same in all tests of a process, so that what follows can be put back (tests/support/remembered.py).
+    """
+    value = _vault_secret(client_id)
+    sandbox.world.applications[client_id].secrets[value] = _LONG_FROM_NOW
     file.touch(mode=0o600)
     file.write_text(value)
+
+
+def use_azure_vault(settings: Settings, sandbox: Sandbox, folder: Path) -> None:
+    """Use Azure Key Vault in the sandbox through the real SDKs, with KeyVaultAccessApp's secret in a 0600 file."""
+    file = folder / "vault-credential"
+    give_vault_secret(sandbox, scenarios.vault_application_id(), file)
     settings.VAULT_URL = f"https://{VAULT_NAME}{sandbox.clouds['global'].vault_suffix}"
     settings.VAULT_IDENTITY = "client-secret"
     settings.VAULT_TENANT_ID = scenarios.vendor_tenant()

@@ -18,7 +18,8 @@ from consent import clients
 from consent.models import PartnerConsent
 from consent.vault.base import SecretName, SecretVersion
 from tenants.models import PartnerTenant
-from tests.conftest import use_local_vault
+from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
+from tests.sandbox.server import Sandbox
 from tests.support import builders, remembered
 from tests.support.portal import Portal
 from tests.support.remembered import again
@@ -86,6 +87,25 @@ def test_what_is_put_back_is_the_same_in_every_part(connecting: Connecting, sett
     remembered.put_files(files)
     assert connecting() == "done"
     assert connecting.times == 1, "the same vault in another folder"
+
+
+@on_sqlite
+def test_a_vault_at_azure_is_put_back_as_well(db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> None:
+    use_sandbox(settings, sandbox)
+    use_azure_vault(settings, sandbox, tmp_path)
+    connecting = Connecting(make_portal(sandbox))
+    back = connecting.undone()
+    connecting()
+    kept = deepcopy(sandbox.world.vaults)
+
+    back()
+    assert sandbox.world.vaults != kept
+    connecting()
+    assert connecting.times == 1
+    assert sandbox.world.vaults == kept
+    consent = connecting.portal.consent()
+    stored = clients.vault().read(SecretName(consent.secret_name), SecretVersion(consent.secret_version))
+    assert stored.value.reveal() in sandbox.world.refresh_tokens
 
 
 def change_a_row(connecting: Connecting, settings: Settings) -> None:

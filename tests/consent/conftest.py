@@ -21,7 +21,7 @@ def keyed(db: None, settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Por
     use_sandbox(settings, sandbox)
     use_azure_vault(settings, sandbox, tmp_path)
     portal = make_portal(sandbox)
-    portal.onboard()
+    portal.connect()
     sandbox.world.vault_rights[scenarios.vault_application_id()] = set(KEY_RIGHTS)
     return portal
 

@@ -24,7 +24,7 @@ WANTED = {"User.Read.All", "Directory.Read.All"}
 
 def connect_customers(portal: Portal, *, consented: int = 3) -> list[CustomerTenant]:
     """Onboard the partner and store its customers; the first of them hold our consent."""
-    portal.onboard()
+    portal.connect()
     customers = [
         builders.customer(portal.partner, tenant_id=tenant_id)
         for tenant_id in portal.sandbox.world.customers[portal.partner.tenant_id]

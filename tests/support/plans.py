@@ -38,7 +38,7 @@ def more_customers(portal: Portal, number: int) -> list[CustomerTenant]:
 
 def first_customers(portal: Portal, number: int = 1) -> list[CustomerTenant]:
     """Onboard the partner and store some of the customers that the sandbox has for it."""
-    portal.onboard()
+    portal.connect()
     known = list(portal.sandbox.world.customers[portal.partner.tenant_id])[:number]
     return [builders.customer(portal.partner, tenant_id=tenant_id) for tenant_id in known]
 

@@ -3,8 +3,8 @@
 Most tests begin behind a sign-in that is not what they are about. The first test of a process walks through it; what
 that left in the database, in the vault's folder and in the sandbox is kept, and put back for the next tests that stand
 where the first one stood. All is compared before: a test that changed a row, a file, a setting or the sandbox walks by
-itself. So do tests that commit, travel in time or use another vault, and all on PostgreSQL. What a process keeps in
-memory is not put back: the test goes on as a process that has just started and opened its vault.
+itself. So do tests that commit or travel in time, and all on PostgreSQL. What a process keeps in memory is not put
+back: the test goes on as a process that has just started and opened its vault.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from tests.sandbox.world import World
 
 SECONDS = 20.0
 """No time in a state that is put back is older than this, as it may be on a slow machine."""
-_OF_EACH_TEST = {"VAULT_URL", "VAULT_KEY_FILE"}  # the same files in another folder
+# These name the same files in another folder. An Azure Key Vault is a part of the world.
+_OF_EACH_TEST = {"VAULT_KEY_FILE", "VAULT_CREDENTIAL_FILE", "VAULT_RECONCILE_IDENTITY", "VAULT_ERASE_IDENTITY"}
 
 type Rows = dict[str, list[tuple[Any, ...]]]
 type Files = dict[str, tuple[int, bytes]]
@@ -39,7 +40,7 @@ type Files = dict[str, tuple[int, bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Everything that outlives a process. ``files``: by name, with their modes; ``world``: the sandbox's."""
+    """Everything that outlives a process. ``files``: by name, with their modes; ``world``: of the sandbox."""
 
     rows: Rows
     files: Files
@@ -115,11 +116,13 @@ def _start_anew() -> None:
 
 def _may_put_back() -> bool:
     return (
-        connection.vendor == "sqlite"
-        and connection.in_atomic_block
-        and not time_machine.escape_hatch.is_travelling()
-        and settings.VAULT_URL.startswith("/")
+        connection.vendor == "sqlite" and connection.in_atomic_block and not time_machine.escape_hatch.is_travelling()
     )
+
+
+def _has_folder() -> bool:
+    """Tell whether the embedded vault is used."""
+    return bool(settings.VAULT_URL.startswith("/"))
 
 
 def state(world: World) -> State:
@@ -145,7 +148,9 @@ def _put_back(known: Remembered, before: State, world: World) -> None:
 
 
 def put_files(files: Files) -> None:
-    """Give the embedded vault these files and no others."""
+    """Give the embedded vault, where it is used, these files and no others."""
+    if not _has_folder():
+        return
     shutil.rmtree(settings.VAULT_URL, ignore_errors=True)
     Path(settings.VAULT_URL).mkdir(mode=0o700)
     for name, (mode, content) in files.items():
@@ -182,6 +187,8 @@ def _rows() -> Rows:
 
 def _files() -> Files:
     """Return the embedded vault's files, and its key under an empty name."""
+    if not _has_folder():
+        return {}
     vault = Path(settings.VAULT_URL)
     paths = [path for path in vault.rglob("*") if path.is_file()]
     found = {str(path.relative_to(vault)): path for path in paths}
@@ -204,4 +211,5 @@ def _changed_settings() -> dict[str, Any]:
     while isinstance(holder, UserSettingsHolder):
         changed = {name: value for name, value in vars(holder).items() if name.isupper()} | changed
         holder = holder.default_settings
-    return {name: value for name, value in changed.items() if name not in _OF_EACH_TEST}
+    left_out = _OF_EACH_TEST | ({"VAULT_URL"} if _has_folder() else set())
+    return {name: value for name, value in changed.items() if name not in left_out}

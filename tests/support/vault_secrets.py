@@ -17,7 +17,7 @@ from consent.tokens.differences import ReconcileReport
 from consent.tokens.reconcile import Reconciler
 from consent.vault.base import SecretName, SecretVersion, new_secret_name
 from portal.microsoft.secret import Secret
-from tests.conftest import VAULT_NAME
+from tests.conftest import VAULT_NAME, give_vault_secret
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Application, known_id
@@ -27,15 +27,12 @@ from tests.support.portal import Portal
 
 def add_identity(sandbox: Sandbox, name: str, rights: set[str], folder: Path) -> str:
     """Give the vendor's tenant another identity with these rights. Returns it as the settings spell it."""
-    client_id, value = known_id("application", name), secrets.token_urlsafe(32)
+    client_id, file = known_id("application", name), folder / f"{name}-credential"
     sandbox.world.applications[client_id] = Application(
         app_id=client_id, name=name, home_tenant=scenarios.vendor_tenant(), multi_tenant=False
     )
-    sandbox.world.applications[client_id].secrets[value] = sandbox.world.now() + 3600
     sandbox.world.vault_rights[client_id] = rights
-    file = folder / f"{name}-credential"
-    file.touch(mode=0o600)
-    file.write_text(value)
+    give_vault_secret(sandbox, client_id, file)
     return f"{client_id}, {file}"
 
 

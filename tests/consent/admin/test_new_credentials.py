@@ -31,7 +31,7 @@ State, Kind = ApplicationCredential.State, ApplicationCredential.Kind
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 

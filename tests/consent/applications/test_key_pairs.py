@@ -52,7 +52,7 @@ ACTOR = builders.ACTOR
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 

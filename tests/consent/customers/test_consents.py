@@ -37,7 +37,7 @@ STRANGER = "11111111-2222-4333-8444-555555555555"
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 
@@ -237,7 +237,7 @@ def test_already_exists_and_a_read_that_fails_leave_nobody_knowing(
 def test_a_created_that_grants_nothing_is_waiting_never_granted(connected: Portal, customer: CustomerTenant) -> None:
     connected.sandbox.world.switches["consent_grants_nothing"] = True
 
-    run = customer_tenants.push(connected, customer, wait=3)
+    run = customer_tenants.push(connected, customer, wait=1)
 
     assert booked(connected, "create consent")[-1]["status"] == 201
     row = customer_tenants.consent_of(customer)
@@ -248,7 +248,10 @@ def test_a_created_that_grants_nothing_is_waiting_never_granted(connected: Porta
 
 
 @pytest.mark.req("R-23")
-def test_slow_directories_are_waited_for_as_long_as_it_was_said(connected: Portal, customer: CustomerTenant) -> None:
+def test_slow_directories_are_waited_for_as_long_as_it_was_said(
+    connected: Portal, customer: CustomerTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consent.customers.applying._FIRST_LOOK", 1.0)
     connected.sandbox.world.switches["consent_visible_after"] = 1
 
     assert customer_tenants.classes(customer_tenants.push(connected, customer, wait=30)) == {"ok": 1}
@@ -515,6 +518,7 @@ def _disabled(portal: Portal, customer: CustomerTenant) -> None:
 def test_a_push_outside_the_lines_is_refused_before_any_call_and_audited(
     connected: Portal, customer: CustomerTenant, change: Callable[[Portal, CustomerTenant], None], words: str
 ) -> None:
+    custody.ask(connected.consent())  # what a process asks once was asked
     change(connected, customer)
     calls = len(connected.sandbox.world.ledger)
 

@@ -39,7 +39,7 @@ OURS = sorted(name for name, app in get_commands().items() if app == "consent")
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 
@@ -314,6 +314,7 @@ def many(connected: Portal, number: int) -> None:
 @pytest.mark.parametrize("code", [7000222, 7000215])
 def test_check_tokens_stops_with_3_when_the_cause_is_ours_and_changes_no_state(connected: Portal, code: int) -> None:
     real = connected.consent()
+    custody.ask(real)  # what a process asks once was asked
     for _ in range(7):
         other = builders.consent(builders.partner(), connected.registration)
         version = clients.vault().write(

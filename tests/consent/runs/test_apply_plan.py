@@ -463,6 +463,7 @@ def test_what_left_the_lines_since_the_decision_is_not_called(
     portal: Portal, customer: CustomerTenant, change: Callable[[CustomerTenant], None]
 ) -> None:
     started, _ = start_apply(plan_for(portal), actor=builders.ACTOR)
+    custody.ask(portal.consent())  # what a process asks once was asked
     change(customer)
     calls = len(portal.sandbox.world.ledger)
 
@@ -478,6 +479,7 @@ def test_a_scope_that_left_the_allow_list_is_not_sent(
     portal: Portal, customer: CustomerTenant, settings: Settings
 ) -> None:
     started, _ = start_apply(plan_for(portal), actor=builders.ACTOR)
+    custody.ask(portal.consent())
     settings.CONSENT_GRANT_ALLOW_LIST = [f"{GRAPH_APPLICATION_ID}/User.Read.All"]
     calls = len(portal.sandbox.world.ledger)
 

@@ -64,7 +64,7 @@ def portal(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
     else:
         use_azure_vault(settings, sandbox, tmp_path)
     portal = make_portal(sandbox)
-    portal.onboard()
+    portal.connect()
     return portal
 
 

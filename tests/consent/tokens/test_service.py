@@ -50,7 +50,7 @@ from tests.support.portal import Portal
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    portal.onboard()
+    portal.connect()
     return portal
 
 
@@ -63,7 +63,7 @@ def either(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
     else:
         use_azure_vault(settings, sandbox, tmp_path)
     portal = make_portal(sandbox)
-    portal.onboard()
+    portal.connect()
     return portal
 
 
@@ -308,6 +308,7 @@ def test_after_many_rotations_exactly_one_version_is_enabled(either: Portal) -> 
 def test_the_order_is_vault_then_read_back_then_pointer_then_old_version_off(
     connected: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ask(connected.consent())  # the application's credential was read
     watched = watch_vault(monkeypatch)
     pointers: list[tuple[str, int]] = []
     watched.before = lambda operation: pointers.append((operation, connected.consent().generation))
