@@ -32,6 +32,7 @@ os.environ.update(
         "SUPPORT_EMAIL": "support@vendor.example",
         "STAFF_PASSWORD_ALONE": "true",  # most tests sign in by force_login; those of the sign-in switch it off
         "REQUEST_LIMIT_FACTOR": "1000",  # all tests share one address; those of the limits themselves set 1
+        "PARTNER_RATE": "1000",  # no test waits for a partner's turn; those of the pacer name a rate of their own
         "LOG_FORMAT": "console",
         "LOG_LEVEL": "DEBUG",
         "CELERY_BROKER_URL": os.environ.get("TEST_CELERY_BROKER_URL", ""),
