@@ -7,24 +7,28 @@ import re
 import runpy
 import secrets
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, execute_from_command_line
+from django.db import connection
 from django.test import Client
 from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.models import PartnerConsent
-from portal.checks import is_weak
+from portal.checks import is_weak, refuse_error_reporters
 from portal.microsoft.clouds import local_clouds
 from tests.support import builders
 from tests.support.manage import GOOD, SECRET, assert_one_line, manage
@@ -175,19 +179,18 @@ def test_a_command_says_one_line_about_a_database_that_does_not_answer(tmp_path:
     assert_one_line(ended, "DATABASE_URL", 3)
 
 
-def test_a_command_says_one_line_about_a_database_that_was_never_made(tmp_path: Path) -> None:
-    ended = manage("check_tokens", DATABASE_URL=f"sqlite:///{tmp_path}/empty.sqlite3")
-    assert_one_line(ended, "run migrate", 3)
+CLOSED = "closed on 29 October 2021; its partners moved to Global."
 
 
-def test_a_command_refuses_a_closed_cloud_with_the_reason() -> None:
-    for command in ("check_tokens", "plan_consents", "verify_consents"):
-        ended = manage(command, "--cloud", "germany")
-        assert ended.returncode == 2
-        assert "closed on 29 October 2021; its partners moved to Global." in ended.stderr
-        ended = manage(command, "--cloud", "mars")
-        assert ended.returncode == 2
-        assert "choose one of global, usgov, china." in ended.stderr
+def test_a_command_refuses_a_closed_cloud_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = manage("check_tokens", "--cloud", "germany")
+    assert (ended.returncode, CLOSED in ended.stderr) == (2, True)
+    for command in ("check_tokens", "plan_consents", "verify_consents"):  # as manage.py does, without its start
+        for cloud, told in (("germany", CLOSED), ("mars", "choose one of global, usgov, china.")):
+            with pytest.raises(SystemExit) as stopped:
+                execute_from_command_line(["manage.py", command, "--cloud", cloud])
+            assert stopped.value.code == 2
+            assert told in capsys.readouterr().err
 
 
 def make_check(**changes: str) -> subprocess.CompletedProcess[str]:
@@ -201,25 +204,25 @@ def make_check(**changes: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.req("S-71")
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"DEBUG": "true"}, "portal.E005"),
-        ({"SECRET_KEY": "short"}, "portal.E006"),
-        ({"INTEGRITY_KEY": "a" * 40}, "portal.E003"),
-        ({"ALLOWED_HOSTS": ".example.com"}, "portal.E007"),
-        ({"TEST_ENDPOINTS": "9443", "TEST_CA_FILE": "/nowhere/ca.pem"}, "portal.E001"),
-        ({"SECURE_HSTS_SECONDS": "0"}, "portal.E008"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_make_check_fails_for_the_operators_own_settings(changes: dict[str, str], told: str, tmp_path: Path) -> None:
+def test_make_check_fails_for_the_operators_own_settings(tmp_path: Path) -> None:
+    """Each is an error, so that each alone fails; all at once, because each run is a start of its own."""
+    wrong = {
+        "portal.E001": {"TEST_ENDPOINTS": "9443", "TEST_CA_FILE": "/nowhere/ca.pem"},
+        "portal.E003": {"INTEGRITY_KEY": "a" * 40},
+        "portal.E005": {"DEBUG": "true"},
+        "portal.E006": {"SECRET_KEY": "short"},
+        "portal.E007": {"ALLOWED_HOSTS": ".example.com"},
+        "portal.E008": {"SECURE_HSTS_SECONDS": "0"},
+    }
+    changes = {name: value for each in wrong.values() for name, value in each.items()}
     ended = make_check(DATABASE_URL=f"sqlite:///{tmp_path}/db.sqlite3", **changes)
     assert ended.returncode == 1
     errors = ended.stderr.partition("WARNINGS:")[0]
-    assert told in errors
-    assert "HINT: " in errors
-    assert "docs/operations.md#deploy-checks" in errors
+    told = {one: text for one in wrong for text in errors.split("\n\n?: ") if f"({one})" in text}
+    assert told.keys() == wrong.keys(), errors
+    for one, text in told.items():
+        assert "HINT: " in text, one
+        assert "docs/operations.md#deploy-checks" in text, one
 
 
 @pytest.mark.req("S-71")
@@ -228,14 +231,21 @@ def test_make_check_needs_the_settings_to_be_there() -> None:
 
 
 @pytest.mark.req("S-71")
+@pytest.mark.django_db
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="the database of the tests is copied")
 def test_make_check_says_run_migrate_and_is_content_afterwards(tmp_path: Path) -> None:
+    """With a copy of the tests' database; that ``migrate`` makes one like it is where the browser's portals begin."""
     own = {"DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3", "VAULT_URL": "https://vendor.vault.azure.net"}
     ended = make_check(**own)
     assert ended.returncode == 1
     assert "portal.E009" in ended.stderr
     assert "run migrate: manage.py migrate" in ended.stderr
     assert "DATABASE_URL" not in ended.stderr
-    assert manage("migrate", **own).returncode == 0
+    with (
+        closing(sqlite3.connect(connection.settings_dict["NAME"])) as ours,
+        closing(sqlite3.connect(tmp_path / "db.sqlite3")) as copy,
+    ):
+        ours.backup(copy)
     ended = make_check(**own)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "no issues" in ended.stdout
@@ -310,8 +320,8 @@ def run_command(name: str, *arguments: str) -> tuple[str, int]:
 
 @pytest.fixture
 def connected(portal: Portal) -> Portal:
-    assert portal.onboard().status_code == 200
-    clients.reset()
+    portal.connect()
+    clients.reset()  # the vault is opened anew
     return portal
 
 
@@ -437,11 +447,16 @@ def deploy_ids(settings: Settings, changes: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.req("S-71")
+@pytest.mark.django_db  # Django asks the database whether it knows JSON
+def test_the_settings_that_the_next_test_opens_one_by_one_are_good(settings: Settings) -> None:
+    assert deploy_ids(settings, {}) == set()
+
+
+@pytest.mark.req("S-71")
 @pytest.mark.req("S-27")
 @pytest.mark.parametrize(("changes", "told"), FLIPPED.values(), ids=FLIPPED)
-@pytest.mark.django_db  # Django asks the database whether it knows JSON
+@pytest.mark.django_db
 def test_each_opened_setting_has_its_own_deploy_check(settings: Settings, changes: dict[str, Any], told: str) -> None:
-    assert deploy_ids(settings, {}) == set()
     assert told in deploy_ids(settings, changes)
 
 
@@ -450,7 +465,15 @@ def test_each_opened_setting_has_its_own_deploy_check(settings: Settings, change
 
 @pytest.mark.req("S-34")
 @pytest.mark.parametrize("client", ["sentry_sdk", "rollbar", "ddtrace"])
-def test_a_process_with_an_error_reporting_client_does_not_start(client: str) -> None:
+def test_an_error_reporting_client_is_refused_with_its_name(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, client, ModuleType(client))
+    with pytest.raises(ImproperlyConfigured, match=client):
+        refuse_error_reporters()
+
+
+@pytest.mark.req("S-34")
+def test_a_process_with_an_error_reporting_client_does_not_start() -> None:
+    client = "sentry_sdk"
     start = f"import sys, types; sys.modules[{client!r}] = types.ModuleType({client!r}); import django; django.setup()"
     refused = subprocess.run(
         [sys.executable, "-c", start],
