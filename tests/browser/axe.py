@@ -14,7 +14,8 @@ from typing import Literal
 from playwright.sync_api import Page
 
 WIDTHS = (1280, 390)  # CSS pixels
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+type Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 # Colours do not depend on the width, nor places on the colours: each is looked at once, which halves the time.
 VIEWS = tuple(zip(WIDTHS, SCHEMES, strict=True))
 _WIDE = """async () => {
@@ -73,7 +74,7 @@ def _script() -> str:
     return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
-def show(page: Page, scheme: Literal["light", "dark"], width: int) -> None:
+def show(page: Page, scheme: Scheme, width: int) -> None:
     """Let the open page take this colour scheme and this width."""
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
