@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -29,7 +30,8 @@ from tests.sandbox.server import Sandbox
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
-# Without these Chromium calls home at every start; as root it needs --no-sandbox.
+# Without these Chromium calls home at every start, and draws in a process of its own what nobody sees; as root it needs
+# --no-sandbox.
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -37,6 +39,7 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--no-first-run",
     "--disable-quic",
+    "--disable-gpu",
 ]
 
 
@@ -97,10 +100,21 @@ class Prepared:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Migrate once for all portals of this run: each starts with a copy."""
-    folder = tmp_path_factory.mktemp("prepared")
+    """Migrate once for all portals of this run, whichever worker starts them: each starts with a copy."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    database, kept = folder / "prepared.sqlite3", folder / "prepared.json"
+    with (folder / "prepared.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            made = _prepare(database)
+            kept.write_text(json.dumps({"keys": made.keys, "password": made.password}))
+    return Prepared(database, **json.loads(kept.read_text()))
+
+
+def _prepare(database: Path) -> Prepared:
     keys = {name: secrets.token_urlsafe(48) for name in ("SECRET_KEY", "INTEGRITY_KEY")}
-    made = Prepared(folder / "db.sqlite3", keys, secrets.token_urlsafe(12))
+    made = Prepared(database, keys, secrets.token_urlsafe(12))
     environment = {
         **os.environ,
         **keys,

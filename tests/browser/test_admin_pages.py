@@ -18,7 +18,7 @@ from portal.site import first_page, search
 from portal.site.dashboard import Row
 from portal.site.extension_points import AdminExtension
 from portal.site.searchable import Searchable
-from tests.browser.csp import PolicyWatch, admin_paths, open_pages, settle, sign_in
+from tests.browser.csp import PolicyWatch, admin_paths, open_pages, sign_in
 from tests.portal.site.pages import EntryPage, site
 
 pytestmark = [
@@ -120,11 +120,11 @@ def test_a_name_from_outside_runs_nothing(page: Page, watch: PolicyWatch, base: 
 @on_both_screens
 def test_filters_search_dates_and_pages_of_a_list(page: Page, watch: PolicyWatch, base: str) -> None:
     page.goto(base + "/admin/admin/logentry/")
-    settle(page)
+    watch.wait_until_quiet(page)
     page.locator("summary", has_text="Action flag").click()
     page.locator(".filter").get_by_role("link", name="Addition").click()
     page.wait_for_url("**action_flag__exact=1**")
-    settle(page)
+    watch.wait_until_quiet(page)
     expect(page.locator("#result_list tbody tr")).to_have_count(2)
     page.fill("#searchbar", "Group 0")
     page.keyboard.press("Enter")
@@ -133,7 +133,7 @@ def test_filters_search_dates_and_pages_of_a_list(page: Page, watch: PolicyWatch
     page.get_by_role("link", name="Take away the filter action flag: Addition").click()
     page.wait_for_url(lambda address: "action_flag" not in address)
     page.goto(base + "/admin/admin/logentry/?p=2")
-    settle(page)
+    watch.wait_until_quiet(page)
     expect(page.locator("#result_list tbody tr")).to_have_count(2)
     watch.assert_quiet()
 
@@ -161,7 +161,7 @@ def test_the_theme_is_switched_and_kept(page: Page, watch: PolicyWatch, base: st
         grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         page.locator(".theme-toggle").click()
         page.reload()
-        settle(page)
+        watch.wait_until_quiet(page)
     order = ["auto", "light", "dark"] if page.evaluate(dark) else ["auto", "dark", "light"]
     assert page.evaluate("document.documentElement.dataset.theme") == order[2]
     assert len(set(grounds)) == 2
@@ -224,7 +224,7 @@ def test_of_too_many_choices_those_that_words_find_are_offered(page: Page, watch
 @on_both_screens
 def test_an_action_asks_first_then_runs(page: Page, watch: PolicyWatch, base: str) -> None:
     page.goto(base + "/admin/auth/group/")
-    settle(page)
+    watch.wait_until_quiet(page)
     page.locator("#result_list input.action-select").first.check()
     bar = page.locator(".actions")
     expect(bar.locator(".action-counter")).to_have_text("1 of 6 selected")
@@ -250,7 +250,7 @@ def test_the_export_button_downloads_all_that_match(page: Page, watch: PolicyWat
 def test_an_identifier_is_copied(page: Page, watch: PolicyWatch, base: str, context: BrowserContext) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(base + "/admin/admin/logentry/")
-    settle(page)
+    watch.wait_until_quiet(page)
     first = page.locator(".guid").first
     first.get_by_role("button").click()
     expect(first.get_by_role("button", name="Copied")).to_be_visible()
@@ -261,7 +261,7 @@ def test_an_identifier_is_copied(page: Page, watch: PolicyWatch, base: str, cont
 def test_deleting_where_a_class_allows_it(page: Page, watch: PolicyWatch, base: str) -> None:
     group = Group.objects.get(name="Group 0")
     page.goto(f"{base}/admin/auth/group/{group.pk}/delete/")
-    settle(page)
+    watch.wait_until_quiet(page)
     page.get_by_role("button", name="Yes, I’m sure").click()
     page.wait_for_url(base + "/admin/auth/group/")
     assert not Group.objects.filter(pk=group.pk).exists()
@@ -273,11 +273,14 @@ def test_a_line_of_what_runs_renews_itself_and_goes(
 ) -> None:
     lines = [Row(label="Checking tokens: 412 of 1,008", link="/admin/auth/group/")]
     monkeypatch.setattr(first_page, "extensions", lambda: [AdminExtension(running=(lambda request: lines,))])
+    page.clock.install()
     page.goto(base + "/admin/auth/group/")
     expect(page.get_by_role("link", name="412 of 1,008")).to_be_visible()
     lines[:] = [Row(label="Checking tokens: 1,000 of 1,008", link="/admin/auth/group/")]
+    page.clock.fast_forward(5_000)
     expect(page.get_by_role("link", name="1,000 of 1,008")).to_be_visible(timeout=10_000)
     lines.clear()
+    page.clock.fast_forward(5_000)
     expect(page.locator(".running")).to_have_count(0, timeout=10_000)
     watch.assert_quiet()
 
@@ -306,11 +309,11 @@ def test_everything_that_staff_need_works_without_a_script(chromium: Browser, ba
     context.close()
 
 
-def test_the_first_page_is_small_and_asks_no_other_site(page: Page, base: str) -> None:
+def test_the_first_page_is_small_and_asks_no_other_site(page: Page, watch: PolicyWatch, base: str) -> None:
     answers: dict[str, bytes] = {}
     page.on("response", lambda response: answers.update({response.url: response.body()}))
     page.goto(base + "/admin/")
-    settle(page)
+    watch.wait_until_quiet(page)
     assert all(address.startswith(base) for address in answers)
     assert 2 < len(answers) < 12
     assert sum(len(gzip.compress(body)) for body in answers.values()) < 300_000

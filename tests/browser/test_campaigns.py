@@ -19,12 +19,15 @@ from tests.support.smtp import MailServer, serving
 pytestmark = [pytest.mark.browser, pytest.mark.req("S-61")]
 
 SEED = f"""
+from django.core.management import call_command
 from tests.support import builders
 builders.partner(name="Northwind Cloud", tenant_id="{known_id("tenant", "northwind")}",
                  contact_email="admin@northwind.example.com")
 builders.partner(name="Southridge IT", tenant_id="{known_id("tenant", "southridge")}", contact_email="")
 builders.registration(application_id="{scenarios.application_id()}", home_tenant_id="{scenarios.vendor_tenant()}",
                       permission_set="extended", state="draft", credential=None)
+call_command("add_credential", "1", "secret")
+call_command("promote_credential", "1", "--unproven", "--activate")
 """
 
 
@@ -47,9 +50,7 @@ def ready(mail_server: MailServer, running_portal: RunningPortal) -> RunningPort
     application = portal.sandbox.world.applications[scenarios.application_id()]
     application.secrets[secret] = portal.sandbox.world.now() + 3600
     application.redirect_uris.add(f"{portal.base}/consent/callback/global")
-    portal.manage("shell", "--verbosity", "0", "-c", SEED)
-    portal.manage("add_credential", "1", "secret", given=secret)
-    portal.manage("promote_credential", "1", "--unproven", "--activate")
+    portal.manage("shell", "--verbosity", "0", "-c", SEED, given=secret)
     return portal
 
 
