@@ -128,7 +128,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     # Who reads the trail, and about whom, is an entry as well (S-55).
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        answer = super().changelist_view(request, extra_context)
+        answer: HttpResponse = super().changelist_view(request, extra_context)
         if request.method == "GET" and answer.status_code == 200:
             about = parse_about(request.GET.get(AboutFilter.parameter_name))
             asked = sorted(name[:60] for name in request.GET)[:20]
@@ -139,7 +139,7 @@ class AuditEventAdmin(ReadOnlyAdmin[AuditEvent]):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        answer = super().change_view(request, object_id, form_url, extra_context)
+        answer: HttpResponse = super().change_view(request, object_id, form_url, extra_context)
         if request.method == "GET" and answer.status_code == 200 and object_id.isdecimal():
             record("trail.read", actor=actor_of(request), subject={"audit_entry": int(object_id)})
         return answer

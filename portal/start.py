@@ -27,11 +27,12 @@ IN_FORCE = "settings.in_force"  # the action of the entry
 
 def digests() -> dict[str, str]:
     """Return each setting of the deployment by name with a short keyed digest, from which no value can be guessed."""
+    of_deployment: Any = settings  # the type knows the settings alone, and not what they can be asked
     key = hmac.digest(settings.INTEGRITY_KEY.encode(), b"settings in force", "sha256")
     return {
         name: hmac.digest(key, _text(getattr(settings, name), key).encode(), "sha256").hex()[:12]
         for name in sorted(dir(settings))
-        if name.isupper() and settings.is_overridden(name)
+        if name.isupper() and of_deployment.is_overridden(name)
     }
 
 
@@ -53,7 +54,7 @@ def note_settings() -> None:
     """Write one entry: which settings are others than at the start before, and their digests if there are any."""
     now = digests()
     try:
-        before = next(
+        before: dict[str, str] = next(
             (
                 event.details["digests"]
                 for event in AuditEvent.objects.filter(action=IN_FORCE, details__digests__isnull=False)[:1]

@@ -170,7 +170,8 @@ def _saved(renewals: Sequence[Renewal], actor: Actor) -> list[Entry]:
 def _unsaved(renewal: Renewal, actor: Actor) -> Entry | None:
     """Return what the audit trail says of a renewed token that was not saved; nothing where it came too late."""
     if renewal.discarded:
-        action, outcome, details = "token.discarded", Outcome.REFUSED, {"why": renewal.discarded}
+        details: dict[str, object] = {"why": renewal.discarded}
+        action, outcome = "token.discarded", Outcome.REFUSED
     elif renewal.not_saved is not None:
         details = {"generation": renewal.consent.generation + 1, "code": renewal.not_saved}
         action, outcome = "token.stored", Outcome.FAILED

@@ -24,7 +24,7 @@ def unreadable() -> Finding | None:
         if TABLE not in connection.introspection.table_names(cursor):
             return _replaced("it is not there, or is no table")
         there = {column.name for column in connection.introspection.get_table_description(cursor, TABLE)}
-    wanted = {field.column for field in AuditEvent._meta.concrete_fields}
+    wanted = {str(field.column) for field in AuditEvent._meta.concrete_fields}
     if there != wanted:
         return _replaced(f"columns are missing or were added ({', '.join(sorted(there ^ wanted))})")
     return None

@@ -33,8 +33,8 @@ def sinks() -> Mapping[str, Callable[[Anchor], None]]:
     found: dict[str, Callable[[Anchor], None]] = {}
     if settings.AUDIT_ANCHOR_SYSLOG:
         found["AUDIT_ANCHOR_SYSLOG"] = lambda anchor: to_syslog(settings.AUDIT_ANCHOR_SYSLOG, anchor)
-    if settings.AUDIT_ANCHOR_URL:
-        found["AUDIT_ANCHOR_URL"] = lambda anchor: to_http(settings.AUDIT_ANCHOR_URL, anchor)
+    if (address := settings.AUDIT_ANCHOR_URL) is not None:
+        found["AUDIT_ANCHOR_URL"] = lambda anchor: to_http(address, anchor)
     return found
 
 

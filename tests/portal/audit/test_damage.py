@@ -96,7 +96,7 @@ def written_anew() -> None:
 
 def table_of_a_copy() -> None:
     """All rows are there, and the table lacks what keeps two entries from having one number."""
-    columns = ", ".join(field.column for field in AuditEvent._meta.concrete_fields)
+    columns = ", ".join(str(field.column) for field in AuditEvent._meta.concrete_fields)
     sql(f"CREATE TABLE copied AS SELECT {columns} FROM {TABLE}")
     sql(f"DROP TABLE {TABLE}")
     sql(f"ALTER TABLE copied RENAME TO {TABLE}")
