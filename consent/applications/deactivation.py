@@ -9,11 +9,10 @@ may; else a person does it, by the instruction that stands here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.db import transaction
-
+from consent.containment.service import note_deactivated
 from consent.models import ApplicationRegistration, Containment
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.clouds import NationalCloud
@@ -65,7 +64,7 @@ def deactivate(
     for registration in concerned(one):
         switched = _switch(one, registration, True, may_switch, switch, clouds, actor)
         if switched.done:
-            _note(one, add=registration.pk)
+            note_deactivated(one, registration, is_off=True)
         found.append(switched)
     return found
 
@@ -84,7 +83,7 @@ def activate(
     for registration in ApplicationRegistration.objects.filter(pk__in=one.deactivated).order_by("pk"):
         switched = _switch(one, registration, False, may_switch, switch, clouds, actor)
         if switched.done:
-            _note(one, remove=registration.pk)
+            note_deactivated(one, registration, is_off=False)
         found.append(switched)
     return found
 
@@ -104,8 +103,8 @@ def _switch(
         words = f"{registration} is not {word} by us: this deployment has no identity for it (READER_CLIENT_ID). {how}"
         return Switched(registration=registration, done=False, words=words)
     subject: dict[str, str | int] = {"registration": registration.pk, "containment": one.pk}
-    action, details = "containment.registration_switched", {"is_disabled": disabled}
-    record(action, actor=actor, outcome=Outcome.INTENT, subject=subject, details=details)
+    details = {"is_disabled": disabled}
+    record("containment.registration_switched", actor=actor, outcome=Outcome.INTENT, subject=subject, details=details)
     try:
         done = switch(registration, disabled=disabled) is disabled
         why = "" if done else "Microsoft took it, and a read does not show it yet."
@@ -113,16 +112,10 @@ def _switch(
         done, why = False, f"{diagnose(error).cause} ({error.code})"
     except WrongSetup as error:
         done, why = False, str(error)
-    record(action, actor=actor, outcome=Outcome.DONE if done else Outcome.FAILED, subject=subject, details=details)
+    outcome = Outcome.DONE if done else Outcome.FAILED
+    record("containment.registration_switched", actor=actor, outcome=outcome, subject=subject, details=details)
     words = f"{registration} is {word} at Microsoft; a read shows it." if done else f"{registration}: {why} {how}"
     return Switched(registration=registration, done=done, words=words)
-
-
-def _note(one: Containment, *, add: int | None = None, remove: int | None = None) -> None:
-    with transaction.atomic():
-        kept: Sequence[int] = Containment.objects.values_list("deactivated", flat=True).get(pk=one.pk)
-        one.deactivated = sorted(({*kept} | ({add} if add else set())) - {remove})
-        Containment.objects.filter(pk=one.pk).update(deactivated=one.deactivated)
 
 
 def instruction(registration: ApplicationRegistration, cloud: NationalCloud, *, disabled: bool) -> str:

@@ -207,6 +207,14 @@ def older_credentials(one: Containment) -> list[ApplicationCredential]:
     return [each for each in current if each.promoted_at is None or each.promoted_at < one.began_at]
 
 
+def note_deactivated(one: Containment, registration: ApplicationRegistration, *, is_off: bool) -> None:
+    """Note that a registration was deactivated at Microsoft for this stop, or activated again."""
+    with transaction.atomic():
+        kept = {*Containment.objects.values_list("deactivated", flat=True).get(pk=one.pk)} - {registration.pk}
+        one.deactivated = sorted(kept | {registration.pk} if is_off else kept)
+        Containment.objects.filter(pk=one.pk).update(deactivated=one.deactivated)
+
+
 def release(one: Containment, *, to: int, run: Run | None) -> bool:
     """Release the partners up to this key as the next wave, in the caller's transaction.
 

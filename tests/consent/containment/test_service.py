@@ -1,4 +1,7 @@
-"""An emergency stop: what it stops, what it leaves, and what two persons do to end it."""
+"""An emergency stop: what it stops, what it leaves, and what two persons do to end it.
+
+Covers: consent.models.containments, consent.runs.resuming.
+"""
 
 from __future__ import annotations
 

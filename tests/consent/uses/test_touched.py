@@ -1,4 +1,7 @@
-"""Was I touched? The answer for one partner and one window."""
+"""Was I touched? The answer for one partner and one window.
+
+Covers: consent.admin.uses, consent.models.uses.
+"""
 
 from __future__ import annotations
 
