@@ -63,8 +63,8 @@ def _failed(run: Run, wave: int) -> str:
 def _next_wave(one: Containment) -> str:
     following = list(_waiting(one).values_list("pk", flat=True)[: GROWTH**one.wave])
     if not following:
-        for run in containment.end(one):
-            tasks.enqueue(run)
+        for held in containment.end(one):
+            tasks.enqueue(held)
         return f"{one}: over"
     consents = PartnerConsent.objects.living().filter(partner__in=following, last_problem="")
     if one.registration_id is not None:

@@ -60,7 +60,7 @@ def look(until: datetime, *, span: timedelta = EVERY) -> list[Finding]:
     if first is None or first > since - LEARNT_AFTER:
         return []
     recent = TokenUse.objects.filter(actor_kind__in=_PEOPLE, last_at__gt=since, last_at__lte=until)
-    found = []
+    found: list[Finding] = []
     for actor in recent.order_by().values_list("actor", flat=True).distinct():
         mine = TokenUse.objects.filter(actor=actor, actor_kind__in=_PEOPLE)
         before = mine.filter(last_at__gt=since - _USUAL, last_at__lte=since)

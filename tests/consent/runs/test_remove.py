@@ -276,9 +276,9 @@ def test_a_partner_disabled_during_the_run_gets_no_further_call(
 ) -> None:
     real = clients.customer_clients
 
-    def disabled_first(*arguments: Any) -> Any:
+    def disabled_first(*arguments: Any, **named: Any) -> Any:
         PartnerTenant.objects.update(switch="disabled")
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(clients, "customer_clients", disabled_first)
 
