@@ -65,7 +65,10 @@ def _see_offboarding(parameters: Parameters) -> Preview:
         raise CannotBeDone(f"{partner.name} is being offboarded already; its page says how far it is.")
     found = steps.reach(partner)
     held = f" ({found.registrations})" if found.registrations else ""
-    never_read = number_of(found.customers_never_read, "customer")
+    number = number_of(found.customers_never_read, "customer")
+    never_read = [Change(label="Customers that were never read", now=number, then="not looked at")]
+    if not found.customers_never_read:
+        never_read = []
     return Preview(
         what=f"Offboard {partner.name}",
         whom=f"{partner.name}, tenant {partner.tenant_id}",
@@ -76,14 +79,14 @@ def _see_offboarding(parameters: Parameters) -> Preview:
                 now=f"{number_of(found.customers, 'customer tenant')}{held}",
                 then=f"removed in each; the proof is waited for {parameters['wait']:g} seconds each",
             ),
-            Change(label="Customers that were never read", now=never_read, then="not looked at"),
+            *never_read,
             Change(label="Open links", now=number_of(found.open_links, "link"), then="closed at once"),
             Change(
                 label="Tokens of the partner",
                 now=number_of(found.tokens, "token"),
                 then="switched off and erased, when all customers are proven to be without our consent",
             ),
-            Change(label="The partner", now=str(partner.get_switch_display()), then="offboarded for good"),
+            Change(label="The partner", now="in use" if partner.is_active else "disabled", then="offboarded for good"),
         ],
         cannot_be_undone="Erased tokens do not come back: the partner would have to consent anew.",
     )

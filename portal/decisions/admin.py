@@ -16,7 +16,8 @@ from django.urls import reverse
 from portal.decisions import service
 from portal.decisions.kinds import kinds
 from portal.decisions.models import Decision
-from portal.decisions.service import DecisionRefused, Person
+from portal.decisions.records import DecisionRefused
+from portal.decisions.service import Person
 from portal.site import proof
 from portal.site.addresses import client_address
 from portal.site.admin import ReadOnlyAdmin
@@ -172,6 +173,19 @@ class DecisionAdmin(ReadOnlyAdmin[Decision]):
             return rows
         return rows.filter(Q(kind__in=_decides(request)) | _own(request))
 
+    def get_fields(self, request: HttpRequest, obj: Decision | None = None) -> Any:
+        """Return what says something of this request."""
+        if obj is None:
+            return self.fields
+        silent = {
+            "who_can": obj.state != State.WAITING,
+            "decided": obj.decided_at is None,
+            "answer": not obj.answer,
+            "came_of_it": not obj.outcome,
+            "about": not obj.preview["subject"],
+        }
+        return [name for name in map(str, self.fields) if not silent.get(name)]
+
     # --- columns ---
 
     named = column("Request", str, ordering="what")
@@ -183,7 +197,7 @@ class DecisionAdmin(ReadOnlyAdmin[Decision]):
     @admin.display(description="Asked by", ordering="requested_by")
     def asked_by(self, decision: Decision) -> str:
         if decision.requester_kind == "command":
-            return described(decision.requested_by, "a command on the server; the name is the user there")
+            return described(decision.requested_by, "a command on the server")
         return decision.requested_by
 
     @admin.display(description="Who can decide")

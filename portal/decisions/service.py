@@ -294,7 +294,7 @@ def in_emergency(kind: Kind, parameters: Parameters, *, why: str, actor: Actor) 
     return begin(_read(decision))
 
 
-def _let_it_be_done(decision: Decision, person: Person, way: Way, answer: str) -> Decision:
+def _let_it_be_done(decision: Decision, person: Person, way: Decision.Way, answer: str) -> Decision:
     _approve_row(decision, person.actor, person.account, way, answer.strip()[:LONGEST_WHY])
     execute, parameters = kinds()[decision.kind].execute, decision.parameters
     if execute is not None:
@@ -307,7 +307,7 @@ def _let_it_be_done(decision: Decision, person: Person, way: Way, answer: str) -
     return _read(decision)
 
 
-def _approve_row(decision: Decision, actor: Actor, account: User | None, way: Way, answer: str) -> None:
+def _approve_row(decision: Decision, actor: Actor, account: User | None, way: Decision.Way, answer: str) -> None:
     now, name = timezone.now(), actor.name[:150]
     with transaction.atomic():
         changed = Decision.objects.filter(pk=decision.pk, state=State.WAITING, expires_at__gt=now).update(
@@ -411,7 +411,7 @@ def _refusal(action: str, decision: Decision, person: Person, reason: Reason) ->
     return DecisionRefused(reason.text)
 
 
-def _end_undone(decision: Decision, state: State, action: str, actor: Actor, **columns: object) -> Decision:
+def _end_undone(decision: Decision, state: Decision.State, action: str, actor: Actor, **columns: object) -> Decision:
     with transaction.atomic():
         ended = Decision.objects.undone().filter(pk=decision.pk)
         if not ended.update(state=state, finished_at=timezone.now(), **columns):

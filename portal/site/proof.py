@@ -66,7 +66,7 @@ def demand(request: HttpRequest, *, keep: bool = True) -> HttpResponse | None:
     Args:
         keep: False where what is sent may hold a secret, such as a key: then it is to be filled in again.
     """
-    if is_fresh(request):
+    if is_fresh(request, WITHIN):
         if request.method == "POST":
             request.session.pop(_KEPT, None)
         return None

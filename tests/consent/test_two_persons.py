@@ -25,7 +25,7 @@ from portal.audit.models import AuditEvent
 from portal.decisions import service
 from portal.decisions.kinds import CannotBeDone, kinds
 from portal.decisions.models import Decision
-from portal.decisions.service import DecisionRefused
+from portal.decisions.records import DecisionRefused
 from portal.runs.models import Run
 from tenants.models import PartnerTenant
 from tests.support import builders, decisions

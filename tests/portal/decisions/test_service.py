@@ -17,7 +17,7 @@ from portal.audit.models import AuditEvent
 from portal.decisions import doing, service
 from portal.decisions.kinds import CannotBeDone, Result
 from portal.decisions.models import Decision
-from portal.decisions.service import DecisionRefused
+from portal.decisions.records import DecisionRefused
 from portal.incidents.models import Incident
 from tenants.models import PartnerTenant
 from tests.support import builders
