@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests import guards
-from tests.guards import GUARDS, ROOT, Guard, NotFound, removed
+from tests.guards import GUARDS, ROOT, NotFound, removed
+from tests.support.guard import Guard
 
 
 @pytest.mark.req("S-75")

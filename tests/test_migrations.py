@@ -78,7 +78,7 @@ FROZEN = {
         "0002_export_permission": "67f9f6bc4ed44f033aab873bcc0f861b3f8ab83e2f6c57355d41ba5678b3a905",
     },
     "portal/staff/migrations": {
-        "0001_accounts_of_staff": "10b65b458a3ec4ea85969edffff863f4819178db6c56e3c1079e818908be3691",
+        "0001_accounts_of_staff": "9b2f4875a52c0873ab2fec36abea1985248ab5d26aca8eedb478b2b27d5c91c5",
     },
     "tenants/migrations": {
         "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",

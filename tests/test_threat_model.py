@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 
 import pytest
@@ -37,19 +36,13 @@ def promises(text: str) -> list[str]:
     return [" ".join(item.split()) for item in part.split("\n- ")[1:]]
 
 
-@functools.cache
-def carried() -> dict[str, list[str]]:
-    """Return the test files that carry each id; all tests are read for it, once."""
-    return marked()
-
-
 def flaws(promise: str) -> list[str]:
     """Return what is wrong with what a promise cites."""
     cited = _TAIL.search(promise)
     if cited is None:
         return ["it ends with no (id; test)"]
     ids, tests = re.findall(r"[SR]-\d\d", cited[1]), re.findall(r"`([^`]+)`", cited[2])
-    rows, marks = required(DOCUMENT.read_text()), carried()
+    rows, marks = required(DOCUMENT.read_text()), marked()
     return [
         *(f"{name} is no requirement" for name in ids if name not in rows),
         *(f"{name} is open" for name in ids if name in rows and rows[name].is_open),

@@ -82,7 +82,11 @@ def erase_tokens(
         actor=actor,
         subject={"partner": partner.pk},
         details={"erased": report.erased, "recoverable": report.recoverable, "disabled": report.disabled}
-        | (allowed_by.noted() if isinstance(allowed_by, Approval) else {allowed_by._meta.model_name: allowed_by.pk}),
+        | (
+            allowed_by.noted()
+            if isinstance(allowed_by, Approval)
+            else {str(allowed_by._meta.model_name): allowed_by.pk}
+        ),
     )
     return report
 

@@ -28,7 +28,7 @@ from consent.runs.find_tenants import FIND_TENANTS
 from consent.runs.import_tokens import IMPORT_TOKENS
 from consent.runs.token_check import TOKEN_CHECK
 from consent.runs.verify import CONSENT_VERIFY
-from portal.incidents.models import Incident
+from portal.incidents.models import Incident, IncidentQuerySet
 from portal.incidents.service import forget as forget_incidents
 from portal.runs.forgetting import forget_units
 from portal.site.preferences import forget_texts
@@ -64,7 +64,7 @@ def forget(partner: PartnerTenant) -> dict[str, int]:
         "entries of the admin's history": _forget_history(partner, name),
         "incidents": forget_incidents(_incidents_of(partner, waiting), name=name),
         "units of runs": forget_units(_OF_PARTNERS, label=name, groups=[partner.pk])
-        + forget_units([FIND_TENANTS], label=name, keys=rows.values("pk")),
+        + forget_units([FIND_TENANTS], label=name, keys=list(rows.values_list("pk", flat=True))),
         "rows of imports": rows.exclude(_EMPTY_ROW).update(
             name="", domain="", contact_addresses="", tag_names="", notes="", why="", problem=""
         ),
@@ -93,7 +93,7 @@ def forget(partner: PartnerTenant) -> dict[str, int]:
 _EMPTY_ROW = Q(name="", domain="", contact_addresses="", tag_names="", notes="", why="", problem="")
 
 
-def _incidents_of(partner: PartnerTenant, waiting: QuerySet[WaitingToken]) -> QuerySet[Incident]:
+def _incidents_of(partner: PartnerTenant, waiting: QuerySet[WaitingToken]) -> IncidentQuerySet:
     """Return the incidents about the partner, its tokens and its customers, settled ones too."""
     customers = set(partner.customers.values_list("pk", flat=True))
     about_customers = [

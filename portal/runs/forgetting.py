@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from portal.runs.kinds import Kind
 from portal.runs.models import RunItem
@@ -15,7 +15,7 @@ def forget_units(
     *,
     label: str,
     groups: Collection[int] | None = None,
-    keys: Collection[int] | QuerySet[RunItem] | None = None,
+    keys: Collection[int] | None = None,
 ) -> int:
     """Call the units of these groups, or with these keys, by another name and take their message; ids and results stay.
 

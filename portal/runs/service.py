@@ -25,7 +25,7 @@ from portal.audit.trail import SYSTEM, Actor, record
 from portal.incidents.models import Incident
 from portal.incidents.service import LONGEST_WORDS, report, settle
 from portal.microsoft.diagnosis import LATER, Owner
-from portal.rights import require
+from portal.rights import SERVER, require
 from portal.runs import buckets, results
 from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit
 from portal.runs.limits import limit_words
@@ -99,7 +99,7 @@ def start(
         origin: list the units that failed in this run, instead of those of the scope; see ``repeat_failed``.
         stop_share: of the units of a wave; when more fail, the run waits for a person. None: its waves are not judged.
     """
-    require(actor, *kind.rights)
+    require(actor, *(kind.rights or (SERVER,)))
     chosen = json.dumps([scope, options or {}, *([origin.pk] if origin else [])], sort_keys=True)
     scope_hash = hashlib.sha256(chosen.encode()).hexdigest()
     mine = Run.objects.unfinished().filter(kind=kind.name, scope_hash=scope_hash)

@@ -61,7 +61,7 @@ class StaffSession(models.Model):
     made_at = models.DateTimeField(default=timezone.now)
     seen_at = models.DateTimeField(default=timezone.now, help_text="Within five minutes")
     address = models.GenericIPAddressField(null=True)
-    agent = models.CharField(max_length=100, blank=True, help_text="Beginning of the browser's name for itself")
+    agent = models.CharField(max_length=100, blank=True, help_text="Browser and system, shortened")
 
     objects = StaffSessionQuerySet.as_manager()
 

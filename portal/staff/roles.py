@@ -234,7 +234,7 @@ def _rank(roles: Collection[Role]) -> int:
     return max((_RANK[role] for role in roles), default=0)
 
 
-def keep_groups(app_config: AppConfig, using: str, apps: Any, **_: Any) -> None:
+def keep_groups(app_config: AppConfig, using: str, apps: Any = installed, **_: Any) -> None:
     """Make the groups as the table says, after the permissions of the last app were made; three queries when they are.
 
     A receiver of ``post_migrate``: permissions are rows that no migration can count on.

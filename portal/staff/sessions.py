@@ -22,6 +22,17 @@ _TOLD = "staff_told"
 _FACTOR = "staff_factor"
 _TELL_EVERY = 300  # seconds; "last seen" is that exact
 _LONGEST_AGENT = 100
+# Later ones also name earlier ones, so the order decides.
+_BROWSERS = (("Edg", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS = (
+    ("Windows", "Windows"),
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Mac OS X", "macOS"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
 
 
 class Why(StrEnum):
@@ -52,9 +63,16 @@ def keep(request: HttpRequest, user: User, method: Method | None = None) -> None
             "method": method or "",
             "seen_at": now,
             "address": client_address(request),
-            "agent": one_line(request.headers.get("User-Agent", ""))[:_LONGEST_AGENT],
+            "agent": shortened(request.headers.get("User-Agent", "")),
         },
     )
+
+
+def shortened(agent: str) -> str:
+    """Return browser and system out of a browser's name for itself, such as ``Firefox on Windows``; else its start."""
+    browser = next((name for mark, name in _BROWSERS if mark in agent), "")
+    system = next((name for mark, name in _SYSTEMS if mark in agent), "")
+    return f"{browser} on {system}" if browser and system else one_line(agent)[:_LONGEST_AGENT]
 
 
 def note_method(request: HttpRequest, method: Method) -> None:

@@ -56,7 +56,7 @@ class Migration(migrations.Migration):
                 ('made_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('seen_at', models.DateTimeField(default=django.utils.timezone.now, help_text='Within five minutes')),
                 ('address', models.GenericIPAddressField(null=True)),
-                ('agent', models.CharField(blank=True, help_text="Beginning of the browser's name for itself", max_length=100)),
+                ('agent', models.CharField(blank=True, help_text='Browser and system, shortened', max_length=100)),
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.DB_CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={

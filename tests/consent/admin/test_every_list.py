@@ -14,7 +14,13 @@ from tests.support.staff import Staff
 pytestmark = pytest.mark.django_db
 LISTS = sorted(model._meta.label_lower for model in admin.site._registry)
 # A few rows each, found by their names: there is nothing to filter by.
-WITHOUT_FILTERS = {"auth.group", "consent.ownpermissionset", "consent.partnerimport", "tenants.partnertag"}
+WITHOUT_FILTERS = {
+    "auth.group",
+    "consent.ownpermissionset",
+    "consent.partnerimport",
+    "portal.team",
+    "tenants.partnertag",
+}
 
 
 def page_of(label: str) -> PortalModelAdmin[Any]:

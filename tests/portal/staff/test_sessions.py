@@ -18,6 +18,7 @@ from django.urls import reverse
 from portal.audit.models import AuditEvent
 from portal.site.sessions import stored_key
 from portal.staff.models import StaffSession
+from portal.staff.sessions import shortened
 from tests.support.authenticators import app_code
 from tests.support.sign_in import PASSWORD, Person, with_app
 
@@ -156,6 +157,19 @@ def test_sessions_are_shown_and_ended_by_their_owner(clock: time_machine.Travell
     event = AuditEvent.objects.get(action="session.ended")
     assert (event.actor, event.details) == ("anna", {"why": "by_owner", "sessions": 1})
     assert user.pk == event.subject["staff"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/140.0 Safari/537.36 Edg/140.0", "Edge on Windows"),
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Version/19.0 Safari/604.1", "Safari on iPhone"),
+        ("curl/8\N{RIGHT-TO-LEFT OVERRIDE}" + "x" * 300, ("curl/8\\u202e" + "x" * 300)[:100]),
+    ],
+)
+def test_a_browsers_name_is_shortened(agent: str, said: str) -> None:
+    assert shortened(agent) == said
 
 
 def test_nobody_ends_the_session_of_somebody_else_by_its_key(clock: time_machine.Traveller) -> None:
