@@ -117,6 +117,8 @@ EXTENSION = AdminExtension(
             "consent.change_applicationregistration",
             "consent.decide_waitingtoken",
             "consent.disconnect_partnerconsent",
+            "consent.erase_partner",
+            "consent.resume_containment",
             "consent.offboard_partner",
             "consent.remove_customerconsent",
         }

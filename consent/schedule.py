@@ -89,7 +89,7 @@ def _resume(times: Sequence[datetime] = ()) -> str:
 
 
 def _erase(times: Sequence[datetime] = ()) -> str:
-    """Go on with erasures that were cut off, or that the vault did not let come to their end."""
+    """Do what two persons decided, and go on with erasures that were cut off or that the vault did not let end."""
     found = list(Erasure.objects.open().order_by("pk"))
     done = 0
     for one in found:
@@ -165,7 +165,7 @@ JOBS = (
     Job(name="offboarding", label="Offboarding of partners", every=timedelta(minutes=1), work=_offboard),
     Job(name="resuming", label="Resuming in waves", every=timedelta(minutes=1), work=_resume),
     Job(name="unusual_uses", label="Search for unusual uses of tokens", every=unusual.EVERY, work=_unusual),
-    Job(name="erasure", label="Erasure of partners", every=timedelta(hours=1), work=_erase),
+    Job(name="erasure", label="Erasure of partners", every=timedelta(minutes=10), work=_erase),
     Job(name="incidents", label="Settling of incidents", every=_HOUR, work=_settle),
     Job(name="figures", label="Figures of the day", every=timedelta(minutes=10), work=_count),
     Job(name="registrations", label="Comparison of registrations with Microsoft", every=_DAY, work=_look),

@@ -17,7 +17,7 @@ from consent.models import (
     PartnerConsent,
 )
 from consent.naming import registration_names
-from consent.offboarding import steps
+from consent.offboarding import partner_erasure, steps
 from consent.offboarding.erasure import StillActive
 from consent.runs.apply_plan import CONCURRENCY, WAIT, start_apply, start_direct, unfinished_direct
 from consent.selection import Selection, counted
@@ -142,6 +142,50 @@ ERASE = Kind(
     preview=_see_erasing,
     refusals=(StillActive, TokenUnavailable, RemoteError),
     may_repeat=True,  # what is not gone yet is taken up again
+)
+
+
+# --- erasing a partner ----------------------------------------------------------------------------------------------
+
+
+def _see_partner_erasure(parameters: Parameters) -> Preview:
+    partner = _partner(parameters)
+    if partner.is_active:
+        raise CannotBeDone(f"{partner.name} is active. Offboard or disable it first; then it can be erased.")
+    if Offboarding.objects.open().filter(partner=partner).exists():
+        raise CannotBeDone(f"{partner.name} is being offboarded. Let that come to its end; then it can be erased.")
+    found = partner_erasure.reach(partner)
+    links, contacts = number_of(found.links, "link"), number_of(found.contacts, "contact")
+    return Preview(
+        what=f"Erase {partner.name}",
+        whom=f"{partner.name}, tenant {partner.tenant_id}",
+        subject={"partner": partner.pk},
+        changes=[
+            Change(label="Entries of the vault", now=number_of(found.tokens, "token"), then="deleted and purged"),
+            Change(label="Links and contacts", now=f"{links}, {contacts}", then="removed, with all attempts"),
+            Change(
+                label="Names",
+                now=f"the partner's and those of {number_of(found.customers, 'customer')}",
+                then="taken out of what is kept; ids, times and the audit trail stay",
+            ),
+        ],
+        cannot_be_undone="Nothing brings back what is erased.",
+    )
+
+
+def _erase_partner(parameters: Parameters, approved: Approval) -> Result:
+    begun = partner_erasure.start(_partner(parameters), approved=approved)
+    words = "The erasure has begun; the schedule does it within ten minutes."
+    return Result(words=words, subject={"erasure": begun.pk})
+
+
+ERASE_PARTNER = Kind(
+    key="erase_partner",
+    title="Erase a partner",
+    permission=partner_erasure.ERASE,
+    preview=_see_partner_erasure,
+    execute=_erase_partner,
+    refusals=(CannotBeDone, partner_erasure.ErasureRefused),
 )
 
 
@@ -307,4 +351,4 @@ RETIRE_KEY = Kind(
     may_repeat=True,
 )
 
-TWO_PERSONS = TwoPersons(kinds=(OFFBOARD, ERASE, REMOVE, APPLY, RETIRE_KEY))
+TWO_PERSONS = TwoPersons(kinds=(OFFBOARD, ERASE, ERASE_PARTNER, REMOVE, APPLY, RETIRE_KEY))

@@ -198,7 +198,7 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
 
     # --- what is decided ---
 
-    @page_action(description="Ask to resume", url_path="ask-to-resume", permissions=["view", "resume"])
+    @page_action(description="Ask to resume", url_path="ask-to-resume", permissions=["view", "resume"], fresh=True)
     def ask_to_resume(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
         return self._decide(
@@ -209,7 +209,9 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
             button="Ask to resume",
         )
 
-    @page_action(description="Confirm and resume", url_path="confirm-resume", permissions=["view", "resume"])
+    @page_action(
+        description="Confirm and resume", url_path="confirm-resume", permissions=["view", "resume"], fresh=True
+    )
     def confirm_resume(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
         asked = f"{one.resume_asked_by} asked for it. " if one.resume_asked_by else ""
@@ -225,7 +227,7 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
             dangerous=True,
         )
 
-    @page_action(description="Go on with the waves", url_path="go-on", permissions=["view", "resume"])
+    @page_action(description="Go on with the waves", url_path="go-on", permissions=["view", "resume"], fresh=True)
     def go_on(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
         return self._decide(
@@ -252,7 +254,7 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
             "Deactivate at Microsoft",
         )
 
-    @page_action(description="Activate at Microsoft", url_path="activate", permissions=["view", "resume"])
+    @page_action(description="Activate at Microsoft", url_path="activate", permissions=["view", "resume"], fresh=True)
     def activate(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
         explanation = "Microsoft issues tokens for it again, to whoever has its credential: rotate that first."

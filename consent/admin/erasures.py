@@ -14,13 +14,16 @@ from django.urls import reverse
 from consent.admin.offboardings import SureForm
 from consent.models import Erasure
 from consent.offboarding import partner_erasure as service
+from consent.two_persons import ERASE_PARTNER
 from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
+from portal.decisions.asking import TWO_PERSONS, ask_second_person
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.asking import ask
 from portal.site.declared import badge_column, moment_column
 from portal.site.display import Tone
 from portal.site.page_actions import PageAction, page_action
+from portal.site.proof import fresh
 from portal.text import number_of
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
@@ -29,11 +32,12 @@ State = Erasure.State
 _TONES = {State.ERASING: Tone.BUSY, State.DONE: Tone.GOOD}
 
 
+@fresh
 @admin.action(description="Erase the selected partner", permissions=["erase"])
 def erase_partners(
     page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
 ) -> HttpResponseBase | None:
-    """Confirm with what it takes away and the typed name, then erase; what the vault refuses the schedule repeats."""
+    """Confirm with what it takes away and the typed name, then ask a second person; the schedule does the rest."""
     partner = queryset.first()
     if partner is None or queryset.count() != 1:
         page.message_user(request, "Choose one partner: each is confirmed by its name.", messages.ERROR)
@@ -60,25 +64,14 @@ def erase_partners(
             f"Purged from the vault: {number_of(found.tokens, 'token')}. Removed: {number_of(found.links, 'link')} "
             f"with their attempts, {number_of(found.contacts, 'contact')}. The names of the partner and of "
             f"{number_of(found.customers, 'customer')} are taken out of what is kept. Ids, times and the audit trail "
-            "stay; a report says what. Nothing brings it back."
+            f"stay; a report says what. Nothing brings it back. {TWO_PERSONS}"
         ),
-        button="Erase",
+        button="Ask for it",
         dangerous=True,
     )
     if isinstance(answer, HttpResponseBase):
         return answer
-    actor = actor_of(request)
-    try:
-        erasure = service.start(partner, actor=actor)
-    except service.ErasureRefused as refused:
-        page.message_user(request, str(refused), messages.ERROR)
-        return None
-    try:
-        service.advance(erasure, actor=actor)
-    except service.FAILURES:
-        words = "The vault did not let everything go; the incident says why. It is tried again every hour."
-        page.message_user(request, words, messages.WARNING)
-    return HttpResponseRedirect(reverse("admin:consent_erasure_change", args=[erasure.pk]))
+    return ask_second_person(page, request, ERASE_PARTNER, {"partner": partner.pk}, answer.cleaned_data["why"])
 
 
 @admin.register(Erasure)
@@ -104,9 +97,7 @@ class ErasureAdmin(ReadOnlyAdmin[Erasure]):
     def comes_next(self, one: Erasure) -> str:
         if one.state == State.DONE:
             return "Download the report, and keep it outside the portal."
-        return (
-            "The vault is emptied first; what it refuses is tried again every hour. An incident says what is missing."
-        )
+        return "The vault is emptied first, again every ten minutes if need be. An incident says what is missing."
 
     def buttons(self, request: HttpRequest, row: Erasure) -> list[PageAction]:
         return super().buttons(request, row) if row.state == State.DONE else []

@@ -77,17 +77,12 @@ def erase_tokens(
                 PartnerConsent.objects.filter(pk=consent.pk, lease_owner=owner).update(
                     generation=0, secret_name=new_secret_name(), secret_version="", replaced_version="", fingerprint=""
                 )
-    record(
-        "partner.tokens_erased",
-        actor=actor,
-        subject={"partner": partner.pk},
-        details={"erased": report.erased, "recoverable": report.recoverable, "disabled": report.disabled}
-        | (
-            allowed_by.noted()
-            if isinstance(allowed_by, Approval)
-            else {str(allowed_by._meta.model_name): allowed_by.pk}
-        ),
-    )
+    if isinstance(allowed_by, Approval):
+        because = allowed_by.noted()
+    else:
+        because = {str(allowed_by._meta.model_name): allowed_by.pk}
+    numbers = {"erased": report.erased, "recoverable": report.recoverable, "disabled": report.disabled}
+    record("partner.tokens_erased", actor=actor, subject={"partner": partner.pk}, details=numbers | because)
     return report
 
 

@@ -31,6 +31,7 @@ from consent.tokens.custody import TokenUnavailable
 from consent.vault.base import SecretName, VaultConfigurationError
 from portal.audit.seals import Seal, canonical, digest, seal
 from portal.audit.trail import Actor, record
+from portal.decisions.kinds import Approval
 from portal.incidents.service import report as report_incident
 from portal.incidents.service import settle
 from portal.microsoft.diagnosis import Owner
@@ -76,14 +77,18 @@ FAILURES = (RemoteError, TokenUnavailable, VaultConfigurationError, ErasureUnfin
 """What ``advance`` raises when the vault did not do its part."""
 
 
-def start(partner: PartnerTenant, *, actor: Actor) -> Erasure:
+def start(partner: PartnerTenant, *, approved: Approval) -> Erasure:
     """Begin, go on with what was begun, or repeat what was done: somebody may have written to the rows since.
 
     Nothing is done for the partner from then on, in any process. No call leaves.
 
+    Args:
+        approved: what two persons decided (S-50); it names who asked.
+
     Raises:
         ErasureRefused: the partner is active, or is just being offboarded.
     """
+    actor = approved.actor
     require(actor, ERASE)
     require_sight(actor, partner)
     if Offboarding.objects.open().filter(partner=partner).exists():
@@ -101,7 +106,7 @@ def start(partner: PartnerTenant, *, actor: Actor) -> Erasure:
         if new or done:
             Erasure.objects.filter(pk=erasure.pk).update(vault_entries=_entries(erasure))
             links.revoke_all(partner.pk, actor=actor)
-            record("partner.erasure_started", actor=actor, subject=_subject(erasure))
+            record("partner.erasure_started", actor=actor, subject=_subject(erasure), details=approved.noted())
     return Erasure.objects.select_related("partner").get(pk=erasure.pk)
 
 
@@ -275,7 +280,7 @@ def _tell(partner: PartnerTenant, error: Exception) -> None:
         owner=Owner.US,
         words=(
             "The erasure of this partner is not finished: the vault did not let everything go. Nothing is done with "
-            f"the partner any more. {_why(error)} It is tried again every hour, or when somebody starts it again."
+            f"the partner any more. {_why(error)} It is tried again every ten minutes, or by erase_partner at once."
         ),
         subject={"partner": partner.pk},
     )

@@ -17,7 +17,7 @@ from portal.site.named import Fact, Named
 from portal.site.searchable import Searchable
 
 # Accounts of staff, and what they may do.
-_OF_DJANGO = frozenset({"auth.add_user", "auth.change_user", "auth.add_group", "auth.change_group"})
+_OF_DJANGO = frozenset({"auth.add_user", "auth.change_user"})
 
 AdminAction = Callable[..., HttpResponseBase | None]
 

@@ -62,7 +62,11 @@ class ColleagueActions(_Base):
         return HttpResponseRedirect(reverse("admin:auth_user_change", args=[person.pk]))
 
     @page_action(
-        description="Make a one-time link", url_path="one-time-link", permissions=["view", "make_link"], dangerous=True
+        description="Make a one-time link",
+        url_path="one-time-link",
+        permissions=["view", "make_link"],
+        fresh=True,
+        dangerous=True,
     )
     def one_time_link(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Make a link by which a person sets password and factor, and show it once."""

@@ -9,10 +9,11 @@ from portal.site.limit_kinds import EVERYBODY, Sight
 from portal.site.named import Named
 from portal.site.navigation import Section
 from portal.staff.accounts import RECOVERED
-from portal.staff.roles import CHANGED
+from portal.staff.roles import CHANGED, GRANT
 from portal.staff.signing_in import GUESSING
 
 EXTENSION = AdminExtension(
+    dangerous=frozenset({GRANT, "portal.add_team", "portal.change_team", "staff.make_stafflink"}),
     sights={
         "audit.auditevent": Sight(subject="subject"),
         "auth.group": EVERYBODY,

@@ -45,7 +45,7 @@ class RolesOfStaff(PortalModelAdmin[User]):
             return "Superuser, for emergencies: everything"
         return ", ".join(roles_of(person)) or EMPTY
 
-    @page_action(description="Change roles", url_path="roles", permissions=["view", "grant"])
+    @page_action(description="Change roles", url_path="roles", permissions=["view", "grant"], fresh=True)
     def change_roles(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Tick the roles of a person, and give them."""
         person = self.get_object(request, object_id)

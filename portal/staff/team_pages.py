@@ -121,7 +121,7 @@ class TeamsOfStaff(PortalModelAdmin[User]):
 
     has_grant_permission = needs(GRANT)
 
-    @page_action(description="Change teams", url_path="teams", permissions=["view", "grant"])
+    @page_action(description="Change teams", url_path="teams", permissions=["view", "grant"], fresh=True)
     def change_teams(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Tick the teams of a person."""
         person = self.get_object(request, object_id)

@@ -66,7 +66,8 @@ def test_every_page_is_silent_and_no_name_runs(chromium: Browser, base: str, mon
             open_pages(page, watch, base, [path])
             assert page.locator("img[onerror]").count() == 0, path
             too_wide += widths.look(page, path)
-            for width, scheme in ((DESKTOP, "light"), (PHONE, "dark")):
+            views: list[tuple[int, Scheme]] = [(DESKTOP, "light"), (PHONE, "dark")]
+            for width, scheme in views:
                 axe.show(page, scheme, width)
                 findings += axe.judge_as_shown(page, path, scheme, width)
                 photograph(page, f"admin-{width}-{scheme}{path.partition('?')[0].replace('/', '-').rstrip('-')}")

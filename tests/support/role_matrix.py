@@ -187,7 +187,7 @@ class Person(Browser):
 
     def request(self, **request: Any) -> Any:
         """Ask as the parent does, without keeping a copy of each template's context, which takes half of the time."""
-        return self.handler(self._base_environ(**request))
+        return self.handler(self._base_environ(**request))  # type: ignore[attr-defined]  # of its parent
 
     def gets(self, surface: Surface) -> bool:
         """Tell whether this is let in: no refusal, no missing row, no action that the list does not offer."""

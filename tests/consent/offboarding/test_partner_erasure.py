@@ -28,14 +28,14 @@ from consent.tokens import tombstones
 from consent.vault.base import ID_NAME, PROBE_NAME
 from consent.vault.local import LocalVault
 from portal.audit.models import AuditEvent
-from portal.audit.trail import first_broken_sequence
+from portal.audit.walking import first_broken_sequence
 from portal.incidents.models import Incident
 from portal.runs.models import RunItem
 from portal.site.models import SavedFilter
 from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault
-from tests.support import builders, custody, customer_tenants, vault_secrets
+from tests.support import builders, custody, customer_tenants, decisions, vault_secrets
 from tests.support.commands import Ran, run
 from tests.support.erasing import SECOND, disabled_partner, everything_logged, vault_entries, write_of_people
 from tests.support.portal import SERVICE_ACCOUNT, Portal
@@ -53,7 +53,13 @@ def leaver(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
 
 
 def erase(portal: Portal, *arguments: object) -> Ran:
-    return run("erase_partner", portal.partner.tenant_id, "--yes", *arguments)
+    """Ask, approve as another person, and do it; what is under way goes on without a question."""
+    command = ("erase_partner", portal.partner.tenant_id, "--yes", *arguments)
+    asked = run(*command, "--why", "It is meant.")
+    if "Asked for" not in asked.err:
+        return asked
+    decisions.approve()
+    return run(*command)
 
 
 def partner() -> PartnerTenant:
@@ -189,10 +195,10 @@ def test_it_is_begun_for_nobody_who_is_active_and_says_first_what_it_would_take_
 @AT_LOCAL
 def test_an_offboarding_that_is_not_done_comes_first(leaver: Portal) -> None:
     partners.enable(partner(), actor=builders.ACTOR)
-    steps.start(partner(), actor=builders.ACTOR)
+    steps.start(partner(), approved=decisions.approval())
     PartnerTenant.objects.update(switch="disabled")
     with pytest.raises(partner_erasure.ErasureRefused, match="being offboarded"):
-        partner_erasure.start(partner(), actor=builders.ACTOR)
+        partner_erasure.start(partner(), approved=decisions.approval())
 
 
 @AT_AZURE
@@ -384,7 +390,13 @@ def test_staff_erase_by_typing_the_name_and_read_what_remains(leaver: Portal) ->
     wrong = staff.confirm(asked, typed_name="Somebody else")
     assert "This is not the name of the chosen partner" in wrong.content.decode()
     assert not Erasure.objects.exists()
-    page = staff.confirm(wrong, typed_name=name).content.decode()
+    assert "why" in staff.confirm(wrong, typed_name=name).context["form"].errors
+    page = staff.confirm(wrong, typed_name=name, why="The partner asks for it.").content.decode()
+    assert "second person" in page
+    assert not Erasure.objects.exists()
+    decisions.approve()
+    schedule._erase()
+    page = staff.get(f"/admin/consent/erasure/{Erasure.objects.get().pk}/change/").content.decode()
     assert_erased(leaver, words)
     assert "The seal fits" in page
     assert "What remains" in page
