@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,8 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from django.conf import settings
@@ -37,73 +34,17 @@ def database() -> str:
     return f"postgres://{values['USER']}:{values['PASSWORD']}@{place}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A process of another one; ``end`` is the file that will hold its exit code."""
-
-    pid: int
-    end: Path
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def wait(self, seconds: float = 60.0) -> int:
-        """Wait for its end and return its exit code, that of a signal negative."""
-        until = time.monotonic() + seconds
-        while not self.end.exists():
-            assert time.monotonic() < until, f"process {self.pid} did not end in {seconds} s"
-            time.sleep(0.005)
-        return int(self.end.read_text())
-
-
-class Forks:
-    """The process that forks others (``tests.support.processes``); started when it is first needed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._numbers = count(1)
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self, *arguments: object, out: Path, err: Path, environment: dict[str, str]) -> Child:
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.processes"],
-                cwd=ROOT,
-                env=os.environ | {"TEST_DATABASE_URL": database()},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        assert self._process.stdin
-        assert self._process.stdout
-        end = self._folder / f"end-{next(self._numbers)}"
-        order = {"arguments": [*map(str, arguments)], "environment": environment}
-        order |= {"out": str(out), "err": str(err), "end": str(end)}
-        self._process.stdin.write(f"{json.dumps(order)}\n")
-        self._process.stdin.flush()
-        return Child(int(self._process.stdout.readline()), end)
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.communicate(timeout=30)
-
-
 class Bench:
     """A run, its book of calls, and the processes that work it."""
 
-    def __init__(self, forks: Forks, folder: Path, number: int, seconds: float) -> None:
-        self._forks, self.number, self._seconds = forks, number, seconds
+    def __init__(self, folder: Path, number: int, seconds: float) -> None:
+        self.number, self._seconds = number, seconds
         self.book = folder / "book"
         self.book.touch()
         self.printed, self.errors = folder / "printed", folder / "errors"
-        for each in (self.printed, self.errors):
-            each.touch()
         kind = Filed(number, self.book, seconds).kind()
         self.run, _ = service.start(kind, scope={}, actor=builders.ACTOR)
-        self._children: list[Child] = []
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def start(
         self,
@@ -113,13 +54,19 @@ class Bench:
         lease: float = 0.0,
         fault: bool = False,
         job: str = "",
-    ) -> Child:
-        child = self._forks.start(
-            *(self.run.pk, self.book, self._seconds, self.number, concurrency, processes),
-            out=self.printed,
-            err=self.errors,
-            environment={"RUN_LEASE": str(lease), "RUN_JOB": job} | ({"RUN_FAULT": "1"} if fault else {}),
-        )
+    ) -> subprocess.Popen[bytes]:
+        arguments = [self.run.pk, self.book, self._seconds, self.number, concurrency, processes]
+        with self.printed.open("ab") as out, self.errors.open("ab") as errors:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.processes", *map(str, arguments)],
+                cwd=ROOT,
+                env=os.environ
+                | {"TEST_DATABASE_URL": database(), "RUN_LEASE": str(lease), "RUN_JOB": job}
+                | ({"RUN_FAULT": "1"} if fault else {}),
+                stdout=out,
+                stderr=errors,
+                start_new_session=True,
+            )
         self._children.append(child)
         return child
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ import pytest
 
 from portal.runs.helpers import shares
 from portal.runs.models import Executor, Run, RunItem
-from tests.support.children import Bench, Child, assert_all_once
+from tests.support.children import Bench, assert_all_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
@@ -24,7 +25,7 @@ def is_running(process: int) -> bool:
     return False
 
 
-def helper_of(command: Child, bench: Bench) -> int:
+def helper_of(command: subprocess.Popen[bytes], bench: Bench) -> int:
     """Wait until a helper has worked some units, and return its process id."""
     bench.wait_for(lambda: Counter(each for _, each in bench.calls() if each != command.pid).total() >= 8)
     return next(each for _, each in bench.calls() if each != command.pid)
