@@ -73,7 +73,11 @@ def begin(decision: Decision) -> Approval:
     return Approval(
         decision=decision.pk,
         kind=decision.kind,
-        actor=Actor(kind=AuditEvent.ActorKind(decision.requester_kind), name=decision.requested_by),
+        actor=Actor(
+            kind=AuditEvent.ActorKind(decision.requester_kind),
+            name=decision.requested_by,
+            may=kinds()[decision.kind].permission.__eq__,  # both persons have this right, and nothing else is done
+        ),
         approved_by=decision.decided_by if decision.way == Way.SECOND else "",
         way=Way(decision.way).value,
     )

@@ -23,6 +23,13 @@ from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 
 _numbers = itertools.count(1)
 ACTOR = Actor.command("test")
+
+
+def staff(name: str) -> Actor:
+    """Return a member of staff with every right."""
+    return Actor.staff(name, None, may=lambda right: True)
+
+
 BY = By(actor=ACTOR, purpose=Purpose.PROGRAM)
 
 

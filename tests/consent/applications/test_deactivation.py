@@ -15,18 +15,17 @@ from consent.applications.deactivation import activate, deactivate
 from consent.containment.service import ResumeRefused, Scope, contain, resume
 from consent.models import Containment
 from portal.audit.models import AuditEvent
-from portal.audit.trail import Actor
 from portal.microsoft.errors import RemoteError
 from tests.sandbox import scenarios
 from tests.sandbox.world import Application, known_id
-from tests.support import custody
+from tests.support import builders, custody
 from tests.support.certificates import pem, private
 from tests.support.commands import run
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-80")]
-ONE, TWO = Actor.staff("one", None), Actor.staff("two", None)
+ONE, TWO = builders.staff("one"), builders.staff("two")
 HOW: dict[str, Any] = {
     "may_switch": clients.reads_registration,
     "switch": clients.switch_registration,

@@ -37,7 +37,7 @@ from tests.support.portal import Browser, Portal
 from tests.support.workers import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-80")]
-ONE, TWO = Actor.staff("one", None), Actor.staff("two", None)
+ONE, TWO = builders.staff("one"), builders.staff("two")
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_a_second_stop_of_the_same_is_the_first(connected: Portal) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "confirmed"),
-    [(ONE, ONE), (Actor.staff("anna", None), Actor.command("resume"))],
+    [(ONE, ONE), (builders.staff("anna"), Actor.command("resume"))],
 )
 def test_one_person_alone_does_not_resume(
     connected: Portal, monkeypatch: pytest.MonkeyPatch, asked: Actor, confirmed: Actor
