@@ -1,4 +1,4 @@
-"""What runs on PostgreSQL is chosen by a rule, and no test that touches the database falls out of it."""
+"""What runs on PostgreSQL is chosen by a rule, and no test module that touches the database falls out of it."""
 
 from __future__ import annotations
 
@@ -43,18 +43,23 @@ def marked(
 
 
 CASES = [f"tests/consent/sign_in/test_flow.py::test_a[{case}]" for case in ("x", "y")]
-IN_SQL = [f"tests/portal/runs/test_buckets.py::test_a[{case}]" for case in ("x", "y")]
+IN_SQL = [f"tests/portal/runs/test_lease.py::test_a[{case}]" for case in ("x", "y")]
+OTHER = "tests/consent/sign_in/test_flow.py::test_b"
 
 
-def test_each_function_that_touches_the_database_runs_there() -> None:
-    other = "tests/consent/sign_in/test_flow.py::test_b"
-    assert marked(*CASES, other) == [True, False, True]
+def test_the_first_function_of_each_module_that_touches_the_database_runs_there() -> None:
+    assert marked(*CASES, OTHER) == [True, False, False]
     assert marked("tests/a_new_room/test_new.py::test_new", fixtures=(), markers={"django_db": {}}) == [True]
-    assert marked(other, fixtures=("tmp_path",)) == [False]
+    assert marked(OTHER, fixtures=("tmp_path",)) == [False]
+
+
+def test_each_function_of_a_room_that_leans_on_the_database_runs_there() -> None:
+    in_the_room = [f"tests/portal/runs/test_stops.py::test_{case}" for case in ("a[x]", "a[y]", "b")]
+    assert marked(*in_the_room) == [True, False, True]
 
 
 def test_all_cases_run_where_the_databases_differ() -> None:
-    assert marked(*IN_SQL) == [True, True]
+    assert marked(*IN_SQL, IN_SQL[0].replace("test_a", "test_b")) == [True, True, True]
     assert marked(*CASES, markers={"django_db": {"transaction": True}}) == [True, True]
     assert marked(*CASES, fixtures=("transactional_db",)) == [True, True]
 
@@ -73,4 +78,6 @@ def test_the_rooms_are_those_whose_source_leans_on_the_database() -> None:
     assert "tests/consent/sign_in" not in postgres.rooms()
     assert postgres.folder(ROOT / "portal/microsoft/diagnosis/entra.py") == "tests/portal/microsoft"
     assert postgres.folder(ROOT / "tenants/sync.py") == "tests/tenants"
+    assert {"tests/portal/runs/test_lease", "tests/tenants/test_sync"} <= postgres.named_after()
+    assert "tests/portal/runs/test_stops" not in postgres.named_after()
     assert postgres.folder(ROOT / "tests/portal/runs/test_lease.py") == "tests/portal/runs"

@@ -1,9 +1,13 @@
 """Which tests run on PostgreSQL as well, after all of them ran on SQLite.
 
-Each test function that may touch the database runs there. With all its parameters it runs where the databases differ:
-when the test commits, and in each room whose source writes SQL of its own, asks which database it is, or counts on
-conflicts and constraints. Elsewhere the parameters are cases of our own rules, which no database changes, and the first
-one stands for all.
+Before a release all tests run there: ``TEST_DATABASE_URL=postgres://... pytest``. With each change those run that can
+tell the databases apart:
+
+- Each test that commits, with all its cases: there processes, threads and locks meet the database itself.
+- Each test function of a room that leans on the database: its source writes SQL of its own, asks which database it is,
+  or counts on conflicts and constraints. All cases run in the test modules that are named after such a module; in the
+  others cases are of our own rules, which no database changes, and the first one stands for all.
+- The first test function of each other test module. It is a sample: the queries of every room are asked there.
 """
 
 from __future__ import annotations
@@ -33,9 +37,21 @@ _OF_THE_DATABASE = re.compile(
 
 
 @cache
+def leaning() -> frozenset[Path]:
+    """Return the modules that lean on the database itself."""
+    return frozenset(path for path in modules() if _OF_THE_DATABASE.search(path.read_text()))
+
+
+@cache
 def rooms() -> frozenset[str]:
     """Return the folders of tests, as tests/portal/runs, of the rooms that lean on the database itself."""
-    return frozenset(folder(path) for path in modules() if _OF_THE_DATABASE.search(path.read_text()))
+    return frozenset(folder(path) for path in leaning())
+
+
+@cache
+def named_after() -> frozenset[str]:
+    """Return the test modules, as tests/portal/runs/test_lease, that are named after such a module."""
+    return frozenset(f"{folder(path)}/test_{path.stem}" for path in leaning())
 
 
 def folder(path: Path) -> str:
@@ -56,10 +72,12 @@ def mark(items: Iterable[pytest.Item]) -> None:
         if _left_out(item):
             continue
         commits = marker is not None and bool(marker.kwargs.get("transaction") or marker.args)
-        function = item.nodeid.partition("[")[0]
-        if commits or fixtures & _COMMITS or folder(item.path) in rooms() or function not in seen:
+        module, place = item.nodeid.partition("::")[0], folder(item.path)
+        stands_for = item.nodeid.partition("[")[0] if place in rooms() else module
+        all_cases = commits or fixtures & _COMMITS or f"{place}/{item.path.stem}" in named_after()
+        if all_cases or stands_for not in seen:
             item.add_marker("postgres")
-        seen.add(function)
+        seen.add(stands_for)
 
 
 def _left_out(item: pytest.Item) -> bool:
