@@ -81,6 +81,15 @@ class ErasureAdmin(ReadOnlyAdmin[Erasure]):
     empty_text = (
         "A partner that was offboarded or disabled is erased from the list of partners. Its report stands here."
     )
+    export_fields = [
+        "partner__name",
+        "partner__tenant_id",
+        "state",
+        "started_at",
+        "started_by",
+        "finished_at",
+        "seal",
+    ]
     list_display = ["partner", "shown_state", "started", "started_by", "finished"]
     list_filter = ["state"]
     list_select_related = ["partner"]

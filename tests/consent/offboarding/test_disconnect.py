@@ -12,6 +12,8 @@ from consent.models import PartnerConsent, WaitingToken
 from consent.offboarding.disconnect import disconnect
 from consent.tokens.custody import TokenUnavailable
 from consent.tokens.service import Audience
+from consent.vault.base import SecretName
+from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests.conftest import VAULT_NAME
 from tests.sandbox.server import Sandbox
@@ -55,17 +57,20 @@ def test_another_process_that_holds_an_access_token_gives_it_to_nobody_any_more(
 
 @pytest.mark.req("S-67")
 def test_each_version_of_each_entry_of_the_partner_is_off_in_the_vault_itself(connected: Portal) -> None:
-    names = [connected.consent().secret_name, WaitingToken.objects.get().secret_name]
-    assert [len(custody.all_versions(connected, name)) for name in names] == [2, 1]
+    consent = connected.consent()
+    names = [consent.secret_name, WaitingToken.objects.get().secret_name]
+    newer = custody.write_version(consent, Secret("a token whose older one is still on"), consent.generation + 1)
+    PartnerConsent.objects.update(secret_version=newer, replaced_version=consent.secret_version)  # and died here
+    assert [len(custody.all_versions(connected, name)) for name in names] == [3, 1]
 
     assert disconnect(connected.consent(), vault=clients.vault(), actor=builders.ACTOR)
 
     if vault_secrets.is_azure():
         stored = connected.sandbox.world.vaults[custody.CLOUD, VAULT_NAME].secrets
-        assert [one.enabled for name in names for one in stored[name].versions] == [False] * 3
+        assert [one.enabled for name in names for one in stored[name].versions] == [False] * 4
     else:
-        infos = [info for name in names for info in clients.inventory().versions(vault_secrets.SecretName(name))]
-        assert [(info.enabled, info.damage) for info in infos] == [(False, "")] * 3
+        infos = [info for name in names for info in clients.inventory().versions(SecretName(name))]
+        assert [(info.enabled, info.damage) for info in infos] == [(False, "")] * 4
 
 
 @pytest.mark.req("S-67")
