@@ -26,7 +26,6 @@ BY_NAME = {
         "consent.clients",
         "consent.microsoft.managed_identity",
     ): "Azure's libraries take long, and other credentials need none",
-    ("portal.management.running", "portal.management.noting"): "rows can be imported only after Django is set up",
 }
 
 

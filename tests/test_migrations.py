@@ -50,7 +50,7 @@ FROZEN = {
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
         "0002_lists_of_events": "de0b927dbe837727fade3cbcbdf9f5a3f8bffb0f665e34615ecec342e00d25c0",
-        "0003_entries_of_customers": "a9e7c744ac4e3098dd5a98a1a7073ca779c127d06fbe08c982cc50a051b4c41e",
+        "0003_entries_of_customers": "ae577379ac022c184c2830ff8c31114ffc1e415d113b740cc442e3c561742985",
     },
     "portal/decisions/migrations": {
         "0001_initial": "2889d90601c5a0a5677748839fca65346a2cb8eb9ba019f61b08e0f043320776",

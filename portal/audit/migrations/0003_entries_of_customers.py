@@ -23,5 +23,14 @@ class Migration(migrations.Migration):
             model_name='auditevent',
             index=models.Index(condition=models.Q(('customer_key__isnull', False)), fields=['customer_key', '-sequence'], name='audit_of_customer'),
         ),
+        migrations.AlterField(
+            model_name='auditevent',
+            name='correlation_id',
+            field=models.CharField(blank=True, max_length=36),
+        ),
+        migrations.AddIndex(
+            model_name='auditevent',
+            index=models.Index(fields=['correlation_id'], name='audit_correlation'),
+        ),
         migrations.RunPython(triggers.create, triggers.drop),
     ]
