@@ -8,15 +8,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
 from consent.doctor import unset
+from portal.commands import Utility
 from portal.databases import trouble
-from portal.management.running import run
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
     # One clear line instead of forty of traceback: it names the variable or the place and what to do.
     try:
-        run(sys.argv)
+        Utility(sys.argv).execute()
     except ImproperlyConfigured as error:
         if sys.argv[1:2] == ["doctor"]:  # it answers all the same
             sys.exit(unset.answer(sys.argv[2:], str(error)))

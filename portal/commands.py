@@ -1,4 +1,4 @@
-"""What all commands share: examples in their help, and a quiet end when nothing reads their output any more."""
+"""What all commands share: how they are run, examples in their help, a quiet end when nothing reads their output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ import os
 import sys
 from typing import Any, ClassVar
 
+from django.core.management import ManagementUtility
 from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
+from django.dispatch import Signal
+
+command_runs = Signal()
+"""Sent before a command runs that was typed behind ``manage.py``: ``command``, ``name``, ``arguments``."""
+
+
+class Utility(ManagementUtility):
+    """Django's way from an argument list to a command, which tells the receivers of ``command_runs`` first."""
+
+    def fetch_command(self, subcommand: str) -> BaseCommand:
+        command = super().fetch_command(subcommand)
+        if self.argv[1:2] == [subcommand]:
+            command_runs.send(type(self), command=command, name=subcommand, arguments=self.argv[2:])
+        return command
 
 
 class _HelpFormatter(DjangoHelpFormatter):

@@ -1,6 +1,6 @@
 """A start notes which settings are in force, by digests only; a command notes who ran it (S-55).
 
-Covers: portal.management.running.
+Covers: portal.receivers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pytest_django.fixtures import Settings
 from portal import starting
 from portal.audit.models import AuditEvent
 from portal.audit.walking import first_broken_sequence
-from portal.management.running import Utility
+from portal.commands import Utility
 from portal.microsoft.secret import Secret
 from portal.start import digests, note_settings
 
@@ -84,5 +84,5 @@ def test_a_command_notes_who_ran_it_and_with_which_options(argv: list[str], note
 
 
 def test_a_database_that_is_away_stops_no_command() -> None:
-    with mock.patch("portal.management.running.record", side_effect=OperationalError):
+    with mock.patch("portal.receivers.record", side_effect=OperationalError):
         Utility(["manage.py", "run_status"]).fetch_command("run_status")

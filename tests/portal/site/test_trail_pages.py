@@ -86,7 +86,9 @@ def test_the_list_asks_ten_statements_and_one_for_each_kind_of_thing_that_it_nam
     staff.get(reverse(TRAIL))
     with CaptureQueriesContext(connection) as queries:
         staff.get(reverse(TRAIL))
-    read = [one["sql"] for one in queries if not one["sql"].startswith(("SAVEPOINT", "RELEASE"))]
+    # Of a transaction only its statements count, not its savepoints and the lock of the chain.
+    steps = ("SAVEPOINT", "RELEASE", "SELECT pg_advisory_xact_lock")
+    read = [one["sql"] for one in queries if not one["sql"].startswith(steps)]
     assert len(read) <= 10 + len(["partner", "customer", "registration", "run"]), read
 
 
