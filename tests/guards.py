@@ -272,6 +272,41 @@ GUARDS = (
         tests=(f"{_AUDIT}test_a_splice_of_two_genuine_chains_shows_although_each_entry_has_its_true_mac",),
     ),
     Guard(
+        name="trail-end",
+        shows="S-57",
+        file="portal/audit/anchors.py",
+        text="    if highest.sequence <= last:\n",
+        without="    if True:\n",
+        tests=("tests/portal/audit/test_damage.py::test_damage_of_the_entries_is_found_and_named",),
+    ),
+    Guard(
+        name="archive-mark",
+        shows="S-57",
+        file="portal/audit/walking.py",
+        text="        if is_genuine(mark):\n",
+        without="        if True:\n",
+        tests=("tests/portal/audit/test_archive.py::test_a_forged_mark_hides_nothing",),
+    ),
+    Guard(
+        name="foreign-trigger",
+        shows="S-56",
+        file="portal/audit/table.py",
+        text="    if foreign := there - wanted:\n",
+        without="    if foreign := wanted - wanted:\n",
+        tests=(
+            "tests/portal/audit/test_damage.py::"
+            "test_triggers_that_were_dropped_replaced_switched_off_or_added_are_found",
+        ),
+    ),
+    Guard(
+        name="run-digest",
+        shows="S-57",
+        file="portal/runs/results.py",
+        text="        elif digest_of(run_id) != sealed:\n",
+        without="        elif False:\n",
+        tests=("tests/portal/runs/test_results.py::test_a_result_that_was_changed_taken_out_or_added_is_found",),
+    ),
+    Guard(
         name="user-part",
         shows="S-26",
         file="portal/microsoft/http.py",

@@ -149,6 +149,7 @@ class DaysFilter(DateFieldListFilter):
             if day:
                 params[name] = [f"{day} {time}+00:00"]
         super().__init__(field, request, params, model, model_admin, field_path)
+        self.title = "day"
 
     @staticmethod
     def _day(params: dict[str, Any], name: str) -> str:
