@@ -48,6 +48,7 @@ _LATE = "tests/consent/tokens/test_service.py::test_"
 _APPROVALS = "tests/consent/sign_in/test_approvals.py::"
 _DATABASE = "tests/consent/sign_in/test_database_down.py::"
 _AUDIT = "tests/portal/audit/test_trail.py::"
+_DAMAGE = "tests/portal/audit/test_damage.py::"
 _SITES = "tests/browser/test_other_sites.py::"
 
 _CONTAINED = "tests/consent/containment/test_service.py::"
@@ -277,7 +278,7 @@ GUARDS = (
         file="portal/audit/anchors.py",
         text="    if highest.sequence <= last:\n",
         without="    if True:\n",
-        tests=("tests/portal/audit/test_damage.py::test_damage_of_the_entries_is_found_and_named",),
+        tests=(f"{_DAMAGE}test_damage_of_the_entries_is_found_and_named",),
     ),
     Guard(
         name="archive-mark",
@@ -293,10 +294,7 @@ GUARDS = (
         file="portal/audit/table.py",
         text="    if foreign := there - wanted:\n",
         without="    if foreign := wanted - wanted:\n",
-        tests=(
-            "tests/portal/audit/test_damage.py::"
-            "test_triggers_that_were_dropped_replaced_switched_off_or_added_are_found",
-        ),
+        tests=(f"{_DAMAGE}test_triggers_that_were_dropped_replaced_switched_off_or_added_are_found",),
     ),
     Guard(
         name="run-digest",
