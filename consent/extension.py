@@ -8,7 +8,7 @@ from consent.admin import overview
 from consent.admin.campaigns import invite_in_campaign
 from consent.admin.causes import CAUSES
 from consent.admin.consents import by_reference
-from consent.admin.containments import banner
+from consent.admin.containments import banner, stop_partner
 from consent.admin.customer_tenants import sync_partners, sync_partners_of
 from consent.admin.erasures import erase_partners
 from consent.admin.find_tenant import find
@@ -198,6 +198,7 @@ EXTENSION = AdminExtension(
         erase_partners,
         plan_consent_of_partners,
         see_uses,
+        stop_partner,
     ),
     customer_actions=(sync_partners_of, plan_consent_of_customers),
 )

@@ -46,6 +46,7 @@ FROZEN = {
         "0020_emergency_stop": "84ddb1aa5652bfbb0e2a122b48f2dfc95a25b3f8d40085ffb2b0d0f004e09536",
         "0021_token_uses": "037cbfbd1eb7ea73df9b693a82084c125d613ce8eb9d46d16eab61707e6e64a5",
         "0022_erasures": "35a5f425a1ec37dcfb594f489d5de821b81baea9b21eb36e320e4344cf359858",
+        "0022_emergency_stop_words": "d0edad5a1aad3053df01198b4f7b0454f859892a724c8ae57b65f276743f8808",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

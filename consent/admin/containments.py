@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
-from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 
 from consent import clients
@@ -17,12 +19,13 @@ from consent.containment.service import ResumeRefused, Scope
 from consent.models import ApplicationRegistration, Containment
 from consent.runs import resuming
 from portal.microsoft.http import time_budget
-from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.dashboard import Row
 from portal.site.declared import badge_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, links, words
 from portal.site.page_actions import PageAction, page_action
 from tenants.admin import search_by
+from tenants.models import PartnerTenant
 
 State = Containment.State
 _PAGE_SECONDS = 25.0  # R-13: a page waits no longer
@@ -56,20 +59,29 @@ def _address(key: int) -> str:
 class ContainForm(forms.ModelForm):  # type: ignore[type-arg]  # has no parameters at run time
     """What is stopped, and why. One press is enough: nobody asks back while a stranger uses our tokens."""
 
+    partner = forms.CharField(
+        label="Partner, by its tenant id", required=False, max_length=36, help_text="Only this partner."
+    )
+
     class Meta:
         model = Containment
         fields = ["registration", "partner", "reason"]
         help_texts = {
-            "registration": "Only this registration; leave both empty to stop everything.",
-            "partner": "Only this partner.",
+            "registration": "Only this registration. Leave it and the partner empty to stop everything.",
             "reason": "For those who read it in a hurry. Partners never read it.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in ("registration", "partner"):
-            if name in self.fields:
-                self.fields[name].required = False
+        if "registration" in self.fields:
+            self.fields["registration"].required = False
+
+    def clean_partner(self) -> PartnerTenant | None:
+        typed = str(self.cleaned_data["partner"]).strip().lower()
+        partner = PartnerTenant.objects.filter(tenant_id=typed).first() if typed else None
+        if typed and partner is None:
+            raise forms.ValidationError("No partner has this tenant id; it stands on the partner's page.")
+        return partner
 
     def clean(self) -> dict[str, Any]:
         found: dict[str, Any] = super().clean() or {}
@@ -79,6 +91,18 @@ class ContainForm(forms.ModelForm):  # type: ignore[type-arg]  # has no paramete
 
     def validate_constraints(self) -> None:
         """What is stopped already stays so; ``service.contain`` says which row that is."""
+
+
+@admin.action(description="Stop all use of its tokens", permissions=["begin"])
+def stop_partner(
+    page: PortalModelAdmin[PartnerTenant], request: HttpRequest, queryset: QuerySet[PartnerTenant]
+) -> HttpResponseBase | None:
+    """Lead to the page that stops one partner; its button is the confirmation."""
+    chosen = list(queryset.values_list("tenant_id", flat=True)[:2])
+    if len(chosen) != 1:
+        page.message_user(request, "Choose one partner, or stop everything under Emergency stops.", messages.ERROR)
+        return None
+    return HttpResponseRedirect(f"{reverse('admin:consent_containment_add')}?{urlencode({'partner': chosen[0]})}")
 
 
 @admin.register(Containment)
@@ -136,6 +160,13 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_begin_permission(request)
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        one_button = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        words = {"save_label": "Stop all use of tokens"}
+        return super().add_view(request, form_url, {**one_button, **words, **(extra_context or {})})
 
     def get_fields(self, request: HttpRequest, obj: Containment | None = None) -> Any:
         return ["registration", "partner", "reason"] if obj is None else super().get_fields(request, obj)

@@ -65,6 +65,7 @@ class PartnerPages(PartnerHub, PartnerTenantAdmin):
     has_plan_permission = needs("consent.add_consentplan")
     has_invite_permission = needs("consent.add_campaign")
     has_offboard_permission = needs("consent.offboard_partner")
+    has_begin_permission = needs("consent.begin_containment")
     has_uses_permission = needs("consent.view_tokenuse")
     has_erase_permission = needs("consent.erase_partner")
 

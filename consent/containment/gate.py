@@ -110,6 +110,7 @@ class Gate:
         self._asked = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._told = False  # that nobody knows; once each time
 
     def stop(self, partner: int, registration: int) -> Contained | None:
         """Return why this partner's token of this registration may not be used now, by their keys; None when it may."""
@@ -159,7 +160,9 @@ class Gate:
                     self._thread = threading.Thread(target=self._watch, name="containment", daemon=True)
                     self._thread.start()
                 self._changed.wait(until - now)
-        log.error("it is not known whether an emergency stop is on; no token is used")
+            told, self._told = self._told, True
+        if not told:
+            log.error("it is not known whether an emergency stop is on; no token is used until it is")
         return None
 
     def _watch(self) -> None:
@@ -175,7 +178,7 @@ class Gate:
                     look = None
                 with self._changed:
                     if look is not None:
-                        self._look = look
+                        self._look, self._told = look, False
                         self._changed.notify_all()
                     if self._closed or time.monotonic() - self._asked > _IDLE_SECONDS:
                         self._thread = None

@@ -56,6 +56,7 @@ class Containment(models.Model):
 
     class Meta:
         ordering = ["-pk"]
+        verbose_name = "emergency stop"
         permissions = [
             ("begin_containment", "Can stop all use of tokens at once"),
             ("resume_containment", "Can ask for or confirm the end of an emergency stop"),

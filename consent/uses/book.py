@@ -124,11 +124,10 @@ class Book:
             rows = {key: _counted(key, self._runs[key]) for key in changed}
         new = {key: row for key, row in rows.items() if row.pk is None}
         try:
-            with transaction.atomic():
-                if new:
-                    TokenUse.objects.bulk_create(new.values())
-                if old := [row for key, row in rows.items() if key not in new]:
-                    TokenUse.objects.bulk_update(old, ["last_at", "issued", "cached", "of_customers"])
+            if new:
+                TokenUse.objects.bulk_create(new.values())
+            if old := [row for key, row in rows.items() if key not in new]:
+                TokenUse.objects.bulk_update(old, ["last_at", "issued", "cached", "of_customers"])
         finally:
             # Until the commit they count as not written; then only those are that changed meanwhile.
             self._change_again(run, rows)

@@ -76,8 +76,25 @@ def test_a_registration_or_a_partner_but_not_both() -> None:
     who, registration, partner = Staff(), builders.registration(), builders.partner()
 
     page = who.post(
-        ADD, {"reason": "x", "registration": registration.pk, "partner": partner.pk}, headers=_HERE
+        ADD, {"reason": "x", "registration": registration.pk, "partner": partner.tenant_id}, headers=_HERE
     ).content.decode()
 
     assert "not both" in page
-    assert begin(who, partner=partner.pk).partner == partner
+    assert (
+        "No partner has this tenant id"
+        in who.post(
+            ADD, {"reason": "x", "registration": "", "partner": builders.guid()}, headers=_HERE
+        ).content.decode()
+    )
+    assert begin(who, partner=partner.tenant_id).partner == partner
+
+
+def test_the_page_of_a_partner_leads_to_the_stop_of_this_partner() -> None:
+    who, partner = Staff(), builders.partner()
+
+    led = who.choose("tenants_partnertenant", "stop_partner", partner.pk)
+    page = who.get(led["Location"]).content.decode()
+
+    assert f'value="{partner.tenant_id}"' in page
+    assert "Stop all use of tokens</button>" in page
+    assert not Containment.objects.exists()
