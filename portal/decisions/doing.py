@@ -13,7 +13,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor, Outcome
 from portal.decisions.kinds import Approval, Kind, Parameters, Result, kinds
 from portal.decisions.models import Decision
-from portal.decisions.records import DecisionRefused, is_approval_genuine, tell_of_change, write
+from portal.decisions.records import DecisionRefused, is_approval_genuine, tell_of_change, write_event
 
 log = logging.getLogger(__name__)
 
@@ -93,4 +93,6 @@ def _finish(approval: Approval, state: Decision.State, result: Result, *, again:
         )
         decision = Decision.objects.get(pk=approval.decision)
         outcome = Outcome.DONE if state == State.DONE else Outcome.FAILED
-        write("decision.done", decision, approval.actor, outcome, approved_by=approval.approved_by, way=approval.way)
+        write_event(
+            "decision.done", decision, approval.actor, outcome, approved_by=approval.approved_by, way=approval.way
+        )

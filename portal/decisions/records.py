@@ -62,7 +62,7 @@ def _approval(decision: Decision, way: Decision.Way, decided_by: str) -> str:
 # --- the trail ------------------------------------------------------------------------------------------------------
 
 
-def write(
+def write_event(
     action: str, decision: Decision, actor: Actor, outcome: AuditEvent.Outcome = Outcome.DONE, **details: str
 ) -> None:
     """Write one event about a request. What people wrote stands in the row only, never in the trail (S-68)."""

@@ -33,7 +33,7 @@ from portal.decisions.records import (
     tell_of_change,
     tell_of_emergency,
     tell_that_it_waits,
-    write,
+    write_event,
 )
 from portal.rights import require
 from portal.site.proof import WITHIN
@@ -113,7 +113,7 @@ def ask(
     try:
         with transaction.atomic():
             decision.save(force_insert=True)
-            write("decision.asked", decision, actor)
+            write_event("decision.asked", decision, actor)
             tell_that_it_waits(decision)
     except IntegrityError:
         known = Decision.objects.open().filter(digest=decision.digest).first()
@@ -322,7 +322,7 @@ def _approve_row(decision: Decision, actor: Actor, account: User | None, way: De
         if not changed:
             raise DecisionRefused("Somebody decided at this moment, or its time is over. Nothing was done by you.")
         settle_waiting(decision)
-        write("decision.approved", decision, actor, way=way.value)
+        write_event("decision.approved", decision, actor, way=way.value)
         if way == Way.EMERGENCY:
             tell_of_emergency(decision)
 
@@ -345,7 +345,7 @@ def tidy() -> str:
         with transaction.atomic():
             mine = Decision.objects.filter(pk=decision.pk, state=State.APPROVED, started_at=decision.started_at)
             if mine.update(state=State.FAILED, finished_at=now, outcome=words):
-                write("decision.done", decision, SYSTEM, Outcome.FAILED)
+                write_event("decision.done", decision, SYSTEM, Outcome.FAILED)
                 cut_off += 1
     removed = Decision.objects.filter(finished_at__lt=now - KEPT_FOR).delete()[1].get(Decision._meta.label, 0)
     return f"{expired} expired, {cut_off} cut off, {removed} removed"
@@ -407,7 +407,7 @@ def _refusal(action: str, decision: Decision, person: Person, reason: Reason) ->
     """Write down that somebody tried, and return what to raise."""
     if not is_genuine(decision):
         tell_of_change(decision)
-    write(action, decision, person.actor, Outcome.REFUSED, reason=reason.word)
+    write_event(action, decision, person.actor, Outcome.REFUSED, reason=reason.word)
     return DecisionRefused(reason.text)
 
 
@@ -417,5 +417,5 @@ def _end_undone(decision: Decision, state: Decision.State, action: str, actor: A
         if not ended.update(state=state, finished_at=timezone.now(), **columns):
             raise DecisionRefused("Somebody decided before, or it is under way. Nothing was changed.")
         settle_waiting(decision)
-        write(action, decision, actor)
+        write_event(action, decision, actor)
     return _read(decision)
