@@ -16,6 +16,7 @@ PRODUCTION = {
     "TEST_ENDPOINTS": "",
     "TEST_CA_FILE": "",
     "DEBUG": "",
+    "STAFF_PASSWORD_ALONE": "",
     "DJANGO_SETTINGS_MODULE": "portal.settings",
 }
 

@@ -81,6 +81,26 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "too many proxies": ({"TRUSTED_PROXIES": "11"}, "TRUSTED_PROXIES"),
     "a link that lives too long": ({"LINK_LIFETIME_DAYS": "91"}, "LINK_LIFETIME_DAYS"),
     "a link that never lives": ({"LINK_LIFETIME_DAYS": "0"}, "LINK_LIFETIME_DAYS"),
+    "two sign-in services": (
+        {"STAFF_OIDC_TENANT": "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "STAFF_OIDC_ISSUER": "https://id.example.com"},
+        "STAFF_OIDC_TENANT or STAFF_OIDC_ISSUER",
+    ),
+    "a tenant that is no GUID": ({"STAFF_OIDC_TENANT": "vendor.example"}, "STAFF_OIDC_TENANT takes"),
+    "a sign-in service over http": ({"STAFF_OIDC_ISSUER": "http://id.example.com"}, "STAFF_OIDC_ISSUER must look"),
+    "a sign-in service without a credential": (
+        {"STAFF_OIDC_ISSUER": "https://id.example.com", "STAFF_OIDC_CLIENT_ID": "portal"},
+        "STAFF_OIDC_CREDENTIAL",
+    ),
+    "a sign-in service without roles": (
+        {
+            "STAFF_OIDC_ISSUER": "https://id.example.com",
+            "STAFF_OIDC_CLIENT_ID": "portal",
+            "STAFF_OIDC_CREDENTIAL": "x",
+            "STAFF_OIDC_ROLES": "Operator",
+        },
+        "STAFF_OIDC_ROLES takes pairs",
+    ),
+    "a claim without a value": ({"STAFF_OIDC_DEMAND_MFA": "amr"}, "STAFF_OIDC_DEMAND_MFA takes"),
     "a host name as an address": ({"OUTGOING_ADDRESSES": "vendor.example"}, "OUTGOING_ADDRESSES takes IP addresses"),
     "an address in a network": (
         {"OUTGOING_ADDRESSES": "203.0.113.7/28"},
@@ -284,11 +304,19 @@ def test_a_random_key_is_never_called_weak(size: int) -> None:
 def test_each_deploy_check_has_its_line_in_the_docs() -> None:
     page = (ROOT / "docs/operations.md").read_text().partition("## Deploy checks")[2].partition("\n## ")[0]
     source = "".join(
+<<<<<<< HEAD
         (ROOT / name).read_text() for name in ("portal/checks.py", "portal/decisions/checks.py", "consent/checks.py")
     )
     ids = {f"portal.E{int(number):03}" for number in re.findall(r"_error\(\s*(\d+),", source)}
     ids |= set(re.findall(r'id="([a-z]+\.[EW]\d{3})"', source))
     assert len(ids) == 15
+=======
+        (ROOT / name).read_text() for name in ("portal/checks.py", "portal/staff/checks.py", "consent/checks.py")
+    )
+    ids = {f"portal.E{int(number):03}" for number in re.findall(r"_error\(\s*(\d+),", source)}
+    ids |= set(re.findall(r'id="([a-z]+\.[EW]\d{3})"', source))
+    assert len(ids) == 16
+>>>>>>> 77254414 (tests: The deploy checks of the sign-in, and settings that stop the start)
     assert sorted(re.findall(r"^\| `([a-z]+\.[EW]\d{3})` \|", page, re.MULTILINE)) == sorted(ids)
 
 
@@ -418,6 +446,11 @@ FLIPPED: dict[str, tuple[dict[str, Any], str]] = {
     "a session cookie of other sites": ({"SESSION_COOKIE_SAMESITE": "None"}, "portal.E010"),
     "a CSRF cookie for scripts": ({"CSRF_COOKIE_HTTPONLY": False}, "portal.E010"),
     "a key file for all": ({"KEY_FILES": [Path(__file__)]}, "portal.E011"),
+    "a password alone": ({"STAFF_PASSWORD_ALONE": True}, "staff.E001"),
+    "a sign-in service without a second factor": (
+        {"STAFF_OIDC_ISSUER": "https://id.example.com", "STAFF_OIDC_DEMAND_MFA": "none"},
+        "staff.W001",
+    ),
     "no hosts": ({"ALLOWED_HOSTS": []}, "security.W020"),
     "no HSTS": ({"SECURE_HSTS_SECONDS": 0}, "security.W004"),
     "HSTS without subdomains": ({"SECURE_HSTS_INCLUDE_SUBDOMAINS": False}, "security.W005"),
@@ -435,6 +468,7 @@ PRODUCTION = {
     "PUBLIC_BASE_URL": "https://portal.example.com",
     "VAULT_URL": "https://vendor.vault.azure.net",
     "TEST_ENDPOINTS": 0,
+    "STAFF_PASSWORD_ALONE": False,
 }
 
 
