@@ -27,8 +27,6 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor, record
 from portal.models import Limits, TeamLimit
 
-REFUSED = "right.refused"  # actions of entries in the trail
-PAGE_REFUSED = "page.refused"
 LIMITED = "portal.limited"  # the permission of the groups of teams; it takes away
 SERVER = "server"  # the right to what only a command or the schedule does; no role holds it
 
@@ -50,7 +48,9 @@ class Forbidden(PermissionDenied):
 
     def _recorded(self) -> AuditEvent:
         details = {"needed": self.needed}
-        return record(REFUSED, actor=self.actor, outcome=AuditEvent.Outcome.REFUSED, subject={}, details=details)
+        return record(
+            "right.refused", actor=self.actor, outcome=AuditEvent.Outcome.REFUSED, subject={}, details=details
+        )
 
     def write_again(self) -> None:
         """Write the entry anew if a transaction that this error ended took it along; call it outside of that one."""

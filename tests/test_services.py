@@ -1,7 +1,4 @@
-"""Each service asks for a right before it does anything (S-48); which role has it says docs/roles.md.
-
-Covers: portal.rights.
-"""
+"""Each service asks for a right before it does anything (S-48); which role has it says docs/roles.md."""
 
 from __future__ import annotations
 

@@ -304,19 +304,12 @@ def test_a_random_key_is_never_called_weak(size: int) -> None:
 def test_each_deploy_check_has_its_line_in_the_docs() -> None:
     page = (ROOT / "docs/operations.md").read_text().partition("## Deploy checks")[2].partition("\n## ")[0]
     source = "".join(
-<<<<<<< HEAD
-        (ROOT / name).read_text() for name in ("portal/checks.py", "portal/decisions/checks.py", "consent/checks.py")
+        (ROOT / name).read_text()
+        for name in ("portal/checks.py", "portal/decisions/checks.py", "portal/staff/checks.py", "consent/checks.py")
     )
     ids = {f"portal.E{int(number):03}" for number in re.findall(r"_error\(\s*(\d+),", source)}
     ids |= set(re.findall(r'id="([a-z]+\.[EW]\d{3})"', source))
-    assert len(ids) == 15
-=======
-        (ROOT / name).read_text() for name in ("portal/checks.py", "portal/staff/checks.py", "consent/checks.py")
-    )
-    ids = {f"portal.E{int(number):03}" for number in re.findall(r"_error\(\s*(\d+),", source)}
-    ids |= set(re.findall(r'id="([a-z]+\.[EW]\d{3})"', source))
-    assert len(ids) == 16
->>>>>>> 77254414 (tests: The deploy checks of the sign-in, and settings that stop the start)
+    assert len(ids) == 17
     assert sorted(re.findall(r"^\| `([a-z]+\.[EW]\d{3})` \|", page, re.MULTILINE)) == sorted(ids)
 
 

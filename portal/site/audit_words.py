@@ -7,7 +7,6 @@ from functools import cache
 
 from portal.audit.models import AuditEvent
 from portal.audit.walking import ACCEPTED, ARCHIVED, CHECKED
-from portal.rights import PAGE_REFUSED, REFUSED
 from portal.site.extension_points import extensions
 
 Outcome = AuditEvent.Outcome
@@ -23,8 +22,8 @@ _OURS: Mapping[str, str] = {
     "list.exported": "A list was exported",
     "settings.in_force": "The portal was started, with these settings in force",
     "trail.read": "The audit trail was read",
-    PAGE_REFUSED: "A page or an action was refused to a member of staff",
-    REFUSED: "Something was refused because the right to it was missing",
+    "page.refused": "A page or an action was refused to a member of staff",
+    "right.refused": "Something was refused because the right to it was missing",
 }
 
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from portal.audit.models import AuditEvent
 from portal.audit.trail import record
-from portal.rights import PAGE_REFUSED, Forbidden
+from portal.rights import Forbidden
 from portal.site.admin import actor_of
 
 
@@ -31,7 +31,7 @@ class RefusalMiddleware:
         elif isinstance(exception, PermissionDenied) and request.user.is_authenticated:
             name = request.resolver_match.view_name if request.resolver_match else ""
             record(
-                PAGE_REFUSED,
+                "page.refused",
                 actor=actor_of(request),
                 outcome=AuditEvent.Outcome.REFUSED,
                 subject={},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from portal.models import SpentForm
 from portal.staff.models import StaffIdentity
 from portal.staff.oidc import DirectoryRefused, Flaw, OidcClient, Person, Provider
 from portal.staff.passkeys import origin
+
+log = logging.getLogger(__name__)
 
 COOKIE = "__Host-staff-trip"
 TRIP_SECONDS = 600
@@ -188,6 +191,8 @@ def account_of(arrival: Arrival, *, signed_in: int | None, address: str | None) 
     person = arrival.person
     roles = {settings.STAFF_OIDC_ROLES[value] for value in person.roles if value in settings.STAFF_OIDC_ROLES}
     groups = list(Group.objects.filter(name__in=roles))
+    if len(groups) < len(roles):
+        log.error("STAFF_OIDC_ROLES names a role that is not there: %s", sorted(roles - {one.name for one in groups}))
     if not groups:
         raise DirectoryRefused(Flaw.TOO_MANY_GROUPS if person.groups_left_out else Flaw.ROLE)
     with transaction.atomic():

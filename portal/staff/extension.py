@@ -9,7 +9,7 @@ from portal.site.limit_kinds import EVERYBODY, Sight
 from portal.site.named import Named
 from portal.site.navigation import Section
 from portal.staff.accounts import RECOVERED
-from portal.staff.roles import CHANGED, GRANT
+from portal.staff.roles import GRANT
 from portal.staff.signing_in import GUESSING
 
 EXTENSION = AdminExtension(
@@ -37,7 +37,7 @@ EXTENSION = AdminExtension(
         "staff.link_used": "A one-time link was used to set a password",
         "staff.proven_again": "A member of staff proved again who it is",
         "staff.recovery_begun": "A link to recover an account was made on the server",
-        CHANGED: "The roles of a member of staff were changed",
+        "staff.roles_changed": "The roles of a member of staff were changed",
         "staff.roles_taken_over": "The roles of a member of staff were taken over from the organisation's service",
         "staff.signed_in": "A member of staff signed in",
         "staff.signed_in:refused": "A sign-in was refused",

@@ -16,6 +16,7 @@ from django.apps import AppConfig
 from django.apps import apps as installed
 from django.contrib.auth.models import Group, User
 from django.db import transaction
+from django.db.models import F
 
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor, record
@@ -23,7 +24,6 @@ from portal.models import Team
 from portal.rights import require
 
 GRANT = "portal.grant_role"
-CHANGED = "staff.roles_changed"
 
 
 class Role(StrEnum):
@@ -186,7 +186,9 @@ def grant(person: User, roles: Collection[Role], *, actor: Actor) -> bool:
     """
     require(actor, GRANT)
     with transaction.atomic():
-        person = User.objects.select_for_update().get(pk=person.pk)
+        # Writes nothing new; the row is held until the end, so that of two changes the second sees the first.
+        User.objects.filter(pk=person.pk).update(username=F("username"))
+        person = User.objects.get(pk=person.pk)
         before, after = roles_of(person), [role for role in Role if role in roles]
         if before == after:
             return False
@@ -200,7 +202,7 @@ def grant(person: User, roles: Collection[Role], *, actor: Actor) -> bool:
         person.groups.remove(*Group.objects.filter(name__in=list(Role)).exclude(name__in=after))
         person.groups.add(*groups)
         record(
-            CHANGED,
+            "staff.roles_changed",
             actor=actor,
             subject={"staff": person.pk},
             details={"before": [role.value for role in before], "after": [role.value for role in after]},

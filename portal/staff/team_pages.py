@@ -96,7 +96,7 @@ class TeamsAdmin(PortalModelAdmin[Team]):
             teams.change(obj, form.limits(), actor=actor_of(request))
             return
         made = teams.make(form.cleaned_data["name"], form.limits(), actor=actor_of(request))
-        obj.__dict__.update(made.__dict__)
+        obj.pk, obj.group = made.pk, made.group
 
 
 _DESCRIPTION = (

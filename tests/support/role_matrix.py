@@ -100,11 +100,11 @@ def surfaces() -> Iterator[Surface]:
     yield Surface(name="overview", path=reverse("admin:index"))
     yield Surface(name="search", path=f"{reverse('admin:search')}?q=partner")
     yield Surface(name="running", path=reverse("admin:running"))
-    named = {one.name for one in admin.site.get_urls() if getattr(one, "name", None)}
+    named = {str(name) for one in admin.site.get_urls() if (name := getattr(one, "name", None))}
     of_models = set()
     for model, page in sorted(admin.site._registry.items(), key=lambda one: one[0]._meta.label_lower):
         assert isinstance(page, PortalModelAdmin)
-        of_models |= {url.name for url in page.get_urls()}
+        of_models |= {getattr(url, "name", None) for url in page.get_urls()}
         yield from _of(model, page)
     others = named - of_models - set(_OF_THE_SITE) - {"index", "search", "running", "autocomplete"}
     assert not others, f"pages of the site that the table does not know: {others}"
@@ -187,7 +187,7 @@ class Person(Browser):
 
     def request(self, **request: Any) -> Any:
         """Ask as the parent does, without keeping a copy of each template's context, which takes half of the time."""
-        return self.handler(self._base_environ(**request))  # type: ignore[attr-defined]  # of its parent
+        return self.handler(self._base_environ(**request))  # type: ignore[attr-defined]  # not in the stubs
 
     def gets(self, surface: Surface) -> bool:
         """Tell whether this is let in: no refusal, no missing row, no action that the list does not offer."""

@@ -109,10 +109,9 @@ class Untouchable:
 def services() -> dict[str, Callable[..., Any]]:
     """Return what takes an actor and may be called from elsewhere, by its dotted name; pages and commands left out."""
     found = dict(_functions())
+    nothing: Any = Untouchable()
     found["consent.tokens.reconcile.Reconciler.run"] = lambda *, actor: Reconciler(
-        vault=Untouchable(),
-        inventory=Untouchable(),  # type: ignore[arg-type]  # nothing of it is asked
-        actor=actor,
+        vault=nothing, inventory=nothing, actor=actor
     ).run()
     return found
 
@@ -123,7 +122,8 @@ def _functions() -> Iterator[tuple[str, Callable[..., Any]]]:
         if any(f"{door}." in f"{name}." for door in _DOORS) or "actor: Actor" not in path.read_text():
             continue
         module = import_module(name)
-        for holder in [module, *(one for _, one in inspect.getmembers(module, inspect.isclass))]:
+        holders: list[Any] = [module, *(one for _, one in inspect.getmembers(module, inspect.isclass))]
+        for holder in holders:
             if holder is not module and (holder.__module__ != name or "Protocol" in str(holder.__mro__)):
                 continue
             for key, function in inspect.getmembers(holder, inspect.isfunction):

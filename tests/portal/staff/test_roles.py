@@ -1,7 +1,6 @@
 """Roles: the groups that carry them, who gives them, and that nobody rises by himself (S-48).
 
-Covers: portal.staff.extension, portal.staff.receivers, portal.staff.role_pages, portal.staff.roles, portal.rights,
-portal.site.refusals.
+Covers: portal.staff.extension, portal.staff.receivers, portal.staff.role_pages, portal.site.refusals.
 """
 
 from __future__ import annotations

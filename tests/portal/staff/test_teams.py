@@ -1,6 +1,6 @@
 """A team sees its partners: in lists, pages, search, files and services, and in nothing of the others (S-48).
 
-Covers: portal.staff.team_pages, portal.staff.teams, portal.site.limit_kinds, portal.site.sight, portal.models.
+Covers: portal.staff.team_pages, portal.site.limit_kinds, portal.site.sight.
 """
 
 from __future__ import annotations
