@@ -19,19 +19,22 @@ KEPT_FOR = timedelta(days=400)  # a year can be compared with the one before
 def count_today() -> DailyFigures:
     """Count, and write today's row in place of an earlier one of today.
 
-    Six queries; of many customers two more, whose answers the first page then shows.
+    Six queries; of many customers two more and of many partners one more, whose answers the first page then shows.
     """
     now = timezone.now()  # before anything is counted: no number is older than it says
     listed = CustomerTenant.objects.listed()
     granted = CustomerConsent.objects.filter(customer=OuterRef("pk"), state=CustomerConsent.State.GRANTED)
     by_state = CustomerConsent.objects.order_by().values_list("state").annotate(Count("pk"))
-    number = listed.count()
+    number, partners = listed.count(), count_by_state()
     row = DailyFigures(
         day=timezone.localdate(now),
-        partners=count_by_state(),
+        partners=partners,
         customers=number,
         granted_customers=listed.filter(Exists(granted)).count(),
         consents=dict(by_state),
+        invitation_counts=overview.count_invitations().to_json()
+        if sum(partners.values()) >= overview.MANY_PARTNERS
+        else {},
         open_incidents=Incident.objects.open().count(),
         customer_counts=overview.count_customers().to_json() if number >= overview.MANY_CUSTOMERS else {},
         counted_at=now,

@@ -6,6 +6,7 @@ and a test compares them).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -45,6 +46,8 @@ CHECKED_WITHIN = timedelta(days=1)
 UNOPENED_AFTER = timedelta(days=7)
 MANY_CUSTOMERS = 100_000
 """From so many on, customers are counted by the schedule and not for each page."""
+MANY_PARTNERS = 5_000
+"""From so many on, invitations are counted by the schedule as well."""
 COUNTS_SERVE = timedelta(hours=1)
 """So long a page shows what the schedule counted; then the schedule stands still, and the page counts itself."""
 _OF_EACH = 4  # ends of one kind in the timeline
@@ -157,16 +160,16 @@ def tokens() -> Tokens:
         default=_text(_LATELY),
     )
     state = Case(When(state__in=PartnerConsent.LIVING_STATES, then=_text(_LIVING)), default=F("state"))
-    troubled = with_trouble(consents.wanting_action())
     found = _in_one(
         _branch(consents.in_use(), "tokens", state, end, "forecast_cause", checked, "mfa", at=Min("mfa_checked_at")),
         _branch(with_state(PartnerTenant.objects.all()), "partners", "state"),
-        _branch(troubled, "trouble", "who", "trouble"),
-        _branch(troubled, "acting", "who", number=Count("partner", distinct=True)),
+        _branch(with_trouble(consents.wanting_action()), "trouble", "who", "trouble", key="partner"),
     )
     living = [line for line in found.get("tokens", ()) if line.words[0] == _LIVING]
     over = [line for line in found.get("tokens", ()) if line.words[0] != _LIVING]
     by_end, check = _split(living, 1, 2), _numbers(living, 3)
+    troubled = found.get("trouble", ())
+    acting = Counter(who for who, _ in {(line.words[0], line.key) for line in troubled})
     oldest: dict[str, datetime] = {}
     for line in living:
         if line.at is not None:
@@ -180,8 +183,8 @@ def tokens() -> Tokens:
         not_checked=check.get(_LONG_AGO, 0),
         mfa=_numbers(living, 4),
         oldest=oldest,
-        acting=_numbers(found.get("acting", ())),
-        troubles=_split(found.get("trouble", ())),
+        acting=acting,
+        troubles=_split(troubled),
     )
 
 
@@ -228,10 +231,17 @@ def customers(days: Sequence[DailyFigures] = ()) -> Customers:
     Args:
         days: the figures of the last days, the newest last. Of many customers they hold the counts; no statement then.
     """
-    kept = days[-1] if days else None
-    if kept is not None and kept.customer_counts and timedelta(0) <= timezone.now() - kept.counted_at <= COUNTS_SERVE:
+    kept = _kept(days)
+    if kept is not None and kept.customer_counts:
         return Customers(**kept.customer_counts, counted_at=kept.counted_at)
     return count_customers()
+
+
+def _kept(days: Sequence[DailyFigures]) -> DailyFigures | None:
+    """Return the figures of today, where the schedule counted them lately."""
+    kept = days[-1] if days else None
+    lately = kept is not None and timedelta(0) <= timezone.now() - kept.counted_at <= COUNTS_SERVE
+    return kept if lately else None
 
 
 def count_customers() -> Customers:
@@ -314,15 +324,35 @@ class Invitations:
         unopened: links on which Continue was not pressed for ``UNOPENED_AFTER``.
         refused: what partners read last, of links whose last attempt failed.
         campaigns: the latest ones that are not closed.
+        counted_at: when the schedule counted this; None: just now.
     """
 
     progress: Numbers = field(default_factory=dict)
     unopened: int = 0
     refused: Numbers = field(default_factory=dict)
     campaigns: Sequence[Funnel] = ()
+    counted_at: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``invitations`` reads back."""
+        return {name: value for name, value in asdict(self).items() if name != "counted_at"}
 
 
-def invitations() -> Invitations:
+def invitations(days: Sequence[DailyFigures] = ()) -> Invitations:
+    """Return the counts of links that are not over, and of the partners of open campaigns.
+
+    Args:
+        days: the figures of the last days, the newest last. Of many partners they hold the counts; no statement then.
+    """
+    kept = _kept(days)
+    if kept is not None and kept.invitation_counts:
+        told = dict(kept.invitation_counts)
+        campaigns = [Funnel(**one) for one in told.pop("campaigns")]
+        return Invitations(**told, campaigns=campaigns, counted_at=kept.counted_at)
+    return count_invitations()
+
+
+def count_invitations() -> Invitations:
     """Count the links that are not over, and the partners of open campaigns."""
     links = ConsentLink.objects.unanswered().with_progress()
     age = Case(When(created_at__lt=timezone.now() - UNOPENED_AFTER, then=_text(_LONG_AGO)), default=_text(_LATELY))

@@ -257,6 +257,9 @@ class CustomerTenant(models.Model):
             models.Index(fields=["partner", "readiness"]),
             models.Index(fields=["partner", "missing_since"]),
             models.Index(fields=["readiness", "company_name", "id"]),
+            models.Index(
+                fields=["company_name", "id"], condition=Q(missing_since__isnull=True), name="customer_listed_by_name"
+            ),
             # For the first page, which counts all of them.
             models.Index(fields=["readiness"], condition=Q(missing_since__isnull=True), name="customer_listed"),
             models.Index(

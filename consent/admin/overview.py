@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
@@ -99,10 +99,9 @@ def _customer_figures(request: HttpRequest) -> overview.Customers | None:
     return _once(request, customers)
 
 
-def _age(customers: overview.Customers) -> str:
-    """Say how old the numbers of customers are, where they were not counted just now."""
-    at = customers.counted_at
-    return "" if at is None else f"Customers were counted {distance(at - timezone.now())}."
+def _age(what: str, at: datetime | None) -> str:
+    """Say how old numbers are, where they were not counted just now."""
+    return "" if at is None else f"{what} were counted {distance(at - timezone.now())}."
 
 
 def _largest_first(numbers: Numbers) -> list[tuple[str, int]]:
@@ -124,7 +123,9 @@ def acting_panel(request: HttpRequest) -> Panel | None:
     tokens, customers = tokens or overview.Tokens(), customers or overview.Customers()
     lines = [line for owner in Owner if (line := _acting(request, owner, tokens, customers)) is not None]
     news = [] if lines else [f"Nobody must act: {_well(tokens)}."]
-    return Panel(title="Who must act", order=0, wide=True, lines=lines, news=news, note=_age(customers))
+    return Panel(
+        title="Who must act", order=0, wide=True, lines=lines, news=news, note=_age("Customers", customers.counted_at)
+    )
 
 
 def _well(tokens: overview.Tokens) -> str:
@@ -236,7 +237,7 @@ def customers_panel(request: HttpRequest) -> Panel | None:
         title="Customers",
         link=_customers(),
         order=20,
-        note=_age(counted),
+        note=_age("Customers", counted.counted_at),
         groups=groups,
         charts=_trend(request, "Granted customers", lambda day: day.granted_customers) if groups else (),
         empty="No customers yet: they come with the first synchronisation of a connected partner.",
@@ -363,7 +364,7 @@ def invitations_panel(request: HttpRequest) -> Panel | None:
     """Links that wait, that were not opened, that failed and why; how far the latest campaigns came."""
     if not _may(request, "consent.view_consentlink", "consent.view_campaign", "consent.view_campaignpartner"):
         return None
-    counted = overview.invitations()
+    counted = overview.invitations(_once(request, overview.trend))
     progress = ConsentLink.Progress
     shown = (progress.OPEN, progress.STARTED, progress.FAILED, progress.MFA_MISSING, progress.WAITING)
     figures = [
@@ -406,6 +407,7 @@ def invitations_panel(request: HttpRequest) -> Panel | None:
         title="Invitations",
         link=_list("consent_consentlink"),
         order=60,
+        note=_age("Invitations", counted.counted_at),
         news=[] if figures else ["No link waits for a partner."],
         figures=figures,
         lines=lines,

@@ -29,6 +29,9 @@ class DailyFigures(models.Model):
     customer_counts = models.JSONField(
         default=dict, help_text="Of many customers: all that the first page counts of them, as it reads it"
     )
+    invitation_counts = models.JSONField(
+        default=dict, help_text="Of many partners: all that the first page counts of invitations, as it reads it"
+    )
     counted_at = models.DateTimeField()
 
     objects = DailyFiguresQuerySet.as_manager()

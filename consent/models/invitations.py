@@ -122,6 +122,14 @@ class ConsentLink(models.Model):
             models.CheckConstraint(condition=Q(token_hash__regex=r"^[0-9a-f]{64}$"), name="link_token_is_hashed"),
             models.CheckConstraint(condition=Q(expires_at__gt=F("created_at")), name="link_expires_later"),
         ]
+        indexes = [
+            # For the first page and the lists of what waits: few links are neither over nor closed.
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(closed_at__isnull=True, revoked_at__isnull=True),
+                name="link_unanswered",
+            ),
+        ]
         permissions = [
             ("revoke_consentlink", "Can revoke a consent link"),
             ("extend_consentlink", "Can extend a consent link"),

@@ -75,6 +75,7 @@ MOST_LISTED = 10_000  # rows that a list counts and pages through
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
 MANY = 20  # rows from which on a dangerous action asks for their number
 _SHOWN_ROWS = 100
+_FEW_RELATED = 2_000  # rows, whose keys a statement names
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
 _LONGEST_NUMBER = 19  # digits
 EXPORT = "portal_site.export_list"
@@ -131,6 +132,13 @@ class PortalChangeList(ChangeList):
         found = {row.pk: row for row in rows.filter(pk__in=keys)} if keys else {}
         self.result_list = [found[key] for key in keys if key in found]
         self.show_admin_actions, self.show_full_result_count, self.full_result_count = True, False, None
+        # Django would resolve the address of each row to see whether it may carry the filters.
+        self._kept_filters, self.preserved_filters = self.preserved_filters, ""
+
+    def url_for_result(self, result: Model) -> str:
+        """Return the address of a row's page, which leads back to the list as it is filtered."""
+        address: str = super().url_for_result(result)
+        return f"{address}?{self._kept_filters}" if self._kept_filters else address
 
     @property
     def number(self) -> str:
@@ -421,9 +429,19 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         vendor = connections[queryset.db].vendor
         texts = [name for name in names if isinstance(self._field(name), SearchTextField)]
         others = [name for name in names if name not in texts]
-        found = [Q((f"{name}__finds", as_wanted(self._field(name), term, vendor))) for name in texts]
+        found = [self._by_text(name, term, vendor) for name in texts]
         by_word = [_any_of(self._finds(name, word, vendor) for name in others) for word in words]
         return queryset.filter(_any_of([*found, Q(*by_word)])), False
+
+    def _by_text(self, name: str, term: str, vendor: str) -> Q:
+        """Say how a search text is looked for. Few related rows are found first, and theirs by their keys."""
+        field, relation = self._field(name), name.rpartition("__")[0]
+        if relation:
+            related = field.model._default_manager.order_by().filter(**{f"{field.name}__finds": term})
+            keys = list(related.values_list("pk", flat=True)[: _FEW_RELATED + 1])
+            if len(keys) <= _FEW_RELATED:
+                return Q((f"{relation}__in", keys))
+        return Q((f"{name}__finds", as_wanted(field, term, vendor)))
 
     def _finds(self, name: str, word: str, vendor: str) -> Iterator[Q]:
         """Say how a word is looked for in one search field."""

@@ -40,6 +40,10 @@ class PortalAdminSite(admin.AdminSite):
             context["bells"] = SimpleLazyObject(lambda: bells(request))
         return context
 
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """Return the lists of one app for its page; for all other pages none, as ours stand in the navigation."""
+        return super().get_app_list(request, app_label) if app_label else []
+
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         return super().index(request, {"panels": panels(request), **(extra_context or {})})
 

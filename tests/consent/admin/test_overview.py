@@ -288,6 +288,25 @@ def test_many_customers_are_counted_by_the_schedule_and_the_page_says_when(
         assert (customers().note, customers().groups) == ("", [])
 
 
+def test_invitations_of_many_partners_are_counted_by_the_schedule_as_well(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def invitations() -> Panel:
+        return next(panel for panel in shown(Staff()) if panel.title == "Invitations")
+
+    live = invitations()
+    assert live.note == ""
+    monkeypatch.setattr(counts, "MANY_PARTNERS", 10)
+    count_today()
+    ConsentLink.objects.update(revoked_at=rows.now)
+    Campaign.objects.update(closed_at=timezone.now())
+    kept = invitations()
+    assert (kept.figures, kept.lines) == (live.figures, live.lines)
+    assert kept.note == "Invitations were counted just now."
+    DailyFigures.objects.update(counted_at=timezone.now() - timedelta(hours=1.1))
+    assert (invitations().note, invitations().figures, invitations().lines) == ("", [], [])
+
+
 def test_a_person_sees_only_what_its_lists_show(rows: Rows) -> None:
     titles = {panel.title for panel in shown(Staff("tenants.view_partnertenant"))}
     assert titles == set()

@@ -1,0 +1,15 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        ('tenants', '0010_customers_that_are_not_ready'),
+    ]
+
+    operations = [
+        migrations.AddIndex(
+            model_name='customertenant',
+            index=models.Index(condition=models.Q(('missing_since__isnull', True)), fields=['company_name', 'id'], name='customer_listed_by_name'),
+        ),
+    ]
