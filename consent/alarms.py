@@ -53,6 +53,8 @@ class Cause(StrEnum):
     """Microsoft refuses our application's own credential; no partner is to blame (R-14)."""
     CREDENTIAL_EXPIRES = "credential_expires"
     """The credential in use ends soon (S-39)."""
+    CREDENTIAL_UNUSED = "credential_unused"
+    """A credential was made long ago and never put to use."""
     CONSENT_AGAIN = "partners_must_consent_again"
     """A registration asks for more than partners granted, since its permission set was changed."""
     REGISTRATION_CHANGED = "registration_changed"
@@ -171,6 +173,12 @@ _ALARMS = {
         "The credential ends on {row.expires_at:%Y-%m-%d}, in {days} days or less. Add a new one, "
         "make it known at Microsoft, then promote it; the partners' tokens stay valid.",
     ),
+    Cause.CREDENTIAL_UNUSED: Alarm(
+        "credential",
+        Owner.US,
+        "The credential was made on {row.created_at:%Y-%m-%d} and never put to use; its key lies in the vault for "
+        "nothing. Promote it, or retire it and remove it at Microsoft. On {end} it is retired by itself.",
+    ),
     Cause.CONSENT_AGAIN: Alarm(
         "registration",
         Owner.US,
@@ -188,8 +196,8 @@ _ALARMS = {
         "registration",
         Owner.US,
         "The portal cannot read the application at Microsoft ({since} read), so a change there by others would not be "
-        "seen. {reason} Repair the reader (READER_CLIENT_ID and its permission Application.Read.All), then choose "
-        "Read again on the tab “At Microsoft” of its page.",
+        "seen. {reason} Repair the reader of its home tenant (READER_CLIENT_ID or MORE_READERS, and the permission "
+        "Application.Read.All), then choose Read again on the tab “At Microsoft” of its page.",
     ),
     Cause.CONTAINED: Alarm(
         "containment",

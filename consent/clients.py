@@ -42,6 +42,7 @@ from consent.uses.book import Book, By
 from consent.vault.base import (
     Eraser,
     Inventory,
+    KeyInventory,
     SecretName,
     SecretVersion,
     Vault,
@@ -154,6 +155,14 @@ def inventory() -> Inventory:
     return _azure_vault(settings.VAULT_RECONCILE_IDENTITY) if _is_azure() else _compared_embedded_vault()
 
 
+def key_inventory() -> KeyInventory | None:
+    """Return the same vault's keys with the identity that may List; None where the vault has no keys."""
+    if not _is_azure():
+        return None
+    listed: KeyInventory = _azure_keys(settings.VAULT_RECONCILE_IDENTITY)
+    return listed
+
+
 @cache
 def eraser() -> Eraser:
     """Return the same vault with the identity that may Delete and Purge; only to erase. Raises as vault()."""
@@ -177,11 +186,15 @@ def vault_keys() -> VaultKeys:
             "The embedded vault does not sign. Keys that stay in the vault need an Azure Key Vault (VAULT_URL); let "
             "the portal make a key pair instead"
         )
-    azure = import_module("consent.vault.azure_keys")  # by name, as below
-    opened: VaultKeys = azure.open_azure_keys(
-        settings.VAULT_URL, _azure_identity("", session()), session=session(), pace=_pace()
-    )
+    opened: VaultKeys = _azure_keys("")
     return opened
+
+
+def _azure_keys(identity: str) -> Any:
+    azure = import_module("consent.vault.azure_keys")  # by name, as below
+    return azure.open_azure_keys(
+        settings.VAULT_URL, _azure_identity(identity, session()), session=session(), pace=_pace()
+    )
 
 
 def _is_azure() -> bool:
@@ -369,7 +382,7 @@ def ask_for_application_token(credential: ApplicationCredential) -> None:
 
 def reads_registration(registration: ApplicationRegistration) -> bool:
     """Tell whether this deployment has an identity that may read the registration at Microsoft."""
-    return bool(settings.READER_CLIENT_ID) and registration.home_tenant_id == settings.READER_TENANT_ID
+    return registration.home_tenant_id in settings.READERS
 
 
 def read_registration(registration: ApplicationRegistration) -> Mapping[str, Any]:
@@ -383,7 +396,7 @@ def read_registration(registration: ApplicationRegistration) -> Mapping[str, Any
     client = ApplicationObjectClient(
         base_url=own_cloud.graph,
         session=session(),
-        token_source=partial(_reader_token, own_cloud, correlation_id),
+        token_source=partial(_reader_token, own_cloud, registration.home_tenant_id, correlation_id),
         correlation_id=correlation_id,
     )
     return client.read(registration.client_id)
@@ -398,31 +411,31 @@ def switch_registration(registration: ApplicationRegistration, *, disabled: bool
     client = ApplicationSwitchClient(
         base_url=own_cloud.graph,
         session=session(),
-        token_source=partial(_reader_token, own_cloud, correlation_id),
+        token_source=partial(_reader_token, own_cloud, registration.home_tenant_id, correlation_id),
         correlation_id=correlation_id,
     )
     return client.switch(registration.client_id, disabled=disabled)
 
 
-def _reader_token(own_cloud: NationalCloud, correlation_id: CorrelationId) -> Secret:
-    if not settings.READER_CREDENTIAL_FILE:
+def _reader_token(own_cloud: NationalCloud, tenant_id: str, correlation_id: CorrelationId) -> Secret:
+    client_id, file = settings.READERS[tenant_id]
+    if not file:
         module = import_module("consent.microsoft.managed_identity")  # by name, for the same reason
-        found: Secret = module.identity_token(settings.READER_CLIENT_ID, own_cloud.graph)
+        found: Secret = module.identity_token(client_id, own_cloud.graph)
         return found
     try:
-        content = Secret(read_private_file(Path(settings.READER_CREDENTIAL_FILE), "The reader's file").decode())
+        content = Secret(read_private_file(Path(file), "The reader's file").decode())
         credential = read_credential(ApplicationCredential.Kind.CERTIFICATE, content)
     except (VaultConfigurationError, ValueError) as error:
-        raise WrongSetup(f"READER_CREDENTIAL_FILE: {error}") from None
+        raise WrongSetup(f"Reader of the tenant {tenant_id} (READER_CREDENTIAL_FILE, MORE_READERS): {error}") from None
     reader = EntraClient(
         cloud=own_cloud,
-        application_id=parse_application_id(settings.READER_CLIENT_ID),
+        application_id=parse_application_id(client_id),
         credential=credential,
         session=session(),
         correlation_id=correlation_id,
     )
-    home = parse_tenant_id(settings.READER_TENANT_ID)
-    return reader.application_token(tenant_id=home, resource=own_cloud.graph).access_token
+    return reader.application_token(tenant_id=parse_tenant_id(tenant_id), resource=own_cloud.graph).access_token
 
 
 @cache

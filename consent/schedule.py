@@ -117,7 +117,7 @@ def _start(kind: Kind, chosen: Selection) -> str:
 
 
 def _clean_up(times: Sequence[datetime] = ()) -> str:
-    return clean_up(vault=clients.vault(), actor=_BY_CLOCK, between=stop_point).words
+    return clean_up(vault=clients.vault(), keys=clients.vault_keys, actor=_BY_CLOCK, between=stop_point).words
 
 
 def _settle(times: Sequence[datetime] = ()) -> str:
@@ -150,7 +150,12 @@ def _reconcile(times: Sequence[datetime] = ()) -> str:
     """Never more than is safe and little; what needs a person is an incident (R-02, R-41)."""
     try:
         report = Reconciler(
-            vault=clients.vault(), inventory=clients.inventory(), actor=_BY_CLOCK, between=stop_point
+            vault=clients.vault(),
+            inventory=clients.inventory(),
+            key_inventory=clients.key_inventory(),
+            keys=clients.vault_keys,
+            actor=_BY_CLOCK,
+            between=stop_point,
         ).run()
     except TooManyChanges:
         return "too many differences; nothing was changed"

@@ -37,6 +37,7 @@ def settle_what_is_over() -> int:
         (alarms.OF_TOKENS, _tokens),
         ((Cause.CREDENTIAL_REFUSED,), _refused_credentials),
         ((Cause.CREDENTIAL_EXPIRES,), _ending_credentials),
+        ((Cause.CREDENTIAL_UNUSED,), _unused_credentials),
         ((Cause.CONSENT_AGAIN,), _asked_again),
         ((Cause.REGISTRATION_CHANGED,), _changed_registrations),
         ((Cause.REGISTRATION_UNREAD,), _unread_registrations),
@@ -79,6 +80,11 @@ def _refused_credentials(incidents: Open) -> Iterable[int]:
 def _ending_credentials(incidents: Open) -> Iterable[int]:
     """Credentials in use."""
     return ApplicationCredential.objects.current().filter(pk__in=incidents).values_list("pk", flat=True)
+
+
+def _unused_credentials(incidents: Open) -> Iterable[int]:
+    """Credentials that were still never in use and are not retired."""
+    return ApplicationCredential.objects.unused().filter(pk__in=incidents).values_list("pk", flat=True)
 
 
 def _asked_again(incidents: Open) -> Iterable[int]:

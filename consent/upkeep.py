@@ -6,6 +6,7 @@ removed                                          when
 consent flows that were never finished           at once when their time is over
 attempts                                         90 days after their end
 tokens of changed accounts (switched off)        seven days without approval
+credentials that were never used (retired)       90 days after they were made
 reads of customer tenants                        see ``observations.prune``
 consent links without a campaign                 a year after they were closed, revoked or expired
 plans that were never applied                    90 days after they were made
@@ -33,12 +34,12 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from consent import figures
-from consent.applications import rotation
+from consent.applications import rotation, unused
 from consent.customers import observations
 from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem, TokenUse
 from consent.moving_in import partners
 from consent.sign_in import approvals
-from consent.vault.base import Vault
+from consent.vault.base import Vault, VaultKeys
 from portal.audit.trail import Actor, record
 from portal.incidents.service import remove_settled
 from portal.incidents.telling import tell_due
@@ -63,6 +64,7 @@ class UpkeepReport:
     expired_flows: int
     old_attempts: int
     expired_accounts: int
+    unused_credentials: int
     old_reads: int
     old_links: int
     old_plans: int
@@ -78,20 +80,26 @@ class UpkeepReport:
         counted = [
             _counted(number, name.replace("_", " "))
             for name, number in asdict(self).items()
-            if number and name != "expired_accounts"
+            if number and name not in {"expired_accounts", "unused_credentials"}
         ]
         removed = f"{', '.join(counted)} removed" if counted else "nothing to remove"
-        return f"{removed}; {_counted(self.expired_accounts, 'unapproved accounts')} switched off"
+        retired = (
+            f"; {_counted(self.unused_credentials, 'unused credentials')} retired" if self.unused_credentials else ""
+        )
+        return f"{removed}; {_counted(self.expired_accounts, 'unapproved accounts')} switched off{retired}"
 
 
 def _counted(number: int, plural: str) -> str:
     return f"{number} {plural.removesuffix('s') if number == 1 else plural}"
 
 
-def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda: None) -> UpkeepReport:
+def clean_up(
+    *, vault: Vault, keys: Callable[[], VaultKeys], actor: Actor, between: Callable[[], None] = lambda: None
+) -> UpkeepReport:
     """Remove what is over. Running it twice, or at the same time, is harmless (S-10, S-15).
 
     Args:
+        keys: opens the vault's keys; called where a credential that is one of them was never used.
         between: called between pieces; what it raises ends the work there, and the next run does the rest.
     """
     require(actor, SERVER)
@@ -103,6 +111,7 @@ def clean_up(*, vault: Vault, actor: Actor, between: Callable[[], None] = lambda
         expired_flows=expired,
         old_attempts=old,
         expired_accounts=approvals.expire_overdue(vault=vault),
+        unused_credentials=unused.retire_unused(vault=vault, keys=keys, actor=actor),
         old_reads=observations.prune(now, between),
         old_links=_remove(_old_links(now), between),
         old_plans=_remove_plans(now, between),

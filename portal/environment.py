@@ -109,3 +109,27 @@ class Environment:
                 f"{name} must look like sqlite:////path/db.sqlite3 or postgres://user:password@host/database"
             )
         return found
+
+
+def readers(first: Sequence[str], more: str) -> dict[str, tuple[str, str]]:
+    """Return the identities that read registrations: client id and credential file, by their tenant's id.
+
+    Args:
+        first: tenant, client and file that have variables of their own.
+        more: those of further tenants, as MORE_READERS has them.
+    """
+    if bool(first[0]) != bool(first[1]):
+        raise ImproperlyConfigured("READER_CLIENT_ID and READER_TENANT_ID belong together")
+    found: dict[str, tuple[str, str]] = {}
+    given = [[part.strip() for part in one.split(",")] for one in more.split(";") if one.strip()]
+    for one in [list(first), *given] if first[0] else given:
+        tenant, client, file = [*one, ""][:3] if len(one) in {2, 3} else ("", "", "")
+        if not tenant or not client:
+            raise ImproperlyConfigured(
+                "MORE_READERS must be TENANT_ID,CLIENT_ID or TENANT_ID,CLIENT_ID,CREDENTIAL_FILE; several are "
+                "separated by semicolons"
+            )
+        if tenant.lower() in found:
+            raise ImproperlyConfigured("A tenant has one reader: READER_TENANT_ID and MORE_READERS name one twice")
+        found[tenant.lower()] = client, file
+    return found

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from portal.environment import Environment
+from portal.environment import Environment, readers
 from portal.microsoft.clouds import MICROSOFT, UnknownCloud, get_cloud, local_clouds
 from portal.microsoft.identifiers import canonical_guid
 from portal.microsoft.secret import Secret
@@ -213,15 +213,15 @@ VAULT_CREDENTIAL_FILE = env.text("VAULT_CREDENTIAL_FILE", "")
 # Other identities for what needs more than Get and Set: "client id" or "client id,credential file" (S-40).
 VAULT_RECONCILE_IDENTITY = env.text("VAULT_RECONCILE_IDENTITY", "")
 VAULT_ERASE_IDENTITY = env.text("VAULT_ERASE_IDENTITY", "")
-# An identity with Application.Read.All in the registrations' home tenant, which compares them daily with what we want.
-# Without a file it is a managed identity of this host.
-READER_TENANT_ID = env.text("READER_TENANT_ID", "")
-READER_CLIENT_ID = env.text("READER_CLIENT_ID", "")
-READER_CREDENTIAL_FILE = env.text("READER_CREDENTIAL_FILE", "")
-if bool(READER_CLIENT_ID) != bool(READER_TENANT_ID):
-    raise ImproperlyConfigured("READER_CLIENT_ID and READER_TENANT_ID belong together")
+# For each home tenant of registrations an identity with Application.Read.All there, which compares them daily with what
+# we want: client id and file by tenant id. Without a file it is a managed identity of this host.
+READERS = readers(
+    [env.text("READER_TENANT_ID", ""), env.text("READER_CLIENT_ID", ""), env.text("READER_CREDENTIAL_FILE", "")],
+    env.text("MORE_READERS", ""),
+)
 # Files with keys in them, for `check --deploy`, which looks at who may read them (S-71).
-KEY_FILES = [Path(file) for file in (*env.files, VAULT_KEY_FILE, VAULT_CREDENTIAL_FILE, READER_CREDENTIAL_FILE) if file]
+_READER_FILES = [file for _, file in READERS.values()]
+KEY_FILES = [Path(file) for file in (*env.files, VAULT_KEY_FILE, VAULT_CREDENTIAL_FILE, *_READER_FILES) if file]
 
 # --- Django -------------------------------------------------------------------------------------------------------
 

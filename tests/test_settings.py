@@ -76,6 +76,12 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "a sandbox without its CA": ({"TEST_ENDPOINTS": "8443"}, "TEST_CA_FILE"),
     "a port that is none": ({"TEST_ENDPOINTS": "65536", "TEST_CA_FILE": "/ca.pem"}, "TEST_ENDPOINTS"),
     "a port that is a word": ({"TEST_ENDPOINTS": "true", "TEST_CA_FILE": "/ca.pem"}, "TEST_ENDPOINTS"),
+    "a reader without a tenant": ({"READER_CLIENT_ID": "c"}, "READER_CLIENT_ID and READER_TENANT_ID belong together"),
+    "another reader without a client": ({"MORE_READERS": "t1,c1;t2"}, "MORE_READERS must be TENANT_ID,CLIENT_ID"),
+    "two readers of a tenant": (
+        {"READER_TENANT_ID": "T1", "READER_CLIENT_ID": "c1", "MORE_READERS": "t1,c2"},
+        "A tenant has one reader",
+    ),
     "proxies without number": ({"TRUSTED_PROXIES": "yes"}, "TRUSTED_PROXIES"),
     "a negative number": ({"TRUSTED_PROXIES": "-1"}, "TRUSTED_PROXIES"),
     "too many proxies": ({"TRUSTED_PROXIES": "11"}, "TRUSTED_PROXIES"),
@@ -155,6 +161,12 @@ def test_good_settings_load_and_are_closed_by_default(load: Callable[..., dict[s
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("ON", True), ("1", True), ("No", False), ("0", False)])
 def test_a_flag_knows_the_usual_words(load: Callable[..., dict[str, Any]], text: str, value: bool) -> None:
     assert load(DEBUG=text)["DEBUG"] is value
+
+
+def test_each_home_tenant_has_its_reader(load: Callable[..., dict[str, Any]]) -> None:
+    known = load(READER_TENANT_ID="T1", READER_CLIENT_ID="c1", MORE_READERS="t2, c2, /run/c2.pem; t3,c3;")["READERS"]
+    assert known == {"t1": ("c1", ""), "t2": ("c2", "/run/c2.pem"), "t3": ("c3", "")}
+    assert load()["READERS"] == {}
 
 
 def test_a_value_may_lie_in_a_file_and_begin_with_a_dollar(load: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

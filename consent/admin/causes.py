@@ -49,6 +49,7 @@ CAUSES: Mapping[str, CauseWords] = {
     Unusual.HOUR: CauseWords(title="Unusual: an hour never used before", remedy=_USES),
     Cause.RESUME_HALTED: CauseWords(title="Resuming halted", remedy=_STOPS),
     Cause.CREDENTIAL_EXPIRES: CauseWords(title="Credential expires", remedy=_CREDENTIALS),
+    Cause.CREDENTIAL_UNUSED: CauseWords(title="Credential never used", remedy=_CREDENTIALS),
     Cause.CONSENT_AGAIN: CauseWords(
         title="Partners must consent again",
         remedy=Remedy(label="See the tokens", model="consent.PartnerConsent", query="permissions=again"),

@@ -255,6 +255,14 @@ def _owners(facts: _Facts) -> Iterator[Difference]:
                 what=f"{owner['displayName'] or owner['id']} owns the application and can add credentials to it.",
                 remedy="If all owners are yours, confirm them below. If not, remove the owner at Microsoft.",
             )
+    if len(owners) == 1:
+        yield Difference(
+            key="owner_single",
+            risk=Risk.NOTE,
+            what=f"{owners[0]['displayName'] or owners[0]['id']} alone owns the application.",
+            remedy="If that account goes, only administrators of the home tenant can change it. Add a second owner of "
+            "your company, or make sure that at least two people hold a role that can change it.",
+        )
     if not owners:
         yield Difference(
             key="owner_none",
@@ -401,7 +409,7 @@ def _appearance(facts: _Facts) -> Iterator[Difference]:
             what=f"Microsoft's consent page calls it “{seen['displayName']}”, and this portal another name.",
             remedy=_SCRIPT,
         )
-    if seen.get("verifiedPublisher") == "":
+    if seen.get("verifiedPublisher") == "" and facts.registration.cloud in manifest.CLOUDS_WITH_PUBLISHERS:
         yield Difference(
             key="publisher",
             risk=Risk.MEND,

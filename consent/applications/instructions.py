@@ -79,6 +79,8 @@ def instruction_of(key: Key, described: Described, cloud: NationalCloud) -> Inst
         "name": described.name,
         "set": ", ".join(one.name for one in described.asked.permissions),
     }
+    if key == Key.PUBLISHER and cloud.key not in manifest.CLOUDS_WITH_PUBLISHERS:
+        todo = ["Nothing: Microsoft verifies no publishers in this cloud."]
     comparing = [_TO_COMPARE] if key == Key.PERMISSIONS and _doubtful(described) else []
     return Instruction(
         title=TITLES[key],
@@ -124,18 +126,26 @@ def _texts(key: Key, described: Described, cloud: NationalCloud) -> list[Text]:
             return [
                 Text(label="Redirect URIs, platform Web", text=uris),
                 *(Text(label=label, text=made[file][1], file=file) for file, label in _LABELS.items()),
+                Text(label="Graph call for a second owner", text=manifest.owner_call(described, cloud)),
             ]
         case Key.PERMISSIONS:
             lines = [f"{one.name}  {one.id}  on {one.resource}" for one in described.asked.permissions]
             told = [Text(label="Name, id and resource of each delegated permission", text="\n".join(lines))]
             commands = [f"az ad sp show --id {one} --query oauth2PermissionScopes" for one in _doubtful(described)]
             return told + [Text(label="To compare an id", text=one) for one in commands]
+        case Key.PUBLISHER:
+            call = manifest.publisher_call(described, cloud)
+            return [Text(label="Graph call, once the publisher domain is set", text=call)] if call else []
         case Key.WATCH:
             return [
                 Text(
                     label="Settings of the portal",
                     text=f"READER_TENANT_ID={tenant}\nREADER_CLIENT_ID=\nREADER_CREDENTIAL_FILE=",
-                )
+                ),
+                Text(
+                    label="Or, where these name the reader of another tenant",
+                    text=f"MORE_READERS={tenant},CLIENT_ID,CREDENTIAL_FILE",
+                ),
             ]
         case _:
             return []
@@ -186,7 +196,11 @@ _WORDS: dict[Key, tuple[str, Sequence[str]]] = {
                 "organizational directory, platform Web, the redirect URIs below. Then Authentication: no implicit "
                 "grants, no public client flows. Then App instance property lock: on, for all properties."
             ),
-            "Two owners of your company are enough. No test accounts, no accounts of partners.",
+            (
+                "Who makes the registration owns it. Add a second owner: write the object id into the script, make the "
+                "call below, or choose Owners, Add owners. Two of your company are enough; no test accounts, no "
+                "accounts of partners, as an owner can add credentials."
+            ),
             "Once it is added here, compare on the tab At Microsoft of its page.",
         ),
     ),
@@ -204,10 +218,13 @@ _WORDS: dict[Key, tuple[str, Sequence[str]]] = {
             "publishers let it pass."
         ),
         (
-            "Take the Partner One id of your company and an account that manages both it and the registration.",
+            (
+                "No script does this: it takes the Partner One id of your company, and an account that signed in with "
+                "multifactor authentication and manages both that id in Partner Center and the registration."
+            ),
             (
                 "{portal}, App registrations, the application, Branding & properties: set the publisher domain, then "
-                "Add Partner ID to verify publisher."
+                "Add Partner ID to verify publisher. The call below does only the last of it."
             ),
             "Compare on the tab At Microsoft.",
         ),
@@ -263,7 +280,8 @@ _WORDS: dict[Key, tuple[str, Sequence[str]]] = {
             "Grant it the application permission Application.Read.All of Microsoft Graph, and nothing else.",
             (
                 "Write its ids into the settings. The file is empty for a managed identity, else a PEM file with "
-                "certificate and key that only the portal may read. Start the portal again."
+                "certificate and key that only the portal may read. Each home tenant, and so each cloud, has a reader "
+                "of its own; a managed identity serves in its own tenant only. Start the portal again."
             ),
         ),
     ),

@@ -3,7 +3,8 @@
 Everything here is worked out from the registration's row and this deployment's addresses; nothing is called. The
 scripts make the calls of :func:`calls`, so that one list says what is done.
 
-Source: Microsoft Graph v1.0, application (create, update) and servicePrincipal (create, upsert); Azure CLI "az rest";
+Source: Microsoft Graph v1.0, application (create, update, add owner) and servicePrincipal (create, upsert); Azure CLI
+"az rest", "az ad app owner add";
 Microsoft Graph PowerShell "Invoke-MgGraphRequest"; Secure Application Model, "Create a secure partner application".
 """
 
@@ -53,6 +54,10 @@ TOOLS: Mapping[str, Tools] = {
     "usgov": Tools(az="AzureUSGovernment", powershell="USGov", portal="https://entra.microsoft.us"),
     "china": Tools(az="AzureChinaCloud", powershell="China", portal="https://portal.azure.cn"),
 }
+
+
+CLOUDS_WITH_PUBLISHERS = frozenset({"global"})
+"""Where Microsoft verifies publishers. Source: Microsoft Graph v1.0, "application: setVerifiedPublisher"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +159,7 @@ def az_script(described: Described, redirect_uris: Sequence[str], cloud: Nationa
 set -eu
 TENANT='{described.home_tenant_id}'
 APP_ID='{described.application_id}'   # empty: a new registration is made
+OWNERS=''   # object ids of people of your company who shall own it as well, separated by blanks; nobody is removed
 GRAPH='{cloud.graph}/v1.0'
 PARTNER_CENTER='{PARTNER_CENTER_APPLICATION_ID}'
 
@@ -181,6 +187,9 @@ until az ad sp show --id "$APP_ID" --output none 2>/dev/null || az ad sp create 
   TRIES=$((TRIES + 1))
   sleep 10
 done
+for OWNER in $OWNERS; do
+  az ad app owner add --id "$APP_ID" --owner-object-id "$OWNER"   # does nothing where it is one already
+done
 echo "Application id: $APP_ID"
 """
 
@@ -193,10 +202,11 @@ def powershell_script(described: Described, redirect_uris: Sequence[str], cloud:
 $ErrorActionPreference = 'Stop'
 $Tenant = '{described.home_tenant_id}'
 $AppId = '{described.application_id}'   # empty: a new registration is made
+$Owners = @()   # object ids of people of your company who shall own it as well; nobody is removed
 $PartnerCenter = '{PARTNER_CENTER_APPLICATION_ID}'
 
 Connect-MgGraph -Environment {TOOLS[cloud.key].powershell} -TenantId $Tenant `
-  -Scopes 'Application.ReadWrite.All' -NoWelcome
+  -Scopes 'Application.ReadWrite.All', 'Directory.Read.All' -NoWelcome
 
 if (-not (Get-MgServicePrincipal -Filter "appId eq '$PartnerCenter'")) {{
   New-MgServicePrincipal -AppId $PartnerCenter | Out-Null
@@ -223,6 +233,12 @@ for ($Try = 1; -not (Get-MgServicePrincipal -Filter "appId eq '$AppId'"); $Try++
     Start-Sleep -Seconds 10
   }}
 }}
+$Known = (Invoke-MgGraphRequest -Method GET -Uri "/v1.0/applications(appId='$AppId')/owners?`$select=id").value.id
+foreach ($Owner in $Owners | Where-Object {{ $_ -notin $Known }}) {{
+  Invoke-MgGraphRequest -Method POST -Uri "/v1.0/applications(appId='$AppId')/owners/`$ref" `
+    -ContentType 'application/json' `
+    -Body (@{{ "@odata.id" = "{cloud.graph}/v1.0/directoryObjects/$Owner" }} | ConvertTo-Json) | Out-Null
+}}
 "Application id: $AppId"
 """
 
@@ -236,6 +252,24 @@ def rest_script(described: Described, redirect_uris: Sequence[str], cloud: Natio
         body = json.dumps(call.body, indent=2)
         parts.append("\n".join([f"{call.method} {cloud.graph}/v1.0{call.path}", *lines, "", body]))
     return "\n\n\n".join(parts) + "\n"
+
+
+def owner_call(described: Described, cloud: NationalCloud) -> str:
+    """Return the call that adds one owner, with a place for the person's object id."""
+    return (
+        f"POST {cloud.graph}/v1.0/applications(appId='{described.application_id or '{appId}'}')/owners/$ref\n"
+        f'Content-Type: application/json\n\n{{"@odata.id": "{cloud.graph}/v1.0/directoryObjects/{{object id}}"}}'
+    )
+
+
+def publisher_call(described: Described, cloud: NationalCloud) -> str:
+    """Return the call that verifies the publisher, with a place for the Partner One id; empty where there is none."""
+    if cloud.key not in CLOUDS_WITH_PUBLISHERS:
+        return ""
+    return (
+        f"POST {cloud.graph}/v1.0/applications(appId='{described.application_id or '{appId}'}')/setVerifiedPublisher\n"
+        'Content-Type: application/json\n\n{"verifiedPublisherId": "{Partner One id}"}'
+    )
 
 
 def read_command(described: Described, cloud: NationalCloud) -> str:

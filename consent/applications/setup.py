@@ -14,7 +14,7 @@ from enum import StrEnum
 from django.db.models import Min
 from django.utils import timezone
 
-from consent.applications import comparing, posture, registrations
+from consent.applications import comparing, manifest, posture, registrations
 from consent.applications.comparing import Difference
 from consent.applications.evidence import Ask, Blame, credential_of, meaning_of, obstacles, verify
 from consent.applications.seen import PARTS, not_looked_at
@@ -211,6 +211,9 @@ def _permissions(facts: Facts) -> Step:
 
 def _publisher(facts: Facts) -> Step:
     evidence, key = facts.evidence, Key.PUBLISHER
+    if facts.registration.cloud not in manifest.CLOUDS_WITH_PUBLISHERS:
+        how = "Microsoft verifies no publishers in this cloud, so there is nothing to do."
+        return Step(key=key, standing=Standing.DONE, how=how, optional=True)
     if "verifiedPublisher" not in evidence.seen:
         how = "The registration was not looked at yet."
         return Step(key=key, standing=Standing.UNKNOWN, how=how, optional=True)

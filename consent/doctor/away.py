@@ -28,7 +28,7 @@ from consent.uses.book import By, Purpose
 from consent.vault.base import PROBE_NAME
 from portal.microsoft.clouds import NationalCloud
 from portal.microsoft.diagnosis import diagnose
-from portal.microsoft.errors import AuthenticationFailed, RemoteError
+from portal.microsoft.errors import AccessDenied, AuthenticationFailed, RemoteError
 from portal.microsoft.http import budget_left, no_answer, time_budget
 from portal.microsoft.identifiers import new_correlation_id, parse_tenant_id
 from portal.text import number_of
@@ -228,19 +228,42 @@ def look_at_identities(case: Case) -> Iterator[Finding]:
         if settings.VAULT_RECONCILE_IDENTITY:
             next(iter(clients.inventory().names()), None)
             yield well("VAULT_RECONCILE_IDENTITY may list the vault, as the daily comparison does.")
+            yield from _look_at_list_of_keys()
         else:
             yield not_seen("VAULT_RECONCILE_IDENTITY names no identity, so listing the vault was not tried.")
         yield not_seen("VAULT_ERASE_IDENTITY was not tried: only erasing shows whether it may.")
-    if not settings.READER_CLIENT_ID:
+    if not settings.READERS:
         yield not_seen("No identity reads registrations at Microsoft (READER_CLIENT_ID).")
         return
-    for registration in filter(clients.reads_registration, case.registrations):
+    for registration in case.registrations:
+        if not clients.reads_registration(registration):
+            yield not_seen(
+                f"No identity reads {registration} at Microsoft: none is of its home tenant.",
+                f"Each home tenant needs its own: name one of {registration.home_tenant_id} in MORE_READERS.",
+            )
+            continue
         try:
             clients.read_registration(registration)
         except RemoteError as error:
-            yield said_no(error, f"Reader of {registration} (READER_CLIENT_ID)")
+            yield said_no(error, f"Reader of {registration} (READER_CLIENT_ID, MORE_READERS)")
         else:
             yield well(f"The reader reads {registration} at Microsoft.")
+
+
+def _look_at_list_of_keys() -> Iterator[Finding]:
+    """Try to list the vault's keys, where a credential of ours is one of them."""
+    keys = clients.key_inventory()
+    if keys is None or not ApplicationCredential.objects.filter(kind=ApplicationCredential.Kind.VAULT_KEY).exists():
+        return
+    try:
+        next(iter(keys.names()), None)
+    except AccessDenied:
+        yield not_seen(
+            "VAULT_RECONCILE_IDENTITY may not list keys: one that no credential names is not found.",
+            "Give it the right List on keys.",
+        )
+    else:
+        yield well("VAULT_RECONCILE_IDENTITY may list the keys of the vault.")
 
 
 # --- a partner's token --------------------------------------------------------------------------------------------

@@ -30,6 +30,10 @@ class ApplicationCredentialQuerySet(models.QuerySet["ApplicationCredential"]):
         """Credentials without those that wait for a signed certificate: Microsoft knows nothing of these."""
         return self.exclude(_IS_REQUESTED)
 
+    def unused(self) -> ApplicationCredentialQuerySet:
+        """Credentials that were never in use and are not retired: candidates, requests, and what Microsoft refused."""
+        return self.filter(current_for__isnull=True, promoted_at__isnull=True, retired_at__isnull=True)
+
     def for_roll_back(self) -> ApplicationCredentialQuerySet:
         """Credentials that were in use before, the latest first."""
         return self.filter(

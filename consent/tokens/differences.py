@@ -19,6 +19,7 @@ class Kind(StrEnum):
     WAITING_OVER = "waiting_token_over"
     ORPHAN = "orphan"
     OLD_CREDENTIAL = "credential_without_row"
+    RETIRED_CREDENTIAL = "retired_credential_enabled"
     MISSING = "token_missing"
     DELETED = "token_deleted"
     DISABLED = "token_disabled"
@@ -66,8 +67,14 @@ MEANINGS: dict[Kind, Meaning] = {
         option="--disable-orphans",
     ),
     Kind.OLD_CREDENTIAL: Meaning(
-        what="This application credential is enabled and no registration names it.",
-        remedy="When the registration's present credential works, disable this entry in the vault.",
+        what="This secret or key of an application is enabled, and no credential names it: making it was cut off, or "
+        "the database is an older copy.",
+        remedy="Restore the newer database if there is one. Else there is nothing to do: it is switched off 30 days "
+        "after it was made, once the credential in use is a newer one; an operator can disable it sooner.",
+        option="--disable-orphans",
+    ),
+    Kind.RETIRED_CREDENTIAL: Meaning(
+        what="The secret or key of a credential that was retired is still enabled.", repair="switch it off"
     ),
     Kind.MISSING: Meaning(
         what="The vault does not hold the token that the database names.",
@@ -130,7 +137,8 @@ class Difference:
 
     kind: Kind
     subject: dict[str, int]
-    """``partner``, and ``consent`` or ``waiting`` if it is about a token; empty for what no row names."""
+    """``partner``, and ``consent`` or ``waiting`` if it is about a token, or ``registration``; empty for what no row
+    names."""
     name: str
     version: str = ""
     note: str = ""

@@ -11,33 +11,33 @@ from __future__ import annotations
 
 import hmac
 import random
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from django.apps import apps
 from django.db import transaction
 from django.utils import timezone
 
 from consent.invitations import links
-from consent.models import Erasure, PartnerConsent, WaitingToken
+from consent.models import ApplicationCredential, Erasure, PartnerConsent, WaitingToken
 from consent.tokens import tombstones
 from consent.tokens.custody import Custody, TokenUnavailable
 from consent.tokens.differences import REPAIRED, TAKEN_UP, Difference, Kind, ReconcileReport
+from consent.tokens.orphans import Orphans, is_key
 from consent.tokens.service import TokenService
 from consent.tokens.versions import IdentityMismatch, record_id, token_fingerprint
 from consent.vault.base import (
-    OUR_NAME,
     TOMBSTONE_NAME,
     Inventory,
+    KeyInventory,
     SecretDisabled,
     SecretName,
     SecretVersion,
     StoredSecret,
     Vault,
     VaultDamaged,
+    VaultKeys,
     VersionInfo,
 )
 from portal.audit.trail import Actor, record
@@ -53,13 +53,11 @@ from tenants.models import PartnerTenant
 
 INCIDENT = "vault_difference"
 MANY = "vault_many_differences"
-ORPHAN_AGE = timedelta(days=1)  # a row is written before its entry, so an orphan of seconds cannot be; a day is plenty
 _DEAD_AFTER = timedelta(days=100)  # a decided token is dead at Entra by then, so its entry is no secret any more
 _FEW = 10  # changes that need no question, whatever their share
 _TRIES = 5
 _LONGEST_WAIT = 300.0  # seconds; a longer Retry-After counts as this (R-08)
 _BETWEEN_STEPS = timedelta(hours=1)  # a waiting row without version is in the middle of its write, or was cut off
-_REFRESH_TOKEN_OF_OURS = re.compile(r"(consent|waiting)-[0-9]+")
 State = PartnerConsent.State
 
 
@@ -73,7 +71,10 @@ class Reconciler:
     Args:
         vault: with the portal's own identity, Get and Set.
         inventory: with the identity that may List; without the right the run says what it could not see.
-        disable_orphans: switch off entries that no row names, if they carry our tag and are a day old.
+        key_inventory: the same of the vault's keys; None where the vault has none.
+        keys: opens the vault's keys with the portal's own identity; called to switch one off.
+        disable_orphans: switch off entries that no row names, if they carry our tag and are a day old; without it only
+            credentials that were replaced long ago (``consent.tokens.orphans``).
         adopt_older: redeems older tokens where the newer one is missing, and takes up those that are honoured; None
             leaves them as they are.
         max_share: percent of what was looked at that may be changed without a question.
@@ -87,6 +88,8 @@ class Reconciler:
         vault: Vault,
         inventory: Inventory,
         actor: Actor,
+        key_inventory: KeyInventory | None = None,
+        keys: Callable[[], VaultKeys] | None = None,
         dry_run: bool = False,
         disable_orphans: bool = False,
         adopt_older: TokenService | None = None,
@@ -98,6 +101,8 @@ class Reconciler:
         self._vault = vault
         self._custody = Custody(vault)
         self._inventory: Inventory | None = inventory
+        self._key_inventory = key_inventory
+        self._keys = keys
         self._actor = actor
         self._disable_orphans = disable_orphans
         self._adopt_older = adopt_older
@@ -106,6 +111,7 @@ class Reconciler:
         self._between = between
         self._sleep = sleep
         self._names: set[SecretName] = set()
+        self._orphans: Orphans | None = None
         self._deleted: set[SecretName] | None = None
         self._report = ReconcileReport(dry_run=dry_run)
 
@@ -124,7 +130,10 @@ class Reconciler:
         waiting_tokens = WaitingToken.objects.exclude(decided_at__lt=since).select_related("consent").order_by("pk")
         for waiting in waiting_tokens.iterator():
             self._add(self._waiting(waiting))
-        for difference in (*self._orphans(), *self._revived()):
+        if self._orphans is not None:
+            for difference in self._orphans.find():
+                self._add([difference])
+        for difference in self._revived():
             self._add([difference])
         self._refuse_too_many()
         if not self._report.dry_run:
@@ -153,6 +162,24 @@ class Reconciler:
                 "The identity may not List: entries that no row names, and old versions behind the newest one, were "
                 "not looked at. Give the right List to the identity of VAULT_RECONCILE_IDENTITY to see them."
             )
+            return
+        self._orphans = Orphans(inventory, self._names, self._list_keys(), ask=self._ask)
+
+    def _list_keys(self) -> dict[SecretName, list[VersionInfo]]:
+        """Return the versions of the vault's keys that we made, by name."""
+        known = self._key_inventory
+        if known is None:
+            return {}
+        try:
+            names = self._ask(lambda: list(known.names()))
+            return {name: self._ask(lambda name=name: known.versions(name)) for name in names}  # type: ignore[misc]
+        except AccessDenied:
+            if ApplicationCredential.objects.filter(kind=ApplicationCredential.Kind.VAULT_KEY).exists():
+                self._report.not_looked_at.append(
+                    "The identity may not list keys: keys of the vault that no credential names were not looked at. "
+                    "Give the right List on keys to the identity of VAULT_RECONCILE_IDENTITY to see them."
+                )
+        return {}
 
     def _add(self, found: Sequence[Difference]) -> None:
         self._report.differences += found
@@ -290,20 +317,6 @@ class Reconciler:
             return [differs(Kind.WAITING_LOST, waiting.secret_version, "It is not the one that was stored.")]
         return []
 
-    def _orphans(self) -> Iterator[Difference]:
-        inventory = self._inventory
-        if inventory is None:
-            return
-        known = _names_of_rows()
-        for name in sorted(self._names - known):
-            if not OUR_NAME.fullmatch(name):
-                continue
-            for each in self._ask(lambda name=name: inventory.versions(name)):  # type: ignore[misc]
-                if each.enabled or each.damage:
-                    kind = Kind.OLD_CREDENTIAL if each.record.startswith("registration-") else Kind.ORPHAN
-                    note = each.damage or (f"Its tag says {each.record}." if each.record else "It carries no tag.")
-                    yield Difference(kind=kind, subject={}, name=name, version=each.version, note=note)
-
     def _revived(self) -> Iterator[Difference]:
         """Yield the partners that the vault knows to be erased and the database does not (S-69)."""
         if any(TOMBSTONE_NAME.fullmatch(name) for name in self._names):
@@ -343,9 +356,8 @@ class Reconciler:
         for difference in self._report.differences:
             self._between()
             try:
-                if difference.kind is Kind.ORPHAN:
-                    if self._disable_orphans:
-                        difference.outcome = self._disable_orphan(difference)
+                if difference.kind in {Kind.ORPHAN, Kind.OLD_CREDENTIAL}:
+                    difference.outcome = self._disable_orphan(difference)
                 elif difference.older and self._adopt_older is not None:
                     difference.outcome = self._take_up_older(difference, self._adopt_older)
                 elif difference.meaning.repair:
@@ -354,7 +366,7 @@ class Reconciler:
                 difference.outcome = f"failed: {error}"
 
     def _repair_one(self, difference: Difference) -> str:
-        if difference.kind is Kind.WAITING_OVER:
+        if difference.kind in {Kind.WAITING_OVER, Kind.RETIRED_CREDENTIAL}:
             self._switch_off(difference)
             return REPAIRED
         if difference.kind is Kind.REVIVED:
@@ -416,22 +428,17 @@ class Reconciler:
             return why
 
     def _disable_orphan(self, difference: Difference) -> str:
-        inventory = self._inventory
-        if inventory is None or difference.name in _names_of_rows():
-            return "a row names it by now"
-        infos = self._ask(lambda: inventory.versions(SecretName(difference.name)))
-        info = next((each for each in infos if each.version == difference.version), None)
-        if info is None or not info.enabled:
-            return "not repaired: it cannot be read" if info is not None and info.damage else REPAIRED
-        if not _REFRESH_TOKEN_OF_OURS.fullmatch(info.record):
-            return "not repaired: it does not carry our tag"
-        if info.created_at > timezone.now() - ORPHAN_AGE:
-            return "not repaired: it is less than a day old"
+        if self._orphans is None:
+            return ""
+        why_not = self._orphans.why_not(difference, asked=self._disable_orphans)
+        if why_not is not None:
+            return why_not
         self._switch_off(difference)
         return REPAIRED
 
     def _switch_off(self, difference: Difference) -> None:
-        self._ask(lambda: self._vault.disable(SecretName(difference.name), SecretVersion(difference.version)))
+        holder = self._vault if not is_key(difference.name) or self._keys is None else self._keys()
+        self._ask(lambda: holder.disable(SecretName(difference.name), SecretVersion(difference.version)))
         record(
             "vault.version_disabled",
             actor=self._actor,
@@ -486,13 +493,3 @@ def _raise_systemic(error: RemoteError) -> None:
 
 def _pointer(consent: PartnerConsent) -> tuple[int, str, str, str, datetime | None]:
     return consent.generation, consent.secret_name, consent.secret_version, consent.state, consent.stored_at
-
-
-def _names_of_rows() -> set[SecretName]:
-    """Return the names that any row points to: tokens, waiting tokens, credentials; found by the columns' names."""
-    found: set[SecretName] = set()
-    for model in apps.get_app_config("consent").get_models():
-        for column in model._meta.concrete_fields:
-            if column.name in {"secret_name", "credential_name"}:
-                found.update(model._default_manager.values_list(column.name, flat=True))
-    return found

@@ -22,10 +22,10 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -37,7 +37,7 @@ from azure.core.pipeline.transport import HttpRequest as LegacyRequest
 from azure.core.pipeline.transport import RequestsTransport, RequestsTransportResponse
 from azure.core.rest import HttpRequest
 from azure.identity import CertificateCredential, ClientSecretCredential
-from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
+from azure.keyvault.secrets import KeyVaultSecret, SecretClient
 
 from consent.microsoft.entra import SERVICE as ENTRA
 from consent.microsoft.entra import endpoints
@@ -190,7 +190,8 @@ class AzureKeyVault:
 
     def all_names(self) -> Iterator[str]:
         """Yield the names of all secrets, those of others included. Raises AccessDenied without the right to List."""
-        for item in self._items("list the vault", self._client.list_properties_of_secrets().by_page()):
+        pages = self._client.list_properties_of_secrets().by_page()
+        for item in items(self._pace, "list the vault", pages):
             if item.name is not None:
                 yield item.name
 
@@ -200,14 +201,14 @@ class AzureKeyVault:
         check_name(name, operation)
         pages = self._client.list_properties_of_secret_versions(name).by_page()
         try:
-            found = [_info(name, item, operation) for item in self._items(operation, pages)]
+            return versions_of(name, items(self._pace, operation, pages), operation)
         except NotFound:
             return []
-        return sorted(found, key=lambda each: (each.created_at, each.generation))
 
     def deleted_names(self) -> Iterator[SecretName]:
         """See :meth:`consent.vault.base.Inventory.deleted_names`."""
-        for item in self._items("list what was deleted", self._client.list_deleted_secrets().by_page()):
+        pages = self._client.list_deleted_secrets().by_page()
+        for item in items(self._pace, "list what was deleted", pages):
             if item.name is not None and OUR_NAME.fullmatch(item.name):
                 yield SecretName(item.name)
 
@@ -237,13 +238,14 @@ class AzureKeyVault:
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
-    def _items[T](self, operation: str, pages: Iterator[Iterator[T]]) -> Iterator[T]:
-        """Yield all items; each page is a call of its own, with its own time and its own turn."""
-        while page := self._call(operation, lambda: list(next(pages, ()))):
-            yield from page
-
     def _call[T](self, operation: str, function: Callable[[], T]) -> T:
         return call(self._pace, operation, function)
+
+
+def items[T](pace: Pace, operation: str, pages: Iterator[Iterator[T]]) -> Iterator[T]:
+    """Yield all items of a list; each page is a call of its own, with its own time and its own turn."""
+    while page := call(pace, operation, lambda: list(next(pages, ()))):
+        yield from page
 
 
 def call[T](pace: Pace, operation: str, function: Callable[[], T]) -> T:
@@ -499,7 +501,26 @@ def _stored(name: SecretName, bundle: Any) -> StoredSecret:
     )
 
 
-def _info(name: SecretName, item: SecretProperties, operation: str) -> VersionInfo:
+class _Listed(Protocol):
+    """What the SDK lists of a version of a secret, and of a key."""
+
+    @property
+    def version(self) -> str | None: ...
+    @property
+    def enabled(self) -> bool | None: ...
+    @property
+    def tags(self) -> dict[str, str] | None: ...
+    @property
+    def created_on(self) -> datetime | None: ...
+
+
+def versions_of(name: SecretName, listed: Iterable[_Listed], operation: str) -> list[VersionInfo]:
+    """Return what the SDK lists of one secret or key, oldest first. Raises UnexpectedResponse."""
+    found = [_info(name, item, operation) for item in listed]
+    return sorted(found, key=lambda each: (each.created_at, each.generation))
+
+
+def _info(name: SecretName, item: _Listed, operation: str) -> VersionInfo:
     if item.version is None or not SECRET_VERSION.fullmatch(item.version) or item.created_on is None:
         raise UnexpectedResponse(SERVICE, operation, detail="The vault listed something that is no version")
     return VersionInfo(

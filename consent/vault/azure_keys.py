@@ -4,12 +4,13 @@ The SDK's ``CryptographyClient`` offers such a key as an ``RSAPrivateKey``, so a
 the builders of certificates and requests) signs with it as well. Pipeline, pace and errors are those of
 ``consent.vault.azure``.
 
-Source: Key Vault REST ``createKey``, ``getKey``, ``updateKey``, ``sign``, api-version 7.4.
+Source: Key Vault REST ``createKey``, ``getKey``, ``updateKey``, ``sign``, ``getKeys``,
+``getKeyVersions``, api-version 7.4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import requests
@@ -19,19 +20,21 @@ from azure.keyvault.keys.crypto import CryptographyClient, KeyVaultRSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, RSAPublicNumbers
 
-from consent.vault.azure import call, pipeline
+from consent.vault.azure import call, items, pipeline, versions_of
 from consent.vault.base import (
+    OUR_KEY_NAME,
     SECRET_VERSION,
     SERVICE,
     SecretName,
     SecretVersion,
     VaultKey,
+    VersionInfo,
     check_name,
     check_version,
     new_key_name,
 )
 from consent.vault.pace import Pace
-from portal.microsoft.errors import AccessDenied
+from portal.microsoft.errors import AccessDenied, NotFound
 
 KEY_DENIED = "key_denied"  # our own code, beside the vault's in the table of sentences
 _RIGHTS = frozenset({"", "Forbidden", "AccessDenied", "ForbiddenByRbac"})
@@ -39,7 +42,7 @@ _BITS = 2048
 
 
 class AzureKeys:
-    """The :class:`~consent.vault.base.VaultKeys` of a Key Vault. Thread-safe.
+    """The :class:`~consent.vault.base.VaultKeys` of a Key Vault, and their list. Thread-safe.
 
     Args:
         options: as ``consent.vault.azure.pipeline`` makes them.
@@ -90,6 +93,24 @@ class AzureKeys:
         check_name(name, operation)
         check_version(version, operation)
         self._call(operation, lambda: self._client.update_key_properties(name, version, enabled=False))
+
+    # --- what needs List on keys ----------------------------------------------------------------------------------
+
+    def names(self) -> Iterator[SecretName]:
+        """See :meth:`consent.vault.base.KeyInventory.names`; keys of other shapes are somebody else's."""
+        for item in items(self._pace, "list the keys", self._client.list_properties_of_keys().by_page()):
+            if item.name is not None and OUR_KEY_NAME.fullmatch(item.name):
+                yield SecretName(item.name)
+
+    def versions(self, name: SecretName) -> list[VersionInfo]:
+        """See :meth:`consent.vault.base.KeyInventory.versions`."""
+        operation = f"list the key {name}"
+        check_name(name, operation)
+        pages = self._client.list_properties_of_key_versions(name).by_page()
+        try:
+            return versions_of(name, items(self._pace, operation, pages), operation)
+        except NotFound:
+            return []
 
     def _call[T](self, operation: str, function: Callable[[], T]) -> T:
         try:

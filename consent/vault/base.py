@@ -33,6 +33,7 @@ MAX_SECRET_BYTES = 25_000  # Key Vault's limit; the embedded vault keeps the sam
 SECRET_NAME = re.compile(r"[0-9a-z-]{1,127}")
 OUR_NAME = re.compile(r"rt-[0-9a-f]{32}")  # what new_secret_name() makes; other entries of a vault are somebody else's
 TOMBSTONE_NAME = re.compile(r"er-[0-9a-f]{32}")  # says that a partner was erased; ``consent.tokens.tombstones``
+OUR_KEY_NAME = re.compile(r"ck-[0-9a-f]{32}")  # what new_key_name() makes
 SECRET_VERSION = re.compile(r"[0-9a-f]{32}")
 PROBE_NAME = SecretName("portal-write-probe")
 DOCTOR_NAME = SecretName("portal-doctor-probe")  # written and read back by the doctor; no secret
@@ -217,6 +218,16 @@ class VaultKeys(Protocol):
 
     def disable(self, name: SecretName, version: SecretVersion) -> None:
         """Switch this version off; doing it twice is harmless. Raises NotFound."""
+
+
+class KeyInventory(Protocol):
+    """What the reconcile command's identity may do with keys: exactly List."""
+
+    def names(self) -> Iterator[SecretName]:
+        """Yield the names of all keys that the portal can have made. Raises AccessDenied without the right."""
+
+    def versions(self, name: SecretName) -> list[VersionInfo]:
+        """Return all versions of this key, oldest first; none when there is no such key."""
 
 
 class WholeVault(Vault, Inventory, Eraser, Protocol):

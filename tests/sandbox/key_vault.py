@@ -214,7 +214,7 @@ def _deleted_bundle(
     }
 
 
-def _page(request: web.Request, items: list[dict[str, Any]]) -> dict[str, Any]:
+def page(request: web.Request, items: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one page of at most 25 items with a link to the next."""
     size, start = request.query.get("maxresults", str(PAGE)), request.query.get("$skiptoken", "MA==")
     try:
@@ -364,13 +364,13 @@ async def _list(call: Call) -> dict[str, Any]:
         for _, secret in sorted(call.vault.secrets.items())
         if secret.deleted is None and secret.recovered <= call.world.now()
     ]
-    return _page(call.request, items)
+    return page(call.request, items)
 
 
 async def _list_versions(call: Call) -> dict[str, Any]:
     secret = call.vault.secrets.get(call.key)
     found = secret.versions if secret is not None and secret.deleted is None else []
-    return _page(call.request, [_bundle(call.world, call.request, call.live(), one) for one in found])
+    return page(call.request, [_bundle(call.world, call.request, call.live(), one) for one in found])
 
 
 async def _delete(call: Call) -> dict[str, Any]:
@@ -390,7 +390,7 @@ async def _list_deleted(call: Call) -> dict[str, Any]:
         for _, secret in sorted(call.vault.secrets.items())
         if secret.deleted is not None and secret.deleted <= ready
     ]
-    return _page(call.request, items)
+    return page(call.request, items)
 
 
 async def _recover(call: Call) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Keys of a Key Vault as the imitation serves them: created, read, switched off, and signed with. None is handed out.
 
-The rights are those on keys, apart from those on secrets: ``keys/get``, ``keys/create``, ``keys/update`` and
-``keys/sign``. No identity has them until a test grants them.
+The rights are those on keys, apart from those on secrets: ``keys/get``, ``keys/create``, ``keys/update``, ``keys/sign``
+and ``keys/list``. No identity has them until a test grants them.
 
-Source: Key Vault REST, "Keys": create, get, update, sign.
+Source: Key Vault REST, "Keys": create, get, update, sign, get keys, get key versions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from tests.sandbox import key_vault
-from tests.sandbox.key_vault import Call, VaultError
+from tests.sandbox.key_vault import Call, VaultError, page
 from tests.sandbox.tokens import b64, unb64
 from tests.sandbox.world import World
 
@@ -92,6 +92,15 @@ async def _sign_key(call: Call) -> dict[str, Any]:
     return {"kid": _address(call, one), "value": base64.urlsafe_b64encode(signature).rstrip(b"=").decode()}
 
 
+async def _list_keys(call: Call) -> dict[str, Any]:
+    newest = [versions[-1] for _, versions in sorted(call.vault.keys.items())]
+    return page(call.request, [_item(call, one, with_version=False) for one in newest])
+
+
+async def _list_versions(call: Call) -> dict[str, Any]:
+    return page(call.request, [_item(call, one) for one in call.vault.keys.get(call.key, [])])
+
+
 def _version(call: Call) -> KeyVersion:
     wanted = call.request.match_info.get("version", "")
     found: list[KeyVersion] = call.vault.keys.get(call.key, [])
@@ -115,22 +124,34 @@ def _bundle(call: Call, one: KeyVersion) -> dict[str, Any]:
             "n": b64(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8, "big")),
             "e": b64(numbers.e.to_bytes(3, "big")),
         },
-        "attributes": {
-            "enabled": one.enabled,
-            "exportable": False,
-            "created": int(one.made),
-            "updated": int(one.made),
-            "recoveryLevel": "Recoverable+Purgeable",
-            "recoverableDays": 90,
-        },
+        "attributes": _attributes(one),
         "tags": one.tags,
     }
+
+
+def _attributes(one: KeyVersion) -> dict[str, Any]:
+    return {
+        "enabled": one.enabled,
+        "exportable": False,
+        "created": int(one.made),
+        "updated": int(one.made),
+        "recoveryLevel": "Recoverable+Purgeable",
+        "recoverableDays": 90,
+    }
+
+
+def _item(call: Call, one: KeyVersion, *, with_version: bool = True) -> dict[str, Any]:
+    address = _address(call, one)
+    kid = address if with_version else address.rpartition("/")[0]
+    return {"kid": kid, "attributes": _attributes(one), "tags": one.tags}
 
 
 def routes(world: World) -> list[web.RouteDef]:
     """Return the operations on keys, and behind them all others of a vault."""
     at = partial(key_vault.route, world)
     return [
+        at("GET", "/keys{slash:/?}", "keys/list", _list_keys),
+        at("GET", "/keys/{name}/versions{slash:/?}", "keys/list", _list_versions),
         at("POST", "/keys/{name}/create{slash:/?}", "keys/create", _create_key),
         at("GET", "/keys/{name}{slash:/?}", "keys/get", _get_key),
         at("GET", "/keys/{name}/{version}{slash:/?}", "keys/get", _get_key),

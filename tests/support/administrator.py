@@ -32,6 +32,11 @@ class Administrator:
         self.tenant.users[self.oid] = User(
             oid=self.oid, upn=f"admin@{self.tenant.domain}", name="Ada Admin", roles={APPLICATION_ADMINISTRATOR}
         )
+        self.deputy = known_id("user", "deputy", cloud)
+        """Somebody else of the vendor, without a role."""
+        self.tenant.users[self.deputy] = User(
+            oid=self.deputy, upn=f"deputy@{self.tenant.domain}", name="Dan Deputy", roles=set()
+        )
 
     @property
     def tenant(self) -> Tenant:

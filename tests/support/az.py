@@ -29,6 +29,13 @@ def main(arguments: list[str]) -> int:
             return _call(place, "GET", f"{place['graph']}/v1.0/servicePrincipals(appId='{app_id}')", None, {})
         case ["ad", "sp", "create", "--id", app_id, "--output", "none"]:
             return _call(place, "POST", f"{place['graph']}/v1.0/servicePrincipals", {"appId": app_id}, {})
+        case ["ad", "app", "owner", "add", "--id", app_id, "--owner-object-id", object_id]:
+            owners = f"{place['graph']}/v1.0/applications(appId='{app_id}')/owners"
+            known = _wire(place).call("GET", owners, token=place["token"]).json()["value"]
+            if any(one["id"] == object_id for one in known):
+                return 0
+            body = {"@odata.id": f"{place['graph']}/v1.0/directoryObjects/{object_id}"}
+            return _call(place, "POST", f"{owners}/$ref", body, {})
         case ["rest", *rest]:
             options = dict(zip(rest[::2], rest[1::2], strict=True))
             assert options.keys() <= {"--method", "--url", "--headers", "--body", "--query", "--output"}, options
@@ -57,7 +64,7 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = self._trusted.wrap_socket(plain, server_hostname=self.host)
 
 
-def _call(place: dict[str, Any], method: str, url: str, body: Any, options: dict[str, str]) -> int:
+def _ask(place: dict[str, Any], method: str, url: str, body: Any) -> tuple[int, str]:
     parts = urlsplit(url)
     connection = _Connection(parts.netloc, place["ca_file"])
     headers = {"Authorization": f"Bearer {place['token']}", "Content-Type": "application/json"}
@@ -66,7 +73,12 @@ def _call(place: dict[str, Any], method: str, url: str, body: Any, options: dict
     reply = connection.getresponse()
     text = reply.read().decode()
     connection.close()
-    if reply.status >= 300:
+    return reply.status, text
+
+
+def _call(place: dict[str, Any], method: str, url: str, body: Any, options: dict[str, str]) -> int:
+    status, text = _ask(place, method, url, body)
+    if status >= 300:
         print(text, file=sys.stderr)  # noqa: T201
         return 1
     if options.get("--output") != "none" and text:

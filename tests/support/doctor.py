@@ -212,8 +212,8 @@ def graph_refuses(ward: Ward) -> None:
 
 def reader_refused(ward: Ward) -> None:
     registration = ward.portal.registration
-    ward.settings.READER_CLIENT_ID, ward.settings.READER_TENANT_ID = builders.guid(), registration.home_tenant_id
-    ward.settings.READER_CREDENTIAL_FILE = str(private(ward.folder / "reader.pem", pem()))
+    file = str(private(ward.folder / "reader.pem", pem()))
+    ward.settings.READERS = {registration.home_tenant_id: (builders.guid(), file)}
 
 
 def mail_server_gone(ward: Ward) -> None:

@@ -107,6 +107,8 @@ def reconcile(**options: Any) -> ReconcileReport:
     return Reconciler(
         vault=clients.vault(),
         inventory=clients.inventory(),
+        key_inventory=clients.key_inventory(),
+        keys=clients.vault_keys,
         actor=builders.ACTOR,
         **{"sleep": lambda seconds: None} | options,
     ).run()

@@ -30,7 +30,7 @@ class Command(ConsentCommand):
         parser.add_argument(
             "--disable-orphans",
             action="store_true",
-            help="switch off entries that no row names, if they carry our tag and are a day old",
+            help="switch off entries and keys that no row names, if they carry our tag and are a day old",
         )
         parser.add_argument(
             "--adopt-older",
@@ -62,6 +62,8 @@ class Command(ConsentCommand):
         reconciler = Reconciler(
             vault=clients.vault(),
             inventory=clients.inventory(),
+            key_inventory=clients.key_inventory(),
+            keys=clients.vault_keys,
             actor=self.actor,
             dry_run=options["dry_run"],
             disable_orphans=options["disable_orphans"],

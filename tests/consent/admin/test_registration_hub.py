@@ -34,7 +34,7 @@ SECRET = "s" * 40
 def registration(administrator: Administrator) -> ApplicationRegistration:
     registration = draft(administrator.sandbox, permission_set="extended")
     administrator.perform(manifest.rest_script(registration, redirect_uris("global"), administrator.cloud))
-    administrator.application(registration).owners = [administrator.oid]
+    administrator.application(registration).owners = [administrator.oid, administrator.deputy]
     return registration
 
 
@@ -73,7 +73,7 @@ def test_the_set_up_is_complete_only_when_each_needed_step_was_seen(
     assert "2 needed steps could not be verified" in text  # registration and permissions
 
     paste(staff, registration, json.dumps(administrator.look(registration.application_id)))
-    do(staff, registration, "owners", owner=[administrator.oid])
+    do(staff, registration, "owners", owner=[administrator.oid, administrator.deputy])
     administrator.application(registration).secrets = {SECRET: administrator.sandbox.world.now() + 3600}
     page = staff.get(address(registration))
     assert page.context["ahead"].step.key == Key.REGISTRATION  # a secret without its id
@@ -249,12 +249,12 @@ def test_what_is_pasted_or_uploaded_is_compared_and_owners_are_confirmed(
 
     page = paste(staff, registration, text)
 
-    assert told(page) == "It was compared: 1 dangerous, 1 to mend."
+    assert told(page) == "It was compared: 2 dangerous, 1 to mend."
     content = page.content.decode()
     assert "Ada Admin owns the application" in content
     assert "publisher is not verified" in content
     assert Incident.objects.open().count() == 1
-    page = do(staff, registration, "owners", owner=[administrator.oid])
+    page = do(staff, registration, "owners", owner=[administrator.oid, administrator.deputy])
     assert "known from now on" in told(page)
     assert not Incident.objects.open().exists()
     file = SimpleUploadedFile("app.json", b"\xef\xbb\xbf" + text.encode())

@@ -43,6 +43,11 @@ def unsaved(administrator: Administrator, **columns: Any) -> ApplicationRegistra
     return ApplicationRegistration(**values | columns)
 
 
+def left(administrator: Administrator) -> list[str]:
+    """What the calls leave to a person: the publisher, where Microsoft verifies any, and a second owner."""
+    return [*(["publisher"] if administrator.cloud.key == "global" else []), "owner_single"]
+
+
 def compare(administrator: Administrator, described: ApplicationRegistration, app_id: str) -> list[str]:
     """Add the registration here, and compare it as the command of its page shows it."""
     registration = draft(
@@ -52,7 +57,9 @@ def compare(administrator: Administrator, described: ApplicationRegistration, ap
         name=described.name,
         permission_set=described.permission_set,
     )
-    RegistrationEvidence.objects.create(registration=registration, known_owners=[administrator.oid])
+    RegistrationEvidence.objects.create(
+        registration=registration, known_owners=[administrator.oid, administrator.deputy]
+    )
     seen = read_text(json.dumps(administrator.look(app_id)))
     assert not_looked_at(seen) == []
     found = posture.keep(registration, seen, source=RegistrationEvidence.Source.PASTED, actor=builders.ACTOR)
@@ -67,7 +74,7 @@ def test_the_graph_calls_make_a_clean_registration(administrator: Administrator,
 
     app_id = administrator.perform(manifest.rest_script(described, uris, administrator.cloud))
 
-    assert compare(administrator, described, app_id) == ["publisher"]  # no script can verify a publisher
+    assert compare(administrator, described, app_id) == left(administrator)
     assert administrator.tenant.principal_of(app_id) is not None
     assert administrator.tenant.principal_of(PARTNER_CENTER_APPLICATION_ID) is not None
 
@@ -93,7 +100,11 @@ def test_the_calls_repair_what_was_bent(administrator: Administrator) -> None:
     seen = read_text(json.dumps(administrator.look(application.app_id)))
     RegistrationEvidence.objects.create(registration=registration, known_owners=[administrator.oid])
     found = posture.keep(registration, seen, source=RegistrationEvidence.Source.PASTED, actor=builders.ACTOR)
-    assert [one.key for one in found] == ["publisher"]
+    assert [one.key for one in found] == left(administrator)
+    administrator.perform(
+        manifest.owner_call(registration, administrator.cloud).replace("{object id}", administrator.deputy)
+    )
+    assert application.owners == [administrator.oid, administrator.deputy]
 
 
 def test_the_azure_cli_script_runs_in_a_shell_and_takes_no_name_for_a_command(
@@ -106,15 +117,20 @@ def test_the_azure_cli_script_runs_in_a_shell_and_takes_no_name_for_a_command(
         next(key for key, one in administrator.tenant.principals.items() if one.app_id == PARTNER_CENTER_APPLICATION_ID)
     ]
 
-    printed = administrator.shell(manifest.az_script(described, uris, administrator.cloud), tmp_path)
+    script = manifest.az_script(described, uris, administrator.cloud)
+    printed = administrator.shell(script.replace("OWNERS=''", f"OWNERS='{administrator.deputy}'"), tmp_path)
 
     app_id = printed.rpartition("Application id: ")[2].strip()
+    assert sandbox.world.applications[app_id].owners == [administrator.oid, administrator.deputy]
     assert compare(administrator, described, app_id) == ["publisher"]
     assert sandbox.world.applications[app_id].name == ODD
     assert administrator.tenant.principal_of(PARTNER_CENTER_APPLICATION_ID) is not None
     registration = ApplicationRegistration.objects.get(application_id=app_id)
     sandbox.world.applications[app_id].redirect_uris = {"https://elsewhere.example/"}
-    repaired = administrator.shell(manifest.az_script(registration, uris, administrator.cloud), tmp_path)
+    again = manifest.az_script(registration, uris, administrator.cloud)
+    owners = f"OWNERS='{administrator.deputy} {administrator.oid}'"
+    repaired = administrator.shell(again.replace("OWNERS=''", owners), tmp_path)
+    assert sandbox.world.applications[app_id].owners == [administrator.oid, administrator.deputy]
     assert app_id in repaired
     assert sandbox.world.applications[app_id].redirect_uris == set(uris)
     log = (tmp_path / "az.log").read_text()

@@ -50,10 +50,10 @@ def registration(administrator: Administrator) -> ApplicationRegistration:
     registration.refresh_from_db()
     application = administrator.application(registration)
     application.certificates = [der(credential.public_certificate)]
-    application.owners = [administrator.oid]
+    application.owners = [administrator.oid, administrator.deputy]
     administrator.perform(manifest.rest_script(registration, redirect_uris("global"), administrator.cloud))
     application.more["verifiedPublisher"] = {"displayName": "Example Vendor"}
-    RegistrationEvidence.objects.create(registration=registration, known_owners=[administrator.oid])
+    RegistrationEvidence.objects.create(registration=registration, known_owners=application.owners)
     return registration
 
 
@@ -251,6 +251,12 @@ FAULTS: dict[str, tuple[Callable[[Application, Administrator], Any], str, Risk, 
         "Microsoft refuses all our calls",
     ),
     "another name": (lambda application, _: setattr(application, "name", "Other"), "name", Risk.NOTE, "“Other”"),
+    "one owner only": (
+        lambda application, administrator: application.owners.remove(administrator.deputy),
+        "owner_single",
+        Risk.NOTE,
+        "Ada Admin alone owns the application",
+    ),
     "no verified publisher": (_more("verifiedPublisher", None), "publisher", Risk.MEND, "publisher is not verified"),
 }
 
@@ -263,6 +269,7 @@ def add_user(administrator: Administrator) -> str:
 
 
 @pytest.mark.req("S-60")
+@pytest.mark.req("S-74")
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_is_found_and_named_alone_and_what_is_dangerous_is_an_incident(
     administrator: Administrator, registration: ApplicationRegistration, name: str
@@ -310,26 +317,26 @@ def test_the_incident_ends_when_only_what_is_to_mend_is_left(
     administrator.application(registration).more["verifiedPublisher"] = None
     assert {one.key for one in look(administrator, registration)} == {"owner_unknown", "publisher"}
     assert settle_what_is_over() == 0
-    RegistrationEvidence.objects.update(known_owners=[administrator.oid, eve])
+    RegistrationEvidence.objects.update(known_owners=[administrator.oid, administrator.deputy, eve])
     assert settle_what_is_over() == 1
 
 
 def test_owners_are_known_once_a_person_confirmed_just_those(
     administrator: Administrator, registration: ApplicationRegistration
 ) -> None:
-    eve = add_user(administrator)
+    eve, before = add_user(administrator), [administrator.oid, administrator.deputy]
     administrator.application(registration).owners.append(eve)
     assert [one.key for one in look(administrator, registration)] == ["owner_unknown"]
     with pytest.raises(NotReadable, match="are others now"):
-        posture.accept_owners(registration, actor=builders.ACTOR, shown=[administrator.oid])
+        posture.accept_owners(registration, actor=builders.ACTOR, shown=before)
     assert is_open()
 
-    posture.accept_owners(registration, actor=builders.ACTOR, shown=[eve, administrator.oid])
+    posture.accept_owners(registration, actor=builders.ACTOR, shown=[eve, *before])
 
     assert look(administrator, registration) == []
     assert not is_open()
     event = AuditEvent.objects.get(action="registration.owners_confirmed")
-    assert event.details == {"before": [administrator.oid], "after": sorted([administrator.oid, eve])}
+    assert event.details == {"before": before, "after": sorted([*before, eve])}
 
 
 def test_a_secret_without_its_id_may_be_ours_and_two_may_not(
@@ -545,8 +552,7 @@ def reader(administrator: Administrator, settings: Settings, tmp_path: Path) -> 
     )
     world.applications[reader.app_id] = reader
     administrator.tenant.add_principal(reader.app_id, "Reader")
-    settings.READER_CLIENT_ID, settings.READER_TENANT_ID = reader.app_id, scenarios.vendor_tenant()
-    settings.READER_CREDENTIAL_FILE = str(private(tmp_path / "reader.pem", text))
+    settings.READERS = {scenarios.vendor_tenant(): (reader.app_id, str(private(tmp_path / "reader.pem", text)))}
     return reader
 
 
@@ -565,6 +571,34 @@ def test_the_schedule_reads_registrations_with_an_identity_of_its_own(
     assert {one["client"] for one in asked if one["operation"] == "get application"} == {reader.app_id}
 
 
+def test_registrations_of_several_clouds_are_read_by_the_reader_of_their_home_tenant(
+    administrator: Administrator,
+    registration: ApplicationRegistration,
+    reader: Application,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    there, text = Administrator(administrator.sandbox, "usgov"), pem()
+    second = draft(administrator.sandbox, "usgov")
+    other = Application(
+        app_id=known_id("application", "reader of usgov"),
+        name="Reader",
+        home_tenant=second.home_tenant_id,
+        multi_tenant=False,
+        certificates=[der(text)],
+        roles={"Application.Read.All"},
+    )
+    administrator.sandbox.world.applications[other.app_id] = other
+    there.tenant.add_principal(other.app_id, "Reader")
+    assert schedule._look().startswith("1 looked at")
+    settings.READERS |= {second.home_tenant_id: (other.app_id, str(private(tmp_path / "usgov.pem", text)))}
+
+    assert schedule._look() == "2 looked at, 1 with differences, 0 could not be read"
+
+    asked = [one for one in administrator.sandbox.world.ledger if one["operation"] == "get application"]
+    assert {one["client"] for one in asked} == {reader.app_id, other.app_id}
+
+
 def test_a_managed_identity_reads_as_well(
     administrator: Administrator,
     registration: ApplicationRegistration,
@@ -579,7 +613,7 @@ def test_a_managed_identity_reads_as_well(
     )
     administrator.sandbox.world.identities[identity.client_id] = identity
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{administrator.sandbox.browser_port}")
-    settings.READER_CLIENT_ID, settings.READER_TENANT_ID = identity.client_id, identity.tenant_id
+    settings.READERS = {identity.tenant_id: (identity.client_id, "")}
     assert schedule._look() == "1 looked at, 0 with differences, 0 could not be read"
 
 
@@ -597,10 +631,11 @@ def test_a_read_that_fails_is_noted_and_what_was_seen_before_stays(
     assert evidence.unread_reason
     assert (evidence.source, evidence.seen["displayName"]) == (PASTED, registration.name)
     assert schedule._look() == "1 looked at, 0 with differences, 1 could not be read"
-    settings.READER_CREDENTIAL_FILE += ".missing"
+    known = settings.READERS
+    settings.READERS = {tenant: (client, f"{file}.missing") for tenant, (client, file) in known.items()}
     assert schedule._look().endswith("1 could not be read")
     reader.roles.add("Application.Read.All")
-    settings.READER_CREDENTIAL_FILE = settings.READER_CREDENTIAL_FILE.removesuffix(".missing")
+    settings.READERS = known
     assert schedule._look().endswith("0 could not be read")
     assert RegistrationEvidence.objects.get().unread_at is None
 

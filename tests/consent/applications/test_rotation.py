@@ -405,7 +405,7 @@ def test_the_daily_upkeep_warns_and_a_promotion_settles_it(connected: Portal) ->
     ApplicationCredential.objects.filter(pk=current(connected).pk).update(
         expires_at=timezone.now() + timedelta(days=20)
     )
-    clean_up(vault=clients.vault(), actor=builders.ACTOR)
+    clean_up(vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR)
     assert Incident.objects.open().get().cause == "credential_expires"
     promote(add_certificate(connected))
     assert not Incident.objects.open().exists()

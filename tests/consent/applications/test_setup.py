@@ -42,7 +42,7 @@ def registration(administrator: Administrator) -> ApplicationRegistration:
     """A draft whose application is as the script makes it."""
     registration = draft(administrator.sandbox, permission_set="extended")
     administrator.perform(manifest.rest_script(registration, redirect_uris("global"), administrator.cloud))
-    administrator.application(registration).owners = [administrator.oid]
+    administrator.application(registration).owners = [administrator.oid, administrator.deputy]
     return registration
 
 
@@ -362,7 +362,8 @@ def test_nothing_is_done_that_was_not_seen(registration: ApplicationRegistration
 def test_what_was_compared_fills_registration_permissions_and_publisher(
     administrator: Administrator, registration: ApplicationRegistration
 ) -> None:
-    RegistrationEvidence.objects.create(registration=registration, known_owners=[administrator.oid])
+    owners = administrator.application(registration).owners
+    RegistrationEvidence.objects.create(registration=registration, known_owners=owners)
     compare(administrator, registration)
     keys = (Key.REGISTRATION, Key.PERMISSIONS, Key.PUBLISHER)
     assert standings(registration, *keys) == ["DONE", "DONE", "OPEN"]
@@ -373,6 +374,18 @@ def test_what_was_compared_fills_registration_permissions_and_publisher(
     compare(administrator, registration)
     assert standings(registration, *keys) == ["OPEN", "OPEN", "OPEN"]
     assert "1 more difference" in steps(registration)[Key.REGISTRATION].how
+
+
+@pytest.mark.parametrize("cloud", ["usgov", "china"])
+def test_where_microsoft_verifies_no_publishers_nothing_is_asked_for(administrator: Administrator, cloud: str) -> None:
+    registration = draft(administrator.sandbox, cloud)
+    found = steps(registration)[Key.PUBLISHER]
+    assert (found.standing, found.how) == (
+        Standing.DONE,
+        "Microsoft verifies no publishers in this cloud, so there is nothing to do.",
+    )
+    told = instructions.instruction_of(Key.PUBLISHER, registration, administrator.sandbox.clouds[cloud])
+    assert (list(told.todo), list(told.texts)) == (["Nothing: Microsoft verifies no publishers in this cloud."], [])
 
 
 def test_parts_that_were_not_seen_keep_a_registration_from_being_done(

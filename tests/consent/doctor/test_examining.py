@@ -17,15 +17,18 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
+from consent.applications import key_pairs
 from consent.doctor.examining import STEPS
 from consent.doctor.steps import Result
 from consent.models import PartnerConsent
 from consent.vault.base import DOCTOR_NAME
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
+from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.support import builders, doctor
+from tests.support import builders, doctor, vault_secrets
 from tests.support.commands import assert_silent
+from tests.support.credentials import KEY_RIGHTS
 from tests.support.doctor import Ward, make_ward
 from tests.support.smtp import serving
 
@@ -151,6 +154,26 @@ def test_identities_that_were_not_tried_are_said(ward: Ward) -> None:
     told = " ".join(one["words"] for one in step["findings"])
     assert {one["result"] for one in step["findings"]} == {"not_seen"}
     assert all(name in told for name in ("VAULT_RECONCILE_IDENTITY", "VAULT_ERASE_IDENTITY", "READER_CLIENT_ID"))
+
+
+@in_key_vault
+def test_keys_that_cannot_be_listed_and_a_tenant_without_reader_are_said(ward: Ward) -> None:
+    rights = ward.sandbox.world.vault_rights
+    rights[scenarios.vault_application_id()] = KEY_RIGHTS
+    lister = vault_secrets.add_identity(ward.sandbox, "Reconcile", {"list"}, ward.folder)
+    ward.settings.VAULT_RECONCILE_IDENTITY = lister
+    ward.settings.READERS = {builders.guid(): (builders.guid(), "")}
+    keys = clients.vault_keys()
+    key_pairs.make_vault_key(ward.portal.registration, days=365, keys=keys, actor=builders.ACTOR)
+
+    def told() -> str:
+        [step] = [one for one in ward.report()["steps"] if one["step"] == "identities"]
+        return " ".join(one["words"] for one in step["findings"])
+
+    assert "may not list keys" in told()
+    assert f"No identity reads {ward.portal.registration} at Microsoft: none is of its home tenant." in told()
+    rights[lister.partition(",")[0]].add("keys/list")
+    assert "VAULT_RECONCILE_IDENTITY may list the keys of the vault." in told()
 
 
 def test_the_probe_is_removed_again_from_the_embedded_vault(ward: Ward) -> None:

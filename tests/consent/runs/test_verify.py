@@ -407,7 +407,7 @@ def test_old_reads_are_removed_but_never_the_newest_nor_the_proof_of_a_removal(p
     other = CustomerConsent.objects.create(customer=builders.customer(portal.partner), registration=portal.registration)
     newest = other.observations.create(observed_at=now - timedelta(days=3000), state="granted", correlation_id="")
 
-    assert clean_up(vault=clients.vault(), actor=builders.ACTOR).old_reads == 3
+    assert clean_up(vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR).old_reads == 3
 
     left = set(consent.observations.values_list("pk", flat=True)) | set(other.observations.values_list("pk", flat=True))
     assert left == {proof, kept_change, young, newest.pk}
