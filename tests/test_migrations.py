@@ -45,9 +45,9 @@ FROZEN = {
         "0019_lists_of_consents": "95fe328b0d3fd64029a78250dc4fd2e09b27011347aaf25c72bf739ad7adbe33",
         "0020_emergency_stop": "84ddb1aa5652bfbb0e2a122b48f2dfc95a25b3f8d40085ffb2b0d0f004e09536",
         "0021_token_uses": "037cbfbd1eb7ea73df9b693a82084c125d613ce8eb9d46d16eab61707e6e64a5",
-        "0022_erasures": "35a5f425a1ec37dcfb594f489d5de821b81baea9b21eb36e320e4344cf359858",
+        "0023_erasures": "e599ce6d90237ba33d160c7ba5d6f5e75f9b81d21cfce4e739f52e714a90cafd",
         "0022_emergency_stop_words": "d0edad5a1aad3053df01198b4f7b0454f859892a724c8ae57b65f276743f8808",
-        "0020_links_that_wait": "418df3a443213c7dd71cbbdc687d32df4f022341c12ee3a449d39b707aad788a",
+        "0024_links_that_wait": "6042b20285d7abe630726a9b53e69837a39cd8312468d4c8b83d40fe2c1d7c24",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
@@ -94,7 +94,7 @@ FROZEN = {
         "0009_contacts_get_invitations": "59b1222c4e7484a43df5878799db3b113cbdcd287521c4327a5e668cb9713aa5",
         "0010_customers_that_are_not_ready": "f7c1d7f48b62853d01fdf570efa326c744f796984b81acbb9f1ae72f34219355",
         "0011_disable_permission": "a369eb230222cde4662b7d8adc977eab9a0e183457faca51e2c14c44a7adbb98",
-        "0011_listed_customers_by_name": "34f92019d3ae6faf1bff8f8c49d79a5603bf9fc18ce2352c02851d214ea43c0c",
+        "0012_listed_customers_by_name": "5eecf7f324ec187df2a2b4fff12e6002bba40386e583f124c628179d571b058e",
     },
 }
 # The last migration of each of our apps in each release.

@@ -76,11 +76,11 @@ class ConsentStateFilter(admin.ChoicesFieldListFilter):
     """Of a state that many consents have the first ones by name are met soon; of others all are read and sorted."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        chosen = self.used_parameters.get(self.lookup_kwarg)
+        chosen: Any = self.used_parameters.get(self.lookup_kwarg)
         others = [one for one in State.values if [one] != chosen]
         alike = CustomerConsent.objects.order_by().filter(state__in=chosen or [])
         if len(others) == len(State) or alike[: _MANY + 1].count() <= _MANY:
-            rows: QuerySet[Any] = super().queryset(request, queryset)
+            rows: Any = super().queryset(request, queryset)
             return rows
         return queryset.exclude(state__in=others)  # the same, asked in a way that no index of states answers
 
@@ -122,10 +122,11 @@ class OfRegistrationFilter(admin.RelatedFieldListFilter):
     """Few reads of a registration are found by its consents; of one that has many, the newest are met soon."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        rows: QuerySet[Any] = super().queryset(request, queryset)
+        rows: Any = super().queryset(request, queryset)
         if not self.used_parameters:
             return rows
-        keys = super().queryset(request, ConsentObservation.objects.order_by()).values("pk")
+        of_it: Any = super().queryset(request, ConsentObservation.objects.order_by())
+        keys = of_it.values("pk")
         return rows if keys[: _MANY + 1].count() > _MANY else queryset.filter(pk__in=keys)
 
 

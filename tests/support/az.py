@@ -31,11 +31,11 @@ def main(arguments: list[str]) -> int:
             return _call(place, "POST", f"{place['graph']}/v1.0/servicePrincipals", {"appId": app_id}, {})
         case ["ad", "app", "owner", "add", "--id", app_id, "--owner-object-id", object_id]:
             owners = f"{place['graph']}/v1.0/applications(appId='{app_id}')/owners"
-            known = _wire(place).call("GET", owners, token=place["token"]).json()["value"]
+            known = json.loads(_ask(place, "GET", owners, None)[1])["value"]
             if any(one["id"] == object_id for one in known):
                 return 0
-            body = {"@odata.id": f"{place['graph']}/v1.0/directoryObjects/{object_id}"}
-            return _call(place, "POST", f"{owners}/$ref", body, {})
+            added = {"@odata.id": f"{place['graph']}/v1.0/directoryObjects/{object_id}"}
+            return _call(place, "POST", f"{owners}/$ref", added, {})
         case ["rest", *rest]:
             options = dict(zip(rest[::2], rest[1::2], strict=True))
             assert options.keys() <= {"--method", "--url", "--headers", "--body", "--query", "--output"}, options

@@ -388,7 +388,7 @@ def test_tokens_are_read_from_another_vault_which_is_never_written(
     use_azure_vault(settings, sandbox, tmp_path)
     portal = make_portal(sandbox)
     sandbox.world.vault_rights[scenarios.vault_application_id()] = {"get", "set", "list"}
-    brought = Input([good(portal, f"mover{index}") for index in range(30)])
+    brought = Input([good(portal, f"mover{index}") for index in range(3)])
     brought.brought += [make(portal, way.replace(" ", "-")) for way, make in BAD.items() if way != "malformed"]
     address = moving_in.put_into_vault(portal, "vendors-old", brought)
     vault = sandbox.world.vaults["global", "vendors-old"]
@@ -405,6 +405,34 @@ def test_tokens_are_read_from_another_vault_which_is_never_written(
     calls = {line["operation"] for line in sandbox.world.ledger if line.get("vault") == "vendors-old"}
     assert calls == {"list", "get"}
     assert not [token for token in brought.tokens() if token in ran.out + ran.err]
+
+
+@pytest.mark.parametrize(("number", "of_each"), [(30, 1), pytest.param(260, 5, marks=pytest.mark.slow)])
+def test_of_the_tokens_of_another_vault_each_is_adopted_or_has_its_reason_and_again_nothing_happens(
+    settings: Settings, sandbox: Sandbox, tmp_path: Path, number: int, of_each: int
+) -> None:
+    use_sandbox(settings, sandbox)
+    use_azure_vault(settings, sandbox, tmp_path)
+    portal = make_portal(sandbox)
+    sandbox.world.vault_rights[scenarios.vault_application_id()] = {"get", "set", "list"}
+    # A vault has no second secret of a tenant and no line of another form; eight ways to be bad are left.
+    ways = [way for way in BAD if way not in {"malformed", "damaged"}]
+    brought = Input([one for one in bring(portal, number, of_each, ways).brought if one.why != "duplicate"])
+    assert (len(ways), len(brought.brought), len(brought.good())) == (8, number + 8 * of_each, number)
+    address = moving_in.put_into_vault(portal, "vendors-old", brought)
+
+    ran = import_tokens(b"", "--from-vault", address, "--json")
+
+    assert ran.code == 1, ran.err
+    assert adopted() == set(brought.good())
+    reasons = Counter(one.why for one in brought.brought if one.why)
+    assert classes(ran) == reasons + Counter({"ok": number})
+    assert AuditEvent.objects.filter(action="token.imported").count() == number
+    assert not [token for token in brought.tokens() if token in ran.out + ran.err]
+
+    again = import_tokens(b"", "--from-vault", address, "--json")
+    assert classes(again) == reasons + Counter({"already_connected": number})
+    assert AuditEvent.objects.filter(action="token.imported").count() == number
 
 
 def test_the_portals_own_vault_is_no_other_one_however_it_is_written(

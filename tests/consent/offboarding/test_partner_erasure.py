@@ -52,7 +52,7 @@ def leaver(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
     return disabled_partner(request.param, settings, sandbox, tmp_path)
 
 
-def erase(portal: Portal, *arguments: object) -> Ran:
+def erase(portal: Portal, *arguments: str) -> Ran:
     """Ask, approve as another person, and do it; what is under way goes on without a question."""
     command = ("erase_partner", portal.partner.tenant_id, "--yes", *arguments)
     asked = run(*command, "--why", "It is meant.")

@@ -16,6 +16,7 @@ from consent import clients
 from consent.applications import key_pairs, rotation
 from consent.models import ApplicationCredential
 from consent.tokens import orphans
+from consent.vault.base import SecretName
 from portal.audit.models import AuditEvent
 from portal.microsoft.errors import ServerFault
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_sandbox
@@ -79,7 +80,7 @@ def test_a_key_that_no_credential_names_is_named_and_switched_off_once_it_is_old
 
     make_older(portal, 29)
     vault_secrets.reconcile()
-    assert left.enabled
+    assert [left.enabled] == [True]
     make_older(portal, 2)
     outcomes = {each.name: each.outcome for each in vault_secrets.reconcile().differences}
     assert outcomes == {left.name: "repaired", kept.name: ""}
@@ -140,8 +141,8 @@ def test_a_key_that_gets_its_credential_meanwhile_is_left(portal: Portal) -> Non
     look = orphans.Orphans(
         clients.inventory(),
         set(),
-        {difference.name: known.versions(difference.name)},
-        ask=lambda call: call(),  # type: ignore[dict-item,arg-type]
+        {SecretName(difference.name): known.versions(SecretName(difference.name))},
+        ask=lambda call: call(),
     )
     assert look.why_not(difference, asked=True) == "a row names it by now"
 

@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('consent', '0019_lists_of_consents'),
+        ('consent', '0023_erasures'),
     ]
 
     operations = [

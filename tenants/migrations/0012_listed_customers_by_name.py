@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('tenants', '0010_customers_that_are_not_ready'),
+        ('tenants', '0011_disable_permission'),
     ]
 
     operations = [

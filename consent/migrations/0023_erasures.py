@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('consent', '0021_token_uses'),
+        ('consent', '0022_emergency_stop_words'),
         ('tenants', '0010_customers_that_are_not_ready'),
     ]
 
