@@ -1,7 +1,4 @@
-"""A start notes which settings are in force, by digests only; a command notes who ran it (S-55).
-
-Covers: portal.receivers.
-"""
+"""A start notes which settings are in force, by digests only; a command notes who ran it (S-55)."""
 
 from __future__ import annotations
 
