@@ -16,7 +16,7 @@ from consent.customers import plans
 from consent.models import ConsentPlan
 from consent.runs.apply_plan import RESUMABLE, STOP_SHARE, WAVES, removes_from, start_apply
 from consent.two_persons import APPLY, applying_of
-from portal.decisions.asking import TWO_PERSONS, WhyForm, ask_second_person
+from portal.decisions.asking import WhyForm, ask_second_person, what_comes_next
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.asking import ask
@@ -141,7 +141,7 @@ def _second_question(plan: ConsentPlan, *, reset: bool) -> dict[str, Any]:
             "two nothing of ours works there; if the second half fails, it stays so until the incident is solved."
         )
     if _needs_two(plan):
-        said.append(TWO_PERSONS)
+        said.append(what_comes_next())
     button = "Ask for it" if _needs_two(plan) else "Yes, apply it"
     return {"title": f"Apply {plan}: are you sure?", "explanation": " ".join(said), "button": button}
 

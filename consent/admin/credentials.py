@@ -40,7 +40,7 @@ STATE_TONES = {
 _BUTTONS: dict[str, set[str]] = {
     State.REQUESTED: {"answer_request", "retire_this"},
     State.CANDIDATE: {"promote_this", "retire_this"},
-    State.CURRENT: {"promote_this", "roll_back"},
+    State.CURRENT: {"replace_this", "promote_this", "roll_back"},
     State.PREVIOUS: {"promote_this", "retire_this"},
     State.REFUSED: {"promote_this", "retire_this"},
     State.RETIRED: set(),
@@ -110,7 +110,7 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
         ("At Microsoft", {"fields": ["public_part", "weak_thumbprint", "chain"]}),
     ]
     actions = ["promote", "retire"]
-    actions_detail = ["promote_this", "answer_request", "roll_back", "retire_this"]
+    actions_detail = ["replace_this", "promote_this", "answer_request", "roll_back", "retire_this"]
     change_form_outer_before_template = "admin/consent/credential_next.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApplicationCredential]:
@@ -231,6 +231,8 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
         names = set(_BUTTONS[State(getattr(row, "state", State.RETIRED))])
         if "roll_back" in names and not self._earlier(row).exists():
             names.remove("roll_back")
+        if row.registration.state == ApplicationRegistration.State.RETIRED:
+            names.discard("replace_this")
         return [button for button in super().buttons(request, row) if button.name in names]
 
     @staticmethod
@@ -247,7 +249,17 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     def answer_request(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return answer_page(self, request, self._credential(request, object_id))
 
+<<<<<<< HEAD
     @page_action(description="Promote", url_path="promote", permissions=["promote"], fresh=True)
+=======
+    @page_action(description="Replace", url_path="replace", permissions=["add"])
+    def replace_this(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """Lead to the ways of making another one for the same application."""
+        registration = self._credential(request, object_id).registration_id
+        return HttpResponseRedirect(f"{reverse('admin:consent_applicationcredential_add')}?registration={registration}")
+
+    @page_action(description="Promote", url_path="promote", permissions=["promote"])
+>>>>>>> c9620370 (credentials: The page of the one in use leads to its replacement, and the clicks are counted)
     def promote_this(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         credential = self._credential(request, object_id)
         return self._promote(request, credential, "promote_this") or _page_of(credential)

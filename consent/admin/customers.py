@@ -21,7 +21,7 @@ from consent.runs import on_request
 from consent.runs.apply_plan import start_direct
 from consent.selection import Selection, counted
 from consent.two_persons import REMOVE, removal_of
-from portal.decisions.asking import TWO_PERSONS, WhyForm, ask_second_person
+from portal.decisions.asking import WhyForm, ask_second_person, what_comes_next
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import tasks
 from portal.runs.models import Run
@@ -80,7 +80,7 @@ class ConsentStateFilter(admin.ChoicesFieldListFilter):
         others = [one for one in State.values if [one] != chosen]
         alike = CustomerConsent.objects.order_by().filter(state__in=chosen or [])
         if len(others) == len(State) or alike[: _MANY + 1].count() <= _MANY:
-            rows: Any = super().queryset(request, queryset)
+            rows: QuerySet[Any] = super().queryset(request, queryset)  # type: ignore[assignment]  # never None here
             return rows
         return queryset.exclude(state__in=others)  # the same, asked in a way that no index of states answers
 
@@ -122,7 +122,7 @@ class OfRegistrationFilter(admin.RelatedFieldListFilter):
     """Few reads of a registration are found by its consents; of one that has many, the newest are met soon."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        rows: Any = super().queryset(request, queryset)
+        rows: QuerySet[Any] = super().queryset(request, queryset)  # type: ignore[assignment]  # never None here
         if not self.used_parameters:
             return rows
         of_it: Any = super().queryset(request, ConsentObservation.objects.order_by())
@@ -361,7 +361,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             "dangerous": True,
         }
         if tenants > 1:  # two persons decide (S-50)
-            more = {"explanation": f"{words['explanation']} {TWO_PERSONS}", "button": "Ask for it"}
+            more = {"explanation": f"{words['explanation']} {what_comes_next()}", "button": "Ask for it"}
             filled = ask(self, request, queryset, WhyForm, None, **words | more)
             if not isinstance(filled, WhyForm):
                 return filled

@@ -26,11 +26,13 @@ from consent.overview import UNOPENED_AFTER
 from consent.words import PROBLEMS, Problem
 from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
+from portal.rights import limits_of
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.asking import ask
 from portal.site.declared import moment_column, needs, path_column
 from portal.site.display import badge, with_link
 from portal.site.list_filters import SinceFilter
+from portal.site.sight import visible
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
 
@@ -254,9 +256,13 @@ class ConsentLinkAdmin(PortalModelAdmin[ConsentLink]):
         """Show the form for one partner; an address that names none leads to a search first."""
         asked = request.POST if request.method == "POST" else request.GET
         key = number_in(asked.get("partner"))
-        if key is None or not self.visible_rows(request, PartnerTenant.objects.filter(pk=key)).exists():
+        if key is None or self._is_hidden(request, key):
             return self._choose_partner(request)
         return super().add_view(request, form_url, extra_context)
+
+    def _is_hidden(self, request: HttpRequest, key: int) -> bool:
+        limits = limits_of(request.user)
+        return limits is not None and not visible(PartnerTenant.objects.filter(pk=key), limits).exists()
 
     def _choose_partner(self, request: HttpRequest) -> HttpResponse:
         partners = self.admin_site.get_model_admin(PartnerTenant)

@@ -18,7 +18,7 @@ from consent.offboarding.report import to_file
 from consent.two_persons import OFFBOARD, offboarding_of
 from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
-from portal.decisions.asking import TWO_PERSONS, WhyForm, ask_second_person
+from portal.decisions.asking import WhyForm, ask_second_person, what_comes_next
 from portal.runs import tasks
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.asking import ask
@@ -98,7 +98,7 @@ def offboard_partners(
                 if found.customers_never_read
                 else ""
             )
-            + f" {TWO_PERSONS}"
+            + f" {what_comes_next()}"
         ),
         button="Ask for it",
         dangerous=True,

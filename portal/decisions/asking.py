@@ -17,8 +17,12 @@ from portal.decisions.models import Decision
 from portal.decisions.records import DecisionRefused
 from portal.site.admin import PortalModelAdmin, actor_of
 
-TWO_PERSONS = "Nothing is done yet by this button: another person with the same right decides about it within a day."
-"""A sentence for the page that asks."""
+
+def what_comes_next() -> str:
+    """Return the sentence for a page that asks instead of doing."""
+    if settings.STAFF_SINGLE_PERSON:
+        return "Nothing is done yet by this button: you look at it once more, and confirm it."
+    return "Nothing is done yet by this button: another person with the same right decides about it within a day."
 
 
 class WhyForm(forms.Form):

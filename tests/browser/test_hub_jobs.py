@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from consent.models import ConsentFlow, CustomerConsent, PartnerConsent
+from consent.models import ApplicationCredential, ConsentFlow, CustomerConsent, PartnerConsent
 from consent.runs import on_request
 from consent.tokens import health
 from portal.runs.executor import Executor
@@ -26,6 +26,7 @@ from tests.browser.csp import PolicyWatch, open_pages, settle, sign_in
 from tests.browser.rows_for_each_list import PASSWORD
 from tests.support import builders, fleet
 from tests.support.connected import connect
+from tests.support.credentials import current, know
 from tests.support.portal import Portal
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -218,6 +219,26 @@ def offboard(hand: Hand, portal: Portal) -> None:
     expect(hand.page.locator("main")).to_contain_text("Removing from customers")
 
 
+def rotate_a_credential(hand: Hand, portal: Portal) -> None:
+    page = hand.page
+    ends_soon = ApplicationCredential.objects.filter(current_for=portal.registration.pk)
+    ends_soon.update(expires_at=timezone.now() + timedelta(days=20))
+    page.reload()
+    hand.click(page.get_by_role("link", name="Credential of", exact=False))  # what ends next
+    hand.press("Replace")
+    hand.press("Make a key pair here")
+    hand.press("Make the key pair")
+    with page.expect_download() as download:
+        hand.press("Download the certificate")
+    assert b"PRIVATE" not in download.value.path().read_bytes()
+    made = ApplicationCredential.objects.latest("pk")
+    know(portal, made)  # as an administrator uploads it at Microsoft
+    hand.press("Promote")
+    hand.confirm("Prove and promote")
+    expect(page.locator("main")).to_contain_text("It is in use and ends in")
+    assert current(portal) == made
+
+
 # Job, clicks that are wanted, whether a confirmation is one click more, and how it is done.
 JOBS: tuple[tuple[str, int, bool, Callable[[Hand, Portal], None]], ...] = (
     ("Add a partner and send its link", 4, False, add_a_partner),
@@ -230,6 +251,7 @@ JOBS: tuple[tuple[str, int, bool, Callable[[Hand, Portal], None]], ...] = (
     ("See what runs", 0, False, see_what_runs),
     ("Find what a partner quotes", 1, False, find_a_reference),
     ("Export a filtered list", 2, False, export_a_list),
+    ("Rotate a credential, with its download", 6, True, rotate_a_credential),
     ("Offboard", 4, False, offboard),
 )
 

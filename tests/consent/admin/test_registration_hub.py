@@ -253,10 +253,10 @@ def test_what_is_pasted_or_uploaded_is_compared_and_owners_are_confirmed(
     content = page.content.decode()
     assert "Ada Admin owns the application" in content
     assert "publisher is not verified" in content
-    assert Incident.objects.open().count() == 1
+    assert Incident.objects.open().filter(cause="registration_changed").count() == 1
     page = do(staff, registration, "owners", owner=[administrator.oid, administrator.deputy])
     assert "known from now on" in told(page)
-    assert not Incident.objects.open().exists()
+    assert not Incident.objects.open().filter(cause="registration_changed").exists()
     file = SimpleUploadedFile("app.json", b"\xef\xbb\xbf" + text.encode())
     assert told(paste(staff, registration, "", file=file)) == "It was compared: 1 to mend."
     assert "are others now" in told(do(staff, registration, "owners", owner=[builders.guid()]))

@@ -52,9 +52,9 @@ def leaver(request: pytest.FixtureRequest, db: None, settings: Settings, sandbox
     return disabled_partner(request.param, settings, sandbox, tmp_path)
 
 
-def erase(portal: Portal, *arguments: str) -> Ran:
+def erase(portal: Portal, *arguments: str | Path) -> Ran:
     """Ask, approve as another person, and do it; what is under way goes on without a question."""
-    command = ("erase_partner", portal.partner.tenant_id, "--yes", *arguments)
+    command = ["erase_partner", portal.partner.tenant_id, "--yes", *map(str, arguments)]
     asked = run(*command, "--why", "It is meant.")
     if "Asked for" not in asked.err:
         return asked

@@ -14,6 +14,7 @@ from django.core.checks import run_checks
 from django.utils import timezone
 
 from portal.decisions import service
+from portal.decisions.asking import what_comes_next
 from portal.decisions.models import Decision
 from portal.incidents.models import Incident
 from portal.site import proof
@@ -172,6 +173,7 @@ def test_an_installation_of_one_person_is_a_setting_that_the_deploy_check_names(
     settings.STAFF_SINGLE_PERSON = True
     assert found() == ["decisions.W001"]
     anna = Staff(RIGHT)
+    assert "you look at it once more, and confirm it" in what_comes_next()
     decision = asked(anna)
     assert buttons(page_of(decision, anna)) == ["approve_request", "withdraw_request"]
     anna.confirm(anna.get(f"{LIST}{decision.pk}/approve/"))
