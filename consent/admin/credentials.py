@@ -249,17 +249,13 @@ class ApplicationCredentialAdmin(ReadOnlyAdmin[ApplicationCredential]):
     def answer_request(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         return answer_page(self, request, self._credential(request, object_id))
 
-<<<<<<< HEAD
-    @page_action(description="Promote", url_path="promote", permissions=["promote"], fresh=True)
-=======
-    @page_action(description="Replace", url_path="replace", permissions=["add"])
+    @page_action(description="Replace", url_path="replace", permissions=["add"], fresh=True)
     def replace_this(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Lead to the ways of making another one for the same application."""
         registration = self._credential(request, object_id).registration_id
         return HttpResponseRedirect(f"{reverse('admin:consent_applicationcredential_add')}?registration={registration}")
 
-    @page_action(description="Promote", url_path="promote", permissions=["promote"])
->>>>>>> c9620370 (credentials: The page of the one in use leads to its replacement, and the clicks are counted)
+    @page_action(description="Promote", url_path="promote", permissions=["promote"], fresh=True)
     def promote_this(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         credential = self._credential(request, object_id)
         return self._promote(request, credential, "promote_this") or _page_of(credential)
