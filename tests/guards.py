@@ -570,7 +570,7 @@ GUARDS = (
         file="portal/staff/views.py",
         text="if method is None and signing_in.needs_factor(user):",
         without="if False:",
-        tests=("tests/portal/staff/test_sign_in.py::test_no_route_of_the_admin_opens_to_a_password_alone",),
+        tests=("tests/portal/staff/test_sign_in.py::test_password_and_code_of_the_app_let_in_and_the_trail_says_so",),
     ),
     Guard(
         name="staff-code-once",
@@ -586,6 +586,7 @@ GUARDS = (
         file="portal/staff/attempts.py",
         text="        if waits and row.free_at > now:",
         without="        if False:",
+        also=(("    if row is not None:\n        raise _turned_away(row)", "    del row"),),
         tests=("tests/portal/staff/test_attempts.py::test_a_thousand_wrong_passwords_of_three_hundred_addresses",),
     ),
     Guard(

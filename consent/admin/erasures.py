@@ -17,7 +17,7 @@ from consent.offboarding import partner_erasure as service
 from consent.two_persons import ERASE_PARTNER
 from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
-from portal.decisions.asking import TWO_PERSONS, ask_second_person
+from portal.decisions.asking import ask_second_person, what_comes_next
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.asking import ask
 from portal.site.declared import badge_column, moment_column
@@ -64,7 +64,7 @@ def erase_partners(
             f"Purged from the vault: {number_of(found.tokens, 'token')}. Removed: {number_of(found.links, 'link')} "
             f"with their attempts, {number_of(found.contacts, 'contact')}. The names of the partner and of "
             f"{number_of(found.customers, 'customer')} are taken out of what is kept. Ids, times and the audit trail "
-            f"stay; a report says what. Nothing brings it back. {TWO_PERSONS}"
+            f"stay; a report says what. Nothing brings it back. {what_comes_next()}"
         ),
         button="Ask for it",
         dangerous=True,
