@@ -107,6 +107,8 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
         "STAFF_OIDC_ROLES takes pairs",
     ),
     "a claim without a value": ({"STAFF_OIDC_DEMAND_MFA": "amr"}, "STAFF_OIDC_DEMAND_MFA takes"),
+    "syslog without a port": ({"AUDIT_ANCHOR_SYSLOG": "tls://log.example.com"}, "AUDIT_ANCHOR_SYSLOG must look like"),
+    "anchors over http": ({"AUDIT_ANCHOR_URL": "http://log.example.com/"}, "AUDIT_ANCHOR_URL must be an https"),
     "a host name as an address": ({"OUTGOING_ADDRESSES": "vendor.example"}, "OUTGOING_ADDRESSES takes IP addresses"),
     "an address in a network": (
         {"OUTGOING_ADDRESSES": "203.0.113.7/28"},
