@@ -209,8 +209,8 @@ def _search_by_contact(instance: PartnerContact, **_: Any) -> None:
 
 
 class CustomerTenant(models.Model):
-    """A customer of one partner, as Partner Center lists it. Written by ``tenants.sync`` and ``tenants.gdap_sync``
-    only.
+    """A customer of one partner, as Partner Center lists it. Written by ``tenants.sync`` and ``tenants.gdap_sync``, and
+    emptied of names by ``consent.offboarding.personal``, only.
 
     A customer can belong to two partners, and then has two rows. Sync never deletes: a row that Microsoft stopped
     listing is marked missing.
@@ -292,7 +292,9 @@ class CustomerTenant(models.Model):
 
 
 class GdapRelationship(models.Model):
-    """A GDAP relationship of one partner, as Graph lists it. Written by ``tenants.gdap_sync`` only, never deleted."""
+    """A GDAP relationship of one partner, as Graph lists it. Written by ``tenants.gdap_sync``, and emptied
+    of names by ``consent.offboarding.personal``, only; never deleted.
+    """
 
     REMOTE_FIELDS = (
         "customer",

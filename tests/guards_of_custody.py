@@ -9,6 +9,7 @@ _ADMIN = "tests/portal/site/test_admin.py::test_"
 _ERASED = "tests/consent/offboarding/test_partner_erasure.py::test_"
 _DISCONNECTED = "tests/consent/offboarding/test_disconnect.py::test_"
 _HEALTH = "tests/consent/tokens/test_health.py::test_"
+_SERVICE = "tests/consent/tokens/test_service.py::test_"
 _MAY_DELETE = """\
     def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
         return False
@@ -53,8 +54,7 @@ CUSTODY_GUARDS = (
         file="consent/tokens/custody.py",
         text="        if not consent.partner.is_active:\n            problem = consent.partner.why_inactive\n",
         without="        if False:\n            problem = consent.partner.why_inactive\n",
-        tests=("tests/consent/offboarding/test_steps.py::test_after_the_end_no_cached_token_is_used_any_more",),
-        also=(("elif consent.state in PartnerConsent.LEFT_STATES:", "elif False:"),),
+        tests=(f"{_SERVICE}a_disabled_partner_stops_before_any_call_and_loses_its_cached_tokens",),
     ),
     Guard(
         name="left-consent",
@@ -149,8 +149,8 @@ CUSTODY_GUARDS = (
         name="revived-partner",
         shows="S-69",
         file="consent/tokens/reconcile.py",
-        text="(*self._orphans(), *self._revived())",
-        without="self._orphans()",
+        text="        for difference in self._revived():\n            self._add([difference])\n",
+        without="",
         tests=(f"{_ERASED}an_older_database_brings_an_erased_partner_back_as_closed_and_staff_are_told",),
     ),
     Guard(

@@ -61,6 +61,7 @@ _TEMPTING = re.compile(
     r"token|secret|password|passwd|nonce|verifier|assertion|_key$|credential|cookie|fingerprint|hash$"
 )
 _HARMLESS = {
+    "audit_auditevent.customer_key": "the number of a customer",
     "audit_auditevent.partner_key": "the number of a partner",
     "consent_applicationregistration.credential_id": "the number of a row",
     "consent_customerconsent.requested_hash": "of scopes",

@@ -80,8 +80,8 @@ class ConsentStateFilter(admin.ChoicesFieldListFilter):
         others = [one for one in State.values if [one] != chosen]
         alike = CustomerConsent.objects.order_by().filter(state__in=chosen or [])
         if len(others) == len(State) or alike[: _MANY + 1].count() <= _MANY:
-            rows: QuerySet[Any] = super().queryset(request, queryset)  # type: ignore[assignment]  # never None here
-            return rows
+            rows: Any = super().queryset(request, queryset)
+            return rows  # type: ignore[no-any-return]
         return queryset.exclude(state__in=others)  # the same, asked in a way that no index of states answers
 
 
@@ -122,12 +122,11 @@ class OfRegistrationFilter(admin.RelatedFieldListFilter):
     """Few reads of a registration are found by its consents; of one that has many, the newest are met soon."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        rows: QuerySet[Any] = super().queryset(request, queryset)  # type: ignore[assignment]  # never None here
-        if not self.used_parameters:
-            return rows
-        of_it: Any = super().queryset(request, ConsentObservation.objects.order_by())
-        keys = of_it.values("pk")
-        return rows if keys[: _MANY + 1].count() > _MANY else queryset.filter(pk__in=keys)
+        rows: Any = super().queryset(request, queryset)
+        chosen: Any = super().queryset(request, ConsentObservation.objects.order_by())
+        if not self.used_parameters or chosen.values("pk")[: _MANY + 1].count() > _MANY:
+            return rows  # type: ignore[no-any-return]
+        return queryset.filter(pk__in=chosen.values("pk"))
 
 
 class _ReadColumns:

@@ -36,6 +36,7 @@ _ENDS_LINKS = (
     "consent.close_campaign",
     "consent.disconnect_partnerconsent",
     "consent.offboard_partner",
+    "consent.erase_partner",
 )
 _IN_DRAFTS = "the-link-of-the-partner-stands-here"  # no token: it has another length
 

@@ -18,7 +18,7 @@ class ContainmentQuerySet(models.QuerySet["Containment"]):
 
 
 class Containment(models.Model):
-    """One emergency stop. Written by ``consent.containment.service`` only.
+    """One emergency stop. Written by ``consent.containment.service``, and emptied by ``consent.offboarding``, only.
 
     It is about everything, or about one registration, or about one partner. While it is on, no token of it is handed
     out, renewed or used. After two persons ended it, partners are released in waves, in the order of their keys.

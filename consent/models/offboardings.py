@@ -22,7 +22,7 @@ class OffboardingQuerySet(models.QuerySet["Offboarding"]):
 
 
 class Offboarding(models.Model):
-    """One partner's offboarding. Written by ``consent.offboarding.steps`` only.
+    """One partner's offboarding. Written by ``consent.offboarding`` only.
 
     Until it is done the partner's ``offboarding_since`` is set: no link works and nothing is pushed, but its token
     lives, because the customers need it. ``state`` is written before the step that it names.

@@ -269,7 +269,7 @@ class WaitingToken(models.Model):
     """A proven refresh token of another account than the pinned one, until somebody decides (S-15).
 
     It lies under a vault name of its own and is never used for work. Written by ``consent.sign_in.approvals``, and
-    emptied by ``consent.offboarding.erasure``, only.
+    emptied by ``consent.offboarding``, only.
     """
 
     class Decision(models.TextChoices):

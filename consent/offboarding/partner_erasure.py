@@ -34,7 +34,7 @@ from portal.audit.trail import Actor, record
 from portal.decisions.kinds import Approval
 from portal.incidents.service import report as report_incident
 from portal.incidents.service import settle
-from portal.microsoft.diagnosis import Owner
+from portal.microsoft.diagnosis import Owner, diagnose
 from portal.microsoft.errors import RemoteError
 from portal.rights import require
 from portal.site.sight import require_sight
@@ -243,19 +243,19 @@ def _remains(erasure: Erasure) -> list[dict[str, str]]:
     found += [
         {
             "what": "The audit trail: ids of the partner, of accounts, links and customers; addresses; what the "
-            "partner was called where staff changed its name.",
+            "partner was called where staff added or renamed it.",
             "why": "It cannot be changed; it shows who did what for whom.",
             "until": "The trail's retention ends.",
         },
         {
             "what": "Tenant ids of the partner and its customers, and what was granted there and when.",
             "why": "They name organisations, and prove what our application could do.",
-            "until": "Nothing ends it.",
+            "until": "There is no end.",
         },
         {
             "what": "An entry of the vault that says that this tenant was erased.",
             "why": "A database that is restored from an older copy must not bring the partner back.",
-            "until": "Nothing ends it.",
+            "until": "There is no end.",
         },
         {
             "what": "Copies of the database from before, logs, mails that were sent, reports and exports that were "
@@ -278,17 +278,17 @@ def _tell(partner: PartnerTenant, error: Exception) -> None:
         about=f"partner:{partner.pk}",
         name=partner.name,
         owner=Owner.US,
-        words=(
-            "The erasure of this partner is not finished: the vault did not let everything go. Nothing is done with "
-            f"the partner any more. {_why(error)} It is tried again every ten minutes, or by erase_partner at once."
-        ),
+        words=f"The erasure of this partner is not finished; it is tried again every ten minutes. {_why(error)}",
         subject={"partner": partner.pk},
     )
 
 
 def _why(error: Exception) -> str:
-    """Return our own words only: those of a vault's failure come from a table of ours."""
-    return str(error) if isinstance(error, ErasureUnfinished | TokenUnavailable) else f"[{type(error).__name__}]"
+    """Return the cause and what to do in our own words; a vault's answer is told by the table of diagnoses."""
+    if isinstance(error, RemoteError):
+        diagnosis = diagnose(error)
+        return f"{diagnosis.cause} {diagnosis.remedy}"
+    return str(error).rstrip(".") + "."
 
 
 def to_file(erasure: Erasure) -> str:

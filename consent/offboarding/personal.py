@@ -16,6 +16,7 @@ from consent.models import (
     ConsentFlow,
     ConsentLink,
     ConsentPlanItem,
+    Containment,
     CustomerConsent,
     Offboarding,
     PartnerConsent,
@@ -28,6 +29,8 @@ from consent.runs.find_tenants import FIND_TENANTS
 from consent.runs.import_tokens import IMPORT_TOKENS
 from consent.runs.token_check import TOKEN_CHECK
 from consent.runs.verify import CONSENT_VERIFY
+from portal.decisions.records import about_partner
+from portal.decisions.records import forget as forget_requests
 from portal.incidents.models import Incident, IncidentQuerySet
 from portal.incidents.service import forget as forget_incidents
 from portal.runs.forgetting import forget_units
@@ -63,6 +66,8 @@ def forget(partner: PartnerTenant) -> dict[str, int]:
         "saved filters": forget_texts([partner.name, partner.domain]),
         "entries of the admin's history": _forget_history(partner, name),
         "incidents": forget_incidents(_incidents_of(partner, waiting), name=name),
+        "requests of two persons": forget_requests(partner.pk, name=name),
+        "emergency stops": Containment.objects.filter(partner=partner).exclude(reason="").update(reason=""),
         "units of runs": forget_units(_OF_PARTNERS, label=name, groups=[partner.pk])
         + forget_units([FIND_TENANTS], label=name, keys=list(rows.values_list("pk", flat=True))),
         "rows of imports": rows.exclude(_EMPTY_ROW).update(
@@ -102,8 +107,9 @@ def _incidents_of(partner: PartnerTenant, waiting: QuerySet[WaitingToken]) -> In
         if subject["customer"] in customers
     ]
     about_waiting = [f"waiting:{key}" for key in waiting.values_list("pk", flat=True)]
-    of_it = Q(subject__partner=partner.pk) | Q(about=f"partner:{partner.pk}") | Q(about__in=about_waiting)
-    return Incident.objects.filter(of_it | Q(pk__in=about_customers))
+    about_requests = [f"decision:{key}" for key in about_partner(partner.pk).values_list("pk", flat=True)]
+    abouts = [f"partner:{partner.pk}", *about_waiting, *about_requests]
+    return Incident.objects.filter(Q(subject__partner=partner.pk) | Q(about__in=abouts) | Q(pk__in=about_customers))
 
 
 def _forget_history(partner: PartnerTenant, name: str) -> int:

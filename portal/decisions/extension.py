@@ -4,12 +4,14 @@ from portal.decisions.models import Decision
 from portal.decisions.records import CHANGED, OVERRIDDEN, WAITS
 from portal.site.causes import CauseWords, Remedy
 from portal.site.extension_points import AdminExtension, ListEntry
+from portal.site.limit_kinds import Sight
 from portal.site.named import Named
 from portal.site.navigation import Section
 
 _MODEL = "decisions.Decision"
 
 EXTENSION = AdminExtension(
+    sights={"decisions.decision": Sight(subject="preview__subject")},
     lists=(ListEntry(section=Section.INCIDENTS, title="Requests", model="decisions.decision"),),
     subjects={"decision": Named(Decision)},
     causes={

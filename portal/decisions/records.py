@@ -5,7 +5,8 @@ from __future__ import annotations
 from portal.audit.models import AuditEvent
 from portal.audit.seals import Seal, canonical, fits, seal
 from portal.audit.trail import Actor, Outcome, record
-from portal.decisions.models import Decision
+from portal.decisions.kinds import Preview
+from portal.decisions.models import Decision, DecisionQuerySet
 from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner
 
@@ -69,6 +70,22 @@ def write_event(
     subject = {"decision": decision.pk, **decision.preview["subject"]}
     about = {"kind": decision.kind, "digest": decision.digest, "asked_by": decision.requested_by}
     record(action, actor=actor, outcome=outcome, subject=subject, details=about | details)
+
+
+def about_partner(partner: int) -> DecisionQuerySet:
+    """Return the requests about a partner that nobody has to decide about or to do any more."""
+    return Decision.objects.filter(preview__subject__partner=partner).exclude(state__in=Decision.OPEN)
+
+
+def forget(partner: int, *, name: str) -> int:
+    """Take away what finished requests say of a partner who was erased; who decided what and when stays.
+
+    Call it inside the transaction of the erasure. Their seals fit no more; nobody looks at those of finished ones.
+    Returns how many were changed; those that were before do not count.
+    """
+    nothing = Preview(what=name, whom=name, subject={"partner": partner}, changes=[]).to_json()
+    rows = about_partner(partner).exclude(what=name)
+    return rows.update(what=name, whom=name, why="", answer="", outcome="", preview=nothing)
 
 
 # --- incidents ------------------------------------------------------------------------------------------------------

@@ -103,7 +103,8 @@ def ask(
         DecisionRefused: no reason is given, or the account may not ask.
         CannotBeDone: it makes no sense now.
     """
-    require(actor, kind.permission)
+    if account is None:
+        require(actor, kind.permission)
     why = why.strip()
     if not 0 < len(why) <= LONGEST_WHY:
         raise DecisionRefused(f"Say why, in at most {LONGEST_WHY} characters: the other person decides by it.")

@@ -335,7 +335,7 @@ class Executor:
         if self.run.state == Run.State.OPEN:
             if self.run.deadline is None or timezone.now() < self.run.deadline:
                 return None
-            self._steadily(lambda: service.pause(self.run, actor=self._context.actor, reason=service.DEADLINE))
+            self._steadily(lambda: service.pause_at_deadline(self.run))
         return Ending(self.run.state)
 
     def _is_idle(self) -> bool:

@@ -271,6 +271,11 @@ def pause(run: Run, *, actor: Actor, reason: str = "") -> bool:
     return _steer(run, [State.OPEN], "run.paused", actor, state=State.PAUSED, reason=reason[:300])
 
 
+def pause_at_deadline(run: Run) -> bool:
+    """Pause a run whose time is over, as the person who began it asked; False when it was not open."""
+    return _steer(run, [State.OPEN], "run.paused", actor_of_run(run), state=State.PAUSED, reason=DEADLINE)
+
+
 def hold(run: Run, *, reason: str) -> bool:
     """Pause a run of which nothing may be done just now, until ``let_go``; return False when it was not open."""
     return _steer(run, [State.OPEN], "run.held", SYSTEM, state=State.PAUSED, reason=reason[:300], held=True)

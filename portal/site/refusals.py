@@ -28,6 +28,7 @@ class RefusalMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
         if isinstance(exception, Forbidden):
             exception.write_again()
+            request.refusal = str(exception)  # type: ignore[attr-defined]  # what the page 403 says; ours, no foreign text
         elif isinstance(exception, PermissionDenied) and request.user.is_authenticated:
             name = request.resolver_match.view_name if request.resolver_match else ""
             record(

@@ -98,7 +98,10 @@ class StaffLink(models.Model):
 
 
 class SignInTries(models.Model):
-    """Wrong passwords of one account, address or browser since the last right one. Written by ``attempts`` alone."""
+    """Wrong passwords of one account, address or browser since the last right one.
+
+    Written by ``portal.staff.attempts`` alone.
+    """
 
     key = models.CharField(max_length=32, primary_key=True, help_text="HMAC of what is counted")
     failures = models.PositiveIntegerField(default=0)

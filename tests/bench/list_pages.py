@@ -178,7 +178,7 @@ def other_pages(staff: Staff, partners: int, customers: int) -> Iterator[Page]:
     ):
         yield _of_path(staff, f"{HUB}customers, {query}", f"{hub}?missing_since__isempty=1&{query}", most=MOST_OF_A_HUB)
     yield _of_path(staff, "a customer", f"{of_customers}{middle}/change/", most=MOST_OF_A_HUB)
-    yield _of_path(staff, "a run", "/admin/runs/run/1/change/")
+    yield _of_path(staff, "a run", "/admin/runs/run/1/change/", most=MOST_STATEMENTS + 1)
     for name, path in {
         "customers, of one partner": f"{of_customers}?partner__id__exact={partner}",
         "customers, of named ones": f"{of_customers}?partner__named=Partner+{max(partners // 200, 1)}",

@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> int:
             known = json.loads(_ask(place, "GET", owners, None)[1])["value"]
             if any(one["id"] == object_id for one in known):
                 return 0
-            added = {"@odata.id": f"{place['graph']}/v1.0/directoryObjects/{object_id}"}
-            return _call(place, "POST", f"{owners}/$ref", added, {})
+            reference = {"@odata.id": f"{place['graph']}/v1.0/directoryObjects/{object_id}"}
+            return _call(place, "POST", f"{owners}/$ref", reference, {})
         case ["rest", *rest]:
             options = dict(zip(rest[::2], rest[1::2], strict=True))
             assert options.keys() <= {"--method", "--url", "--headers", "--body", "--query", "--output"}, options

@@ -19,4 +19,4 @@ def prove(request: HttpRequest) -> HttpResponseRedirect:
 
 
 # Before the admin, which answers every address below its own.
-urlpatterns = [path("admin/prove-for-tests/", prove, name=proof.PROVE), *portal_urls]
+urlpatterns = [path("admin/prove/", prove, name=proof.PROVE), *portal_urls]

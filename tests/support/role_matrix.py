@@ -22,7 +22,14 @@ from django.utils import timezone
 
 from consent.admin.new_credentials import WAYS
 from consent.microsoft.certificates import new_key, pem_of, request_for, self_signed
-from consent.models import ApplicationCredential, ApplicationRegistration, Offboarding, PartnerConsent, WaitingToken
+from consent.models import (
+    ApplicationCredential,
+    ApplicationRegistration,
+    Erasure,
+    Offboarding,
+    PartnerConsent,
+    WaitingToken,
+)
 from portal.audit.trail import Actor
 from portal.incidents.service import report
 from portal.microsoft.diagnosis import Owner
@@ -47,7 +54,16 @@ NO_ROW = "no row"
 _ALIKE = ("history", "keep_filter", "remove_filter", "choose_columns")
 _NEVER = ("delete",)  # nobody deletes by a page: tests/portal/site/test_admin.py
 # Of the site itself: who may sign in, and what asks nothing but that.
-_OF_THE_SITE = ("login", "logout", "password_change", "password_change_done", "jsi18n", "view_on_site", "app_list")
+_OF_THE_SITE = (
+    "go_on",
+    "login",
+    "logout",
+    "password_change",
+    "password_change_done",
+    "jsi18n",
+    "view_on_site",
+    "app_list",
+)
 _FORMS = {"ask", "do", "keep_filter", "remove_filter", "choose_columns", "save"}  # which answer to POST only
 _WORDS: Mapping[str, Sequence[str]] = {
     "tenants.partnertenant: ask": ("check", "renew", "synchronise", "plan"),
@@ -92,6 +108,8 @@ def rows() -> None:
     key = new_key()
     certificate, request = pem_of([self_signed(key, "one", days=30)]), request_for(key, "one")
     ApplicationCredential.objects.update(public_certificate=certificate, certificate_request=request)
+    partner = Offboarding.objects.get().partner
+    Erasure.objects.create(partner=partner, started_by="anna", started_at=now)
     teams.make("Europe", {"tag": [PartnerTag.objects.get(name="Europe").pk]}, actor=builders.ACTOR)
 
 

@@ -43,6 +43,7 @@ _LOOK = "looks, and changes nothing; its page and its command ask"
 _COMMAND = "begins a run for a command, by portal.runs.service.start"
 ASK_NOTHING = {
     "consent.applications.rotation.add_row": _PART,
+    "consent.applications.unused.retire_unused": _PART,
     "consent.customers.applying.apply_item": _UNIT,
     "consent.customers.applying.mark_broken": _UNIT,
     "consent.customers.consents.block": _UNIT,
@@ -66,7 +67,7 @@ ASK_NOTHING = {
     "portal.audit.archive.remove": _OWNER,
     "portal.audit.trail.record": _ENTRY,
     "portal.audit.walking.note_walk": _ENTRY,
-    "portal.decisions.records.write": _ENTRY,
+    "portal.decisions.records.write_event": _ENTRY,
     "portal.incidents.receivers.use_of_an_emergency_account": "reports the actor",
     "portal.incidents.watch.watch_audit_trail": _ENTRY,
     "portal.rights.require": _ASKS,

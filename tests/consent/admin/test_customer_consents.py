@@ -11,10 +11,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.db import connection
+from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from consent.admin import customers as customer_lists
 from consent.models import ConsentObservation, CustomerConsent, Offboarding
 from consent.offboarding import steps
 from consent.offboarding.report import check_file
@@ -23,6 +26,7 @@ from portal.audit.models import AuditEvent
 from portal.decisions.models import Decision
 from portal.runs.executor import Executor
 from portal.runs.models import Run
+from portal.site import admin as site_admin
 from tenants.models import CustomerTenant
 from tests.support import builders, customer_tenants, decisions
 from tests.support.portal import Portal
@@ -334,3 +338,35 @@ def test_one_partner_at_a_time_and_only_by_somebody_who_may(portal: Portal, staf
     viewer.choose(PARTNERS, "offboard_partners", portal.partner.pk)
     assert b"offboard_partners" not in viewer.get("/admin/tenants/partnertenant/").content
     assert not Offboarding.objects.exists()
+
+
+@pytest.mark.req("R-29")
+@pytest.mark.parametrize("most", [0, 50_000])
+def test_the_same_rows_are_found_where_few_are_found_first_and_where_many_are_met_in_order(
+    staff: Staff, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(customer_lists, "_MANY", most)
+    monkeypatch.setattr(site_admin, "_FEW_RELATED", most)
+    granted, absent, other = rows(state="absent") + rows(state="absent") + rows(state="absent")
+    CustomerConsent.objects.filter(pk=granted.pk).update(
+        state="granted", verified_at=timezone.now(), service_principal_id=builders.guid()
+    )
+    CustomerTenant.objects.filter(pk=other.customer_id).update(missing_since=timezone.now())
+    for one in (granted, absent, other):
+        ConsentObservation.objects.create(consent=one, observed_at=timezone.now(), correlation_id=builders.guid())
+
+    def found(model: type[CustomerConsent] | type[ConsentObservation], path: str, **query: Any) -> set[int]:
+        request: Any = RequestFactory().get(path, query)
+        request.user = staff.user
+        return {row.pk for row in admin.site.get_model_admin(model).get_changelist_instance(request).result_list}
+
+    listed = {"customer__missing_since__isempty": "1"}
+    assert found(CustomerConsent, LIST, state__exact="granted") == {granted.pk}
+    assert found(CustomerConsent, LIST, state__exact="absent") == {absent.pk, other.pk}
+    assert found(CustomerConsent, LIST, state__exact="absent", **listed) == {absent.pk}
+    assert found(CustomerConsent, LIST, q=absent.customer.company_name.lower()) == {absent.pk}
+    assert found(CustomerConsent, LIST, q="nowhere") == set()
+    read = ConsentObservation.objects.get(consent=absent).pk
+    assert found(ConsentObservation, READS, q=absent.customer.domain) == {read}
+    of_one = {"consent__registration__id__exact": str(absent.registration_id)}
+    assert found(ConsentObservation, READS, **of_one) == {read}

@@ -1,6 +1,7 @@
 """erase_partner: tokens, links, attempts and people of a partner are gone; a sealed report says what remains (S-68).
 
-Covers: consent.models.erasures, consent.offboarding.personal, consent.tokens.tombstones, portal.runs.forgetting.
+Covers: consent.admin.erasures, consent.models.erasures, consent.offboarding.personal, consent.tokens.tombstones,
+portal.runs.forgetting.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from consent.models import (
 )
 from consent.offboarding import partner_erasure, report, steps
 from consent.tokens import tombstones
+from consent.two_persons import OFFBOARD, offboarding_of
 from consent.vault.base import ID_NAME, PROBE_NAME
 from consent.vault.local import LocalVault
 from portal.audit.models import AuditEvent
@@ -109,6 +111,7 @@ def test_after_offboarding_and_erasure_no_word_of_its_people_is_in_any_column_va
         words += [
             name for pair in CustomerTenant.objects.values_list("company_name", "domain") for name in pair if name
         ]
+        decisions.decided(OFFBOARD, offboarding_of(portal.partner, wait=0))
         assert run("offboard_partner", portal.partner.tenant_id, "--yes", "--wait", "0", "--report", before).code == 0
         assert holders(portal.partner.name), "an offboarding keeps the company's name"
         words += ["Konstantin Levin", SERVICE_ACCOUNT, SECOND]
@@ -157,7 +160,8 @@ def test_a_disabled_partner_is_erased_with_its_waiting_account_and_a_second_time
     assert erase(leaver).code == 0
 
     again = json.loads(Erasure.objects.get().report)
-    assert (again["rows"], again["vault"]) == ({}, first["vault"])
+    # The request for the second erasure, and that it waited, are all that was new.
+    assert (again["rows"], again["vault"]) == ({"incidents": 1, "requests of two persons": 1}, first["vault"])
     assert vault_secrets.content(leaver) == vault
     assert AuditEvent.objects.filter(action="partner.erased").count() == entries + 1
     assert vault_secrets.found(vault_secrets.reconcile()) == []
@@ -272,6 +276,8 @@ def test_whatever_call_it_ends_at_a_second_run_leads_to_the_same_end(
     assert erase(leaver).code == 1
     assert fault.times < 50, "the vault was not asked"
     assert partner().switch == "offboarded"
+    told_staff = Incident.objects.open().get(cause="erasure_unfinished").words
+    assert "vault" in told_staff.partition("every ten minutes. ")[2].lower(), "it says what failed and what to do"
     assert all(holders(word) for word in words), "rows are emptied last, and together"
     leaver.sandbox.world.faults.clear()
 

@@ -1,6 +1,6 @@
 """offboard_partner: every customer first, then every door, and a sealed report that lists each object and its proof.
 
-Covers: consent.models.offboardings, consent.offboarding.disconnect, consent.offboarding.report, portal.audit.seals.
+Covers: consent.models.offboardings, consent.offboarding.report, portal.audit.seals.
 """
 
 from __future__ import annotations

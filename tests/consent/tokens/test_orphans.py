@@ -1,6 +1,6 @@
 """Secrets and keys of the vault that no credential names are named, and switched off after a time.
 
-Covers: consent.tokens.orphans, consent.vault.azure_keys.
+Covers: consent.vault.azure_keys.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def test_a_key_that_no_credential_names_is_named_and_switched_off_once_it_is_old
     make_older(portal, 2)
     outcomes = {each.name: each.outcome for each in vault_secrets.reconcile().differences}
     assert outcomes == {left.name: "repaired", kept.name: ""}
-    assert not left.enabled
+    assert [one.enabled for one in keys_of(portal)[left.name]] == [False]
     assert keys_of(portal)[used.secret_name][0].enabled
     event = AuditEvent.objects.get(action="vault.version_disabled")
     assert event.subject == {"registration": portal.registration.pk}
@@ -136,14 +136,9 @@ def test_a_key_that_gets_its_credential_meanwhile_is_left(portal: Portal) -> Non
     difference = vault_secrets.reconcile(dry_run=True).differences[0]
     made = key_pairs.make_vault_key(portal.registration, days=365, keys=clients.vault_keys(), actor=builders.ACTOR)
     ApplicationCredential.objects.filter(pk=made.pk).update(secret_name=left.name, secret_version=left.version)
-    known = clients.key_inventory()
+    known, name = clients.key_inventory(), SecretName(difference.name)
     assert known is not None
-    look = orphans.Orphans(
-        clients.inventory(),
-        set(),
-        {SecretName(difference.name): known.versions(SecretName(difference.name))},
-        ask=lambda call: call(),
-    )
+    look = orphans.Orphans(clients.inventory(), set(), {name: known.versions(name)}, ask=lambda call: call())
     assert look.why_not(difference, asked=True) == "a row names it by now"
 
 

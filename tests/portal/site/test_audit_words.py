@@ -31,7 +31,16 @@ from tests.support.staff import Staff
 
 _ACTION = re.compile(r"[a-z_]+\.[a-z_]+")
 # Functions that write an event, with the place of the action among their arguments.
-_WRITERS = {"record": 0, "Entry": 0, "_decide": 2, "_steer": 2, "write_event": 0, "_refusal": 0, "_end_undone": 2}
+_WRITERS = {
+    "record": 0,
+    "_record": 0,
+    "Entry": 0,
+    "_decide": 2,
+    "_steer": 2,
+    "write_event": 0,
+    "_refusal": 0,
+    "_end_undone": 2,
+}
 # Actions that are put together from the values of a variable.
 _MADE_OF_PARTS = {
     "f'account.{decision.value}'": {f"account.{one}" for one in WaitingToken.Decision.values if one != "waiting"},

@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.db import transaction
 from django.test import RequestFactory
+from pytest_django.fixtures import Settings
 
 from consent import partners
 from portal.audit.models import AuditEvent
@@ -24,6 +25,12 @@ from tests.support.staff import Staff, told
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def _signed_in_without_a_factor(_two_factors: None, settings: Settings) -> None:
+    """The sign-in is not the subject here."""
+    settings.STAFF_PASSWORD_ALONE = True
+
+
 def member(name: str, *roles: Role) -> User:
     person = User.objects.create_user(name, is_staff=True)
     grant(person, roles, actor=builders.ACTOR)
@@ -35,10 +42,7 @@ def acting(person: User) -> Actor:
 
 
 def signed_in(person: User) -> Staff:
-    staff = Staff("tenants.view_partnertag")
-    staff.user = person
-    staff.force_login(person)
-    return staff
+    return Staff.of(person)
 
 
 @pytest.mark.req("S-48")
