@@ -202,10 +202,11 @@ def account_of(arrival: Arrival, *, signed_in: int | None, address: str | None) 
             raise DirectoryRefused(Flaw.SWITCHED_OFF)
         if arrival.proves is not None and not arrival.proves == signed_in == user.pk:
             raise DirectoryRefused(Flaw.OTHER_PERSON)
-        before = set(user.groups.values_list("name", flat=True))
+        teams = list(user.groups.filter(team__isnull=False))  # these are given here, and stay
+        before = set(user.groups.exclude(pk__in=[team.pk for team in teams]).values_list("name", flat=True))
         after = {group.name for group in groups}
         if before != after:
-            user.groups.set(groups)
+            user.groups.set([*groups, *teams])
             record(
                 "staff.roles_taken_over",
                 actor=Actor.staff(user.get_username(), address),
