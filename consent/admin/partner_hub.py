@@ -459,7 +459,8 @@ _ASKED: Mapping[str, _Asked] = {
 
 
 def _hide(changes: ChangeList, request: HttpRequest, fixed: set[str]) -> None:
-    """Leave out the filter that the tab itself is."""
+    """Leave out the filter that the tab itself is, and the trail's filter by partner, which says the same."""
+    fixed = {*fixed, "partner"}
     own = [one for one in changes.filter_specs if fixed.isdisjoint(one.expected_parameters())]
     changes.filter_specs = own
     chosen = {name for one in own for name in one.expected_parameters()}
