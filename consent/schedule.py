@@ -40,6 +40,7 @@ _BY_CLOCK = Actor.system(  # what the jobs below need, and nothing more
     "consent.check_partnerconsent",
     "consent.erase_partner",
     "consent.offboard_partner",
+    "consent.retire_applicationcredential",
     "consent.verify_customerconsent",
     "tenants.sync_partnertenant",
 )

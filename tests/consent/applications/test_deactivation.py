@@ -48,8 +48,8 @@ def identity(portal: Portal, settings: Settings, tmp_path: Path) -> Application:
     )
     world.applications[made.app_id] = made
     world.tenants[scenarios.vendor_tenant()].add_principal(made.app_id, "Reader")
-    settings.READER_CLIENT_ID, settings.READER_TENANT_ID = made.app_id, scenarios.vendor_tenant()
-    settings.READER_CREDENTIAL_FILE = str(private(tmp_path / "reader.pem", text))
+    file = str(private(tmp_path / "reader.pem", text))
+    settings.READERS = {scenarios.vendor_tenant(): (made.app_id, file)}
     return made
 
 

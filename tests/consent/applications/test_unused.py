@@ -15,7 +15,6 @@ from consent.settling import settle_what_is_over
 from consent.upkeep import clean_up
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion
 from portal.audit.models import AuditEvent
-from portal.audit.trail import SYSTEM
 from portal.incidents.models import Incident
 from tests.support import builders
 from tests.support.credentials import add_certificate, current
@@ -38,7 +37,7 @@ def age(credential: ApplicationCredential, days: float) -> None:
 
 
 def retired() -> int:
-    return retire_unused(vault=clients.vault(), keys=clients.vault_keys, actor=SYSTEM)
+    return retire_unused(vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR)
 
 
 def test_it_is_told_of_first_then_retired_and_switched_off(portal: Portal) -> None:
@@ -51,13 +50,13 @@ def test_it_is_told_of_first_then_retired_and_switched_off(portal: Portal) -> No
     clients.vault().read(*place)
 
     age(made, 91)
-    report = clean_up(vault=clients.vault(), keys=clients.vault_keys, actor=SYSTEM)
+    report = clean_up(vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR)
     assert "1 unused credential retired" in report.words
     assert set(ApplicationCredential.objects.filter(retired_at__isnull=False)) == {made}
     with pytest.raises(SecretDisabled):
         clients.vault().read(*place)
     assert not Incident.objects.open().exists()
-    assert AuditEvent.objects.get(action="credential.retired").actor == SYSTEM.name
+    assert AuditEvent.objects.get(action="credential.retired").actor == builders.ACTOR.name
     young.refresh_from_db()
     assert young.retired_at is None
 

@@ -390,7 +390,9 @@ def test_an_older_token_that_is_not_proven_stays_as_it_is(portal: Portal, older:
     elif why == "disabled":
         PartnerTenant.objects.update(switch="disabled")
     else:
-        portal.sandbox.world.faults.append(Fault(service="login", status=503, body="{}", times=50))
+        portal.sandbox.world.faults.append(
+            Fault(service="login", path=older.partner.tenant_id, status=503, body="{}", times=50)
+        )
     before = vault_secrets.row(older)
     content = vault_secrets.content(portal)
 

@@ -8,7 +8,7 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
-from django.urls import path
+from django.urls import include, path
 
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, ReadOnlyInline
 from portal.site.display import Tone, badge, guid, moment
@@ -80,4 +80,4 @@ class MirroredPage(ReadOnlyAdmin[Group]):
     """Not registered: only its permissions are asked."""
 
 
-urlpatterns = [path("admin/", site.urls)]
+urlpatterns = [path("admin/", include("portal.staff.urls")), path("admin/", site.urls)]
