@@ -48,6 +48,7 @@ _STAFF: Mapping[Problem, str] = {
     Problem.OUR_FAULT: "Look at the code below and at the log's lines with this reference; then correct our side.",
     Problem.ANSWER_REFUSED: "Look at the code below: it names the field of the answer that did not fit. Report it.",
     Problem.CLOCK: "Correct the clock of this server; then ask the partner to try again.",
+    Problem.CONTAINED: "Nothing but to wait: when the emergency stop is over, the partner's link works as before.",
 }
 
 
@@ -68,6 +69,7 @@ _STEPS: Mapping[Problem, Step] = {
     Problem.PERSONAL_OR_GUEST_ACCOUNT: Step.WHO_SIGNED_IN,
     Problem.ANSWER_REFUSED: Step.WHO_SIGNED_IN,
     Problem.CLOCK: Step.WHO_SIGNED_IN,
+    Problem.CONTAINED: Step.WHO_SIGNED_IN,
     Problem.START_AGAIN: Step.WHO_SIGNED_IN,
     Problem.MFA_MISSING: Step.RIGHTS,
     Problem.ROLE_MISSING: Step.RIGHTS,
