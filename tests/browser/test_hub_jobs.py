@@ -215,8 +215,9 @@ def offboard(hand: Hand, portal: Portal) -> None:
     hand.press("More")
     hand.click(hand.page.get_by_role("button", name="Offboard the selected partner"))
     hand.page.locator("[name=typed_name]").fill("Harbour Managed Services")
-    hand.press("Offboard")
-    expect(hand.page.locator("main")).to_contain_text("Removing from customers")
+    hand.page.locator("[name=why]").fill("The contract ended.")
+    hand.press("Ask for it")
+    expect(hand.page.locator("main")).to_contain_text("Waits for a decision")
 
 
 def rotate_a_credential(hand: Hand, portal: Portal) -> None:
