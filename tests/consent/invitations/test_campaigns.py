@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -509,7 +510,8 @@ def test_a_sender_killed_in_the_middle_goes_on_and_sends_nothing_twice(
     with operator(mail_server, campaign.pk) as second:
         out, err = second.communicate(timeout=60)
 
-    assert (second.returncode, err) == (0, "")
+    assert second.returncode == 0, err
+    assert {json.loads(line)["message"] for line in err.splitlines()} == {"audit entry"}
     assert "3 sent, 0 could not be mailed." in out
     assert Counter(kept.recipients[0] for kept in mail_server.kept) == dict.fromkeys(
         PartnerContact.objects.values_list("email", flat=True), 1
