@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +63,11 @@ WIDE, NARROW = (1440, "light"), (390, "dark")
 on_both_screens = pytest.mark.parametrize("context", [WIDE, NARROW], ids=["wide-light", "narrow-dark"], indirect=True)
 
 
+def _paths() -> list[str]:
+    """Return the pages of the admin; the history of an account leads to the trail, which has no page here."""
+    return [path for path in admin_paths() if not re.fullmatch(r".*/auth/user/\d+/history/", path)]
+
+
 @pytest.fixture
 def context(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
     screen: tuple[int, Any] = getattr(request, "param", WIDE)
@@ -103,7 +109,7 @@ def test_the_watch_hears_what_the_policy_blocks_also_in_frames(page: Page, watch
 
 @on_both_screens
 def test_every_page_is_silent(page: Page, watch: PolicyWatch, base: str) -> None:
-    paths = admin_paths()
+    paths = _paths()
     assert {"/admin/", "/admin/auth/group/", "/admin/admin/logentry/add/"} <= set(paths)
     assert any(path.endswith("/delete/") for path in paths)
     open_pages(page, watch, base, paths)
@@ -296,7 +302,7 @@ def test_everything_that_staff_need_works_without_a_script(chromium: Browser, ba
     page.keyboard.press("Enter")
     expect(page.locator(".found").first).to_be_visible()
     page.get_by_role("link", name="Settings").click()
-    page.get_by_role("navigation", name="Lists of this section").get_by_role("link", name="Groups").click()
+    page.get_by_role("navigation", name="Lists of this section").get_by_role("link", name="Roles").click()
     page.locator("#result_list input.action-select").first.check()
     page.get_by_role("button", name="Rename the selected groups").click()
     page.get_by_role("button", name="Rename").click()
