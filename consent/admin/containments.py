@@ -57,7 +57,7 @@ def _address(key: int) -> str:
 
 
 class ContainForm(forms.ModelForm):  # type: ignore[type-arg]  # has no parameters at run time
-    """What is stopped, and why. One press is enough: nobody asks back while a stranger uses our tokens."""
+    """What is stopped, and why. It has no confirmation: a stop must not wait."""
 
     partner = forms.CharField(
         label="Partner, by its tenant id", required=False, max_length=36, help_text="Only this partner."
@@ -199,7 +199,7 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
         rotate = ""
         if older := service.older_credentials(one):
             names = ", ".join(sorted({str(each.registration) for each in older}))
-            rotate = f" Rotate the credential of {names} first: whoever had it before the stop has it still."
+            rotate = f" Rotate the credential of {names} first: a stranger who had it before the stop still has it."
         if one.resume_asked_by:
             return f"{one.resume_asked_by} asked to resume. Another member of staff confirms it.{rotate}"
         return f"Work through docs/runbook-breach.md. When it is safe again, ask to resume.{rotate}"
@@ -288,7 +288,7 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
     @page_action(description="Activate at Microsoft", url_path="activate", permissions=["view", "resume"], fresh=True)
     def activate(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
-        explanation = "Microsoft issues tokens for it again, to whoever has its credential: rotate that first."
+        explanation = "Microsoft issues tokens for it again, to everyone who has its credential. Rotate that first."
         return self._switch(request, one, activate, explanation, "Activate at Microsoft")
 
     def _switch(

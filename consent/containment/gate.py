@@ -1,7 +1,7 @@
 """What every process asks before it uses a token: is an emergency stop on?
 
 A thread of its own reads the rows several times a second while anybody asks, so a question costs no query, whichever
-thread asks it, and an answer is never older than ``FRESH_SECONDS``. When the database does not answer, nobody knows:
+thread asks it, and an answer is never older than ``FRESH_SECONDS``. When the database does not answer, it is unknown:
 then the gate is closed.
 """
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 FRESH_SECONDS = 0.5
 """So old may be what an answer rests on."""
 _LOOK_EVERY = 0.25  # seconds
-_PATIENCE = 5.0  # seconds that a question waits for a look before it is answered with "nobody knows"
+_PATIENCE = 5.0  # seconds that a question waits for a look before it is answered with "unknown"
 _IDLE_SECONDS = 10.0  # without a question the thread ends, and with it its connection
 UNKNOWN = (
     "The portal cannot see whether an emergency stop is on, because the database does not answer. So no token is used; "
@@ -110,7 +110,7 @@ class Gate:
         self._asked = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._told = False  # that nobody knows; once each time
+        self._told = False  # that it is unknown; once each time
 
     def stop(self, partner: int, registration: int) -> Contained | None:
         """Return why this partner's token of this registration may not be used now, by their keys; None when it may."""
@@ -123,12 +123,12 @@ class Gate:
         return None
 
     def stop_of_all(self) -> str:
-        """Return why no token at all may be used now; empty when any may be, or nobody knows."""
+        """Return why no token at all may be used now; empty when any may be, or when that is unknown."""
         look = self._fresh()
         return "" if look is None else next((one.words for one in look.standing if one.is_whole), "")
 
     def standing(self) -> Sequence[Standing] | None:
-        """Return the emergency stops that are not over, for people; None when nobody knows."""
+        """Return the emergency stops that are not over, for people; None when they are unknown."""
         look = self._fresh()
         return None if look is None else look.standing
 
@@ -172,7 +172,7 @@ class Gate:
                 began = time.monotonic()
                 try:
                     look = _Look(began, self._read())
-                except Exception as error:  # noqa: BLE001  # whatever it is: then nobody knows, and the gate is closed
+                except Exception as error:  # noqa: BLE001  # then the state is unknown, and the gate is closed
                     log.warning("an emergency stop could not be looked for (%s)", type(error).__name__)
                     connection.close()
                     look = None
