@@ -58,8 +58,8 @@ class Contained:
     """Why nothing may be done for a subject just now; whole sentences.
 
     Attributes:
-        goes_back: nothing may be done for any, or that is unknown: the unit waits with its run. Otherwise it comes again
-            later, or in the next run of a kind that ``repeats``.
+        goes_back: nothing may be done for any, or that is unknown: the unit waits with its run. Otherwise it comes
+            again later, or in the next run of a kind that ``repeats``.
     """
 
     words: str

@@ -45,6 +45,11 @@ class Blames:
         self._begun += 1
         return self._begun
 
+    @property
+    def waiting(self) -> int:
+        """How many units ended and are not judged, because one that was begun before them is still at work."""
+        return len(self._early)
+
     def saw(self, number: int, outcome: Outcome | None, place: Place) -> bool:
         """Take note of how a unit ended; return whether a blame was believed, which shows that we are well.
 
@@ -144,11 +149,11 @@ class Watch:
         """Return how many units may be worked at once now, with those that may lie ready beside them.
 
         The first few go ahead in every process that could not prepare itself: they fetch the tokens and keys that all
-        others then share.
+        others then share. One that takes long must not let all others fail meanwhile, since they are judged after it.
         """
         if self.proven and (self._begun or self.prepared):
             return size + ready
-        return max(min(size, FIRST if self.proven else FIRST - self._bad), 0)
+        return max(min(size, FIRST if self.proven else FIRST - self._bad - self._blames.waiting), 0)
 
     def begin(self) -> int:
         """Return the number of a unit, or of a try of it, that is begun now."""

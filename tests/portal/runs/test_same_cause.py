@@ -241,6 +241,20 @@ def test_units_that_were_at_work_when_an_application_was_disabled_speak_for_noth
 
 
 @pytest.mark.req("R-14")
+def test_one_slow_unit_does_not_let_all_others_fail_before_they_are_judged() -> None:
+    watch = Watch(16)
+    at_work, worked = [watch.begin()], 0  # the first one takes long
+    while len(at_work) < watch.room(16):
+        at_work.append(watch.begin())
+        if len(at_work) > 1:
+            watch.saw(at_work.pop(), blamed_on_partner())
+            worked += 1
+        assert worked < 10, "as many as the pattern needs failed, and it is not seen"
+    watch.saw(at_work.pop(), blamed_on_partner())
+    assert watch.room(16) == 5
+
+
+@pytest.mark.req("R-14")
 def test_a_failure_is_believed_when_units_that_were_begun_after_it_went_well() -> None:
     watch = Watch(2)
     theirs = blamed_on_partner()
