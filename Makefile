@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # For two cores: most tests wait for processes, browsers and servers, and two workers would leave a core idle.
-WORKERS ?= 3
+WORKERS ?= 4
 SCENARIO ?= minimal
 # Else each worker, and each process that a test starts, compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE

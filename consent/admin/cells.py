@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
 from consent.models import ApplicationRegistration, Attempt
+from consent.words.permissions import resource_name
 from portal.site.declared import Column, column
-from portal.site.display import EMPTY, described, guid, moment
+from portal.site.display import EMPTY, described, guid, moment, words
 
 
 def registration_cell(registration: ApplicationRegistration) -> str:
@@ -26,3 +28,12 @@ def why_cell(consent: Any) -> str:
     if not consent.attempt:
         return consent.why or EMPTY
     return described(described(consent.why, f"{Attempt(consent.attempt).label} failed"), moment(consent.attempt_at))
+
+
+def grants_cell(grants: Mapping[str, Iterable[str]]) -> str:
+    """Return the permissions of each service, by its name.
+
+    Args:
+        grants: names of delegated permissions by the application id of their service.
+    """
+    return words([f"{resource_name(resource)}: {', '.join(scopes)}" for resource, scopes in grants.items()])

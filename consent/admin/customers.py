@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
-from consent.admin.cells import registration_column, why_cell
+from consent.admin.cells import grants_cell, registration_column, why_cell
 from consent.admin.panels import CUSTOMER_TONES
 from consent.customers.observations import Change
 from consent.models import ChangedBy, ConsentObservation, ConsentPlan, CustomerConsent
@@ -196,11 +196,25 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
     list_select_related = ["consent__customer__partner", "consent__registration"]
     link_lookups = ["consent__id__exact"]
     search_fields = [*search_by("consent__customer"), "=correlation_id"]
-    fields = ["consent", "read", "shown_state", "what", "who", "until", "shown_evidence", "grants", "correlation_id"]
+    fields = [
+        "consent",
+        "read",
+        "shown_state",
+        "what",
+        "who",
+        "until",
+        "shown_evidence",
+        "shown_grants",
+        "correlation_id",
+    ]
 
     @admin.display(description="Customer")
     def customer(self, observation: ConsentObservation) -> str:
         return str(observation.consent.customer)
+
+    @admin.display(description="Grants")
+    def shown_grants(self, observation: ConsentObservation) -> str:
+        return grants_cell({grant["resource"]: grant["scopes"] for grant in observation.grants})
 
     partner = path_column("consent__customer__partner__name", "Partner", sorts=False)
     registration = registration_column("consent__registration", sorts=False)
@@ -264,7 +278,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         "who_acts",
         "verified",
         "changed",
-        "actual_grants",
+        "shown_grants",
         "service_principal_id",
         "requested",
         "failed",
@@ -289,6 +303,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
         consents: QuerySet[CustomerConsent] = rows.with_words()
         return consents
 
+    shown_grants = path_column("actual_grants", "Grants, as last read", grants_cell, sorts=False)
     why = column("Reason", why_cell)
     who_acts = path_column("who", "Who must act", who, sorts=False)
 

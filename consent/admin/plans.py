@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -12,10 +11,10 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.urls import reverse
 
 from consent.admin.applying import apply_page
+from consent.admin.cells import grants_cell
 from consent.admin.wanted import ACTION_TONES, CHANGING, RESET_LABEL, figures_of, items_address
 from consent.customers import plans
 from consent.customers.export import change_of, csv_document, json_document
-from consent.grants import Grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.selection import Selection
 from portal.audit.trail import record
@@ -315,10 +314,6 @@ class OwnerFilter(admin.SimpleListFilter):
         return queryset.filter(owner=self.value()) if self.value() else queryset
 
 
-def _chips(grants: Mapping[str, Any]) -> str:
-    return words(Grants(grants).lines())
-
-
 @admin.register(ConsentPlanItem)
 class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     """The customers of plans: what would change, and what came of it."""
@@ -380,13 +375,13 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
 
     @admin.display(description="Adds")
     def adds(self, item: ConsentPlanItem) -> str:
-        return _chips(change_of(item)[0])
+        return grants_cell(change_of(item)[0])
 
     @admin.display(description="Takes away")
     def takes_away(self, item: ConsentPlanItem) -> str:
-        return _chips(change_of(item)[1])
+        return grants_cell(change_of(item)[1])
 
-    held = path_column("before", "Held then", _chips, sorts=False)
+    held = path_column("before", "Held then", grants_cell, sorts=False)
 
     @admin.display(ordering="result", description="Result")
     def shown_result(self, item: ConsentPlanItem) -> str:

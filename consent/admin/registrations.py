@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from consent.admin.cells import grants_cell
 from consent.admin.credentials import end_badge, state_badge
 from consent.admin.doctor import doctor_page
 from consent.admin.permission_sets import campaign_address
@@ -24,10 +25,11 @@ from consent.models import (
     OwnPermissionSet,
     WantedGrants,
 )
+from consent.words.permissions import resource_name
 from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
 from portal.site.dashboard import Figure
 from portal.site.declared import column, guid_column, moment_column, path_column
-from portal.site.display import Tone, guid, words
+from portal.site.display import Tone, described, guid, words
 from portal.site.page_actions import page_action
 
 _FIXED = (
@@ -41,11 +43,15 @@ class ApplicationGrantInline(ReadOnlyInline[ApplicationGrant, ApplicationRegistr
     """What we want in customer tenants. Changed by ``consent.customers.wanted`` only, which first says the effect."""
 
     model = ApplicationGrant
-    fields = ["resource", "shown_scopes"]
+    fields = ["shown_resource", "shown_scopes"]
     show_change_link = False
     show_title = False
 
-    resource = guid_column("resource_application_id", "Resource application id", label="application id", sorts=False)
+    @admin.display(description="Resource")
+    def shown_resource(self, grant: ApplicationGrant) -> str:
+        resource = grant.resource_application_id
+        return described(resource_name(resource), guid(resource, label="application id"))
+
     shown_scopes = path_column("scopes", "Delegated permissions", words, sorts=False)
 
 
@@ -57,10 +63,7 @@ class WantedGrantsInline(ReadOnlyInline[WantedGrants, ApplicationRegistration]):
     show_change_link = False
     show_title = False
 
-    @admin.display(description="Grants")
-    def shown_grants(self, version: WantedGrants) -> str:
-        return words([f"{resource[:8]}…: {', '.join(scopes)}" for resource, scopes in version.grants.items()])
-
+    shown_grants = path_column("grants", "Grants", grants_cell, sorts=False)
     made = moment_column("created_at", "Wanted since", sorts=False)
 
 

@@ -98,7 +98,11 @@ def fill() -> None:
             actual_grants={"resource": [HOSTILE]},
         )
         ConsentObservation.objects.create(
-            consent=consent, observed_at=now, state="granted", grants=[HOSTILE], correlation_id=builders.guid()
+            consent=consent,
+            observed_at=now,
+            state="granted",
+            grants=[{"id": HOSTILE, "resource": HOSTILE, "scopes": [HOSTILE]}],
+            correlation_id=builders.guid(),
         )
     campaigns.create(
         name=HOSTILE,

@@ -24,6 +24,7 @@ from consent.offboarding.report import check_file
 from consent.runs.verify import CONSENT_VERIFY
 from portal.audit.models import AuditEvent
 from portal.decisions.models import Decision
+from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.executor import Executor
 from portal.runs.models import Run
 from portal.site import admin as site_admin
@@ -58,6 +59,21 @@ def listed(staff: Staff, query: str) -> set[int]:
 
 
 # --- customers ------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_a_consent_and_of_a_read_names_services_and_not_their_ids(staff: Staff) -> None:
+    consent = builders.customer_consent(builders.customer(builders.partner()), builders.registration(), "User.Read.All")
+    read = ConsentObservation.objects.create(
+        consent=consent,
+        observed_at=timezone.now(),
+        correlation_id=builders.guid(),
+        state="granted",
+        grants=[{"id": "a grant", "resource": GRAPH_APPLICATION_ID, "scopes": ["User.Read.All"]}],
+    )
+    for address in (f"{LIST}{consent.pk}/change/", f"{READS}{read.pk}/change/"):
+        text = staff.get(address).content.decode()
+        assert "Microsoft Graph: User.Read.All" in text
+        assert GRAPH_APPLICATION_ID not in text
 
 
 def test_findings_are_filtered_by_what_was_found(db: None, staff: Staff) -> None:

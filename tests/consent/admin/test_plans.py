@@ -241,7 +241,7 @@ def test_the_customers_of_a_plan_can_be_filtered_searched_and_opened(
         assert shown(staff.get(f"{of_plan}&{query}")) == expected, query
     text = staff.get(f"{ITEMS}{plan.items.get(customer=more).pk}/change/").content.decode()
     assert "Takes away Group.Read.All." in text
-    assert f"{GRAPH_APPLICATION_ID}: Group.Read.All" in text
+    assert "Microsoft Graph: Group.Read.All" in text
 
 
 @pytest.mark.parametrize("path", [LIST, ITEMS, "plan"])
