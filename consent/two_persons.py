@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db.models import QuerySet
 
+from consent.containment import service as containment
 from consent.customers.plans import PlanRefused, counts
 from consent.models import (
     ApplicationRegistration,
     ConsentPlan,
     ConsentPlanItem,
+    Containment,
+    CustomerConsent,
     Offboarding,
     PartnerConsent,
 )
 from consent.naming import registration_names
 from consent.offboarding import partner_erasure, steps
 from consent.offboarding.erasure import StillActive
+from consent.runs import resuming
 from consent.runs.apply_plan import CONCURRENCY, WAIT, start_apply, start_direct, unfinished_direct
 from consent.selection import Selection, counted
 from consent.tokens.custody import TokenUnavailable
@@ -47,6 +52,10 @@ def _partner(parameters: Parameters) -> PartnerTenant:
     if partner is None:
         raise CannotBeDone("There is no such partner any more.")
     return partner
+
+
+def _rows_of_partner(parameters: Parameters) -> QuerySet[PartnerTenant]:
+    return PartnerTenant.objects.filter(pk=parameters["partner"])
 
 
 # --- offboarding a partner ------------------------------------------------------------------------------------------
@@ -101,10 +110,62 @@ def _offboard(parameters: Parameters, approved: Approval) -> Result:
 
 OFFBOARD = Kind(
     key="offboard_partner",
+    rows=_rows_of_partner,
     title="Offboard a partner",
     permission="consent.offboard_partner",
     preview=_see_offboarding,
     execute=_offboard,
+    refusals=(CannotBeDone, steps.OffboardingRefused),
+)
+
+
+# --- finishing an offboarding although customers remain -------------------------------------------------------------
+
+
+def finish_of(offboarding: Offboarding) -> dict[str, Any]:
+    """Return the parameters to finish this offboarding."""
+    return {"offboarding": offboarding.pk}
+
+
+def _offboarding(parameters: Parameters) -> Offboarding:
+    return Offboarding.objects.select_related("partner").get(pk=parameters["offboarding"])  # none is ever deleted
+
+
+def _see_finishing(parameters: Parameters) -> Preview:
+    one = _offboarding(parameters)
+    if one.state != Offboarding.State.WAITING:
+        raise CannotBeDone("No decision is waited for: see how far this offboarding is.")
+    names = {str(row.customer) for row in steps.remaining(one).select_related("customer")}
+    return Preview(
+        what=f"Finish the offboarding of {one.partner.name} with customers that remain",
+        whom=f"{one.partner.name}, tenant {one.partner.tenant_id}",
+        subject={"partner": one.partner_id, "offboarding": one.pk},
+        changes=[
+            Change(
+                label="Customers that are not proven to be without our consent",
+                now=f"{len(names):,}: {_named(sorted(names))}",
+                then="left as they are; the report says who must act for each",
+            ),
+            Change(label="Tokens of the partner", now="kept, to try again", then="switched off and erased"),
+            Change(label="The partner", now="is being offboarded", then="offboarded for good"),
+        ],
+        cannot_be_undone="Without the partner's token we can neither remove our consent there nor look whether it is.",
+    )
+
+
+def _finish(parameters: Parameters, approved: Approval) -> Result:
+    one = _offboarding(parameters)
+    steps.finish_anyway(one, approved=approved)
+    return Result(words="The schedule closes it within a minute.", subject={"offboarding": one.pk})
+
+
+FINISH = Kind(
+    key="finish_offboarding",
+    title="Finish an offboarding with customers that remain",
+    permission="consent.offboard_partner",
+    preview=_see_finishing,
+    rows=lambda parameters: Offboarding.objects.filter(pk=parameters["offboarding"]),
+    execute=_finish,
     refusals=(CannotBeDone, steps.OffboardingRefused),
 )
 
@@ -137,6 +198,7 @@ def _see_erasing(parameters: Parameters) -> Preview:
 
 ERASE = Kind(
     key="erase_tokens",
+    rows=_rows_of_partner,
     title="Erase a partner's tokens",
     permission="consent.offboard_partner",
     preview=_see_erasing,
@@ -181,6 +243,7 @@ def _erase_partner(parameters: Parameters, approved: Approval) -> Result:
 
 ERASE_PARTNER = Kind(
     key="erase_partner",
+    rows=_rows_of_partner,
     title="Erase a partner",
     permission=partner_erasure.ERASE,
     preview=_see_partner_erasure,
@@ -250,6 +313,7 @@ def _remove(parameters: Parameters, approved: Approval) -> Result:
 
 REMOVE = Kind(
     key="remove_consents",
+    rows=lambda parameters: CustomerConsent.objects.filter(pk__in=parameters["consents"]),
     title="Remove our consent from customers",
     permission="consent.remove_customerconsent",
     preview=_see_removal,
@@ -313,6 +377,7 @@ def _apply(parameters: Parameters, approved: Approval) -> Result:
 
 APPLY = Kind(
     key="apply_removing_plan",
+    rows=lambda parameters: ConsentPlan.objects.filter(pk=parameters["plan"]),
     title="Apply a plan that removes our consent",
     permission="consent.apply_consentplan",
     preview=_see_applying,
@@ -351,4 +416,62 @@ RETIRE_KEY = Kind(
     may_repeat=True,
 )
 
-TWO_PERSONS = TwoPersons(kinds=(OFFBOARD, ERASE, ERASE_PARTNER, REMOVE, APPLY, RETIRE_KEY))
+
+# --- letting an emergency stop go -----------------------------------------------------------------------------------
+
+
+def resume_of(one: Containment) -> dict[str, Any]:
+    """Return the parameters to resume this emergency stop."""
+    return {"containment": one.pk}
+
+
+def _stop(parameters: Parameters) -> Containment:
+    rows = Containment.objects.select_related("registration", "partner")
+    return rows.get(pk=parameters["containment"])  # no row of these is ever deleted
+
+
+def _see_resuming(parameters: Parameters) -> Preview:
+    one = _stop(parameters)
+    if one.state != Containment.State.ON:
+        raise CannotBeDone(f"{one} is not on; there is nothing to resume. Its page says how far it is.")
+    older = sorted({str(each.registration) for each in containment.older_credentials(one)})
+    off = sorted(str(each) for each in ApplicationRegistration.objects.filter(pk__in=one.deactivated))
+    changes = [
+        Change(
+            label="Use of tokens",
+            now=f"stopped since {one.began_at:%Y-%m-%d %H:%M} UTC: {one.reason}",
+            then="let go in waves of 1, 5, 25 and so on partners; each is checked before the next one comes",
+        )
+    ]
+    if older:
+        then = "used again; a stranger who had them before the stop still has them"
+        changes.append(Change(label="Credentials from before the stop", now=_named(older), then=then))
+    if off:
+        changes.append(Change(label="Deactivated at Microsoft", now=_named(off), then="may be activated"))
+    return Preview(
+        what=f"Resume: {one}",
+        whom=str(one.partner or one.registration or "All partners"),
+        subject=containment.subject(one),
+        changes=changes,
+        cannot_be_undone="What is done with the tokens of a wave is done. Stopping again takes one person.",
+    )
+
+
+def _resume(parameters: Parameters, approved: Approval) -> Result:
+    one = _stop(parameters)
+    containment.resume(one, approved=approved)
+    return Result(words=f"{resuming.advance(one)}.", subject={"containment": one.pk})
+
+
+RESUME = Kind(
+    key="resume_containment",
+    title="Let an emergency stop go",
+    permission=containment.RESUME,
+    preview=_see_resuming,
+    rows=lambda parameters: Containment.objects.filter(pk=parameters["containment"]),
+    execute=_resume,
+    refusals=(CannotBeDone, containment.ResumeRefused),
+    on_server=True,
+)
+
+TWO_PERSONS = TwoPersons(kinds=(OFFBOARD, FINISH, ERASE, ERASE_PARTNER, REMOVE, APPLY, RETIRE_KEY, RESUME))

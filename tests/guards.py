@@ -470,10 +470,14 @@ GUARDS = (
     Guard(
         name="resume-two-persons",
         shows="S-80",
-        file="consent/containment/service.py",
-        text="    if _person(asked_by) == _person(confirmed_by) and not is_single_person():",
+        file="portal/decisions/service.py",
+        text="    if (own or _is_of(decision, name)) and not settings.STAFF_SINGLE_PERSON:",
         without="    if False:",
-        tests=(f"{_CONTAINED}test_one_person_alone_does_not_resume",),
+        tests=(
+            f"{_CONTAINED}test_one_person_alone_does_not_resume_neither_in_the_admin_nor_there_and_on_the_server",
+            f"{_CONTAINED}test_who_asked_on_the_server_does_not_approve_it_in_the_admin",
+        ),
+            f"{_DECISIONS}who_asked_cannot_approve_not_even_as_superuser",
     ),
     Guard(
         name="use-noted",
@@ -504,9 +508,9 @@ GUARDS = (
         name="own-request",
         shows="S-50",
         file="portal/decisions/service.py",
-        text="    if asked_by(decision, account) and not settings.STAFF_SINGLE_PERSON:",
-        without="    if False:",
-        tests=(f"{_DECISIONS}who_asked_cannot_approve_not_even_as_superuser",),
+        text="own=asked_by(decision, account))",
+        without="own=False)",
+        tests=(f"{_DECISIONS}a_new_name_of_the_account_makes_no_other_person",),
     ),
     Guard(
         name="approval-of-exactly-this",

@@ -48,6 +48,7 @@ FROZEN = {
         "0023_erasures": "e599ce6d90237ba33d160c7ba5d6f5e75f9b81d21cfce4e739f52e714a90cafd",
         "0022_emergency_stop_words": "d0edad5a1aad3053df01198b4f7b0454f859892a724c8ae57b65f276743f8808",
         "0024_links_that_wait": "6042b20285d7abe630726a9b53e69837a39cd8312468d4c8b83d40fe2c1d7c24",
+        "0025_one_mechanism_for_two_persons": "9c176adb8d0bdfd6ef3472c447e1bb2c3f836cce766505cb51dee24537720208",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

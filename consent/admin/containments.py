@@ -1,4 +1,4 @@
-"""Emergency stops: begin one, see what it holds, resume it by two persons; and the banner above every page."""
+"""Emergency stops: begin one, see what it holds, ask to resume it; and the banner above every page."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from consent.containment import service
 from consent.containment.service import ResumeRefused, Scope
 from consent.models import ApplicationRegistration, Containment
 from consent.runs import resuming
+from consent.two_persons import RESUME, resume_of
+from portal.decisions.asking import WhyForm, address_of, ask_second_person, what_comes_next
+from portal.decisions.models import Decision
 from portal.microsoft.http import time_budget
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.asking import ask
 from portal.site.dashboard import Row
 from portal.site.declared import badge_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, links, words
@@ -54,6 +58,12 @@ def banner(request: HttpRequest) -> Sequence[Row]:
 
 def _address(key: int) -> str:
     return reverse("admin:consent_containment_change", args=[key])
+
+
+def _asked(one: Containment) -> Decision | None:
+    """Return the request to resume it that waits for a second person; one query."""
+    rows = Decision.objects.filter(kind=RESUME.key, state=Decision.State.WAITING)
+    return rows.filter(preview__subject__containment=one.pk).first()
 
 
 class ContainForm(forms.ModelForm):  # type: ignore[type-arg]  # has no parameters at run time
@@ -148,7 +158,7 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
         "halted",
         "over",
     ]
-    actions_detail = ["ask_to_resume", "confirm_resume", "go_on", "deactivate", "activate", "contain_again"]
+    actions_detail = ["ask_to_resume", "go_on", "deactivate", "activate", "contain_again"]
 
     has_begin_permission = needs("consent.begin_containment")
     has_resume_permission = needs("consent.resume_containment")
@@ -195,13 +205,20 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
         if one.state == State.RESUMING:
             if one.halted:
                 return "See the check of the wave. Then let the waves go on, or stop everything again."
+            if one.deactivated:
+                return (
+                    "Press Activate at Microsoft; then the first wave is released. If somebody activated it by hand, "
+                    "let the waves go on."
+                )
             return "Nothing to do: each wave is checked, and then the next one is released."
         rotate = ""
         if older := service.older_credentials(one):
             names = ", ".join(sorted({str(each.registration) for each in older}))
             rotate = f" Rotate the credential of {names} first: a stranger who had it before the stop still has it."
-        if one.resume_asked_by:
-            return f"{one.resume_asked_by} asked to resume. Another member of staff confirms it.{rotate}"
+        asked = _asked(one)
+        if asked is not None:
+            said = f"{asked.requested_by} asked to resume. Another member of staff decides about it.{rotate}"
+            return links([(said, ""), ("The request", address_of(asked))])
         return f"Work through docs/runbook-breach.md. When it is safe again, ask to resume.{rotate}"
 
     @admin.display(description="Check of the latest wave")
@@ -220,11 +237,10 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
     def buttons(self, request: HttpRequest, row: Containment) -> list[PageAction]:
         fits: list[str] = []
         if row.state == State.ON:
-            two = row.resume_asked_by or service.is_single_person()
-            fits = ["confirm_resume" if two else "ask_to_resume", *(["deactivate"] if concerned(row) else [])]
-            fits += ["activate"] if row.deactivated else []
+            fits = [*([] if _asked(row) else ["ask_to_resume"]), *(["deactivate"] if concerned(row) else [])]
         elif row.state == State.RESUMING:
-            fits = ["contain_again", *(["go_on"] if row.halted else [])]
+            fits = ["contain_again", *(["go_on"] if row.halted or row.deactivated else [])]
+            fits += ["activate"] if row.deactivated else []
         return [button for button in super().buttons(request, row) if button.name in fits]
 
     # --- what is decided ---
@@ -232,31 +248,24 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
     @page_action(description="Ask to resume", url_path="ask-to-resume", permissions=["view", "resume"], fresh=True)
     def ask_to_resume(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
-        return self._decide(
+        answer = ask(
+            self,
             request,
-            one,
-            "ask_to_resume",
-            explanation="Another member of staff has to confirm it. Until then everything stays stopped.",
+            Containment.objects.filter(pk=one.pk),
+            WhyForm,
+            None,
+            action="ask_to_resume",
+            title=f"Ask to resume: {one}",
+            explanation=(
+                "Partners are released in waves of 1, 5, 25 and so on. A check shows that the tokens of a wave work "
+                f"before the next one comes; one that ends badly is the last. {what_comes_next()}"
+            ),
             button="Ask to resume",
         )
-
-    @page_action(
-        description="Confirm and resume", url_path="confirm-resume", permissions=["view", "resume"], fresh=True
-    )
-    def confirm_resume(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
-        one = self._one(request, object_id)
-        asked = f"{one.resume_asked_by} asked for it. " if one.resume_asked_by else ""
-        return self._decide(
-            request,
-            one,
-            "confirm_resume",
-            explanation=(
-                f"{asked}Partners are released in waves of 1, 5, 25 and so on. A check shows that the tokens of a wave "
-                "work before the next one comes; one that ends badly is the last."
-            ),
-            button="Confirm and resume",
-            dangerous=True,
-        )
+        if isinstance(answer, HttpResponseBase):
+            return answer
+        asked = ask_second_person(self, request, RESUME, resume_of(one), answer.cleaned_data["why"])
+        return asked or HttpResponseRedirect(_address(one.pk))
 
     @page_action(description="Go on with the waves", url_path="go-on", permissions=["view", "resume"], fresh=True)
     def go_on(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
@@ -265,7 +274,11 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
             request,
             one,
             "go_on",
-            explanation=f"{one.halted} The next wave is released all the same.",
+            explanation=(
+                f"{one.halted} The next wave is released all the same."
+                if one.halted
+                else "You made sure that the registration is active at Microsoft. The first wave is released."
+            ),
             button="Go on with the waves",
             dangerous=True,
         )
@@ -310,15 +323,18 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
             dangerous=True,
         ):
             return answer
-        with time_budget(_PAGE_SECONDS):
-            for each in switch(
-                one,
-                may_switch=clients.reads_registration,
-                switch=clients.switch_registration,
-                clouds=clients.cloud,
-                actor=actor_of(request),
-            ):
-                self.message_user(request, each.words, messages.SUCCESS if each.done else messages.ERROR)
+        try:
+            with time_budget(_PAGE_SECONDS):
+                for each in switch(
+                    one,
+                    may_switch=clients.reads_registration,
+                    switch=clients.switch_registration,
+                    clouds=clients.cloud,
+                    actor=actor_of(request),
+                ):
+                    self.message_user(request, each.words, messages.SUCCESS if each.done else messages.ERROR)
+        except ResumeRefused as refused:
+            self.message_user(request, str(refused), messages.ERROR)
         return HttpResponseRedirect(_address(one.pk))
 
     @page_action(description="Stop all of it again", url_path="again", permissions=["view", "begin"], dangerous=True)
@@ -343,21 +359,12 @@ class ContainmentAdmin(ReadOnlyAdmin[Containment]):
             return answer
         actor = actor_of(request)
         try:
-            if what == "ask_to_resume":
-                service.ask_to_resume(one, actor=actor)
-                said = "Asked. Now another member of staff confirms it."
-            elif what == "contain_again":
+            if what == "contain_again":
                 scope = Scope(registration=one.registration, partner=one.partner)
                 service.contain(scope, reason=one.reason, actor=actor)
                 said = "From now on no token of it is used."
-            elif what == "go_on":
-                service.go_on(one, actor=actor)
-                said = f"{resuming.advance(one)}."
             else:
-                if service.is_single_person():
-                    service.resume(one, asked_by=actor.name, actor=actor)
-                else:
-                    service.confirm_resume(one, actor=actor)
+                service.go_on(one, actor=actor)
                 said = f"{resuming.advance(one)}."
         except ResumeRefused as refused:
             self.message_user(request, str(refused), messages.ERROR)

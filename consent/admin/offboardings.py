@@ -15,7 +15,7 @@ from django.urls import reverse
 from consent.models import ConsentObservation, Offboarding
 from consent.offboarding import steps as service
 from consent.offboarding.report import to_file
-from consent.two_persons import OFFBOARD, offboarding_of
+from consent.two_persons import FINISH, OFFBOARD, finish_of, offboarding_of
 from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
 from portal.decisions.asking import WhyForm, ask_second_person, what_comes_next
@@ -205,9 +205,11 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     )
     def try_again(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
-        if answer := self._decide(
+        if not self._waits(request, one):
+            return self._back(one)
+        if answer := self.confirm(
             request,
-            one,
+            Offboarding.objects.filter(pk=one.pk),
             action="try_again",
             title=f"Try again: {one.partner.name}",
             explanation=(
@@ -230,36 +232,35 @@ class OffboardingAdmin(ReadOnlyAdmin[Offboarding]):
     )
     def finish(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         one = self._one(request, object_id)
-        if answer := self._decide(
+        if not self._waits(request, one):
+            return self._back(one)
+        answer = ask(
+            self,
             request,
-            one,
+            Offboarding.objects.filter(pk=one.pk),
+            WhyForm,
+            None,
             action="finish",
             title=f"Finish: {one.partner.name}",
             explanation=(
                 f"{number_are(one.remaining, 'customer')} not proven to be without our consent, and without the "
                 "partner's token we cannot look again. The report lists each of them, and who must act. The "
-                "token is switched off and erased, and the partner is offboarded for good."
+                f"token is switched off and erased, and the partner is offboarded for good. {what_comes_next()}"
             ),
-            button="Finish all the same",
+            button="Ask for it",
             dangerous=True,
-        ):
+        )
+        if isinstance(answer, HttpResponseBase):
             return answer
-        try:
-            one = service.finish_anyway(one, actor=actor_of(request))
-        except service.OffboardingRefused as refused:
-            self.message_user(request, str(refused), messages.ERROR)
-        else:
-            done = one.state == State.DONE
-            words = "Offboarded." if done else "The vault did not do its part; the schedule tries again."
-            self.message_user(request, words, messages.SUCCESS if done else messages.WARNING)
-        return self._back(one)
+        asked = ask_second_person(self, request, FINISH, finish_of(one), answer.cleaned_data["why"])
+        return asked or self._back(one)
 
-    def _decide(self, request: HttpRequest, one: Offboarding, **words: Any) -> HttpResponseBase | None:
-        """Confirm what only an offboarding that waits can be asked for."""
-        if one.state != State.WAITING and "_once" not in request.POST:
-            self.message_user(request, "Nothing waits for this: see the state.", messages.WARNING)
-            return self._back(one)
-        return self.confirm(request, Offboarding.objects.filter(pk=one.pk), **words)
+    def _waits(self, request: HttpRequest, one: Offboarding) -> bool:
+        """Say that only an offboarding that waits can be asked for this."""
+        if one.state == State.WAITING or "_once" in request.POST:
+            return True
+        self.message_user(request, "Nothing waits for this: see the state.", messages.WARNING)
+        return False
 
     def _one(self, request: HttpRequest, object_id: str) -> Offboarding:
         one = self.get_object(request, object_id)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from consent.containment.service import note_deactivated
+from consent.containment.service import ResumeRefused, note_deactivated
 from consent.models import ApplicationRegistration, Containment
 from portal.audit.trail import Actor, Outcome, record
 from portal.microsoft.clouds import NationalCloud
@@ -77,8 +77,16 @@ def activate(
     clouds: Callable[[str], NationalCloud],
     actor: Actor,
 ) -> list[Switched]:
-    """Activate what was deactivated for this stop; as :func:`deactivate`."""
+    """Activate what was deactivated for this stop, after two persons decided to resume it; as :func:`deactivate`.
+
+    Raises:
+        ResumeRefused: nobody decided that yet.
+    """
     require(actor, "consent.resume_containment")
+    if Containment.objects.filter(pk=one.pk, state=Containment.State.ON).exists():
+        raise ResumeRefused(
+            f"{one} is on. Two persons decide to resume it; then it can be activated, and the waves begin."
+        )
     found = []
     for registration in ApplicationRegistration.objects.filter(pk__in=one.deactivated).order_by("pk"):
         switched = _switch(one, registration, False, may_switch, switch, clouds, actor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -16,6 +15,7 @@ from consent import alarms
 from consent.alarms import Cause
 from consent.models import ApplicationCredential, ApplicationRegistration, Containment
 from portal.audit.trail import Actor, record
+from portal.decisions.kinds import Approval
 from portal.rights import require, require_unlimited
 from portal.runs import service as runs
 from portal.runs.models import Run
@@ -74,7 +74,6 @@ def contain(scope: Scope, *, reason: str, actor: Actor) -> Containment:
                 halted="",
                 resumed_at=None,
                 resumed_by="",
-                resume_asked_at=None,
                 resume_asked_by="",
             )
             one = mine.select_related("registration", "partner").first()
@@ -87,7 +86,7 @@ def contain(scope: Scope, *, reason: str, actor: Actor) -> Containment:
                 "containment.began",
                 actor=actor,
                 subject=subject(one),
-                details={"reason": reason, "again": bool(again)},
+                details={"again": bool(again)},  # what people wrote stands in the row, and goes with it (S-68)
             )
             alarms.settle([Cause.RESUME_HALTED], [one.pk])
             alarms.report(Cause.CONTAINED, one, by=actor.name)
@@ -113,88 +112,35 @@ def _hold_runs(one: Containment) -> None:
         except UnknownKind:
             continue
         if containable:
-            runs.hold(run, reason=f"{one}: {one.reason}")
+            runs.hold(run, reason=str(one))
 
 
 # --- letting go -------------------------------------------------------------------------------------------------------
 
 
-def is_single_person() -> bool:
-    """Tell whether this installation says by its settings that one person may do what needs two."""
-    return bool(getattr(settings, "STAFF_SINGLE_PERSON", False))
-
-
-def ask_to_resume(one: Containment, *, actor: Actor) -> None:
-    """Note the first person's decision; it holds until somebody contains again.
-
-    Raises:
-        ResumeRefused: nothing is to be resumed.
-    """
-    require(actor, RESUME)
-    with transaction.atomic():
-        asked = Containment.objects.filter(pk=one.pk, state=State.ON).update(
-            resume_asked_at=timezone.now(), resume_asked_by=actor.name
-        )
-        if not asked:
-            raise ResumeRefused(f"{one} is not on; there is nothing to resume.")
-        record("containment.resume_asked", actor=actor, subject=subject(one))
-    one.refresh_from_db()
-
-
-def resume(one: Containment, *, asked_by: str, actor: Actor) -> None:
-    """Begin to let it go in waves: two persons decided it.
+def resume(one: Containment, *, approved: Approval) -> None:
+    """Begin to let it go in waves. The first one comes when no registration of it is deactivated at Microsoft any more.
 
     Args:
-        asked_by: the name of the actor who asked for it.
-        actor: the other person. In a single-person installation it may be the same one.
+        approved: what two persons decided (S-50); it names who asked.
 
     Raises:
-        ResumeRefused: it is not on, or both are the same person.
+        ResumeRefused: it is not on.
     """
-    require(actor, RESUME)
-    check_two_persons(asked_by, actor.name)
-    if one.deactivated:
-        raise ResumeRefused(f"{one}: a registration is still deactivated at Microsoft. Activate it first.")
+    require(approved.actor, RESUME)
     with transaction.atomic():
         resumed = Containment.objects.filter(pk=one.pk, state=State.ON).update(
             state=State.RESUMING,
             resumed_at=timezone.now(),
-            resumed_by=actor.name,
-            resume_asked_by=asked_by,
+            resumed_by=approved.approved_by or approved.actor.name,
+            resume_asked_by=approved.actor.name,
             released_to=0,
         )
         if not resumed:
             raise ResumeRefused(f"{one} is not on; there is nothing to resume.")
-        details = {"asked_by": asked_by, "credentials_older": [str(each) for each in older_credentials(one)]}
-        record("containment.resumed", actor=actor, subject=subject(one), details=details)
+        details = approved.noted() | {"credentials_older": [str(each) for each in older_credentials(one)]}
+        record("containment.resumed", actor=approved.actor, subject=subject(one), details=details)
     one.refresh_from_db()
-
-
-def confirm_resume(one: Containment, *, actor: Actor) -> None:
-    """Confirm as the second person what the first one asked for.
-
-    Raises:
-        ResumeRefused: nobody asked for it, the same person did, or it is not on.
-    """
-    require(actor, RESUME)
-    one.refresh_from_db()
-    if not one.resume_asked_by:
-        raise ResumeRefused(f"Nobody asked to resume {one} yet. Ask for it; another member of staff confirms it.")
-    resume(one, asked_by=one.resume_asked_by, actor=actor)
-
-
-def check_two_persons(asked_by: str, confirmed_by: str) -> None:
-    """Raise ResumeRefused when both are names of the same person, whom this installation does not let act alone."""
-    if _person(asked_by) == _person(confirmed_by) and not is_single_person():
-        raise ResumeRefused(
-            f"{confirmed_by} asked for it, so another member of staff has to confirm it. Nothing was changed."
-        )
-
-
-def _person(name: str) -> str:
-    """Return who it is, whichever command or page it came through: a command names its OS user in brackets."""
-    name = name.strip()
-    return (name.rpartition("(")[2].rstrip(")") if name.endswith(")") else name).casefold()
 
 
 def older_credentials(one: Containment) -> list[ApplicationCredential]:
@@ -242,17 +188,18 @@ def halt(one: Containment, why: str) -> None:
 
 
 def go_on(one: Containment, *, actor: Actor) -> None:
-    """Let the waves go on although the latest one ended badly: a person looked.
+    """Let the waves go on: a person looked why the latest one ended badly, or activated a registration by hand.
 
     Raises:
-        ResumeRefused: it was not halted.
+        ResumeRefused: nothing holds them.
     """
     require(actor, RESUME)
     with transaction.atomic():
-        mine = Containment.objects.filter(pk=one.pk, state=State.RESUMING).exclude(halted="")
-        if not mine.update(halted="", run=None):
-            raise ResumeRefused(f"The waves of {one} were not halted.")
-        record("containment.went_on", actor=actor, subject=subject(one))
+        mine = Containment.objects.filter(pk=one.pk, state=State.RESUMING).exclude(halted="", deactivated=[])
+        if not mine.update(halted="", run=None, deactivated=[]):
+            raise ResumeRefused(f"Nothing holds the waves of {one}.")
+        details = {"deactivated": one.deactivated} if one.deactivated else {}
+        record("containment.went_on", actor=actor, subject=subject(one), details=details)
         alarms.settle([Cause.RESUME_HALTED], [one.pk])
 
 

@@ -37,7 +37,6 @@ class Containment(models.Model):
     state = models.CharField(max_length=8, choices=State, default=State.ON)
     began_at = models.DateTimeField(auto_now_add=True)
     began_by = models.CharField(max_length=150)
-    resume_asked_at = models.DateTimeField(null=True)
     resume_asked_by = models.CharField(max_length=150, blank=True, help_text="The first of the two persons")
     resumed_at = models.DateTimeField(null=True)
     resumed_by = models.CharField(max_length=150, blank=True, help_text="The second person, who confirmed it")

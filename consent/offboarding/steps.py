@@ -139,12 +139,16 @@ def _start_run(offboarding: Offboarding, actor: Actor, wait_seconds: float, conc
     offboarding.save(update_fields=["run"])
 
 
-def finish_anyway(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
-    """Close although customers remain: a person's decision; the report lists each of them and who must act.
+def finish_anyway(offboarding: Offboarding, *, approved: Approval) -> None:
+    """Begin to close although customers remain; the report lists each of them and who must act. ``advance`` closes.
+
+    Args:
+        approved: of two persons. The approval of the offboarding covers tokens only when no customer remains.
 
     Raises:
         OffboardingRefused: nothing waits for this decision.
     """
+    actor = approved.actor
     require(actor, "consent.offboard_partner")
     require_sight(actor, offboarding)
     with transaction.atomic():
@@ -156,10 +160,9 @@ def finish_anyway(offboarding: Offboarding, *, actor: Actor) -> Offboarding:
             "partner.offboarding_decided",
             actor=actor,
             subject=_subject(offboarding),
-            details={"remaining": offboarding.remaining},
+            details=approved.noted() | {"remaining": offboarding.remaining},
         )
         _begin_to_close(offboarding, State.WAITING, actor)
-    return advance(offboarding, actor=actor)
 
 
 def advance(offboarding: Offboarding, *, actor: Actor) -> Offboarding:

@@ -1,7 +1,7 @@
 """The waves in which an emergency stop is let go: release some partners, check their tokens, judge, and again.
 
-A step is taken when somebody confirms and then every minute. All that matters is in the row, so any process may take
-it, and twice does no harm.
+A step is taken when a second person approves and then every minute. All that matters is in the row, so any process may
+take it, and twice does no harm.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def advance(one: Containment) -> str:
         return f"{one}: nothing is being resumed"
     if one.halted:
         return f"{one}: halted after wave {one.wave}"
+    if one.deactivated:
+        return f"{one}: waits until its registration is activated at Microsoft"
     if one.run is not None:
         if not one.run.is_over:
             return f"{one}: wave {one.wave} is being checked"

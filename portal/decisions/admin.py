@@ -359,5 +359,5 @@ def _shown(request: HttpRequest, decision: Decision) -> dict[str, Any]:
         "cannot_be_undone": decision.preview["cannot_be_undone"],
         "seen": service.look(decision) if waits else None,
         "why_not": reason.text if reason else "",
-        "on_the_server": decision.state == State.APPROVED and (kind is None or kind.execute is None),
+        "then": kind.then if decision.state == State.APPROVED and kind is not None and kind.execute is None else "",
     }

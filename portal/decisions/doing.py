@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
@@ -45,16 +46,31 @@ def carried_out(approval: Approval) -> Iterator[Deed]:
     _finish(approval, State.DONE, deed.result)
 
 
-def take(kind: Kind, parameters: Parameters) -> Approval | None:
-    """Take what was approved of this, for a command on the server; None when nothing is. It can be taken once.
+def approved(kind: Kind, parameters: Parameters, *, account: User | None = None) -> Decision | None:
+    """Return the request for exactly this that was approved and nobody has begun; None when there is none.
+
+    Args:
+        account: then only a request of this account counts.
+
+    Raises:
+        CannotBeDone: it makes no sense now.
+    """
+    digest = kind.digest(parameters, kind.preview(parameters))
+    rows = Decision.objects.undone().filter(kind=kind.key, digest=digest, state=State.APPROVED)
+    if account is not None:
+        rows = rows.filter(requester=account.pk)
+    return rows.filter(expires_at__gt=timezone.now()).first()
+
+
+def take(kind: Kind, parameters: Parameters, *, account: User | None = None) -> Approval | None:
+    """Take what was approved of this; None when nothing is. It can be taken once. The arguments are as above.
 
     Raises:
         CannotBeDone: it makes no sense now.
         DecisionRefused: somebody took it at this moment, or the row was changed past the portal.
     """
-    digest = kind.digest(parameters, kind.preview(parameters))
-    decision = Decision.objects.undone().filter(kind=kind.key, digest=digest, state=State.APPROVED).first()
-    return None if decision is None or decision.expires_at <= timezone.now() else begin(decision)
+    decision = approved(kind, parameters, account=account)
+    return None if decision is None else begin(decision)
 
 
 def begin(decision: Decision) -> Approval:

@@ -11,7 +11,7 @@ from portal.site.navigation import Section
 _MODEL = "decisions.Decision"
 
 EXTENSION = AdminExtension(
-    sights={"decisions.decision": Sight(subject="preview__subject")},
+    sights={"decisions.decision": Sight(subject="preview__subject", person="requester__username")},
     lists=(ListEntry(section=Section.INCIDENTS, title="Requests", model="decisions.decision"),),
     subjects={"decision": Named(Decision)},
     causes={

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
+from django.db.models import QuerySet
+
 from portal.audit.seals import canonical, digest
 from portal.audit.trail import Actor
 from portal.extensions import declared
@@ -91,8 +93,14 @@ class Kind:
         title: what it is called in lists, such as ``Offboard a partner``.
         permission: what both persons need, the one who asks and the one who decides.
         preview: works out what would happen now; a constant number of queries, no network. Raises CannotBeDone.
-        execute: does it, in a moment: it changes rows and leaves long work to the workers. None where a command on the
-            server does it after the approval, because the process of the pages has not the right to.
+        rows: returns the rows that it is about; who asks and who decides must see each of them. None where it concerns
+            all partners, so that no member of a team takes part.
+        execute: does it, in a moment: it changes rows and leaves long work to the workers. None where somebody does it
+            after the approval, as ``then`` says: the process of the pages has not the right to, or what comes of it is
+            for the eyes of who asked.
+        then: who does what was approved, and where, for a kind without ``execute``.
+        on_server: a second user of the operating system may approve it by the command that asks. For what must work
+            when no page does.
         refusals: exceptions of ``execute`` whose text is written for people.
         may_repeat: a deed that failed may be done again until the request expires, without asking anew. For what goes
             on where it stopped.
@@ -102,7 +110,10 @@ class Kind:
     title: str
     permission: str
     preview: Callable[[Parameters], Preview]
+    rows: Callable[[Parameters], QuerySet[Any]] | None = None
     execute: Callable[[Parameters, Approval], Result] | None = None
+    then: str = "Who asked does it now, by the same command on the server, before the request ends."
+    on_server: bool = False
     refusals: tuple[type[Exception], ...] = ()
     may_repeat: bool = False
 

@@ -35,8 +35,10 @@ from portal.decisions.records import (
     tell_that_it_waits,
     write_event,
 )
-from portal.rights import require
+from portal.models import Limits
+from portal.rights import Forbidden, limits_of, require
 from portal.site.proof import WITHIN
+from portal.site.sight import visible
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ KEPT_FOR = timedelta(days=2 * 365)
 EMERGENCY_WORD = "emergency"
 LONGEST_WHY = 500
 _CUT_OFF_AFTER = timedelta(hours=1)
+_NOT_SEEN = "it is about partners that your teams do not see."
 _FACTORS_OF_AN_EMERGENCY = 2
 State, Way = Decision.State, Decision.Way
 
@@ -101,10 +104,14 @@ def ask(
 
     Raises:
         DecisionRefused: no reason is given, or the account may not ask.
+        Forbidden: the actor does not see all that it is about; the trail says so.
         CannotBeDone: it makes no sense now.
     """
     if account is None:
         require(actor, kind.permission)
+    limits = limits_of(account) if account is not None else actor.limits()
+    if not _sees(limits, kind, parameters):
+        raise Forbidden(f"{_NOT_SEEN} Ask somebody who sees all of it.", actor=actor, needed=[f"sight of {kind.key}"])
     why = why.strip()
     if not 0 < len(why) <= LONGEST_WHY:
         raise DecisionRefused(f"Say why, in at most {LONGEST_WHY} characters: the other person decides by it.")
@@ -164,15 +171,34 @@ def why_not(decision: Decision, account: User) -> Reason | None:
     """Say why this account may not approve the request; None if it may."""
     if reason := _why_nobody(decision, account):
         return reason
-    if asked_by(decision, account) and not settings.STAFF_SINGLE_PERSON:
+    return _why_not_other(decision, account.get_username(), own=asked_by(decision, account))
+
+
+def _why_not_other(decision: Decision, name: str, *, own: bool) -> Reason | None:
+    if (own or _is_of(decision, name)) and not settings.STAFF_SINGLE_PERSON:
         return Reason("own", "You asked for it: another person decides.")
     return None
+
+
+def _is_of(decision: Decision, name: str) -> bool:
+    """Whether who asked has this name, on the server or in the admin: a command names its OS user in brackets."""
+    return _bare(decision.requested_by) == _bare(name)
+
+
+def _bare(name: str) -> str:
+    return (name.rpartition("(")[2].rstrip(")") if name.endswith(")") else name).strip().casefold()
 
 
 def _why_nobody(decision: Decision, account: User) -> Reason | None:
     kind = kinds().get(decision.kind)
     if kind is None or not _may(account, kind):
         return Reason("right", "You have not the right to decide about this.")
+    if not _sees(limits_of(account), kind, decision.parameters):
+        return Reason("sight", f"{_NOT_SEEN.capitalize()} Somebody who sees all of it decides.")
+    return _why_not_any_more(decision, kind)
+
+
+def _why_not_any_more(decision: Decision, kind: Kind) -> Reason | None:
     if decision.state != State.WAITING:
         said = decision.get_state_display()
         return Reason("over", f"Nothing waits for a decision here. The request says: {said}.")
@@ -211,9 +237,41 @@ def approve(decision: Decision, *, person: Person, answer: str = "") -> Decision
     """
     decision = _read(decision)
     if reason := why_not(decision, person.account) or _why_not_proven(person) or why_not_now(decision):
-        raise _refusal("decision.approved", decision, person, reason)
-    way = Way.SINGLE if asked_by(decision, person.account) else Way.SECOND
-    return _let_it_be_done(decision, person, way, answer)
+        raise _refusal("decision.approved", decision, person.actor, reason)
+    own = asked_by(decision, person.account) or _is_of(decision, person.account.get_username())
+    way = Way.SINGLE if own else Way.SECOND
+    return _let_it_be_done(decision, person.actor, person.account, way, answer)
+
+
+def waiting(kind: Kind, parameters: Parameters) -> Decision | None:
+    """Return the request for exactly this that waits for a second person; None when there is none.
+
+    Raises:
+        CannotBeDone: it makes no sense now.
+    """
+    digest = kind.digest(parameters, kind.preview(parameters))
+    rows = Decision.objects.filter(kind=kind.key, digest=digest, state=State.WAITING)
+    return rows.filter(expires_at__gt=timezone.now()).first()
+
+
+def approve_on_server(decision: Decision, *, actor: Actor) -> Decision:
+    """Say yes as another user of the operating system, to a kind that allows it, and let it be done once.
+
+    Raises:
+        DecisionRefused: the same user asked, a person of this name did, or as for ``approve``.
+    """
+    decision = _read(decision)
+    kind = kinds().get(decision.kind)
+    if kind is None or not kind.on_server or actor.kind != AuditEvent.ActorKind.COMMAND:
+        raise DecisionRefused("This is decided in the admin only. Nothing was done.")
+    require(actor, kind.permission)
+    reason = (
+        _why_not_any_more(decision, kind) or _why_not_other(decision, actor.name, own=False) or why_not_now(decision)
+    )
+    if reason:
+        raise _refusal("decision.approved", decision, actor, reason)
+    way = Way.SINGLE if _is_of(decision, actor.name) else Way.SECOND
+    return _let_it_be_done(decision, actor, None, way, "")
 
 
 def override(decision: Decision, *, person: Person, word: str) -> Decision:
@@ -225,8 +283,8 @@ def override(decision: Decision, *, person: Person, word: str) -> Decision:
     decision = _read(decision)
     reason = _why_nobody(decision, person.account) or _why_not_alone(person, word) or why_not_now(decision)
     if reason:
-        raise _refusal("decision.approved", decision, person, reason)
-    return _let_it_be_done(decision, person, Way.EMERGENCY, "")
+        raise _refusal("decision.approved", decision, person.actor, reason)
+    return _let_it_be_done(decision, person.actor, person.account, Way.EMERGENCY, "")
 
 
 def _why_not_alone(person: Person, word: str) -> Reason | None:
@@ -257,7 +315,7 @@ def refuse(decision: Decision, *, person: Person, answer: str) -> Decision:
         text = f"Say why, in at most {LONGEST_WHY} characters: the person who asked reads it."
         reason = Reason("answer", text)
     if reason:
-        raise _refusal("decision.refused", decision, person, reason)
+        raise _refusal("decision.refused", decision, person.actor, reason)
     return _end_undone(
         decision,
         State.REFUSED,
@@ -279,7 +337,7 @@ def withdraw(decision: Decision, *, person: Person) -> Decision:
     decision = _read(decision)
     if not asked_by(decision, person.account):
         reason = Reason("other", "Only the person who asked can withdraw it.")
-        raise _refusal("decision.withdrawn", decision, person, reason)
+        raise _refusal("decision.withdrawn", decision, person.actor, reason)
     return _end_undone(decision, State.WITHDRAWN, "decision.withdrawn", person.actor)
 
 
@@ -295,8 +353,8 @@ def in_emergency(kind: Kind, parameters: Parameters, *, why: str, actor: Actor) 
     return begin(_read(decision))
 
 
-def _let_it_be_done(decision: Decision, person: Person, way: Decision.Way, answer: str) -> Decision:
-    _approve_row(decision, person.actor, person.account, way, answer.strip()[:LONGEST_WHY])
+def _let_it_be_done(decision: Decision, actor: Actor, account: User | None, way: Decision.Way, answer: str) -> Decision:
+    _approve_row(decision, actor, account, way, answer.strip()[:LONGEST_WHY])
     execute, parameters = kinds()[decision.kind].execute, decision.parameters
     if execute is not None:
         try:
@@ -378,6 +436,16 @@ def _may(account: User | None, kind: Kind | None) -> bool:
     return now is not None and now.has_perm(kind.permission)
 
 
+def _sees(limits: Limits | None, kind: Kind, parameters: Parameters) -> bool:
+    """Whether somebody with these limits sees all that a request is about; no query for somebody without a team."""
+    if limits is None:
+        return True
+    if kind.rows is None:
+        return False
+    rows = kind.rows(parameters).order_by()
+    return not rows.exclude(pk__in=visible(rows, limits).values("pk")).exists()
+
+
 def asked_by(decision: Decision, account: User) -> bool:
     """Whether it is this account's own request, whatever its name is now."""
     return decision.requester_id == account.pk
@@ -404,11 +472,11 @@ def _differences(decision: Decision, now: Preview) -> list[Change]:
     return found or [Change(label="What it is about", now="as asked for", then="something else")]
 
 
-def _refusal(action: str, decision: Decision, person: Person, reason: Reason) -> DecisionRefused:
+def _refusal(action: str, decision: Decision, actor: Actor, reason: Reason) -> DecisionRefused:
     """Write down that somebody tried, and return what to raise."""
     if not is_genuine(decision):
         tell_of_change(decision)
-    write_event(action, decision, person.actor, Outcome.REFUSED, reason=reason.word)
+    write_event(action, decision, actor, Outcome.REFUSED, reason=reason.word)
     return DecisionRefused(reason.text)
 
 

@@ -81,6 +81,7 @@ def _rename(parameters: Parameters, approved: Approval) -> Result:
 _COMMON: dict[str, Any] = {
     "permission": "tenants.change_partnertenant",
     "preview": _preview,
+    "rows": lambda parameters: PartnerTenant.objects.filter(pk=parameters["partner"]),
     "refusals": (CannotBeDone,),
 }
 RENAME = Kind(key="test_rename", title="Rename a partner", execute=_rename, **_COMMON)

@@ -18,7 +18,7 @@ from consent.offboarding.steps import (
     try_again,
 )
 from consent.runs.apply_plan import APPLY_PLAN
-from consent.two_persons import OFFBOARD, offboarding_of
+from consent.two_persons import FINISH, OFFBOARD, finish_of, offboarding_of
 from portal.decisions.doing import carried_out
 from portal.decisions.kinds import Result
 from portal.microsoft.diagnosis import Owner
@@ -50,7 +50,11 @@ class Command(BulkCommand):
         parser.add_argument("partner", metavar="TENANT", help="the partner's tenant id")
         parser.add_argument("--yes", action="store_true", help="do it, not only say what it would touch")
         add_second_person_arguments(parser)
-        parser.add_argument("--finish", action="store_true", help="finish although customers remain, and report them")
+        parser.add_argument(
+            "--finish",
+            action="store_true",
+            help="finish although customers remain, and report them; asks a second person again",
+        )
         parser.add_argument("--report", type=Path, metavar="FILE", help="write the sealed report to a new file")
         parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="wait so long for each proof")
         parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="customers at once")
@@ -70,7 +74,7 @@ class Command(BulkCommand):
             raise CommandError(self._what(partner), returncode=2)
         offboarding = Offboarding.objects.open().filter(partner=partner).first()
         if offboarding is not None and offboarding.state == State.WAITING and options["finish"]:
-            return self._tell(finish_anyway(offboarding, actor=self.actor), options)
+            return self._finish(offboarding, options)
         how = {"wait_seconds": options["wait"], "concurrency": options["concurrency"]}
         if offboarding is not None:
             offboarding = try_again(offboarding, actor=self.actor, **how)
@@ -92,8 +96,19 @@ class Command(BulkCommand):
             code = self._work_run(run, options)
         offboarding = advance(offboarding, actor=self.actor)
         if offboarding.state == State.WAITING and options["finish"]:
-            offboarding = finish_anyway(offboarding, actor=self.actor)
+            return self._finish(offboarding, options)
         return self._tell(offboarding, options) if offboarding.state != State.REMOVING else code or EXIT_SOME_FAILED
+
+    def _finish(self, offboarding: Offboarding, options: dict[str, Any]) -> int:
+        """Ask a second person, who lets the schedule close it; in an emergency close it here."""
+        approval = self.second_person(FINISH, finish_of(offboarding), options)
+        try:
+            with carried_out(approval) as deed:
+                finish_anyway(offboarding, approved=approval)
+                deed.result = Result(words="It is being closed.", subject={"offboarding": offboarding.pk})
+        except OffboardingRefused as refused:
+            raise CommandError(str(refused), returncode=2) from None
+        return self._tell(advance(offboarding, actor=self.actor), options)
 
     def _work_run(self, run: Run, options: dict[str, Any]) -> int:
         if run.state == Run.State.OPEN:

@@ -7,6 +7,7 @@ from django.urls import reverse
 
 from consent import clients
 from consent.models import Containment
+from portal.decisions.models import Decision
 from tests.support import builders
 from tests.support.portal import Browser
 from tests.support.staff import Staff, told
@@ -45,12 +46,21 @@ def test_one_press_stops_and_every_page_of_staff_says_so() -> None:
 def test_two_persons_resume_and_the_first_one_alone_does_not() -> None:
     first, second = Staff(), Staff("consent.view_containment", "consent.resume_containment")
     one = begin(first)
+    address = reverse("admin:consent_containment_change", args=[one.pk])
 
-    assert "another member of staff confirms it" in button(first, one, "ask_to_resume")
-    assert "another member of staff has to confirm it" in button(first, one, "confirm_resume")
+    page = first.get(reverse("admin:consent_containment_ask_to_resume", args=[one.pk]))
+    assert "Another person decides" in told(first.confirm(page, why="The credential is rotated."))
+    decision = Decision.objects.get()
+    assert decision.preview["subject"] == {"containment": one.pk}
+    request = reverse("admin:decisions_decision_change", args=[decision.pk])
+    shown = second.get(address).content.decode()
+    assert request in shown
+    assert "Ask to resume" not in shown
+    approve = reverse("admin:decisions_decision_approve_request", args=[decision.pk])
+    assert "another person decides" in told(first.confirm(first.get(approve)))
     one.refresh_from_db()
     assert one.state == Containment.State.ON
-    assert "over" in button(second, one, "confirm_resume")  # no partner waits, so there is no wave
+    assert "over" in told(second.confirm(second.get(approve)))  # no partner waits, so there is no wave
     one.refresh_from_db()
     assert (one.state, one.resume_asked_by, one.resumed_by) == (
         Containment.State.OVER,
@@ -68,7 +78,7 @@ def test_who_may_only_look_neither_stops_nor_resumes() -> None:
     assert reader.get(reverse("admin:consent_containment_change", args=[one.pk])).status_code == 200
     assert reader.get(ADD).status_code == 403
     assert reader.post(ADD, {"reason": "x"}, headers=_HERE).status_code == 403
-    for name in ("ask_to_resume", "confirm_resume", "go_on", "contain_again"):
+    for name in ("ask_to_resume", "go_on", "contain_again"):
         assert reader.get(reverse(f"admin:consent_containment_{name}", args=[one.pk])).status_code == 403
 
 

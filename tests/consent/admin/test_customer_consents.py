@@ -306,11 +306,16 @@ def test_what_waits_is_tried_again_or_finished_by_somebody_who_may(
     Executor(Run.objects.latest("pk")).work()
     steps.advance(one, actor=builders.ACTOR)
 
-    done = staff.confirm(staff.get(f"{address}/finish/"))
+    asked = staff.confirm(staff.get(f"{address}/finish/"), why="They will not answer.")
+    assert "Another person decides" in told(asked)
+    assert customers[0].company_name in asked.content.decode()
     one.refresh_from_db()
-    assert "Offboarded." in told(done)
+    assert one.state == "waiting"
+    decisions.approve()
+    steps.advance(one, actor=builders.ACTOR)
+    one.refresh_from_db()
     assert (one.state, one.remaining, one.decided_by) == ("done", 1, staff.user.username)
-    assert "No active GDAP relationship" in done.content.decode()
+    assert "No active GDAP relationship" in offered()[1]
     assert offered()[0] == ["download"]
 
 

@@ -544,7 +544,9 @@ def test_offboarding_names_each_registration_and_counts_a_tenant_once(three: Thr
     assert "1 customers remain" in ran.err
     assert f"remains  {customer} (Control Panel)" in ran.out
     assert f"remains  {customer} (Billing)" in ran.out
-    report = run("offboard_partner", partner, "--yes", "--finish", "--wait", 0)
+    run("offboard_partner", partner, "--yes", "--finish", "--wait", 0, "--why", "They will not answer.")
+    decisions.approve()
+    report = run("offboard_partner", partner, "--yes", "--wait", 0)
     assert "Offboarded; 1 customers remain" in report.out
     counts = json.loads(three.partner.offboardings.get().report)["counts"]
     assert (counts["customers"], counts["remaining"], counts["customers_never_read"]) == (1, 1, 1)

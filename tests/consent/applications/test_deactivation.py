@@ -14,18 +14,19 @@ from consent import clients
 from consent.applications.deactivation import activate, deactivate
 from consent.containment.service import ResumeRefused, Scope, contain, resume
 from consent.models import Containment
+from consent.runs import resuming
 from portal.audit.models import AuditEvent
 from portal.microsoft.errors import RemoteError
 from tests.sandbox import scenarios
 from tests.sandbox.world import Application, known_id
-from tests.support import builders, custody
+from tests.support import builders, custody, decisions
 from tests.support.certificates import pem, private
 from tests.support.commands import run
 from tests.support.portal import Portal
 from tests.support.staff import Staff, told
 
 pytestmark = [pytest.mark.django_db, pytest.mark.req("S-80")]
-ONE, TWO = builders.staff("one"), builders.staff("two")
+ONE = builders.staff("one")
 HOW: dict[str, Any] = {
     "may_switch": clients.reads_registration,
     "switch": clients.switch_registration,
@@ -75,11 +76,14 @@ def test_it_is_deactivated_read_back_and_activated_before_it_is_resumed(portal: 
         stored(portal, portal.consent())
     events = AuditEvent.objects.filter(action="containment.registration_switched").order_by("sequence")
     assert [event.outcome for event in events] == ["intent", "done"]
-    with pytest.raises(ResumeRefused, match="Activate it first"):
-        resume(one, asked_by=ONE.name, actor=TWO)
+    with pytest.raises(ResumeRefused, match="Two persons decide"):
+        activate(one, **HOW)
+    assert not works(portal)
+    resume(one, approved=decisions.approval())
+    assert "waits until its registration is activated" in resuming.advance(one)
     (switched,) = activate(one, **HOW)
     assert (switched.done, works(portal), one.deactivated) == (True, True, [])
-    resume(one, asked_by=ONE.name, actor=TWO)
+    assert "wave 1" in resuming.advance(one)
 
 
 def test_an_identity_that_only_reads_leaves_it_to_a_person(portal: Portal, identity: Application) -> None:
@@ -131,5 +135,8 @@ def test_the_page_does_it_after_a_confirmation(portal: Portal, identity: Applica
     assert "a read shows it" in said
     assert not works(portal)
     assert "Deactivated by us: Example Control Panel" in who.get(f"{address}change/").content.decode()
+    assert "Two persons decide" in told(who.confirm(who.get(f"{address}activate/")))
+    resume(one, approved=decisions.approval())
+    assert "Press Activate at Microsoft" in who.get(f"{address}change/").content.decode()
     assert "a read shows it" in told(who.confirm(who.get(f"{address}activate/")))
     assert works(portal)

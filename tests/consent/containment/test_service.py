@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connections
 from pytest_django.fixtures import Settings
 
@@ -16,13 +17,18 @@ from consent import clients
 from consent.access_tokens import get_access_token
 from consent.alarms import Cause
 from consent.containment import service
-from consent.containment.service import ResumeRefused, Scope, contain
+from consent.containment.service import Scope, contain
 from consent.models import ConsentFlow, Containment, PartnerConsent
 from consent.runs import resuming
 from consent.runs.token_check import TOKEN_CHECK
 from consent.tokens.service import Contained
+from consent.two_persons import RESUME, resume_of
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
+from portal.decisions import service as decisions
+from portal.decisions.kinds import Approval
+from portal.decisions.models import Decision
+from portal.decisions.records import OVERRIDDEN, DecisionRefused
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs import service as runs
@@ -33,11 +39,14 @@ from tests.support import builders, custody
 from tests.support.commands import run
 from tests.support.connected import connect
 from tests.support.custody import api_calls, ask, redemptions
+from tests.support.decisions import account, person
 from tests.support.portal import Browser, Portal
 from tests.support.workers import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-80")]
+State = Containment.State
 ONE, TWO = builders.staff("one"), builders.staff("two")
+TWO_PERSONS = Approval(decision=0, kind=RESUME.key, actor=ONE, approved_by=TWO.name, way="second")
 
 
 @pytest.fixture
@@ -135,7 +144,7 @@ def test_a_run_is_held_and_says_why_and_goes_on_after_the_last_wave(connected: P
     assert "Emergency stop of everything" in started.reason
     assert calls(connected) == before
 
-    service.resume(one, asked_by=ONE.name, actor=TWO)
+    service.resume(one, approved=TWO_PERSONS)
     assert "wave 1, 1 partner released" in resuming.advance(one)
     one.refresh_from_db()
     until(lambda: clients.gate().stop(connected.partner.pk, connected.registration.pk) is None, "the release")
@@ -156,7 +165,7 @@ def test_an_open_run_is_held_at_the_moment_of_the_stop(connected: Portal) -> Non
     contain(Scope(), reason="a stranger", actor=ONE)
 
     started.refresh_from_db()
-    assert (started.state, started.reason) == (Run.State.PAUSED, "Emergency stop of everything: a stranger")
+    assert (started.state, started.reason) == (Run.State.PAUSED, "Emergency stop of everything")
 
 
 def test_the_units_of_one_partner_are_left_out_and_the_others_are_checked(connected: Portal) -> None:
@@ -185,7 +194,7 @@ def test_a_link_says_that_it_waits_and_works_again_afterwards(connected: Portal)
     assert who.post(f"{path}start").status_code in {403, 503}
     assert who.get("/consent/" + "x" * 43 + "/").status_code == 404  # a link that nobody made says nothing of it
     assert not ConsentFlow.objects.filter(outcome=ConsentFlow.Outcome.OPEN).exists()
-    service.resume(one, asked_by=ONE.name, actor=TWO)
+    service.resume(one, approved=TWO_PERSONS)
     resuming.advance(one)
     until(lambda: who.get(path).status_code == 200, "the link")
 
@@ -231,7 +240,7 @@ def test_staff_are_told_and_the_trail_knows(connected: Portal) -> None:
     incident = Incident.objects.get(cause=Cause.CONTAINED)
     assert incident.subject == {"containment": one.pk}
     event = AuditEvent.objects.get(action="containment.began")
-    assert (event.actor, event.details["reason"]) == ("one", "a stranger")
+    assert (event.actor, event.details) == ("one", {"again": False}), "the trail keeps no free text"
     assert event.subject == {"containment": one.pk, "registration": connected.registration.pk}
 
 
@@ -246,47 +255,102 @@ def test_a_second_stop_of_the_same_is_the_first(connected: Portal) -> None:
 # --- letting go -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("asked", "confirmed"),
-    [(ONE, ONE), (builders.staff("anna"), Actor.command("resume"))],
-)
-def test_one_person_alone_does_not_resume(
-    connected: Portal, monkeypatch: pytest.MonkeyPatch, asked: Actor, confirmed: Actor
-) -> None:
-    monkeypatch.setattr("portal.audit.trail.getpass.getuser", lambda: "anna")
-    confirmed = Actor.command("resume") if confirmed.name.startswith("resume") else confirmed
-    one = stop()
-    service.ask_to_resume(one, actor=asked)
+def asked(one: Containment, by: User) -> Decision:
+    """Let somebody ask to resume it in the admin."""
+    actor = Actor.staff(by.get_username(), None)
+    return decisions.ask(RESUME, resume_of(one), why="It is safe.", actor=actor, account=by)[0]
 
-    with pytest.raises(ResumeRefused, match="another member of staff"):
-        service.confirm_resume(one, actor=confirmed)
+
+def as_os_user(monkeypatch: pytest.MonkeyPatch, name: str) -> Actor:
+    monkeypatch.setattr("portal.audit.trail.getpass.getuser", lambda: name)
+    return Actor.command("resume")
+
+
+def test_one_person_alone_does_not_resume_neither_in_the_admin_nor_there_and_on_the_server(
+    connected: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, anna = stop(), account("anna")
+    decision = asked(one, anna)
+
+    with pytest.raises(DecisionRefused, match="another person decides"):
+        decisions.approve(decision, person=person(anna))
+    with pytest.raises(DecisionRefused, match="another person decides"):
+        decisions.approve_on_server(decision, actor=as_os_user(monkeypatch, "Anna"))
 
     one.refresh_from_db()
     assert one.state == Containment.State.ON
     with pytest.raises(Contained):
         ask(connected.consent())
+    assert decisions.approve_on_server(decision, actor=as_os_user(monkeypatch, "bert")).state == Decision.State.DONE
+    one.refresh_from_db()
+    assert (one.state, one.resume_asked_by, one.resumed_by) == (State.RESUMING, "anna", "resume (bert)")
 
 
-def test_nobody_confirms_what_nobody_asked_for(connected: Portal) -> None:
+def test_who_asked_on_the_server_does_not_approve_it_in_the_admin(
+    connected: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = stop()
+    decision, _ = decisions.ask(RESUME, resume_of(one), why="It is safe.", actor=as_os_user(monkeypatch, "anna"))
 
-    with pytest.raises(ResumeRefused, match="Nobody asked"):
-        service.confirm_resume(one, actor=TWO)
+    with pytest.raises(DecisionRefused, match="another person decides"):
+        decisions.approve(decision, person=person(account("anna")))
+
+    assert decisions.approve(decision, person=person(account("bert"))).state == Decision.State.DONE
+
+
+def test_one_person_resumes_in_an_emergency_by_two_factors_and_an_incident(connected: Portal) -> None:
+    one, anna = stop(), account("anna")
+    decision = asked(one, anna)
+    with pytest.raises(DecisionRefused, match="two different factors"):
+        decisions.override(decision, person=person(anna, factors=("password",)), word="emergency")
+
+    decisions.override(decision, person=person(anna, factors=("password", "mfa totp")), word="emergency")
+
+    one.refresh_from_db()
+    assert (one.state, one.resumed_by) == (State.RESUMING, "anna")
+    assert Incident.objects.open().filter(cause=OVERRIDDEN).count() == 1
 
 
 def test_an_installation_of_one_person_says_so_by_its_settings(connected: Portal, settings: Settings) -> None:
     settings.STAFF_SINGLE_PERSON = True
+    one, anna = stop(), account("anna")
+
+    decisions.approve(asked(one, anna), person=person(anna))
+
+    one.refresh_from_db()
+    assert one.state == State.RESUMING
+
+
+def test_an_approval_of_an_older_stop_does_not_end_a_newer_one(connected: Portal) -> None:
+    one, anna = stop(), account("anna")
+    decision = asked(one, anna)
+    Containment.objects.update(reason="another stranger")
+
+    with pytest.raises(DecisionRefused, match="another stranger"):
+        decisions.approve(decision, person=person(account("bert")))
+
+    one.refresh_from_db()
+    assert one.state == State.ON
+
+
+def test_the_first_wave_waits_until_the_registration_is_active_again(connected: Portal) -> None:
     one = stop()
+    service.note_deactivated(one, connected.registration, is_off=True)
+    service.resume(one, approved=TWO_PERSONS)
 
-    service.resume(one, asked_by=ONE.name, actor=ONE)
+    assert "waits until its registration is activated" in resuming.advance(one)
 
-    assert one.state == Containment.State.RESUMING
+    with pytest.raises(Contained):
+        ask(connected.consent())
+    one.refresh_from_db()
+    service.go_on(one, actor=TWO)  # somebody activated it by hand
+    assert "wave 1" in resuming.advance(one)
 
 
 def test_partners_are_released_in_waves_that_grow_and_each_is_checked_before_the_next(connected: Portal) -> None:
     connect(connected, 7)
     one = stop()
-    service.resume(one, asked_by=ONE.name, actor=TWO)
+    service.resume(one, approved=TWO_PERSONS)
     released = []
 
     while (said := resuming.advance(one)) and "over" not in said:
@@ -308,7 +372,7 @@ def test_partners_are_released_in_waves_that_grow_and_each_is_checked_before_the
 def test_a_wave_that_ends_badly_is_the_last_until_a_person_lets_it_go_on(connected: Portal) -> None:
     connect(connected, 3)
     one = stop()
-    service.resume(one, asked_by=ONE.name, actor=TWO)
+    service.resume(one, approved=TWO_PERSONS)
     resuming.advance(one)
     one.refresh_from_db()
     until(lambda: clients.gate().stop(connected.partner.pk, connected.registration.pk) is None, "the release")
@@ -328,7 +392,7 @@ def test_a_wave_that_ends_badly_is_the_last_until_a_person_lets_it_go_on(connect
 
 def test_to_contain_again_takes_back_what_was_released(connected: Portal) -> None:
     one = stop()
-    service.resume(one, asked_by=ONE.name, actor=TWO)
+    service.resume(one, approved=TWO_PERSONS)
     resuming.advance(one)
 
     again = contain(Scope(), reason="there he is again", actor=TWO)
@@ -336,8 +400,7 @@ def test_to_contain_again_takes_back_what_was_released(connected: Portal) -> Non
     assert again == one
     assert (again.state, again.released_to, again.resume_asked_by) == (Containment.State.ON, None, "")
     until(lambda: clients.gate().stop_of_all(), "the stop")
-    with pytest.raises(ResumeRefused):
-        service.confirm_resume(again, actor=ONE)
+    assert decisions.waiting(RESUME, resume_of(again)) is None  # to let it go takes two persons anew
 
 
 def test_who_resumes_is_warned_of_a_credential_from_before_the_stop(connected: Portal) -> None:
@@ -364,10 +427,11 @@ def test_the_commands_stop_say_so_and_resume(connected: Portal, monkeypatch: pyt
 
     number = Containment.objects.get().pk
     monkeypatch.setattr("portal.audit.trail.getpass.getuser", lambda: "anna")
-    asked = run("resume", number)
-    assert (asked.code, "another member of staff confirms it" in asked.out) == (0, True)
-    assert "rotate it first" in asked.err
-    assert run("resume", number).code == 2
+    assert run("resume", number).code == 2, "no reason"
+    asks = run("resume", number, "--why", "It is safe.")
+    assert (asks.code, "A second person decides" in asks.err) == (1, True)
+    assert "rotate it first" in asks.err
+    assert "another person decides" in run("resume", number).err
     monkeypatch.setattr("portal.audit.trail.getpass.getuser", lambda: "bert")
     confirmed = run("resume", number)
     assert (confirmed.code, "wave 1" in confirmed.out) == (0, True)

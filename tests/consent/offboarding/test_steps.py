@@ -74,6 +74,8 @@ def command(portal: Portal, *arguments: str) -> tuple[int, str, str]:
         call_command("offboard_partner", portal.partner.tenant_id, "--wait", "0", *arguments, stdout=out, stderr=err)
     except SystemExit as ended:
         return int(ended.code or 0), out.getvalue(), err.getvalue()
+    except CommandError as refused:
+        return refused.returncode, out.getvalue(), str(refused)
     return 0, out.getvalue(), err.getvalue()
 
 
@@ -265,8 +267,13 @@ def test_while_a_customer_remains_the_partner_waits_with_a_living_token_until_so
     assert Incident.objects.open().filter(cause="offboarding_waits", about=f"partner:{portal.partner.pk}").exists()
     assert schedule._offboard() == "0 of 0 done", "nobody decides but a person"
 
-    code, _, _ = command(portal, "--yes", "--finish")
+    code, _, err = command(portal, "--yes", "--finish", "--why", "They will not answer.")
 
+    assert (code, "A second person decides" in err) == (1, True), "the first approval holds while no customer remains"
+    assert portal.consent().state == "connected"
+    decisions.approve()
+    assert schedule._offboard() == "1 of 1 done"
+    code, _, _ = command(portal, "--yes")
     one.refresh_from_db()
     assert (code, one.state, one.remaining, state_of(partner())) == (1, "done", 1, "offboarded")
     assert one.decided_by
@@ -306,7 +313,9 @@ def test_a_partner_without_a_usable_token_can_still_be_offboarded_by_decision(
     disconnect(portal.consent(), vault=clients.vault(), actor=builders.ACTOR)
 
     assert command(portal, "--yes")[0] == 1
-    assert command(portal, "--yes", "--finish")[0] == 1
+    assert command(portal, "--yes", "--finish", "--why", "There is no token.")[0] == 1
+    decisions.approve()
+    assert command(portal, "--yes")[0] == 1
 
     report = json.loads(Offboarding.objects.get().report)
     assert report["counts"]["remaining"] == 3
@@ -318,7 +327,7 @@ def test_only_what_waits_can_be_decided(portal: Portal, granted: list[CustomerTe
     one = steps.start(portal.partner, approved=decisions.approval())
 
     with pytest.raises(steps.OffboardingRefused):
-        steps.finish_anyway(one, actor=builders.ACTOR)
+        steps.finish_anyway(one, approved=decisions.approval())
 
     assert partner().is_active
 
