@@ -82,6 +82,7 @@ FROZEN = {
     },
     "portal/staff/migrations": {
         "0001_accounts_of_staff": "9b2f4875a52c0873ab2fec36abea1985248ab5d26aca8eedb478b2b27d5c91c5",
+        "0002_factors_bound_to_accounts": "43cb9ff0288cc07093a0f25fcb08b2290ffd0113eed5a4d2702990116d87cf1e",
     },
     "tenants/migrations": {
         "0001_initial": "737220ece9953893088f40a235256df30d8efe5abbc8ef59c5cbce487f04ffb2",

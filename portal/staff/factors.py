@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
-from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret, validate_totp_code
+from allauth.mfa.totp.internal.auth import generate_totp_secret, validate_totp_code
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core import signing
@@ -25,7 +25,7 @@ from django.utils.crypto import constant_time_compare
 from portal.audit.trail import Actor, record
 from portal.models import SpentForm
 from portal.site.sites import NAME
-from portal.staff.factor_keys import FactorAdapter, FactorUnreadable
+from portal.staff.factor_keys import FactorUnreadable, lock, unlock
 from portal.staff.models import Method
 
 Type = Authenticator.Type
@@ -33,6 +33,7 @@ FORM_SECONDS = 900  # between seeing a key and typing its first code
 _CODE_SECONDS = 120  # longer than any code is good
 _FOR_EVER = 20 * 365 * 24 * 3600
 _SALT = "portal.staff.factors"
+_OFFERED = "offered"  # a key that is in no use yet
 
 
 class CodeRefused(Exception):
@@ -106,7 +107,7 @@ def check_code(user: User, code: str) -> Method:
 
 def _fits(row: Authenticator, code: str) -> bool:
     try:
-        secret = FactorAdapter().decrypt(row.data["secret"])
+        secret = unlock(row.data["secret"], kind=Type.TOTP, user=row.user_id)
     except FactorUnreadable:
         return False
     return bool(validate_totp_code(secret, code))
@@ -125,7 +126,7 @@ def _spend(code: str, seconds: float) -> bool:
 
 def _use_recovery_code(row: Authenticator, code: str) -> bool:
     try:
-        codes = RecoveryCodes(row).generate_codes()
+        codes = _recovery_codes(unlock(row.data["seed"], kind=Type.RECOVERY_CODES, user=row.user_id))
     except FactorUnreadable:
         return False
     place = next((number for number, one in enumerate(codes) if constant_time_compare(one, code)), None)
@@ -149,9 +150,18 @@ def recovery_codes_left(user: User) -> int:
 def new_recovery_codes(user: User, *, actor: Actor) -> Sequence[str]:
     """Make new recovery codes, to be shown once; the former ones are good no more."""
     Authenticator.objects.filter(user=user, type=Type.RECOVERY_CODES).delete()
-    codes = RecoveryCodes.activate(user).generate_codes()
+    seed = RecoveryCodes.generate_seed()
+    data = {"seed": lock(seed, kind=Type.RECOVERY_CODES, user=user.pk), "used_mask": 0}
+    Authenticator.objects.create(user=user, type=Type.RECOVERY_CODES, data=data)
+    codes = _recovery_codes(seed)
     _record("factor.codes_made", user, actor, Type.RECOVERY_CODES)
     return [f"{one[:5]}-{one[5:]}" for one in codes]
+
+
+def _recovery_codes(seed: str) -> Sequence[str]:
+    """Return the codes that follow from a seed, as the library makes them of a row that is not stored."""
+    codes: Sequence[str] = RecoveryCodes(Authenticator(data={"seed": seed})).generate_codes()
+    return codes
 
 
 # --- an authenticator app ---------------------------------------------------------------------------------------------
@@ -177,7 +187,7 @@ def offer_app(user: User, kept: str = "") -> NewApp:
         secret = _read_kept(user, kept)
     except CodeRefused:
         secret = generate_totp_secret()
-        kept = signing.dumps({"user": user.pk, "key": FactorAdapter().encrypt(secret)}, salt=_SALT)
+        kept = signing.dumps({"user": user.pk, "key": lock(secret, kind=_OFFERED, user=user.pk)}, salt=_SALT)
     label = quote(f"{NAME}:{user.get_username()}")
     return NewApp(key=secret, kept=kept, address=f"otpauth://totp/{label}?secret={secret}&issuer={quote(NAME)}")
 
@@ -187,7 +197,7 @@ def _read_kept(user: User, kept: str) -> str:
         said = signing.loads(kept, salt=_SALT, max_age=FORM_SECONDS)
         if said["user"] != user.pk:
             raise CodeRefused
-        return FactorAdapter().decrypt(said["key"])
+        return unlock(said["key"], kind=_OFFERED, user=user.pk)
     except (signing.BadSignature, FactorUnreadable):
         raise CodeRefused from None
 
@@ -203,7 +213,8 @@ def add_app(user: User, kept: str, code: str, *, actor: Actor) -> None:
         raise CodeRefused
     with transaction.atomic():
         Authenticator.objects.filter(user=user, type=Type.TOTP).delete()
-        TOTP.activate(user, secret)
+        data = {"secret": lock(secret, kind=Type.TOTP, user=user.pk)}
+        Authenticator.objects.create(user=user, type=Type.TOTP, data=data)
         _record("factor.added", user, actor, Type.TOTP)
 
 
