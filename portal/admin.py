@@ -1,12 +1,12 @@
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import CharField, QuerySet, Value
 from django.db.models.functions import Concat
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from portal.audit.models import AuditEvent
@@ -207,11 +207,30 @@ class StaffAdmin(ColleagueActions, RolesOfStaff, TeamsOfStaff, UserAdmin, Portal
         ("Dates", {"fields": ["last_login", "date_joined"]}),
     ]
     export_fields = ["username", "first_name", "last_name", "email", "is_active", "is_superuser", "last_login"]
+    audit_word = "staff"
+    audit_without_values = [
+        "username",
+        "first_name",
+        "last_name",
+        "email",
+        "password",
+        "password1",
+        "password2",
+        "usable_password",
+    ]
     keeps_form = False  # it may hold a password
     export_needs_proof = True
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
-        return demand(request, keep=False) or super().user_change_password(request, id, form_url)
+        """Lead to a one-time link: whoever could set the password of another person could be that person."""
+        if first := demand(request, keep=False):
+            return first
+        person = self.get_object(request, id)
+        if person is None or person.pk == request.user.pk or not self.has_change_permission(request, person):
+            return super().user_change_password(request, id, form_url)
+        words = "Nobody sets the password of somebody else. Make a one-time link, by which the person sets a new one."
+        self.message_user(request, words, messages.WARNING)
+        return HttpResponseRedirect(reverse("admin:auth_user_change", args=[person.pk]))
 
 
 @admin.register(Group)

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
+from django.core.mail import EmailMessage
 from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from portal.audit.trail import Actor, record
+from portal.audit.trail import Actor, Outcome, record
+from portal.decisions.kinds import Approval
 from portal.incidents.service import report
+from portal.mail import MailFailed, MailPrinted, one_address, open_mailer, send
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.secret import Secret
 from portal.rights import SERVER, require
@@ -22,6 +25,7 @@ from portal.staff.models import LINK_LIFETIME, StaffLink
 from portal.staff.passkeys import origin
 
 RECOVERED = "account_recovered"
+MAKE_LINK = "staff.make_stafflink"
 FIRST_ROLE = "Security administrator"  # gives roles to all others
 
 
@@ -64,24 +68,53 @@ def create(name: str, *, roles: Sequence[str] = (), superuser: bool = False, act
         return _link(user, StaffLink.Kind.FIRST)
 
 
-def make_link(user: User, *, by: User, actor: Actor) -> Secret:
+def is_in_use(user: User) -> bool:
+    """Whether the account has a password or a factor, so that a link would take it away from its owner."""
+    return user.has_usable_password() or factors.has_any(user)
+
+
+def needs_second_person(user: User) -> bool:
+    """Whether two persons decide about a link: the account is in use, or gives roles to all others."""
+    return is_in_use(user) or user.groups.filter(name=FIRST_ROLE).exists()
+
+
+def why_no_link(user: User, *, by: User | None = None) -> str:
+    """Say why no link is made for this account; empty when one can be.
+
+    Args:
+        by: who would make it.
+    """
+    if not user.is_active or not user.is_staff:
+        return "The account is switched off, or is none of staff: change that first."
+    if by is not None and user.is_superuser and not by.is_superuser:
+        return "Only a superuser makes a link for the account of a superuser."
+    return ""
+
+
+def make_link(user: User, *, by: User, actor: Actor, approved: Approval | None = None) -> Secret:
     """Return the address of a link that sets password and factor of another person's account.
 
-    Where the account has a password or a factor already, an incident tells it: the link opens it without them.
+    Where the account is in use, an incident and a mail to its owner tell it: the link opens it without password and
+    factor.
+
+    Args:
+        approved: of two persons, where the account is in use, or that of a security administrator.
 
     Raises:
-        AccountRefused: the account is switched off, or may do everything and who asks may not.
+        AccountRefused: the account is switched off, may do everything and who asks may not, or a second person has to
+            approve it.
     """
-    require(actor, "staff.make_stafflink")
-    if not user.is_active or not user.is_staff:
-        raise AccountRefused("The account is switched off, or is none of staff: change that first.")
-    if user.is_superuser and not by.is_superuser:
-        raise AccountRefused("Only a superuser makes a link for the account of a superuser.")
-    is_first = not user.has_usable_password() and not factors.has_any(user)
+    require(actor, MAKE_LINK)
+    if why := why_no_link(user, by=by):
+        raise AccountRefused(why)
+    in_use = is_in_use(user)
+    if approved is None and needs_second_person(user):
+        raise AccountRefused("Two persons decide about a link for this account. Ask a second person first.")
     with transaction.atomic():
-        kind = StaffLink.Kind.FIRST if is_first else StaffLink.Kind.RECOVERY
-        record("staff.link_made", actor=actor, subject={"staff": user.pk}, details={"kind": kind.value})
-        if not is_first:
+        kind = StaffLink.Kind.RECOVERY if in_use else StaffLink.Kind.FIRST
+        details = {"kind": kind.value, **(approved.noted() if approved else {})}
+        record("staff.link_made", actor=actor, subject={"staff": user.pk}, details=details)
+        if in_use:
             report(
                 RECOVERED,
                 about=f"staff:{user.pk}",
@@ -93,7 +126,36 @@ def make_link(user: User, *, by: User, actor: Actor) -> Secret:
                 ),
                 subject={"staff": user.pk},
             )
-        return _link(user, kind)
+        address = _link(user, kind)
+    if in_use:
+        _tell_owner(user, actor)
+    return address
+
+
+def _tell_owner(user: User, actor: Actor) -> None:
+    """Mail the owner of an account that a link to it was made; outside any transaction. The trail says what came of it.
+
+    The mail holds no link, and who has no address is told by nobody but the incident.
+    """
+    outcome, why = Outcome.FAILED, "no address"
+    if user.email:
+        text = (
+            f"{actor.name} made a link that sets a new password and a new factor for your account "
+            f"{user.get_username()}. It works once, for an hour. When it is used, your password, your factors and your "
+            "sessions end.\n\nDid you ask for it? Then use the link that you are given. If not, tell a colleague at "
+            f"once, by telephone: somebody may be taking over your account.\n\n{origin()}\n"
+        )
+        try:
+            with open_mailer() as mailer:
+                to = [one_address(user.email)]
+                send(EmailMessage("A link to your account was made", text, to=to), mailer)
+            outcome, why = Outcome.DONE, ""
+        except MailPrinted:
+            outcome, why = Outcome.DONE, "printed"
+        except MailFailed as failed:
+            why = str(failed)
+    details = {"why": why} if why else {}
+    record("staff.link_told", actor=actor, outcome=outcome, subject={"staff": user.pk}, details=details)
 
 
 def recover(name: str, *, actor: Actor) -> Secret:
@@ -125,7 +187,9 @@ def recover(name: str, *, actor: Actor) -> Secret:
             ),
             subject={"staff": user.pk},
         )
-        return _link(user, StaffLink.Kind.RECOVERY)
+        address = _link(user, StaffLink.Kind.RECOVERY)
+    _tell_owner(user, actor)
+    return address
 
 
 def _groups(roles: Sequence[str]) -> list[Group]:

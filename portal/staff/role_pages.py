@@ -11,12 +11,25 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 
+from portal.decisions.asking import ask_second_person
+from portal.decisions.service import LONGEST_WHY
 from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
 from portal.site.asking import ask
 from portal.site.declared import needs
 from portal.site.display import EMPTY
 from portal.site.page_actions import page_action
-from portal.staff.roles import GRANT, PURPOSES, Role, RoleRefused, grant, roles_of, why_not_managed
+from portal.staff.roles import (
+    GRANT,
+    PURPOSES,
+    Role,
+    RoleRefused,
+    grant,
+    needs_second_person,
+    roles_of,
+    why_not_granted,
+    why_not_managed,
+)
+from portal.staff.two_persons import MAKE_SECURITY, roles_for
 
 
 class RolesForm(forms.Form):
@@ -27,6 +40,14 @@ class RolesForm(forms.Form):
         required=False,
         widget=forms.CheckboxSelectMultiple,
         help_text="Without a role the person can sign in and sees nothing.",
+    )
+    why = forms.CharField(
+        required=False,
+        max_length=LONGEST_WHY,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=(
+            "Needed where somebody becomes a security administrator: a second person decides about that, and reads it."
+        ),
     )
 
 
@@ -63,14 +84,22 @@ class RolesOfStaff(PortalModelAdmin[User]):
             title=f"Roles of {person.get_username()}",
             explanation=(
                 "The person has the rights of all ticked roles, and of none else, from the next page on. You cannot "
-                "change your own roles, and give no role above yours."
+                "change your own roles, and give no role above yours. Two persons decide who becomes a security "
+                "administrator."
             ),
             button="Change the roles",
         )
         if not isinstance(filled, RolesForm):
             return filled
+        roles = [Role(name) for name in filled.cleaned_data["roles"]]
+        if needs_second_person(person, roles):
+            if refused := why_not_granted(person, roles, actor=actor_of(request)):
+                self.message_user(request, refused, messages.ERROR)
+                return page
+            parameters = roles_for(person, roles)
+            return ask_second_person(self, request, MAKE_SECURITY, parameters, filled.cleaned_data["why"]) or page
         try:
-            changed = grant(person, [Role(name) for name in filled.cleaned_data["roles"]], actor=actor_of(request))
+            changed = grant(person, roles, actor=actor_of(request))
         except RoleRefused as refused:
             self.message_user(request, str(refused), messages.ERROR)
         else:

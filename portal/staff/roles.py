@@ -20,6 +20,7 @@ from django.db.models import F
 
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor, record
+from portal.decisions.kinds import Approval
 from portal.models import Team
 from portal.rights import require
 
@@ -174,15 +175,34 @@ def why_not_managed(person: User, *, by: User) -> str:
     return ""
 
 
-def grant(person: User, roles: Collection[Role], *, actor: Actor) -> bool:
+def needs_second_person(person: User, roles: Collection[Role]) -> bool:
+    """Whether these roles would make somebody a security administrator, who gives roles to all others."""
+    return Role.SECURITY in roles and Role.SECURITY not in roles_of(person)
+
+
+def why_not_granted(person: User, roles: Collection[Role], *, actor: Actor) -> str:
+    """Say why the actor cannot give a person these roles; empty when it can."""
+    try:
+        refuse_own(person, actor)
+        _refuse_above(roles_of(person), [role for role in Role if role in roles], actor)
+        _refuse_member_of_team(person, roles)
+    except RoleRefused as refused:
+        return str(refused)
+    return ""
+
+
+def grant(person: User, roles: Collection[Role], *, actor: Actor, approved: Approval | None = None) -> bool:
     """Give a person exactly these roles, and say whether that changed anything.
 
     Nobody raises own rights: one's own roles are given and taken by another person, and nobody gives a role above the
     highest of one's own.
 
+    Args:
+        approved: of two persons, where a member of staff makes somebody a security administrator.
+
     Raises:
         Forbidden: the actor may not give roles.
-        RoleRefused: own roles, a role above one's own, or a person with one.
+        RoleRefused: own roles, a role above one's own, a person with one, or a second person has to approve it.
     """
     require(actor, GRANT)
     with transaction.atomic():
@@ -194,8 +214,9 @@ def grant(person: User, roles: Collection[Role], *, actor: Actor) -> bool:
             return False
         refuse_own(person, actor)
         _refuse_above(before, after, actor)
-        if Role.SECURITY in after and Team.objects.filter(group__user=person.pk).exists():
-            raise RoleRefused("A security administrator sees all partners: take the person out of the teams first.")
+        _refuse_member_of_team(person, after)
+        if approved is None and Role.SECURITY in {*after} - {*before} and actor.kind == AuditEvent.ActorKind.STAFF:
+            raise RoleRefused("Two persons decide who becomes a security administrator. Ask a second person first.")
         groups = list(Group.objects.filter(name__in=after))
         if len(groups) != len(after):
             raise RoleRefused("A role has no group yet. Run migrate on the server, then try again.")
@@ -205,7 +226,11 @@ def grant(person: User, roles: Collection[Role], *, actor: Actor) -> bool:
             "staff.roles_changed",
             actor=actor,
             subject={"staff": person.pk},
-            details={"before": [role.value for role in before], "after": [role.value for role in after]},
+            details={
+                "before": [role.value for role in before],
+                "after": [role.value for role in after],
+                **(approved.noted() if approved else {}),
+            },
         )
     return True
 
@@ -225,6 +250,11 @@ def _refuse_above(before: Sequence[Role], after: Sequence[Role], actor: Actor) -
     highest = _TOP if giver is None or giver.is_superuser else _rank(roles_of(giver))
     if above := [role for role in after if role not in before and _RANK[role] > highest]:
         raise RoleRefused(f"{above[0]} is a role above yours. Ask somebody who has it.")
+
+
+def _refuse_member_of_team(person: User, roles: Collection[Role]) -> None:
+    if Role.SECURITY in roles and Team.objects.filter(group__user=person.pk).exists():
+        raise RoleRefused("A security administrator sees all partners: take the person out of the teams first.")
 
 
 def _member(actor: Actor) -> User | None:

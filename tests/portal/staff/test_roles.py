@@ -15,11 +15,15 @@ from pytest_django.fixtures import Settings
 from consent import partners
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
+from portal.decisions import service
+from portal.decisions.models import Decision
+from portal.decisions.records import DecisionRefused
 from portal.incidents.models import Incident
 from portal.rights import Forbidden, require
 from portal.site.refusals import RefusalMiddleware
 from portal.staff.roles import RIGHTS, Role, RoleRefused, grant, rights_of, roles_of
-from tests.support import builders
+from portal.staff.two_persons import MAKE_SECURITY, roles_for
+from tests.support import builders, decisions
 from tests.support.staff import Staff, told
 
 pytestmark = pytest.mark.django_db
@@ -131,7 +135,7 @@ def test_the_password_of_somebody_above_is_not_set() -> None:
         passwords = {"password1": "correct horse battery", "password2": "correct horse battery"}
         assert staff.post(f"/admin/auth/user/{above.pk}/password/", passwords).status_code == 403
         assert staff.post(f"/admin/auth/user/{above.pk}/change/", {"username": "eve"}).status_code == 403
-    assert staff.get(f"/admin/auth/user/{member('eve', Role.VIEWER).pk}/password/").status_code == 200
+    assert staff.get(f"/admin/auth/user/{member('eve', Role.VIEWER).pk}/password/").status_code == 302, "by a link only"
 
 
 def test_roles_are_changed_on_the_page_of_the_account() -> None:
@@ -144,6 +148,51 @@ def test_roles_are_changed_on_the_page_of_the_account() -> None:
     own = staff.confirm(staff.get(f"/admin/auth/user/{staff.user.pk}/roles/"), roles=[role.value for role in Role])
     assert "Nobody changes their own roles" in told(own)
     assert roles_of(staff.user) == [Role.SECURITY]
+
+
+@pytest.mark.req("S-48", "S-50")
+def test_two_persons_decide_who_becomes_a_security_administrator() -> None:
+    ben, eve, ada = member("ben", Role.SECURITY), member("eve", Role.VIEWER), member("ada", Role.SECURITY)
+    with pytest.raises(RoleRefused, match="Two persons decide"):
+        grant(eve, [Role.SECURITY], actor=acting(ben))
+    staff, page = signed_in(ben), f"/admin/auth/user/{eve.pk}/roles/"
+    without_reason = staff.confirm(staff.get(page), roles=[Role.SECURITY.value])
+    assert "Say why" in told(without_reason)
+    asked = staff.confirm(staff.get(page), roles=[Role.SECURITY.value], why="She follows Carl.")
+    assert "Another person decides" in told(asked)
+    assert roles_of(eve) == [Role.VIEWER]
+    decision = Decision.objects.get()
+    with pytest.raises(DecisionRefused, match="another person decides"):
+        service.approve(decision, person=decisions.person(ben))
+    with pytest.raises(DecisionRefused, match="not the right"):
+        service.approve(decision, person=decisions.person(eve))
+
+    service.approve(decision, person=decisions.person(ada))
+
+    assert roles_of(eve) == [Role.SECURITY]
+    event = AuditEvent.objects.filter(action="staff.roles_changed").latest("sequence")
+    assert (event.actor, event.details["approved_by"], event.details["after"]) == ("ben", "ada", [Role.SECURITY.value])
+
+
+@pytest.mark.req("S-50")
+def test_an_approval_gives_nothing_when_the_roles_changed_or_the_giver_fell_meanwhile() -> None:
+    ben, eve, ada = member("ben", Role.SECURITY), member("eve", Role.VIEWER), member("ada", Role.SECURITY)
+    actor = acting(ben)
+    decision, _ = service.ask(MAKE_SECURITY, roles_for(eve, [Role.SECURITY]), why="x", actor=actor, account=ben)
+    grant(eve, [Role.OPERATOR], actor=acting(ada))
+    with pytest.raises(DecisionRefused, match="something else now"):
+        service.approve(decision, person=decisions.person(ada))
+    grant(eve, [Role.VIEWER], actor=acting(ada))
+    grant(ben, [Role.VIEWER], actor=acting(ada))
+    with pytest.raises(DecisionRefused, match="has not the right to any more"):
+        service.approve(decision, person=decisions.person(ada))
+    assert roles_of(eve) == [Role.VIEWER]
+
+
+def test_the_role_is_taken_away_by_one_person() -> None:
+    ben, ada = member("ben", Role.SECURITY), member("ada", Role.SECURITY)
+    assert grant(ada, [Role.VIEWER], actor=acting(ben))
+    assert roles_of(ada) == [Role.VIEWER]
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

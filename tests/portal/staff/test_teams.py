@@ -5,7 +5,7 @@ Covers: portal.staff.team_pages, portal.site.limit_kinds, portal.site.sight.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -21,8 +21,11 @@ from consent.invitations import campaigns, links
 from consent.models import ApplicationRegistration, Campaign, CustomerConsent, PartnerConsent
 from consent.runs import on_request
 from consent.selection import EVERYTHING
+from consent.two_persons import REMOVE, RETIRE_KEY, removal_of
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Actor
+from portal.decisions import service
+from portal.decisions.records import DecisionRefused
 from portal.incidents import service as incidents
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
@@ -34,7 +37,8 @@ from portal.site.sight import sights, visible
 from portal.staff import teams
 from portal.staff.roles import Role, RoleRefused, grant
 from tenants.models import CustomerTenant, PartnerTag, PartnerTenant
-from tests.support import builders
+from tests.support import builders, decisions
+from tests.support.decisions import account, person
 from tests.support.staff import Staff, asked, told
 
 pytestmark = pytest.mark.django_db
@@ -251,9 +255,33 @@ def test_nobody_leaves_a_team_by_himself_and_a_security_administrator_is_in_none
     with pytest.raises(RoleRefused, match="take the person out"):
         grant(other, [Role.SECURITY], actor=actor)
     assert teams.put_into(other, [], actor=actor)
-    assert grant(other, [Role.SECURITY], actor=actor)
+    assert grant(other, [Role.SECURITY], actor=actor, approved=decisions.approval())
     with pytest.raises(RoleRefused, match="is in no team"):
         teams.put_into(other, [team], actor=actor)
+
+
+@pytest.mark.req("S-48", "S-50")
+def test_a_member_of_a_team_neither_asks_for_nor_decides_about_what_the_team_does_not_see(two: Two) -> None:
+    staff, boss = member(europe(two), Role.OPERATOR), account("boss")
+    user = staff.user
+    own, other = (
+        [one.pk for one in CustomerConsent.objects.filter(customer__partner=of)] for of in (two.own, two.other)
+    )
+    for consents in (other, own + other):
+        with pytest.raises(Forbidden, match="your teams do not see"):
+            service.ask(REMOVE, removal_of(consents), why="x", actor=acting(staff), account=user)
+        of_boss, _ = service.ask(REMOVE, removal_of(consents), why="x", actor=builders.ACTOR)
+        with pytest.raises(DecisionRefused, match="your teams do not see"):
+            service.approve(of_boss, person=person(user))
+        service.refuse(of_boss, person=person(boss), answer="no")
+    with pytest.raises(Forbidden):  # what concerns everybody is nothing for a team
+        service.ask(replace(RETIRE_KEY, permission=REMOVE.permission), {}, why="x", actor=acting(staff), account=user)
+
+    decision, _ = service.ask(REMOVE, removal_of(own), why="x", actor=acting(staff), account=user)
+
+    assert shown(staff, "decisions/decision") == {decision.what}
+    denied = AuditEvent.objects.filter(action="right.refused", actor=user.username)
+    assert denied.latest("sequence").details == {"needed": ["sight of retire_vault_key"]}
 
 
 def test_a_team_is_made_changed_and_joined_by_its_pages(two: Two) -> None:
