@@ -219,6 +219,8 @@ def _mail(
 ) -> Iterator[Mailing]:
     if not Campaign.objects.filter(pk=campaign.pk, closed_at__isnull=True).exists():
         raise CampaignRefused("The campaign is closed.")
+    if stop := links.stopped(campaign.registration):
+        raise CampaignRefused(stop)
     settle(campaign, actor=actor)
     for key in list((due if only is None else due.filter(pk__in=only)).values_list("pk", flat=True)):
         if time.monotonic() > until:

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent import alarms
+from consent.containment import gate
 from consent.models import ApplicationRegistration, CampaignPartner, ConsentLink
 from consent.models.invitations import ConsentLinkQuerySet
 from portal.audit.trail import Actor, record
@@ -50,8 +51,23 @@ def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def stopped(registration: ApplicationRegistration, partner: PartnerTenant | None = None) -> str:
+    """Say that an emergency stop lets no link be made; empty when none does. One query, past all caches.
+
+    Args:
+        partner: without one only stops count that leave no partner of the registration out.
+    """
+    for one in gate.read():
+        if one.concerns(partner.pk if partner is not None else 0, registration.pk):  # no row has the key 0
+            return (
+                f"Emergency stop of {one.about} since {one.since:%Y-%m-%d %H:%M} UTC: no link is made. Make it when "
+                "two members of staff have resumed the stop (Applications, Emergency stops)."
+            )
+    return ""
+
+
 def check(partner: PartnerTenant, registration: ApplicationRegistration) -> None:
-    """Raise LinkRefused unless this partner may be invited with this registration."""
+    """Raise LinkRefused unless this partner may be invited with this registration; one query."""
     try:
         tenant_id = parse_tenant_id(partner.tenant_id or "")
     except InvalidIdentifier:
@@ -66,6 +82,8 @@ def check(partner: PartnerTenant, registration: ApplicationRegistration) -> None
         raise LinkRefused("Partner and application registration belong to different clouds.")
     if registration.kind == ApplicationRegistration.Kind.CSP and registration.home_tenant_id != tenant_id:
         raise LinkRefused("A CSP registration serves exactly the tenant in which it is registered.")
+    if stop := stopped(registration, partner):
+        raise LinkRefused(stop)
 
 
 def issue(
@@ -84,7 +102,8 @@ def issue(
         kind: sign-in of the service account, or consent of the whole tenant as a first step without a token.
 
     Raises:
-        LinkRefused: the partner has no fixed tenant or is not active, or the registration does not fit.
+        LinkRefused: the partner has no fixed tenant or is not active, the registration does not fit, or an emergency
+            stop is on.
     """
     require(actor, "consent.add_consentlink", "consent.send_consentlink", "consent.send_campaign")
     require_sight(actor, partner, registration)

@@ -13,11 +13,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from consent.containment import service
+from consent.containment.service import Scope, contain
 from consent.invitations import links
-from consent.models import ApplicationRegistration, ConsentLink
+from consent.models import ApplicationRegistration, ConsentLink, Containment
 from portal.audit.models import AuditEvent
 from tenants.models import PartnerTenant
-from tests.support import builders
+from tests.support import builders, decisions
+from tests.support.commands import run
 
 pytestmark = pytest.mark.django_db
 
@@ -225,3 +228,31 @@ def test_a_link_that_cannot_be_recorded_is_not_made(
     with pytest.raises(OSError, match="no space"):
         issue(partner, registration)
     assert not ConsentLink.objects.exists()
+
+
+# --- during an emergency stop ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("S-80")
+@pytest.mark.parametrize("what", ["everything", "registration", "partner"])
+def test_no_link_is_made_during_an_emergency_stop_of_it(
+    partner: PartnerTenant, registration: ApplicationRegistration, what: str
+) -> None:
+    link, _ = issue(partner, registration)
+    others = builders.partner(), builders.registration()
+    scope = {"registration": Scope(registration=registration), "partner": Scope(partner=partner)}.get(what, Scope())
+    stop = contain(scope, reason="a stranger", actor=builders.ACTOR)
+
+    with pytest.raises(links.LinkRefused, match="no link is made"):
+        issue(partner, registration)
+    with pytest.raises(links.LinkRefused, match="two members of staff"):
+        links.replace(link, actor=builders.ACTOR)
+    ran = run("issue_consent_link", partner.tenant_id, "--registration", registration.pk)
+    assert (ran.code, "Emergency stop of" in ran.err) == (2, True)
+
+    assert ConsentLink.objects.usable().get() == link, "the older one was revoked, and there is no other"
+    if what != "everything":
+        assert issue(*others)
+    service.resume(stop, approved=decisions.approval())
+    assert service.release(Containment.objects.get(), to=partner.pk, run=None)
+    assert issue(partner, registration), "its wave is released"
