@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
-from consent.doctor import away, ground, trail, vaults
+from consent.doctor import away, ground, staff, trail, vaults
 from consent.doctor.case import Case, said_no
 from consent.doctor.steps import SETTINGS, SETTINGS_REMEDY, Finding, Looked, Result, Step, failed
 from portal.audit.trail import Actor
@@ -88,6 +88,13 @@ STEPS: tuple[Step[Case], ...] = (
         needs=("vault", "hosts"),
         look=away.look_at_address,
         remedy="Correct OUTGOING_ADDRESSES.",
+    ),
+    Step(
+        name="staff",
+        title="Sign-in of staff",
+        needs=("migrations",),
+        look=staff.look_at_sign_in,
+        remedy="Check STAFF_OIDC_ISSUER and the variables beside it; see docs/operations.md#staff-accounts.",
     ),
     Step(
         name="sign_in",

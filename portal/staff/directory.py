@@ -79,28 +79,39 @@ def service_origin() -> str:
 
 def client() -> OidcClient:
     """Return the client of the sign-in service that the settings name; one for this process."""
+    return _client(_provider())
+
+
+def new_client() -> OidcClient:
+    """Return a client that has read nothing yet. Raises ImproperlyConfigured."""
+    return _make_client(_provider())
+
+
+def _provider() -> Provider:
     claim, _, value = settings.STAFF_OIDC_DEMAND_MFA.partition("=")
-    return _client(
-        settings.STAFF_OIDC_ISSUER,
-        settings.STAFF_OIDC_CLIENT_ID,
-        settings.STAFF_OIDC_CREDENTIAL,
-        (claim, value) if value else None,
+    return Provider(
+        issuer=settings.STAFF_OIDC_ISSUER,
+        client_id=settings.STAFF_OIDC_CLIENT_ID,
+        credential=settings.STAFF_OIDC_CREDENTIAL,
+        mfa=(claim, value) if value else None,
     )
 
 
-@cache
-def _client(issuer: str, client_id: str, credential: Secret, mfa: tuple[str, str] | None) -> OidcClient:
+def _make_client(provider: Provider) -> OidcClient:
     ca_file = settings.OUTGOING_CA_FILE
     if ca_file and not Path(ca_file).is_file():
         raise ImproperlyConfigured(f"OUTGOING_CA_FILE names {ca_file}, which is no file")
-    host, proxy = urlsplit(issuer).netloc, settings.OUTGOING_PROXY
+    proxy = settings.OUTGOING_PROXY
     session = GuardedSession(
-        is_allowed=host.__eq__,
+        is_allowed=provider.host.__eq__,
         ca_file=ca_file or None,
         proxies={"https": proxy} if proxy else None,
         loopback=bool(settings.TEST_ENDPOINTS),
     )
-    return OidcClient(session, Provider(issuer=issuer, client_id=client_id, credential=credential, mfa=mfa))
+    return OidcClient(session, provider)
+
+
+_client = cache(_make_client)
 
 
 def redirect_uri() -> str:

@@ -245,7 +245,7 @@ class OidcClient:
         }
         headers: dict[str, str] = {}
         credential = self.provider.credential.reveal()
-        if "-----BEGIN" in credential:
+        if _is_pem(credential):
             form["client_assertion_type"] = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
             form["client_assertion"] = _assertion(credential, self.provider.client_id, metadata)
         elif metadata.posts_secret:
@@ -275,12 +275,24 @@ class OidcClient:
             fresh = now - self._keys_read < _KEPT_SECONDS
             if (kid in self._keys and fresh) or now - self._keys_read < _REFETCH_SECONDS:
                 return self._keys.get(kid)
-        address = self._read_metadata().jwks_uri
-        entries = self._get(address, "read the signing keys").get("keys")
-        found = dict(filter(None, (self._rsa_key(entry) for entry in (entries if isinstance(entries, list) else []))))
+        found = self._read_keys()
         with self._lock:
             self._keys, self._keys_read = found, now
         return found.get(kid)
+
+    def _read_keys(self) -> dict[str, Any]:
+        address = self._read_metadata().jwks_uri
+        entries = self._get(address, "read the signing keys").get("keys")
+        return dict(filter(None, (self._rsa_key(entry) for entry in (entries if isinstance(entries, list) else []))))
+
+    def look(self) -> None:
+        """Read metadata and signing keys, as a sign-in does. A client that is new reads both from the provider.
+
+        Raises:
+            RemoteError: they cannot be read, name another issuer or host, or hold no key that could be used.
+        """
+        if not self._read_keys():
+            raise UnexpectedResponse(SERVICE, "read the signing keys", status=200, detail="there is no RSA key")
 
     def _rsa_key(self, entry: object) -> tuple[str, Any] | None:
         """Read one JWK; anything but a named RSA signature key of this issuer is passed over."""
@@ -390,15 +402,33 @@ def _body(response: requests.Response) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _assertion(pem: str, client_id: str, metadata: _Metadata) -> str:
-    """Return what proves us to the token endpoint (RFC 7523); at Entra it names the certificate."""
+def certificate_of(credential: Secret) -> x509.Certificate | None:
+    """Return the certificate of a credential; None for a client secret.
+
+    Raises:
+        AuthenticationFailed: it is PEM, and no private key with its certificate.
+    """
+    text = credential.reveal()
+    return _pair(text)[1] if _is_pem(text) else None
+
+
+def _is_pem(credential: str) -> bool:
+    return "-----BEGIN" in credential
+
+
+def _pair(pem: str) -> tuple[Any, x509.Certificate]:
     try:
         key = serialization.load_pem_private_key(pem.encode(), password=None)
-        certificate = x509.load_pem_x509_certificate(pem.encode())
+        return key, x509.load_pem_x509_certificate(pem.encode())
     except (ValueError, TypeError):
         raise AuthenticationFailed(
             SERVICE, "sign an assertion", detail="the credential file holds no private key with its certificate"
         ) from None
+
+
+def _assertion(pem: str, client_id: str, metadata: _Metadata) -> str:
+    """Return what proves us to the token endpoint (RFC 7523); at Entra it names the certificate."""
+    key, certificate = _pair(pem)
     digest = base64.urlsafe_b64encode(certificate.fingerprint(hashes.SHA256())).rstrip(b"=").decode()
     now = int(time.time())
     claims = {
@@ -410,4 +440,4 @@ def _assertion(pem: str, client_id: str, metadata: _Metadata) -> str:
         "iat": now,
         "exp": now + _ASSERTION_SECONDS,
     }
-    return jwt.encode(claims, key, algorithm=metadata.signs, headers={"x5t#S256": digest})  # type: ignore[arg-type]
+    return jwt.encode(claims, key, algorithm=metadata.signs, headers={"x5t#S256": digest})

@@ -22,12 +22,13 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.models import ApplicationCredential
+from portal.microsoft.secret import Secret
 from portal.runs import schedule
 from portal.runs.models import ScheduledJob
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox import certificates, scenarios
 from tests.sandbox.server import Sandbox
-from tests.sandbox.world import Fault, Refusal
+from tests.sandbox.world import Fault, Refusal, known_id
 from tests.support import builders
 from tests.support.audit_table import TABLE, sql
 from tests.support.certificates import pem, private
@@ -173,6 +174,33 @@ def unknown_issuer(ward: Ward) -> None:
 def other_address(ward: Ward) -> None:
     ward.sandbox.world.switches["vault_sees_address"] = PUBLIC_ADDRESS
     ward.settings.OUTGOING_ADDRESSES = [OTHER_ADDRESS]
+
+
+def staff_sign_in(settings: Settings, issuer: str) -> None:
+    """Let staff sign in by this service, with roles that exist."""
+    settings.STAFF_OIDC_ISSUER = issuer
+    settings.STAFF_OIDC_CLIENT_ID = known_id("application", "staff sign-in")
+    settings.STAFF_OIDC_CREDENTIAL = Secret("a secret of the sandbox")
+    settings.STAFF_OIDC_DEMAND_MFA = "acrs=c1"
+    settings.STAFF_OIDC_ROLES = {"Portal.Operator": "Operator"}
+
+
+def entra_of(sandbox: Sandbox, tenant: str) -> str:
+    """Return the issuer of a tenant of the sandbox."""
+    return f"{sandbox.clouds['global'].authority}/{tenant}/v2.0"
+
+
+def staff_service_away(ward: Ward) -> None:
+    staff_sign_in(ward.settings, "https://id.vendor.localhost:1/realms/staff")
+
+
+def staff_tenant_unknown(ward: Ward) -> None:
+    staff_sign_in(ward.settings, entra_of(ward.sandbox, builders.guid()))
+
+
+def staff_role_unknown(ward: Ward) -> None:
+    staff_sign_in(ward.settings, entra_of(ward.sandbox, scenarios.vendor_tenant()))
+    ward.settings.STAFF_OIDC_ROLES = {"Portal.Operator": "Operatr"}
 
 
 def foreign_discovery(ward: Ward) -> None:

@@ -73,6 +73,9 @@ FAULTS: list[tuple[Callable[[Ward], None], str, str, str]] = [
     (doctor.graph_out_of_reach, "embedded", "hosts", "graph.global.localhost"),
     (doctor.unknown_issuer, "embedded", "hosts", "issuer that this server does not trust"),
     (doctor.other_address, "key vault", "address", "We seem to call from 20.50.2.1, and partners are told 203.0.113.7"),
+    (doctor.staff_service_away, "embedded", "staff", "Sign-in service of staff, id.vendor.localhost"),
+    (doctor.staff_tenant_unknown, "embedded", "staff", "Sign-in service of staff, login.global.localhost"),
+    (doctor.staff_role_unknown, "embedded", "staff", "STAFF_OIDC_ROLES names Operatr"),
     (doctor.foreign_discovery, "embedded", "sign_in", "Sign-in service of Global"),
     (doctor.no_signing_keys, "embedded", "sign_in", "no_signing_keys"),
     (doctor.credential_refused, "embedded", "credential", "AADSTS7000215"),
@@ -135,7 +138,7 @@ def test_where_nothing_is_wrong_nothing_fails_and_nothing_is_changed(ward: Ward)
     after = PartnerConsent.objects.values().get(), AuditEvent.objects.count(), Incident.objects.count()
     assert after == before
     results = {one["step"]: one["result"] for one in ward.report()["steps"]}
-    unseen = {"identities"} | ({"address"} if not ward.settings.VAULT_URL.startswith("https") else set())
+    unseen = {"identities", "staff"} | ({"address"} if not ward.settings.VAULT_URL.startswith("https") else set())
     assert {name for name, result in results.items() if result == "not_seen"} == unseen
     assert {name for name, result in results.items() if result == "notice"} == {"production", "trail"}
 
