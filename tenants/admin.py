@@ -85,7 +85,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
     search_fields = SEARCH
     ticked = ["tags"]
     audit_word = "partner"
-    audit_without_values = ["notes"]
+    audit_without_values = ["name", "domain", "notes"]
     inlines = [PartnerContactInline]
     readonly_fields = ["created_at"]
     fieldsets = [

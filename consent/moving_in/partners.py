@@ -49,7 +49,8 @@ COLUMNS: Final[Mapping[str, str]] = {heading(PartnerTenant, name): name for name
 _PASSED_OVER: Final = {heading(PartnerTenant, name).casefold() for name in ("customers_synced_at", "state")}
 _OF_WORDS: Final = {words.casefold(): name for words, name in COLUMNS.items()}
 _CHANGEABLE: Final = ("name", "domain", "kind", "notes")
-_SILENT: Final = frozenset({"notes"})  # of which the trail says only that it changed (S-70)
+_SILENT: Final = frozenset({"notes"})  # of which a plan says only that it changes
+_NOT_IN_THE_TRAIL: Final = frozenset({"name", "domain", "notes"})  # it says only that they changed (S-68)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -457,17 +458,18 @@ def _entries(
     }
     found = []
     if is_new:
-        after = {name: getattr(partner, name) for name in ("name", "tenant_id", "cloud", "domain", "kind")}
+        after = {name: getattr(partner, name) for name in ("tenant_id", "cloud", "kind")}
         details = {"after": after | {"tags": change.tags}}
         found.append(Entry("partner.created", actor, Outcome.DONE, subject=subject, details=details))
     elif change.columns or change.tags:
-        told = {name: pair for name, pair in change.columns.items() if name not in _SILENT}
+        told = {name: pair for name, pair in change.columns.items() if name not in _NOT_IN_THE_TRAIL}
         details = {
             "before": {name: before for name, (before, _) in told.items()},
             "after": {name: after for name, (_, after) in told.items()} | {"tags_added": change.tags},
         }
-        silent = {"also_changed": sorted(set(change.columns) & _SILENT)} if set(change.columns) & _SILENT else {}
-        found.append(Entry("partner.changed", actor, Outcome.DONE, subject=subject, details=details | silent))
+        silent = sorted(set(change.columns) & _NOT_IN_THE_TRAIL)
+        details |= {"also_changed": silent} if silent else {}
+        found.append(Entry("partner.changed", actor, Outcome.DONE, subject=subject, details=details))
     if change.contacts:
         added = {"added": len(change.contacts), "changed": 0, "removed": 0}
         found.append(Entry("partner.contacts_changed", actor, Outcome.DONE, subject=subject, details=added))
