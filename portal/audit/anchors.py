@@ -232,7 +232,7 @@ def compare(kept: Kept) -> Iterator[Finding]:
     anchors = [one for one in kept.anchors if one.number > accepted]
     if not anchors:
         return
-    yield from _of_table(anchors[-1])
+    yield from _of_table(anchors)
     first, last = _ends()
     yield from _of_end(anchors, first, last)
     yield from _of_entries([one for one in anchors if first <= one.sequence <= last])
@@ -245,11 +245,14 @@ def _ends() -> tuple[int, int]:
     return first, AuditEvent.objects.aggregate(end=Max("sequence"))["end"] or 0
 
 
-def _of_table(newest: Anchor) -> Iterator[Finding]:
+def _of_table(anchors: Sequence[Anchor]) -> Iterator[Finding]:
+    """Say when the table last was another one; the next anchor knows the new one, so all of them are compared."""
     now = table.identity()
-    if newest.table and now and newest.table != now:
+    before = next((one for one in reversed(anchors) if one.table and one.table != now), None)
+    if now and before is not None:
         words = (
-            f"The table of the trail is another one than on {newest.when}: it was replaced, or the database restored."
+            f"The table of the trail is another one than on {before.when}: it was replaced, or the database restored. "
+            "If you restored it, say so with verify_audit_trail --take-note."
         )
         yield Finding(damage=Damage.REPLACED, words=words)
 

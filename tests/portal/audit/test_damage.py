@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
+from django.db.models import QuerySet
 from pytest_django.fixtures import Settings
 
 from portal.audit import triggers
@@ -151,6 +152,31 @@ def test_a_table_that_was_replaced_by_a_copy_is_found() -> None:
     assert "The table of the trail is not as the portal made it: two entries could have one number" in ran.err
     if connection.vendor == "postgresql":
         assert "The table of the trail is another one than on 20" in ran.err
+
+
+@pytest.mark.req("S-57")
+def test_a_table_made_anew_with_all_rows_is_found_until_a_person_takes_note_of_the_restore() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite tells no table from its copy")
+    write(8)
+    anchor_now()
+    rows = [AuditEvent(**row) for row in AuditEvent.objects.values(*_COLUMNS)]
+    put_back_the_table()
+    QuerySet[AuditEvent](AuditEvent).bulk_create(rows)
+    sql_of_triggers()
+    anchor_now()  # which knows the new table
+
+    ran = run("verify_audit_trail")
+
+    assert ran.code == 1
+    assert "The table of the trail is another one than on 20" in ran.err
+    assert "--take-note" in ran.err
+    assert run("verify_audit_trail", "--take-note", "restored from the backup of Sunday").code == 0
+    anchor_now()
+    assert run("verify_audit_trail").code == 0
+
+
+_COLUMNS = [field.name for field in AuditEvent._meta.concrete_fields if not field.generated]
 
 
 def sql_of_triggers() -> None:
