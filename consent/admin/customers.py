@@ -347,7 +347,11 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
             button="Read again",
         ):
             return answer
-        started = on_request.read_consents(queryset, actor=actor_of(request))
+        try:
+            started = on_request.read_consents(queryset, actor=actor_of(request))
+        except on_request.NothingToDo as nothing:
+            self.message_user(request, str(nothing), messages.ERROR)
+            return None
         return self._to_run(request, started.run, tenants, new=started.new)
 
     @fresh

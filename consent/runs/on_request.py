@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db.models import Case, CharField, Count, Q, QuerySet, Value, When
 
+from consent import clients
 from consent.models import ApplicationRegistration, CustomerConsent, PartnerConsent
 from consent.models.tokens import PARTNER_ON
 from consent.runs.customer_sync import CUSTOMER_SYNC, doors
@@ -34,7 +35,7 @@ _NO_TOKEN = "no usable token"  # words, no secret
 
 
 class NothingToDo(ValueError):
-    """None of the chosen rows can be worked; the text says why."""
+    """None of the chosen rows can be worked now; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +193,8 @@ def read_consents(consents: QuerySet[CustomerConsent], *, actor: Actor) -> Start
 
 
 def _start(kind: Kind, chosen: Selection, options: Mapping[str, Any], actor: Actor, number: int) -> Started:
+    if stop := clients.gate().stop_of_all():
+        raise NothingToDo(f"Nothing was begun. {stop}")
     run, new = service.start(kind, scope=chosen.to_json(), options=options, actor=actor, concurrency=_CONCURRENCY)
     if run.state == Run.State.PAUSED:
         service.resume(run, actor=actor)

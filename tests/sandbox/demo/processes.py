@@ -109,8 +109,7 @@ def _start(begin: Callable[[list[str], str], None], children: Sequence[subproces
     begin(["env", f"TEST_SIGN_IN_PORT={environment.control_port}", *sandbox], "sandbox.log")
     call_command("migrate", interactive=False, verbosity=0)
     password = secrets.token_urlsafe(12)
-    # Each role, and no superuser, which is an account for emergencies.
-    grant(User.objects.create_user("admin", password=password, is_staff=True), Role, actor=Actor.command("demo"))
+    make_accounts(password)
     base = settings.PUBLIC_BASE_URL
     port = base.rpartition(":")[2]
     gunicorn = [
@@ -140,6 +139,14 @@ def _start(begin: Callable[[list[str], str], None], children: Sequence[subproces
     return password
 
 
+def make_accounts(password: str) -> list[User]:
+    """Make two members of staff with each role, for what two persons decide; a superuser is for emergencies only."""
+    made = [User.objects.create_user(name, password=password, is_staff=True) for name in ("admin", "colleague")]
+    for person in made:
+        grant(person, Role, actor=Actor.command("demo"))
+    return made
+
+
 def _spawn(command: list[str], log: str, marker: IO[str]) -> subprocess.Popen[bytes]:
     with (FOLDER / log).open("wb") as output:
         # A session of its own: Ctrl-C reaches the demo only, which then stops its children in order. The marker
@@ -163,6 +170,7 @@ def _explain(address: str, password: str, seconds: float) -> None:
         f"Ready after {seconds:.0f} s. Open these in a browser on this machine:",
         "",
         f"  Staff:         {settings.PUBLIC_BASE_URL}/admin/   user admin, password {password}",
+        "                 A second person, for what two decide: user colleague, the same password.",
         f"  A partner:     {address}",
         "                 Continue, choose service@southridge.example.com, approve, accept.",
         f"  The sandbox:   http://control.localhost:{environment.control_port}/   plays Microsoft",
