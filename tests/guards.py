@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.guards_of_custody import CUSTODY_GUARDS
+from tests.guards_of_staff import STAFF_GUARDS
 from tests.support.guard import Guard
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -476,8 +477,8 @@ GUARDS = (
         tests=(
             f"{_CONTAINED}test_one_person_alone_does_not_resume_neither_in_the_admin_nor_there_and_on_the_server",
             f"{_CONTAINED}test_who_asked_on_the_server_does_not_approve_it_in_the_admin",
-        ),
             f"{_DECISIONS}who_asked_cannot_approve_not_even_as_superuser",
+        ),
     ),
     Guard(
         name="use-noted",
@@ -488,6 +489,7 @@ GUARDS = (
         tests=("tests/consent/uses/test_book.py::test_a_token_that_proves_nothing_stands_there_all_the_same",),
     ),
     *CUSTODY_GUARDS,
+    *STAFF_GUARDS,
     Guard(
         name="fresh-proof",
         shows="S-49",
