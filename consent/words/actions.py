@@ -30,7 +30,6 @@ ACTIONS: Mapping[str, str] = {
     "containment.registration_switched:failed": "Deactivating or activating an application at Microsoft failed",
     "containment.registration_switched:intent": "An application is about to be deactivated or activated at Microsoft",
     "containment.released": "A wave of partners was released from an emergency stop",
-    "containment.resume_asked": "Somebody asked to resume after an emergency stop; another person must confirm it",
     "containment.resumed": "Two persons decided to resume after an emergency stop, in waves",
     "containment.went_on": "The halted waves of an emergency stop were let go on",
     "credential.added": "A credential was added",

@@ -252,7 +252,7 @@ def _of_table(anchors: Sequence[Anchor]) -> Iterator[Finding]:
     if now and before is not None:
         words = (
             f"The table of the trail is another one than on {before.when}: it was replaced, or the database restored. "
-            "If you restored it, say so with verify_audit_trail --take-note."
+            "If you restored it, let an operator take note of that on the server (--take-note)."
         )
         yield Finding(damage=Damage.REPLACED, words=words)
 

@@ -36,7 +36,7 @@ from portal.decisions.records import (
     write_event,
 )
 from portal.models import Limits
-from portal.rights import Forbidden, limits_of, require
+from portal.rights import SERVER, Forbidden, limits_of, require
 from portal.site.proof import WITHIN
 from portal.site.sight import visible
 
@@ -260,11 +260,11 @@ def approve_on_server(decision: Decision, *, actor: Actor) -> Decision:
     Raises:
         DecisionRefused: the same user asked, a person of this name did, or as for ``approve``.
     """
+    require(actor, SERVER)
     decision = _read(decision)
     kind = kinds().get(decision.kind)
-    if kind is None or not kind.on_server or actor.kind != AuditEvent.ActorKind.COMMAND:
+    if kind is None or not kind.on_server:
         raise DecisionRefused("This is decided in the admin only. Nothing was done.")
-    require(actor, kind.permission)
     reason = (
         _why_not_any_more(decision, kind) or _why_not_other(decision, actor.name, own=False) or why_not_now(decision)
     )

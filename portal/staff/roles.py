@@ -181,7 +181,8 @@ def needs_second_person(person: User, roles: Collection[Role]) -> bool:
 
 
 def why_not_granted(person: User, roles: Collection[Role], *, actor: Actor) -> str:
-    """Say why the actor cannot give a person these roles; empty when it can."""
+    """Say why the actor cannot give a person these roles; empty when it can. Raises Forbidden without the right."""
+    require(actor, GRANT)
     try:
         refuse_own(person, actor)
         _refuse_above(roles_of(person), [role for role in Role if role in roles], actor)

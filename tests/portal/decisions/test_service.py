@@ -14,11 +14,13 @@ import time_machine
 from django.utils import timezone
 
 from portal.audit.models import AuditEvent
+from portal.audit.trail import Actor
 from portal.decisions import doing, service
 from portal.decisions.kinds import CannotBeDone, Result
 from portal.decisions.models import Decision
 from portal.decisions.records import DecisionRefused
 from portal.incidents.models import Incident
+from portal.rights import Forbidden
 from tenants.models import PartnerTenant
 from tests.support import builders
 from tests.support.decisions import RENAME, RENAME_ON_THE_SERVER, Broken, account, approve, person
@@ -91,6 +93,16 @@ def test_what_people_write_stands_in_the_row_and_not_in_the_trail() -> None:
     assert "believe" not in written
     decision.refresh_from_db()
     assert (decision.why, decision.answer) == ("They changed their name.", "I do not believe it.")
+
+
+@pytest.mark.req("S-50")
+def test_only_a_kind_that_says_so_is_approved_on_the_server_and_by_a_command_only() -> None:
+    decision = asked()
+    with pytest.raises(DecisionRefused, match="in the admin only"):
+        service.approve_on_server(decision, actor=builders.ACTOR)
+    with pytest.raises(Forbidden):
+        service.approve_on_server(decision, actor=Actor.staff("bob", None, may=RIGHT.__eq__))
+    assert name_of(decision) == "Old name"
 
 
 @pytest.mark.req("S-50")

@@ -1,6 +1,7 @@
 """Roles: the groups that carry them, who gives them, and that nobody rises by himself (S-48).
 
-Covers: portal.staff.extension, portal.staff.receivers, portal.staff.role_pages, portal.site.refusals.
+Covers: portal.staff.extension, portal.staff.receivers, portal.staff.role_pages, portal.staff.two_persons,
+portal.site.refusals.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Nobody gets in with a password alone; each factor lets its owner in, once.
 
-Covers: portal.staff.checks, portal.staff.extension, portal.staff.factor_keys, portal.staff.factors, portal.staff.forms,
+Covers: portal.staff.checks, portal.staff.extension, portal.staff.factors, portal.staff.forms,
 portal.staff.library, portal.staff.middleware, portal.staff.models, portal.staff.signing_in, portal.staff.urls,
 portal.staff.views.
 """
