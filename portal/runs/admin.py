@@ -54,7 +54,8 @@ class RunPanel:
 
     title: str
     done: int
-    total: int
+    total: int | None
+    """None while it is listed."""
     live: bool
     address: str
     facts: list[str]
@@ -117,14 +118,14 @@ def run_panel(run: Run) -> RunPanel:
     over = run.state in {State.DONE, State.CANCELLED}
     waits, more_waits = service.waits_of(run) if run.state == State.OPEN else ([], 0)
     took = f"{timedelta(seconds=round(numbers.seconds))} {'in all' if over else 'so far'}"
-    facts = [f"{numbers.done:,} of {numbers.total:,}", took]
+    facts = [f"{numbers.done:,} of {numbers.total_words}", took]
     if run.stop_share is not None:
         facts.append(f"wave {run.wave + 1}")
     if run.state == State.OPEN:
         recent = run.items.filter(finished_at__gte=timezone.now() - RATE_OVER).count()
         rate = recent / min(RATE_OVER.total_seconds(), max(numbers.seconds, 1.0))
         facts.append(f"{rate:.1f} a second")
-        if rate and waiting + running:
+        if rate and waiting + running and numbers.listed:
             facts.append(f"about {timedelta(seconds=round((waiting + running) / rate))} left")
         facts.append(f"worked by {', '.join(living)}" if living else "no process works it just now")
     if run.state == State.STOPPED:
@@ -164,7 +165,7 @@ def run_panel(run: Run) -> RunPanel:
     return RunPanel(
         title=f"{title}. {run.reason}" if run.reason else title,
         done=numbers.done,
-        total=numbers.total,
+        total=numbers.total if numbers.listed else None,
         live=run.state == State.OPEN,
         address=f"{reverse('admin:runs_run_progress', args=[run.pk])}?{urlencode({'shown': _shown(run)})}",
         facts=facts,
@@ -259,8 +260,8 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
     @admin.display(description="Done")
     def progress(self, run: Any) -> str:
-        share = f" ({run.done_count / run.total:.0%})" if run.total else ""
-        return f"{run.done_count:,} of {run.total:,}{share}"
+        share = f" ({run.done_count / run.total:.0%})" if run.total and run.is_listed else ""
+        return f"{run.done_count:,} of {run.total_words}{share}"
 
     @admin.display(ordering="failed_count", description="Not good")
     def failed(self, run: Any) -> str:

@@ -103,7 +103,7 @@ class Lines(Listener):
             self._say_at = 0.0
         elif now >= self._say_at:
             self._say_at = now + _SAY_AGAIN_SECONDS
-            self._err.write(f"{progress.done} of {progress.total} so far. {waiting_words(progress)}")
+            self._err.write(f"{progress.done:,} of {progress.total_words} so far. {waiting_words(progress)}")
 
     def finished(self, item: RunItem, outcome: Outcome) -> None:
         if self._as_json:
@@ -130,11 +130,11 @@ class Bar(Listener):
             )
 
     def _picture(self, progress: Progress) -> Group:
-        width, share = 24, progress.done / progress.total if progress.total else 0.0
+        width, share = 24, progress.done / progress.total if progress.listed and progress.total else 0.0
         filled = round(width * share)
         facts = [
-            f"{'━' * filled}{'╌' * (width - filled)} {share:.0%}",
-            f"{progress.done:,}/{progress.total:,}",
+            f"{'━' * filled}{'╌' * (width - filled)}{f' {share:.0%}' if progress.listed else ''}",
+            f"{progress.done:,}/{progress.total_words}",
             f"{progress.rate:.0f}/s",
         ]
         if progress.seconds_left is not None:
@@ -266,7 +266,8 @@ def tell(run: Run, ending: Ending, signal_number: int, *, out: Output, err: Outp
         out.write(_line({"summary": numbers.as_json()}))
     else:
         classes = ", ".join(f"{number} {name}" for name, number in numbers.classes.items())
-        out.write(f"{service.label_of(run)}, run {run.pk}: {numbers.done} of {numbers.total}: {classes}".rstrip(": "))
+        done = f"{numbers.done:,} of {numbers.total_words}"
+        out.write(f"{service.label_of(run)}, run {run.pk}: {done}: {classes}".rstrip(": "))
     why = service.why_not_resumed(run)
     again = why or f"Resume with run_resume {run.pk}."
     if ending is Ending.STOPPED:

@@ -88,6 +88,7 @@ class Executor:
         self._turns = Turns(size, self.kind.per_group)
         self._ledger = Ledger(self.kind, context, self._lease, self._watch, size)
         self._reporter = Reporter(run, size, self._listener, self._lease, self._pacer, self._turns)
+        self._lists = False  # whether this one lists: the oldest that lives does, and who finds nothing to take
         self._preparing: int | None = None
         self._unprepared = False
         self._chores = 0
@@ -162,11 +163,8 @@ class Executor:
                 self._look_at_run()
             if (ending := self._why_end()) is not None:
                 return self._end(ending)
-            # 2. List it, and all of it first, so that what matters most is worked first.
-            if self.run.listed_at is None:
-                self._steadily(lambda: service.list_units(self.run, self.kind))
-                self._reporter.report()
-                continue
+            # 2. List more of it. What is listed is worked meanwhile, in its order.
+            self._list()
             # 3. Claim units, and hand them to the threads.
             self._claim()
             self._hand_out()
@@ -192,9 +190,11 @@ class Executor:
             self._lease.renewed()
             service.expire_executors(self.run.pk)
             self.run.refresh_from_db()
-            living = ExecutorRow.objects.living().filter(run_id=self.run.pk).count()
-            self._pacer.executors = max(living, self._processes)
-            if self._pacer.executors > 1 and self.run.listed_at is not None:
+            living = ExecutorRow.objects.living().filter(run_id=self.run.pk).order_by("pk")
+            keys = list(living.values_list("pk", flat=True))
+            self._lists = self._lists or keys[:1] == [self._lease.executor_id]
+            self._pacer.executors = max(len(keys), self._processes)
+            if self._pacer.executors > 1 and self.run.is_listed:
                 self._left, self._taken = self.run.items.filter(state=RunItem.State.WAITING).count(), 0
 
         self._steadily(look)
@@ -207,14 +207,21 @@ class Executor:
             self._reporter.report()
         return self._lease.is_held()
 
-    # --- claiming and handing out ---------------------------------------------------------------------------------
+    # --- listing, claiming and handing out ------------------------------------------------------------------------
+
+    def _list(self) -> None:
+        if self._lists and not self.run.is_listed:
+            self._steadily(lambda: service.list_units(self.run, self.kind))  # it reads the row again
+            self._next_claim, self._drained = 0.0, False
 
     def _claim(self) -> None:
         """Take more items when fewer are left than the pool can work at once."""
         self._looked = False
         now = time.monotonic()
         keep, batch = self._size, min(max(4 * self._size, 20), 400)
-        if self._pacer.executors > 1:
+        if not self.run.is_listed:
+            batch = keep  # what is listed later may come first, so no more is taken than the threads need
+        elif self._pacer.executors > 1:
             # Near the end no executor keeps what another would finish sooner. The others took about as much.
             left = self.run.total - self._reporter.done_before if self._left is None else self._left
             left -= self._pacer.executors * self._taken
@@ -228,6 +235,8 @@ class Executor:
         self._drained = self._looked = not items
         if not items:
             self._next_claim = now + _IDLE_SECONDS
+            if not self.run.is_listed:
+                self._lists = True  # who does it is slow, or dead; the cursor in the row keeps two apart
             return
         subjects = self._steadily(lambda: self.kind.load([item.key for item in items], self._context))
         for item in items:
@@ -271,6 +280,8 @@ class Executor:
 
     def _patience(self) -> float:
         """Return how many seconds the threads may take until this one has something else to do."""
+        if self._lists and not self.run.is_listed:
+            return 0.0
         if self._turns.busy and self._ledger.presentable():
             return self._ledger.seconds_left()
         if self._turns.running or self._chores or self._preparing:
@@ -340,7 +351,7 @@ class Executor:
 
     def _is_idle(self) -> bool:
         busy = self._turns.busy or self._chores or self._preparing
-        return self._drained and not busy and self._ledger.is_empty()
+        return self.run.is_listed and self._drained and not busy and self._ledger.is_empty()
 
     def _why_done(self) -> Ending | None:
         """Return how a run without work ends here; None when there is more, or others work what is left."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from portal.runs.kinds import Outcome
-from portal.runs.models import RunItem
+from portal.runs.models import STILL_LISTING, RunItem
 
 
 class Ending(StrEnum):
@@ -65,10 +65,16 @@ class Progress:
     more_waits: int = 0
     quiet: bool = False
     """Whether nothing was finished for some seconds."""
+    listed: bool = True
+    """Whether all units are known; until then the total grows."""
+
+    @property
+    def total_words(self) -> str:
+        return f"{self.total:,}{'' if self.listed else STILL_LISTING}"
 
     @property
     def seconds_left(self) -> float | None:
-        return (self.total - self.done) / self.rate if self.rate > 0 else None
+        return (self.total - self.done) / self.rate if self.listed and self.rate > 0 else None
 
 
 class Listener:

@@ -16,6 +16,7 @@ from portal.runs.kinds import GONE, OK, Outcome
 
 LEASE = timedelta(seconds=15)
 HEARTBEAT_SECONDS = 5.0  # a lease ends after two of them were missed (R-27)
+STILL_LISTING = " (still listing)"  # behind a total that grows
 LONGEST_WAIT = timedelta(minutes=10)  # of an item that comes again: a plan's look for what Microsoft accepted
 # When a stopped run whose cause may pass is tried again by itself; then a person must (R-14).
 RESUMED_AFTER = (timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
@@ -204,6 +205,18 @@ class Run(models.Model):
         """Whether it goes on only when a person says so."""
         unfinished = self.state in {self.State.OPEN, self.State.PAUSED}
         return not unfinished and not (self.state == self.State.STOPPED and self.resume_at is not None)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether all its units are known, so that its total is one."""
+        return self.listed_at is not None
+
+    @property
+    def total_words(self) -> str:
+        """How many units it has, for behind the word "of"; while they are being listed, how many are so far."""
+        if self.is_listed:
+            return f"{self.total:,}"
+        return f"{self.total:,}{STILL_LISTING}" if self.state == self.State.OPEN else f"the {self.total:,} listed"
 
 
 class Executor(models.Model):

@@ -85,8 +85,8 @@ def running_lines(request: HttpRequest) -> list[Row]:
 
 
 def _progress(run: Any) -> str:
-    done_of = f"{run.done:,} of {run.total:,}" if run.total else "being prepared"
-    left = time_left(run.total - run.done, run.recent, RATE_OVER)
+    done_of = f"{run.done:,} of {run.total_words}" if run.total else "being prepared"
+    left = time_left(run.total - run.done, run.recent, RATE_OVER) if run.is_listed else ""
     return f"{done_of}, {left}" if left else done_of
 
 
@@ -115,7 +115,8 @@ def runs_panel(request: HttpRequest) -> Panel | None:
 def _outcome(run: Any) -> str:
     if run.state == Run.State.OPEN:
         return _progress(run)
-    return f"{run.get_state_display().lower()}, {number_of(run.total, 'unit')}"
+    listed = "" if run.is_listed else " listed"
+    return f"{run.get_state_display().lower()}, {number_of(run.total, 'unit')}{listed}"
 
 
 def _when(run: Any, now: datetime) -> str:

@@ -68,6 +68,7 @@ class Reporter:
             waits=waits,
             more_waits=more,
             quiet=self._is_quiet(),
+            listed=self._run.is_listed,
         )
 
     def report(self) -> None:

@@ -39,7 +39,7 @@ State = Run.State
 STOPPED = "run_stopped"  # causes of incidents
 HALTED = "run_halted"
 DEADLINE = "The deadline was reached."
-_CHUNK = 1000  # units listed in one transaction
+_CHUNK, _FIRST_CHUNK = 1000, 100  # units listed in one transaction; few at first, so that they are worked at once
 _NAMED_WAITS = 3  # the others are counted
 _SKIP_AFTER = 3  # runs in which a unit failed in an unexpected way (R-30)
 _BROKEN = (UNEXPECTED, CRASHED)
@@ -47,12 +47,14 @@ _BROKEN = (UNEXPECTED, CRASHED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A run in numbers; ``seconds`` since it began."""
+    """A run in numbers; ``seconds`` since it began. ``total`` grows until it is ``listed``."""
 
     run_id: int
     kind: str
     state: str
     total: int
+    total_words: str
+    listed: bool
     done: int
     classes: Mapping[str, int]
     seconds: float
@@ -64,6 +66,7 @@ class Summary:
             "kind": self.kind,
             "state": self.state,
             "total": self.total,
+            "listed": self.listed,
             "done": self.done,
             "classes": dict(self.classes),
             "seconds": round(self.seconds, 1),
@@ -74,11 +77,11 @@ class Summary:
     def words(self) -> str:
         """How far it came, and what came of its units."""
         classes = ", ".join(f"{number} {name}" for name, number in self.classes.items())
-        return f"{self.done} of {self.total} in {self.seconds:.0f} s{': ' + classes if classes else ''}"
+        return f"{self.done:,} of {self.total_words} in {self.seconds:.0f} s{': ' + classes if classes else ''}"
 
     @property
     def all_good(self) -> bool:
-        return self.done == self.total and set(self.classes) <= {OK}
+        return self.listed and self.done == self.total and set(self.classes) <= {OK}
 
 
 def start(
@@ -190,7 +193,7 @@ def list_units(run: Run, kind: Kind) -> bool:
     was cut off goes on where it was, and two processes that list at once do no harm.
     """
     cursor = run.listed_to
-    units = _units(run, kind, cursor)
+    units = _units(run, kind, cursor, _CHUNK if run.total else _FIRST_CHUNK)
     skipped = {} if run.options.get("skipped") else _to_skip(kind, [unit.key for unit in units])
     turns = Counter(
         dict(
@@ -210,11 +213,11 @@ def list_units(run: Run, kind: Kind) -> bool:
     return run.state == State.OPEN and run.listed_at is None
 
 
-def _units(run: Run, kind: Kind, after: int) -> Sequence[Unit]:
+def _units(run: Run, kind: Kind, after: int, limit: int = _CHUNK) -> Sequence[Unit]:
     """Return the next units in key order. Those of an earlier run are judged again by ``load``, at their turn."""
     if run.origin_id is None:
-        return kind.units(run.scope, after, _CHUNK)
-    failed = RunItem.objects.filter(run=run.origin_id, key__gt=after).to_repeat().order_by("key")[:_CHUNK]
+        return kind.units(run.scope, after, limit)
+    failed = RunItem.objects.filter(run=run.origin_id, key__gt=after).to_repeat().order_by("key")[:limit]
     return [Unit(key=one.key, group=one.group, label=one.label, rank=one.rank) for one in failed]
 
 
@@ -624,6 +627,8 @@ def summary(run: Run) -> Summary:
         kind=current.kind,
         state=current.state,
         total=current.total,
+        total_words=current.total_words,
+        listed=current.is_listed,
         done=sum(classes.values()),
         classes=classes,
         seconds=((current.finished_at or timezone.now()) - began).total_seconds(),

@@ -32,7 +32,8 @@ def judge(run: Run, kind: Kind) -> bool:
     if following is None:
         return False
     unworked = RunItem.objects.filter(run=OuterRef("pk"), wave__lte=run.wave).exclude(state=RunItem.State.DONE)
-    opened = Run.objects.open().filter(~Exists(unworked), pk=run.pk, wave=run.wave).update(wave=following)
+    whole = Run.objects.open().filter(listed_at__isnull=False)  # before that, more of this wave may come
+    opened = whole.filter(~Exists(unworked), pk=run.pk, wave=run.wave).update(wave=following)
     run.refresh_from_db()
     return bool(opened)
 
@@ -48,7 +49,8 @@ def _too_many(run: Run, share: float, kind: Kind) -> str:
     failed = sum(number for name, number in classes.items() if name not in kind.harmless | shared)
     worked = classes.total() - sum(classes[name] for name in shared)
     if not any(classes[name] for name in kind.unfinished):
-        enough = worked >= FEWEST or not wave.exclude(state=RunItem.State.DONE).exists()
+        over = run.is_listed and not wave.exclude(state=RunItem.State.DONE).exists()
+        enough = worked >= FEWEST or over
         if shared and (reason := _too_many_groups(results, shared, share, kind)):
             return f"Too many failed in wave {run.wave + 1}: {reason}"
         if not enough or failed <= share * worked:

@@ -39,7 +39,7 @@ def test_the_time_left_follows_the_pace_of_the_last_while(units: int, recent: in
 
 def half_done(number: int = 0) -> Run:
     run = Work().start()
-    Run.objects.filter(pk=run.pk).update(total=4, scope_hash=f"{number:064}")
+    Run.objects.filter(pk=run.pk).update(total=4, listed_at=timezone.now(), scope_hash=f"{number:064}")
     for key in (1, 2):
         RunItem.objects.create(
             run=run,
@@ -92,6 +92,7 @@ def test_the_first_page_shows_open_runs_before_the_last_ones_by_the_query_of_the
             state=state,
             actor="anna",
             total=1,
+            listed_at=timezone.now(),
             finished_at=timezone.now() - timedelta(hours=2),
             reason="The vault is shut." if state == "stopped" else "",
         )

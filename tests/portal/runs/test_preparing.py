@@ -137,6 +137,8 @@ class Claims(Work):
 def test_one_of_several_executors_claims_little_near_the_end(looks: bool, third: int) -> None:
     work = Claims(number=200, looks=looks)
     run, _ = service.start(work.kind(), scope={}, actor=builders.ACTOR, concurrency=8)
+    while service.list_units(run, work.kind()):
+        pass
     work.executor = Executor(run, processes=2)
     assert work.executor.work() is Ending.DONE
 

@@ -114,7 +114,8 @@ def test_a_unit_left_unfinished_halts_at_once_and_is_worked_again_after_a_resume
 def test_of_two_that_judge_at_once_one_opens_the_wave() -> None:
     work = Waved()
     run, kind = start(work)
-    service.list_units(run, kind)
+    while service.list_units(run, kind):
+        pass
     RunItem.objects.filter(wave=0).update(state="done", failure_class="ok", finished_at="2026-01-01T00:00:00Z")
     second = Run.objects.get()
     assert waves.judge(run, kind)
