@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from consent.models import TokenUse
 from portal.audit.trail import Actor
+from portal.inserting import insert_all
 
 Purpose = TokenUse.Purpose
 _LONGEST_NAME = 150
@@ -125,7 +126,7 @@ class Book:
         new = {key: row for key, row in rows.items() if row.pk is None}
         try:
             if new:
-                TokenUse.objects.bulk_create(new.values())
+                insert_all(list(new.values()))
             if old := [row for key, row in rows.items() if key not in new]:
                 TokenUse.objects.bulk_update(old, ["last_at", "issued", "cached", "of_customers"])
         finally:

@@ -7,6 +7,7 @@ raise :class:`InvalidIdentifier` (S-04, S-26, S-66).
 
 from __future__ import annotations
 
+import random
 import re
 import uuid
 from typing import NewType
@@ -96,11 +97,19 @@ def parse_domain(text: str) -> str:
     return candidate
 
 
+def new_id() -> str:
+    """Return a UUID that no other call gets, in any process. It guards nothing: it can be guessed.
+
+    ``uuid.uuid4`` asks the system, and lets other threads run meanwhile, several times for each unit of a run.
+    """
+    return str(uuid.UUID(int=random.getrandbits(128), version=4))  # seeded anew in each process
+
+
 def new_correlation_id() -> CorrelationId:
     """Return a fresh id for one unit of work."""
-    return CorrelationId(str(uuid.uuid4()))
+    return CorrelationId(new_id())
 
 
 def new_request_id() -> RequestId:
     """Return a fresh idempotency id for one logical call."""
-    return RequestId(str(uuid.uuid4()))
+    return RequestId(new_id())

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import socket
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,9 @@ from portal.audit.models import AuditEvent
 from portal.audit.trail import SYSTEM, Actor, record
 from portal.incidents.models import Incident
 from portal.incidents.service import LONGEST_WORDS, report, settle
+from portal.inserting import insert_all
 from portal.microsoft.diagnosis import LATER, Owner
+from portal.microsoft.identifiers import new_correlation_id
 from portal.rights import SERVER, require
 from portal.runs import buckets, results
 from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit
@@ -208,7 +209,7 @@ def list_units(run: Run, kind: Kind) -> bool:
         if not units:
             mine.update(listed_at=Now())
         elif mine.update(listed_to=units[-1].key, total=F("total") + len(units)):
-            RunItem.objects.bulk_create([_item(run, unit, turns, skipped.get(unit.key)) for unit in units])
+            insert_all([_item(run, unit, turns, skipped.get(unit.key)) for unit in units])
     run.refresh_from_db()
     return run.state == State.OPEN and run.listed_at is None
 
@@ -232,7 +233,7 @@ def _item(run: Run, unit: Unit, turns: Counter[int], skipped: str | None) -> Run
         turn=turn,
         rank=unit.rank,
         wave=unit.wave,
-        correlation_id=str(uuid.uuid4()),
+        correlation_id=new_correlation_id(),
     )
     if skipped is not None:
         item.state = RunItem.State.DONE
