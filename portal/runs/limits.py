@@ -14,6 +14,7 @@ from django.conf import settings
 from portal.runs.models import Run
 from portal.runs.pacing import Pacer, Rule
 
+_CONSENTS = "/applicationconsents"  # in the path of a call that has a limit of its own
 _CONSENTS_ALLOWED = 50  # a second
 
 
@@ -23,7 +24,7 @@ def rule_of(netloc: str, path: str) -> Rule:
         return Rule(f"vault:{netloc}", settings.VAULT_RATE, per_application=False)
     for cloud in settings.CLOUDS.values():
         if netloc == urlsplit(cloud.partner_center).netloc:
-            if "/applicationconsents" in path:
+            if _CONSENTS in path:
                 # What is saved and what is due in the same second stay below what Microsoft allows, with room for
                 # requests that arrive closer together than they left.
                 saved = min(_CONSENTS_ALLOWED / settings.CONSENT_RATE - 1, 0.05)
@@ -54,8 +55,15 @@ def limit_words(name: str) -> str:
 
 def pacer_for(run: Run, *, alive: Callable[[], bool], request_refill: Callable[[], None], threads: int) -> Pacer:
     """Return what paces the calls of one executor of this run."""
+    known: dict[str, Rule] = {}  # most hosts have one limit
+
+    def rule_of_request(netloc: str, path: str) -> Rule:
+        if _CONSENTS in path:
+            return rule_of(netloc, path)
+        return known.get(netloc) or known.setdefault(netloc, rule_of(netloc, path))
+
     return Pacer(
-        rule_of=rule_of,
+        rule_of=rule_of_request,
         per_group=settings.PARTNER_RATE,
         run_rule=Rule(f"run:{run.pk}", run.rate, per_application=False) if run.rate else None,
         alive=alive,
