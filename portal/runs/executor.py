@@ -32,6 +32,8 @@ from portal.runs.threads import Failed, Followed, Held, Prepared, Result, Thread
 from portal.runs.turns import Turns
 
 _READY = 0.5  # units that lie ready for each thread, so that none waits while this one writes
+# Results come in groups, while so many units lie ready that no thread waits for this one.
+_TOGETHER_SECONDS, _READY_TOGETHER = 0.03, 8
 _IDLE_SECONDS = 0.5
 _CRASHED = Outcome(
     failure_class=CRASHED,
@@ -290,7 +292,8 @@ class Executor:
         return 0.0 if self._looked else _IDLE_SECONDS
 
     def _collect(self, seconds: float) -> None:
-        for result in self._pool.collect(seconds):
+        enough = len(self._turns.running) >= self._size + _READY_TOGETHER
+        for result in self._pool.collect(seconds, together=_TOGETHER_SECONDS if enough else 0.0):
             match result:
                 case Worked(held, None):
                     self._turns.end(held)
