@@ -1,8 +1,8 @@
 """The bulk token check against its floor and against the way of Microsoft's samples, in one run.
 
 ``python -m tests.bench.checks [--partners 1000] [--latency 0.1] [--in-flight 64,128] [--rounds 3] [--processes 1]
-[--database URL] [--due]``. Every measured program runs in a process of its own, against one sandbox that answers each
-call so much later; floor and ours take turns, and the ratio is the median of the ratios of neighbours.
+[--database URL] [--due] [--count]``. Every measured program runs in a process of its own, against one sandbox that
+answers each call so much later; floor and ours take turns, and the ratio is the median of the ratios of neighbours.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ def compare(place: PartnersAtMicrosoft, file: Path, gate: Gate, options: argpars
         best, ratios = middle(found), [facts["ratio"] for facts in found]
         label = f"ours, {in_flight} in flight" + (f", {processes} processes" if processes > 1 else "")
         row(label, best["seconds"], number, statistics.median(ratios), best)
+        processor = statistics.median(1000 * facts["cpu"] / number for facts in found)
+        changes = statistics.median(facts["thread_changes"] / number for facts in found)
+        say(
+            f"    {processor:.2f} ms of processor a partner, of the floor {1000 * floor['cpu'] / number:.2f}; "
+            f"{changes:.0f} voluntary changes of threads"
+        )
         statements, hundreds = best["statements"], number / 100
         say(
             f"    ratios {', '.join(f'{one:.2f}' for one in ratios)}; {best['calls']:.2f} calls a partner"
@@ -72,6 +78,13 @@ def compare(place: PartnersAtMicrosoft, file: Path, gate: Gate, options: argpars
         )
 
 
+def count(options: argparse.Namespace) -> None:
+    """Say what load does not blur: calls of Python functions for each partner."""
+    for in_flight in map(int, options.in_flight.split(",")):
+        facts = measured_portal.check_all(in_flight, count_calls=True)
+        say(f"{facts['python_calls'] / facts['worked']:.0f} Python calls a partner, {in_flight} in flight")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--partners", type=int, default=1000)
@@ -81,6 +94,7 @@ def main() -> int:
     parser.add_argument("--processes", default="1", help="of the command; several with commas")
     parser.add_argument("--database", default="", help="URL of a PostgreSQL database, which is emptied; else SQLite")
     parser.add_argument("--due", action="store_true", help="let every token be renewed and saved on the way")
+    parser.add_argument("--count", action="store_true", help="only count the calls of Python functions")
     parser.add_argument("--no-samples", action="store_true", help="leave the samples' way out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, partners_at_microsoft(Path(name), options.partners) as (place, gate):
@@ -93,6 +107,9 @@ def main() -> int:
         for latency in map(float, options.latency.split(",")):
             gate.switch(latency=latency)
             say(f"\n{1000 * latency:.0f} ms for each call")
+            if options.count:
+                count(options)
+                continue
             say(HEAD)
             if not options.no_samples:
                 few = min(_SAMPLES_PARTNERS, options.partners)

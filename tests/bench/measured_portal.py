@@ -150,10 +150,11 @@ def facts_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     return facts
 
 
-def check_all(in_flight: int, processes: int = 1) -> dict[str, Any]:
+def check_all(in_flight: int, processes: int = 1, *, count_calls: bool = False) -> dict[str, Any]:
     """Check all partners with one command of so many processes; return the facts."""
     run = new_run(in_flight)
-    return facts_of(started("ours", run.pk, in_flight, processes)) | {"run": run.pk}
+    counting = ["count"] if count_calls else []
+    return facts_of(started("ours", run.pk, in_flight, processes, *counting)) | {"run": run.pk}
 
 
 def check_together(in_flight: int, commands: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A run that exists, worked by the commands' own code in a process of its own; settings come from the environment.
 
-``python -m tests.bench.ours RUN IN_FLIGHT [PROCESSES]`` prints what it took, from before helpers are forked until the
-summary was printed. Started twice on one run, two of them share it.
+``python -m tests.bench.ours RUN IN_FLIGHT [PROCESSES] [count]`` prints what it took, from before helpers are forked
+until the summary was printed. Started twice on one run, two of them share it. With ``count`` it counts the calls of
+Python functions, which takes long and says the same on a busy machine as on a quiet one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,23 @@ class _Sink:
         return False
 
 
-def main(number: str, in_flight: str, processes: str = "1") -> int:
+class _Calls:
+    """Counts the calls of Python functions in all threads of this process."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        sys.monitoring.use_tool_id(sys.monitoring.PROFILER_ID, "calls")
+        sys.monitoring.register_callback(sys.monitoring.PROFILER_ID, sys.monitoring.events.PY_START, self._count)
+        sys.monitoring.set_events(sys.monitoring.PROFILER_ID, sys.monitoring.events.PY_START)
+
+    def _count(self, code: object, offset: int) -> None:
+        self.number += 1
+
+    def end(self) -> None:
+        sys.monitoring.set_events(sys.monitoring.PROFILER_ID, sys.monitoring.events.NO_EVENTS)
+
+
+def main(number: str, in_flight: str, processes: str = "1", count_calls: str = "") -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.bench.settings")
     import django
 
@@ -73,6 +90,8 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
     executor_module.Ledger = CountedLedger  # type: ignore[attr-defined]
     run = Run.objects.get(pk=int(number))
     out = _Sink()
+    changes = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    calls = _Calls() if count_calls else None
     before = _cpu()
     began = time.perf_counter()
     with connection.execute_wrapper(count):
@@ -87,6 +106,8 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
         )
     seconds = time.perf_counter() - began
     cpu = _cpu() - before
+    if calls is not None:
+        calls.end()
     executor = executors[0]
     facts = {
         "seconds": seconds,
@@ -99,6 +120,8 @@ def main(number: str, in_flight: str, processes: str = "1") -> int:
         "calls": executor._pacer.calls,
         "throttled": executor.progress().throttled,
         "statements": dict(statements),
+        "python_calls": calls.number if calls is not None else 0,
+        "thread_changes": resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - changes,
     }
     sys.stdout.write(json.dumps(facts) + "\n")
     return 0
