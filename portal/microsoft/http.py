@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Protocol
@@ -61,15 +61,27 @@ def _remaining_seconds() -> float:
     return min(budget_left(), TOTAL_SECONDS)
 
 
-@contextmanager
-def time_budget(seconds: float) -> Iterator[None]:
+class _Meanwhile:
+    """Something that holds for all calls of this thread inside the block; there are several around each call."""
+
+    __slots__ = ("_name", "_outer", "_value")
+
+    def __init__(self, name: str, value: object) -> None:
+        self._name, self._value = name, value
+
+    def __enter__(self) -> None:
+        self._outer = getattr(_clock, self._name, None)
+        setattr(_clock, self._name, self._value)
+
+    def __exit__(self, *failure: object) -> None:
+        setattr(_clock, self._name, self._outer)
+
+
+def time_budget(seconds: float) -> AbstractContextManager[None]:
     """Bound all calls of one unit of work in this thread together; a web request waits 25 s at most (R-13)."""
     outer: float | None = getattr(_clock, "deadline", None)
-    _clock.deadline = min(time.monotonic() + seconds, math.inf if outer is None else outer)
-    try:
-        yield
-    finally:
-        _clock.deadline = outer
+    until = time.monotonic() + seconds
+    return _Meanwhile("deadline", until if outer is None or until < outer else outer)
 
 
 @contextmanager
@@ -97,30 +109,18 @@ class Pace(Protocol):
         """Take note of an answer and of how long it took; ``retry_after`` in seconds."""
 
 
-@contextmanager
-def paced(pace: Pace) -> Iterator[None]:
+def paced(pace: Pace) -> AbstractContextManager[None]:
     """Let ``pace`` decide about every request that this thread sends meanwhile."""
-    outer: Pace | None = getattr(_clock, "pace", None)
-    _clock.pace = pace
-    try:
-        yield
-    finally:
-        _clock.pace = outer
+    return _Meanwhile("pace", pace)
 
 
-@contextmanager
-def last_look(may_send: Callable[[], None]) -> Iterator[None]:
+def last_look(may_send: Callable[[], None]) -> AbstractContextManager[None]:
     """Ask ``may_send`` about every request of this thread at the last moment: the connection stands, no byte left.
 
     A request may have waited long for its turn and its connection since somebody decided that it may leave. What
     ``may_send`` raises keeps it back and reaches the caller as it is. The innermost counts.
     """
-    outer: Callable[[], None] | None = getattr(_clock, "may_send", None)
-    _clock.may_send = may_send
-    try:
-        yield
-    finally:
-        _clock.may_send = outer
+    return _Meanwhile("may_send", may_send)
 
 
 def nothing_was_sent() -> bool:
@@ -288,6 +288,10 @@ class _Adapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
         if self._loopback:
             self.poolmanager.pool_classes_by_scheme = {"https": _LoopbackPool}
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        # The same context behind a proxy: its authorities, and the sockets that keep the limits.
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **options)
 
     # Finding the pool by all its attributes takes longer than writing the request does.
     def get_connection_with_tls_context(
