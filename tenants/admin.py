@@ -189,12 +189,12 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
         "tenant_id",
         "domain",
         "relationship",
-        "last_seen_at",
+        "last_listed",
         "missing_since",
         "readiness",
         "readiness_reason",
         "readiness_owner",
-        "judged_at",
+        "last_judged",
         "gdap_ends_at",
     ]
     list_select_related = ["partner"]
@@ -210,13 +210,23 @@ class CustomerTenantAdmin(ReadOnlyAdmin[CustomerTenant]):
 
     shown_tenant = guid_column("tenant_id", "Tenant id", label="tenant id")
 
-    @admin.display(ordering="last_seen_at", description="Last listed")
+    def for_export(self, queryset: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
+        """Return the rows with when they were listed and judged."""
+        customers: Any = super().for_export(queryset)
+        with_times: QuerySet[CustomerTenant] = customers.with_times()
+        return with_times
+
+    @admin.display(description="Last listed")
     def seen(self, customer: CustomerTenant) -> str:
         if customer.missing_since is not None:
-            return described(moment(customer.last_seen_at), "not listed any more")
-        return moment(customer.last_seen_at)
+            return described(moment(customer.listed_at), "not listed any more")
+        return moment(customer.listed_at)
 
     gone = moment_column("missing_since", "Missing since")
     ready = badge_column("readiness", "Readiness", READINESS_TONES)
-    judged = moment_column("judged_at", "As read", empty="never; synchronise the partner")
+
+    @admin.display(description="As read")
+    def judged(self, customer: CustomerTenant) -> str:
+        return moment(customer.read_at, empty="never; synchronise the partner")
+
     gdap_end = moment_column("gdap_ends_at", "GDAP ends", empty="no end known")

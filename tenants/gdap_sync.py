@@ -1,8 +1,8 @@
 """Mirror a partner's GDAP relationships and access assignments, and judge its customers by them.
 
-The rules are those of ``tenants.sync``: only completed lists without odd items mark rows missing, and nothing is ever
-deleted. One partner costs a call for each 300 relationships, and one for each 20 live ones, whose assignments come in
-batches; so 100,000 live relationships are 334 and 5,000 calls.
+The rules are those of ``tenants.sync``: only completed lists without odd items mark rows missing, nothing is ever
+deleted, and a row is written when something about it changed. One partner costs a call for each 300 relationships, and
+one for each 20 live ones, whose assignments come in batches; so 100,000 live relationships are 334 and 5,000 calls.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import batched
+from typing import Any
 
 from django.db import transaction
-from django.db.models import Prefetch
 from django.utils import timezone
 
 from portal.audit.trail import Actor, record
@@ -22,9 +22,8 @@ from portal.microsoft.identifiers import CorrelationId, TenantId
 from tenants.gdap import BATCH, AccessAssignment, GdapClient, Relationship
 from tenants.models import CustomerTenant, GdapAccessAssignment, GdapRelationship, PartnerTenant
 from tenants.readiness import OWN_TENANT, UNREAD, Readiness, gdap_end, is_live, judge
-from tenants.sync import TooManyMissing, is_unbelievable
+from tenants.sync import CHUNK, TooManyMissing, is_unbelievable, note_unseen
 
-_CHUNK = 500  # rows of one statement
 Verdict = CustomerTenant.Readiness
 
 
@@ -34,9 +33,24 @@ class GdapReport:
 
     relationships: int = 0
     assignments: int = 0
+    created: int = 0
+    """Of both."""
     missing: int = 0
     odd: list[str] = field(default_factory=list)
     """Items that could not be read and were left out, in words; then nothing was marked missing."""
+
+
+@dataclass(slots=True)
+class _Unseen:
+    """Rows that were listed before, and that this sync has not met yet, or not at their relationship.
+
+    Attributes:
+        known: assignments that were known of the relationships whose assignments were read.
+    """
+
+    relationships: set[int]
+    assignments: set[int] = field(default_factory=set)
+    known: int = 0
 
 
 def sync_relationships(
@@ -65,130 +79,181 @@ def sync_relationships(
         TooManyMissing: unusually many relationships or assignments would be marked missing.
     """
     began, report = timezone.now(), GdapReport()
-    for page in batched(client.relationships(odd=report.odd), _CHUNK):
+    listed = GdapRelationship.objects.filter(partner=partner, missing_since__isnull=True)
+    unseen = _Unseen(set(listed.values_list("pk", flat=True)))
+    known = len(unseen.relationships)
+    for page in batched(client.relationships(odd=report.odd), CHUNK):
         live = [each for each in page if is_live(each, began)]
         found: dict[str, list[AccessAssignment]] = {}
         for part in batched(live, BATCH):
             lists = client.access_assignments_of(part, odd=report.odd)
             found |= {one.relationship_id: assignments for one, assignments in zip(part, lists, strict=True)}
-        _store(partner, page, found, began)
+        report.created += _store(partner, page, found, began, unseen)
         report.relationships += len(page)
         report.assignments += sum(map(len, found.values()))
-    _mark_missing(partner, report, began, actor=actor, correlation_id=client.correlation_id, force=force)
+    for lacking, of, name in (
+        (len(unseen.relationships), known, "GDAP relationships"),
+        (len(unseen.assignments), unseen.known, "GDAP access assignments"),
+    ):
+        if not report.odd and not force and is_unbelievable(lacking, of):
+            raise TooManyMissing(
+                f"Microsoft Graph lacks {lacking:,} of the {of:,} {name} that were known. None was marked "
+                "missing. Ask the partner; if it is true, let an operator accept it (operations guide)."
+            )
+    _end(partner, report, began, unseen, actor=actor, correlation_id=client.correlation_id, force=force)
     _judge_customers(partner, began, accepted, own_groups, {partner.tenant_id, *own_tenants})
     return report
 
 
 def note_unread(partner: PartnerTenant) -> None:
     """Write on the partner's customers that their relationships cannot be read, and which permission shows them."""
-    CustomerTenant.objects.for_partner(partner).listed().update(
-        readiness=Verdict.UNKNOWN, readiness_reason=UNREAD, readiness_owner=Owner.US, judged_at=timezone.now()
-    )
+    now = timezone.now()
+    unread = {"readiness": Verdict.UNKNOWN, "readiness_reason": UNREAD, "readiness_owner": Owner.US}
+    customers = CustomerTenant.objects.for_partner(partner).listed()
+    customers.exclude(judged_at__isnull=False, **unread).update(**unread, judged_at=now)
+    PartnerTenant.objects.filter(pk=partner.pk).update(customers_judged_at=now)
 
 
 # --- storing ------------------------------------------------------------------------------------------------------
 
 
 def _store(
-    partner: PartnerTenant, page: Sequence[Relationship], found: Mapping[str, list[AccessAssignment]], seen_at: datetime
-) -> None:
-    """Write one page in three statements; a relationship listed twice in a page is written once."""
-    tenants = {each.customer_tenant_id for each in page if each.customer_tenant_id}
+    partner: PartnerTenant,
+    page: Sequence[Relationship],
+    found: Mapping[str, list[AccessAssignment]],
+    seen_at: datetime,
+    unseen: _Unseen,
+) -> int:
+    """Write what is new or changed in one page, and return how much is new; three statements when nothing is."""
     with transaction.atomic():
-        known = CustomerTenant.objects.for_partner(partner).filter(tenant_id__in=tenants)
-        customers = dict(known.values_list("tenant_id", "pk"))
-        rows = {each.relationship_id: _row(partner, each, customers, found, seen_at) for each in page}
-        for alike, columns in (
-            ([row for row in rows.values() if row.assignments_read_at], ("assignments_read_at",)),
-            ([row for row in rows.values() if not row.assignments_read_at], ()),  # an older reading stays
-        ):
-            GdapRelationship.objects.bulk_create(
-                alike,
-                update_conflicts=True,
-                unique_fields=["partner", "relationship_id"],
-                update_fields=[*GdapRelationship.REMOTE_FIELDS, *columns],
-            )
-        assignments = {
-            (relationship_id, each.assignment_id): GdapAccessAssignment(
-                relationship=rows[relationship_id],
-                assignment_id=each.assignment_id[:80],
-                status=each.status[:40],
-                group_id=each.group_id[:64],
-                roles=sorted(each.roles),
-                created_at=each.created_at,
+        keys, new, met = _store_relationships(partner, page, found, seen_at, unseen)
+        lists = {keys[relationship_id]: its_assignments for relationship_id, its_assignments in found.items()}
+        return new + _store_assignments(lists, met, seen_at, unseen)
+
+
+def _store_relationships(
+    partner: PartnerTenant, page: Sequence[Relationship], found: Collection[str], seen_at: datetime, unseen: _Unseen
+) -> tuple[dict[str, int], int, set[int]]:
+    """Return keys by relationship id, how many are new, and the keys of those that were listed and are met first here.
+
+    A relationship listed twice in a page is written once.
+    """
+    tenants = {each.customer_tenant_id for each in page if each.customer_tenant_id}
+    customers = CustomerTenant.objects.for_partner(partner).filter(tenant_id__in=tenants)
+    of_tenants = dict(customers.values_list("tenant_id", "pk"))
+    listed = {each.relationship_id: _remote(each, of_tenants) for each in page}
+    rows = GdapRelationship.objects.filter(partner=partner, relationship_id__in=listed)
+    columns = rows.values_list("relationship_id", "pk", "assignments_read_at", *_RELATIONSHIP_COLUMNS)
+    known = {name: (key, read_at, tuple(remote)) for name, key, read_at, *remote in columns}
+    keys = {name: key for name, (key, *_) in known.items()}
+    met = unseen.relationships.intersection(keys.values())
+    unseen.relationships -= met
+    written = {}
+    for name, remote in listed.items():
+        _, read_at, before = known.get(name, (0, None, ()))
+        reads = seen_at if read_at is None and name in found else read_at
+        if before != remote or reads != read_at:
+            written[name] = GdapRelationship(
+                partner=partner,
+                relationship_id=name,
                 first_seen_at=seen_at,
-                last_seen_at=seen_at,
+                assignments_read_at=reads,
+                **dict(zip(_RELATIONSHIP_COLUMNS, remote, strict=True)),
             )
-            for relationship_id, its_assignments in found.items()
-            for each in its_assignments
-        }
+    if written:
+        GdapRelationship.objects.bulk_create(
+            written.values(),
+            update_conflicts=True,
+            unique_fields=["partner", "relationship_id"],
+            update_fields=[*GdapRelationship.REMOTE_FIELDS, "assignments_read_at"],
+        )
+    return keys | {name: row.pk for name, row in written.items()}, len(listed) - len(known), met
+
+
+def _store_assignments(
+    lists: Mapping[int, list[AccessAssignment]], met: Collection[int], seen_at: datetime, unseen: _Unseen
+) -> int:
+    """Write what is new or changed of the assignments of these relationships; return how many are new."""
+    listed = {
+        (relationship, each.assignment_id[:80]): _remote_assignment(each)
+        for relationship, its_assignments in lists.items()
+        for each in its_assignments
+    }
+    rows = GdapAccessAssignment.objects.filter(relationship__in=lists)
+    columns = rows.values_list("relationship", "assignment_id", "pk", *GdapAccessAssignment.REMOTE_FIELDS)
+    known = {(relationship, name): (key, tuple(remote)) for relationship, name, key, *remote in columns}
+    for (relationship, name), (key, (*_, missing_since)) in known.items():
+        if (relationship, name) in listed:
+            unseen.assignments.discard(key)
+        elif relationship in met and missing_since is None:
+            unseen.assignments.add(key)
+        unseen.known += relationship in met and missing_since is None
+    written = [
+        GdapAccessAssignment(
+            relationship_id=relationship,
+            assignment_id=name,
+            first_seen_at=seen_at,
+            **dict(zip(GdapAccessAssignment.REMOTE_FIELDS, remote, strict=True)),
+        )
+        for (relationship, name), remote in listed.items()
+        if (relationship, name) not in known or known[relationship, name][1] != remote
+    ]
+    if written:
         GdapAccessAssignment.objects.bulk_create(
-            assignments.values(),
-            batch_size=_CHUNK,
+            written,
+            batch_size=CHUNK,
             update_conflicts=True,
             unique_fields=["relationship", "assignment_id"],
             update_fields=GdapAccessAssignment.REMOTE_FIELDS,
         )
+    return len(listed.keys() - known.keys())
 
 
-def _row(
-    partner: PartnerTenant,
-    each: Relationship,
-    customers: Mapping[str, int],
-    found: Mapping[str, list[AccessAssignment]],
-    seen_at: datetime,
-) -> GdapRelationship:
-    return GdapRelationship(
-        partner=partner,
-        relationship_id=each.relationship_id[:80],
-        customer_id=customers.get(each.customer_tenant_id or ""),
-        customer_tenant_id=each.customer_tenant_id or "",
-        display_name=each.display_name[:100],
-        status=each.status[:40],
-        roles=sorted(each.roles),
-        activated_at=each.activated_at,
-        ends_at=each.ends_at,
-        auto_extend_duration=each.auto_extend_duration,
-        first_seen_at=seen_at,
-        last_seen_at=seen_at,
-        assignments_read_at=seen_at if each.relationship_id in found else None,
+_RELATIONSHIP_COLUMNS = ["customer_id", *GdapRelationship.REMOTE_FIELDS[1:]]
+
+
+def _remote(each: Relationship, customers: Mapping[str, int]) -> tuple[object, ...]:
+    """Return what the columns ``REMOTE_FIELDS`` hold of a relationship while a list has it."""
+    return (
+        customers.get(each.customer_tenant_id or ""),
+        each.customer_tenant_id or "",
+        each.display_name[:100],
+        each.status[:40],
+        sorted(each.roles),
+        each.activated_at,
+        each.ends_at,
+        each.auto_extend_duration,
+        None,
+        None,
     )
 
 
-def _mark_missing(
+def _remote_assignment(each: AccessAssignment) -> tuple[object, ...]:
+    """Return what the columns ``REMOTE_FIELDS`` hold of an assignment while a list has it."""
+    return each.status[:40], each.group_id[:64], sorted(each.roles), each.created_at, None, None
+
+
+def _end(
     partner: PartnerTenant,
     report: GdapReport,
     began: datetime,
+    unseen: _Unseen,
     *,
     actor: Actor,
     correlation_id: CorrelationId,
     force: bool,
 ) -> None:
     """Mark what the completed lists lack: relationships, and assignments of those whose assignments were read."""
-    relationships = GdapRelationship.objects.filter(partner=partner, missing_since__isnull=True)
-    assignments = GdapAccessAssignment.objects.filter(
-        relationship__partner=partner, relationship__assignments_read_at=began, missing_since__isnull=True
-    )
+    relationships = GdapRelationship.objects.filter(partner=partner)
+    assignments = GdapAccessAssignment.objects.filter(relationship__partner=partner)
     with transaction.atomic():
-        if report.odd:  # one of them may be what seems to be missing
-            relationships, assignments = relationships.none(), assignments.none()
-        for rows, name in ((relationships, "GDAP relationships"), (assignments, "GDAP access assignments")):
-            lacking, known = rows.filter(last_seen_at__lt=began).count(), rows.count()
-            if not force and is_unbelievable(lacking, known):
-                raise TooManyMissing(
-                    f"Microsoft Graph lacks {lacking:,} of the {known:,} {name} that were known. None was marked "
-                    "missing. Ask the partner; if it is true, let an operator accept it (operations guide)."
-                )
-        for gone in (relationships, assignments):
-            report.missing += gone.filter(last_seen_at__lt=began).update(missing_since=began)
-        created = sum(
-            rows.filter(first_seen_at=began).count()
-            for rows in (
-                GdapRelationship.objects.filter(partner=partner),
-                GdapAccessAssignment.objects.filter(relationship__partner=partner),
+        before = PartnerTenant.objects.values_list("customers_judged_at", flat=True).get(pk=partner.pk)
+        if before is None or before < began:  # else lists that were read later came to their end, and know better
+            report.missing = sum(
+                note_unseen(rows, keys, before=before, now=began, missing=not report.odd)
+                for rows, keys in ((relationships, unseen.relationships), (assignments, unseen.assignments))
             )
-        )
-        if created or report.missing or report.odd or force:  # lists as before stand in their run's results
+        if report.created or report.missing or report.odd or force:  # lists as before stand in their run's results
             record(
                 "partner.relationships_synced",
                 actor=actor,
@@ -196,7 +261,7 @@ def _mark_missing(
                 details={
                     "relationships": report.relationships,
                     "assignments": report.assignments,
-                    "created": created,
+                    "created": report.created,
                     "missing": report.missing,
                     "odd": len(report.odd),
                 },
@@ -214,24 +279,32 @@ def _judge_customers(
     own_groups: frozenset[str] | None,
     own_tenants: Collection[str],
 ) -> None:
-    """Write verdict and end on every listed customer; a chunk's statements grow with its verdicts, not its rows."""
+    """Judge every listed customer, and write verdicts and ends that are others than before.
+
+    A chunk's statements grow with its verdicts, not its rows.
+    """
     last = 0
     while chunk := _chunk(partner, last):
         last = chunk[-1].pk
+        relationships = _relationships_of([customer.pk for customer in chunk])
         alike: dict[Readiness, list[int]] = {}
         moved = []
         for customer in chunk:
-            known = list(as_read(customer.gdap_relationships.all()))
+            known = relationships.get(customer.pk, [])
             verdict = judge(known, now=now, own_groups=own_groups, accepted=accepted)
-            alike.setdefault(OWN_TENANT if customer.tenant_id in own_tenants else verdict, []).append(customer.pk)
+            if customer.tenant_id in own_tenants:
+                verdict = OWN_TENANT
+            before = customer.readiness, customer.readiness_reason, customer.readiness_owner
+            if before != _columns(verdict) or customer.judged_at is None:
+                alike.setdefault(verdict, []).append(customer.pk)
             end = gdap_end((relationship for relationship, _ in known), now=now)
             if end != customer.gdap_ends_at:
-                customer.gdap_ends_at = end
-                moved.append(customer)
+                moved.append(CustomerTenant(pk=customer.pk, gdap_ends_at=end))
         with transaction.atomic():
             CustomerTenant.objects.bulk_update(moved, ["gdap_ends_at"])
             for verdict, keys in alike.items():
                 write_verdict(keys, verdict, now)
+    PartnerTenant.objects.filter(pk=partner.pk).update(customers_judged_at=now)
 
 
 def write_end(customer: CustomerTenant, end: datetime | None) -> None:
@@ -241,28 +314,66 @@ def write_end(customer: CustomerTenant, end: datetime | None) -> None:
 
 def write_verdict(customers: Iterable[int], verdict: Readiness, now: datetime) -> None:
     """Write what is known of these customers, and since when."""
-    code = Verdict.NOT_READY if not verdict.ready else Verdict.UNVERIFIED if verdict.unverified else Verdict.READY
+    readiness, reason, owner = _columns(verdict)
     CustomerTenant.objects.filter(pk__in=list(customers)).update(
-        readiness=code,
-        readiness_reason=(verdict.reason or verdict.unverified)[:300],
-        readiness_owner=verdict.owner.value if verdict.owner else "",
-        judged_at=now,
+        readiness=readiness, readiness_reason=reason, readiness_owner=owner, judged_at=now
     )
 
 
-def _chunk(partner: PartnerTenant, after: int) -> list[CustomerTenant]:
-    listed = GdapAccessAssignment.objects.filter(missing_since__isnull=True)
-    relationships = GdapRelationship.objects.filter(missing_since__isnull=True)
-    return list(
-        CustomerTenant.objects.for_partner(partner)
-        .listed()
-        .filter(pk__gt=after)
-        .order_by("pk")
-        .only("pk", "tenant_id", "gdap_ends_at")
-        .prefetch_related(
-            Prefetch("gdap_relationships", relationships.prefetch_related(Prefetch("assignments", listed)))
-        )[:_CHUNK]
+def _columns(verdict: Readiness) -> tuple[str, str, str]:
+    """Return readiness, reason and owner as a row holds them."""
+    code = Verdict.NOT_READY if not verdict.ready else Verdict.UNVERIFIED if verdict.unverified else Verdict.READY
+    reason = (verdict.reason or verdict.unverified)[:300]
+    return code.value, reason, verdict.owner.value if verdict.owner else ""
+
+
+def _chunk(partner: PartnerTenant, after: int) -> list[Any]:
+    """Return the next listed customers, with what is known of them so far."""
+    customers = CustomerTenant.objects.for_partner(partner).listed().filter(pk__gt=after).order_by("pk")
+    columns = "pk", "tenant_id", "gdap_ends_at", "readiness", "readiness_reason", "readiness_owner", "judged_at"
+    return list(customers.values_list(*columns, named=True)[:CHUNK])
+
+
+def _relationships_of(customers: Sequence[int]) -> Mapping[int, list[tuple[Relationship, list[AccessAssignment]]]]:
+    """Return the listed relationships of these customers as the client would, each with its listed assignments.
+
+    By columns: making a model's instance of each row would cost more than judging it.
+    """
+    rows = GdapRelationship.objects.filter(customer__in=customers, missing_since__isnull=True).values_list(
+        "pk",
+        "customer_id",
+        "relationship_id",
+        "display_name",
+        "customer_tenant_id",
+        "status",
+        "roles",
+        "activated_at",
+        "ends_at",
+        "auto_extend_duration",
     )
+    found: dict[int, list[tuple[Relationship, list[AccessAssignment]]]] = {}
+    assignments: dict[int, list[AccessAssignment]] = {}
+    for key, customer, relationship_id, name, tenant_id, status, roles, activated_at, ends_at, extends in rows:
+        relationship = Relationship(
+            relationship_id=relationship_id,
+            display_name=name,
+            customer_tenant_id=TenantId(tenant_id),
+            status=status,
+            roles=frozenset(roles),
+            activated_at=activated_at,
+            ends_at=ends_at,
+            auto_extend_duration=extends,
+        )
+        found.setdefault(customer, []).append((relationship, assignments.setdefault(key, [])))
+    given = GdapAccessAssignment.objects.filter(relationship__in=assignments, missing_since__isnull=True)
+    columns = given.values_list("relationship", "assignment_id", "status", "group_id", "roles", "created_at")
+    for key, name, status, group_id, roles, created_at in columns:
+        assignments[key].append(
+            AccessAssignment(
+                assignment_id=name, status=status, group_id=group_id, roles=frozenset(roles), created_at=created_at
+            )
+        )
+    return found
 
 
 def as_read(rows: Iterable[GdapRelationship]) -> Iterator[tuple[Relationship, list[AccessAssignment]]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.conf.locale import LANG_INFO
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Lower
+from django.db.models.functions import Coalesce, Greatest, Lower
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
@@ -53,6 +54,15 @@ class CustomerTenantQuerySet(models.QuerySet["CustomerTenant"]):
 
     def missing(self) -> CustomerTenantQuerySet:
         return self.filter(missing_since__isnull=False)
+
+    def with_times(self) -> CustomerTenantQuerySet:
+        """Annotate ``last_listed`` and ``last_judged``, the rows' ``listed_at`` and ``read_at`` in SQL."""
+        # On SQLite the greatest of a time and NULL is NULL.
+        since = Coalesce(Greatest("first_seen_at", "partner__customers_synced_at"), "first_seen_at")
+        return self.annotate(
+            last_listed=Coalesce("last_seen_at", since),
+            last_judged=Coalesce(Greatest("judged_at", "partner__customers_judged_at"), "judged_at"),
+        )
 
 
 def languages() -> list[tuple[str, str]]:
@@ -114,7 +124,10 @@ class PartnerTenant(models.Model):
     notes = models.TextField(blank=True, max_length=4000)
     switch = models.CharField(max_length=12, choices=Switch, default=Switch.ON, db_index=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Each sync writes these two, and no time into rows that did not change: when its latest list of customers began
+    # that came to its end, and when all its listed customers were last judged.
     customers_synced_at = models.DateTimeField(null=True, editable=False)
+    customers_judged_at = models.DateTimeField(null=True, editable=False)
     offboarding_since = models.DateTimeField(
         null=True, editable=False, help_text="No link works and nothing is pushed; the token lives until all is removed"
     )
@@ -213,7 +226,7 @@ class CustomerTenant(models.Model):
     emptied of names by ``consent.offboarding.personal``, only.
 
     A customer can belong to two partners, and then has two rows. Sync never deletes: a row that Microsoft stopped
-    listing is marked missing.
+    listing is marked missing. A row that did not change is not written; ``listed_at`` and ``read_at`` say its age.
     """
 
     class Readiness(models.TextChoices):
@@ -227,12 +240,14 @@ class CustomerTenant(models.Model):
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="customers")
     tenant_id = TenantIdField("tenant id")
 
-    # Owned by Microsoft: replaced at each sync.
+    # Owned by Microsoft: replaced when they changed.
     partner_center_id = models.CharField(max_length=64)
     company_name = models.CharField(max_length=256, blank=True)
     domain = models.CharField(max_length=253, blank=True)
     relationship = models.CharField(max_length=40, blank=True, help_text="relationshipToPartner, verbatim")
-    last_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(
+        null=True, blank=True, help_text="Empty while the latest list that came to its end has it"
+    )
     missing_since = models.DateTimeField(null=True, blank=True)
     gdap_ends_at = models.DateTimeField(null=True, blank=True, help_text="Last end of a live relationship, as read")
 
@@ -241,7 +256,7 @@ class CustomerTenant(models.Model):
     readiness = models.CharField(max_length=10, choices=Readiness, default=Readiness.UNKNOWN)
     readiness_reason = models.CharField(max_length=300, blank=True)
     readiness_owner = OwnerField()
-    judged_at = models.DateTimeField(null=True, blank=True, help_text="When its relationships were read")
+    judged_at = models.DateTimeField(null=True, blank=True, help_text="When this verdict was written")
 
     search_text = SearchTextField(indexed=True)
 
@@ -290,6 +305,18 @@ class CustomerTenant(models.Model):
         """The tenant id with its type."""
         return TenantId(self.tenant_id)
 
+    @property
+    def listed_at(self) -> datetime:
+        """When a list named it last, as far as lists that came to their end say. Needs its partner."""
+        synced = self.partner.customers_synced_at
+        return self.last_seen_at or max(self.first_seen_at, synced or self.first_seen_at)
+
+    @property
+    def read_at(self) -> datetime | None:
+        """When it was last judged by its relationships; None before the first time. Needs its partner."""
+        of_all = self.partner.customers_judged_at
+        return max(self.judged_at, of_all) if self.judged_at and of_all else self.judged_at
+
 
 class GdapRelationship(models.Model):
     """A GDAP relationship of one partner, as Graph lists it. Written by ``tenants.gdap_sync``, and emptied
@@ -312,7 +339,7 @@ class GdapRelationship(models.Model):
     partner = models.ForeignKey(PartnerTenant, on_delete=models.PROTECT, related_name="gdap_relationships")
     relationship_id = models.CharField(max_length=80)
 
-    # Owned by Microsoft: replaced at each sync.
+    # Owned by Microsoft: replaced when they changed.
     customer = models.ForeignKey(
         CustomerTenant, on_delete=models.PROTECT, null=True, blank=True, related_name="gdap_relationships"
     )
@@ -323,12 +350,14 @@ class GdapRelationship(models.Model):
     activated_at = models.DateTimeField(null=True, blank=True)
     ends_at = models.DateTimeField(null=True, blank=True)
     auto_extend_duration = models.CharField(max_length=20, blank=True, help_text="As Graph says it; P0D and PT0S: off")
-    last_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(null=True, blank=True, help_text="As that of a customer")
     missing_since = models.DateTimeField(null=True, blank=True)
 
     # Owned by the portal.
     first_seen_at = models.DateTimeField()
-    assignments_read_at = models.DateTimeField(null=True, blank=True, help_text="Only those of live ones are read")
+    assignments_read_at = models.DateTimeField(
+        null=True, blank=True, help_text="For the first time; only those of live ones are read"
+    )
 
     class Meta:
         ordering = ["-ends_at", "pk"]
@@ -349,12 +378,12 @@ class GdapAccessAssignment(models.Model):
     relationship = models.ForeignKey(GdapRelationship, on_delete=models.PROTECT, related_name="assignments")
     assignment_id = models.CharField(max_length=80)
 
-    # Owned by Microsoft: replaced at each sync.
+    # Owned by Microsoft: replaced when they changed.
     status = models.CharField(max_length=40, help_text="As Graph says it")
     group_id = models.CharField(max_length=64)
     roles = models.JSONField(default=list, help_text="Role template ids")
     created_at = models.DateTimeField(null=True, blank=True)
-    last_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(null=True, blank=True, help_text="As that of a customer")
     missing_since = models.DateTimeField(null=True, blank=True)
 
     # Owned by the portal.

@@ -97,6 +97,7 @@ FROZEN = {
         "0010_customers_that_are_not_ready": "f7c1d7f48b62853d01fdf570efa326c744f796984b81acbb9f1ae72f34219355",
         "0011_disable_permission": "a369eb230222cde4662b7d8adc977eab9a0e183457faca51e2c14c44a7adbb98",
         "0012_listed_customers_by_name": "5eecf7f324ec187df2a2b4fff12e6002bba40386e583f124c628179d571b058e",
+        "0013_what_did_not_change_is_not_written": "ab2d92777beb234395b77dc3337aa7c8ece45f72090f11d5ce5ce7e4112534c3",
     },
 }
 # The last migration of each of our apps in each release.

@@ -228,10 +228,10 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
             return badge("Never looked at", Tone.QUIET)
         return links([(described(_badge(one), one.registration.name), "") for one in customer.shown_consents])
 
-    @admin.display(ordering="last_seen_at", description="Listed")
+    @admin.display(description="Listed")
     def listed(self, customer: CustomerTenant) -> str:
         """Say in a narrow cell what ``seen`` says on the page."""
-        when = distance(customer.last_seen_at - timezone.now())
+        when = distance(customer.listed_at - timezone.now())
         return described("yes" if customer.missing_since is None else "not any more", when)
 
     @admin.display(description="Reason")

@@ -127,8 +127,8 @@ def is_known_ready(customer: CustomerTenant) -> bool:
     """Tell whether a young mirror says that this customer is the partner's, and ready: then neither is asked again."""
     now = timezone.now()
     young = now - MIRROR_AGE
-    listed = customer.missing_since is None and customer.last_seen_at >= young
-    judged = customer.judged_at is not None and customer.judged_at >= young
+    listed = customer.missing_since is None and customer.listed_at >= young
+    judged = customer.read_at is not None and customer.read_at >= young
     ended = customer.gdap_ends_at is not None and customer.gdap_ends_at <= now
     return listed and judged and not ended and customer.readiness == CustomerTenant.Readiness.READY
 

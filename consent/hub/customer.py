@@ -285,7 +285,7 @@ def _of_holding(facts: CustomerFacts, holding: Holding) -> NextStep:
             what=f"{name}The customer is not ready for consent: {edge.joint.value}.",
             remedy=edge.text,
             owner=edge.owner,
-            since=facts.customer.judged_at,
+            since=facts.customer.read_at,
             actions=(Action.SYNCHRONISE, Action.READ_AGAIN),
         )
     if state in {State.UNKNOWN, State.ABSENT}:

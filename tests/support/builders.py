@@ -99,7 +99,6 @@ def customer(of: PartnerTenant, **columns: Any) -> CustomerTenant:
         "company_name": f"Customer {number}",
         "domain": f"customer{number}.example.com",
         "first_seen_at": now,
-        "last_seen_at": now,
     }
     return CustomerTenant.objects.create(**defaults | columns)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -33,12 +34,17 @@ class Graph:
     correlation_id = CorrelationId("11111111-1111-4111-8111-111111111111")
 
     def __init__(
-        self, listed: Sequence[Relationship | Exception], assignments: dict[str, list[AccessAssignment]]
+        self,
+        listed: Sequence[Relationship | Exception],
+        assignments: dict[str, list[AccessAssignment]],
+        odd: Sequence[str] = (),
     ) -> None:
-        self._listed, self._assignments = listed, assignments
+        self._listed, self._assignments, self._odd = listed, assignments, odd
         self.asked: list[str] = []
 
     def relationships(self, *, odd: list[str] | None = None) -> Iterator[Relationship]:
+        if odd is not None:
+            odd += self._odd
         for each in self._listed:
             if isinstance(each, Exception):
                 raise each
@@ -88,11 +94,12 @@ def sync(
     own_groups: frozenset[str] | None = frozenset({GROUP}),
     accepted: Sequence[str] = tuple(CONSENT_ROLES),
     own_tenants: Sequence[str] = (),
+    odd: Sequence[str] = (),
     force: bool = False,
 ) -> GdapReport:
     return sync_relationships(
         partner,
-        Graph(listed, assignments or {}),  # type: ignore[arg-type]
+        Graph(listed, assignments or {}, odd),  # type: ignore[arg-type]
         actor=builders.ACTOR,
         accepted=accepted,
         own_groups=own_groups,
@@ -194,6 +201,90 @@ def test_lists_that_lack_unusually_many_mark_nothing_until_a_person_says_so(part
     assert not GdapRelationship.objects.filter(missing_since__isnull=False).exists()
     assert not GdapAccessAssignment.objects.filter(missing_since__isnull=False).exists()
     assert sync(partner, *kept, assignments=none, force=True).missing == 30
+
+
+def test_lists_as_before_write_no_relationship_no_assignment_and_no_customer(partner: PartnerTenant) -> None:
+    customers = [builders.customer(partner) for _ in range(3)]
+    known = [relationship(one) for one in customers]
+    given = {each.relationship_id: [assignment(each.relationship_id)] for each in known}
+    sync(partner, *known, assignments=given)
+    judged = dict(CustomerTenant.objects.values_list("pk", "judged_at"))
+    then = PartnerTenant.objects.get().customers_judged_at
+    assert then is not None
+
+    with CaptureQueriesContext(connection) as queries:
+        sync(partner, *known, assignments=given)
+
+    written = [query["sql"].split('"')[1] for query in queries if query["sql"].startswith(("INSERT", "UPDATE"))]
+    assert written == ["tenants_partnertenant"]
+    assert dict(CustomerTenant.objects.values_list("pk", "judged_at")) == judged
+    rows = CustomerTenant.objects.select_related("partner")
+    assert all(row.read_at is not None and row.read_at > then for row in rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"customer_tenant_id": None},
+        {"display_name": "Renamed"},
+        {"status": "expiring"},
+        {"roles": frozenset([READERS])},
+        {"activated_at": None},
+        {"ends_at": None},
+        {"auto_extend_duration": "P180D"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_column_of_a_relationship_is_compared_and_only_what_changed_is_written(
+    partner: PartnerTenant, customer: CustomerTenant, change: dict[str, Any]
+) -> None:
+    same, other = relationship(builders.guid()), relationship(customer)
+    given = {each.relationship_id: [assignment(each.relationship_id)] for each in (same, other)}
+    sync(partner, same, other, assignments=given)
+
+    with CaptureQueriesContext(connection) as queries:
+        sync(partner, same, replace(other, **change), assignments=given)
+
+    (statement,) = [query["sql"] for query in queries if query["sql"].startswith("INSERT")]
+    assert other.relationship_id in statement
+    assert same.relationship_id not in statement
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": "deleting"}, {"group_id": "other"}, {"roles": frozenset([READERS])}, {"created_at": None}],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_column_of_an_assignment_is_compared_and_the_customer_is_judged_anew(
+    partner: PartnerTenant, customer: CustomerTenant, change: dict[str, Any]
+) -> None:
+    listed = relationship(customer)
+    given = assignment(listed.relationship_id)
+    sync(partner, listed, assignments={listed.relationship_id: [given]})
+
+    sync(partner, listed, assignments={listed.relationship_id: [replace(given, **change)]})
+
+    row = GdapAccessAssignment.objects.get()
+    expected = {name: sorted(value) if name == "roles" else value for name, value in change.items()}
+    assert {name: getattr(row, name) for name in change} == expected
+    customer.refresh_from_db()
+    assert customer.readiness == ("ready" if "created_at" in change else "not_ready")
+
+
+def test_what_lists_with_an_odd_item_lack_is_not_missing_and_its_time_stands(
+    partner: PartnerTenant, customer: CustomerTenant
+) -> None:
+    stays, unseen = relationship(customer), relationship(customer)
+    sync(partner, stays, unseen)
+    then = PartnerTenant.objects.get().customers_judged_at
+
+    for _ in range(2):
+        assert sync(partner, stays, odd=["One item"], assignments={stays.relationship_id: []}).missing == 0
+
+    told = dict(GdapRelationship.objects.values_list("relationship_id", "last_seen_at"))
+    assert told == {stays.relationship_id: None, unseen.relationship_id: then}
+    assert not GdapAccessAssignment.objects.filter(missing_since__isnull=False).exists()
+    assert sync(partner, stays, assignments={stays.relationship_id: []}).missing == 2
 
 
 def test_another_partners_mirror_is_not_touched(partner: PartnerTenant) -> None:

@@ -14,7 +14,7 @@ from consent.runs.verify import CONSENT_VERIFY
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID
 from portal.runs import service
 from portal.runs.models import Run, RunItem
-from tenants.models import CustomerTenant
+from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox import scenarios
 from tests.sandbox.world import DIRECTORY_READERS
 from tests.support import customer_tenants, fleet
@@ -40,7 +40,8 @@ READINESS = {"list relationships", "list assignments", "list transitiveMemberOf"
 def young(age: timedelta = timedelta(hours=1)) -> None:
     """Let the mirror say that all customers are ready, as a sync of this age would."""
     then = timezone.now() - age
-    CustomerTenant.objects.update(last_seen_at=then, judged_at=then, readiness="ready")
+    CustomerTenant.objects.update(first_seen_at=then, judged_at=then, readiness="ready")
+    PartnerTenant.objects.update(customers_synced_at=then, customers_judged_at=then)
 
 
 def calls(portal: Portal) -> Counter[str]:
@@ -92,11 +93,11 @@ def test_with_an_old_mirror_customer_and_relationships_are_asked_anew(
         {"readiness": "unverified"},
         {"readiness": "unknown", "judged_at": None},
         {"last_seen_at": timezone.now() - timedelta(hours=25)},
-        {"judged_at": timezone.now() - timedelta(hours=25)},
+        {"judged_at": None},
         {"readiness": "not_ready", "readiness_owner": "nobody"},
         {"gdap_ends_at": timezone.now() - timedelta(minutes=1)},
     ],
-    ids=["unverified", "unknown", "listed long ago", "judged long ago", "settling", "ended"],
+    ids=["unverified", "unknown", "listed long ago", "never judged", "settling", "ended"],
 )
 def test_what_the_mirror_does_not_call_ready_is_asked_anew(
     portal: Portal, customers: list[CustomerTenant], columns: dict[str, object]

@@ -30,14 +30,12 @@ def synced(portal: Portal) -> Portal:
         relationship_id="gone",
         status="active",
         first_seen_at=gone.first_seen_at,
-        last_seen_at=gone.last_seen_at,
     )
     GdapAccessAssignment.objects.create(
         relationship=GdapRelationship.objects.exclude(pk=relationship.pk).order_by("pk")[0],
         assignment_id="gone",
         status="active",
         first_seen_at=gone.first_seen_at,
-        last_seen_at=gone.last_seen_at,
     )
     return portal
 
