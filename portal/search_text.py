@@ -38,7 +38,10 @@ _PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ı": "i", "
 
 def folded(*texts: str) -> str:
     """Return texts as one text that is searched: without case, accents, invisible characters and double blanks."""
-    taken_apart = unicodedata.normalize("NFKD", " ".join(texts))
+    plain = " ".join(texts)
+    if plain.isascii() and plain.isprintable():  # most names, for which each step below changes nothing but the case
+        return " ".join(plain.lower().split())
+    taken_apart = unicodedata.normalize("NFKD", plain)
     kept = "".join(
         " " if character.isspace() else character
         for character in taken_apart

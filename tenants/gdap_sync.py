@@ -17,6 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from portal.audit.trail import Actor, record
+from portal.bulk import set_each, upsert
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.identifiers import CorrelationId, TenantId
 from tenants.gdap import BATCH, AccessAssignment, GdapClient, Relationship
@@ -45,12 +46,14 @@ class _Unseen:
     """Rows that were listed before, and that this sync has not met yet, or not at their relationship.
 
     Attributes:
-        known: assignments that were known of the relationships whose assignments were read.
+        known_relationships: how many are known, those that are new among them.
+        known_assignments: the same of the assignments of relationships whose assignments were read.
     """
 
     relationships: set[int]
     assignments: set[int] = field(default_factory=set)
-    known: int = 0
+    known_relationships: int = 0
+    known_assignments: int = 0
 
 
 def sync_relationships(
@@ -81,7 +84,7 @@ def sync_relationships(
     began, report = timezone.now(), GdapReport()
     listed = GdapRelationship.objects.filter(partner=partner, missing_since__isnull=True)
     unseen = _Unseen(set(listed.values_list("pk", flat=True)))
-    known = len(unseen.relationships)
+    unseen.known_relationships = len(unseen.relationships)
     for page in batched(client.relationships(odd=report.odd), CHUNK):
         live = [each for each in page if is_live(each, began)]
         found: dict[str, list[AccessAssignment]] = {}
@@ -92,8 +95,8 @@ def sync_relationships(
         report.relationships += len(page)
         report.assignments += sum(map(len, found.values()))
     for lacking, of, name in (
-        (len(unseen.relationships), known, "GDAP relationships"),
-        (len(unseen.assignments), unseen.known, "GDAP access assignments"),
+        (len(unseen.relationships), unseen.known_relationships, "GDAP relationships"),
+        (len(unseen.assignments), unseen.known_assignments, "GDAP access assignments"),
     ):
         if not report.odd and not force and is_unbelievable(lacking, of):
             raise TooManyMissing(
@@ -148,26 +151,24 @@ def _store_relationships(
     keys = {name: key for name, (key, *_) in known.items()}
     met = unseen.relationships.intersection(keys.values())
     unseen.relationships -= met
-    written = {}
+    written = []
     for name, remote in listed.items():
         _, read_at, before = known.get(name, (0, None, ()))
         reads = seen_at if read_at is None and name in found else read_at
         if before != remote or reads != read_at:
-            written[name] = GdapRelationship(
-                partner=partner,
-                relationship_id=name,
-                first_seen_at=seen_at,
-                assignments_read_at=reads,
-                **dict(zip(_RELATIONSHIP_COLUMNS, remote, strict=True)),
-            )
+            written.append((partner.pk, name, seen_at, reads, *remote))
     if written:
-        GdapRelationship.objects.bulk_create(
-            written.values(),
-            update_conflicts=True,
-            unique_fields=["partner", "relationship_id"],
-            update_fields=[*GdapRelationship.REMOTE_FIELDS, "assignments_read_at"],
+        upsert(
+            GdapRelationship,
+            ["partner", "relationship_id", "first_seen_at", "assignments_read_at", *GdapRelationship.REMOTE_FIELDS],
+            written,
+            unique=["partner", "relationship_id"],
+            update=["assignments_read_at", *GdapRelationship.REMOTE_FIELDS],
         )
-    return keys | {name: row.pk for name, row in written.items()}, len(listed) - len(known), met
+    if new := listed.keys() - known.keys():
+        unseen.known_relationships += len(new)
+        keys |= dict(rows.filter(relationship_id__in=new).values_list("relationship_id", "pk"))
+    return keys, len(new), met
 
 
 def _store_assignments(
@@ -187,26 +188,23 @@ def _store_assignments(
             unseen.assignments.discard(key)
         elif relationship in met and missing_since is None:
             unseen.assignments.add(key)
-        unseen.known += relationship in met and missing_since is None
+        unseen.known_assignments += relationship in met and missing_since is None
     written = [
-        GdapAccessAssignment(
-            relationship_id=relationship,
-            assignment_id=name,
-            first_seen_at=seen_at,
-            **dict(zip(GdapAccessAssignment.REMOTE_FIELDS, remote, strict=True)),
-        )
-        for (relationship, name), remote in listed.items()
-        if (relationship, name) not in known or known[relationship, name][1] != remote
+        (*names, seen_at, *remote)
+        for names, remote in listed.items()
+        if names not in known or known[names][1] != remote
     ]
     if written:
-        GdapAccessAssignment.objects.bulk_create(
+        upsert(
+            GdapAccessAssignment,
+            ["relationship", "assignment_id", "first_seen_at", *GdapAccessAssignment.REMOTE_FIELDS],
             written,
-            batch_size=CHUNK,
-            update_conflicts=True,
-            unique_fields=["relationship", "assignment_id"],
-            update_fields=GdapAccessAssignment.REMOTE_FIELDS,
+            unique=["relationship", "assignment_id"],
+            update=GdapAccessAssignment.REMOTE_FIELDS,
         )
-    return len(listed.keys() - known.keys())
+    new = len(listed.keys() - known.keys())
+    unseen.known_assignments += new
+    return new
 
 
 _RELATIONSHIP_COLUMNS = ["customer_id", *GdapRelationship.REMOTE_FIELDS[1:]]
@@ -288,7 +286,7 @@ def _judge_customers(
         last = chunk[-1].pk
         relationships = _relationships_of([customer.pk for customer in chunk])
         alike: dict[Readiness, list[int]] = {}
-        moved = []
+        moved: dict[int, datetime | None] = {}
         for customer in chunk:
             known = relationships.get(customer.pk, [])
             verdict = judge(known, now=now, own_groups=own_groups, accepted=accepted)
@@ -299,9 +297,10 @@ def _judge_customers(
                 alike.setdefault(verdict, []).append(customer.pk)
             end = gdap_end((relationship for relationship, _ in known), now=now)
             if end != customer.gdap_ends_at:
-                moved.append(CustomerTenant(pk=customer.pk, gdap_ends_at=end))
+                moved[customer.pk] = end
         with transaction.atomic():
-            CustomerTenant.objects.bulk_update(moved, ["gdap_ends_at"])
+            if moved:
+                set_each(CustomerTenant, "gdap_ends_at", moved)
             for verdict, keys in alike.items():
                 write_verdict(keys, verdict, now)
     PartnerTenant.objects.filter(pk=partner.pk).update(customers_judged_at=now)

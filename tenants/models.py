@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf.locale import LANG_INFO
 from django.db import models
-from django.db.models import Q
+from django.db.models import Case, Q, When
 from django.db.models.functions import Coalesce, Greatest, Lower
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
@@ -57,11 +57,11 @@ class CustomerTenantQuerySet(models.QuerySet["CustomerTenant"]):
 
     def with_times(self) -> CustomerTenantQuerySet:
         """Annotate ``last_listed`` and ``last_judged``, the rows' ``listed_at`` and ``read_at`` in SQL."""
-        # On SQLite the greatest of a time and NULL is NULL.
+        # The greatest of a time and NULL is NULL on SQLite, and the time on PostgreSQL.
         since = Coalesce(Greatest("first_seen_at", "partner__customers_synced_at"), "first_seen_at")
+        judged = Coalesce(Greatest("judged_at", "partner__customers_judged_at"), "judged_at")
         return self.annotate(
-            last_listed=Coalesce("last_seen_at", since),
-            last_judged=Coalesce(Greatest("judged_at", "partner__customers_judged_at"), "judged_at"),
+            last_listed=Coalesce("last_seen_at", since), last_judged=Case(When(judged_at__isnull=False, then=judged))
         )
 
 

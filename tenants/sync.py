@@ -20,7 +20,9 @@ from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from portal.audit.trail import Actor, record
+from portal.bulk import upsert
 from portal.microsoft.identifiers import CorrelationId
+from portal.search_text import LONGEST, folded
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.partner_center import Customer, PartnerCenterClient
 
@@ -63,9 +65,10 @@ def sync_customers(
         report.listed += len(page)
         for chunk in batched(page, CHUNK):
             report.created += _store_page(partner, chunk, began, unseen)
-    if not report.odd and not force and is_unbelievable(len(unseen), known):
+    all_of_them = known + report.created
+    if not report.odd and not force and is_unbelievable(len(unseen), all_of_them):
         raise TooManyMissing(
-            f"Partner Center lists {report.listed:,} customers and lacks {len(unseen):,} of the {known:,} that "
+            f"Partner Center lists {report.listed:,} customers and lacks {len(unseen):,} of the {all_of_them:,} that "
             "were known. None was marked missing. Ask the partner; if it is true, let an operator "
             "accept it (operations guide)."
         )
@@ -133,20 +136,15 @@ def _store_page(partner: PartnerTenant, page: Sequence[Customer], seen_at: datet
     One statement where nothing changed; a customer listed twice in a page is written once.
     """
     customers = CustomerTenant.objects.for_partner(partner)
-    listed = {customer.tenant_id: _remote(customer) for customer in page}
+    listed = {customer.tenant_id: customer for customer in page}
     rows = customers.filter(tenant_id__in=listed).values_list("tenant_id", "pk", *CustomerTenant.REMOTE_FIELDS)
     known = {tenant_id: (key, tuple(remote)) for tenant_id, key, *remote in rows}
     unseen.difference_update(key for key, _ in known.values())
-    changed = {key for tenant_id, (key, remote) in known.items() if remote != listed[tenant_id]}
+    changed = {key for tenant_id, (key, remote) in known.items() if remote != _remote(listed[tenant_id])}
     written = [
-        CustomerTenant(
-            partner=partner,
-            tenant_id=tenant_id,
-            first_seen_at=seen_at,
-            **dict(zip(CustomerTenant.REMOTE_FIELDS, remote, strict=True)),
-        )
-        for tenant_id, remote in listed.items()
-        if tenant_id not in known or known[tenant_id][0] in changed
+        (partner.pk, each.tenant_id, seen_at, *_remote(each), folded(each.company_name, each.domain)[:LONGEST])
+        for each in listed.values()
+        if each.tenant_id not in known or known[each.tenant_id][0] in changed
     ]
     if not written:
         return 0
@@ -155,11 +153,12 @@ def _store_page(partner: PartnerTenant, page: Sequence[Customer], seen_at: datet
             customers.missing().filter(pk__in=changed).update(
                 readiness=CustomerTenant.Readiness.UNKNOWN, readiness_reason="", readiness_owner="", judged_at=None
             )
-        CustomerTenant.objects.bulk_create(
+        upsert(
+            CustomerTenant,
+            ["partner", "tenant_id", "first_seen_at", *CustomerTenant.REMOTE_FIELDS, "search_text"],
             written,
-            update_conflicts=True,
-            unique_fields=["partner", "tenant_id"],
-            update_fields=[*CustomerTenant.REMOTE_FIELDS, "search_text"],
+            unique=["partner", "tenant_id"],
+            update=[*CustomerTenant.REMOTE_FIELDS, "search_text"],
         )
     return len(listed) - len(known)
 

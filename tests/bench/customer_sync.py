@@ -1,9 +1,9 @@
 """One partner with 100,000 customers and as many relationships, mirrored in flat memory.
 
-``python -m tests.bench.customer_sync [--customers 1000,100000] [--database URL]``. For each number a fresh sandbox, an
-empty database and, for each of two syncs, a fresh process: the first sync finds everything new, the second nothing. It
-prints time, statements, answers and the most memory of that process, and ends with 1 when one list took 50 MB more than
-another.
+``python -m tests.bench.customer_sync [--customers 1000,100000] [--partners 1] [--database URL]``. For each number a
+fresh sandbox, an empty database and, for each of two syncs, a fresh process: the first sync finds everything new, the
+second nothing. It prints time, processor time, statements, answers and the most memory of that process, and ends with 1
+when one list took 50 MB more than another. Several partners share the customers, and are worked side by side.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def work(run: int) -> int:
-    """Work the run in this process and print what it took."""
+def work(run: int, partners: int) -> int:
+    """Work the run in this process, so many partners at once, and print what it took."""
     import django
 
     django.setup()
@@ -52,10 +52,11 @@ def work(run: int) -> int:
 
     connection_created.connect(watch)
     row = Run.objects.get(pk=run)
-    began = time.perf_counter()
-    Executor(row, concurrency=1).work()
+    began, processor = time.perf_counter(), time.process_time()
+    Executor(row, concurrency=partners).work()
     facts = {
         "seconds": time.perf_counter() - began,
+        "processor": time.process_time() - processor,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "statements": statements[0],
         "classes": dict(service.summary(row).classes),
@@ -64,9 +65,9 @@ def work(run: int) -> int:
     return 0
 
 
-def measure(customers: int, database: str) -> int:
-    """Sync one partner with so many customers twice, and print the facts of each."""
-    with tempfile.TemporaryDirectory() as name, partners_at_microsoft(Path(name), 1) as (place, gate):
+def measure(customers: int, partners: int, database: str) -> int:
+    """Sync so many customers twice, and print the facts of each."""
+    with tempfile.TemporaryDirectory() as name, partners_at_microsoft(Path(name), partners) as (place, gate):
         measured_portal.open_connected_portal(place, Path(name), database)
         from consent.runs.customer_sync import CUSTOMER_SYNC
         from portal.audit.trail import Actor
@@ -76,8 +77,9 @@ def measure(customers: int, database: str) -> int:
         gate.add_customers(customers)
         for _ in ("all new", "all known"):
             gate.counters()
-            run, _new = service.start(CUSTOMER_SYNC, scope={}, actor=Actor.command("bench"), concurrency=1)
-            facts = measured_portal.facts_of(measured_portal.started("customer_sync", "--work", run.pk))
+            run, _new = service.start(CUSTOMER_SYNC, scope={}, actor=Actor.command("bench"), concurrency=partners)
+            working = measured_portal.started("customer_sync", "--work", run.pk, "--partners", partners)
+            facts = measured_portal.facts_of(working)
             facts["rows"] = [
                 CustomerTenant.objects.count(),
                 GdapRelationship.objects.count(),
@@ -92,29 +94,30 @@ def measure(customers: int, database: str) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--customers", default="1000,100000", help="numbers to measure, separated by commas")
+    parser.add_argument("--partners", type=int, default=1, help="partners that share the customers")
     parser.add_argument("--database", default="", help="URL of a PostgreSQL database, which is emptied; else SQLite")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        return work(options.work)
+        return work(options.work, options.partners)
     if options.one:
-        return measure(options.one, options.database)
+        return measure(options.one, options.partners, options.database)
     say(f"{'PostgreSQL' if options.database else 'SQLite'}, {os.cpu_count()} cores")
     memory = []
     for number in map(int, options.customers.split(",")):
         command = [sys.executable, "-m", "tests.bench.customer_sync", "--one", str(number)]
-        answer = subprocess.run(
-            [*command, "--database", options.database], stdout=subprocess.PIPE, text=True, check=True
-        ).stdout
+        more = ["--partners", str(options.partners), "--database", options.database]
+        answer = subprocess.run([*command, *more], stdout=subprocess.PIPE, text=True, check=True).stdout
         for what, line in zip(("all new", "all known"), answer.strip().splitlines()[-2:], strict=True):
             facts = json.loads(line)
             if facts["rows"] != [number] * 3 or facts["ready"] != number:
                 raise RuntimeError(f"not all were mirrored: {facts}")
             calls = sum(facts["calls"].values())
             say(
-                f"{number:>8,} customers, {what:<9} {facts['seconds']:>7.1f} s {facts['statements']:>8,} statements "
-                f"{calls:>8,} answers {facts['memory']:>5.0f} MB"
+                f"{number:>8,} customers, {what:<9} {facts['seconds']:>7.1f} s "
+                f"{facts['processor'] / number * 1_000_000:>6.0f} ms of a processor for 1,000 "
+                f"{facts['statements']:>7,} statements {calls:>8,} answers {facts['memory']:>5.0f} MB"
             )
             memory.append(facts["memory"])
     growth = max(memory) - min(memory)
