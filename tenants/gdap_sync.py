@@ -365,13 +365,16 @@ def _relationships_of(customers: Sequence[int]) -> Mapping[int, list[tuple[Relat
         )
         found.setdefault(customer, []).append((relationship, assignments.setdefault(key, [])))
     given = GdapAccessAssignment.objects.filter(relationship__in=assignments, missing_since__isnull=True)
-    columns = given.values_list("relationship", "assignment_id", "status", "group_id", "roles", "created_at")
-    for key, name, status, group_id, roles, created_at in columns:
-        assignments[key].append(
-            AccessAssignment(
-                assignment_id=name, status=status, group_id=group_id, roles=frozenset(roles), created_at=created_at
-            )
+    columns = given.values_list("relationship_id", "assignment_id", "status", "group_id", "roles", "created_at")
+    for relationship_key, assignment_id, of_assignment, group_id, given_roles, created_at in columns:
+        assignment = AccessAssignment(
+            assignment_id=assignment_id,
+            status=of_assignment,
+            group_id=group_id,
+            roles=frozenset(given_roles),
+            created_at=created_at,
         )
+        assignments[relationship_key].append(assignment)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -189,10 +190,11 @@ def test_each_column_of_microsofts_is_compared_and_only_what_changed_is_written(
     partner: PartnerTenant, column: str
 ) -> None:
     same, other = listed(*guids(2))
+    change: dict[str, Any] = {column: "changed"}
     sync(partner, [same, other])
 
     with CaptureQueriesContext(connection) as queries:
-        sync(partner, [same, replace(other, **{column: "changed"})])
+        sync(partner, [same, replace(other, **change)])
 
     (statement,) = [query["sql"] for query in queries if query["sql"].startswith("INSERT")]
     assert other.tenant_id in statement
@@ -270,8 +272,8 @@ def test_how_old_a_row_is_is_said_alike_by_the_row_and_in_sql(
     row = builders.customer(partner, first_seen_at=_THEN, last_seen_at=seen, judged_at=own)
 
     assert (row.listed_at, row.read_at) == (listed_at, read_at)
-    (told,) = CustomerTenant.objects.with_times().values_list("last_listed", "last_judged")
-    assert told == (listed_at, read_at)
+    told: Any = CustomerTenant.objects.with_times().get()
+    assert (told.last_listed, told.last_judged) == (listed_at, read_at)
 
 
 def test_another_partners_customers_are_not_touched(partner: PartnerTenant) -> None:
