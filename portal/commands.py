@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any, ClassVar
@@ -15,10 +16,15 @@ command_runs = Signal()
 
 
 class Utility(ManagementUtility):
-    """Django's way from an argument list to a command, which tells the receivers of ``command_runs`` first."""
+    """Django's way from an argument list to a command, which tells the receivers of ``command_runs`` first.
+
+    ``manage.py`` starts without the collection of garbage; it begins when the command is there.
+    """
 
     def fetch_command(self, subcommand: str) -> BaseCommand:
         command = super().fetch_command(subcommand)
+        gc.freeze()  # all that was imported, which no collection has to look at any more
+        gc.enable()
         if self.argv[1:2] == [subcommand]:
             command_runs.send(type(self), command=command, name=subcommand, arguments=self.argv[2:])
         return command

@@ -18,7 +18,7 @@ from consent import clients
 from consent.applications import rotation
 from consent.models import ApplicationRegistration
 from portal.audit import triggers
-from portal.microsoft.http import certificates
+from portal.microsoft.certificates import certificates
 from portal.microsoft.secret import Secret
 from portal.site.apps import load_pages
 from tenants.models import PartnerTenant

@@ -20,6 +20,10 @@ from tests.support.source import ROOT, module_name, modules
 
 # Imports by name, and why they are not at the top; they count as arrows like all others.
 BY_NAME = {
+    (
+        "consent.management.base",
+        "consent.management.working",
+    ): "services and Microsoft's libraries take long, and a help text needs none",
     ("consent.clients", "consent.vault.azure"): "Azure's libraries take long, and other vaults need none",
     ("consent.clients", "consent.vault.azure_keys"): "Azure's libraries take long, and other vaults need none",
     (

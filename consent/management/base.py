@@ -1,51 +1,38 @@
-"""What the consent commands share: selection of partners, plain errors, exit codes (R-33)."""
+"""What the consent commands share: selection of partners, plain errors, exit codes (R-33).
+
+Arguments are parsed here. What a command does begins in ``consent.management.working``, which is imported only then.
+"""
 
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import Error
-from django.urls import reverse
 
-from consent import clients
+from consent.management.exit_codes import EXIT_CONTAINED as EXIT_CONTAINED
+from consent.management.exit_codes import EXIT_SOME_FAILED as EXIT_SOME_FAILED
+from consent.management.exit_codes import EXIT_SYSTEMIC as EXIT_SYSTEMIC
+from consent.management.exit_codes import EXIT_USAGE as EXIT_USAGE
 from consent.management.selection import add_partner_selection, partner_selection
-from consent.naming import SeveralRegistrations, UnknownRegistration
 from consent.selection import Selection
-from consent.tokens.custody import TokenUnavailable
-from consent.tokens.service import Contained
-from consent.tokens.versions import IdentityMismatch
-from consent.vault.base import VaultConfigurationError
-from consent.words.failures import explain
 from portal.audit.trail import Actor
 from portal.commands import PortalCommand
-from portal.databases import trouble
-from portal.decisions.doing import take
-from portal.decisions.kinds import Approval, CannotBeDone, Parameters
-from portal.decisions.kinds import Kind as Decided
-from portal.decisions.records import DecisionRefused
-from portal.decisions.service import ask, in_emergency
-from portal.incidents.watch import watch_certificates
-from portal.microsoft.errors import RemoteError
-from portal.runs import tasks
-from portal.runs.console import add_run_arguments, begin, dry_run, foreground, words_of
-from portal.runs.kinds import Kind, Outcome
+from portal.decisions.kinds import Approval, Kind, Parameters
+from portal.runs.arguments import add_run_arguments
+from portal.runs.kinds import Outcome
 from portal.runs.models import Run, RunItem
 
-log = logging.getLogger(__name__)
 
-EXIT_SOME_FAILED = 1
-EXIT_USAGE = 2
-EXIT_SYSTEMIC = 3
-EXIT_CONTAINED = 4
+def _working() -> Any:
+    # By name: the services and Microsoft's libraries take longer than Django itself, and a help text needs none.
+    return import_module("consent.management.working")
 
 
 def add_second_person_arguments(parser: ArgumentParser) -> None:
@@ -69,63 +56,22 @@ class ConsentCommand(PortalCommand):
         return Actor.command(self.name)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            code = self.work(options)
-        except RemoteError as error:
-            raise CommandError(explain(error), returncode=EXIT_SOME_FAILED) from None
-        except Contained as stop:
-            raise CommandError(str(stop), returncode=EXIT_CONTAINED) from None
-        except (TokenUnavailable, IdentityMismatch) as error:
-            raise CommandError(str(error), returncode=EXIT_SOME_FAILED) from None
-        except (UnknownRegistration, SeveralRegistrations) as error:
-            raise CommandError(str(error), returncode=EXIT_USAGE) from None
-        except VaultConfigurationError as error:
-            raise CommandError(str(error), returncode=EXIT_SYSTEMIC) from None
-        except Error as error:
-            sentence = trouble(error)
-            if sentence is None:
-                log.exception("a command failed at the database")
-                sentence = f"The database refused what the portal asked ({type(error).__name__}); the log says where."
-            raise CommandError(sentence, returncode=EXIT_SYSTEMIC) from None
-        finally:
-            watch_certificates()
-        if code:
+        if code := _working().carried_out(partial(self.work, options)):
             sys.exit(code)
 
     def work(self, options: dict[str, Any]) -> int:
         """Do the command's work and return its exit code."""
         raise NotImplementedError
 
-    def second_person(self, kind: Decided, parameters: Parameters, options: Mapping[str, Any]) -> Approval:
+    def second_person(self, kind: Kind, parameters: Parameters, options: Mapping[str, Any]) -> Approval:
         """Return the approval of a second person, which works once.
 
         Raises:
             CommandError: it was asked for now, or waits, and the command ends with 1; without a reason, or when it
                 makes no sense, with 2.
         """
-        try:
-            approval = take(kind, parameters)
-            if approval is not None:
-                return approval
-            if options["emergency"]:
-                return in_emergency(kind, parameters, why=options["why"], actor=self.actor)
-            if not options["why"]:
-                raise CommandError(
-                    "Two persons decide about this. Say why with --why TEXT: then a second person decides in the "
-                    "admin. Nothing was done.",
-                    returncode=EXIT_USAGE,
-                )
-            decision, new = ask(kind, parameters, why=options["why"], actor=self.actor)
-        except (CannotBeDone, DecisionRefused) as reason:
-            raise CommandError(str(reason), returncode=EXIT_USAGE) from None
-        address = f"{settings.PUBLIC_BASE_URL}{reverse('admin:decisions_decision_change', args=[decision.pk])}"
-        said = "Asked for" if new else f"Asked for already by {decision.requested_by}"
-        then = "Then run this again." if kind.execute is None else "Then the workers do it."
-        raise CommandError(
-            f"{said}; nothing was done yet. A second person decides until {decision.expires_at:%Y-%m-%d %H:%M} UTC at "
-            f"{address} . {then}",
-            returncode=EXIT_SOME_FAILED,
-        )
+        approval: Approval = _working().second_person(kind, parameters, options, actor=self.actor)
+        return approval
 
     def say(self, text: str) -> None:
         """Print one line for a person."""
@@ -137,9 +83,13 @@ class ConsentCommand(PortalCommand):
 
 
 class BulkCommand(ConsentCommand):
-    """A command that works a run: one line for each unit, one summary, the exit codes of R-33."""
+    """A command that works a run: one line for each unit, one summary, the exit codes of R-33.
 
-    kind: ClassVar[Kind]
+    Attributes:
+        kind: the name of what it works (``portal.runs.registry``).
+    """
+
+    kind: ClassVar[str]
     concurrency: ClassVar[int] = 64
     nothing: ClassVar[str] = "Nothing fits this selection today. Partners without a usable token are passed over."
 
@@ -154,37 +104,18 @@ class BulkCommand(ConsentCommand):
         self, chosen: Selection, options: Mapping[str, Any], kind_options: Mapping[str, Any] | None = None
     ) -> int:
         """Start or continue the run of this selection and work it, here or in the background; return the exit code."""
-        scope = chosen.to_json()
-        clients.vault()  # before the run exists: another vault than the database's stops the command
-        if options["dry_run"]:
-            return dry_run(partial(self.kind.units, scope), self.stdout, as_json=options["json"])
-        nothing = not self.kind.units(scope, 0, 1)
-        run = begin(self.kind, scope=scope, options=options, kind_options=kind_options or {}, actor=self.actor)
-        return self.follow(run, options, nothing=nothing)
+        code: int = _working().run_it(self, chosen, options, kind_options or {})
+        return code
 
     def follow(self, run: Run, options: Mapping[str, Any], *, nothing: bool = False) -> int:
         """Work a run here or leave it to the workers; return the exit code. ``nothing``: its selection fits nothing."""
-        if options["background"]:
-            tasks.enqueue(run)
-            self.say(f"Run {run.pk} is left to the workers; watch it with run_status {run.pk}.")
-            code = 0
-        else:
-            code = foreground(
-                run,
-                out=self.stdout,
-                err=self.stderr,
-                as_json=options["json"],
-                words=self.words,
-                concurrency=options["concurrency"],
-                processes=options["processes"],
-            )
-        if nothing and not run.total and not options["json"]:
-            self.say(self.nothing)
+        code: int = _working().follow(self, run, options, nothing=nothing)
         return code
 
     def words(self, item: RunItem, outcome: Outcome) -> str:
         """Return the line of one unit for people."""
-        return words_of(item, outcome)
+        line: str = _working().words_of(item, outcome)
+        return line
 
 
 def write_new(path: Path, content: str) -> None:

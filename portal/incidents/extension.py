@@ -1,10 +1,11 @@
 """What incidents add to the admin."""
 
 from portal.incidents.anchoring import BEGUN_ANEW, NOT_ANCHORED
+from portal.incidents.certificates import CERTIFICATE_REFUSED
 from portal.incidents.models import Incident
 from portal.incidents.panels import ours
 from portal.incidents.receivers import SUPERUSER
-from portal.incidents.watch import CERTIFICATE_REFUSED, TRAIL_BROKEN
+from portal.incidents.watch import TRAIL_BROKEN
 from portal.site.causes import CauseWords, Remedy
 from portal.site.extension_points import AdminExtension, ListEntry
 from portal.site.limit_kinds import Sight

@@ -8,8 +8,8 @@ from django.core.signals import request_finished
 from django.dispatch import receiver
 
 from portal.audit.trail import Actor
+from portal.incidents.certificates import watch_certificates
 from portal.incidents.service import report
-from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
 from portal.rights import superuser_acted
 

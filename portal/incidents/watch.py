@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from django.db import DatabaseError
-
 from portal.audit import anchors, table
 from portal.audit.findings import Damage, Finding
 from portal.audit.models import AuditEvent
@@ -15,15 +13,12 @@ from portal.audit.walking import ACCEPTED, Walked, accepted, beginning, last_wal
 from portal.incidents.anchoring import anchor_file
 from portal.incidents.models import Incident
 from portal.incidents.service import LONGEST_WORDS, report, settle
-from portal.microsoft.diagnosis import Owner, diagnose
-from portal.microsoft.errors import Unreachable
-from portal.microsoft.http import certificates
+from portal.microsoft.diagnosis import Owner
 from portal.rights import SERVER, require
 
 log = logging.getLogger(__name__)
 
 TRAIL_BROKEN = "audit_trail_broken"
-CERTIFICATE_REFUSED = "certificate_refused"
 _MOST_BREAKS = 500  # that one entry of the trail can name
 
 
@@ -142,28 +137,3 @@ def take_note(found: Sequence[Finding], why: str, *, actor: Actor) -> AuditEvent
     if digest := anchors.fault_digest(kept):
         details["anchors_fault"] = digest
     return record(ACCEPTED, actor=actor, subject={}, details=details)
-
-
-def watch_certificates() -> None:
-    """Report each host whose certificate this process refused since the last call, and settle those that are well.
-
-    Call it at the end of a piece of work, outside a transaction. It never fails: what the work itself says comes first.
-    One query when no certificate was refused, none when no host was asked.
-    """
-    refused, accepted = certificates.take()
-    try:
-        for host, why in refused.items():
-            diagnosis = diagnose(Unreachable("", "", code=why, host=host))
-            report(
-                CERTIFICATE_REFUSED,
-                about=f"host:{host}"[:100],
-                name=host,
-                owner=Owner.US,
-                words=f"{diagnosis.cause} {diagnosis.remedy} Nothing was sent there; no partner's state was changed.",
-            )
-        if accepted:
-            for about in Incident.objects.open().filter(cause=CERTIFICATE_REFUSED).values_list("about", flat=True):
-                if about.removeprefix("host:") in accepted:
-                    settle(CERTIFICATE_REFUSED, about=about)
-    except DatabaseError as error:
-        log.warning("what was seen of certificates was not recorded: %s", type(error).__name__)

@@ -28,6 +28,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from portal.microsoft.breakers import AWAY, Breakers
+from portal.microsoft.certificates import certificates
 from portal.microsoft.errors import NoAnswer, NotSent, Unreachable
 
 CONNECT_SECONDS = 5.0
@@ -189,33 +190,6 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
             yield one
             inner = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
             left += [each for each in inner if isinstance(each, BaseException)]
-
-
-class Certificates:
-    """What this process saw of the hosts' certificates since somebody last took it. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._refused: dict[str, NoAnswer] = {}
-        self._accepted: set[str] = set()
-
-    def saw(self, host: str, why: NoAnswer | None) -> None:
-        """Take note of an answer (None), or of why none came."""
-        if why is None:
-            self._accepted.add(host)
-        elif why.is_certificate:
-            with self._lock:
-                self._refused[host] = why
-
-    def take(self) -> tuple[Mapping[str, NoAnswer], frozenset[str]]:
-        """Return the hosts whose certificate was refused, and those that answered and had none refused."""
-        with self._lock:
-            refused, accepted = self._refused, self._accepted
-            self._refused, self._accepted = {}, set()
-        return refused, frozenset(accepted - refused.keys())
-
-
-certificates = Certificates()
 
 
 class _DeadlineSocket(ssl.SSLSocket):

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from portal.incidents.watch import watch_certificates
+from portal.incidents.certificates import watch_certificates
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service, waves
 from portal.runs.kinds import CRASHED, GONE, SKIPPED, Context, Kind, Outcome

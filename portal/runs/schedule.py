@@ -27,8 +27,8 @@ from django.tasks import task
 from django.utils import timezone
 
 from portal.audit.trail import Actor, record
+from portal.incidents.certificates import watch_certificates
 from portal.incidents.service import report, settle
-from portal.incidents.watch import watch_certificates
 from portal.microsoft.diagnosis import Owner
 from portal.rights import require, require_unlimited
 from portal.runs import service, tasks

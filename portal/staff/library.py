@@ -20,3 +20,6 @@ class LibraryFactorConfig(MFAConfig):  # type: ignore[misc]  # the library has n
     """The table of factors; no page of the admin shows it."""
 
     has_pages = False
+
+    def ready(self) -> None:
+        """Do not what the library does here: it listens to its own pages, and loads all of them for that."""

@@ -22,7 +22,8 @@ from consent.two_persons import APPLY, applying_of
 from portal.decisions.doing import carried_out
 from portal.decisions.kinds import Result
 from portal.runs import tasks
-from portal.runs.console import EXIT_CODES, add_run_arguments, dry_run, foreground, refuse_if_busy, words_of
+from portal.runs.arguments import EXIT_CODES, add_run_arguments
+from portal.runs.console import dry_run, foreground, refuse_if_busy, words_of
 from portal.runs.models import Run
 
 

@@ -3,13 +3,12 @@ from typing import Any
 
 from consent.management.base import BulkCommand
 from consent.management.selection import partner_selection
-from consent.runs.token_check import TOKEN_CHECK
-from portal.runs.console import EXIT_CODES
+from portal.runs.arguments import EXIT_CODES
 
 
 class Command(BulkCommand):
     name = "check_tokens"
-    kind = TOKEN_CHECK
+    kind = "token_check"
     help = (
         "Check the token of each chosen partner by a real redemption and a real Partner Center answer. "
         f"A run that was cut off goes on where it was. {EXIT_CODES}"

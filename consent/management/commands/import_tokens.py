@@ -16,7 +16,8 @@ from consent.moving_in.tokens import Judged, Why, judge
 from consent.naming import active_registration
 from consent.runs.import_tokens import IMPORT_TOKENS, Import, at_hand
 from portal.runs import service
-from portal.runs.console import EXIT_CODES, add_run_arguments, begin_with, foreground, refuse_if_busy
+from portal.runs.arguments import EXIT_CODES, add_run_arguments
+from portal.runs.console import begin_with, foreground, refuse_if_busy
 from portal.runs.kinds import Outcome
 from portal.runs.models import Run, RunItem
 from portal.text import number_of

@@ -3,14 +3,14 @@ from typing import Any
 
 from consent.management.base import BulkCommand
 from consent.management.selection import partner_selection
-from consent.runs.token_check import TOKEN_CHECK, units
 from consent.tokens import health
-from portal.runs.console import EXIT_CODES
+from portal.runs.arguments import EXIT_CODES
+from portal.runs.registry import kind_named
 
 
 class Command(BulkCommand):
     name = "keep_alive"
-    kind = TOKEN_CHECK
+    kind = "token_check"
     help = (
         "Check and renew the tokens whose next try has come, those renewed longest ago first, and tell staff which "
         f"ones grow old (60, 75 and 85 days) or expired (90). Run it every hour. {EXIT_CODES}"
@@ -23,7 +23,7 @@ class Command(BulkCommand):
     def work(self, options: dict[str, Any]) -> int:
         chosen = replace(partner_selection(options), due=True)
         try:
-            if not units(chosen.to_json(), after=0, limit=1):
+            if not kind_named(self.kind).units(chosen.to_json(), 0, 1):
                 self.say("Nothing is due.") if not options["json"] else self.say_json({"due": 0})
                 return 0
             return self.run_it(chosen, options)

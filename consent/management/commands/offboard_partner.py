@@ -23,7 +23,8 @@ from portal.decisions.doing import carried_out
 from portal.decisions.kinds import Result
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service, tasks
-from portal.runs.console import EXIT_CODES, foreground, refuse_if_busy
+from portal.runs.arguments import EXIT_CODES
+from portal.runs.console import foreground, refuse_if_busy
 from portal.runs.models import Run
 from portal.text import number_of
 from tenants.models import PartnerTenant
@@ -33,7 +34,7 @@ State = Offboarding.State
 
 class Command(BulkCommand):
     name = "offboard_partner"
-    kind = APPLY_PLAN
+    kind = APPLY_PLAN.name
     help = (
         "Offboard one partner: remove our consent in each of its customers and read it back, close its links, switch "
         "its tokens off and erase them as far as the identities may, and seal a report. Run it again to go on after a "

@@ -14,7 +14,8 @@ from consent.models import ConsentPlan, CustomerConsent
 from consent.naming import registration_named
 from consent.runs.apply_plan import APPLY_PLAN, start_direct
 from consent.selection import Selection
-from portal.runs.console import EXIT_CODES, add_run_arguments, begin_with, dry_run
+from portal.runs.arguments import EXIT_CODES, add_run_arguments
+from portal.runs.console import begin_with, dry_run
 from portal.runs.kinds import Outcome, Unit
 from portal.runs.models import RunItem
 from tenants.models import CustomerTenant, PartnerTenant
@@ -22,7 +23,7 @@ from tenants.models import CustomerTenant, PartnerTenant
 
 class Command(BulkCommand):
     name = "push_consent"
-    kind = APPLY_PLAN
+    kind = APPLY_PLAN.name
     help = (
         "Bring the application's consent into customer tenants of one partner and read it back. "
         f"The state printed is what was read in that tenant, never what was asked for. {EXIT_CODES}"

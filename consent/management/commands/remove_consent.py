@@ -16,14 +16,15 @@ from consent.selection import EVERYTHING, Selection, counted
 from consent.two_persons import REMOVE, chosen_for_removal, removal_of
 from portal.decisions.doing import carried_out
 from portal.decisions.kinds import Result
-from portal.runs.console import EXIT_CODES, add_run_arguments, begin_with, dry_run
+from portal.runs.arguments import EXIT_CODES, add_run_arguments
+from portal.runs.console import begin_with, dry_run
 from portal.runs.models import Run
 from portal.text import number_of
 
 
 class Command(BulkCommand):
     name = "remove_consent"
-    kind = APPLY_PLAN
+    kind = APPLY_PLAN.name
     help = (
         "Remove one of our applications with all its grants from the chosen customer tenants, and read each back. "
         "Customers must be chosen, also the registration where they hold several, and --yes must say that it is "

@@ -3,15 +3,14 @@ from typing import Any
 
 from consent.management.base import BulkCommand
 from consent.management.selection import partner_selection
-from consent.runs.customer_sync import CUSTOMER_SYNC
-from portal.runs.console import EXIT_CODES
+from portal.runs.arguments import EXIT_CODES
 from portal.runs.kinds import Outcome
 from portal.runs.models import RunItem
 
 
 class Command(BulkCommand):
     name = "sync_customers"
-    kind = CUSTOMER_SYNC
+    kind = "customer_sync"
     concurrency = 16
     help = (
         "Mirror the customers of the chosen partners, then their GDAP relationships and access assignments. Only a "

@@ -3,14 +3,13 @@ from typing import Any
 
 from consent.management.base import BulkCommand
 from consent.management.selection import add_customer_selection, customer_selection
-from consent.runs.verify import CONSENT_VERIFY
 from consent.selection import open_rows
-from portal.runs.console import EXIT_CODES, add_run_arguments
+from portal.runs.arguments import EXIT_CODES, add_run_arguments
 
 
 class Command(BulkCommand):
     name = "verify_consents"
-    kind = CONSENT_VERIFY
+    kind = "consent_verify"
     help = (
         "Read again what customer tenants hold of our application, and say what changed since the read before, and "
         f"whether we did it. Nothing is sent that changes a tenant. {EXIT_CODES}"

@@ -1,6 +1,7 @@
 """The commands: help, the good way, every documented exit code, and no secret on any channel but the wanted one.
 
-Covers: consent.management.base, consent.management.selection.
+Covers: consent.management.base, consent.management.exit_codes, consent.management.selection,
+consent.management.working.
 """
 
 from __future__ import annotations

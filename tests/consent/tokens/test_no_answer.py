@@ -1,4 +1,7 @@
-"""What operators read when no answer comes, or none that can be read: host, service, operation and field."""
+"""What operators read when no answer comes, or none that can be read: host, service, operation and field.
+
+Covers: portal.incidents.certificates, portal.microsoft.certificates.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pytest_django.fixtures import Settings
 from consent import clients
 from consent.models import ConsentFlow, PartnerConsent
 from portal.incidents.models import Incident
-from portal.microsoft.http import certificates
+from portal.microsoft.certificates import certificates
 from portal.runs.models import Run
 from tests.sandbox.world import Fault
 from tests.support.commands import run

@@ -23,9 +23,10 @@ import requests
 from portal.microsoft import http
 from portal.microsoft.api import ApiClient, RetryPolicy
 from portal.microsoft.breakers import FAILURES
+from portal.microsoft.certificates import certificates
 from portal.microsoft.diagnosis import FailureClass, diagnose
 from portal.microsoft.errors import NoAnswer, RemoteError, UnexpectedResponse, Unreachable
-from portal.microsoft.http import GuardedSession, certificates, time_budget
+from portal.microsoft.http import GuardedSession, time_budget
 from portal.microsoft.identifiers import CorrelationId
 from portal.microsoft.secret import Secret
 from tests.support.sentences import check_words

@@ -1,6 +1,6 @@
 """The commands of runs, the exit codes that schedulers act on, and what people read (R-33).
 
-Covers: portal.runs.console.
+Covers: portal.runs.arguments, portal.runs.console.
 """
 
 from __future__ import annotations

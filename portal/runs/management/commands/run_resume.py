@@ -9,7 +9,8 @@ from django.utils import timezone
 from portal.audit.trail import Actor
 from portal.commands import PortalCommand
 from portal.runs import service, tasks
-from portal.runs.console import EXIT_CODES, add_processes, foreground, words_of
+from portal.runs.arguments import EXIT_CODES, add_processes
+from portal.runs.console import foreground, words_of
 from portal.runs.models import Run
 from portal.runs.registry import UnknownKind, kind_named
 
