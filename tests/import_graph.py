@@ -24,6 +24,8 @@ BY_NAME = {
         "consent.management.base",
         "consent.management.working",
     ): "services and Microsoft's libraries take long, and a help text needs none",
+    ("consent.moving_in.files", "openpyxl"): "workbooks are seldom read, and each worker would load it",
+    ("portal.site.export", "xlsxwriter"): "workbooks are seldom written, and each worker would load it",
     ("consent.clients", "consent.vault.azure"): "Azure's libraries take long, and other vaults need none",
     ("consent.clients", "consent.vault.azure_keys"): "Azure's libraries take long, and other vaults need none",
     (

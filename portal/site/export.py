@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from importlib import import_module
 from typing import Any
 
-import xlsxwriter
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model, QuerySet
 from django.http import FileResponse, StreamingHttpResponse
@@ -167,7 +167,10 @@ def xlsx_response(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]
     """
     _check_name(name)
     file = tempfile.TemporaryFile()  # noqa: SIM115  # the answer closes it
-    book = xlsxwriter.Workbook(file, {"constant_memory": True, "default_date_format": "yyyy-mm-dd hh:mm:ss"})
+    # By name: it takes long to load, and only this needs it.
+    book = import_module("xlsxwriter").Workbook(
+        file, {"constant_memory": True, "default_date_format": "yyyy-mm-dd hh:mm:ss"}
+    )
     bold, plain = book.add_format({"bold": True}), book.add_format({"quote_prefix": True})
     sheet = book.add_worksheet()
     sheet.freeze_panes(1, 0)
