@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,14 +101,28 @@ class Gate:
         answer: dict[str, int] = self._ask("counters", {})
         return answer
 
-    def add_customers(self, number: int) -> list[tuple[int, str]]:
-        """Give the partners so many customers in turn; return number of the partner and tenant id of each."""
-        made: list[tuple[int, str]] = self._ask("customers", {"number": number})
+    def add_customers(self, number: int, prefix: str = "bench-") -> list[tuple[int, str]]:
+        """Give the partners so many customers in turn; return number of the partner and tenant id of each.
+
+        Args:
+            prefix: of what the sandbox knows them by; another one for others.
+        """
+        made: list[tuple[int, str]] = self._ask("customers", {"number": number, "prefix": prefix})
+        return made
+
+    def consent(self, tenants: list[str]) -> Mapping[str, str]:
+        """Let these customers hold our consent; return the id of our service principal by tenant."""
+        made: dict[str, str] = self._ask("consent", {"tenants": tenants})
         return made
 
     def posts(self) -> list[tuple[float, int]]:
         """Return when each creation of a consent was answered, and how."""
         found: list[tuple[float, int]] = self._ask("posts", {})
+        return found
+
+    def calls(self) -> Mapping[str, int]:
+        """Return and forget how often each HTTP call was answered, as ``counters``; parts of a batch are no calls."""
+        found: dict[str, int] = self._ask("calls", {})
         return found
 
     def calls_of_partners(self) -> Mapping[str, int]:
@@ -179,8 +194,15 @@ def _carry_out(world: World, what: str, values: dict[str, Any]) -> Any:
                 found[line["tenant"]] = found.get(line["tenant"], 0) + 1
         world.ledger.clear()
         return found
+    elif what == "calls":
+        lines = (line for line in world.ledger if not line.get("part"))
+        calls = Counter(f"{line['service']} {line['operation']} {line['status']}" for line in lines)
+        world.ledger.clear()
+        return dict(calls)
     elif what == "customers":
-        return _add_customers(world, values["number"])
+        return _add_customers(world, values["number"], values["prefix"])
+    elif what == "consent":
+        return {tenant: _consent(world, tenant) for tenant in values["tenants"]}
     elif what == "posts":
         return [(line["at"], line["status"]) for line in world.ledger if line["operation"] == "create consent"]
     else:
@@ -190,7 +212,7 @@ def _carry_out(world: World, what: str, values: dict[str, Any]) -> Any:
     return None
 
 
-def _add_customers(world: World, number: int) -> list[tuple[int, str]]:
+def _add_customers(world: World, number: int, prefix: str) -> list[tuple[int, str]]:
     application = world.applications[scenarios.application_id()]
     partners = [one for one in world.tenants.values() if one.kind == "partner" and one.principal_of(application.app_id)]
     made = []
@@ -199,9 +221,16 @@ def _add_customers(world: World, number: int) -> list[tuple[int, str]]:
         partner = partners[place]
         partner.grant(application.app_id, GRAPH, set(application.permissions[GRAPH]))
         group = next(key for key, name in partner.groups.items() if name == "GDAP consent operators")
-        tenant = scenarios.add_customer(world, partner, f"bench-{index}", f"Customer {index}", group)
+        tenant = scenarios.add_customer(world, partner, f"{prefix}{index}", f"Customer {index}", group)
         made.append((place + 1, tenant.tenant_id))
     return made
+
+
+def _consent(world: World, tenant_id: str) -> str:
+    tenant, application = world.tenants[tenant_id], world.applications[scenarios.application_id()]
+    principal = tenant.add_principal(application.app_id, application.name)
+    tenant.grant(application.app_id, GRAPH, {"User.Read.All", "Directory.Read.All"})
+    return principal.object_id
 
 
 def _connect(sandbox: Sandbox, number: int) -> PartnersAtMicrosoft:
