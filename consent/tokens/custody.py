@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from operator import attrgetter
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
@@ -58,6 +60,31 @@ BUSY = "This partner's token is being renewed right now; try again in a minute."
 INTERRUPTED = "interrupted_while_saving"  # the row's ``last_code`` after a token was lost (R-01)
 FASTER = "another renewal was faster"  # why a token was discarded
 PARTNER_DISABLED = "partner disabled"
+# What a use of a token goes by: whether it may be used, whose it is, where it is, and with which credential.
+_GONE_BY = (
+    "state",
+    "generation",
+    "secret_name",
+    "secret_version",
+    "fingerprint",
+    "pinned_oid",
+    "partner__switch",
+    "partner__tenant_id",
+    "partner__cloud",
+    "registration__state",
+    "registration__application_id",
+    "registration__credential_id",
+)
+_gone_by = attrgetter(*(name.replace("__", ".") for name in _GONE_BY))
+
+
+@cache
+def _look(vendor: str) -> str:
+    """Return the statement that reads these columns of one row; Django takes longer to write it than to run it."""
+    statement, _ = PartnerConsent.objects.filter(pk=0).order_by().values_list(*_GONE_BY).query.sql_with_params()
+    return statement
+
+
 LOST = (
     "A renewal was interrupted while saving the new token, and the sign-in service no longer accepts the old one. The "
     "partner must consent again."
@@ -148,13 +175,30 @@ class Custody:
     def __init__(self, vault: Vault) -> None:
         self.versions = TokenVersions(vault)
 
-    def usable(self, consent_id: int) -> PartnerConsent:
-        """Read the row again, immediately before use (S-51, S-53)."""
-        consent = (
-            PartnerConsent.objects.select_related("partner", "registration__credential").filter(pk=consent_id).first()
-        )
-        if consent is None:
-            raise TokenUnavailable("There is no such consent.")
+    def usable(self, consent: PartnerConsent, *, anew: bool = False) -> PartnerConsent:
+        """Look at the row again, immediately before use (S-51, S-53).
+
+        The caller's own row is returned while it says the same of everything that a use goes by. Making four models of
+        a row anew costs more than all the rest of a cached token.
+
+        Args:
+            anew: read the whole row, whatever the caller's one says; for a renewal, which goes by more.
+
+        Note: this reads partner and registration of the consent; load them.
+
+        Raises:
+            TokenUnavailable: it is gone, or allows no use of its token.
+        """
+        if not anew:
+            with connection.cursor() as cursor:
+                cursor.execute(_look(connection.vendor), [consent.pk])
+                anew = cursor.fetchone() != _gone_by(consent)
+        if anew:
+            rows = PartnerConsent.objects.select_related("partner", "registration__credential")
+            read = rows.filter(pk=consent.pk).first()
+            if read is None:
+                raise TokenUnavailable("There is no such consent.")
+            consent = read
         self.check_usable(consent)
         return consent
 
@@ -192,7 +236,7 @@ class Custody:
         try:
             return consent, self.versions.look_up(consent).value
         except SecretDisabled:
-            newer = self.usable(consent.pk)
+            newer = self.usable(consent, anew=True)
             if newer.secret_version == consent.secret_version:
                 raise
         return newer, self.versions.look_up(newer).value

@@ -154,7 +154,7 @@ class TokenService:
     ) -> Secret:
         """Do what :meth:`access_token` says; ``again`` is no other use of what the same client got before."""
         self.check(consent)
-        current = self._usable(consent.pk)
+        current = self._usable(consent)
         if customer is not None and customer.partner_id != current.partner_id:
             raise TokenUnavailable("This customer belongs to another partner.")
         tenant = current.partner.tenant if customer is None else customer.tenant
@@ -246,7 +246,7 @@ class TokenService:
             return self._carry_out(renewal, audience)
         with self._custody.lease(consent, wait_seconds=self.rotation.wait_seconds) as owner:
             if owner is not None:
-                renewal.consent = self._usable(consent.pk)
+                renewal.consent = self._usable(consent, anew=True)
                 if self.rotation.renews(renewal.consent, tenant):  # else the one who had the lease before did it
                     self._custody.begin(renewal.consent, owner)
                     renewal.owner = owner
@@ -260,7 +260,7 @@ class TokenService:
             raise
         # R-12: a partner disabled while the answer was on its way gets nothing out of it.
         try:
-            self._usable(renewal.consent.pk)
+            self._usable(renewal.consent)
         except TokenUnavailable:
             self._custody.discarded(renewal.consent, PARTNER_DISABLED, renewal.correlation_id)
             raise
@@ -390,12 +390,12 @@ class TokenService:
         self._custody.take_up_older(consent, older, token, owner, actor=actor, correlation_id=correlation_id)
         self.forget(consent.pk)
 
-    def _usable(self, consent_id: int) -> PartnerConsent:
-        """Read the row again; a partner that may not be used any more leaves the cache at once (S-38, S-53)."""
+    def _usable(self, consent: PartnerConsent, *, anew: bool = False) -> PartnerConsent:
+        """Look at the row again; a partner that may not be used any more leaves the cache at once (S-38, S-53)."""
         try:
-            return self._custody.usable(consent_id)
+            return self._custody.usable(consent, anew=anew)
         except TokenUnavailable:
-            self.forget(consent_id)
+            self.forget(consent.pk)
             raise
 
     def store_new_consent(

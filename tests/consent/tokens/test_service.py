@@ -9,19 +9,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.db import connection, connections
+from django.db.models import Model
 from django.utils import timezone
-from pytest_django.fixtures import Settings
+from pytest_django.fixtures import DjangoAssertNumQueries, Settings
 
 from consent import clients
 from consent.microsoft.id_tokens import unverified_claims
-from consent.models import ApplicationRegistration, PartnerConsent
+from consent.models import ApplicationCredential, ApplicationRegistration, PartnerConsent
 from consent.states import state_of
-from consent.tokens.custody import TokenUnavailable
+from consent.tokens.custody import Custody, TokenUnavailable
 from consent.tokens.service import Audience
 from consent.tokens.versions import IdentityMismatch, token_fingerprint
 from consent.vault.base import SecretDisabled, SecretName, SecretVersion, VaultDamaged
@@ -37,6 +39,7 @@ from portal.microsoft.errors import (
     UnexpectedResponse,
     Unreachable,
 )
+from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from tenants.models import PartnerTenant
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
@@ -100,6 +103,80 @@ def stopped_by(consent: PartnerConsent) -> str:
 
 
 # --- access tokens ------------------------------------------------------------------------------------------------
+
+
+def loaded() -> PartnerConsent:
+    """Return the partner's consent as work over many loads it, some time before it is used."""
+    return PartnerConsent.objects.select_related("partner", "registration__credential").get()
+
+
+def test_a_cached_token_costs_one_statement_while_the_callers_row_says_what_the_database_says(
+    connected: Portal, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    by = replace(builders.BY, run=1)
+    source = clients.tokens().source(loaded(), Audience.GRAPH, by=by, correlation_id=new_correlation_id())
+    source()
+
+    with django_assert_num_queries(1):
+        source()
+
+
+@pytest.mark.req("S-51")
+@pytest.mark.req("S-53")
+@pytest.mark.parametrize(
+    ("model", "columns"),
+    [
+        (PartnerConsent, {"state": "mfa_missing"}),
+        (PartnerConsent, {"generation": 7}),
+        (PartnerConsent, {"secret_name": "another"}),
+        (PartnerConsent, {"secret_version": "b" * 32}),
+        (PartnerConsent, {"fingerprint": "0" * 16}),
+        (PartnerConsent, {"pinned_oid": "11111111-2222-4333-8444-555555555555"}),
+        (PartnerTenant, {"tenant_id": "11111111-2222-4333-8444-555555555555"}),
+        (PartnerTenant, {"cloud": "china"}),
+        (ApplicationRegistration, {"application_id": "11111111-2222-4333-8444-555555555555"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_use_goes_by_the_row_as_it_is_now_and_not_as_the_caller_read_it(
+    connected: Portal, model: type[Model], columns: dict[str, object]
+) -> None:
+    consent = loaded()
+    keeper = Custody(clients.vault())
+    assert keeper.usable(consent) is consent
+
+    model._default_manager.update(**columns)
+
+    ((name, value),) = columns.items()
+    now = keeper.usable(consent)
+    assert now is not consent
+    assert value in {getattr(one, name, None) for one in (now, now.partner, now.registration)}
+
+
+def test_a_use_goes_by_the_credential_that_was_promoted_since(connected: Portal) -> None:
+    consent = loaded()
+    other = ApplicationCredential.objects.get()
+    other.pk, other.secret_name = None, "another"
+    other.save()
+    ApplicationRegistration.objects.update(credential=other)
+
+    assert Custody(clients.vault()).usable(consent).registration.credential == other
+
+
+@pytest.mark.req("S-53")
+@pytest.mark.parametrize(
+    ("model", "columns"),
+    [(PartnerTenant, {"switch": "disabled"}), (ApplicationRegistration, {"state": "retired"})],
+)
+def test_a_row_that_was_read_before_a_partner_or_application_went_off_gives_nothing(
+    connected: Portal, model: type[Model], columns: dict[str, object]
+) -> None:
+    consent = loaded()
+
+    model._default_manager.update(**columns)
+
+    with pytest.raises(TokenUnavailable):
+        Custody(clients.vault()).usable(consent)
 
 
 @pytest.mark.req("R-04")
