@@ -23,6 +23,7 @@ from portal.audit.trail import Actor, Entry, Outcome, record_all
 from portal.incidents.models import Incident
 from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner
+from portal.rows import update_each
 
 State = CustomerConsent.State
 
@@ -107,7 +108,7 @@ def write(readings: Sequence[Reading], *, actor: Actor) -> dict[int, ConsentObse
             if observed[row.pk].changed_by in (ChangedBy.US, ChangedBy.OUTSIDE):  # others stand in the run's results
                 entries.append(_entry(row, observed[row.pk], actor))
         ConsentObservation.objects.bulk_create(observed.values())
-        CustomerConsent.objects.bulk_update([rows[key] for key in observed], _COLUMNS)
+        update_each([rows[key] for key in observed], _COLUMNS)
         record_all(entries)
         _watch_drift([(rows[key], one) for key, one in observed.items()])
     return observed

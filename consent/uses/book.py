@@ -18,6 +18,7 @@ from django.utils import timezone
 from consent.models import TokenUse
 from portal.audit.trail import Actor
 from portal.inserting import insert_all
+from portal.rows import update_each
 
 Purpose = TokenUse.Purpose
 _LONGEST_NAME = 150
@@ -128,7 +129,7 @@ class Book:
             if new:
                 insert_all(list(new.values()))
             if old := [row for key, row in rows.items() if key not in new]:
-                TokenUse.objects.bulk_update(old, ["last_at", "issued", "cached", "of_customers"])
+                update_each(old, ["last_at", "issued", "cached", "of_customers"])
         finally:
             # Until the commit they count as not written; then only those are that changed meanwhile.
             self._change_again(run, rows)
