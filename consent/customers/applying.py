@@ -2,7 +2,8 @@
 
 Every request that changes something is preceded by a committed ``phase`` of the item. The process that goes on after a
 crash knows by it what may have been sent, looks, and repeats only what is not there (R-20, R-21). Nothing waits in
-here: what Microsoft accepted and does not show yet is looked at again later (R-23).
+here: what Microsoft accepted and does not show yet is looked at again later (R-23). That an item is done is not written
+here either: ``finishing`` writes it, for many of them together.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from django.utils import timezone
 
 from consent.customers import consents
 from consent.customers.consents import CustomerClients, PushRefused, State, compare
-from consent.customers.observations import NOWHERE, PROPAGATION, Unreadable, note_unreadable
+from consent.customers.observations import NOWHERE, PROPAGATION, Reading, Unreadable, note_unreadable
 from consent.customers.observations import write as write_readings
 from consent.grants import Grants
 from consent.microsoft.directory import Presence
@@ -54,6 +55,7 @@ class ItemWork:
     consent: CustomerConsent
     patience: timedelta
     seen: ConsentObservation | None = None
+    reading: Reading | None = None
     failure: str = ""
 
     @property
@@ -81,21 +83,29 @@ class Applied:
     Attributes:
         consent: as it is after the last read; None when nothing was looked at.
         seen: the last read, where one was written.
+        reading: the last read of an item that is done, which is not written yet: neither it nor the item's result.
         failure: what kind it was, of a removal that failed: a ``FailureClass``, or a word of this module.
     """
 
     item: ConsentPlanItem
     consent: CustomerConsent | None = None
     seen: ConsentObservation | None = None
+    reading: Reading | None = None
     failure: str = ""
 
 
 def apply_item(
-    item: ConsentPlanItem, clients: CustomerClients, *, actor: Actor, patience: timedelta = PROPAGATION
+    item: ConsentPlanItem,
+    consent: CustomerConsent,
+    clients: CustomerClients,
+    *,
+    actor: Actor,
+    patience: timedelta = PROPAGATION,
 ) -> Applied:
     """Do what the plan shows for this customer, or hold it back because the world is not as it was shown.
 
     Args:
+        consent: the row of this customer and the plan's registration.
         patience: how long what Microsoft accepted is waited for; at most half an hour (R-23).
 
     Note: this reads ``item.plan.registration`` and ``item.customer.partner``; load them.
@@ -112,10 +122,9 @@ def apply_item(
             return Applied(item=_refuse(item, why, actor, clients.correlation_id))
         if item.target and not _is_known(item):
             _check_is_theirs(item, clients)
-    consent, _ = CustomerConsent.objects.get_or_create(customer=item.customer, registration=item.plan.registration)
     work = ItemWork(item=item, clients=clients, actor=actor, consent=consent, patience=patience)
     item = _work(work, untouched=untouched)
-    return Applied(item=item, consent=work.consent, seen=work.seen, failure=work.failure)
+    return Applied(item=item, consent=work.consent, seen=work.seen, reading=work.reading, failure=work.failure)
 
 
 def _work(work: ItemWork, *, untouched: bool) -> ConsentPlanItem:
@@ -310,9 +319,7 @@ def _create(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
         raise failure
     if failure is not None and not failure.retryable and not exists:
         return _refused(work, failure)
-    if failure is None:
-        _accepted(work.item)
-    there = work.look()
+    there = _look_after(work, accepted=failure is None)
     if _reached(work.target, there):
         return _done(work, there)
     if exists and _grants(there):
@@ -345,10 +352,8 @@ def _remove(work: ItemWork, before: Grants) -> ConsentPlanItem:
         raise
     except RemoteError as error:
         failure = error
-    else:
-        _accepted(work.item)
     try:
-        there = work.look()
+        there = _look_after(work, accepted=failure is None)
     except (ConsentRequired, AccessDenied) as blind:
         if failure is None or failure.retryable:
             return _unproven(work, blind)
@@ -418,9 +423,7 @@ def _reset(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
     failure = _post(work, Phase.REMOVED, there, work.target, work.target)
     if isinstance(failure, Throttled):
         raise failure
-    if failure is None:
-        _accepted(work.item)
-    there = work.look()
+    there = _look_after(work, accepted=failure is None)
     if _reached(work.target, there):
         return _done(work, there)
     return _wait(work, there) if failure is None else _restore(work, diagnose(failure).cause)
@@ -487,6 +490,22 @@ def _accepted(item: ConsentPlanItem) -> None:
 # --- reading back -------------------------------------------------------------------------------------------------
 
 
+def _look_after(work: ItemWork, *, accepted: bool) -> Presence | None:
+    """Look what a request did. That Microsoft accepted it is stored with what the look shows.
+
+    Args:
+        accepted: it was. Where the look fails, that is stored at once, so that a repeat waits and sends nothing again.
+    """
+    if not accepted:
+        return work.look()
+    work.item.accepted_at = timezone.now()
+    try:
+        return work.look()
+    except BaseException:
+        work.item.save(update_fields=["accepted_at"])
+        raise
+
+
 def _grants(there: Presence | None) -> Grants:
     return (there or NOWHERE).granted
 
@@ -502,7 +521,14 @@ def _is_as_before(work: ItemWork, there: Presence | None) -> bool:
 
 
 def _observe(work: ItemWork, there: Presence | None, *, waiting: str = "", exists: bool = False) -> CustomerConsent:
-    found = consents.reading(
+    found = _reading(work, there, waiting=waiting, exists=exists)
+    work.seen = write_readings([found], actor=work.actor).get(work.consent.pk)
+    work.consent.refresh_from_db()
+    return work.consent
+
+
+def _reading(work: ItemWork, there: Presence | None, *, waiting: str = "", exists: bool = False) -> Reading:
+    return consents.reading(
         work.consent,
         there,
         consents.wanted_grants(work.registration),
@@ -510,20 +536,19 @@ def _observe(work: ItemWork, there: Presence | None, *, waiting: str = "", exist
         waiting=waiting,
         exists=exists,
     )
-    work.seen = write_readings([found], actor=work.actor).get(work.consent.pk)
-    work.consent.refresh_from_db()
-    return work.consent
 
 
 # --- what came of it ----------------------------------------------------------------------------------------------
 
 
 def _done(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
-    _observe(work, there)
-    settle(GRANTS_LOST, about=_about(work.item))
+    """Note that it is done; it is not written yet, see ``Applied.reading``."""
+    work.reading = _reading(work, there)
     already = "It was so already; nothing was sent." if work.item.target else "It was not there; nothing was sent."
-    words = "" if work.item.phase != Phase.NONE else already
-    return _finish(work.item, Result.DONE, words)
+    item = work.item
+    item.result, item.owner = Result.DONE, ""
+    item.message = "" if item.phase != Phase.NONE else already
+    return item
 
 
 def _wait(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
@@ -564,7 +589,7 @@ def _still_there(work: ItemWork, there: Presence | None) -> ConsentPlanItem:
 
 def _restored(work: ItemWork, there: Presence | None, why: str) -> ConsentPlanItem:
     _observe(work, there)
-    settle(GRANTS_LOST, about=_about(work.item))
+    settle(GRANTS_LOST, about=about(work.item))
     return _finish(work.item, Result.RESTORED, f"The grants are as they were before. {why}", Owner.US)
 
 
@@ -586,7 +611,7 @@ def mark_broken(item: ConsentPlanItem, why: str, *, actor: Actor, there: Grants 
         consents.update(reason=words, owner=Owner.US)
         report(
             GRANTS_LOST,
-            about=_about(item),
+            about=about(item),
             name=f"{item.customer}, customer of {item.customer.partner}",
             owner=Owner.US,
             words=f"{words} Remove the cause, then apply plan {item.plan_id} again on its page.",
@@ -607,7 +632,8 @@ def _fail(work: ItemWork, error: RemoteError) -> ConsentPlanItem:
     return _finish(work.item, Result.FAILED, consent.reason, Owner(consent.owner))
 
 
-def _about(item: ConsentPlanItem) -> str:
+def about(item: ConsentPlanItem) -> str:
+    """Return what an incident about this customer is about."""
     return f"customer:{item.customer_id}"
 
 

@@ -180,27 +180,30 @@ def write_intent(
         grants: what is asked for; to remove a consent, what was there before.
     """
     verb, wanted_hash = ("remove", "") if removing else ("create", grants.digest)
-    with transaction.atomic():
-        current = CustomerConsent.objects.get(pk=consent.pk)
+    columns: dict[str, object] = {
+        "requested_hash": wanted_hash,
+        "requested_by": actor.name,
+        "requested_at": timezone.now(),
+        "request_open": True,
+    }
+    if not removing:  # what is there is unknown from now on, until a read says it
+        columns |= {"state": State.UNKNOWN, "reason": _SENT, "owner": Owner.NOBODY.value}
+    with transaction.atomic(savepoint=False):
+        row = CustomerConsent.objects.filter(pk=consent.pk).order_by()
+        request_id, requested_hash, is_open = row.values_list("request_id", "requested_hash", "request_open").get()
         # A request whose result was seen is over: the same one later is another request, not a repeat.
-        if current.requested_hash != wanted_hash or not current.request_open or not current.request_id:
-            current.request_id = str(uuid.uuid4())
-        current.requested_hash, current.requested_by = wanted_hash, actor.name
-        current.requested_at, current.request_open = timezone.now(), True
-        columns = ["request_id", "requested_hash", "requested_at", "requested_by", "request_open"]
-        if not removing:  # what is there is unknown from now on, until a read says it
-            current.state, current.reason, current.owner = State.UNKNOWN, _SENT, Owner.NOBODY.value
-            columns += ["state", "reason", "owner"]
-        current.save(update_fields=columns)
+        if requested_hash != wanted_hash or not is_open or not request_id:
+            request_id = str(uuid.uuid4())
+        row.update(request_id=request_id, **columns)
         record(
             f"customer_consent.{verb}",
             actor=actor,
             outcome=Outcome.INTENT,
             subject=subject(consent),
-            details={"request_id": current.request_id, "before" if removing else "grants": grants.to_json()},
+            details={"request_id": request_id, "before" if removing else "grants": grants.to_json()},
             correlation_id=correlation_id,
         )
-    return RequestId(current.request_id)
+    return RequestId(request_id)
 
 
 def post_grants(

@@ -24,9 +24,18 @@ from consent.customers.applying import (
     overtaken,
     seconds_to_next_look,
 )
+from consent.customers.finishing import finish
 from consent.customers.observations import PROPAGATION
 from consent.customers.plans import TO_APPLY, PlanRefused, counts, make_direct
-from consent.models import ApplicationRegistration, Attempt, ConsentPlan, ConsentPlanItem, PartnerConsent, TokenUse
+from consent.models import (
+    ApplicationRegistration,
+    Attempt,
+    ConsentPlan,
+    ConsentPlanItem,
+    CustomerConsent,
+    PartnerConsent,
+    TokenUse,
+)
 from consent.naming import registration_names, unit_label
 from consent.runs.plan_lines import REFUSED, columns, finished
 from consent.runs.verify import NO_DOOR
@@ -74,12 +83,14 @@ _PLAN_STATES = {
 class Task:
     """One item of a plan, and the partner's consent; None without one.
 
-    ``trouble`` says why the partner's token cannot serve its customers, as its row or this run knows.
+    ``trouble`` says why the partner's token cannot serve its customers, as its row or this run knows. ``row`` is that
+    of our consent in the customer's tenant.
     """
 
     item: ConsentPlanItem
     consent: PartnerConsent | None
     trouble: Step | None
+    row: CustomerConsent
 
 
 class SecondPersonNeeded(PlanRefused):
@@ -347,6 +358,7 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Task]:
     usable = set(PartnerConsent.objects.usable().filter(partner__in=partners).values_list("pk", flat=True))
     refused = _refused_in(context.run_id, partners)
     now = timezone.now()
+    rows = _rows(items)
     tasks = {}
     for item in items:
         consent = consents.get((item.customer.partner_id, item.plan.registration_id))
@@ -354,8 +366,25 @@ def load(keys: Sequence[int], context: Context) -> dict[int, Task]:
         why = None if direct and consent is not None and consent.pk in usable else why_not(consent, now)
         if direct and not item.target and (consent is None or consent.pk not in usable):
             why = Step(Owner.US, NO_DOOR)
-        tasks[item.pk] = Task(item, consent, why or refused.get(item.customer.partner_id))
+        row = rows[item.customer_id, item.plan.registration_id]
+        tasks[item.pk] = Task(item, consent, why or refused.get(item.customer.partner_id), row)
     return tasks
+
+
+def _rows(items: Sequence[ConsentPlanItem]) -> dict[tuple[int, int], CustomerConsent]:
+    """Return the rows of our consents in these customers' tenants, made where there is none yet."""
+    wanted = {(item.customer_id, item.plan.registration_id) for item in items}
+    chosen = CustomerConsent.objects.filter(
+        customer__in={customer for customer, _ in wanted}, registration__in={one for _, one in wanted}
+    )
+    rows = {(row.customer_id, row.registration_id): row for row in chosen}
+    if missing := wanted - rows.keys():
+        CustomerConsent.objects.bulk_create(
+            [CustomerConsent(customer_id=customer, registration_id=one) for customer, one in sorted(missing)],
+            ignore_conflicts=True,
+        )
+        rows |= {(row.customer_id, row.registration_id): row for row in chosen.all()}
+    return rows
 
 
 def _refused_in(run: int, partners: Collection[int]) -> dict[int, Step]:
@@ -380,7 +409,7 @@ def work(key: int, task: Task, context: Context) -> Outcome:
     tools = clients.customer_clients(task.consent, item.customer, correlation_id, by=by)
     patience = timedelta(seconds=float(context.options["wait"])) if "wait" in context.options else PROPAGATION
     try:
-        applied = apply_item(item, tools, actor=context.actor, patience=patience)
+        applied = apply_item(item, task.row, tools, actor=context.actor, patience=patience)
     except (TokenUnavailable, IdentityMismatch) as error:
         return _refused(item, correlation_id, str(error), Owner.US)
     except TokenRefused as refused:
@@ -434,7 +463,14 @@ def partner_names(keys: Collection[int]) -> dict[int, str]:
 
 
 def write(done: Sequence[Done], context: Context) -> None:
-    """Note with the item why it stays open; what was lost on the way is said loudly. Everything else is written."""
+    """Write what is done. Note with an item why it stays open; what was lost on the way is said loudly.
+
+    Every other result was written when it was known.
+    """
+    ended = [each for each in done if isinstance(each.outcome.result, Applied) and each.outcome.result.reading]
+    for each, applied in zip(ended, finish([one.outcome.result for one in ended], actor=context.actor), strict=True):
+        lines = finished(applied, context.correlation_id(each.key))
+        each.outcome.fields.update(lines.fields)  # with what the row says now
     for each in done:
         item, outcome = each.subject.item, each.outcome
         if outcome.result is not None:

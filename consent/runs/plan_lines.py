@@ -27,6 +27,8 @@ def finished(applied: Applied, correlation_id: str, failure_class: str = "", cod
     name = failure_class or _class(applied)
     by_row = row is not None and item.plan.purpose == _Purpose.PUSH
     message, owner = (row.reason, row.owner) if row is not None and by_row else (item.message, item.owner)
+    if by_row and applied.reading is not None:  # the row will say it, when it is written
+        message, owner = applied.reading.reason, applied.reading.owner
     return Outcome(
         failure_class=name,
         message=message,

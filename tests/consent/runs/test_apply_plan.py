@@ -211,6 +211,26 @@ def test_slow_directories_are_waited_for_without_another_post_and_without_a_fail
     assert not Incident.objects.exists()
 
 
+@pytest.mark.req("R-20")
+def test_what_microsoft_accepted_is_not_sent_again_when_the_look_after_it_fails(
+    portal: Portal, customer: CustomerTenant
+) -> None:
+    portal.sandbox.world.switches["consent_visible_after"] = 600
+    fault(portal, service="login", tenant=customer.tenant_id, status=503, body="{}", skip=1, times=3)
+
+    waiting = apply(portal, seconds=2)
+
+    assert the_item().accepted_at is not None
+    assert (the_item().phase, the_consent().request_open) == ("posting", True)
+    assert requests(portal) == ["POST"]
+
+    portal.sandbox.world.faults.clear()
+    RunItem.objects.update(not_before=None)
+    work(waiting, seconds=1)
+
+    assert (requests(portal), the_item().result) == (["POST"], "waiting")
+
+
 # --- what is there already ----------------------------------------------------------------------------------------
 
 

@@ -6,10 +6,12 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent.models import ApplicationGrant, ConsentPlanItem
+from consent.models import ApplicationGrant, ConsentPlan, ConsentPlanItem
 from consent.runs.verify import CONSENT_VERIFY
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID
 from portal.runs import service
@@ -34,6 +36,7 @@ from tests.support.portal import Portal
 pytestmark = pytest.mark.django_db
 
 MOST = 6
+MOST_STATEMENTS = 36  # in one thread, which writes two results at a time; threads write more of them together
 READINESS = {"list relationships", "list assignments", "list transitiveMemberOf"}
 
 
@@ -72,6 +75,21 @@ def test_a_created_consent_costs_at_most_six_calls_while_the_mirror_is_young(
     assert sum(found.values()) <= MOST * 9
     assert found == {"token": 18, "create consent": 9, "batch": 9}, "refused, sent, new token, read"
     assert set(portal.registration.customer_consents.values_list("state", flat=True)) == {"granted"}
+
+
+def test_a_created_consent_costs_few_statements(portal: Portal, customers: list[CustomerTenant]) -> None:
+    young()
+    three, nine = plan_for(portal, customers=[one.pk for one in customers[:2]]), plan_for(portal)
+
+    def statements(plan: ConsentPlan) -> int:
+        with CaptureQueriesContext(connection) as asked:
+            apply(portal, plan, waves=())
+        return len(asked)
+
+    few, many = statements(three), statements(nine)
+
+    assert set(portal.registration.customer_consents.values_list("state", flat=True)) == {"granted"}
+    assert (many - few) / 5 <= MOST_STATEMENTS
 
 
 @pytest.mark.parametrize("age", [timedelta(hours=25), timedelta(days=30)])
