@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import measured_portal
+from tests.bench.figures import Figure, note
 from tests.bench.partners_at_microsoft import Gate, PartnersAtMicrosoft, partners_at_microsoft
 
 _SAMPLES_PARTNERS = 20
+_MOST_TIMES = {(64, 1): 1.10, (128, 2): 1.35}  # the floor, by units in flight and processes
+_MOST_BUSY = 3.0  # ms of a processor for each partner
 HEAD = f"{'':<34}{'seconds':>9}{'a partner':>11}{'ratio':>7}{'CPU':>7}{'memory':>9}"
 
 
@@ -65,6 +68,10 @@ def compare(place: PartnersAtMicrosoft, file: Path, gate: Gate, options: argpars
             f"    {processor:.2f} ms of processor a partner, of the floor {1000 * floor['cpu'] / number:.2f}; "
             f"{changes:.0f} voluntary changes of threads"
         )
+        if goal := _MOST_TIMES.get((in_flight, processes)):
+            busy = 1000 * best["cpu"] / number
+            note(Figure(name=f"bulk check, {label}: times the floor", value=statistics.median(ratios), goal=goal))
+            note(Figure(name=f"bulk check, {label}: processor", value=busy, goal=_MOST_BUSY, unit="ms a partner"))
         statements, hundreds = best["statements"], number / 100
         say(
             f"    ratios {', '.join(f'{one:.2f}' for one in ratios)}; {best['calls']:.2f} calls a partner"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import measured_portal
+from tests.bench.figures import Figure, note
 from tests.bench.partners_at_microsoft import Gate, PartnersAtMicrosoft, partners_at_microsoft
 
 type Customer = tuple[int, str]
@@ -30,6 +31,8 @@ WHAT = ["posts", "apply", "verify"]
 DOCUMENTED = 50
 LEAST = 0.95  # of our ceiling
 LEAST_READ = 100  # customers a second
+MOST_CALLS = {"apply": 6, "verify": 3}  # HTTP calls of one customer
+MOST_OF_THE_FLOOR = {"apply": 4.0, "verify": 4.0}  # processor, in times of the floor's
 
 
 def say(text: str) -> None:
@@ -280,13 +283,19 @@ def main() -> int:
             found = measure(gate, what, customers, options.processes, options.threads, options.profile)
             goal = LEAST_READ if what == "verify" else LEAST * options.rate
             say(f"    {found.rate / goal:.1%} of the goal, {goal:.1f} a second")
+            note(Figure(name=f"{what}: customers a second", value=found.rate, goal=goal, is_least=True))
+            note(Figure(name=f"{what}: refusals (429)", value=found.refused, goal=0))
+            if what in MOST_CALLS:
+                note(Figure(name=f"{what}: calls of a customer", value=found.calls, goal=MOST_CALLS[what]))
             if found.refused or found.rate < goal:
                 missed.append(what)
             if what != "posts" and not options.no_floor:
                 again = customers if what == "verify" else gate.add_customers(options.customers, "floor-")
                 rate = 0 if what == "verify" else options.rate
                 below = floor(folder, place, what, again, options.processes * options.threads, rate)
-                say(f"    {found.cpu / below.cpu:.2f} times the floor's processor")
+                times = found.cpu / below.cpu
+                say(f"    {times:.2f} times the floor's processor")
+                note(Figure(name=f"{what}: processor against the floor", value=times, goal=MOST_OF_THE_FLOOR[what]))
     return 1 if missed else 0
 
 

@@ -14,16 +14,17 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
-def main(number: str, threads: str, profile: str = "") -> int:
+def facts(number: str, threads: str, profile: str = "") -> dict[str, Any]:
+    """Work the run and return what it took."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.bench.settings")
     import django
 
     django.setup()
-    from django.db.backends.signals import connection_created
-
     from portal.runs.executor import Executor
     from portal.runs.models import Run
     from portal.runs.pool import tune_for_batches
@@ -31,28 +32,19 @@ def main(number: str, threads: str, profile: str = "") -> int:
     from tests.bench.partners_at_microsoft import peak_memory
 
     register_posts()
-    statements: Counter[str] = Counter()
-
-    def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        statements[sql.split(maxsplit=1)[0]] += 1  # threads may lose one now and then; it is a measurement
-        return execute(sql, params, many, context)
-
-    def watch(connection: Any, **kwargs: Any) -> None:
-        connection.execute_wrappers.append(count)
-
-    connection_created.connect(watch)
     tune_for_batches()
     run = Run.objects.get(pk=int(number))
     executor = Executor(run, concurrency=int(threads))
-    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    if profile:
-        profiler = cProfile.Profile()
-        profiler.runcall(executor.work)
-        profiler.dump_stats(profile)
-    else:
-        executor.work()
+    with _statements() as statements:
+        before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        if profile:
+            profiler = cProfile.Profile()
+            profiler.runcall(executor.work)
+            profiler.dump_stats(profile)
+        else:
+            executor.work()
     seconds, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-    facts = {
+    return {
         "seconds": seconds,
         "cpu": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
         "handovers": used.ru_nvcsw - before.ru_nvcsw,
@@ -60,9 +52,30 @@ def main(number: str, threads: str, profile: str = "") -> int:
         "worked": executor.progress().classes.total(),
         "statements": dict(statements),
     }
-    sys.stdout.write(json.dumps(facts) + "\n")
-    return 0
+
+
+@contextmanager
+def _statements() -> Iterator[Counter[str]]:
+    """Count the statements of all threads by their first word."""
+    from django.db import connection
+    from django.db.backends.signals import connection_created
+
+    found: Counter[str] = Counter()
+
+    def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        found[sql.split(maxsplit=1)[0]] += 1  # threads may lose one now and then; it is a measurement
+        return execute(sql, params, many, context)
+
+    def watch(connection: Any, **kwargs: Any) -> None:
+        connection.execute_wrappers.append(count)
+
+    connection_created.connect(watch)
+    try:
+        with connection.execute_wrapper(count):
+            yield found
+    finally:
+        connection_created.disconnect(watch)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.stdout.write(json.dumps(facts(*sys.argv[1:])) + "\n")

@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.bench import measured_portal
 from tests.bench.checks import say
+from tests.bench.figures import Figure, note
 from tests.bench.partners_at_microsoft import Gate, PartnersAtMicrosoft, partners_at_microsoft
 
 MOST_RATIO = 1.15
@@ -43,6 +44,7 @@ def judged(name: str, allowed: float, facts: dict[str, Any], before: list[Any]) 
         f"{facts['throttled']} refusals; {'no state touched' if untouched else 'STATES WERE TOUCHED'}; "
         f"{facts['classes']}"
     )
+    note(Figure(name=f"bulk check, {name}: times what the limit allows", value=ratio, goal=MOST_RATIO))
     return ratio <= MOST_RATIO and untouched and all_good
 
 

@@ -135,14 +135,13 @@ async def check_all(place: PartnersAtMicrosoft, in_flight: int, number: int) -> 
         return time.perf_counter() - began
 
 
-def main(file: str, in_flight: str, number: str) -> int:
+def facts(file: str, in_flight: str, number: str) -> dict[str, Any]:
+    """Return what it took."""
     place = PartnersAtMicrosoft.load(Path(file))
     seconds = asyncio.run(check_all(place, int(in_flight), int(number)))
     used = resource.getrusage(resource.RUSAGE_SELF)
-    facts = {"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "memory": peak_memory()}
-    sys.stdout.write(json.dumps(facts) + "\n")
-    return 0
+    return {"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "memory": peak_memory()}
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.stdout.write(json.dumps(facts(*sys.argv[1:])) + "\n")

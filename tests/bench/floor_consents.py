@@ -169,16 +169,16 @@ async def call_all(
         return time.perf_counter() - began
 
 
-def main(file: str, customers: str, what: str, in_flight: str, rate: str) -> int:
+def facts(file: str, customers: str, what: str, in_flight: str, rate: str) -> dict[str, Any]:
+    """Return what it took."""
     place = PartnersAtMicrosoft.load(Path(file))
     chosen: list[Customer] = [(partner, tenant) for partner, tenant in json.loads(Path(customers).read_text())]
     before = resource.getrusage(resource.RUSAGE_SELF)
     seconds = asyncio.run(call_all(place, chosen, what, int(in_flight), float(rate)))
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    sys.stdout.write(json.dumps({"seconds": seconds, "cpu": cpu, "memory": peak_memory()}) + "\n")
-    return 0
+    return {"seconds": seconds, "cpu": cpu, "memory": peak_memory()}
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.stdout.write(json.dumps(facts(*sys.argv[1:])) + "\n")

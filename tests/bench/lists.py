@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.bench import measured_portal
 from tests.bench.checks import say
+from tests.bench.figures import Figure, note
 
 
 def main() -> int:
@@ -63,6 +64,7 @@ def measure_all(pages: Any, staff: Any, options: argparse.Namespace) -> int:
         )
         if not found.holds:
             say(found.slowest)
+    note(Figure(name="lists, pages that miss their goal", value=missed, goal=0))
     say(f"{number} pages and searches, {quick} of them in less than half of the goal, {missed} missed it")
     if options.only:
         return 1 if missed else 0

@@ -63,10 +63,11 @@ def open_connected_portal(place: PartnersAtMicrosoft, folder: Path, database: st
         "PARTNER_RATE": "1000",
     }
     open_portal(folder, database, **known | environment)
-    _fill(place)
+    fill(place)
 
 
-def _fill(place: PartnersAtMicrosoft) -> None:
+def fill(place: PartnersAtMicrosoft) -> None:
+    """Store the registration and its partners as connected, in an empty database."""
     from django.utils import timezone
 
     from consent import clients

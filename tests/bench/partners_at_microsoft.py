@@ -143,6 +143,16 @@ class Gate:
         return self._pipe.recv()
 
 
+class OwnGate(Gate):
+    """The same for a sandbox of this process."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def _ask(self, what: str, values: Mapping[str, Any]) -> Any:
+        return _carry_out(self._world, what, dict(values))
+
+
 @contextmanager
 def partners_at_microsoft(folder: Path, partners: int) -> Iterator[tuple[PartnersAtMicrosoft, Gate]]:
     """Run a sandbox with so many partners until the block ends."""
@@ -165,7 +175,7 @@ def _serve(folder: str, partners: int, pipe: Connection) -> None:
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # callers are killed on purpose
     with tempfile.TemporaryDirectory(dir=folder) as place, Sandbox(Path(place)) as sandbox:
         sandbox.world.ledger = type(sandbox.world.ledger)(maxlen=500_000)
-        pipe.send(_connect(sandbox, partners))
+        pipe.send(connect(sandbox, partners))
         while True:
             try:
                 what, values = pipe.recv()
@@ -233,7 +243,8 @@ def _consent(world: World, tenant_id: str) -> str:
     return principal.object_id
 
 
-def _connect(sandbox: Sandbox, number: int) -> PartnersAtMicrosoft:
+def connect(sandbox: Sandbox, number: int) -> PartnersAtMicrosoft:
+    """Add so many partners to a sandbox, connected already."""
     world, cloud = sandbox.world, sandbox.clouds["global"]
     vault_secret = secrets.token_urlsafe(32)
     year = world.now() + 365 * 86_400
