@@ -19,7 +19,8 @@ def update_each[Row: models.Model](rows: Sequence[Row], columns: Sequence[str]) 
     if not rows:
         return
     meta, quote = rows[0]._meta, connection.ops.quote_name
-    fields = [meta.get_field(name) for name in columns]
+    known = {field.name: field for field in meta.concrete_fields}
+    fields = [known[name] for name in columns]
     written = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
     statement = f"UPDATE {quote(meta.db_table)} SET {written} WHERE {quote(str(meta.pk.column))} = %s"  # noqa: S608
     values = [

@@ -31,8 +31,12 @@ class GraphApi(ApiClient):
     def batch(self, urls: Mapping[str, str], *, operation: str) -> dict[str, Mapping[str, Any]]:
         """Return the bodies of several reads that one call made, under their names; only those that are whole.
 
-        POST /v1.0/$batch, which every cloud has; one token, so one tenant. A part that was refused, throttled or cut
-        into pages is left out: the caller asks for it by a call of its own, and learns why.
+        POST /v1.0/$batch, which every cloud has. All parts run with the token of the whole call, so they are of one
+        tenant: reads of different customers never share a batch, because each needs a token of its own. A part that was
+        refused, throttled or cut into pages is left out: the caller asks for it by a call of its own, and learns why.
+        Each part counts for Graph's limits as a call of its own would.
+
+        Source: Microsoft Graph v1.0, "Combine multiple requests in one HTTP call using JSON batching".
 
         Args:
             urls: up to :data:`BATCH`, relative to the version, with their encoded queries.

@@ -49,6 +49,7 @@ ASK_NOTHING = {
     "consent.customers.consents.block": _UNIT,
     "consent.customers.consents.fail": _UNIT,
     "consent.customers.consents.write_intent": _UNIT,
+    "consent.customers.finishing.finish": _UNIT,
     "consent.customers.observations.write": _UNIT,
     "consent.doctor.examining.examine": _LOOK,
     "consent.invitations.links.revoke_all": _PART,
