@@ -20,10 +20,10 @@ from consent.grants import Grants
 from consent.microsoft.directory import Presence
 from consent.models import Attempt, ChangedBy, ConsentObservation, CustomerConsent
 from portal.audit.trail import Actor, Entry, Outcome, record_all
+from portal.bulk import update_each
 from portal.incidents.models import Incident
 from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner
-from portal.rows import update_each
 
 State = CustomerConsent.State
 

@@ -17,8 +17,7 @@ from django.utils import timezone
 
 from consent.models import TokenUse
 from portal.audit.trail import Actor
-from portal.inserting import insert_all
-from portal.rows import update_each
+from portal.bulk import insert_all, update_each
 
 Purpose = TokenUse.Purpose
 _LONGEST_NAME = 150

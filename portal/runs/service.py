@@ -21,9 +21,9 @@ from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.audit.trail import SYSTEM, Actor, record
+from portal.bulk import insert_all
 from portal.incidents.models import Incident
 from portal.incidents.service import LONGEST_WORDS, report, settle
-from portal.inserting import insert_all
 from portal.microsoft.diagnosis import LATER, Owner
 from portal.microsoft.identifiers import new_correlation_id
 from portal.rights import SERVER, require

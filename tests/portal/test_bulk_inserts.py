@@ -1,6 +1,6 @@
 """Rows that are inserted in one statement are those that Django would have written.
 
-Covers: portal.inserting.
+Covers: portal.bulk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from django.db import models, transaction
 
 from consent.models import TokenUse
-from portal.inserting import insert_all
+from portal.bulk import insert_all
 from portal.microsoft.diagnosis import Owner
 from portal.runs.models import RunItem
 from tests.support import builders

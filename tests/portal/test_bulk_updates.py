@@ -1,4 +1,7 @@
-"""Many rows are written by one statement, each with its own values."""
+"""Many rows are written by one statement, each with its own values.
+
+Covers: portal.bulk.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from portal.rows import update_each
+from portal.bulk import update_each
 from portal.runs.models import Run
 
 pytestmark = pytest.mark.django_db
