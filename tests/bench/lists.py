@@ -1,18 +1,21 @@
 """The admin at full size: the overview, each list with each filter, order and search, the hubs, the search (R-29).
 
-``python -m tests.bench.lists [--partners 10000] [--customers 50] [--database URL] [--only TEXT]`` fills an empty
-database, asks each page as a member of staff in this process, and exports the customers that are not ready. It prints
-the 95th percentile by the clock and of a processor (of this process and of its database), the goal and the statements.
-It ends with 1 when a goal is missed by more than a tenth, a page asks too many statements, or the export grows in
-memory. Pages that take less than half of their goal are left out of the table; ``--all`` prints them as well.
+``python -m tests.bench.lists [--partners 10000] [--customers 50] [--database URL] [--keep FOLDER] [--only TEXT]`` fills
+an empty database, asks each page as a member of staff in this process, and exports the customers that are not ready. It
+prints the 95th percentile by the clock and of a processor (of this process and of its database), the goal and the
+statements. It ends with 1 when a goal is missed by more than a tenth, a page asks too many statements, or the export
+grows in memory. Pages that take less than half of their goal are left out of the table; ``--all`` prints them as well.
+With ``--keep`` the database stays, and the next start with the same numbers uses it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +29,41 @@ def main() -> int:
     parser.add_argument("--partners", type=int, default=10_000)
     parser.add_argument("--customers", type=int, default=50, help="of each partner")
     parser.add_argument("--database", default="", help="URL of a PostgreSQL database, which is emptied; else SQLite")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the filled database stays")
     parser.add_argument("--only", default="", help="measure the pages whose name holds this")
     parser.add_argument("--all", action="store_true", help="print also what is quick")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with _folder(options.keep) as name:
         folder = Path(name)
+        kept, filled = folder / "filled.json", [options.partners, options.customers, options.database]
+        known = kept.exists() and json.loads(kept.read_text()) == filled
+        if not known:
+            for old in (kept, *folder.glob("db.sqlite3*")):
+                old.unlink(missing_ok=True)
         vault = {"VAULT_URL": str(folder / "vault"), "VAULT_KEY_FILE": str(folder / "key")}
-        measured_portal.open_portal(folder, options.database, SERVE_STATIC_FROM_SOURCE="true", **vault)
+        measured_portal.open_portal(folder, options.database, empty=not known, SERVE_STATIC_FROM_SOURCE="true", **vault)
         from tests.bench import list_pages, many_rows
         from tests.support.staff import Staff
 
         began = time.perf_counter()
-        many_rows.fill_database(options.partners, options.customers)
+        if known:
+            many_rows.measure_tables()  # there may be new indexes
+        else:
+            many_rows.fill_database(options.partners, options.customers)
+            kept.write_text(json.dumps(filled))
         say(
             f"{options.partners:,} partners, {options.partners * options.customers:,} customers, "
-            f"{'PostgreSQL' if options.database else 'SQLite'}, filled in {time.perf_counter() - began:.0f} s"
+            f"{'PostgreSQL' if options.database else 'SQLite'}, "
+            f"{'kept' if known else f'filled in {time.perf_counter() - began:.0f} s'}"
         )
         return measure_all(list_pages, Staff(), options)
+
+
+def _folder(kept: Path | None) -> AbstractContextManager[str]:
+    if kept is None:
+        return tempfile.TemporaryDirectory()
+    kept.mkdir(parents=True, exist_ok=True)
+    return nullcontext(str(kept))
 
 
 def measure_all(pages: Any, staff: Any, options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -39,6 +40,7 @@ from tenants.models import CustomerTenant, GdapRelationship, PartnerTag, Partner
 from tests.support import builders
 
 _ROWS_AT_ONCE = 5000
+_LARGE = 50_000  # customers from which on indexes are quicker made at once
 NOT_READY = 12  # one customer in so many
 _SECOND = 20  # one partner in so many has a second application
 _ACTIONS = ("token.renewed", "customers.synchronised", "link.issued", "consent.verified", "partner.changed")
@@ -71,6 +73,67 @@ def fill(model: type[Model], rows: Iterable[Row]) -> None:
         statement = f"INSERT INTO {table} ({columns}) VALUES ({', '.join(['%s'] * len(fields))})"  # noqa: S608
         for some in batched(lines, _ROWS_AT_ONCE):
             cursor.executemany(statement, some)
+
+
+@contextmanager
+def _indexes_made_at_once(tables: Iterable[str]) -> Iterator[None]:
+    """Take the indexes of tables away, with triggers and foreign keys, and make them again when all rows are there."""
+    names = list(tables)
+    with connection.cursor() as cursor:
+        before, after = (_on_postgresql if connection.vendor == "postgresql" else _on_sqlite)(cursor, names)
+        for statement in before:
+            cursor.execute(statement)
+        yield
+        for statement in after:
+            cursor.execute(statement)
+
+
+def _on_postgresql(cursor: Any, tables: list[str]) -> tuple[list[str], list[str]]:
+    cursor.execute(
+        "SELECT conrelid::regclass, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE contype = 'f' AND conrelid::regclass::text = ANY(%s)",
+        [tables],
+    )
+    keys = cursor.fetchall()
+    cursor.execute(
+        "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid) FROM pg_index"
+        " WHERE indrelid::regclass::text = ANY(%s)"
+        " AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)",
+        [tables],
+    )
+    indexes = cursor.fetchall()
+    return [
+        *(f"ALTER TABLE {table} DROP CONSTRAINT {name}" for table, name, _ in keys),
+        *(f"DROP INDEX {name}" for name, _ in indexes),
+    ], [
+        "SET maintenance_work_mem = '512MB'",
+        *(definition for _, definition in indexes),
+        *(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}" for table, name, definition in keys),
+        "RESET maintenance_work_mem",
+    ]
+
+
+def _on_sqlite(cursor: Any, tables: list[str]) -> tuple[list[str], list[str]]:
+    cursor.execute(
+        "SELECT type, tbl_name, name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql > ''"
+    )
+    found = [(kind, name, sql) for kind, table, name, sql in cursor.fetchall() if table in tables]
+    cursor.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%USING fts5%'")
+    searched = [name for (name,) in cursor.fetchall() if name.removesuffix("_search") in tables]
+    return [
+        "PRAGMA journal_mode = OFF",
+        "PRAGMA synchronous = OFF",
+        "PRAGMA foreign_keys = OFF",
+        "PRAGMA cache_size = -500000",  # kB
+        *(f'DROP {kind} "{name}"' for kind, name, _ in found),
+    ], [
+        *(sql for _, _, sql in found),
+        *(f'INSERT INTO "{name}" ("{name}") VALUES (\'rebuild\')' for name in searched),  # noqa: S608
+        "PRAGMA cache_size = -2000",  # its default, as in production
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA synchronous = NORMAL",
+        "PRAGMA journal_mode = WAL",
+    ]
 
 
 def _numbered(number: int, one: Callable[[int], Row]) -> Iterator[Row]:
@@ -335,9 +398,6 @@ def fill_database(partners: int, customers: int) -> None:
     Args:
         customers: of each partner.
     """
-    if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
-            cursor.execute("PRAGMA cache_size = -500000")  # kB; indexes of random keys are written from memory
     first, second = (builders.registration(name=name) for name in ("Control Panel", "Second Panel"))
     now = timezone.now()
     rows = ManyRows(partners, partners * customers, now, first.pk, second.pk)
@@ -360,10 +420,11 @@ def fill_database(partners: int, customers: int) -> None:
     for number, run in enumerate(runs):
         fill(RunItem, _numbered(partners, partial(rows.item, run.pk, number * partners)))
     Run.objects.update(state=Run.State.DONE, listed_at=now, finished_at=now)
-    fill(CustomerTenant, _numbered(rows.customers, rows.customer))
-    fill(CustomerConsent, rows.customer_consents())
-    fill(ConsentObservation, _numbered(min(20 * partners, CustomerConsent.objects.count()), rows.observation))
-    fill(GdapRelationship, _numbered(rows.customers // 10, rows.relationship))
+    with _quickly(rows.customers, CustomerTenant, CustomerConsent, ConsentObservation, GdapRelationship):
+        fill(CustomerTenant, _numbered(rows.customers, rows.customer))
+        fill(CustomerConsent, rows.customer_consents())
+        fill(ConsentObservation, _numbered(min(20 * partners, CustomerConsent.objects.count()), rows.observation))
+        fill(GdapRelationship, _numbered(rows.customers // 10, rows.relationship))
     wanted = WantedGrants.objects.create(
         registration=first, number=1, grants={}, grants_hash="a" * 64, created_by="bench"
     )
@@ -377,11 +438,16 @@ def fill_database(partners: int, customers: int) -> None:
     fill(CampaignPartner, _numbered(partners, rows.invited))
     fill(Incident, _numbered(max(partners * 3 // 5, 6), rows.incident))
     fill(AuditEvent, _numbered(10 * partners, rows.event))
-    _measure_tables()
+    measure_tables()
     count_today()  # as the schedule does every ten minutes
 
 
-def _measure_tables() -> None:
+def _quickly(rows: int, *models: type[Model]) -> AbstractContextManager[None]:
+    few = rows < _LARGE or connection.in_atomic_block
+    return nullcontext() if few else _indexes_made_at_once(model._meta.db_table for model in models)
+
+
+def measure_tables() -> None:
     """Let the database know its tables, as it does by itself after a while."""
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE" if connection.in_atomic_block or connection.vendor == "sqlite" else "VACUUM ANALYZE")

@@ -15,11 +15,12 @@ from typing import Any
 from tests.bench.partners_at_microsoft import PartnersAtMicrosoft
 
 
-def open_portal(folder: Path, database: str, **environment: str) -> None:
-    """Set this process up as a portal with an empty database. Once in a process.
+def open_portal(folder: Path, database: str, *, empty: bool = True, **environment: str) -> None:
+    """Set this process up as a portal. Once in a process.
 
     Args:
-        database: URL of an empty database; a PostgreSQL one is emptied. SQLite in the folder without.
+        database: URL of a database. SQLite in the folder without.
+        empty: a PostgreSQL database is emptied; else it may lack new migrations only.
         environment: further settings.
     """
     os.environ.update(
@@ -40,7 +41,7 @@ def open_portal(folder: Path, database: str, **environment: str) -> None:
     from django.core.management import call_command
     from django.db import connection
 
-    if connection.vendor == "postgresql":
+    if connection.vendor == "postgresql" and empty:
         with connection.cursor() as cursor:
             cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     call_command("migrate", verbosity=0)
