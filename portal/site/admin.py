@@ -25,6 +25,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst, smart_split
 from django.views.decorators.http import require_POST
 
@@ -35,6 +36,7 @@ from portal.models import SpentForm
 from portal.rights import limits_of, require
 from portal.search_text import MOST_WORDS, SearchTextField, as_wanted, unquoted
 from portal.site.addresses import client_address
+from portal.site.display import tick
 from portal.site.export import EXPORTS, FileKind, file_response, heading, in_words
 from portal.site.extension_points import dangerous
 from portal.site.list_filters import NAMED
@@ -71,7 +73,7 @@ else:  # neither can be subscripted at run time
 
 
 EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
-MOST_LISTED = 10_000  # rows that a list counts and pages through
+MOST_LISTED = 5_000  # rows that a list counts and pages through
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
 MANY = 20  # rows from which on a dangerous action asks for their number
 _SHOWN_ROWS = 100
@@ -541,6 +543,10 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return HttpResponseRedirect(f"{self._list_address()}?{urlencode(parse_qsl(query))}".rstrip("?"))
 
     # --- lists stay cheap ---
+
+    def action_checkbox(self, obj: M) -> SafeString:
+        """Return the box in front of a row. Django renders templates for each, a fifth of the time of a page."""
+        return tick(helpers.ACTION_CHECKBOX_NAME, str(obj.pk), f"Select this object for an action - {obj}")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return PortalChangeList

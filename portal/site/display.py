@@ -98,6 +98,13 @@ def guid(value: str | None, *, label: str = "id") -> SafeString:
     )
 
 
+def tick(name: str, value: str, label: str) -> SafeString:
+    """Return the box that chooses a row of a list for an action."""
+    return format_html(
+        '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="{}">', name, value, label
+    )
+
+
 def links(targets: Sequence[tuple[str, str]]) -> SafeString:
     """Return texts that lead to addresses of our own, one a line; an empty address leads nowhere."""
     return format_html_join(
