@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from consent import clients
+from consent import clients, unread
 from consent.applications import posture
 from consent.applications.seen import NotReadable
 from consent.figures import count_today
@@ -144,7 +144,8 @@ def _look(times: Sequence[datetime] = ()) -> str:
 
 def _count(times: Sequence[datetime] = ()) -> str:
     """Count often: a day has its figures also when the portal stood still at midnight, and the first page's are new."""
-    return f"{count_today().customers:,} customers counted"
+    counted = count_today().customers
+    return f"{counted:,} customers counted, {unread.renew(stop_point):,} never read"
 
 
 def _reconcile(times: Sequence[datetime] = ()) -> str:

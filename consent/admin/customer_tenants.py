@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib import admin, messages
@@ -14,25 +14,26 @@ from django.utils import timezone
 
 from consent.admin.cells import why_cell
 from consent.admin.customer_hub import CustomerHub
-from consent.admin.customers import EvidenceFilter
+from consent.admin.customers import FEW_ROWS, EvidenceFilter
 from consent.admin.panels import CUSTOMER_TONES
 from consent.admin.partner_hub import NEVER_LOOKED_AT
 from consent.models import CustomerConsent, PartnerConsent
 from consent.models.customers import NOT_WELL
 from consent.naming import registration_names
 from consent.runs import on_request
+from consent.unread import maybe_unread
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.declared import needs
 from portal.site.display import EMPTY, Tone, badge, described, distance, links, moment, who
 from portal.site.export import FileKind
+from portal.site.list_filters import with_keys
 from portal.text import number_of
 from tenants.admin import CustomerTenantAdmin
 from tenants.models import CustomerTenant, PartnerTenant
 
 State = CustomerConsent.State
-_FEW = 50_000  # customers, a tenth of what lists must bear
-_VERY_FEW = 2_000
+_FEW = FEW_ROWS
 _CONCURRENCY = 16
 _LONGEST_KEY = 19  # digits
 
@@ -85,7 +86,7 @@ class RegistrationFilter(admin.SimpleListFilter):
         partners = PartnerConsent.objects.order_by().filter(registration=registration).values("partner")
         rows = CustomerConsent.objects.order_by().filter(registration=registration)
         of_partners = CustomerTenant.objects.filter(partner__in=partners)
-        keys = _either(_keys(of_partners, "pk"), _keys(rows, "customer"))
+        keys = _all_of([_keys(of_partners, "pk"), _keys(rows, "customer")])
         return _narrowed(queryset, keys, Q(partner__in=partners) | Q(Exists(rows.filter(customer=OuterRef("pk")))))
 
 
@@ -94,21 +95,17 @@ def _any(request: HttpRequest, **columns: Any) -> Exists:
     return Exists(consents_of(chosen_registration(request)).filter(customer=OuterRef("pk"), **columns))
 
 
-def _narrowed(customers: QuerySet[CustomerTenant], keys: QuerySet[Any], condition: Q | Exists) -> QuerySet[Any]:
+def _narrowed(customers: QuerySet[CustomerTenant], keys: QuerySet[Any], condition: Any) -> QuerySet[Any]:
     """Return the customers of which something holds: few are read by their keys, many are met soon row by row.
 
-    One statement; two where they are not very few. The keys of very few are no part of the statement of the list.
+    One statement beside that of the list.
 
     Args:
         keys: of these customers, quickly found.
         condition: the same, asked of a customer.
     """
-    very_few = list(keys[: _VERY_FEW + 1])
-    if len(very_few) <= _VERY_FEW:
-        return customers.filter(pk__in=very_few)
-    if keys[: _FEW + 1].count() > _FEW:
-        return customers.filter(condition)
-    return customers.filter(pk__in=keys)
+    found = list(keys[: _FEW + 1])
+    return customers.filter(condition) if len(found) > _FEW else with_keys(customers, found)
 
 
 def _keys(rows: QuerySet[Any], column: str) -> QuerySet[Any]:
@@ -116,15 +113,38 @@ def _keys(rows: QuerySet[Any], column: str) -> QuerySet[Any]:
     return rows.order_by().values_list(column, flat=True)
 
 
-def _either(one: QuerySet[Any], other: QuerySet[Any]) -> QuerySet[Any]:
-    """Return the keys of both; what both have stands there twice, for to find that out all of them would be read."""
-    return one.union(other, all=True).order_by()
+def _all_of(parts: Sequence[QuerySet[Any]]) -> QuerySet[Any]:
+    """Return the keys of all parts; what two have stands there twice, or all of them would be read to find that out."""
+    first, *others = parts
+    return first.union(*others, all=True).order_by()
 
 
 def _with(request: HttpRequest, customers: QuerySet[CustomerTenant], **columns: Any) -> QuerySet[CustomerTenant]:
     """Return the customers that have such a consent."""
     found = consents_of(chosen_registration(request)).filter(**columns).order_by()
     return _narrowed(customers, _keys(found, "customer"), _any(request, **columns))
+
+
+def _without(request: HttpRequest, customers: QuerySet[CustomerTenant], **columns: Any) -> QuerySet[CustomerTenant]:
+    """Return the customers that have no such consent."""
+    return _narrowed(customers, _all_of(_keys_without(request, **columns)), ~_any(request, **columns))
+
+
+def _keys_without(request: HttpRequest, owner: str = "", **columns: Any) -> list[QuerySet[Any]]:
+    """Return the keys of customers without such a consent, in parts: of some nothing was read, of others another
+    application.
+
+    Args:
+        owner: only of those who are not ready, and of whom this one must act.
+    """
+    not_ready = Q(readiness_owner=owner) if owner else Q()
+    found = [_keys(rows.filter(not_ready, ~_any(request, **columns)), "pk") for rows in maybe_unread()]
+    if (registration := chosen_registration(request)) is not None:
+        mine = CustomerConsent.objects.filter(customer=OuterRef("customer"), registration=registration, **columns)
+        others = CustomerConsent.objects.exclude(registration=registration).filter(~Exists(mine))
+        others = others.filter(customer__readiness_owner=owner) if owner else others
+        found.append(_keys(others, "customer"))
+    return found
 
 
 class ConsentStateFilter(admin.SimpleListFilter):
@@ -136,7 +156,7 @@ class ConsentStateFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerTenant]) -> QuerySet[CustomerTenant]:
         if self.value() == NEVER_LOOKED_AT:
-            return queryset.filter(~_any(request))
+            return _without(request, queryset)
         return _with(request, queryset, state=self.value()) if self.value() in State.values else queryset
 
 
@@ -153,17 +173,14 @@ class WhoActsFilter(admin.SimpleListFilter):
             return queryset
         of_partners = queryset.filter(partner__switch=PartnerTenant.Switch.ON)
         consents = consents_of(chosen_registration(request)).order_by()
-        never_read = CustomerTenant.objects.order_by().filter(
-            ~_any(request), readiness_owner=owner, readiness_owner__gt=""
-        )
-        found = _either(_keys(consents.filter(NOT_WELL, who=owner), "customer"), _keys(never_read, "pk"))
+        found = _all_of([_keys(consents.filter(NOT_WELL, who=owner), "customer"), *_keys_without(request, owner)])
         return _narrowed(of_partners, found, _any(request, who=owner) | Q(~_any(request), readiness_owner=owner))
 
 
 class CustomerEvidenceFilter(EvidenceFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() == "never":
-            return queryset.filter(~_any(request, verified_at__isnull=False))
+            return _without(request, queryset, verified_at__isnull=False)
         if self.value() not in {"7", "30", "old"}:
             return queryset
         rows = super().queryset(request, consents_of(chosen_registration(request)).order_by())
@@ -206,12 +223,12 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
     has_plan_permission = needs("consent.add_consentplan")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        registration = chosen_registration(request)
-        shown = consents_of(registration).select_related("registration").order_by("registration")
-        customers = with_consent(super().get_queryset(request), registration)
+        shown = consents_of(chosen_registration(request)).select_related("registration").order_by("registration")
+        customers = super().get_queryset(request)
         return customers.prefetch_related(Prefetch("consents", queryset=shown, to_attr="shown_consents"))
 
     def _export(self, request: HttpRequest, queryset: QuerySet[Any], kind: FileKind) -> HttpResponseBase | None:
+        queryset = with_consent(queryset, chosen_registration(request))
         if queryset.filter(consent_count__gt=1).exists():
             self.message_user(
                 request,

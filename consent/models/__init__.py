@@ -12,6 +12,7 @@ from consent.models.customers import Attempt as Attempt
 from consent.models.customers import ChangedBy as ChangedBy
 from consent.models.customers import ConsentObservation as ConsentObservation
 from consent.models.customers import CustomerConsent as CustomerConsent
+from consent.models.customers import UnreadCustomer as UnreadCustomer
 from consent.models.erasures import Erasure as Erasure
 from consent.models.figures import DailyFigures as DailyFigures
 from consent.models.invitations import Campaign as Campaign

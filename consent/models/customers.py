@@ -209,3 +209,21 @@ class ConsentObservation(models.Model):
 
     def __str__(self) -> str:
         return f"Read at {self.observed_at:%Y-%m-%d %H:%M} UTC"
+
+
+class UnreadCustomer(models.Model):
+    """A customer of whom no consent was read when the schedule last looked. Written by ``consent.unread`` only.
+
+    It narrows down where such customers are looked for; whether one was never read, its consents say. The last customer
+    that was looked at always has a row: those with a higher key came later.
+    """
+
+    customer = models.OneToOneField(CustomerTenant, on_delete=models.CASCADE, primary_key=True, related_name="+")
+
+    class Meta:
+        verbose_name = "customer that was never read"
+        verbose_name_plural = "customers that were never read"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"Customer {self.customer_id}"
