@@ -28,9 +28,7 @@ else:
 LONGEST = 600  # characters that are kept; four bytes each still fit into an entry of PostgreSQL's index
 MOST_WORDS = 20  # of a search
 TRIGRAM = 3  # characters below which no trigram helps
-_LARGE = 50_000  # rows from which on it matters how many have a word
-_SAMPLE = 500  # rows that are looked at to know it
-_BROAD = 0.06  # share of them; with fewer the index is quicker
+_LARGE = 50_000  # rows of which not all are read for a search
 _AFTER_ALL = "\U0010ffff"
 # Letters that are one character in Unicode, and that people type as others.
 _PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe"})
@@ -144,18 +142,22 @@ class Finds(_Lookup):
         return " AND ".join(parts), tuple(values)
 
 
-def as_wanted(field: SearchTextField, text: str, vendor: str) -> str | RowByRow:
-    """Return what ``finds`` is given for a list, which shows the first rows in its order.
+def few_keys(field: SearchTextField, text: str, most: int) -> list[int] | None:
+    """Return the keys of the rows that have the words, in no order; None where more than so many have them.
 
-    SQLite's index hands over all rows that have a word before the first one is shown; of words that many rows have,
-    the rows in order are read instead. A sample of them tells; PostgreSQL knows by its statistics. Two statements.
+    Of words that many rows have, the first rows in the order of a list are met soon when the rows are read
+    (``RowByRow``), while an index hands over all of them first. One statement; two where no word is long enough.
     """
     rows = field.model._default_manager.order_by()
-    if vendor != "sqlite" or not field.indexed or (last := rows.aggregate(last=Max("pk"))["last"] or 0) < _LARGE:
-        return text
-    sample = rows.filter(pk__in=[number * last // _SAMPLE + 1 for number in range(_SAMPLE)])
-    had = sample.filter(**{f"{field.name}__finds": RowByRow(text)}).count()
-    return RowByRow(text) if had > _SAMPLE * _BROAD else text
+    wanted = Q((f"{field.name}__finds", Few(text, most + 1)))
+    if field.indexed and not any(len(word) >= TRIGRAM for word in words_of(text)) and _is_large(rows):
+        wanted = begins_with(field.name, text)  # no index helps, and all rows would be read
+    keys = list(rows.filter(wanted).values_list("pk", flat=True)[: most + 1])
+    return keys if len(keys) <= most else None
+
+
+def _is_large(rows: models.QuerySet[Any]) -> bool:
+    return (rows.aggregate(last=Max("pk"))["last"] or 0) >= _LARGE
 
 
 # --- the index ---

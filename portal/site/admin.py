@@ -34,12 +34,12 @@ from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownClo
 from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.models import SpentForm
 from portal.rights import limits_of, require
-from portal.search_text import MOST_WORDS, SearchTextField, as_wanted, unquoted
+from portal.search_text import MOST_WORDS, RowByRow, SearchTextField, few_keys, unquoted
 from portal.site.addresses import client_address
 from portal.site.display import tick
 from portal.site.export import EXPORTS, FileKind, file_response, heading, in_words
 from portal.site.extension_points import dangerous
-from portal.site.list_filters import NAMED
+from portal.site.list_filters import FEW_ROWS, NAMED, with_keys
 from portal.site.page_actions import PageAction
 from portal.site.preferences import (
     SHARE,
@@ -77,9 +77,10 @@ MOST_LISTED = 5_000  # rows that a list counts and pages through
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
 MANY = 20  # rows from which on a dangerous action asks for their number
 _SHOWN_ROWS = 100
-_FEW_RELATED = 2_000  # rows, whose keys a statement names
+_FEW_RELATED = 2_000  # rows of a small table, whose keys are looked for
 _FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
 _LONGEST_NUMBER = 19  # digits
+_GUID_LENGTH = 36  # characters
 EXPORT = "portal_site.export_list"
 _SEE_TRAIL = "audit.view_auditevent"
 _SCRIPTS = ("core", "actions")  # what works without jQuery; the rest is in site/admin.js
@@ -136,6 +137,12 @@ class PortalChangeList(ChangeList):
         self.show_admin_actions, self.show_full_result_count, self.full_result_count = True, False, None
         # Django would resolve the address of each row to see whether it may carry the filters.
         self._kept_filters, self.preserved_filters = self.preserved_filters, ""
+
+    def get_ordering_field(self, field_name: str) -> Any:
+        """Return what a column is sorted by; an address sorts by no column that offers no sorting."""
+        if self.sortable_by is not None and field_name not in self.sortable_by:
+            return None
+        return super().get_ordering_field(field_name)
 
     def url_for_result(self, result: Model) -> str:
         """Return the address of a row's page, which leads back to the list as it is filtered."""
@@ -431,19 +438,24 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         vendor = connections[queryset.db].vendor
         texts = [name for name in names if isinstance(self._field(name), SearchTextField)]
         others = [name for name in names if name not in texts]
-        found = [self._by_text(name, term, vendor) for name in texts]
+        found = [self._by_text(name, term) for name in texts]
         by_word = [_any_of(self._finds(name, word, vendor) for name in others) for word in words]
         return queryset.filter(_any_of([*found, Q(*by_word)])), False
 
-    def _by_text(self, name: str, term: str, vendor: str) -> Q:
-        """Say how a search text is looked for. Few related rows are found first, and theirs by their keys."""
+    def _by_text(self, name: str, term: str) -> Q:
+        """Say how a search text is looked for: few rows by their keys, also those that belong to few others.
+
+        Of a table of many rows, words of one or two characters alone find the texts that begin with them.
+        """
         field, relation = self._field(name), name.rpartition("__")[0]
-        if relation:
-            related = field.model._default_manager.order_by().filter(**{f"{field.name}__finds": term})
-            keys = list(related.values_list("pk", flat=True)[: _FEW_RELATED + 1])
-            if len(keys) <= _FEW_RELATED:
-                return Q((f"{relation}__in", keys))
-        return Q((f"{name}__finds", as_wanted(field, term, vendor)))
+        keys = few_keys(field, term, FEW_ROWS if field.indexed else _FEW_RELATED)
+        if keys is None:
+            return Q((f"{name}__finds", RowByRow(term)))
+        if not relation:
+            return with_keys(keys)
+        rows = self.model._default_manager.order_by().filter(with_keys(keys, relation))
+        mine = list(rows.values_list("pk", flat=True)[: FEW_ROWS + 1])
+        return with_keys(mine) if len(mine) <= FEW_ROWS else with_keys(keys, relation)
 
     def _finds(self, name: str, word: str, vendor: str) -> Iterator[Q]:
         """Say how a word is looked for in one search field."""
@@ -468,7 +480,8 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         return isinstance(self._field(name), models.CharField | models.TextField)
 
     def _is_identifier(self, name: str) -> bool:
-        return hasattr(self._field(name), "parser")
+        field = self._field(name)
+        return hasattr(field, "parser") or field.max_length == _GUID_LENGTH
 
     # --- filters and columns that a person keeps ---
 
