@@ -50,6 +50,7 @@ FROZEN = {
         "0024_links_that_wait": "6042b20285d7abe630726a9b53e69837a39cd8312468d4c8b83d40fe2c1d7c24",
         "0025_one_mechanism_for_two_persons": "9c176adb8d0bdfd6ef3472c447e1bb2c3f836cce766505cb51dee24537720208",
         "0025_customers_that_were_never_read": "bb8e4aadb4a2fa53d4222064ab1f71fcd6adad8e458f4e693ca8820aea380917",
+        "0026_lists_of_reads": "390e6a67b47893b87e492d084153f45b974d23135d2c25ecfd29ac15d395ce2d",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

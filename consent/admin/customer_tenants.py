@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from consent.admin.cells import why_cell
 from consent.admin.customer_hub import CustomerHub
-from consent.admin.customers import FEW_ROWS, EvidenceFilter
+from consent.admin.customers import EvidenceFilter
 from consent.admin.panels import CUSTOMER_TONES
 from consent.admin.partner_hub import NEVER_LOOKED_AT
 from consent.models import CustomerConsent, PartnerConsent
@@ -27,13 +27,13 @@ from portal.site.admin import PortalModelAdmin, actor_of
 from portal.site.declared import needs
 from portal.site.display import EMPTY, Tone, badge, described, distance, links, moment, who
 from portal.site.export import FileKind
-from portal.site.list_filters import with_keys
+from portal.site.list_filters import FEW_ROWS, with_keys
 from portal.text import number_of
 from tenants.admin import CustomerTenantAdmin
 from tenants.models import CustomerTenant, PartnerTenant
 
 State = CustomerConsent.State
-_FEW = FEW_ROWS
+_OF_ONE_PARTNER = "partner__id__exact"
 _CONCURRENCY = 16
 _LONGEST_KEY = 19  # digits
 
@@ -87,7 +87,9 @@ class RegistrationFilter(admin.SimpleListFilter):
         rows = CustomerConsent.objects.order_by().filter(registration=registration)
         of_partners = CustomerTenant.objects.filter(partner__in=partners)
         keys = _all_of([_keys(of_partners, "pk"), _keys(rows, "customer")])
-        return _narrowed(queryset, keys, Q(partner__in=partners) | Q(Exists(rows.filter(customer=OuterRef("pk")))))
+        return _narrowed(
+            request, queryset, keys, Q(partner__in=partners) | Q(Exists(rows.filter(customer=OuterRef("pk"))))
+        )
 
 
 def _any(request: HttpRequest, **columns: Any) -> Exists:
@@ -95,17 +97,21 @@ def _any(request: HttpRequest, **columns: Any) -> Exists:
     return Exists(consents_of(chosen_registration(request)).filter(customer=OuterRef("pk"), **columns))
 
 
-def _narrowed(customers: QuerySet[CustomerTenant], keys: QuerySet[Any], condition: Any) -> QuerySet[Any]:
+def _narrowed(
+    request: HttpRequest, customers: QuerySet[CustomerTenant], keys: QuerySet[Any], condition: Any
+) -> QuerySet[Any]:
     """Return the customers of which something holds: few are read by their keys, many are met soon row by row.
 
-    One statement beside that of the list.
+    One statement beside that of the list; none where only the customers of one partner are listed.
 
     Args:
         keys: of these customers, quickly found.
         condition: the same, asked of a customer.
     """
-    found = list(keys[: _FEW + 1])
-    return customers.filter(condition) if len(found) > _FEW else with_keys(customers, found)
+    if _OF_ONE_PARTNER in request.GET:
+        return customers.filter(condition)
+    found = list(keys[: FEW_ROWS + 1])
+    return customers.filter(condition if len(found) > FEW_ROWS else with_keys(found))
 
 
 def _keys(rows: QuerySet[Any], column: str) -> QuerySet[Any]:
@@ -122,12 +128,12 @@ def _all_of(parts: Sequence[QuerySet[Any]]) -> QuerySet[Any]:
 def _with(request: HttpRequest, customers: QuerySet[CustomerTenant], **columns: Any) -> QuerySet[CustomerTenant]:
     """Return the customers that have such a consent."""
     found = consents_of(chosen_registration(request)).filter(**columns).order_by()
-    return _narrowed(customers, _keys(found, "customer"), _any(request, **columns))
+    return _narrowed(request, customers, _keys(found, "customer"), _any(request, **columns))
 
 
 def _without(request: HttpRequest, customers: QuerySet[CustomerTenant], **columns: Any) -> QuerySet[CustomerTenant]:
     """Return the customers that have no such consent."""
-    return _narrowed(customers, _all_of(_keys_without(request, **columns)), ~_any(request, **columns))
+    return _narrowed(request, customers, _all_of(_keys_without(request, **columns)), ~_any(request, **columns))
 
 
 def _keys_without(request: HttpRequest, owner: str = "", **columns: Any) -> list[QuerySet[Any]]:
@@ -174,17 +180,19 @@ class WhoActsFilter(admin.SimpleListFilter):
         of_partners = queryset.filter(partner__switch=PartnerTenant.Switch.ON)
         consents = consents_of(chosen_registration(request)).order_by()
         found = _all_of([_keys(consents.filter(NOT_WELL, who=owner), "customer"), *_keys_without(request, owner)])
-        return _narrowed(of_partners, found, _any(request, who=owner) | Q(~_any(request), readiness_owner=owner))
+        return _narrowed(
+            request, of_partners, found, _any(request, who=owner) | Q(~_any(request), readiness_owner=owner)
+        )
 
 
 class CustomerEvidenceFilter(EvidenceFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() == "never":
             return _without(request, queryset, verified_at__isnull=False)
-        if self.value() not in {"7", "30", "old"}:
+        if (condition := self.condition()) is None:
             return queryset
-        rows = super().queryset(request, consents_of(chosen_registration(request)).order_by())
-        return _narrowed(queryset, _keys(rows, "customer"), Exists(rows.filter(customer=OuterRef("pk"))))
+        rows = consents_of(chosen_registration(request)).order_by().filter(condition)
+        return _narrowed(request, queryset, _keys(rows, "customer"), Exists(rows.filter(customer=OuterRef("pk"))))
 
 
 def _badge(consent: CustomerConsent) -> str:
@@ -216,7 +224,7 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
         ("missing_since", admin.EmptyFieldListFilter),
         "partner",
     ]
-    link_lookups = ["partner__id__exact"]
+    link_lookups = [_OF_ONE_PARTNER]
 
     has_sync_permission = needs("tenants.sync_partnertenant")
 

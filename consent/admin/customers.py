@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import F, Q, QuerySet
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.utils import build_q_object_from_lookup_parameters
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Case, Q, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -16,6 +20,7 @@ from consent.admin.cells import grants_cell, registration_column, why_cell
 from consent.admin.panels import CUSTOMER_TONES
 from consent.customers.observations import Change
 from consent.models import ChangedBy, ConsentObservation, ConsentPlan, CustomerConsent
+from consent.models.customers import DRIFTED, FINDING, NOT_WELL, OF_ACTIVE
 from consent.naming import registration_names
 from consent.runs import on_request
 from consent.runs.apply_plan import start_direct
@@ -29,6 +34,7 @@ from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.asking import ask
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
+from portal.site.list_filters import FEW_ROWS, RelatedFilter, with_keys
 from portal.site.proof import fresh
 from portal.text import number_of
 from tenants.admin import search_by
@@ -36,8 +42,6 @@ from tenants.models import PartnerTenant
 
 State = CustomerConsent.State
 _CONCURRENCY = 16
-FEW_ROWS = 30_000
-"""Of a million rows, so many are read and sorted as quickly as others are met one by one in the order of a list."""
 _WHO = {
     ChangedBy.FIRST: "First read",
     ChangedBy.US: "We",
@@ -50,40 +54,78 @@ def _state(state: str) -> str:
     return badge(str(known.label), CUSTOMER_TONES[known])
 
 
+def narrowed(consents: QuerySet[Any], condition: Q) -> QuerySet[Any]:
+    """Return the consents that fit: few are found by an index, and of many the first ones by name are met soon.
+
+    One statement beside that of the list.
+    """
+    found = CustomerConsent.objects.with_words().order_by().filter(condition)
+    keys = list(found.values_list("pk", flat=True)[: FEW_ROWS + 1])
+    if len(keys) <= FEW_ROWS:
+        return consents.filter(with_keys(keys))
+    # The same, asked in a way that no index answers: it would hand over all of them before the first one is shown.
+    return consents.filter(
+        Case(When(condition, then=Value(True)), default=Value(False), output_field=models.BooleanField())
+    )
+
+
+class _Narrowing(admin.FieldListFilter):
+    """A filter of Django's, of a table with a million rows."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        try:
+            condition = build_q_object_from_lookup_parameters(self.used_parameters)  # type: ignore[arg-type]
+            return narrowed(queryset, condition) if self.used_parameters else queryset
+        except (ValueError, ValidationError) as error:
+            raise IncorrectLookupParameters(error) from error
+
+
+class ChoiceFilter(_Narrowing, admin.ChoicesFieldListFilter):
+    pass
+
+
+class EmptyFilter(admin.EmptyFieldListFilter):
+    """Consents whose customers are listed are nearly all; the others are few."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        rows: Any = super().queryset(request, queryset)
+        if self.lookup_val != "0":
+            return rows  # type: ignore[no-any-return]
+        found: Any = super().queryset(request, CustomerConsent.objects.order_by())
+        keys = list(found.values_list("pk", flat=True)[: FEW_ROWS + 1])
+        return queryset.filter(with_keys(keys)) if len(keys) <= FEW_ROWS else rows
+
+
+class RegistrationFilter(_Narrowing, RelatedFilter):
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return RelatedFilter.queryset(self, request, queryset) if self.words else super().queryset(request, queryset)
+
+
 class FindingFilter(admin.SimpleListFilter):
     """What somebody should look at."""
 
     title = "finding"
     parameter_name = "finding"
-    CHOICES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-        "any": ("Anything", lambda rows: rows.findings()),
-        "drift": ("Changed by somebody outside", lambda rows: rows.drifted()),
-        "more": ("More than we want", lambda rows: rows.filter(state=State.DIFFERS)),
-        "less": ("Missing", lambda rows: rows.findings().filter(state__in=[State.PARTIAL, State.ABSENT])),
-        "failed": ("An attempt of ours failed", lambda rows: rows.filter(failed_at__isnull=False)),
-        "unread": ("Not readable", lambda rows: rows.filter(unread_since__isnull=False)),
+    CHOICES: Mapping[str, tuple[str, Q]] = {
+        "any": ("Anything", FINDING),
+        "drift": ("Changed by somebody outside", DRIFTED),
+        "more": ("More than we want", Q(state=State.DIFFERS)),
+        "less": ("Missing", FINDING & Q(state__in=[State.PARTIAL, State.ABSENT])),
+        "failed": ("An attempt of ours failed", Q(failed_at__isnull=False)),
+        "unread": ("Not readable", Q(unread_since__isnull=False)),
     }
+
+    OF_ACTIVE_ONLY = ("any", "less")
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(value, words) for value, (words, _) in self.CHOICES.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[CustomerConsent]) -> QuerySet[CustomerConsent]:
-        choice = self.CHOICES.get(self.value() or "")
-        rows: QuerySet[CustomerConsent] = choice[1](queryset) if choice else queryset
-        return rows
-
-
-class ConsentStateFilter(admin.ChoicesFieldListFilter):
-    """Of a state that many consents have the first ones by name are met soon; of others all are read and sorted."""
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        chosen: Any = self.used_parameters.get(self.lookup_kwarg)
-        others = [one for one in State.values if [one] != chosen]
-        alike = CustomerConsent.objects.order_by().filter(state__in=chosen or [])
-        if len(others) == len(State) or alike[: FEW_ROWS + 1].count() <= FEW_ROWS:
-            rows: Any = super().queryset(request, queryset)
-            return rows  # type: ignore[no-any-return]
-        return queryset.exclude(state__in=others)  # the same, asked in a way that no index of states answers
+        value = self.value() or ""
+        if value not in self.CHOICES:
+            return queryset
+        rows = queryset.filter(OF_ACTIVE) if value in self.OF_ACTIVE_ONLY else queryset
+        return narrowed(rows, self.CHOICES[value][1])
 
 
 class ConsentWhoActsFilter(admin.SimpleListFilter):
@@ -96,7 +138,9 @@ class ConsentWhoActsFilter(admin.SimpleListFilter):
         return OWNER_CHOICES
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset.wanting_action().filter(Q(who=self.value())) if self.value() else queryset
+        if not self.value():
+            return queryset
+        return narrowed(queryset.filter(OF_ACTIVE), NOT_WELL & Q(who=self.value()))
 
 
 class EvidenceFilter(admin.SimpleListFilter):
@@ -108,15 +152,20 @@ class EvidenceFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("7", "Within 7 days"), ("30", "Within 30 days"), ("old", "Older"), ("never", "Never read")]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+    def condition(self) -> Q | None:
+        """Return what is asked of a consent; None: nothing."""
         value, now = self.value(), timezone.now()
         if value == "never":
-            return queryset.filter(verified_at__isnull=True)
+            return Q(verified_at__isnull=True)
         if value == "old":
-            return queryset.filter(verified_at__lt=now - timedelta(days=30))
+            return Q(verified_at__lt=now - timedelta(days=30))
         if value not in {"7", "30"}:
-            return queryset
-        return queryset.filter(verified_at__gte=now - timedelta(days=int(value)))
+            return None
+        return Q(verified_at__gte=now - timedelta(days=int(value)))
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        condition = self.condition()
+        return queryset if condition is None else narrowed(queryset, condition)
 
 
 class OfRegistrationFilter(admin.RelatedFieldListFilter):
@@ -124,10 +173,11 @@ class OfRegistrationFilter(admin.RelatedFieldListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         rows: Any = super().queryset(request, queryset)
-        chosen: Any = super().queryset(request, ConsentObservation.objects.order_by())
-        if not self.used_parameters or chosen.values("pk")[: FEW_ROWS + 1].count() > FEW_ROWS:
+        if not self.used_parameters:
             return rows  # type: ignore[no-any-return]
-        return queryset.filter(pk__in=chosen.values("pk"))
+        chosen: Any = super().queryset(request, ConsentObservation.objects.order_by())
+        keys = list(chosen.values_list("pk", flat=True)[: FEW_ROWS + 1])
+        return rows if len(keys) > FEW_ROWS else queryset.filter(with_keys(keys))  # type: ignore[no-any-return]
 
 
 class _ReadColumns:
@@ -261,12 +311,12 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
     ]
     list_filter = [
         FindingFilter,
-        ("state", ConsentStateFilter),
+        ("state", ChoiceFilter),
         ConsentWhoActsFilter,
         EvidenceFilter,
-        "changed_by",
-        ("customer__missing_since", admin.EmptyFieldListFilter),
-        "registration",
+        ("changed_by", ChoiceFilter),
+        ("customer__missing_since", EmptyFilter),
+        ("registration", RegistrationFilter),
     ]
     list_select_related = ["customer__partner", "registration"]
     link_lookups = ["customer__partner__id__exact"]
@@ -317,7 +367,7 @@ class CustomerConsentAdmin(ReadOnlyAdmin[CustomerConsent]):
 
     verified = moment_column("verified_at", "Last read", empty="never")
 
-    @admin.display(ordering=F("changed_at").desc(nulls_last=True), description="Last change")
+    @admin.display(description="Last change")
     def changed(self, consent: CustomerConsent) -> str:
         return described(moment(consent.changed_at), _WHO.get(ChangedBy(consent.changed_by), ""))
 

@@ -340,6 +340,7 @@ class ConsentPlanItemAdmin(ReadOnlyAdmin[ConsentPlanItem]):
     list_select_related = ["customer__partner", "plan__registration"]
     link_lookups = ["plan__id__exact"]
     actions = ["undo_items"]
+    sortable_by = ["plan"]  # the others have filters, and no index to sort a million lines by
     search_fields = search_by("customer")
     fieldsets = [
         (None, {"fields": ["plan", "customer", "partner", "shown_action", "adds", "takes_away", "reason", "owner"]}),

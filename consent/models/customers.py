@@ -31,6 +31,19 @@ class Attempt(models.TextChoices):
     VERIFY = "verify", "Read"
 
 
+class ConsentState(models.TextChoices):
+    """How the consent stands in a tenant."""
+
+    UNKNOWN = "unknown", "Unknown"
+    ABSENT = "absent", "Absent"
+    WAITING = "waiting", "Waiting for Microsoft"
+    PARTIAL = "partial", "Partly granted"
+    GRANTED = "granted", "Granted"
+    DIFFERS = "differs", "Differs from what we want"
+    BLOCKED = "blocked", "Blocked"
+    FAILED = "failed", "Failed"
+
+
 _REMOVED = Q(requested_at__isnull=False, requested_hash="")
 
 
@@ -38,10 +51,20 @@ _REMOVED = Q(requested_at__isnull=False, requested_hash="")
 NOT_WELL = Q(owner__gt="") | Q(unread_since__isnull=False) | Q(failed_at__isnull=False)
 
 
-def _drifted() -> Q:
-    is_ = CustomerConsent.State
-    there = Q(state__in=[is_.PARTIAL, is_.DIFFERS]) | Q(state=is_.GRANTED) & _REMOVED
-    return Q(changed_by=ChangedBy.OUTSIDE) & (there | Q(state=is_.ABSENT) & ~_REMOVED)
+_NOT_AS_WANTED = Q(state=ConsentState.PARTIAL) | Q(state=ConsentState.DIFFERS)
+DRIFTED = Q(changed_by=ChangedBy.OUTSIDE) & (
+    _NOT_AS_WANTED | (Q(state=ConsentState.GRANTED) & _REMOVED) | (Q(state=ConsentState.ABSENT) & ~_REMOVED)
+)
+# The condition of an index as well. SQLite compares it with that of a statement, but for what stands in a list of IN.
+FINDING = (
+    DRIFTED
+    | _NOT_AS_WANTED
+    | (Q(state=ConsentState.ABSENT) & ~Q(requested_hash=""))
+    | (_REMOVED & ~Q(state=ConsentState.ABSENT))
+    | Q(unread_since__isnull=False)
+    | Q(failed_at__isnull=False)
+)
+OF_ACTIVE = Q(customer__partner__switch=PartnerTenant.Switch.ON)
 
 
 class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
@@ -69,22 +92,15 @@ class CustomerConsentQuerySet(models.QuerySet["CustomerConsent"]):
 
     def wanting_action(self) -> CustomerConsentQuerySet:
         """Consents for which somebody must act, ``who`` annotated; of partners for whom work goes on."""
-        return self.with_words().filter(NOT_WELL, Q(who__gt=""), customer__partner__switch=PartnerTenant.Switch.ON)
+        return self.with_words().filter(NOT_WELL & Q(who__gt="") & OF_ACTIVE)
 
     def drifted(self) -> CustomerConsentQuerySet:
         """Consents that somebody outside changed, and that are not as we left them since."""
-        return self.filter(_drifted())
+        return self.filter(DRIFTED)
 
     def findings(self) -> CustomerConsentQuerySet:
         """Everything about consents of active partners that somebody should look at."""
-        is_ = CustomerConsent.State
-        not_there = Q(state=is_.ABSENT) & ~Q(requested_hash="")
-        not_gone = _REMOVED & ~Q(state=is_.ABSENT)
-        other = Q(state__in=[is_.DIFFERS, is_.PARTIAL])
-        failed = Q(unread_since__isnull=False) | Q(failed_at__isnull=False)
-        return self.filter(_drifted() | other | not_there | not_gone | failed).filter(
-            customer__partner__switch=PartnerTenant.Switch.ON
-        )
+        return self.filter(FINDING & OF_ACTIVE)
 
 
 class CustomerConsent(models.Model):
@@ -95,15 +111,7 @@ class CustomerConsent(models.Model):
     columns say what failed of what was tried, until it works (``consent.customers.attempts``).
     """
 
-    class State(models.TextChoices):
-        UNKNOWN = "unknown", "Unknown"
-        ABSENT = "absent", "Absent"
-        WAITING = "waiting", "Waiting for Microsoft"
-        PARTIAL = "partial", "Partly granted"
-        GRANTED = "granted", "Granted"
-        DIFFERS = "differs", "Differs from what we want"
-        BLOCKED = "blocked", "Blocked"
-        FAILED = "failed", "Failed"
+    State = ConsentState
 
     customer = models.ForeignKey(CustomerTenant, on_delete=models.PROTECT, related_name="consents", db_index=False)
     registration = models.ForeignKey(
@@ -146,6 +154,8 @@ class CustomerConsent(models.Model):
             models.Index(fields=["verified_at", "customer"], name="customer_consent_read"),
             models.Index(fields=["customer", "state", "registration"], name="customer_consent_of"),
             models.Index(fields=["owner"], condition=NOT_WELL, name="customer_consent_not_well"),
+            models.Index(fields=["changed_by", "customer"], name="customer_consent_changed"),
+            models.Index(fields=["customer"], condition=FINDING, name="customer_consent_finding"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["customer", "registration"], name="customer_consent_once"),
@@ -206,6 +216,12 @@ class ConsentObservation(models.Model):
         ordering = ["-observed_at", "-pk"]
         verbose_name = "read of a customer tenant"
         verbose_name_plural = "reads of customer tenants"
+        # Each filter of the list with the order of the list: the first pages are read, however many reads there are.
+        indexes = [
+            models.Index(fields=["state", "-observed_at", "-id"], name="read_state"),
+            models.Index(fields=["changed_by", "-observed_at", "-id"], name="read_changed_by"),
+            models.Index(fields=["evidence", "-observed_at", "-id"], name="read_evidence"),
+        ]
 
     def __str__(self) -> str:
         return f"Read at {self.observed_at:%Y-%m-%d %H:%M} UTC"

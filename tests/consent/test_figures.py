@@ -76,7 +76,7 @@ def test_the_schedule_counts_and_the_clean_up_removes_what_is_older_than_400_day
     today = timezone.localdate()
     for ago in (401, 400):
         DailyFigures.objects.create(day=today - timedelta(days=ago), counted_at=timezone.now())
-    assert jobs()["figures"].work([]) == "0 customers counted"
+    assert jobs()["figures"].work([]) == "0 customers counted, 0 never read"
     assert DailyFigures.objects.filter(day=today).exists()
     call_command("clean_up")
     assert list(DailyFigures.objects.values_list("day", flat=True)) == [today - timedelta(days=400), today]

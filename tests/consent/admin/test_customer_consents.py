@@ -366,12 +366,14 @@ def test_one_partner_at_a_time_and_only_by_somebody_who_may(portal: Portal, staf
 def test_the_same_rows_are_found_where_few_are_found_first_and_where_many_are_met_in_order(
     staff: Staff, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(customer_lists, "_MANY", most)
-    monkeypatch.setattr(site_admin, "_FEW_RELATED", most)
+    monkeypatch.setattr(customer_lists, "FEW_ROWS", most)
+    monkeypatch.setattr(site_admin, "FEW_ROWS", most)
+    old = timezone.now() - timedelta(days=40)
     granted, absent, other = rows(state="absent") + rows(state="absent") + rows(state="absent")
     CustomerConsent.objects.filter(pk=granted.pk).update(
-        state="granted", verified_at=timezone.now(), service_principal_id=builders.guid()
+        state="granted", verified_at=timezone.now(), service_principal_id=builders.guid(), changed_by="us"
     )
+    [failed] = rows(state="failed", verified_at=old, failed_at=timezone.now(), failed_what="apply", failed_owner="us")
     CustomerTenant.objects.filter(pk=other.customer_id).update(missing_since=timezone.now())
     for one in (granted, absent, other):
         ConsentObservation.objects.create(consent=one, observed_at=timezone.now(), correlation_id=builders.guid())
@@ -381,10 +383,21 @@ def test_the_same_rows_are_found_where_few_are_found_first_and_where_many_are_me
         request.user = staff.user
         return {row.pk for row in admin.site.get_model_admin(model).get_changelist_instance(request).result_list}
 
-    listed = {"customer__missing_since__isempty": "1"}
+    listed, gone = ({"customer__missing_since__isempty": word} for word in "10")
     assert found(CustomerConsent, LIST, state__exact="granted") == {granted.pk}
     assert found(CustomerConsent, LIST, state__exact="absent") == {absent.pk, other.pk}
     assert found(CustomerConsent, LIST, state__exact="absent", **listed) == {absent.pk}
+    assert found(CustomerConsent, LIST, **gone) == {other.pk}
+    assert found(CustomerConsent, LIST, evidence="7") == {granted.pk}
+    assert found(CustomerConsent, LIST, evidence="never") == {absent.pk, other.pk}
+    assert found(CustomerConsent, LIST, finding="any") == {failed.pk}
+    assert found(CustomerConsent, LIST, finding="drift") == set()
+    assert found(CustomerConsent, LIST, who="us") == {failed.pk}
+    assert found(CustomerConsent, LIST, changed_by__exact="us") == {granted.pk}
+    assert found(CustomerConsent, LIST, registration__id__exact=str(granted.registration_id)) == {granted.pk}
+    assert found(CustomerConsent, LIST, registration__named=granted.registration.name) == {
+        one.pk for one in (granted, absent, other, failed)
+    }
     assert found(CustomerConsent, LIST, q=absent.customer.company_name.lower()) == {absent.pk}
     assert found(CustomerConsent, LIST, q="nowhere") == set()
     read = ConsentObservation.objects.get(consent=absent).pk
