@@ -236,8 +236,8 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
         return customers.prefetch_related(Prefetch("consents", queryset=shown, to_attr="shown_consents"))
 
     def _export(self, request: HttpRequest, queryset: QuerySet[Any], kind: FileKind) -> HttpResponseBase | None:
-        queryset = with_consent(queryset, chosen_registration(request))
-        if queryset.filter(consent_count__gt=1).exists():
+        rows: Any = with_consent(queryset, chosen_registration(request))
+        if rows.filter(consent_count__gt=1).exists():
             self.message_user(
                 request,
                 "Some of these customers hold consents to several of our applications, and a line says one. Filter by "
@@ -245,7 +245,7 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
                 messages.ERROR,
             )
             return None
-        return super()._export(request, queryset, kind)
+        return super()._export(request, rows, kind)
 
     @admin.display(description="Consent")
     def shown_consent(self, customer: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypeAlias
 
 from django.db import models
 from django.db.models import Case, F, OuterRef, Q, Subquery, Value, When
@@ -111,7 +112,7 @@ class CustomerConsent(models.Model):
     columns say what failed of what was tried, until it works (``consent.customers.attempts``).
     """
 
-    State = ConsentState
+    State: TypeAlias = ConsentState  # noqa: UP040  # the other form is no class at run time
 
     customer = models.ForeignKey(CustomerTenant, on_delete=models.PROTECT, related_name="consents", db_index=False)
     registration = models.ForeignKey(

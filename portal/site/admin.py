@@ -138,7 +138,7 @@ class PortalChangeList(ChangeList):
         # Django would resolve the address of each row to see whether it may carry the filters.
         self._kept_filters, self.preserved_filters = self.preserved_filters, ""
 
-    def get_ordering_field(self, field_name: str) -> Any:
+    def get_ordering_field(self, field_name: Any) -> Any:
         """Return what a column is sorted by; an address sorts by no column that offers no sorting."""
         if self.sortable_by is not None and field_name not in self.sortable_by:
             return None

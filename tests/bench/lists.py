@@ -47,7 +47,7 @@ def main() -> int:
             "SERVE_STATIC_FROM_SOURCE": "true",
             "STAFF_PASSWORD_ALONE": "true",  # the member of staff is signed in without one
         }
-        measured_portal.open_portal(folder, options.database, empty=not known, **settings)
+        measured_portal.open_portal(folder, options.database, not known, **settings)
         from tests.bench import list_pages, many_rows
         from tests.support.staff import Staff
 

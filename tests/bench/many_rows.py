@@ -421,7 +421,7 @@ def fill_database(partners: int, customers: int) -> None:
     for number, run in enumerate(runs):
         fill(RunItem, _numbered(partners, partial(rows.item, run.pk, number * partners)))
     Run.objects.update(state=Run.State.DONE, listed_at=now, finished_at=now)
-    with _quickly(rows.customers, CustomerTenant, CustomerConsent, ConsentObservation, GdapRelationship):
+    with quickly(rows.customers, CustomerTenant, CustomerConsent, ConsentObservation, GdapRelationship):
         fill(CustomerTenant, _numbered(rows.customers, rows.customer))
         fill(CustomerConsent, rows.customer_consents())
         fill(ConsentObservation, _numbered(min(20 * partners, CustomerConsent.objects.count()), rows.observation))
@@ -444,7 +444,8 @@ def fill_database(partners: int, customers: int) -> None:
     count_today()  # as the schedule does every ten minutes, with what was never read
 
 
-def _quickly(rows: int, *models: type[Model]) -> AbstractContextManager[None]:
+def quickly(rows: int, *models: type[Model]) -> AbstractContextManager[None]:
+    """Make the indexes of these models once for so many rows; of few rows as they come."""
     few = rows < _LARGE or connection.in_atomic_block
     return nullcontext() if few else _indexes_made_at_once(model._meta.db_table for model in models)
 

@@ -15,7 +15,7 @@ from typing import Any
 from tests.bench.partners_at_microsoft import PartnersAtMicrosoft
 
 
-def open_portal(folder: Path, database: str, *, empty: bool = True, **environment: str) -> None:
+def open_portal(folder: Path, database: str, empty: bool = True, /, **environment: str) -> None:
     """Set this process up as a portal. Once in a process.
 
     Args:

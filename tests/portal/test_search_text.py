@@ -194,7 +194,7 @@ def test_two_characters_find_all_in_a_small_table_and_beginnings_in_a_large_one(
 
     def names(text: str) -> set[str]:
         return set(
-            CustomerTenant.objects.filter(pk__in=few_keys(field, text, 40)).values_list("company_name", flat=True)
+            CustomerTenant.objects.filter(pk__in=few_keys(field, text, 40) or []).values_list("company_name", flat=True)
         )
 
     assert names("ha") == {"Harbour", "North Harbour"}

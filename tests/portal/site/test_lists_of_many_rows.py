@@ -1,6 +1,6 @@
 """The bench of the lists in small: its rows, its pages and its judgement, on the database of the suite (R-29).
 
-``python -m tests.bench.lists`` is the same with 500,000 customers.
+``python -m tests.bench.lists`` is the same with many customers.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ from collections.abc import Callable
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models import Model
 
+from tenants.models import CustomerTenant
+from tests.bench import many_rows
 from tests.bench.list_pages import Page, export, list_pages, measure, other_pages, searches
 from tests.bench.many_rows import fill_database
+from tests.support import builders
 from tests.support.staff import Staff
 
 _PARTNERS, _CUSTOMERS = 40, 6
@@ -31,6 +36,25 @@ def test_each_page_of_the_bench_answers_with_few_statements() -> None:
     assert {one.page.name: one.statements for one in found if one.statements > one.page.statements} == {}
     size, _, _, _ = export(staff)
     assert size > 1000
+
+
+def _made(model: type[Model]) -> set[str]:
+    with connection.cursor() as cursor:
+        return set(connection.introspection.get_constraints(cursor, model._meta.db_table))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_quick_fill_leaves_each_index_and_each_key_of_another_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many_rows, "_LARGE", 1)
+    before, partner = _made(CustomerTenant), builders.partner()
+    with many_rows.quickly(1, CustomerTenant):
+        assert len(_made(CustomerTenant)) < len(before)
+        row = {"id": 7, "partner_id": partner.pk, "company_name": "Harbour", "search_text": "harbour"}
+        many_rows.fill(
+            CustomerTenant, [row | dict.fromkeys(("first_seen_at", "last_seen_at"), "2026-11-30 12:00+00:00")]
+        )
+    assert _made(CustomerTenant) == before
+    assert CustomerTenant.objects.get(search_text__finds="arbou").partner == partner
 
 
 def _page(ask: Callable[[], object], *, seconds: float = 60, statements: int = 1) -> Page:
