@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from consent.admin.cells import why_cell
 from consent.admin.customer_hub import CustomerHub
-from consent.admin.customers import EvidenceFilter
+from consent.admin.customers import EvidenceFilter, MomentFilter
 from consent.admin.panels import CUSTOMER_TONES
 from consent.admin.partner_hub import NEVER_LOOKED_AT
 from consent.models import CustomerConsent, PartnerConsent
@@ -221,7 +221,7 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
         "readiness",
         WhoActsFilter,
         CustomerEvidenceFilter,
-        ("missing_since", admin.EmptyFieldListFilter),
+        ("missing_since", MomentFilter),
         "partner",
     ]
     link_lookups = [_OF_ONE_PARTNER]
