@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('consent', '0025_customers_that_were_never_read'),
+        ('consent', '0026_customers_that_were_never_read'),
     ]
 
     operations = [

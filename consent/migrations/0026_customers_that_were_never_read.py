@@ -5,7 +5,7 @@ import django.db.models.deletion
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('consent', '0024_links_that_wait'),
+        ('consent', '0025_one_mechanism_for_two_persons'),
         ('tenants', '0012_listed_customers_by_name'),
     ]
 
