@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from django.db import close_old_connections, connections
+from portal.runs import connections
 
 _TURN_SECONDS = 0.02
 _LOOKS = 10_000, 2, 5  # new objects, then looks at the young, between two looks for cycles; less often costs memory
@@ -78,10 +78,11 @@ class Pool[R]:
             self._jobs.put(None)
 
     def _loop(self) -> None:
+        connections.enter()
         try:
             while (job := self._jobs.get()) is not None:
                 result = job()
-                close_old_connections()  # of this thread, as after a request
+                connections.end_job()
                 self._results.put((result,))
         finally:
-            connections.close_all()
+            connections.leave()
