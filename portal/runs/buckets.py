@@ -2,7 +2,8 @@
 
 A process asks for the times at which its next calls may leave. The row knows when the next free time is; the statement
 moves it on by as many calls as were asked for, so no two processes ever get the same time, and a whole second of
-calls costs one statement. When a service complains, the rate goes down for everybody, and comes back step by step.
+calls costs one statement. When a service complains, the rate goes down for everybody, and comes back step by step;
+after two minutes without another complaint it is the nominal one again, whether anybody called meanwhile or not.
 
 The times are of the database's clock, which may jump and be set right again (R-42). So none counts that lies further
 ahead than the longest wait, and none that says that a complaint is still to come.
@@ -23,6 +24,7 @@ _BELOW = 0.95  # of what the service took until it complained; and of the rate, 
 _LOWER_AT_MOST = 0.4  # by one complaint: what was taken in a moment may say little
 _RAISE_BY = 1.05  # at least; half of the way to what was refused if that is more
 _PATIENCE, _LONGEST_PATIENCE = 20.0, 120.0  # seconds; twice as long after each try that was refused
+QUIET = 120.0  # seconds without a complaint, after the wait that it asked for; then it is over
 _ONE_MOMENT = 1.0  # seconds in which 64 refusals are one complaint
 _LONGEST_AHEAD = 60.0  # seconds until the next free time, when no service asked for more
 _QUEUE = 64.0  # calls that stand in line for a slow limit: twice as many as one command has processes
@@ -41,14 +43,17 @@ def take(name: str, nominal: float, calls: int) -> Grant:
     """Take the next free times of this limit; makes its row when there is none, or with another nominal rate."""
     table = connection.ops.quote_name(RateBucket._meta.db_table)
     now, greatest, least = _words()
-    is_due = f"({table}.rate < {table}.nominal AND abs({now} - {table}.changed_at) > {table}.patience)"
+    is_over = f"abs({now} - {table}.refused_at) > {table}.held_for + {QUIET}"
+    has_waited = f"abs({now} - {table}.changed_at) > {table}.patience"
+    is_due = f"({table}.rate < {table}.nominal AND ({is_over} OR {has_waited}))"
     half_way = f"({table}.rate + {table}.refused_rate) / 2"
-    higher = f"{least}({table}.nominal, {greatest}({table}.rate * {_RAISE_BY}, {half_way}))"
+    step = f"{least}({table}.nominal, {greatest}({table}.rate * {_RAISE_BY}, {half_way}))"
+    higher = f"CASE WHEN {is_over} THEN {table}.nominal ELSE {step} END"
     rate = f"CASE WHEN {table}.nominal <> %s THEN %s WHEN {is_due} THEN {higher} ELSE {table}.rate END"
     statement = (
         f"INSERT INTO {table} "  # noqa: S608
-        "(name, nominal, rate, next_free, refused_at, refused_rate, good_rate, changed_at, patience) "
-        f"VALUES (%s, %s, %s, {now} + %s, 0, 0, 0, 0, {_PATIENCE}) ON CONFLICT (name) DO UPDATE SET "
+        "(name, nominal, rate, next_free, refused_at, held_for, refused_rate, good_rate, changed_at, patience) "
+        f"VALUES (%s, %s, %s, {now} + %s, 0, 0, 0, 0, 0, {_PATIENCE}) ON CONFLICT (name) DO UPDATE SET "
         f"next_free = {_free(table)} + %s / {rate}, rate = {rate}, nominal = excluded.nominal, "
         f"good_rate = CASE WHEN {is_due} THEN {table}.rate ELSE {table}.good_rate END, "
         f"changed_at = CASE WHEN {is_due} THEN {now} ELSE {table}.changed_at END "
@@ -87,8 +92,8 @@ def complain(name: str, hold_seconds: float, taken: float) -> None:
     """Slow this limit down for all executors after a 429, and let nothing leave for ``hold_seconds``.
 
     The new rate is a little less than what the service took. A higher one that was only tried is taken back to the one
-    that was good; trying waits longer the next time. The executor that complains gives up the times that it
-    was handed before, so the next ones begin right after the hold.
+    that was good; trying waits longer the next time, but never longer than two quiet minutes. The executor that
+    complains gives up the times that it was handed before, so the next ones begin right after the hold.
 
     Args:
         taken: calls a second of all processes that the service answered until it began to refuse.
@@ -107,11 +112,12 @@ def complain(name: str, hold_seconds: float, taken: float) -> None:
         "refused_at": now,
         "changed_at": now,
     }
+    hold = min(hold_seconds, MAX_RETRY_AFTER_SECONDS)
     written = ", ".join(f"{one} = CASE WHEN {is_new} THEN {value} ELSE {one} END" for one, value in columns.items())
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {table} SET next_free = {now} + %s, {written} WHERE name = %s",  # noqa: S608
-            [min(hold_seconds, MAX_RETRY_AFTER_SECONDS), name],
+            f"UPDATE {table} SET next_free = {now} + %s, held_for = %s, {written} WHERE name = %s",  # noqa: S608
+            [hold, hold, name],
         )
 
 

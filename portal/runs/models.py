@@ -302,6 +302,7 @@ class RateBucket(models.Model):
     rate = models.FloatField(help_text="Calls a second now")
     next_free = models.FloatField(help_text="When the next call may leave, in seconds since 1970 of the database")
     refused_at = models.FloatField(default=0, help_text="When the service last complained")
+    held_for = models.FloatField(default=0, help_text="Seconds that it then asked to wait")
     refused_rate = models.FloatField(default=0, help_text="The rate that it complained about")
     good_rate = models.FloatField(default=0, help_text="The highest rate since then that it did not complain about")
     changed_at = models.FloatField(default=0, help_text="When the rate was last lowered or raised")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import responses
 from django.db import connection
+from django.db.models import F
 
 from portal.microsoft.errors import Throttled
 from portal.microsoft.http import GuardedSession, time_budget
@@ -129,6 +130,50 @@ def test_a_higher_rate_that_is_refused_is_taken_back_and_tried_less_often() -> N
     buckets.complain("graph", 0.0, 50.0)
     row.refresh_from_db()
     assert [row.rate, row.good_rate, row.patience] == pytest.approx([47.5, 0, 20])
+
+
+def let_pass(seconds: float) -> None:
+    """Let so much time go by, as the rows see it."""
+    moments = ("next_free", "refused_at", "changed_at")
+    RateBucket.objects.update(**{name: F(name) - seconds for name in moments})
+
+
+@pytest.mark.req("R-22")
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("hold", "every", "refused_tries"),
+    [
+        pytest.param(0.0, 5.0, 0, id="while calls go on"),
+        pytest.param(0.0, 0.0, 0, id="while nobody calls"),
+        pytest.param(0.0, 5.0, 4, id="after higher rates were refused again and again"),
+        pytest.param(200.0, 5.0, 0, id="after the wait that the service asked for"),
+    ],
+)
+def test_after_two_quiet_minutes_a_lowered_rate_is_the_nominal_one_again(
+    hold: float, every: float, refused_tries: int
+) -> None:
+    """It took 16 minutes of calls from a tenth of the rate."""
+    buckets.take("consents", 45, 1)
+    for _ in range(5):
+        buckets.complain("consents", hold, 0.0)
+        let_pass(2)
+    for _ in range(refused_tries):
+        RateBucket.objects.update(changed_at=0.0)
+        buckets.take("consents", 45, 1)
+        buckets.complain("consents", hold, 1.0)
+        let_pass(2)
+    buckets.complain("consents", hold, 0.0)
+    assert RateBucket.objects.get().rate == pytest.approx(4.5)
+    let_pass(hold)
+    passed = 0.0
+    while every and passed + every < 120:
+        let_pass(every)
+        passed += every
+        assert buckets.take("consents", 45, 1).rate < 45, passed
+    let_pass(120.5 - passed)
+    assert buckets.take("consents", 45, 1).rate == 45
+    buckets.complain("consents", 0.0, 5.0)  # it is not over: back at once to what was good
+    assert RateBucket.objects.get().rate < 10
 
 
 @pytest.mark.django_db
