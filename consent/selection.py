@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.db.models import BigIntegerField, Count, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet, Value
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Mod, Now
 
@@ -19,6 +19,10 @@ from portal.text import number_of
 from tenants.models import CustomerTenant, PartnerTenant, PartnerTenantQuerySet
 
 WEEK_HOURS = 7 * 24
+NEIGHBOURS = 128
+"""Customers that were stored one after the other, so mostly of one partner, have the same hour of the week: the ledger
+has a row for each partner of a run (``consent.uses``), and a partner's access token serves all of them.
+"""
 _CHUNK = 1000
 _SHOWN = 5
 WORDS: Mapping[str, str] = {
@@ -136,7 +140,8 @@ class Selection:
         if self.week_hour is not None:
             missed = Q(tried_at__isnull=True) | Q(tried_at__lt=Now() - timedelta(days=8))
             tried_today = Q(tried_at__gte=Now() - timedelta(days=1))
-            consents = consents.annotate(own_hour=Mod("pk", WEEK_HOURS)).filter(
+            together = ExpressionWrapper(F("customer") / Value(NEIGHBOURS), output_field=BigIntegerField())
+            consents = consents.annotate(own_hour=Mod(together, Value(WEEK_HOURS))).filter(
                 missed | Q(own_hour=self.week_hour) & ~tried_today
             )
         return consents

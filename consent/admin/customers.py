@@ -220,9 +220,9 @@ class ConsentObservationInline(_ReadColumns, ReadOnlyInline[ConsentObservation, 
 
 @admin.register(ConsentObservation)
 class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
-    """Every read of every customer tenant: what was there, and what it changed."""
+    """The reads of customer tenants that showed something new, or proved what was done."""
 
-    empty_text = "Each read of a customer's tenant is kept here with what it found."
+    empty_text = "What a read of a customer's tenant found is kept here; a later read that finds the same is not."
     export_fields = [
         "observed_at",
         "consent__customer__partner__name",

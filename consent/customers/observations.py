@@ -1,14 +1,17 @@
 """Write what reads in customer tenants showed, and what that changed: by a request of ours, or from outside.
 
-The row of a consent holds what the read before showed, so a comparison costs no query. A request of ours is *open*
-from the moment before it leaves until a read shows its result, or half an hour is over (R-23): a change that is found
-in that time is ours, any other one came from outside.
+The row of a consent holds what the read before showed, so a comparison costs no query. ``verified_at`` of that row is
+when the tenant was last read, and nothing else says so: an observation is the first read that showed something, and
+holds until the next one. So a check that finds everything as it was adds no row.
+
+A request of ours is *open* from the moment before it leaves until a read shows its result, or half an hour is over
+(R-23): a change that is found in that time is ours, any other one came from outside.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -85,14 +88,19 @@ def change(consent: CustomerConsent, presence: Presence | None) -> Change:
     return Change(added=added, removed=removed, by=by)
 
 
-def write(readings: Sequence[Reading], *, actor: Actor) -> dict[int, ConsentObservation]:
+def write(readings: Sequence[Reading], *, actor: Actor, keep_unchanged: bool = True) -> dict[int, ConsentObservation]:
     """Write readings, and tell staff of drift; few queries for all of them.
 
+    Args:
+        keep_unchanged: also keep reads that showed what the one before showed, as proof of what was just done; else
+            they only move the time of the last read on.
+
     Returns:
-        The observations by consent. One is missing when a later read was written before.
+        The observations that were kept, by consent. One is missing when a later read was written before.
     """
     observed: dict[int, ConsentObservation] = {}
     entries: list[Entry] = []
+    changed: list[CustomerConsent] = []
     with transaction.atomic():
         chosen = CustomerConsent.objects.filter(pk__in=[reading.consent_id for reading in readings])
         chosen.update(
@@ -104,14 +112,28 @@ def write(readings: Sequence[Reading], *, actor: Actor) -> dict[int, ConsentObse
             if row is None or (row.verified_at is not None and row.verified_at > reading.read_at):
                 continue
             observed[row.pk] = _observation(row, reading)
+            before = [getattr(row, name) for name in _COLUMNS]
             _update(row, reading, observed[row.pk])
+            if before != [getattr(row, name) for name in _COLUMNS]:
+                changed.append(row)
             if observed[row.pk].changed_by in (ChangedBy.US, ChangedBy.OUTSIDE):  # others stand in the run's results
                 entries.append(_entry(row, observed[row.pk], actor))
-        ConsentObservation.objects.bulk_create(observed.values())
-        update_each([rows[key] for key in observed], _COLUMNS)
+        kept, other = observed if keep_unchanged else _new(observed), {row.pk for row in changed}
+        ConsentObservation.objects.bulk_create(kept.values())
+        update_each(changed, [*_COLUMNS, *_MOMENTS])
+        update_each([rows[key] for key in observed if key not in other], _MOMENTS)
         record_all(entries)
         _watch_drift([(rows[key], one) for key, one in observed.items()])
-    return observed
+    return kept
+
+
+def _new(observed: Mapping[int, ConsentObservation]) -> dict[int, ConsentObservation]:
+    """Return those that show something else than the newest one that is kept of the same consent."""
+    shown = "state", "evidence", "service_principal_id"
+    same = [key for key, one in observed.items() if one.changed_by == ChangedBy.NOBODY]
+    known = ConsentObservation.objects.filter(consent__in=same).order_by("observed_at", "pk")
+    newest = {key: tuple(values) for key, *values in known.values_list("consent", *shown)}
+    return {key: one for key, one in observed.items() if newest.get(key) != tuple(getattr(one, name) for name in shown)}
 
 
 def _observation(row: CustomerConsent, reading: Reading) -> ConsentObservation:
@@ -135,18 +157,17 @@ def _observation(row: CustomerConsent, reading: Reading) -> ConsentObservation:
     )
 
 
-_COLUMNS = [
+_MOMENTS = ["verified_at", "tried_at"]
+_COLUMNS = [  # which most reads leave as they are
     "state",
     "wanted_hash",
     "actual_grants",
     "service_principal_id",
-    "verified_at",
     "reason",
     "owner",
     "request_open",
     "changed_at",
     "changed_by",
-    "tried_at",
     "unread_since",
     "unread_reason",
     "unread_owner",

@@ -119,7 +119,7 @@ def _holdings(customer: CustomerTenant, now: datetime) -> list[Holding]:
         if consent is None and registration.state == ApplicationRegistration.State.RETIRED:
             continue
         own = [one for one in observed if consent is not None and one.consent_id == consent.pk]
-        events = [*map(_observed, own), *_requests(consent)]
+        events = [*map(_observed, own), *_read_again(consent, own), *_requests(consent)]
         events += [one for item in done if item.plan.registration_id == registration.pk for one in _of_plan(item)]
         found.append(
             Holding(
@@ -160,6 +160,13 @@ def _observed(one: ConsentObservation) -> Event:
     tone = Tone.WARN if by == ChangedBy.OUTSIDE else Tone.GOOD
     detail = f"{words}; {who}" if words else who
     return Event(at=one.observed_at, text=text, detail=f"{detail[0].upper()}{detail[1:]}.", tone=tone)
+
+
+def _read_again(consent: CustomerConsent | None, observed: Sequence[ConsentObservation]) -> Iterable[Event]:
+    """Yield the last read, where it showed what the newest observation did: such a read has no row of its own."""
+    if consent is not None and consent.verified_at and observed and consent.verified_at > observed[0].observed_at:
+        text = f"Read again: {str(State(observed[0].state).label).lower()}"
+        yield Event(at=consent.verified_at, text=text, detail="Nothing changed since the read before.")
 
 
 def _requests(consent: CustomerConsent | None) -> Iterable[Event]:

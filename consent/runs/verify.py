@@ -195,7 +195,8 @@ def unreadable(
 def write(done: Sequence[Done], context: Context) -> None:
     """Write what was read, and what could not be; a few queries for all of them."""
     results = [each.outcome.result for each in done if not each.outcome.systemic]
-    write_readings([one for one in results if isinstance(one, Reading)], actor=context.actor)
+    read = [one for one in results if isinstance(one, Reading)]
+    write_readings(read, actor=context.actor, keep_unchanged=False)
     note_unreadable(one for one in results if isinstance(one, Unreadable))
 
 

@@ -14,12 +14,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from consent import clients, schedule
+from consent import clients, schedule, selection
 from consent.customers.observations import note_unreadable, prune, write
 from consent.grants import Grants
-from consent.models import CustomerConsent, PartnerConsent
+from consent.hub.customer import facts_of_customer
+from consent.models import ConsentObservation, CustomerConsent, PartnerConsent
 from consent.runs.verify import CONSENT_VERIFY
-from consent.selection import WEEK_HOURS, Selection
+from consent.selection import NEIGHBOURS, WEEK_HOURS, Selection
 from consent.upkeep import clean_up
 from portal.runs.models import Run
 from tenants.models import PartnerTag, PartnerTenant
@@ -67,6 +68,36 @@ def test_each_chosen_tenant_is_read_and_the_evidence_is_kept(portal: Portal) -> 
     assert len(customer_tenants.booked(portal, "create consent")) == posts
     assert customer_tenants.booked(portal, "delete consent") == []
     assert portal.sandbox.world.crossings == []
+
+
+def test_a_read_that_finds_everything_as_it_was_costs_no_row_and_is_the_last_read(portal: Portal) -> None:
+    customers = customer_tenants.connect_customers(portal)
+    command()
+    kept = set(ConsentObservation.objects.values_list("pk", flat=True))
+    before = customer_tenants.consent_of(customers[0])
+
+    command()
+
+    after = customer_tenants.consent_of(customers[0])
+    assert set(ConsentObservation.objects.values_list("pk", flat=True)) == kept
+    assert before.verified_at is not None
+    assert after.verified_at is not None
+    assert after.verified_at > before.verified_at
+    assert after.tried_at == after.verified_at
+    assert (after.changed_at, after.state) == (before.changed_at, "granted")
+    (holding,) = facts_of_customer(customers[0].pk, timezone.now()).holdings
+    newest, first = holding.timeline
+    assert (newest.at, newest.text, newest.detail) == (
+        after.verified_at,
+        "Read again: granted",
+        "Nothing changed since the read before.",
+    )
+    assert first.at == before.verified_at
+
+    customer_tenants.delete_application(portal, customers[0])
+    command()
+    command()
+    assert [one.state for one in after.observations.all()] == ["absent", "granted"], "each change, once"
 
 
 @pytest.mark.parametrize("code", [65001, 700016, 90099])
@@ -308,7 +339,9 @@ def test_an_unknown_customer_is_a_usage_error_that_says_what_to_do(portal: Porta
 # --- by schedule ----------------------------------------------------------------------------------------------------
 
 
-def test_the_week_has_each_consent_once_and_what_was_missed_is_made_up_for(portal: Portal) -> None:
+def test_the_week_has_each_consent_once_and_what_was_missed_is_made_up_for(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     customers = [builders.customer(portal.partner) for _ in range(20)]
     for customer in customers:
         CustomerConsent.objects.create(
@@ -318,8 +351,11 @@ def test_the_week_has_each_consent_once_and_what_was_missed_is_made_up_for(porta
     def of_hour(hour: int) -> set[int]:
         return set(Selection(week_hour=hour).customer_consents().values_list("pk", flat=True))
 
+    together = {customer.pk // NEIGHBOURS % WEEK_HOURS for customer in customers}
+    assert len(together) <= 2, "customers of one partner are read in the same hours"
+    assert sum(len(of_hour(hour)) for hour in together) == 20
+    monkeypatch.setattr(selection, "NEIGHBOURS", 1)
     hours = [of_hour(hour) for hour in range(WEEK_HOURS)]
-
     assert sum(len(hour) for hour in hours) == 20
     assert max(len(hour) for hour in hours) == 1, "spread over the week"
 
