@@ -119,6 +119,8 @@ def run_panel(run: Run) -> RunPanel:
     waits, more_waits = service.waits_of(run) if run.state == State.OPEN else ([], 0)
     took = f"{timedelta(seconds=round(numbers.seconds))} {'in all' if over else 'so far'}"
     facts = [f"{numbers.done:,} of {numbers.total_words}", took]
+    if run.forgotten:
+        facts.append(f"{run.forgotten:,} that were well all the time are listed no more")
     if run.stop_share is not None:
         facts.append(f"wave {run.wave + 1}")
     if run.state == State.OPEN:
@@ -246,7 +248,10 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         return (
             super()
             .get_queryset(request)
-            .annotate(done_count=number(items), failed_count=number(items.filter(~Q(failure_class=OK))))
+            .annotate(
+                done_count=number(items) + Coalesce("forgotten", 0),
+                failed_count=number(items.filter(~Q(failure_class=OK))),
+            )
         )
 
     has_steer_permission = needs("runs.steer_run")

@@ -167,6 +167,9 @@ class Run(models.Model):
     listed_to = models.BigIntegerField(default=0, help_text="Cursor: all units up to this key are listed")
     listed_at = models.DateTimeField(null=True, help_text="When the last unit was listed")
     total = models.PositiveIntegerField(default=0)
+    forgotten = models.PositiveIntegerField(
+        null=True, help_text="Units that were well all the time and whose rows were removed; empty: not looked for yet"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

@@ -622,6 +622,8 @@ def summary(run: Run) -> Summary:
         .annotate(Count("pk"))
         .order_by("failure_class")
     )
+    if current.forgotten:
+        classes[OK] = classes.get(OK, 0) + current.forgotten
     began = current.started_at or current.created_at
     return Summary(
         run_id=current.pk,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from portal.decisions.service import tidy
 from portal.incidents.anchoring import anchor_now
 from portal.incidents.telling import digest, tell_due
-from portal.runs import schedule, service
+from portal.runs import results, schedule, service
 from portal.runs.registry import Job, Work
 
 _MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
+
+
+def _remove_old(times: Sequence[datetime] = ()) -> str:
+    removed = service.remove_old()
+    return f"{removed} removed; {results.forget_well(between=schedule.stop_point):,} units that were well forgotten"
+
 
 WORK = Work(
     jobs=(
@@ -33,7 +40,7 @@ WORK = Work(
             name="old_runs",
             label="Removal of old runs",
             every=_DAY,
-            work=lambda times: f"{service.remove_old()} removed",
+            work=_remove_old,
         ),
     )
 )

@@ -11,7 +11,9 @@ from django.utils import timezone
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.runs import results, service
+from portal.runs.executor import Executor
 from portal.runs.models import Run, RunItem
+from tests.support import builders
 from tests.support.commands import run as command
 from tests.support.work import GOOD, THEIRS, Work
 
@@ -74,3 +76,63 @@ def test_the_daily_look_is_for_runs_of_two_days_and_the_command_for_all() -> Non
     with time_machine.travel(timezone.now() + timedelta(days=3)):
         assert results.changed() == []
         assert len(results.changed(whole=True)) == 1
+
+
+# --- units that were well all the time ----------------------------------------------------------------------------
+
+
+def weekly(*, failing: int = 0) -> Run:
+    """Work the same four units again, as the schedule does."""
+    work = Work(number=4, answer=lambda key, attempt: THEIRS if key == failing else GOOD)
+    kind = work.kind(repeats=True)
+    run, _ = service.start(kind, scope={}, actor=builders.ACTOR, concurrency=1)
+    Executor(run).work()
+    return run
+
+
+def kept(run: Run) -> list[int]:
+    return sorted(run.items.values_list("key", flat=True))
+
+
+@pytest.mark.req("S-57")
+def test_rows_of_units_that_were_always_well_go_and_the_rest_is_still_sealed() -> None:
+    with time_machine.travel(timezone.now() - timedelta(days=20)):
+        first = weekly(failing=2)
+    old = timezone.now() - results.WELL_KEPT_FOR - timedelta(hours=1)
+    Run.objects.filter(pk=first.pk).update(finished_at=old)
+    assert results.forget_well() == 0, "the newest row of each unit stays"
+    assert kept(first) == [1, 2, 3, 4]
+
+    Run.objects.filter(pk=first.pk).update(forgotten=None)
+    second = weekly()
+    assert results.forget_well() == 3
+    assert (kept(first), kept(second)) == ([2], [1, 2, 3, 4]), "a unit that failed keeps its history"
+    first.refresh_from_db()
+    assert service.summary(first).classes == {"ok": 3, "needs_consent": 1}
+    assert service.summary(first).done == first.total == 4
+    entry = AuditEvent.objects.get(action="run.units_forgotten")
+    assert (entry.subject, entry.details["forgotten"]) == ({"run": first.pk}, 3)
+    assert results.forget_well() == 0, "once"
+    assert results.watch(whole=True) == []
+
+    first.items.update(code="x")
+    assert "are others than when it ended" in results.watch(whole=True)[0].words
+
+
+@pytest.mark.req("S-57")
+def test_a_run_whose_results_were_changed_keeps_its_rows_as_evidence() -> None:
+    first = weekly()
+    weekly()
+    Run.objects.filter(pk=first.pk).update(finished_at=timezone.now() - timedelta(days=30))
+    first.items.filter(key=3).update(code="x")
+    assert results.forget_well() == 0
+    assert kept(first) == [1, 2, 3, 4]
+    assert len(results.changed()) == 1
+
+
+def test_runs_that_people_asked_for_keep_all_their_rows() -> None:
+    run = finished()
+    finished()
+    Run.objects.filter(pk=run.pk).update(finished_at=timezone.now() - timedelta(days=30))
+    assert results.forget_well() == 0
+    assert run.items.count() == 5
