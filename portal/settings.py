@@ -130,7 +130,8 @@ GDAP_ACCEPTED_ROLES = env.guids(
 )
 LINK_LIFETIME_DAYS = env.number("LINK_LIFETIME_DAYS", 14, minimum=1, maximum=90)  # then a leaked link is useless (S-01)
 # A rotated refresh token is saved when the stored one is older; 0 saves each, for services that rotate strictly.
-TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 24, maximum=720)
+# Entra keeps a used token valid for its 90 days, and Key Vault keeps each version for ever: so it is saved weekly.
+TOKEN_SAVE_AFTER_HOURS = env.number("TOKEN_SAVE_AFTER_HOURS", 168, maximum=720)
 
 # Calls a second of all processes together, for each application and cloud, each partner, and each vault.
 # Microsoft documents 50 consents a second; the rest is ours to choose.

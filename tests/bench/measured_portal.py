@@ -122,7 +122,7 @@ def make_due() -> None:
 
     from consent.models import PartnerConsent
 
-    PartnerConsent.objects.update(stored_at=timezone.now() - timedelta(hours=30))
+    PartnerConsent.objects.update(stored_at=timezone.now() - timedelta(days=8))
 
 
 def new_run(concurrency: int) -> Any:

@@ -105,8 +105,8 @@ def api_calls(portal: Portal) -> int:
 
 
 def make_due(consent: PartnerConsent) -> None:
-    """Make the stored token older than a day, so that the next rotated one is saved."""
-    PartnerConsent.objects.filter(pk=consent.pk).update(stored_at=timezone.now() - timedelta(hours=25))
+    """Make the stored token older than a week, so that the next rotated one is saved."""
+    PartnerConsent.objects.filter(pk=consent.pk).update(stored_at=timezone.now() - timedelta(days=8))
 
 
 def all_versions(portal: Portal, name: str) -> list[SecretVersion]:

@@ -78,7 +78,7 @@ def redeem(portal: Portal) -> Secret:
 
 def test_a_candidate_is_proven_with_a_partners_token_before_it_takes_over(connected: Portal) -> None:
     # Due: by the ordinary door a redemption would save the rotated token now.
-    PartnerConsent.objects.update(stored_at=timezone.now() - timedelta(days=2))
+    PartnerConsent.objects.update(stored_at=timezone.now() - timedelta(days=8))
     health.refresh_registration(connected.registration.pk)
     first, before = current(connected), everything_about(connected)
     candidate = add_secret(connected, "the-second-secret")

@@ -7,17 +7,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import time_machine
+from django.conf import settings
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from consent import clients
-from consent.applications import rotation
+from consent.applications import rotation as credential_rotation
 from consent.models import ApplicationRegistration, ConsentLink, PartnerConsent, WaitingToken
 from consent.offboarding.disconnect import confirm_revoked, disconnect
 from consent.states import state_of
 from consent.tokens import health
 from consent.tokens.checking import CheckResult
 from consent.tokens.custody import TokenUnavailable
+from consent.tokens.renewal import rotation
 from consent.vault.base import SecretName, SecretVersion
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
@@ -215,6 +218,26 @@ def test_a_healthy_token_is_due_again_within_a_day_and_before_it_is_to_be_renewe
     assert timedelta(days=1.9) < (wait_of(connected) or timedelta()) < timedelta(days=2.1)
 
 
+@pytest.mark.req("R-11")
+def test_in_a_year_of_daily_checks_a_token_has_at_most_60_versions_and_is_never_nine_days_old(db: None) -> None:
+    """Key Vault removes no version, and backs up no entry with more than 500; Entra ends a token after 90 days."""
+    save_after = timedelta(hours=settings.TOKEN_SAVE_AFTER_HOURS)
+    assert save_after == timedelta(days=7), "the default"
+    rule, year = rotation(save_after), timedelta(days=365)
+    partner = PartnerTenant(tenant_id=builders.guid())
+    for _ in range(20):
+        consent = PartnerConsent(partner=partner, stored_at=timezone.now())
+        began, now, versions, oldest = timezone.now(), timezone.now(), 1, timedelta()
+        while now - began < year:
+            with time_machine.travel(now, tick=False):
+                oldest = max(oldest, now - (consent.stored_at or now))
+                if rule.renews(consent, partner.tenant):
+                    consent.stored_at, versions = now, versions + 1
+                now = health.try_after_success(consent, now) + timedelta(hours=1)  # the schedule looks hourly
+        assert 44 <= versions <= 60
+        assert save_after <= oldest < timedelta(days=9)
+
+
 @pytest.mark.parametrize(
     ("failures", "least", "most"),
     [(0, 7.4, 15.1), (1, 14.9, 30.1), (3, 59.9, 120.1), (12, 719, 1441)],
@@ -313,14 +336,14 @@ def test_the_earliest_of_all_ends_is_the_forecast(connected: Portal) -> None:
     health.refresh_partner(connected.partner)
     assert ends(connected) == (now + timedelta(days=40), "gdap")
 
-    ending = rotation.add_secret(
+    ending = credential_rotation.add_secret(
         connected.registration,
         Secret(connected.client_secret),
         expires_at=now + timedelta(days=20),
         vault=clients.vault(),
         actor=builders.ACTOR,
     )
-    rotation.promote(ending, door=clients.tokens_with, actor=builders.ACTOR)
+    credential_rotation.promote(ending, door=clients.tokens_with, actor=builders.ACTOR)
     assert ends(connected) == (now + timedelta(days=20), "credential")
 
     PartnerConsent.objects.update(sign_in_lifetime=86_400 * 7, consented_at=now)
