@@ -43,6 +43,7 @@ from consent.vault.base import (
     Eraser,
     Inventory,
     KeyInventory,
+    Pruner,
     SecretName,
     SecretVersion,
     Vault,
@@ -153,6 +154,11 @@ def take_new_vault(actor: Actor) -> None:
 def inventory() -> Inventory:
     """Return the same vault with the identity that may List; only for the reconcile command. Raises as vault()."""
     return _azure_vault(settings.VAULT_RECONCILE_IDENTITY) if _is_azure() else _compared_embedded_vault()
+
+
+def pruner() -> Pruner | None:
+    """Return the same vault where it can remove single versions, as the embedded one can. Raises as vault()."""
+    return None if _is_azure() else _compared_embedded_vault()
 
 
 def key_inventory() -> KeyInventory | None:

@@ -118,7 +118,13 @@ def _start(kind: Kind, chosen: Selection) -> str:
 
 
 def _clean_up(times: Sequence[datetime] = ()) -> str:
-    return clean_up(vault=clients.vault(), keys=clients.vault_keys, actor=_BY_CLOCK, between=stop_point).words
+    return clean_up(
+        vault=clients.vault(),
+        keys=clients.vault_keys,
+        actor=_BY_CLOCK,
+        pruner=clients.pruner(),
+        between=stop_point,
+    ).words
 
 
 def _settle(times: Sequence[datetime] = ()) -> str:

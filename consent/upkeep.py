@@ -15,6 +15,7 @@ imports of partners                              30 days after they were read
 incidents                                        a year after they were settled
 figures of days                                  400 days after
 the ledger of uses of tokens                     after TOKEN_USE_KEPT_DAYS
+versions of the embedded vault that are off      after VAULT_OLD_KEPT_DAYS
 sessions of staff                                when they expired
 messages of the queue that died with a worker    after a week
 ===============================================  ==============================================
@@ -39,7 +40,8 @@ from consent.customers import observations
 from consent.models import ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem, TokenUse
 from consent.moving_in import partners
 from consent.sign_in import approvals
-from consent.vault.base import Vault, VaultKeys
+from consent.tokens.pruning import remove_old_versions
+from consent.vault.base import Pruner, Vault, VaultKeys
 from portal.audit.trail import Actor, record
 from portal.incidents.service import remove_settled
 from portal.incidents.telling import tell_due
@@ -72,6 +74,7 @@ class UpkeepReport:
     old_incidents: int
     old_figures: int
     old_token_uses: int
+    old_versions: int
     dead_messages: int
 
     @property
@@ -94,11 +97,17 @@ def _counted(number: int, plural: str) -> str:
 
 
 def clean_up(
-    *, vault: Vault, keys: Callable[[], VaultKeys], actor: Actor, between: Callable[[], None] = lambda: None
+    *,
+    vault: Vault,
+    keys: Callable[[], VaultKeys],
+    actor: Actor,
+    pruner: Pruner | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> UpkeepReport:
     """Remove what is over. Running it twice, or at the same time, is harmless (S-10, S-15).
 
     Args:
+        pruner: the same vault, where it can remove versions.
         keys: opens the vault's keys; called where a credential that is one of them was never used.
         between: called between pieces; what it raises ends the work there, and the next run does the rest.
     """
@@ -119,6 +128,7 @@ def clean_up(
         old_incidents=remove_settled(now),
         old_figures=figures.remove_old(),
         old_token_uses=_remove_uses(now, between),
+        old_versions=remove_old_versions(pruner, now, between),
         dead_messages=remove_dead_messages(now - _DEAD_MESSAGES_KEPT_FOR),
     )
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()

@@ -146,6 +146,9 @@ TOKEN_RENEW_DAYS = env.number("TOKEN_RENEW_DAYS", 30, minimum=2, maximum=59)
 # How long the ledger says which tokens were given out, for what and by whom; a partner may ask that late.
 TOKEN_USE_KEPT_DAYS = env.number("TOKEN_USE_KEPT_DAYS", 180, minimum=30, maximum=3650)
 
+# The embedded vault removes versions that were switched off so long ago.
+VAULT_OLD_KEPT_DAYS = env.number("VAULT_OLD_KEPT_DAYS", 30, minimum=7, maximum=3650)
+
 # The same failure of so many partners at least, and of so many in a hundred, that were well before is a question to us:
 # the run stops and no partner is blamed.
 SAME_CAUSE_FEWEST = env.number("SAME_CAUSE_FEWEST", 3, minimum=2, maximum=1000)

@@ -121,6 +121,8 @@ class AzureKeyVault:
         pace: the budget of all calls of this process, whichever identity makes them.
     """
 
+    most_versions = 500  # Key Vault keeps each for ever, and backs up no entry with more
+
     def __init__(self, client: SecretClient, pace: Pace) -> None:
         self._client = client
         self._pace = pace

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType, Protocol
@@ -113,7 +113,13 @@ class VersionInfo:
 
 
 class Inventory(Protocol):
-    """What the reconcile command's identity may do: exactly List (S-40). Never returns a value."""
+    """What the reconcile command's identity may do: exactly List (S-40). Never returns a value.
+
+    Attributes:
+        most_versions: of an entry that can still be backed up; 0 where their number does not matter.
+    """
+
+    most_versions: int
 
     def names(self) -> Iterator[SecretName]:
         """Yield the names of all entries that the portal can have made. Raises AccessDenied without the right."""
@@ -137,6 +143,25 @@ class Eraser(Protocol):
 
         Raises:
             AccessDenied: the identity may not even delete; nothing happened.
+        """
+
+
+class Pruner(Protocol):
+    """A vault that can remove single versions; Azure Key Vault cannot."""
+
+    def prune(
+        self, before: datetime, keep: Collection[SecretVersion], between: Callable[[], None] = lambda: None
+    ) -> int:
+        """Remove versions that were switched off before then; never the newest of an entry, nor one that is damaged.
+
+        Each is removed whole or not at all, so it may be cut off at any moment and begun again.
+
+        Args:
+            keep: versions that stay whatever they are.
+            between: called after each entry; what it raises ends the work there.
+
+        Returns:
+            How many were removed.
         """
 
 

@@ -29,7 +29,7 @@ import shutil
 import stat
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -94,6 +94,8 @@ class LocalVault:
     Raises:
         VaultConfigurationError: the directory cannot be used, or its data needs a key that ``keys`` does not hold.
     """
+
+    most_versions = 0  # old ones are pruned, and a backup copies files
 
     def __init__(self, directory: Path, keys: KeyRing, *, key_file: Path | None = None) -> None:
         self._directory = directory
@@ -238,6 +240,45 @@ class LocalVault:
             except NotFound:
                 return True
         return True
+
+    def prune(
+        self, before: datetime, keep: Collection[SecretVersion], between: Callable[[], None] = lambda: None
+    ) -> int:
+        """See :meth:`consent.vault.base.Pruner.prune`. When a version was switched off its file says: nothing else
+        writes it later, but a change of the key and a copy, after which it is kept for longer.
+        """
+        removed = 0
+        for name in self.names():
+            operation = f"remove old versions of {name}"
+            with _os_errors_mapped(operation), suppress(NotFound):  # erased since it was listed
+                if found := self._old_versions(name, before, keep):
+                    removed += self._remove_disabled(name, found, before, operation)
+            between()
+        return removed
+
+    def _old_versions(self, name: SecretName, before: datetime, keep: Collection[SecretVersion]) -> list[SecretVersion]:
+        """Return what was last written before then; the newest version, from which the next one counts, stays."""
+        folder, found = self._directory / name, []
+        for version in sorted(_versions(folder))[:-1]:
+            with suppress(FileNotFoundError):
+                if version not in keep and (folder / version).stat().st_mtime < before.timestamp():
+                    found.append(version)
+        return found
+
+    def _remove_disabled(
+        self, name: SecretName, found: Collection[SecretVersion], before: datetime, operation: str
+    ) -> int:
+        removed = 0
+        with self._locked(name, operation) as folder:
+            for version in found:
+                with suppress(VaultDamaged, NotFound):  # what is damaged stays for a person to look at
+                    opened = self._load(name, version, operation)
+                    if not opened.enabled and opened.created < before.timestamp():
+                        (folder / version).unlink()
+                        removed += 1
+            if removed:
+                fsync_directory(folder)
+        return removed
 
     def key_id(self, name: SecretName, version: SecretVersion) -> bytes:
         """Return the id of the key that this version needs; empty when its head cannot be read. Raises NotFound."""

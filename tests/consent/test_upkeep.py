@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+import time_machine
 from dj_queue.models import FailedExecution, Job
 from django.conf import settings
 from django.core.management import call_command
@@ -16,14 +17,23 @@ from django.urls import reverse
 from django.utils import timezone
 
 from consent import schedule as consent_schedule
-from consent.models import Campaign, CampaignPartner, ConsentFlow, ConsentLink, ConsentPlan, ConsentPlanItem
+from consent.models import (
+    Campaign,
+    CampaignPartner,
+    ConsentFlow,
+    ConsentLink,
+    ConsentPlan,
+    ConsentPlanItem,
+    PartnerConsent,
+)
+from portal.audit.models import AuditEvent
 from portal.audit.trail import record
 from portal.audit.walking import last_walk
 from portal.incidents import service
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
 from portal.runs import schedule
-from tests.support import builders
+from tests.support import builders, custody
 from tests.support.portal import Browser, Portal
 
 
@@ -150,6 +160,28 @@ def test_the_daily_check_of_the_trail_reads_the_new_entries_and_stops_when_it_is
     ends.clear()
     consent_schedule._clean_up([])
     assert last_walk().sequence > first.sequence + 5
+
+
+@pytest.mark.req("S-42")
+def test_the_embedded_vault_forgets_old_versions_but_none_that_a_row_names(portal: Portal) -> None:
+    portal.connect()
+    for _ in range(3):
+        custody.make_due(portal.consent())
+        custody.ask(portal.consent(), fresh=True)
+    consent = portal.consent()
+    first, second, third, current = custody.all_versions(portal, consent.secret_name)
+    assert current == consent.secret_version
+    PartnerConsent.objects.update(replaced_version=second)
+
+    assert "old version" not in consent_schedule._clean_up([])
+    with time_machine.travel(timezone.now() + timedelta(days=31)):
+        words = consent_schedule._clean_up([])
+
+    assert "2 old versions removed" in words
+    assert AuditEvent.objects.filter(action="upkeep.done").latest("sequence").details["old_versions"] == 2
+    assert custody.all_versions(portal, consent.secret_name) == [second, current]
+    custody.ask(portal.consent(), fresh=True)
+    assert not {first, third} & {portal.consent().secret_version}
 
 
 def test_nothing_to_remove_is_said(db: None) -> None:

@@ -194,6 +194,78 @@ def test_a_newest_version_that_is_disabled_is_not_passed_over(local_vault: Local
         local_vault.read_newest(NAME)
 
 
+# --- what was switched off long ago ---------------------------------------------------------------------------------
+
+NOW = datetime.now(UTC)
+LONG_AGO = NOW - timedelta(days=31)
+BEFORE = NOW - timedelta(days=30)
+
+
+def old_version(
+    vault: LocalVault, directory: Path, *, enabled: bool = False, off: datetime = LONG_AGO
+) -> SecretVersion:
+    """Write a version 40 days ago, which was last changed, by being switched off, at ``off``."""
+    with time_machine.travel(NOW - timedelta(days=40), tick=False):
+        version = write(vault, "old")
+    if not enabled:
+        vault.disable(NAME, version)
+    os.utime(directory / NAME / version, (off.timestamp(), off.timestamp()))
+    return version
+
+
+@pytest.mark.req("S-42")
+def test_only_what_was_switched_off_long_ago_and_is_not_named_is_removed(
+    local_vault: LocalVault, directory: Path
+) -> None:
+    gone = [old_version(local_vault, directory) for _ in range(3)]
+    enabled = old_version(local_vault, directory, enabled=True)
+    lately_off = old_version(local_vault, directory, off=NOW - timedelta(days=29))
+    named = old_version(local_vault, directory)
+    damaged = old_version(local_vault, directory)
+    (directory / NAME / damaged).write_bytes(b"cut")
+    os.utime(directory / NAME / damaged, (LONG_AGO.timestamp(), LONG_AGO.timestamp()))
+    newest = old_version(local_vault, directory)
+    entries: list[None] = []
+
+    assert local_vault.prune(BEFORE, {named}, lambda: entries.append(None)) == 3
+
+    left = {each.version for each in local_vault.versions(NAME)}
+    assert left == {enabled, lately_off, named, damaged, newest}
+    assert not left & set(gone)
+    assert entries == [None]
+    assert local_vault.prune(BEFORE, {named}) == 0
+    assert write(local_vault) > newest, "versions go on counting"
+
+
+def test_a_version_that_was_copied_or_sealed_anew_is_kept_for_longer(local_vault: LocalVault, directory: Path) -> None:
+    version = old_version(local_vault, directory)
+    write(local_vault)
+    local_vault.reseal(NAME, version)
+    assert local_vault.prune(BEFORE, set()) == 0
+
+
+@pytest.mark.req("S-42")
+def test_pruning_that_is_cut_off_leaves_whole_versions_and_is_begun_again(
+    local_vault: LocalVault, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = [old_version(local_vault, directory) for _ in range(4)]
+    unlink, removed = Path.unlink, []
+
+    def dies_at_the_third(path: Path, **options: bool) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+        removed.append(path.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", dies_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            local_vault.prune(BEFORE, set())
+    assert [each.damage for each in local_vault.versions(NAME)] == ["", ""]
+    assert local_vault.prune(BEFORE, set()) == 1
+    assert [each.version for each in local_vault.versions(NAME)] == versions[-1:]
+
+
 @pytest.mark.req("S-43")
 def test_directories_and_files_are_private(local_vault: LocalVault, directory: Path) -> None:
     mask = os.umask(0)
