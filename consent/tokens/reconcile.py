@@ -3,6 +3,9 @@
 Back to an older token goes only who asks for it, after a restore of an older vault, and only with a token that the
 sign-in service still honours for the same tenant and account.
 
+A look at everything lists each entry, so it is for once a week and for after a restore. From day to day the rows that
+changed are enough: what nobody renewed is redeemed daily anyway, which reads it.
+
 Everything is looked at before anything is changed. Each repair takes the row's lease, looks again, and does only what
 is still right then; so a run may be killed, repeated, or run beside a working portal.
 """
@@ -17,11 +20,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from consent.invitations import links
 from consent.models import ApplicationCredential, Erasure, PartnerConsent, WaitingToken
-from consent.tokens import tombstones
+from consent.tokens import tombstones, vault_incidents
 from consent.tokens.custody import Custody, TokenUnavailable
 from consent.tokens.differences import REPAIRED, TAKEN_UP, Difference, Kind, ReconcileReport
 from consent.tokens.orphans import Orphans, is_key
@@ -41,19 +45,14 @@ from consent.vault.base import (
     VersionInfo,
 )
 from portal.audit.trail import Actor, record
-from portal.incidents.models import Incident
-from portal.incidents.service import report as report_incident
 from portal.incidents.service import settle
-from portal.microsoft.diagnosis import Owner
 from portal.microsoft.errors import AccessDenied, AuthenticationFailed, ConsentRequired, NotFound, RemoteError
 from portal.microsoft.identifiers import CorrelationId, new_correlation_id
 from portal.rights import SERVER, require
-from portal.site.subjects import facts
 from tenants.models import PartnerTenant
 
-INCIDENT = "vault_difference"
-MANY = "vault_many_differences"
 _DEAD_AFTER = timedelta(days=100)  # a decided token is dead at Entra by then, so its entry is no secret any more
+_CROWDED_SHARE = 0.9  # of the versions that an entry may have and still be backed up
 _FEW = 10  # changes that need no question, whatever their share
 _TRIES = 5
 _LONGEST_WAIT = 300.0  # seconds; a longer Retry-After counts as this (R-08)
@@ -66,9 +65,11 @@ class TooManyChanges(Exception):
 
 
 class Reconciler:
-    """One run over all rows and, where the identity may list, all entries of the vault.
+    """One run over all rows and, where the identity may list, all entries of the vault; or over what changed.
 
     Args:
+        since: look only at rows that were renewed, begun or decided after then, and at those that are known to differ;
+            not at entries that no row names. None for everything.
         vault: with the portal's own identity, Get and Set.
         inventory: with the identity that may List; without the right the run says what it could not see.
         key_inventory: the same of the vault's keys; None where the vault has none.
@@ -88,6 +89,7 @@ class Reconciler:
         vault: Vault,
         inventory: Inventory,
         actor: Actor,
+        since: datetime | None = None,
         key_inventory: KeyInventory | None = None,
         keys: Callable[[], VaultKeys] | None = None,
         dry_run: bool = False,
@@ -104,6 +106,9 @@ class Reconciler:
         self._key_inventory = key_inventory
         self._keys = keys
         self._actor = actor
+        self._since = since
+        self._looked_at: set[str] = set()  # as incidents name it
+        self._crowded: dict[int, int] = {}  # versions, by partner
         self._disable_orphans = disable_orphans
         self._adopt_older = adopt_older
         self._max_share = max_share
@@ -123,12 +128,13 @@ class Reconciler:
             RemoteError: the vault does not answer, or does not let the identity in.
         """
         require(self._actor, SERVER)
-        self._list_names()
-        for consent in PartnerConsent.objects.order_by("pk").iterator():
+        if self._since is None:
+            self._list_names()
+        for consent in self._consents().order_by("pk").iterator():
+            self._looked_at.add(f"consent:{consent.pk}")
             self._add(self._consent(consent))
-        since = timezone.now() - _DEAD_AFTER
-        waiting_tokens = WaitingToken.objects.exclude(decided_at__lt=since).select_related("consent").order_by("pk")
-        for waiting in waiting_tokens.iterator():
+        for waiting in self._waiting_tokens().select_related("consent").order_by("pk").iterator():
+            self._looked_at.add(f"waiting:{waiting.pk}")
             self._add(self._waiting(waiting))
         if self._orphans is not None:
             for difference in self._orphans.find():
@@ -143,11 +149,39 @@ class Reconciler:
                 "vault.reconciled",
                 actor=self._actor,
                 subject={},
-                details={"differences": self._report.counts, "open": self._report.open},
+                details={
+                    "whole": self._since is None,
+                    "differences": self._report.counts,
+                    "open": self._report.open,
+                },
             )
         return self._report
 
     # --- looking --------------------------------------------------------------------------------------------------
+
+    def _consents(self) -> QuerySet[PartnerConsent]:
+        rows = PartnerConsent.objects.all()
+        if self._since is None:
+            return rows
+        unfinished = ~Q(replaced_version="") | Q(renewal_started_at__isnull=False)
+        moved = Q(stored_at__gte=self._since) | Q(consented_at__gte=self._since)
+        return rows.filter(unfinished | moved | Q(pk__in=self._known("consent")))
+
+    def _waiting_tokens(self) -> QuerySet[WaitingToken]:
+        rows = WaitingToken.objects.exclude(decided_at__lt=timezone.now() - _DEAD_AFTER)
+        if self._since is None:
+            return rows
+        return rows.filter(
+            Q(decision=WaitingToken.Decision.WAITING)
+            | Q(decided_at__gte=self._since)
+            | Q(pk__in=self._known("waiting"))
+        )
+
+    @staticmethod
+    def _known(label: str) -> list[int]:
+        """Return the keys of what is known to differ."""
+        known = (about.partition(":") for about in vault_incidents.known_to_differ())
+        return [int(key) for name, _, key in known if name == label]
 
     def _list_names(self) -> None:
         """Take the names before the rows: whatever is written meanwhile has its row first, so it is no orphan."""
@@ -157,13 +191,16 @@ class Reconciler:
         try:
             self._names = set(self._ask(lambda: list(inventory.names())))
         except AccessDenied:
-            self._inventory = None
-            self._report.not_looked_at.append(
-                "The identity may not List: entries that no row names, and old versions behind the newest one, were "
-                "not looked at. Give the right List to the identity of VAULT_RECONCILE_IDENTITY to see them."
-            )
+            self._may_not_list()
             return
         self._orphans = Orphans(inventory, self._names, self._list_keys(), ask=self._ask)
+
+    def _may_not_list(self) -> None:
+        self._inventory = None
+        self._report.not_looked_at.append(
+            "The identity may not List: entries that no row names, and old versions behind the newest one, were "
+            "not looked at. Give the right List to the identity of VAULT_RECONCILE_IDENTITY to see them."
+        )
 
     def _list_keys(self) -> dict[SecretName, list[VersionInfo]]:
         """Return the versions of the vault's keys that we made, by name."""
@@ -191,8 +228,13 @@ class Reconciler:
     def _versions(self, name: str) -> list[VersionInfo]:
         """Return what is known about the versions of this entry: all with the right to List, else the newest."""
         inventory, known = self._inventory, SecretName(name)
-        if inventory is not None:
-            return self._ask(lambda: inventory.versions(known)) if known in self._names else []
+        if inventory is not None and self._since is None and known not in self._names:
+            return []
+        try:
+            if inventory is not None:
+                return self._ask(lambda: inventory.versions(known))
+        except AccessDenied:
+            self._may_not_list()
         try:
             newest = self._ask(lambda: self._vault.read_newest(known))
         except (NotFound, SecretDisabled, VaultDamaged):
@@ -233,6 +275,9 @@ class Reconciler:
         except RemoteError as error:
             _raise_systemic(error)
             return [differs(Kind.UNREADABLE, note=f"[{error}]")]
+        most = 0 if self._inventory is None else self._inventory.most_versions
+        if most and len(versions) >= most * _CROWDED_SHARE:
+            self._crowded[consent.partner_id] = len(versions)
         enabled = [each for each in versions if each.enabled and not each.damage]
         ours = [each for each in enabled if each.record == record_id(consent)]
         others = [each for each in ours if each.version != consent.secret_version]
@@ -335,17 +380,10 @@ class Reconciler:
         if report.dry_run:
             return
         if len(wrong) <= allowed:
-            settle(MANY)
+            if self._since is None:
+                settle(vault_incidents.MANY)
         else:
-            report_incident(
-                MANY,
-                owner=Owner.US,
-                words=(
-                    f"Database and vault differ in {len(wrong)} of {report.looked_at} rows and entries; nothing was "
-                    "changed. Make sure that both belong together and that no older copy was restored by mistake; then "
-                    "let an operator see what differs before anything is changed."
-                ),
-            )
+            vault_incidents.tell_of_many(len(wrong), report.looked_at)
             raise TooManyChanges(
                 f"{len(wrong)} of {report.looked_at} rows and entries differ, more than {self._max_share} percent; "
                 "nothing was changed. Make sure that VAULT_URL and DATABASE_URL belong together and that no older copy "
@@ -447,25 +485,11 @@ class Reconciler:
         )
 
     def _tell_staff(self) -> None:
-        """Open an incident for what only a person can decide, and settle those that are over."""
-        loud = {
-            each.about: each
-            for each in self._report.differences
-            if each.meaning.loud and each.kind is not Kind.MISMATCH and each.outcome != TAKEN_UP
-        }  # stopping a partner reports by itself
-        for about in Incident.objects.open().filter(cause=INCIDENT).values_list("about", flat=True):
-            if about not in loud:
-                settle(INCIDENT, about=about)
-        for about, difference in loud.items():
-            meaning = difference.meaning
-            report_incident(
-                INCIDENT,
-                about=about,
-                name=", ".join(text for text, _ in facts(difference.subject)) or difference.name,
-                owner=meaning.owner,
-                words=f"{meaning.what} {meaning.remedy}",
-                subject=difference.subject,
-            )
+        looked_at = None if self._since is None else self._looked_at
+        vault_incidents.tell_of_differences(self._report.differences, looked_at)
+        if self._inventory is not None:
+            most = self._inventory.most_versions
+            vault_incidents.tell_of_versions(self._crowded, most, whole=self._since is None)
 
     # --- the vault ------------------------------------------------------------------------------------------------
 

@@ -28,10 +28,13 @@ from consent.tokens.custody import Custody
 from consent.tokens.differences import ReconcileReport
 from consent.tokens.reconcile import TooManyChanges
 from consent.tokens.service import Audience
+from consent.vault.azure import AzureKeyVault
 from consent.vault.base import SecretName, SecretVersion
 from consent.vault.pace import Pace
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
+from portal.incidents.service import report as report_incident
+from portal.microsoft.diagnosis import Owner
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
 from portal.runs.registry import jobs
@@ -637,11 +640,92 @@ def test_a_run_that_would_change_too_much_changes_nothing_and_asks(portal: Porta
     assert not Incident.objects.open().exists()
 
 
-def test_the_schedule_reconciles_daily(portal: Portal, consent: PartnerConsent) -> None:
+@pytest.mark.req("R-41")
+def test_the_schedule_looks_daily_at_what_changed_and_weekly_at_all(portal: Portal, consent: PartnerConsent) -> None:
     assert jobs()["vault_reconcile"].every == timedelta(days=1)
+    assert jobs()["vault_reconcile_all"].every == timedelta(days=7)
     custody.write_version(consent, Secret("late"), 1)
     assert schedule._reconcile() == "1 looked at, 1 differences, 0 left"
-    assert schedule._reconcile() == "1 looked at, 0 differences, 0 left"
+
+    vault_secrets.write_orphan()
+    long_ago = timezone.now() - timedelta(days=5)
+    PartnerConsent.objects.update(stored_at=long_ago, consented_at=long_ago)
+    calls = len(portal.sandbox.world.ledger)
+    assert schedule._reconcile([timezone.now()]) == "0 looked at, 0 differences, 0 left"
+    assert len(portal.sandbox.world.ledger) == calls, "the vault is not even asked for its names"
+    assert schedule._reconcile_all().startswith("2 looked at, 1 differences")
+    if vault_secrets.is_azure():
+        assert "list" in vault_secrets.calls_by(portal, known_id("application", LISTER))
+
+
+@pytest.mark.req("R-02")
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"stored_at": timezone.now() - timedelta(hours=20)},
+        {"consented_at": timezone.now() - timedelta(hours=20)},
+        {"replaced_version": "0" * 32},
+        {"renewal_started_at": timezone.now() - timedelta(days=4)},
+    ],
+    ids=lambda columns: next(iter(columns)),
+)
+def test_what_was_renewed_begun_or_not_ended_is_looked_at_daily(
+    portal: Portal, consent: PartnerConsent, columns: dict[str, Any]
+) -> None:
+    long_ago = timezone.now() - timedelta(days=5)
+    PartnerConsent.objects.update(**{"stored_at": long_ago, "consented_at": long_ago} | columns)
+    custody.write_version(consent, Secret("newer"), 2)
+    since = timezone.now() - timedelta(days=1, hours=1)
+    assert found(vault_secrets.reconcile(since=since)) == [("newer_version", "repaired")]
+
+
+def test_a_daily_look_settles_what_it_saw_and_nothing_else(portal: Portal, consent: PartnerConsent) -> None:
+    """What is known to differ is looked at each day, whenever it changed."""
+    vault_secrets.disable(consent)
+    vault_secrets.reconcile()
+    incident = Incident.objects.open().get(cause="vault_difference")
+    long_ago = timezone.now() - timedelta(days=5)
+    PartnerConsent.objects.update(stored_at=long_ago, consented_at=long_ago)
+    other = builders.consent(builders.partner(), portal.registration)
+    PartnerConsent.objects.filter(pk=other.pk).update(stored_at=long_ago, consented_at=long_ago)
+    report_incident("vault_difference", about="waiting:4711", words="x", owner=Owner.US)
+
+    since = timezone.now() - timedelta(days=1)
+    report = vault_secrets.reconcile(since=since)
+    assert (found(report), report.looked_at) == ([("token_disabled", "")], 1)
+    assert Incident.objects.open().filter(cause="vault_difference").count() == 2
+
+    portal.onboard()
+    report = vault_secrets.reconcile(since=since)
+    assert found(report) == []
+    open_ones = Incident.objects.open().filter(cause="vault_difference")
+    assert [one.about for one in open_ones] == ["waiting:4711"]
+    assert incident not in open_ones
+
+
+@AT_AZURE
+def test_staff_are_warned_before_an_entry_has_more_versions_than_key_vault_backs_up(
+    portal: Portal, consent: PartnerConsent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert AzureKeyVault.most_versions == 500
+    monkeypatch.setattr(AzureKeyVault, "most_versions", 4)
+    rotate(portal)
+    rotate(portal)
+    vault_secrets.reconcile()
+    assert not Incident.objects.open().exists()
+
+    rotate(portal)
+    vault_secrets.reconcile(since=timezone.now() - timedelta(days=1))
+    incident = Incident.objects.open().get()
+    assert (incident.cause, incident.subject) == ("vault_many_versions", {"partner": portal.partner.pk})
+    assert "with more than 4 versions" in incident.words
+    assert "erase its tokens" in incident.words
+
+    monkeypatch.setattr(AzureKeyVault, "most_versions", 500)
+    vault_secrets.reconcile(since=timezone.now() - timedelta(days=1))
+    assert Incident.objects.open().exists(), "a part says nothing of all"
+    vault_secrets.reconcile()
+    assert not Incident.objects.open().exists()
 
 
 @pytest.mark.req("R-02")
