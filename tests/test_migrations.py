@@ -78,7 +78,7 @@ FROZEN = {
         "0004_repeats_and_outcomes": "df4a670d1c7d499992330bbf0c99458342572bffa4df45d222cbedfe8f553d60",
         "0005_emergency_stop": "1b7ae63e123aa64de752dce586d8d5a9512318dedc6d8385cfca9d68ff6ef907",
         "0006_quiet_limits": "73ef88b3855e91abec622f9a318c64ee46f8778f63911699d8226932da9c8eb4",
-        "0007_forgotten_units": "88cf30683a4ed4f32d660fbd1db60815b2211a51d0866b836e98fb177a44c720",
+        "0007_forgotten_units": "ad5b25ef416635dcda1d311a34c654c3b869d3e17ac15d50467dfbb8b34d39d0",
     },
     "portal/site/migrations": {
         "0001_initial": "8a3306731c9faa0f780b2a12738b7e5f914d4179dd7fbb0e4868443fd847d0d6",

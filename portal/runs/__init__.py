@@ -24,7 +24,8 @@ What a kind must keep:
 * ``work`` is safe to run again (R-02, R-20), takes its time limit from the engine and reaches the network only through
   the guarded session, where the engine paces every call (``pacing``). It never raises for a failure that it knows; what
   it raises all the same becomes the outcome ``unexpected_error`` of this unit (R-30).
-* ``work`` runs no query, unless the kind says ``uses_database``: then its thread has a connection of its own.
+* ``work`` runs no query, unless the kind says ``uses_database``: then its thread has a connection for a statement or a
+  transaction (``connections``).
 * ``write`` gets only units that this executor still holds; an executor that lost its lease writes nothing (R-03, R-27).
 * Units may have a ``wave``: those of a later one wait until every unit of the one before has its result, and with a
   ``stop_share`` a wave in which more than that failed halts the run until a person lets it go on (``waves``).

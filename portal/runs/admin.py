@@ -120,7 +120,7 @@ def run_panel(run: Run) -> RunPanel:
     took = f"{timedelta(seconds=round(numbers.seconds))} {'in all' if over else 'so far'}"
     facts = [f"{numbers.done:,} of {numbers.total_words}", took]
     if run.forgotten:
-        facts.append(f"{run.forgotten:,} that were well all the time are listed no more")
+        facts.append(f"{run.forgotten:,} that were well, and well the next time, are listed no more")
     if run.stop_share is not None:
         facts.append(f"wave {run.wave + 1}")
     if run.state == State.OPEN:

@@ -151,7 +151,7 @@ class _Borrows(_Wrapper):
     def _close(self) -> None:
         had = self.connection is not None
         try:
-            super()._close()
+            super()._close()  # type: ignore[misc]
         finally:
             if had:
                 lender.drop()
@@ -164,7 +164,7 @@ class _Borrows(_Wrapper):
         self._open_cursors += 1
         return _PutsBack(cursor, self)
 
-    def make_debug_cursor(self, cursor: Any) -> CursorWrapper:
+    def make_debug_cursor(self, cursor: Any) -> CursorDebugWrapper:
         self._open_cursors += 1
         return _DebugPutsBack(cursor, self)
 
@@ -184,7 +184,8 @@ class _Borrows(_Wrapper):
 
 
 @cache
-def _borrowing(own: type[BaseDatabaseWrapper]) -> type[BaseDatabaseWrapper]:
+def _borrowing(own: Any) -> Any:
+    """Return the class of such wrappers for a database backend's own class."""
     return type("BorrowingWrapper", (_Borrows, own), {})
 
 

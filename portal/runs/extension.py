@@ -40,7 +40,7 @@ EXTENSION = AdminExtension(
         "job.started": "A job of the schedule was started before its time",
         "run.cancelled": "A run was cancelled",
         "run.finished": "A run finished",
-        "run.units_forgotten": "The rows of units of a run that were well all the time were removed",
+        "run.units_forgotten": "The rows of units of a run that were well, and well the next time, were removed",
         "run.halted": "A run halted: too many of its units failed",
         "run.held": "A run was held: nothing of it may be done until an emergency stop is over",
         "run.paused": "A run was paused",

@@ -139,7 +139,10 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
 
 
 class Run(models.Model):
-    """One piece of bulk work. Written by ``portal.runs.service`` and ``portal.runs.waves`` only."""
+    """One piece of bulk work.
+
+    Written by ``portal.runs.service``, ``portal.runs.waves`` and ``portal.runs.results`` only.
+    """
 
     class State(models.TextChoices):
         OPEN = "open", "Open"
@@ -168,7 +171,8 @@ class Run(models.Model):
     listed_at = models.DateTimeField(null=True, help_text="When the last unit was listed")
     total = models.PositiveIntegerField(default=0)
     forgotten = models.PositiveIntegerField(
-        null=True, help_text="Units that were well all the time and whose rows were removed; empty: not looked for yet"
+        null=True,
+        help_text="Units that were well, and well the next time, whose rows were removed; empty: not looked for yet",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)

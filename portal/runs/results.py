@@ -3,8 +3,9 @@
 What a run's units did one by one is routine and stands in their rows. The entry of the run says how many there were,
 how they ended, and the digest of these rows, so that a result that is changed or taken out later is found.
 
-Nearly all units that the schedule comes back to are well each time. After some days the rows of those that were well
-all the time are forgotten but for the newest of each unit; an entry keeps how many, and the digest of what is left.
+Nearly all units that the schedule comes back to are well each time. After some days the rows of those that were well,
+and well the next time too, are forgotten; an entry keeps how many, and the digest of what is left. So the newest row of
+each unit stays, each failure, and the last good result before it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -34,7 +35,7 @@ FORGOTTEN = "run.units_forgotten"  # of a later one, whose digest takes the plac
 RESULTS_CHANGED = "run_results_changed"  # cause of the incident
 KEPT_FOR = timedelta(days=90)  # a run and its units, after its end
 WELL_KEPT_FOR = timedelta(days=8)
-"""Rows of units that were well all the time: the next check of a week has come by then."""
+"""Rows of units that were well, and well the next time: the next check of a week has come by then."""
 _DAILY = timedelta(days=2)
 _PIECE = 5000
 # Without the label and the message: they may name people, and an erasure takes them out.
@@ -86,10 +87,9 @@ def _sealed(entries: QuerySet[AuditEvent]) -> dict[int, AuditEvent]:
 
 
 def forget_well(*, between: Callable[[], None] = lambda: None) -> int:
-    """Forget the rows of units that were well all the time, in runs of the schedule that ended long enough ago.
+    """Forget the rows of units that were well and well the next time, in runs of the schedule that ended long ago.
 
-    The newest row of each unit stays, so that pages know when it was last worked, and all rows of a unit that ever
-    failed. A run whose results were changed keeps its rows. Each run is one transaction, and is looked at once.
+    A run whose results were changed keeps its rows. Each run is one transaction, and is looked at once.
 
     Args:
         between: called before each run; what it raises ends the work there, and the next one goes on.
@@ -114,9 +114,9 @@ def _forget_well(run: Run, entry: AuditEvent | None) -> int:
     if entry is None:  # of a clock that was set since
         entry = AuditEvent.objects.filter(action=FINISHED, subject__run=run.pk).order_by("-sequence").first()
     sealed = entry.details.get("digest") if entry is not None and is_genuine(entry) else ""
-    alike = RunItem.objects.filter(run__kind=run.kind, key=OuterRef("key"))
-    later = alike.filter(pk__gt=OuterRef("pk"), state=RunItem.State.DONE)
-    well = RunItem.objects.filter(Exists(later), ~Exists(alike.exclude(failure_class=OK)), run=run, failure_class=OK)
+    later = RunItem.objects.filter(run__kind=run.kind, key=OuterRef("key"), pk__gt=OuterRef("pk"))
+    following = later.filter(state=RunItem.State.DONE).order_by("pk").values("failure_class")[:1]
+    well = RunItem.objects.alias(following=Subquery(following)).filter(run=run, failure_class=OK, following=OK)
     with transaction.atomic():
         if not Run.objects.filter(pk=run.pk, forgotten__isnull=True).update(forgotten=0):
             return 0

@@ -1,4 +1,7 @@
-"""What is over is removed, and nothing else."""
+"""What is over is removed, and nothing else.
+
+Covers: consent.tokens.pruning.
+"""
 
 from __future__ import annotations
 

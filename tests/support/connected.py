@@ -26,7 +26,7 @@ def connect(portal: Portal, number: int, *, due: bool = False, first: int = 0) -
         first: number of the first one; the sandbox knows a partner by it.
     """
     world = portal.sandbox.world
-    stored_at = timezone.now() - timedelta(hours=30 if due else 1)
+    stored_at = timezone.now() - (timedelta(days=8) if due else timedelta(hours=1))
     tenants = [add_partner(world, f"many{index}", f"Partner {index}") for index in range(first, first + number)]
     partners = PartnerTenant.objects.bulk_create(
         builders.unsaved_partner(name=tenant.name, tenant_id=tenant.tenant_id) for tenant in tenants

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
             model_name="run",
             name="forgotten",
             field=models.PositiveIntegerField(
-                help_text="Units that were well all the time and whose rows were removed; empty: not looked for yet",
+                help_text="Units that were well, and well the next time, whose rows were removed; empty: not looked for yet",
                 null=True,
             ),
         ),

@@ -1,6 +1,6 @@
 """Database and vault agree, or a run says where not, repairs what is safe, and leaves the rest to a person.
 
-Covers: consent.tokens.differences.
+Covers: consent.tokens.differences, consent.tokens.vault_incidents.
 """
 
 from __future__ import annotations

@@ -249,7 +249,8 @@ def test_pruning_that_is_cut_off_leaves_whole_versions_and_is_begun_again(
     local_vault: LocalVault, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     versions = [old_version(local_vault, directory) for _ in range(4)]
-    unlink, removed = Path.unlink, []
+    unlink = Path.unlink
+    removed: list[str] = []
 
     def dies_at_the_third(path: Path, **options: bool) -> None:
         if len(removed) == 2:

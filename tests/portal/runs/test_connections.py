@@ -1,7 +1,4 @@
-"""Threads of a pool borrow connections: few for any number of threads, and none while a thread waits (R-36).
-
-Covers: portal.runs.connections.
-"""
+"""Threads of a pool borrow connections: few for any number of threads, and none while a thread waits (R-36)."""
 
 from __future__ import annotations
 

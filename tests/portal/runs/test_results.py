@@ -78,7 +78,7 @@ def test_the_daily_look_is_for_runs_of_two_days_and_the_command_for_all() -> Non
         assert len(results.changed(whole=True)) == 1
 
 
-# --- units that were well all the time ----------------------------------------------------------------------------
+# --- units that were well, and well the next time ----------------------------------------------------------------
 
 
 def weekly(*, failing: int = 0) -> Run:
@@ -95,7 +95,7 @@ def kept(run: Run) -> list[int]:
 
 
 @pytest.mark.req("S-57")
-def test_rows_of_units_that_were_always_well_go_and_the_rest_is_still_sealed() -> None:
+def test_rows_of_units_that_were_well_twice_go_and_the_rest_is_still_sealed() -> None:
     with time_machine.travel(timezone.now() - timedelta(days=20)):
         first = weekly(failing=2)
     old = timezone.now() - results.WELL_KEPT_FOR - timedelta(hours=1)
@@ -106,7 +106,7 @@ def test_rows_of_units_that_were_always_well_go_and_the_rest_is_still_sealed() -
     Run.objects.filter(pk=first.pk).update(forgotten=None)
     second = weekly()
     assert results.forget_well() == 3
-    assert (kept(first), kept(second)) == ([2], [1, 2, 3, 4]), "a unit that failed keeps its history"
+    assert (kept(first), kept(second)) == ([2], [1, 2, 3, 4]), "a failure stays"
     first.refresh_from_db()
     assert service.summary(first).classes == {"ok": 3, "needs_consent": 1}
     assert service.summary(first).done == first.total == 4
@@ -117,6 +117,15 @@ def test_rows_of_units_that_were_always_well_go_and_the_rest_is_still_sealed() -
 
     first.items.update(code="x")
     assert "are others than when it ended" in results.watch(whole=True)[0].words
+
+
+def test_the_last_good_result_before_a_failure_stays() -> None:
+    """Three failures one after the other let a unit be skipped; with a good result between them they do not."""
+    runs = [weekly(failing=failing) for failing in (0, 0, 2, 0)]
+    old = timezone.now() - timedelta(days=30)
+    Run.objects.update(finished_at=old)
+    assert results.forget_well() == 4 + 3 + 3
+    assert [kept(run) for run in runs] == [[], [2], [2], [1, 2, 3, 4]]
 
 
 @pytest.mark.req("S-57")
