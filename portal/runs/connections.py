@@ -194,7 +194,8 @@ def enter() -> None:
     lender.enter()
     own = connections[DEFAULT_DB_ALIAS]
     if own.vendor == "postgresql":
-        connections[DEFAULT_DB_ALIAS] = _borrowing(type(own))(own.settings_dict, DEFAULT_DB_ALIAS)
+        backend: Any = type(own)
+        connections[DEFAULT_DB_ALIAS] = _borrowing(backend)(own.settings_dict, DEFAULT_DB_ALIAS)
 
 
 def end_job() -> None:
