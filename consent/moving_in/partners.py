@@ -468,8 +468,8 @@ def _entries(
             "after": {name: after for name, (_, after) in told.items()} | {"tags_added": change.tags},
         }
         silent = sorted(set(change.columns) & _NOT_IN_THE_TRAIL)
-        details |= {"also_changed": silent} if silent else {}
-        found.append(Entry("partner.changed", actor, Outcome.DONE, subject=subject, details=details))
+        also = {"also_changed": silent} if silent else {}
+        found.append(Entry("partner.changed", actor, Outcome.DONE, subject=subject, details=details | also))
     if change.contacts:
         added = {"added": len(change.contacts), "changed": 0, "removed": 0}
         found.append(Entry("partner.contacts_changed", actor, Outcome.DONE, subject=subject, details=added))
