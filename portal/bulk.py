@@ -15,10 +15,10 @@ from types import NoneType
 from typing import Any
 
 from django.db import connection
-from django.db.models import DateTimeField, JSONField, Model
+from django.db.models import CharField, DateTimeField, JSONField, Model
 
 _AS_THEY_ARE = {str, int, float, bool, NoneType}
-_MOST_PLACES = 30_000  # of one statement, where the database has no limit
+_MOST_VALUES = 30_000  # of one statement, where the database has no limit
 
 
 def insert_all(rows: Sequence[Model]) -> None:
@@ -71,24 +71,19 @@ def upsert(
     """
     options: Any = model._meta
     by_name = {field.name: field for field in options.concrete_fields if not field.primary_key}
-    others = [name for name in by_name if name not in names]
-    defaults = [_adapted(by_name[name])(by_name[name].get_default()) for name in others]
-    adapt = [_adapted(by_name[name]) for name in names]
-    columns = {name: _quoted(field.column) for name, field in by_name.items()}
-    into = ", ".join(columns[name] for name in (*names, *others))
+    fields = [by_name[name] for name in (*names, *(name for name in by_name if name not in names))]
+    adapt = [_adapted(field) for field in fields[: len(names)]]
+    defaults = [_adapted(field)(field.get_default()) for field in fields[len(names) :]]
+    columns = {field.name: _quoted(field.column) for field in fields}
     known = ", ".join(columns[name] for name in unique)
     replaced = ", ".join(f"{columns[name]} = EXCLUDED.{columns[name]}" for name in update)
-    row_of_places = f"({', '.join(['%s'] * len(columns))})"
-    most = (connection.features.max_query_params or _MOST_PLACES) // len(columns)
+    most = (connection.features.max_query_params or _MOST_VALUES) // len(columns)
     with connection.cursor() as cursor:
         for part in batched(rows, most):
-            places = ", ".join([row_of_places] * len(part))
-            values: list[Any] = []
-            for row in part:
-                values += [to(value) for to, value in zip(adapt, row, strict=True)]
-                values += defaults
+            whole = [[*(to(value) for to, value in zip(adapt, row, strict=True)), *defaults] for row in part]
+            source, values = _table_of(fields, whole)
             cursor.execute(
-                f"INSERT INTO {_quoted(options.db_table)} ({into}) VALUES {places} "  # noqa: S608  # names of our models
+                f"INSERT INTO {_quoted(options.db_table)} ({', '.join(columns.values())}) {source} "  # names
                 f"ON CONFLICT ({known}) DO UPDATE SET {replaced}",
                 values,
             )
@@ -123,11 +118,32 @@ def set_each(model: type[Model], name: str, values: Mapping[int, Any]) -> None:
     field = options.get_field(name)
     adapt = _adapted(field)
     table, column, key = _quoted(options.db_table), _quoted(field.column), _quoted(options.pk.column)
+    rows = [[adapt(value), row] for row, value in values.items()]
     with connection.cursor() as cursor:
-        cursor.executemany(
-            f"UPDATE {table} SET {column} = %s WHERE {key} = %s",  # noqa: S608  # names of our models
-            [(adapt(value), row) for row, value in values.items()],
-        )
+        if connection.vendor == "postgresql":
+            source, lists = _table_of([field, options.pk], rows)
+            cursor.execute(
+                f"UPDATE {table} SET {column} = given.own FROM ({source}) AS given (own, key) "  # noqa: S608  # names
+                f"WHERE {table}.{key} = given.key",
+                lists,
+            )
+        else:
+            cursor.executemany(f"UPDATE {table} SET {column} = %s WHERE {key} = %s", rows)  # noqa: S608  # names
+
+
+def _table_of(fields: Sequence[Any], rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
+    """Return rows as the source of a statement, and its parameters."""
+    if connection.vendor == "postgresql":  # whose driver searches the text for each place: one for a column, then
+        types = ["text" if isinstance(field, CharField) else _type_of(field) for field in fields]
+        places = ", ".join(f"%s::{name}[]" for name in types)
+        lists = [list(column) for column in zip(*rows, strict=True)]
+        return f"SELECT * FROM unnest({places})", lists  # noqa: S608  # types of our fields
+    place = f"({', '.join(['%s'] * len(fields))})"
+    return f"VALUES {', '.join([place] * len(rows))}", [value for row in rows for value in row]
+
+
+def _type_of(field: Any) -> str:
+    return str(field.rel_db_type(connection) if field.primary_key else field.db_type(connection))
 
 
 def _plain(value: object) -> object:
