@@ -15,6 +15,18 @@ from typing import Any
 from tests.bench.partners_at_microsoft import PartnersAtMicrosoft
 
 
+def own_environment(folder: Path, database: str) -> dict[str, str]:
+    """Return the settings of a portal that is measured, as environment variables."""
+    return {
+        "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "INTEGRITY_KEY": secrets.token_urlsafe(48),
+        "PUBLIC_BASE_URL": "https://portal.localhost",
+        "DATABASE_URL": database or f"sqlite:///{folder / 'db.sqlite3'}",
+        "LOG_LEVEL": "ERROR",
+    } | dict.fromkeys(("ADMIN_HOST", "ALLOWED_HOSTS", "CELERY_BROKER_URL", "ALERT_EMAIL"), "")
+
+
 def open_portal(folder: Path, database: str, empty: bool = True, /, **environment: str) -> None:
     """Set this process up as a portal. Once in a process.
 
@@ -23,18 +35,7 @@ def open_portal(folder: Path, database: str, empty: bool = True, /, **environmen
         empty: a PostgreSQL database is emptied; else it may lack new migrations only.
         environment: further settings.
     """
-    os.environ.update(
-        {
-            "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
-            "SECRET_KEY": secrets.token_urlsafe(48),
-            "INTEGRITY_KEY": secrets.token_urlsafe(48),
-            "PUBLIC_BASE_URL": "https://portal.localhost",
-            "DATABASE_URL": database or f"sqlite:///{folder / 'db.sqlite3'}",
-            "LOG_LEVEL": "ERROR",
-        }
-        | environment
-    )
-    os.environ |= dict.fromkeys(("ADMIN_HOST", "ALLOWED_HOSTS", "CELERY_BROKER_URL", "ALERT_EMAIL"), "")
+    os.environ |= own_environment(folder, database) | environment
     import django
 
     django.setup()
