@@ -59,14 +59,14 @@ def _keep_alive(times: Sequence[datetime] = ()) -> str:
 
 def _sync(times: Sequence[datetime]) -> str:
     """Start the lists of the hours that came due: each partner has its hour, so a day's work is spread over the day."""
-    return "; ".join(_start(CUSTOMER_SYNC, Selection(hour=time.hour)) for time in times)
+    return "; ".join([*_go_on(CUSTOMER_SYNC), *(_start(CUSTOMER_SYNC, Selection(hour=time.hour)) for time in times)])
 
 
 def _verify(times: Sequence[datetime]) -> str:
     """Read the consents of the hours of the week that came due: each has its hour, so the work is spread over it."""
     hours = [Selection(week_hour=int(time.timestamp()) // 3600 % WEEK_HOURS) for time in times]
     begun = [_start(CONSENT_VERIFY, hour) for hour in hours if hour.customer_consents().exists()]
-    return "; ".join(begun) or "nothing due"
+    return "; ".join([*_go_on(CONSENT_VERIFY), *begun]) or "nothing due"
 
 
 def _offboard(times: Sequence[datetime] = ()) -> str:
@@ -103,17 +103,28 @@ def _erase(times: Sequence[datetime] = ()) -> str:
     return f"{done} of {len(found)} done"
 
 
+def _go_on(kind: Kind) -> list[str]:
+    """Go on with what was cut off: its hour comes again only tomorrow, or next week."""
+    resumed = [run for run in service.left_behind(kind) if service.resume(run, actor=_BY_CLOCK, deadline=_deadline())]
+    for run in resumed:
+        tasks.enqueue(run)
+    return [f"run {run.pk} goes on" for run in resumed]
+
+
+def _deadline() -> datetime:
+    return timezone.now() + timedelta(hours=3)
+
+
 def _start(kind: Kind, chosen: Selection) -> str:
-    now = timezone.now()
     run, new = service.start(
         kind,
         scope=chosen.to_json(),
         actor=_BY_CLOCK,
         concurrency=_CONCURRENCY,
-        deadline=now + timedelta(hours=3),
+        deadline=_deadline(),
     )
     if run.state == run.State.PAUSED and run.reason == service.DEADLINE:
-        service.resume(run, actor=_BY_CLOCK, deadline=now + timedelta(hours=3))
+        service.resume(run, actor=_BY_CLOCK, deadline=_deadline())
     tasks.enqueue(run)
     return f"run {run.pk} {'started' if new else 'goes on'}"
 

@@ -18,7 +18,9 @@ from consent.states import with_state
 from portal.text import number_of
 from tenants.models import CustomerTenant, PartnerTenant, PartnerTenantQuerySet
 
-WEEK_HOURS = 7 * 24
+DAY_HOURS = 24
+WEEK_HOURS = 7 * DAY_HOURS
+MISSED_AFTER = timedelta(days=7, hours=4)  # without a try: the hour of the week came and went, with its run's three
 NEIGHBOURS = 128
 """Customers that were stored one after the other, so mostly of one partner, have the same hour of the week: the ledger
 has a row for each partner of a run (``consent.uses``), and a partner's access token serves all of them.
@@ -53,7 +55,8 @@ class Selection:
         customer: tenant ids of customers.
         customers: these customers, by their keys.
         consents: these consents in customer tenants, by their keys.
-        week_hour: consents in customer tenants that have this hour of the week as theirs, and those that were missed.
+        week_hour: consents in customer tenants that have this hour of the week as theirs, and of those that were missed
+            the ones that have this hour of the day.
         offboarding: chooses nothing; tells the run of an offboarding from any other one.
         undo: chooses nothing; the plan that is undone.
     """
@@ -114,7 +117,7 @@ class Selection:
             tried = self._of_registration().filter(partner=OuterRef("pk"), last_try_at__gte=self._since())
             partners = partners.filter(~Exists(tried))
         if self.hour is not None:
-            partners = partners.annotate(own_hour=Mod("pk", 24)).filter(own_hour=self.hour)
+            partners = partners.annotate(own_hour=Mod("pk", DAY_HOURS)).filter(own_hour=self.hour)
         return partners
 
     def partner_consents(self) -> PartnerConsentQuerySet:
@@ -138,11 +141,13 @@ class Selection:
         if self.age is not None:
             consents = consents.exclude(verified_at__gte=self._since())
         if self.week_hour is not None:
-            missed = Q(tried_at__isnull=True) | Q(tried_at__lt=Now() - timedelta(days=8))
+            # What was missed comes in the same hour of the next day: many at once are spread, and none comes twice.
+            missed = Q(tried_at__isnull=True) | Q(tried_at__lt=Now() - MISSED_AFTER)
             tried_today = Q(tried_at__gte=Now() - timedelta(days=1))
             together = ExpressionWrapper(F("customer") / Value(NEIGHBOURS), output_field=BigIntegerField())
+            same_hours = range(self.week_hour % DAY_HOURS, WEEK_HOURS, DAY_HOURS)
             consents = consents.annotate(own_hour=Mod(together, Value(WEEK_HOURS))).filter(
-                missed | Q(own_hour=self.week_hour) & ~tried_today
+                Q(own_hour=self.week_hour) & ~tried_today | Q(own_hour__in=same_hours) & missed
             )
         return consents
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, F, Q
+from django.db.models import Count, Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -407,6 +407,18 @@ def resume_by_itself(run: Run) -> bool:
     return False
 
 
+def left_behind(kind: Kind) -> list[Run]:
+    """Return the runs of the schedule that were cut off within the last day, and of which nobody says that they go on.
+
+    Past their deadline; or stopped for a cause that is over, as a later run of this kind shows that ended well.
+    """
+    later = Run.objects.filter(kind=kind.name, state=State.DONE, total__gt=0, finished_at__gt=OuterRef("finished_at"))
+    past = Q(state=State.PAUSED, reason=DEADLINE)
+    stopped = Q(Exists(later), state=State.STOPPED, resume_at__isnull=True)
+    young = Run.objects.filter(kind=kind.name, actor_kind=SYSTEM.kind, created_at__gt=Now() - timedelta(days=1))
+    return list(young.filter(past | stopped).order_by("pk"))
+
+
 def _steer(run: Run, states: Sequence[str], action: str, actor: Actor, **columns: Any) -> bool:
     with transaction.atomic():
         changed = Run.objects.filter(pk=run.pk, state__in=states).update(**columns)
@@ -561,9 +573,15 @@ def after_stop(run: Run) -> str:
             f"The workers resume run {run.pk} by themselves at {run.resume_at:%H:%M} UTC, try {run.resumes + 1} of "
             f"{len(RESUMED_AFTER)}; sooner: Resume on its page."
         )
-    if run.resumes:
-        times = "once" if run.resumes == 1 else f"{run.resumes} times"
-        return f"The workers resumed it {times} in vain and do not try again: resume run {run.pk} on its page."
+    times = "once" if run.resumes == 1 else f"{run.resumes} times"
+    in_vain = f"The workers resumed it {times} in vain" if run.resumes else ""
+    if run.actor_kind == SYSTEM.kind and kind_named(run.kind).repeats:
+        waits = (
+            "The schedule comes back to its work once another run of this kind ended well; sooner: Resume on its page."
+        )
+        return f"{in_vain}. {waits}" if in_vain else waits
+    if in_vain:
+        return f"{in_vain} and do not try again: resume run {run.pk} on its page."
     return f"When the cause is gone, resume run {run.pk} on its page."
 
 

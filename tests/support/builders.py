@@ -19,10 +19,12 @@ from consent.models import (
 from consent.uses.book import By, Purpose
 from portal.audit.trail import Actor
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
+from portal.rights import SERVER
 from tenants.models import CustomerTenant, PartnerContact, PartnerTenant
 
 _numbers = itertools.count(1)
 ACTOR = Actor.command("test")
+BY_CLOCK = Actor.system(SERVER)
 
 
 def staff(name: str) -> Actor:

@@ -220,3 +220,45 @@ def test_a_stopped_run_of_an_app_that_is_gone_holds_up_no_other() -> None:
     Run.objects.update(kind="gone")
     assert schedule.sweep() == "0 runs handed to the workers"
     assert not Run.objects.to_resume().exists()
+
+
+# --- what the schedule left ---------------------------------------------------------------------------------------
+
+
+def cut_off(work: Work, scope: dict[str, Any], **arguments: Any) -> Run:
+    """Return a run of the schedule that was stopped and that nobody resumes by itself any more."""
+    stopped, ending = work.do(scope=scope, **{"actor": builders.BY_CLOCK} | arguments)
+    assert ending is Ending.STOPPED
+    Run.objects.filter(pk=stopped.pk).update(resume_at=None, resumes=3, finished_at=Now() - timedelta(minutes=5))
+    stopped.refresh_from_db()
+    return stopped
+
+
+@pytest.mark.req("R-14")
+def test_what_the_schedule_left_is_taken_up_once_another_run_shows_that_the_cause_is_gone() -> None:
+    work = Repeated(answer=lambda key, attempt: AWAY)
+    stopped = cut_off(work, {"keys": [1, 2, 3]})
+    of_person = cut_off(work, {"keys": [4]}, actor=builders.ACTOR)
+    assert "once another run of this kind ended well" in service.after_stop(stopped)
+    assert "do not try again" in service.after_stop(of_person)
+    assert service.left_behind(work.kind()) == []
+
+    work.answer = lambda key, attempt: GOOD
+    work.do(scope={"keys": []})
+    assert service.left_behind(work.kind()) == [], "a run without units shows nothing"
+    work.do(scope={"keys": [9]})
+    assert service.left_behind(work.kind()) == [stopped]
+
+    assert run_again(stopped) is Ending.DONE
+    assert service.left_behind(work.kind()) == []
+
+
+def test_what_the_schedule_left_is_taken_up_for_a_day_and_when_only_its_time_was_over() -> None:
+    work = Repeated(number=2)
+    paused = work.start(scope={"keys": [1]}, actor=builders.BY_CLOCK, deadline=timezone.now() - timedelta(seconds=1))
+    assert Executor(paused).work() is Ending.PAUSED
+    by_person = work.start(scope={"keys": [2]}, actor=builders.BY_CLOCK)
+    assert service.pause(by_person, actor=builders.ACTOR)
+    assert service.left_behind(work.kind()) == [paused]
+    Run.objects.update(created_at=Now() - timedelta(days=1, minutes=1))
+    assert service.left_behind(work.kind()) == []
