@@ -32,6 +32,8 @@ app.conf.update(
     event_serializer="json",
     task_ignore_result=True,  # what became of a run stands in its rows
     task_acks_late=True,
+    # A message may be a quarter of an hour of work: a worker takes as many as it works, and others get the rest.
+    worker_prefetch_multiplier=1,
     worker_hijack_root_logger=False,  # our log format, with its filters, stays
     broker_connection_retry_on_startup=True,
 )
