@@ -49,7 +49,17 @@ class MovedClock:
         self.seconds = max(self.seconds, seconds)
 
 
-_READ_BY: tuple[tuple[Any, str], ...] = ((time, "time"), (time, "monotonic"), (time, "sleep"), (timezone, "now"))
+@contextmanager
+def replaced(of: Any, **values: Any) -> Iterator[None]:
+    """Let these names of a module stand for something else until the block ends."""
+    before = {name: getattr(of, name) for name in values}
+    for name, value in values.items():
+        setattr(of, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(of, name, value)
 
 
 @contextmanager
@@ -58,17 +68,16 @@ def moved(start: datetime) -> Iterator[MovedClock]:
     if connection.vendor != "sqlite":
         raise NotImplementedError("the clock of PostgreSQL cannot be moved from here")
     clock = MovedClock(start)
-    before = [getattr(module, name) for module, name in _READ_BY]
     connection.ensure_connection()
     _teach(connection)
     connection_created.connect(_teach)
-    for (module, name), own in zip(_READ_BY, (clock.read, clock.read, clock.sleep, clock.now), strict=True):
-        setattr(module, name, own)
     try:
-        yield clock
+        with (
+            replaced(time, time=clock.read, monotonic=clock.read, sleep=clock.sleep),
+            replaced(timezone, now=clock.now),
+        ):
+            yield clock
     finally:
-        for (module, name), value in zip(_READ_BY, before, strict=True):
-            setattr(module, name, value)
         connection_created.disconnect(_teach)
 
 

@@ -29,7 +29,7 @@ from consent.tokens.health import renew_after
 from consent.tokens.renewal import rotation
 from consent.tokens.saving import Renewals
 from consent.tokens.service import Audience, TokenService
-from consent.uses.book import By, Use
+from consent.uses.book import Book, By, Use
 from consent.vault.base import SecretName, SecretVersion, StoredSecret
 from portal.microsoft import http
 from portal.microsoft.api import RetryPolicy
@@ -40,7 +40,7 @@ from portal.microsoft.secret import Secret
 from tenants.gdap import BATCH, AccessAssignment, Relationship
 from tenants.models import CustomerTenant, PartnerTenant
 from tenants.partner_center import Customer, OrganizationProfile
-from tests.bench.simulation.clock import MovedClock
+from tests.bench.simulation.clock import MovedClock, replaced
 
 SCOPES = ("Directory.Read.All", "User.Read.All")
 GROUP = "3b1c2f50-1c5c-4c1d-8a44-6f0d4a5a9a01"
@@ -251,7 +251,7 @@ class SimulatedTokens(TokenService):
             validator=None,  # type: ignore[arg-type]  # no token is real
             rotation=rotation(save_after),
             gate=OpenGate(),  # type: ignore[arg-type]
-            uses=clients.uses(),
+            uses=Book(),
         )
         self._microsoft = microsoft
         self._number = 0
@@ -396,6 +396,7 @@ def instead_of_clients(microsoft: Microsoft, vault: SimulatedVault) -> Iterator[
 
     own: dict[str, Any] = {
         "tokens": lambda: tokens,
+        "uses": lambda: tokens.uses,
         "vault": lambda: vault,
         "renewals": lambda: Renewals(vault),
         "gate": OpenGate,
@@ -408,11 +409,5 @@ def instead_of_clients(microsoft: Microsoft, vault: SimulatedVault) -> Iterator[
     }
     if hasattr(clients, "pruner"):
         own["pruner"] = lambda: None
-    before = {name: getattr(clients, name) for name in own}
-    for name, value in own.items():
-        setattr(clients, name, value)
-    try:
+    with replaced(clients, **own):
         yield
-    finally:
-        for name, value in before.items():
-            setattr(clients, name, value)

@@ -31,7 +31,7 @@ from portal.runs.pool import Pool
 from portal.runs.registry import jobs, kinds
 from portal.runs.tasks import SLICE_SECONDS
 from tenants.models import CustomerTenant, PartnerTenant
-from tests.bench.simulation.clock import MovedClock
+from tests.bench.simulation.clock import MovedClock, replaced
 from tests.bench.simulation.microsoft import (
     PRINCIPAL,
     SCOPES,
@@ -251,18 +251,19 @@ class SimulatedPortal:
     def _as_set_up(self) -> Iterator[None]:
         of_product = dict(kinds())
         known = {name: job for name, job in jobs().items() if name in JOBS}
-        before = schedule.jobs, executor.Pool
         for name, kind in of_product.items():
             kinds()[name] = replace(kind, prepare=lambda: ())
-        schedule.jobs = lambda: known  # type: ignore[assignment]
-        executor.Pool = _WaitingPool  # type: ignore[misc]
         dummy = {"default": {"BACKEND": "django.tasks.backends.dummy.DummyBackend"}}
         try:
-            with override_settings(TASKS=dummy), instead_of_clients(self.microsoft, self.vault):
+            with (
+                replaced(schedule, jobs=lambda: known),
+                replaced(executor, Pool=_WaitingPool),
+                override_settings(TASKS=dummy),
+                instead_of_clients(self.microsoft, self.vault),
+            ):
                 yield
         finally:
             kinds().update(of_product)
-            schedule.jobs, executor.Pool = before  # type: ignore[misc]
 
     def _tick(self) -> None:
         """Be the scheduler, and then a worker that does one thing after the other."""
