@@ -52,6 +52,8 @@ def test_no_page_of_the_admin_writes_such_rows_past_the_services(model: str) -> 
         "def f(waiting: WaitingToken):\n    waiting.consent.save()",
         "QuerySet[PartnerConsent](PartnerConsent).bulk_create(rows)",
         "models.PartnerConsent.objects.create()",
+        "upsert(PartnerConsent, names, rows, unique=[], update=[])",
+        "bulk.set_each(PartnerConsent, 'failures', {})",
         "def f(cursor):\n    cursor.execute(f'UPDATE {PartnerConsent._meta.db_table} SET failures = 0')",
     ],
 )

@@ -26,6 +26,7 @@ WRITES = {
     "get_or_create",
     "update_or_create",
 }
+BULK = {"upsert", "set_each"}  # of portal.bulk, which write the model that they get
 _CLAIM = re.compile(r"Written by (.*?)(?:\bonly\b|\balone\b|\bnothing else\b)", re.DOTALL)
 _NAME = re.compile(r"``([a-z_.]+)``")
 
@@ -188,6 +189,8 @@ class _Reader:
         """Return the model that a call writes; who asks for the name of its table writes SQL of its own."""
         if isinstance(node, ast.Attribute) and node.attr == "db_table":
             return self._type(node.value, names)
+        if isinstance(node, ast.Call) and node.args and ast.unparse(node.func).rpartition(".")[2] in BULK:
+            return self._type(node.args[0], names)
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             return None
         model = self._type(node.func.value, names)
