@@ -1,7 +1,4 @@
-"""Rows that are inserted in one statement are those that Django would have written.
-
-Covers: portal.bulk.
-"""
+"""Rows that are inserted in one statement are those that Django would have written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Many rows are written by one statement, each with its own values.
-
-Covers: portal.bulk.
-"""
+"""Many rows are written by one statement, each with its own values."""
 
 from __future__ import annotations
 
