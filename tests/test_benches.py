@@ -86,8 +86,9 @@ def test_the_bulk_check_is_compared_with_its_floor(
 
     checks.compare(place, file, gate, options, in_flight=1)
 
-    floor, ours, ratios = capsys.readouterr().out.splitlines()
+    floor, ours, processor, ratios = capsys.readouterr().out.splitlines()
     assert (floor[:5], ours[:4]) == ("floor", "ours")
+    assert "of processor a partner" in processor
     assert "calls a partner" in ratios
 
 

@@ -32,7 +32,8 @@ _OPENS_THE_DATABASE = {
 _COMMITS = _OPENS_THE_DATABASE - {"db"}
 # What a room's source holds when it leans on the database itself: SQL of its own, conflicts, constraints, patterns.
 _OF_THE_DATABASE = re.compile(
-    r"\.vendor\b|\.cursor\(|_conflicts=|Constraint\(|regex|\b(?:IntegrityError|OperationalError)\b"
+    r"\.vendor\b|\.cursor\(|from portal\.bulk import|_conflicts=|Constraint\(|regex"
+    r"|\b(?:IntegrityError|OperationalError)\b"
 )
 
 

@@ -130,7 +130,7 @@ class Books:
 class _WaitingPool(Pool[Any]):
     """The pool of the one thread that also owns the moved clock: nobody else ends a unit while it waits."""
 
-    def collect(self, seconds: float) -> list[Any]:
+    def collect(self, seconds: float, *, together: float = 0.0) -> list[Any]:
         found = super().collect(0)
         if not found and seconds > 0:
             time.sleep(max(seconds, _IDLE_SECONDS))
