@@ -21,7 +21,7 @@ from portal.audit.anchors import ANCHORED
 from portal.audit.models import AuditEvent
 from portal.audit.trail import Outcome, record
 from portal.audit.walking import ACCEPTED, ARCHIVED, CHECKED
-from portal.runs.results import FINISHED
+from portal.runs.results import FINISHED, FORGOTTEN
 from portal.site.audit_words import in_a_sentence, known_actions
 from portal.site.extension_points import extensions
 from portal.start import IN_FORCE
@@ -56,7 +56,18 @@ def _texts(node: ast.expr) -> Iterator[str]:
 
 def written() -> set[str]:
     """Return the actions that the source writes to the trail."""
-    found = {ACCEPTED, ANCHORED, ARCHIVED, CHECKED, FINISHED, IN_FORCE, "token.stored", "token.discarded"}  # by a name
+    by_a_name = {
+        ACCEPTED,
+        ANCHORED,
+        ARCHIVED,
+        CHECKED,
+        FINISHED,
+        FORGOTTEN,
+        IN_FORCE,
+        "token.stored",
+        "token.discarded",
+    }
+    found = set(by_a_name)
     calls = (node for path in modules() for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
     for call in calls:
         place = _WRITERS.get(getattr(call.func, "id", getattr(call.func, "attr", "")))
