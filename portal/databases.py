@@ -85,6 +85,8 @@ def _not_migrated(error: BaseException) -> str:
 
 
 def _no_answer(error: BaseException) -> str:
+    if type(error.__cause__).__name__ == "PoolTimeout":  # of psycopg's pool, which tells only the log why
+        return "No connection to the database was free in time: it is away or has too much to do. The log says more."
     # Only a driver's own words are shown: they name the server and never the password.
     words = _first_line(error) if error.__cause__ is not None else type(error).__name__
     return f"The database does not answer, check DATABASE_URL: {words}"

@@ -17,6 +17,7 @@ from datetime import datetime
 from django.db import connection
 
 from consent.models import Containment
+from portal.microsoft.waiting import about_to_wait
 from portal.runs.kinds import Contained
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class Gate:
         if look is not None and now - look.began <= FRESH_SECONDS:
             return look
         until = now + _PATIENCE
+        about_to_wait()
         with self._changed:
             while not self._closed:
                 look, now = self._look, time.monotonic()

@@ -48,6 +48,7 @@ from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.microsoft.identifiers import CorrelationId, ObjectId
 from portal.microsoft.secret import Secret
+from portal.microsoft.waiting import about_to_wait
 from tenants.models import PartnerTenant
 
 log = logging.getLogger(__name__)
@@ -621,6 +622,7 @@ class Custody:
             if time.monotonic() >= until:
                 yield None
                 return
+            about_to_wait()
             time.sleep(_POLL_SECONDS)
         try:
             with time_budget(_LEASED_SECONDS):

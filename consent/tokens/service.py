@@ -32,6 +32,7 @@ from portal.microsoft.errors import AuthenticationFailed, RemoteError, Unexpecte
 from portal.microsoft.http import last_look
 from portal.microsoft.identifiers import CorrelationId, ObjectId, TenantId
 from portal.microsoft.secret import Secret
+from portal.microsoft.waiting import about_to_wait
 from tenants.models import CustomerTenant, PartnerTenant
 
 _EARLY_SECONDS = 300.0  # an access token leaves the cache this long before its end (S-38)
@@ -162,6 +163,7 @@ class TokenService:
         use = _use(current, audience, by, correlation_id, customer)
         with self._guard:
             lock = self._locks.setdefault(place, threading.Lock())
+        about_to_wait()
         with lock:  # N callers at once cause one redemption
             cached = self._cache.get(place)
             if cached is not None and not fresh and time.monotonic() < cached.until:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from portal.microsoft.waiting import about_to_wait
+
 CALLS: Final = 500  # of one process by default; Key Vault counts 4,000 for a vault, from all processes
 SECONDS: Final = 10.0
 _SLOWEST = 0.5  # seconds between two calls, after many refusals
@@ -60,6 +62,7 @@ class Pace:
             self._next = turn + self._interval
             self._interval = max(self._fastest, self._interval * _RECOVERY)
         if wait:
+            about_to_wait()
             self._sleep(wait)
         return 0.0
 

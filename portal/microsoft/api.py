@@ -27,6 +27,7 @@ from portal.microsoft.errors import RemoteError, Throttled, UnexpectedResponse, 
 from portal.microsoft.http import budget_left, last_look, no_answer, retry_after_seconds
 from portal.microsoft.identifiers import CorrelationId, RequestId
 from portal.microsoft.secret import Secret
+from portal.microsoft.waiting import about_to_wait
 
 MAX_PAGES = 1000  # of one list; at 300 to 500 items each far more than any partner's customers
 DEFAULT_RETRY_AFTER_SECONDS = 60.0  # Partner Center: when a 429 names no time
@@ -93,6 +94,7 @@ class RetryPolicy:
                 wait = self.wait(error, attempt)
                 if wait is None:
                     raise
+            about_to_wait()  # the call may have written its failure down
             self.sleep(wait)
         raise AssertionError("unreachable: the last attempt raises")
 

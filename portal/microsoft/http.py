@@ -30,6 +30,7 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from portal.microsoft.breakers import AWAY, Breakers
 from portal.microsoft.certificates import certificates
 from portal.microsoft.errors import NoAnswer, NotSent, Unreachable
+from portal.microsoft.waiting import about_to_wait
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0
@@ -92,6 +93,7 @@ def turn_of(lock: threading.Lock) -> Iterator[None]:
     Raises:
         TimeoutError: the time was over first.
     """
+    about_to_wait()
     if not lock.acquire(timeout=max(_remaining_seconds(), 0.0)):
         raise TimeoutError("another thread waits for the same answer, and none came in time")
     try:
@@ -359,6 +361,7 @@ class GuardedSession(requests.Session):
         if self._loopback and not (parts.hostname or "").endswith(".localhost"):
             raise DestinationRefused("with test endpoints only names below .localhost are called")
         timeout = kwargs.get("timeout") or (CONNECT_SECONDS, READ_SECONDS)
+        about_to_wait()
         pace: Pace | None = getattr(_clock, "pace", None)
         if pace is not None:
             pace.wait(parts.netloc, parts.path)

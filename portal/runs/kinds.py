@@ -10,6 +10,7 @@ from typing import Any
 from portal.audit.trail import Actor
 from portal.microsoft.diagnosis import Diagnosis, FailureClass
 from portal.microsoft.errors import RemoteError
+from portal.microsoft.waiting import about_to_wait
 
 OK = "ok"
 UNEXPECTED = "unexpected_error"  # an exception that the kind did not know (R-30)
@@ -139,6 +140,7 @@ class Context:
 
     def sleep(self, seconds: float) -> None:
         """Wait so long, or until the executor has to stop."""
+        about_to_wait()
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self.halted():
             time.sleep(min(left, 0.5))

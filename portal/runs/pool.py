@@ -1,4 +1,9 @@
-"""A pool of threads that never keeps a process alive: at the second signal, or when time is up, it is left behind."""
+"""A pool of threads that never keeps a process alive: at the second signal, or when time is up, it is left behind.
+
+On PostgreSQL, where each connection is a process of the server, these threads share a few: Django takes them from
+psycopg's pool, and a thread gives its own back after each job and before each wait. All other threads of a process keep
+a connection of their own, so a web page says at once that the database is away, and does not wait for the pool.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Final
 
-from portal.runs import connections
+from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections
 
+from portal.microsoft.waiting import before_waiting
+
+MOST_CONNECTIONS: Final = 8
+"""Connections that the threads of all pools of one process share on PostgreSQL."""
+_SHARED: Final = {
+    "min_size": 0,
+    "max_size": MOST_CONNECTIONS,
+    "timeout": 10.0,  # seconds for a free one; a unit that waits in vain comes again, and a polite stop is not late
+    "reconnect_timeout": 5.0,  # after it whoever asks next tries at once; pauses would grow while the database is away
+}
 _TURN_SECONDS = 0.02
 _LOOKS = 10_000, 2, 5  # new objects, then looks at the young, between two looks for cycles; less often costs memory
 
@@ -78,11 +95,51 @@ class Pool[R]:
             self._jobs.put(None)
 
     def _loop(self) -> None:
-        connections.enter()
+        shares = _sharing.enter()
         try:
-            while (job := self._jobs.get()) is not None:
-                result = job()
-                connections.end_job()
-                self._results.put((result,))
+            with before_waiting(_give_back) if shares else nullcontext():
+                while (job := self._jobs.get()) is not None:
+                    result = job()
+                    close_old_connections()  # of this thread, as after a request (R-36)
+                    self._results.put((result,))
         finally:
-            connections.leave()
+            connections.close_all()
+            if shares:
+                _sharing.leave()
+
+
+def _give_back() -> None:
+    if not connections[DEFAULT_DB_ALIAS].in_atomic_block:  # which this would end, and roll back without a word
+        close_old_connections()
+
+
+class _Sharing:
+    """The threads of this process that share connections; the last one closes those."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+
+    def enter(self) -> bool:
+        """Let this thread share, and tell whether it does."""
+        own = connections[DEFAULT_DB_ALIAS]
+        if own.vendor != "postgresql":
+            return False
+        options = {**own.settings_dict["OPTIONS"], "pool": _SHARED}
+        pooled: Any = type(own)  # no connection is kept between two uses: Django asks that of a pool
+        connections[DEFAULT_DB_ALIAS] = pooled(
+            {**own.settings_dict, "CONN_MAX_AGE": 0, "OPTIONS": options}, DEFAULT_DB_ALIAS
+        )
+        with self._lock:
+            self._threads += 1
+        return True
+
+    def leave(self) -> None:
+        mine: Any = connections[DEFAULT_DB_ALIAS]
+        with self._lock:  # a thread that enters waits, and then gets a new pool
+            self._threads -= 1
+            if not self._threads:
+                mine.close_pool()
+
+
+_sharing = _Sharing()

@@ -168,7 +168,10 @@ def _iso(record: logging.LogRecord) -> str:
 
 
 # These print requests, answers or codes below WARNING; the queue three lines for each message, of which ours say more.
-CAPPED_LOGGERS = ("azure", "msal", "requests", "urllib3", "http.client", "asyncio", "django.db.backends", "dj_queue")
+CAPPED_LOGGERS = (
+    *("azure", "msal", "requests", "urllib3", "http.client", "asyncio"),
+    *("django.db.backends", "psycopg.pool", "dj_queue"),
+)
 # These also warn, with a service's own sentences and whole tracebacks, of what they raise: our code tells that itself.
 SILENT_LOGGERS = ("azure", "msal")
 

@@ -63,7 +63,7 @@ def _begin(units: int, at_once: int) -> list[int]:
     def work(key: int, subject: int, context: Context) -> Outcome:
         for part in range(3):
             PartnerTag.objects.filter(name="x").exists()
-            time.sleep(0.02)  # as a call takes
+            context.sleep(0.02)  # as a call takes
             with transaction.atomic():
                 PartnerTag.objects.create(name=f"{context.run_id} {key} {part}")
         return Outcome()

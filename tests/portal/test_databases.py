@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg_pool
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
@@ -229,6 +230,7 @@ def sqlite_error(code: int, words: str) -> Exception:
             raised(OperationalError("x\nsecond line"), psycopg.OperationalError("x")),
             "does not answer, check DATABASE_URL: x",
         ),
+        (raised(OperationalError("x"), psycopg_pool.PoolTimeout("x")), "No connection to the database was free"),
         (raised(ProgrammingError('relation "a" does not exist'), psycopg.errors.UndefinedTable("x")), "run migrate"),
         (raised(ProgrammingError("x"), psycopg.errors.UndefinedColumn("x")), "run migrate"),
         (OperationalError("postgres://portal:secret@db"), "check DATABASE_URL: OperationalError"),

@@ -11,6 +11,7 @@ import pytest
 
 from consent.containment import gate as gates
 from consent.containment.gate import FRESH_SECONDS, UNKNOWN, Gate, Standing
+from portal.microsoft.waiting import before_waiting
 from tests.support.threads import at_once
 
 pytestmark = pytest.mark.req("S-80")
@@ -106,6 +107,14 @@ def test_an_error_of_the_database_closes_it_until_it_answers_again(
 
     database.error = None
     assert seconds_until(lambda: words(gate) == "") < 1
+
+
+def test_who_waits_for_a_look_gives_back_what_the_look_may_need(gate: Gate) -> None:
+    said = []
+    with before_waiting(lambda: said.append("waits")):
+        words(gate)
+        words(gate)
+    assert said == ["waits"], "the second found the look of the first"
 
 
 def test_any_number_of_questions_cost_a_few_reads_a_second(gate: Gate, database: Database) -> None:

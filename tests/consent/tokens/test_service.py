@@ -41,6 +41,7 @@ from portal.microsoft.errors import (
 )
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
+from portal.microsoft.waiting import before_waiting
 from tenants.models import PartnerTenant
 from tests.conftest import VAULT_NAME, make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox.server import Sandbox
@@ -189,6 +190,22 @@ def test_many_callers_at_once_cause_one_redemption(connected: Portal) -> None:
 
     assert len(set(tokens)) == 1
     assert len(redemptions(connected)) - before == 1
+
+
+def test_who_waits_for_another_caller_or_its_lease_gives_back_what_others_need(connected: Portal) -> None:
+    """A thread of a run that kept its database connection then could keep the other one waiting for it (R-36)."""
+    consent, said = connected.consent(), []
+    ask(consent)
+    before = len(connected.sandbox.world.ledger)
+
+    with before_waiting(lambda: said.append("for the other caller")):
+        ask(consent)
+    assert said == ["for the other caller"]
+    assert len(connected.sandbox.world.ledger) == before, "a request would have said it, too"
+
+    lend_to_another(consent, seconds=0.05)
+    with before_waiting(lambda: said.append("for the lease")), clients.tokens()._custody.lease(consent, wait_seconds=5):
+        assert said[1:] == ["for the lease"]
 
 
 def test_an_access_token_is_used_until_five_minutes_before_its_end(

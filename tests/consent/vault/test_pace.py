@@ -8,6 +8,7 @@ from bisect import bisect_left
 import pytest
 
 from consent.vault.pace import Pace
+from portal.microsoft.waiting import before_waiting
 
 pytestmark = pytest.mark.req("R-08")
 
@@ -99,6 +100,15 @@ def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
     pace.pause(100)
     pace.pause(1)
     assert pace.take(0) == pytest.approx(101.5)
+
+
+def test_who_waits_for_its_turn_gives_back_what_others_need() -> None:
+    pace, said = Time().pace(), []
+    with before_waiting(lambda: said.append("waits")):
+        pace.take(10)
+        pace.pause(1)
+        pace.take(10)
+    assert said == ["waits"], "the first had its turn at once"
 
 
 def test_threads_share_one_budget() -> None:

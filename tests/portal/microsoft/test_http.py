@@ -25,6 +25,7 @@ from portal.microsoft.errors import RemoteError, Throttled, UnexpectedResponse, 
 from portal.microsoft.graph import GraphApi
 from portal.microsoft.http import DestinationRefused, GuardedSession, retry_after_seconds, time_budget
 from portal.microsoft.secret import Secret
+from portal.microsoft.waiting import before_waiting
 from tests.support.calls import BASE, CORRELATION, PRIVATE, TOKEN, URL, Waits, failure, read
 
 # --- what is sent -------------------------------------------------------------------------------------------------
@@ -275,6 +276,18 @@ def test_waits_are_jittered_over_the_whole_range(client: ApiClient, monkeypatch:
         wire.get(URL, status=503)
         failure(client)
     assert asked == [(1, 2), (1, 4)]
+
+
+def test_before_a_call_is_tried_again_the_thread_gives_back_what_others_need(waits: Waits) -> None:
+    said: list[str] = []
+
+    def call() -> None:
+        said.append("call")
+        raise errors.ServerFault("graph", "read")
+
+    with before_waiting(lambda: said.append("waits")), pytest.raises(errors.ServerFault):
+        RetryPolicy(tries=2, sleep=waits).run(call)
+    assert said == ["call", "waits", "call"]
 
 
 @pytest.mark.req("R-16")
