@@ -75,15 +75,9 @@ _GONE_BY = (
     "registration__state",
     "registration__application_id",
     "registration__credential_id",
+    "stored_at",
 )
 _gone_by = attrgetter(*(name.replace("__", ".") for name in _GONE_BY))
-
-
-@cache
-def _look(vendor: str) -> str:
-    """Return the statement that reads these columns of one row; Django takes longer to write it than to run it."""
-    statement, _ = PartnerConsent.objects.filter(pk=0).order_by().values_list(*_GONE_BY).query.sql_with_params()
-    return statement
 
 
 LOST = (
@@ -191,9 +185,7 @@ class Custody:
             TokenUnavailable: it is gone, or allows no use of its token.
         """
         if not anew:
-            with connection.cursor() as cursor:
-                cursor.execute(_look(connection.vendor), [consent.pk])
-                anew = cursor.fetchone() != _gone_by(consent)
+            anew = _read_what_is_gone_by(consent.pk) != _gone_by(consent)
         if anew:
             rows = PartnerConsent.objects.select_related("partner", "registration__credential")
             read = rows.filter(pk=consent.pk).first()
@@ -640,3 +632,23 @@ class Custody:
     def _free(keys: Collection[int], owner: str) -> None:
         """Give back the leases of these rows that are still this owner's."""
         PartnerConsent.objects.filter(pk__in=keys, lease_owner=owner).update(lease_owner="", lease_until=None)
+
+
+@cache
+def _statement(vendor: str) -> str:
+    """Return the statement that reads ``_GONE_BY`` of one row; Django takes longer to write it than to run it."""
+    statement, _ = PartnerConsent.objects.filter(pk=0).order_by().values_list(*_GONE_BY).query.sql_with_params()
+    return statement
+
+
+def _read_what_is_gone_by(consent_id: int) -> tuple[object, ...] | None:
+    with connection.cursor() as cursor:
+        cursor.execute(_statement(connection.vendor), [consent_id])
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    *texts, stored_at = row
+    column = PartnerConsent._meta.get_field("stored_at").cached_col
+    for convert in (*connection.ops.get_db_converters(column), *column.get_db_converters(connection)):
+        stored_at = convert(stored_at, column, connection)  # the only column that drivers give in another form
+    return *texts, stored_at

@@ -307,9 +307,9 @@ def test_the_credential_is_read_and_parsed_once_and_costs_a_redemption_no_query(
 ) -> None:
     promote(add_certificate(connected))
     redeem(connected)
-    consent = connected.consent()
+    consent = PartnerConsent.objects.with_all_for_calls().get(pk=connected.consent().pk)
     misses = clients._credential.cache_info().misses
-    with django_assert_num_queries(3):  # the consent with registration and credential, before and after; the ledger
+    with django_assert_num_queries(3):  # what a use goes by, before and after; the ledger
         clients.tokens().access_token(
             consent, Audience.GRAPH, by=builders.BY, correlation_id=new_correlation_id(), fresh=True
         )

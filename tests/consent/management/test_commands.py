@@ -437,7 +437,7 @@ def test_check_tokens_checks_each_of_many_partners_once_oldest_first(
 
     assert len(checked) == len(set(checked)) == 1201
     oldest = PartnerConsent.objects.get(partner=partners[-1]).pk
-    assert oldest in checked[:128]
+    assert oldest in checked[:256]  # the first few are begun while the others are still being listed
     assert connected.consent().pk in checked[-128:]
 
 

@@ -133,6 +133,7 @@ def test_a_cached_token_costs_one_statement_while_the_callers_row_says_what_the_
         (PartnerConsent, {"secret_version": "b" * 32}),
         (PartnerConsent, {"fingerprint": "0" * 16}),
         (PartnerConsent, {"pinned_oid": "11111111-2222-4333-8444-555555555555"}),
+        (PartnerConsent, {"stored_at": timezone.now() - timedelta(days=3, microseconds=1)}),
         (PartnerTenant, {"tenant_id": "11111111-2222-4333-8444-555555555555"}),
         (PartnerTenant, {"cloud": "china"}),
         (ApplicationRegistration, {"application_id": "11111111-2222-4333-8444-555555555555"}),
