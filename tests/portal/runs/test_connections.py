@@ -1,6 +1,6 @@
 """Threads of a pool share connections: few for any number of threads, and none while a thread waits (R-36).
 
-Covers: portal.runs.pool.
+Covers: portal.microsoft.waiting.
 """
 
 from __future__ import annotations
