@@ -33,12 +33,15 @@ load_pages()  # as the web process does at its start: some tests look at what is
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on PostgreSQL as well; leave out what is slow unless CI or RUN_SLOW asks for it."""
-    all_of_them = os.environ.get("CI") or os.environ.get("RUN_SLOW")
+    """Mark what runs on PostgreSQL as well; leave out what is slow, or shows the same in a larger size."""
+    before_release = os.environ.get("RUN_SLOW") == "1"
+    all_of_them = before_release or os.environ.get("CI")
     postgres.mark(items)
     for item in items:
         if item.get_closest_marker("slow") and not all_of_them:
             item.add_marker(pytest.mark.skip(reason="slow: RUN_SLOW=1 runs it, and CI does"))
+        if item.get_closest_marker("release") and not before_release:
+            item.add_marker(pytest.mark.skip(reason="before a release: RUN_SLOW=1 runs it"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -4,7 +4,6 @@ absent-minded partners do (R-18, Appendix 2 of the security requirements).
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -316,7 +315,7 @@ def test_three_minutes_at_the_sign_in_page_do_no_harm(
 
 
 @pytest.mark.req("S-07")
-@pytest.mark.skipif(os.environ.get("RUN_SLOW") != "1", reason="takes 130 seconds: RUN_SLOW=1")
+@pytest.mark.release  # takes 130 seconds
 def test_a_real_wait_at_the_sign_in_page_does_no_harm(portal: PortalWithPartners, partner: Page) -> None:
     invitation = portal.invite()
     partner.goto(invitation.address)

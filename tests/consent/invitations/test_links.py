@@ -71,13 +71,13 @@ def test_a_link_is_a_random_token_of_which_the_database_knows_the_hash_only(
 
 
 @pytest.mark.req("S-01")
-def test_ten_thousand_tokens_are_all_different(
+def test_a_thousand_tokens_are_all_different(
     partner: PartnerTenant, registration: ApplicationRegistration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ConsentLink.objects, "create", lambda **columns: ConsentLink(pk=1, **columns))
     monkeypatch.setattr(links, "record", lambda *args, **kwargs: None)
-    tokens = {issue(partner, registration)[1] for _ in range(10_000)}
-    assert len(tokens) == 10_000
+    tokens = {issue(partner, registration)[1] for _ in range(1000)}
+    assert len(tokens) == 1000
     assert {len(token) for token in tokens} == {43}
 
 

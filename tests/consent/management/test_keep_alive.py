@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -29,7 +28,6 @@ from tests.support.portal import Portal
 
 START = timezone.now()
 AGES = ["token_not_renewed_60_days", "token_not_renewed_75_days", "token_not_renewed_85_days", "token_expired"]
-LONG = pytest.mark.skipif(os.environ.get("RUN_SLOW") != "1", reason="120 runs; set RUN_SLOW=1")
 # Engine and tests share one database connection only without a transaction around the test.
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -81,7 +79,10 @@ def day_by_day(portal: Portal, days: int, look: Callable[[int, PartnerConsent], 
 @pytest.mark.req("R-11")
 @pytest.mark.parametrize(
     "check_hours",
-    [pytest.param(24, marks=LONG, id="checked daily"), pytest.param(720, id="checked as seldom as possible")],
+    [
+        pytest.param(24, marks=pytest.mark.release, id="checked daily"),
+        pytest.param(720, id="checked as seldom as possible"),
+    ],
 )
 @pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
 def test_over_120_days_a_healthy_token_is_never_older_than_31_days(
@@ -111,10 +112,10 @@ def test_over_120_days_a_healthy_token_is_never_older_than_31_days(
     ("code", "state_before", "strict"),
     [
         (7000222, "connected", False),
-        pytest.param(7000222, "connected", True, marks=LONG),
-        pytest.param(50057, "needs_consent", False, marks=LONG),
+        pytest.param(7000222, "connected", True, marks=pytest.mark.release),
+        pytest.param(50057, "needs_consent", False, marks=pytest.mark.release),
         (700082, "needs_consent", False),
-        (700082, "needs_consent", True),
+        pytest.param(700082, "needs_consent", True, marks=pytest.mark.release),
     ],
 )
 def test_a_partner_that_fails_from_day_1_alerts_on_days_60_75_and_85_and_is_expired_on_day_90(

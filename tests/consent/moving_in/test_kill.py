@@ -77,7 +77,7 @@ def enabled_versions() -> Counter[str]:
 
 @pytest.mark.req("R-02")
 @pytest.mark.req("R-26")
-@pytest.mark.parametrize(("good", "of_each"), [(65, 1), pytest.param(260, 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("good", "of_each"), [(65, 1), pytest.param(260, 4, marks=pytest.mark.release)])
 def test_tokens_of_an_import_that_is_killed_at_half_are_adopted_once_or_refused_with_a_reason(
     settings: Settings, sandbox: Sandbox, tmp_path: Path, good: int, of_each: int
 ) -> None:

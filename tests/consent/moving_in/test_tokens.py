@@ -407,7 +407,7 @@ def test_tokens_are_read_from_another_vault_which_is_never_written(
     assert not [token for token in brought.tokens() if token in ran.out + ran.err]
 
 
-@pytest.mark.parametrize(("number", "of_each"), [(30, 1), pytest.param(260, 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("number", "of_each"), [(30, 1), pytest.param(260, 5, marks=pytest.mark.release)])
 def test_of_the_tokens_of_another_vault_each_is_adopted_or_has_its_reason_and_again_nothing_happens(
     settings: Settings, sandbox: Sandbox, tmp_path: Path, number: int, of_each: int
 ) -> None:
