@@ -10,8 +10,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import build_q_object_from_lookup_parameters
 from django.core.exceptions import ValidationError
-from django.db import connection, models
-from django.db.models import Case, Q, QuerySet, Value, When
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -34,7 +33,7 @@ from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.asking import ask
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
-from portal.site.list_filters import FEW_ROWS, RelatedFilter, with_keys
+from portal.site.list_filters import FEW_ROWS, RelatedFilter, narrowed, with_keys
 from portal.site.proof import fresh
 from portal.text import number_of
 from tenants.admin import search_by
@@ -54,21 +53,8 @@ def _state(state: str) -> str:
     return badge(str(known.label), CUSTOMER_TONES[known])
 
 
-def narrowed(consents: QuerySet[Any], condition: Q) -> QuerySet[Any]:
-    """Return the consents that fit. PostgreSQL knows by its statistics how many that are; SQLite is told.
-
-    There few are found by an index, in one statement more, and of many the first ones by name are met soon.
-    """
-    if connection.vendor == "postgresql":
-        return consents.filter(condition)
-    found = CustomerConsent.objects.with_words().order_by().filter(condition)
-    keys = list(found.values_list("pk", flat=True)[: FEW_ROWS + 1])
-    if len(keys) <= FEW_ROWS:
-        return consents.filter(with_keys(keys))
-    # The same, asked in a way that no index answers: it would hand over all of them before the first one is shown.
-    return consents.filter(
-        Case(When(condition, then=Value(True)), default=Value(False), output_field=models.BooleanField())
-    )
+def _narrowed(consents: QuerySet[Any], condition: Q) -> QuerySet[Any]:
+    return narrowed(consents, condition, among=CustomerConsent.objects.with_words())
 
 
 class _Narrowing(admin.FieldListFilter):
@@ -77,7 +63,7 @@ class _Narrowing(admin.FieldListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         try:
             condition = build_q_object_from_lookup_parameters(self.used_parameters)  # type: ignore[arg-type]
-            return narrowed(queryset, condition) if self.used_parameters else queryset
+            return _narrowed(queryset, condition) if self.used_parameters else queryset
         except (ValueError, ValidationError) as error:
             raise IncorrectLookupParameters(error) from error
 
@@ -125,7 +111,7 @@ class FindingFilter(admin.SimpleListFilter):
         if value not in self.CHOICES:
             return queryset
         rows = queryset.filter(OF_ACTIVE) if value in self.OF_ACTIVE_ONLY else queryset
-        return narrowed(rows, self.CHOICES[value][1])
+        return _narrowed(rows, self.CHOICES[value][1])
 
 
 class ConsentWhoActsFilter(admin.SimpleListFilter):
@@ -140,7 +126,7 @@ class ConsentWhoActsFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if not self.value():
             return queryset
-        return narrowed(queryset.filter(OF_ACTIVE), NOT_WELL & Q(who=self.value()))
+        return _narrowed(queryset.filter(OF_ACTIVE), NOT_WELL & Q(who=self.value()))
 
 
 class EvidenceFilter(admin.SimpleListFilter):
@@ -165,7 +151,7 @@ class EvidenceFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         condition = self.condition()
-        return queryset if condition is None else narrowed(queryset, condition)
+        return queryset if condition is None else _narrowed(queryset, condition)
 
 
 class OfRegistrationFilter(admin.RelatedFieldListFilter):

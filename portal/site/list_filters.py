@@ -14,7 +14,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import get_model_from_relation
 from django.contrib.admin.views.main import PAGE_VAR
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, Case, Q, QuerySet, Value, When
 from django.db.models.expressions import RawSQL
 from django.http import HttpRequest
 from django.urls import reverse
@@ -41,6 +41,23 @@ def with_keys(keys: Sequence[int], path: str = "pk") -> Q:
     vendor = connection.vendor
     value = json.dumps(keys) if vendor == "sqlite" else list(keys)
     return Q((f"{path}__in", RawSQL(_ARRAYS[vendor], [value])))  # noqa: S611  # one of two constants
+
+
+def narrowed(rows: QuerySet[Any], condition: Q, *, among: QuerySet[Any]) -> QuerySet[Any]:
+    """Return the rows of a large list that fit. PostgreSQL knows by its statistics how many that are; SQLite is told.
+
+    There few are found by an index, in one statement more, and of many the first ones in the list's order are met soon.
+
+    Args:
+        among: all rows that the condition may be asked of, with what it reads.
+    """
+    if connection.vendor == "postgresql":
+        return rows.filter(condition)
+    keys = list(among.order_by().filter(condition).values_list("pk", flat=True)[: FEW_ROWS + 1])
+    if len(keys) <= FEW_ROWS:
+        return rows.filter(with_keys(keys))
+    # The same, asked in a way that no index answers: it would hand over all of them before the first one is shown.
+    return rows.filter(Case(When(condition, then=Value(True)), default=Value(False), output_field=BooleanField()))
 
 
 class SinceFilter(SimpleListFilter):
