@@ -64,7 +64,7 @@ def test_all_cases_run_where_the_databases_differ() -> None:
     assert marked(*CASES, fixtures=("transactional_db",)) == [True, True]
 
 
-@pytest.mark.parametrize("kind", ["browser", "slow"])
+@pytest.mark.parametrize("kind", ["browser", "slow", "walks_pages"])
 def test_browsers_and_slow_tests_are_left_out(kind: str) -> None:
     assert marked(*IN_SQL, markers={kind: {}}) == [False, False]
 

@@ -15,6 +15,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from portal.runs.models import Run
 from portal.site.admin import MOST_LISTED
 from portal.site.search import search
 from tests.bench.many_rows import guid
@@ -163,6 +164,7 @@ def list_pages(staff: Staff) -> Iterator[Page]:
 def other_pages(staff: Staff, partners: int, customers: int) -> Iterator[Page]:
     """Return the overview, the tabs of a partner, pages of single rows, and lists with several filters."""
     middle, partner = partners * customers // 2, partners // 2
+    run = Run.objects.earliest("pk").pk  # a database that others used before does not begin with 1
     of_customers = "/admin/tenants/customertenant/"
     yield _of_path(staff, "the overview", "/admin/", MOST_OF_THE_OVERVIEW)
     for tab in _TABS:
@@ -179,7 +181,7 @@ def other_pages(staff: Staff, partners: int, customers: int) -> Iterator[Page]:
     ):
         yield _of_path(staff, f"{HUB}customers, {query}", f"{hub}?missing_since__isempty=1&{query}", most=MOST_OF_A_HUB)
     yield _of_path(staff, "a customer", f"{of_customers}{middle}/change/", most=MOST_OF_A_HUB)
-    yield _of_path(staff, "a run", "/admin/runs/run/1/change/", most=MOST_STATEMENTS + 1)
+    yield _of_path(staff, "a run", f"/admin/runs/run/{run}/change/", most=MOST_STATEMENTS + 1)
     for name, path in {
         "customers, of one partner": f"{of_customers}?partner__id__exact={partner}",
         "customers, of named ones": f"{of_customers}?partner__named=Partner+{max(partners // 200, 1)}",
@@ -192,8 +194,8 @@ def other_pages(staff: Staff, partners: int, customers: int) -> Iterator[Page]:
         "&state__exact=absent",
         "consents of listed customers, granted": "/admin/consent/customerconsent/?customer__missing_since__isempty=1"
         "&state__exact=granted",
-        "units of a run": "/admin/runs/runitem/?run__id__exact=1",
-        "units of a run, bad ones": "/admin/runs/runitem/?run__id__exact=1&result=needs_consent",
+        "units of a run": f"/admin/runs/runitem/?run__id__exact={run}",
+        "units of a run, bad ones": f"/admin/runs/runitem/?run__id__exact={run}&result=needs_consent",
         "customers of a plan": "/admin/consent/consentplanitem/?plan__id__exact=1",
     }.items():
         yield _of_path(staff, name, path)

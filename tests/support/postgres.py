@@ -82,6 +82,6 @@ def mark(items: Iterable[pytest.Item]) -> None:
 
 
 def _left_out(item: pytest.Item) -> bool:
-    """Browsers, searches for leaks and slow tests see the same with every database."""
-    kinds = ("browser", "slow")
+    """Browsers, searches for leaks, what walks all pages, and slow tests see the same with every database."""
+    kinds = ("browser", "slow", "walks_pages")
     return any(item.get_closest_marker(kind) for kind in kinds) or folder(item.path) == "tests/leaks"
