@@ -53,15 +53,17 @@ def test_the_first_function_of_each_module_that_touches_the_database_runs_there(
     assert marked(OTHER, fixtures=("tmp_path",)) == [False]
 
 
-def test_each_function_of_a_room_that_leans_on_the_database_runs_there() -> None:
-    in_the_room = [f"tests/portal/runs/test_stops.py::test_{case}" for case in ("a[x]", "a[y]", "b")]
-    assert marked(*in_the_room) == [True, False, True]
+@pytest.mark.parametrize(
+    "committing",
+    [{"markers": {"django_db": {"transaction": True}}}, {"fixtures": ("transactional_db",)}],
+    ids=["marker", "fixture"],
+)
+def test_each_function_that_commits_runs_there_once(committing: dict[str, Any]) -> None:
+    assert marked(*CASES, OTHER, **committing) == [True, False, True]
 
 
 def test_all_cases_run_where_the_databases_differ() -> None:
     assert marked(*IN_SQL, IN_SQL[0].replace("test_a", "test_b")) == [True, True, True]
-    assert marked(*CASES, markers={"django_db": {"transaction": True}}) == [True, True]
-    assert marked(*CASES, fixtures=("transactional_db",)) == [True, True]
 
 
 @pytest.mark.parametrize("kind", ["browser", "slow", "walks_pages"])
@@ -73,9 +75,7 @@ def test_searches_for_leaks_are_left_out() -> None:
     assert marked("tests/leaks/test_gate.py::test_a") == [False]
 
 
-def test_the_rooms_are_those_whose_source_leans_on_the_database() -> None:
-    assert {"tests/portal/audit", "tests/portal/runs", "tests/portal/site", "tests/consent/models"} <= postgres.rooms()
-    assert "tests/consent/sign_in" not in postgres.rooms()
+def test_the_modules_are_those_whose_source_leans_on_the_database() -> None:
     assert postgres.folder(ROOT / "portal/microsoft/diagnosis/entra.py") == "tests/portal/microsoft"
     assert postgres.folder(ROOT / "tenants/sync.py") == "tests/tenants"
     assert {"tests/portal/runs/test_lease", "tests/tenants/test_sync"} <= postgres.named_after()

@@ -3,10 +3,10 @@
 Before a release all tests run there: ``TEST_DATABASE_URL=postgres://... pytest``. With each change those run that can
 tell the databases apart:
 
-- Each test that commits, with all its cases: there processes, threads and locks meet the database itself.
-- Each test function of a room that leans on the database: its source writes SQL of its own, asks which database it is,
-  or counts on conflicts and constraints. All cases run in the test modules that are named after such a module; in the
-  others cases are of our own rules, which no database changes, and the first one stands for all.
+- All tests that are named after a module which leans on the database: its source writes SQL of its own, asks which
+  database it is, or counts on conflicts and constraints.
+- Each test function that commits: there processes, threads and locks meet the database itself. Its cases are of our own
+  rules, which no database changes, so the first one stands for all.
 - The first test function of each other test module. It is a sample: the queries of every room are asked there.
 """
 
@@ -44,12 +44,6 @@ def leaning() -> frozenset[Path]:
 
 
 @cache
-def rooms() -> frozenset[str]:
-    """Return the folders of tests, as tests/portal/runs, of the rooms that lean on the database itself."""
-    return frozenset(folder(path) for path in leaning())
-
-
-@cache
 def named_after() -> frozenset[str]:
     """Return the test modules, as tests/portal/runs/test_lease, that are named after such a module."""
     return frozenset(f"{folder(path)}/test_{path.stem}" for path in leaning())
@@ -73,12 +67,12 @@ def mark(items: Iterable[pytest.Item]) -> None:
         if _left_out(item):
             continue
         commits = marker is not None and bool(marker.kwargs.get("transaction") or marker.args)
-        module, place = item.nodeid.partition("::")[0], folder(item.path)
-        stands_for = item.nodeid.partition("[")[0] if place in rooms() else module
-        all_cases = commits or fixtures & _COMMITS or f"{place}/{item.path.stem}" in named_after()
-        if all_cases or stands_for not in seen:
+        commits = commits or bool(fixtures & _COMMITS)
+        module, function = item.nodeid.partition("::")[0], item.nodeid.partition("[")[0]
+        stands_for = {module, function} if commits else {module}
+        if f"{folder(item.path)}/{item.path.stem}" in named_after() or not stands_for <= seen:
             item.add_marker("postgres")
-        seen.add(stands_for)
+        seen |= {module, function}
 
 
 def _left_out(item: pytest.Item) -> bool:
