@@ -1,4 +1,4 @@
-"""Guards of who is at the wheel: accounts of staff, what two persons decide, what the trail keeps (S-46 to S-68)."""
+"""Guards of who is at the wheel: accounts of staff, what two persons decide, what the trail keeps (S-46 to S-70)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ _TEAMS = "tests/portal/staff/test_teams.py::test_"
 _KEYS = "tests/portal/staff/test_factor_keys.py::test_"
 _LINKS = "tests/consent/invitations/test_links.py::test_"
 _STOPS = "tests/consent/containment/test_service.py::test_"
+_IMPORTS = "tests/consent/moving_in/test_partners.py::test_"
 _DEACTIVATED = "tests/consent/applications/test_deactivation.py::test_"
 
 STAFF_GUARDS = (
@@ -155,5 +156,13 @@ STAFF_GUARDS = (
             "tests/consent/applications/test_registrations.py::test_an_edited_partner_stands_in_the_trail_without_its_name",
             "tests/consent/test_trail.py::test_no_value_of_a_personal_column_of_any_table_stands_in_an_entry",
         ),
+    ),
+    Guard(
+        name="contacts-out-of-trail",
+        shows="S-70",
+        file="consent/moving_in/partners.py",
+        text='added = {"added": len(change.contacts), ',
+        without='added = {"added": sorted(change.contacts), ',
+        tests=(f"{_IMPORTS}applied_it_adds_and_changes_and_a_second_import_has_no_effect",),
     ),
 )

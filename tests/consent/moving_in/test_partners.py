@@ -86,6 +86,7 @@ def test_each_row_says_what_it_would_do_and_nothing_is_changed(make: Any) -> Non
     assert AuditEvent.objects.get(action="partner_import.read").details["rows"] == 11
 
 
+@pytest.mark.req("S-70")
 @pytest.mark.django_db
 def test_applied_it_adds_and_changes_and_a_second_import_has_no_effect() -> None:
     known = builders.partner(name="Known", domain="known.example.com", contact_email="a@known.example.com")
