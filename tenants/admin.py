@@ -156,7 +156,7 @@ class PartnerTenantAdmin(PortalModelAdmin[PartnerTenant]):
             field.required = True  # or nobody of the team would see the partner
         return field
 
-    customer_count = path_column("customer_count", "Customers")
+    customer_count = path_column("customer_count", "Customers", sorts=False)  # or all customers were counted first
     shown_tenant = guid_column("tenant_id", "Tenant id", label="tenant id")
     synced = moment_column("customers_synced_at", "Customers synchronised", empty="never")
 

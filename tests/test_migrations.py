@@ -51,6 +51,7 @@ FROZEN = {
         "0025_one_mechanism_for_two_persons": "9c176adb8d0bdfd6ef3472c447e1bb2c3f836cce766505cb51dee24537720208",
         "0026_customers_that_were_never_read": "997b408ecbcaa5a055dd537a6b97fba3ce95248279d38c79ad5ed5e500cdebf8",
         "0027_lists_of_reads": "73f50d115c5990022e27a9006c957d777bad3dad24710d041180b62dcdb51c65",
+        "0028_consents_of_a_registration": "7ea495fdbbc0f0e2001d0fedc0d6dc15883cd3a1bac550ffd8b820d59f9a6f42",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

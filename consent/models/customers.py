@@ -116,7 +116,7 @@ class CustomerConsent(models.Model):
 
     customer = models.ForeignKey(CustomerTenant, on_delete=models.PROTECT, related_name="consents", db_index=False)
     registration = models.ForeignKey(
-        "consent.ApplicationRegistration", on_delete=models.PROTECT, related_name="customer_consents"
+        "consent.ApplicationRegistration", on_delete=models.PROTECT, related_name="customer_consents", db_index=False
     )
     state = models.CharField(max_length=8, choices=State, default=State.UNKNOWN)
     wanted_hash = models.CharField(max_length=64, blank=True)
@@ -151,6 +151,7 @@ class CustomerConsent(models.Model):
             ("remove_customerconsent", "Can remove our consent from customer tenants"),
         ]
         indexes = [
+            models.Index(fields=["registration", "customer"], name="customer_consent_for"),
             models.Index(fields=["state", "registration", "customer"], name="customer_consent_state"),
             models.Index(fields=["verified_at", "customer"], name="customer_consent_read"),
             models.Index(fields=["customer", "state", "registration"], name="customer_consent_of"),

@@ -72,7 +72,7 @@ else:  # neither can be subscripted at run time
 
 
 EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
-MOST_LISTED = 5_000  # rows that a list counts and pages through
+MOST_LISTED = 2_000  # rows that a list counts and pages through
 CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
 MANY = 20  # rows from which on a dangerous action asks for their number
 _SHOWN_ROWS = 100

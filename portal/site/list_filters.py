@@ -14,7 +14,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import get_model_from_relation
 from django.contrib.admin.views.main import PAGE_VAR
 from django.db import connection
-from django.db.models import BooleanField, Case, Q, QuerySet, Value, When
+from django.db.models import BooleanField, Case, F, Func, Q, QuerySet, Value, When
 from django.db.models.expressions import RawSQL
 from django.http import HttpRequest
 from django.urls import reverse
@@ -31,16 +31,23 @@ _READ = 500  # found ones that are filtered by their keys
 FEW_ROWS = 15_000
 """Of a million rows, so many are read and sorted as quickly as others are met one by one in the order of a list."""
 _LITERAL = 500  # keys that a statement names one by one
-_ARRAYS = {"postgresql": "SELECT unnest(%s::bigint[])", "sqlite": "SELECT value FROM json_each(%s)"}
+
+
+class _IsAnyOf(Func):
+    """Compare with an array of PostgreSQL, whose index is asked key after key; for a subquery each is a search."""
+
+    template = "(%(expressions)s::bigint[]))"
+    arg_joiner = " = ANY("
+    output_field = BooleanField()
 
 
 def with_keys(keys: Sequence[int], path: str = "pk") -> Q:
     """Find rows with one of these keys: any number of them, handed over as one value."""
     if len(keys) <= _LITERAL:
         return Q((f"{path}__in", keys))
-    vendor = connection.vendor
-    value = json.dumps(keys) if vendor == "sqlite" else list(keys)
-    return Q((f"{path}__in", RawSQL(_ARRAYS[vendor], [value])))  # noqa: S611  # one of two constants
+    if connection.vendor == "postgresql":
+        return Q(_IsAnyOf(F(path), Value(f"{{{','.join(map(str, keys))}}}")))
+    return Q((f"{path}__in", RawSQL("SELECT value FROM json_each(%s)", [json.dumps(keys)])))
 
 
 def narrowed(rows: QuerySet[Any], condition: Q, *, among: QuerySet[Any]) -> QuerySet[Any]:
