@@ -28,8 +28,8 @@ BENCHES: Sequence[tuple[str, Sequence[str]]] = (
     ("checks", ["tests.bench.checks", "--partners", "500", "--rounds", "3", "--processes", "1,2", "--no-samples"]),
     ("failing_checks", ["tests.bench.failing_checks", "--partners", "500", "--only", "partners"]),
     ("consents", ["tests.bench.consents", "--customers", "600"]),
-    ("customer_sync", ["tests.bench.customer_sync", "--customers", "1000,5000"]),
-    ("lists", ["tests.bench.lists", "--partners", "200", "--customers", "10"]),
+    ("customer_sync", ["tests.bench.customer_sync", "--customers", "2000,8000"]),
+    ("lists", ["tests.bench.lists", "--partners", "200", "--customers", "10", "--only", "customer"]),
 )
 
 

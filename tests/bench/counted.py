@@ -67,7 +67,8 @@ def _statements() -> Iterator[Counter[str]]:
         return execute(sql, params, many, context)
 
     def watch(connection: Any, **kwargs: Any) -> None:
-        connection.execute_wrappers.append(count)
+        if count not in connection.execute_wrappers:  # a connection that was closed is made anew again and again
+            connection.execute_wrappers.append(count)
 
     connection_created.connect(watch)
     try:

@@ -59,7 +59,7 @@ def worker(portal: RunningPortal) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "cloud", ["global", pytest.param("usgov", marks=pytest.mark.release), pytest.param("china", marks=pytest.mark.slow)]
+    "cloud", ["global", *(pytest.param(one, marks=pytest.mark.release) for one in ("usgov", "china"))]
 )
 def test_the_checklist_leads_from_an_empty_database_to_a_granted_customer(
     running_portal: RunningPortal, staff: Page, partner: Page, cloud: str

@@ -56,6 +56,7 @@ def test_who_may_view_partners_sees_their_contacts_and_who_may_change_them_chang
     assert 'name="contacts-0-DELETE"' in changes
 
 
+@pytest.mark.release  # a migration that is frozen
 @pytest.mark.django_db(transaction=True)
 def test_the_one_contact_of_each_partner_is_carried_over_and_back() -> None:
     try:

@@ -10,6 +10,7 @@ BEFORE, AFTER = [("tenants", "0001_initial")], [("tenants", "0002_partner_switch
 STATES = ["invited", "connected", "attention", "disabled", "offboarded"]
 
 
+@pytest.mark.release  # a migration that is frozen
 @pytest.mark.django_db(transaction=True)
 def test_decisions_are_kept_and_all_other_partners_are_on() -> None:
     executor = MigrationExecutor(connection)
