@@ -312,7 +312,8 @@ TASKS: dict[str, dict[str, object]] = {
         "BACKEND": "dj_queue.backend.DjQueueBackend",
         "OPTIONS": {
             "mode": "async",
-            "workers": [{"threads": 2, "polling_interval": 1.0}],
+            # No message lies ready behind a long run of one worker while another has nothing to do.
+            "workers": [{"threads": 2, "prefetch_multiplier": 1, "polling_interval": 1.0}],
             "dispatchers": [{"polling_interval": 5.0}],
             "process_heartbeat_interval": 10,
             "process_alive_threshold": 60,
