@@ -86,7 +86,7 @@ class RegistrationFilter(admin.SimpleListFilter):
         partners = PartnerConsent.objects.order_by().filter(registration=registration).values("partner")
         rows = CustomerConsent.objects.order_by().filter(registration=registration)
         of_partners = CustomerTenant.objects.filter(partner__in=partners)
-        keys = _all_of([_keys(of_partners, "pk"), _keys(rows, "customer")])
+        keys = _all_of([_keys(rows, "customer"), _keys(of_partners, "pk")])  # many are seen by the index of the first
         return _narrowed(
             request, queryset, keys, Q(partner__in=partners) | Q(Exists(rows.filter(customer=OuterRef("pk"))))
         )
