@@ -30,7 +30,7 @@ class Busy:
         return Future()
 
 
-def worker(name: str) -> Worker:
+def worker(name: str) -> Any:
     known = load_backend_config("default")
     [described] = known.workers
     return Worker(described, name=name, pool=Busy(), backend_config=known)  # type: ignore[no-untyped-call]
