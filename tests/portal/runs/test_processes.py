@@ -1,6 +1,6 @@
 """Executors in processes of their own: killed, stopped, frozen, and side by side (R-26, R-27, R-28).
 
-Covers: portal.runs.ending, portal.runs.queue, portal.runs.tasks.
+Covers: portal.runs.ending, portal.runs.tasks.
 """
 
 from __future__ import annotations

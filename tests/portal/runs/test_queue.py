@@ -36,7 +36,6 @@ def worker(name: str) -> Any:
     return Worker(described, name=name, pool=Busy(), backend_config=known)  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.req("R-27")
 def test_a_worker_takes_no_message_that_another_could_begin_at_once() -> None:
     run = Work(number=1).start()
     for _ in range(3):
