@@ -251,9 +251,10 @@ INSTALLED_APPS = [
     "consent",
 ]
 MIDDLEWARE = [
-    # The first two also dress answers that the third gives itself, such as a refused host.
+    # The first two also dress answers that the others give themselves, such as a refused host.
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "portal.site.middleware.SecurityHeadersMiddleware",
+    "portal.site.health.HealthMiddleware",  # a monitor asks any host name, without https and without a database
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.site.middleware.HostBindingMiddleware",

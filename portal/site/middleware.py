@@ -42,9 +42,6 @@ LONGEST_IDLE = 30 * 60  # seconds
 LONGEST_SESSION = 12 * 3600  # seconds
 _REMEMBER_EVERY = 60  # seconds; a write to the session for each request would cost more than it tells
 
-# Answered on both hosts: a monitor of the process does not know which host is which.
-SHARED_PATHS = ("/livez", "/readyz")
-
 
 def is_staff_path(path: str) -> bool:
     """Whether the path belongs to the staff's world."""
@@ -92,7 +89,7 @@ class HostBindingMiddleware:
 
     def _belongs(self, request: HttpRequest) -> bool:
         path = request.path_info
-        if path in SHARED_PATHS or path.startswith(settings.STATIC_URL):
+        if path.startswith(settings.STATIC_URL):
             return True
         host, port = split_domain_port(request.get_host())
         on_admin_host = host == self.admin_host and self.admin_port in {"", port}

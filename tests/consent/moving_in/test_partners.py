@@ -54,6 +54,7 @@ def state() -> list[Any]:
     ]
 
 
+@pytest.mark.req("R-44")
 @pytest.mark.django_db
 @pytest.mark.parametrize("make", [csv_of, xlsx_of])
 def test_each_row_says_what_it_would_do_and_nothing_is_changed(make: Any) -> None:
@@ -86,6 +87,7 @@ def test_each_row_says_what_it_would_do_and_nothing_is_changed(make: Any) -> Non
     assert AuditEvent.objects.get(action="partner_import.read").details["rows"] == 11
 
 
+@pytest.mark.req("R-44")
 @pytest.mark.req("S-70")
 @pytest.mark.django_db
 def test_applied_it_adds_and_changes_and_a_second_import_has_no_effect() -> None:

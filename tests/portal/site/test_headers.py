@@ -123,7 +123,6 @@ def test_each_host_answers_only_its_own_world(settings: Any, admin_host: str) ->
         assert not reached(host, foreign)
         assert not reached(host, foreign + "deeper/?x=1")
         assert reached(host, "/static/site/admin.css")
-        assert reached(host, "/livez")
     assert not reached("portal.example", "/admin")
     assert reached(admin_host, "/admin")
 
