@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 from portal.site import health
 
 pytestmark = pytest.mark.req("R-46")
-MONITOR = {"HTTP_HOST": "10.0.0.7:8000", "secure": False}  # an address, without https
+MONITOR: dict[str, Any] = {"HTTP_HOST": "10.0.0.7:8000", "secure": False}  # an address, without https
 
 
 @pytest.fixture(autouse=True)
