@@ -29,11 +29,16 @@ class Busy:
         self.in_flight += 1
         return Future()
 
+    def shutdown(self, timeout: float, *, on_drained: Any = None) -> bool:
+        return True
+
 
 def worker(name: str) -> Any:
     known = load_backend_config("default")
     [described] = known.workers
-    return Worker(described, name=name, pool=Busy(), backend_config=known)  # type: ignore[no-untyped-call]
+    return Worker(  # type: ignore[no-untyped-call]
+        described, name=name, pool=Busy(), backend_config=known, heartbeat_interval=60
+    )
 
 
 def test_a_worker_takes_no_message_that_another_could_begin_at_once() -> None:
@@ -41,6 +46,10 @@ def test_a_worker_takes_no_message_that_another_could_begin_at_once() -> None:
     for _ in range(3):
         tasks.enqueue(run)
     first, second = worker("first"), worker("second")
-    assert [len(first.poll_once()), len(first.poll_once())] == [2, 0]
-    assert ReadyExecution.objects.count() == 1, "the third lies behind a long run"
-    assert len(second.poll_once()) == 1
+    try:
+        assert [len(first.poll_once()), len(first.poll_once())] == [2, 0]
+        assert ReadyExecution.objects.count() == 1, "the third lies behind a long run"
+        assert len(second.poll_once()) == 1
+    finally:
+        first.stop()
+        second.stop()
