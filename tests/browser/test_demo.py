@@ -113,6 +113,7 @@ def test_the_demo_starts_serves_the_thread_and_stops_everything(chromium: Browse
     assert _alive(f"DEMO_FOLDER={folder}") == []
 
 
+@pytest.mark.release
 def test_over_https_a_browser_goes_the_same_way(tmp_path: Path, chromium: Browser) -> None:
     """For WebKit, which drops Secure cookies over http; the demo's own authority is enough, and HSTS is off."""
     with running_demo(tmp_path / "demo", "--https") as demo:

@@ -129,7 +129,7 @@ def workers(
     params=[
         ("local", False),
         ("local", True),
-        pytest.param(("azure", False), marks=pytest.mark.slow),
+        pytest.param(("azure", False), marks=pytest.mark.release),
         pytest.param(("azure", True), marks=pytest.mark.slow),
     ],
     ids=["local-lenient", "local-strict", "azure-lenient", "azure-strict"],
