@@ -187,6 +187,8 @@ def test_it_is_begun_for_nobody_who_is_active_and_says_first_what_it_would_take_
     assert "2 tokens would be purged" in told_first.err
     assert "1 contact removed" in told_first.err
     partners.enable(partner(), actor=builders.ACTOR)
+    with pytest.raises(partner_erasure.ErasureRefused, match="is active"):  # two persons decided before it was enabled
+        partner_erasure.start(partner(), approved=decisions.approval())
     refused = erase(leaver)
     assert refused.code == 2
     assert "Offboard or disable it first" in refused.err
