@@ -415,7 +415,8 @@ def _apply_piece(imported: PartnerImport, rows: Sequence[PartnerImportRow], acto
         for name, (_, after) in change.columns.items():
             setattr(partner, name, after)
         entries += _entries(partner, row, change, imported, actor, is_new=is_new)
-        row.result, row.why = (Result.ADDED, "") if is_new else (Result.UPDATED, row.why)
+        words = change.words()  # none when somebody else added the same partner since the rows were judged
+        row.result, row.why = (Result.ADDED, "") if is_new else (Result.UPDATED if words else Result.SAME, words)
     by_key = {partner.pk: partner for partner in partners.values()}
     PartnerContact.objects.bulk_create(
         PartnerContact(partner=by_key[key], email=address) for key, each in changes.items() for address in each.contacts

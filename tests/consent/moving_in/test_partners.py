@@ -21,7 +21,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent.models import PartnerImport, PartnerImportRow
-from consent.moving_in import files
+from consent.moving_in import files, partners
 from consent.moving_in.files import FileRefused
 from consent.moving_in.partners import apply, confirm, forget_people, note_found, read, remove_old, results
 from portal.audit.models import AuditEvent
@@ -167,6 +167,24 @@ def test_two_imports_of_the_same_new_partners_at_once_add_each_of_them_once() ->
     assert PartnerTenant.objects.count() == 250
     assert sum((each for each in counts), Counter()) == {"added": 250, "same": 500}
     assert AuditEvent.objects.filter(action="partner.created").count() == 250
+
+
+@pytest.mark.django_db
+def test_what_somebody_else_added_between_judging_and_writing_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    tenants = guid(), guid()
+    imported = read_in(csv_of(file_row("Contoso", tenants[0]), file_row("Fabrikam", tenants[1])))
+    judge, times = partners.judge, Counter[str]()
+
+    def judged(rows: Any) -> None:
+        judge(rows)
+        times["judged"] += 1
+        if times["judged"] == 2:  # the first time is before anything is written
+            builders.partner(name="Contoso", tenant_id=tenants[0])
+            builders.partner(name="Another name", tenant_id=tenants[1])
+
+    monkeypatch.setattr(partners, "judge", judged)
+    assert apply(imported, actor=ACTOR) == {"same": 1, "updated": 1}
+    assert set(PartnerTenant.objects.values_list("name", flat=True)) == {"Contoso", "Fabrikam"}
 
 
 @pytest.mark.django_db
