@@ -149,7 +149,7 @@ def _orders(changes: Any) -> Iterator[tuple[str, str]]:
 
 def list_pages(staff: Staff) -> Iterator[Page]:
     """Return each list, its last page, and each filter, order and search alone."""
-    reverse("admin:index")  # the URLs load the lists, and take out those that nobody sees
+    reverse("admin:index")  # loading the URLs registers the lists, and takes out models without pages
     last = f"?p={MOST_LISTED // 50}"
     for model in sorted(admin.site._registry, key=lambda one: one._meta.label_lower):
         name, path = model._meta.label_lower, reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_changelist")
