@@ -136,9 +136,7 @@ EXTENSION = AdminExtension(
         "consent.campaignpartner": Sight(partner="partner", own={"registration": "campaign__registration"}),
         "consent.consentflow": Sight(partner="link__partner", own={"registration": "link__registration"}),
         "consent.consentlink": Sight(partner="partner", own=_BY_REGISTRATION),
-        "consent.consentobservation": Sight(
-            partner="consent__customer__partner", own={"registration": "consent__registration"}
-        ),
+        "consent.consentobservation": Sight(partner="consent__customer__partner", own=_BY_REGISTRATION),
         "consent.consentplan": Sight(person="created_by"),
         "consent.consentplanitem": Sight(partner="customer__partner", own={"registration": "plan__registration"}),
         "consent.containment": EVERYBODY,

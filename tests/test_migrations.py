@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.apps import apps as installed
+from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection, models
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from consent.models import PartnerConsent
+from consent.models import ConsentObservation, PartnerConsent
 from portal.fields import DomainField
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID
+from portal.site.models import SavedFilter
 from tests.support.source import ROOT
 
 # Files that databases in use were made with, with their SHA-256. A change of the schema is a new migration, never an
@@ -52,6 +55,8 @@ FROZEN = {
         "0026_customers_that_were_never_read": "997b408ecbcaa5a055dd537a6b97fba3ce95248279d38c79ad5ed5e500cdebf8",
         "0027_lists_of_reads": "73f50d115c5990022e27a9006c957d777bad3dad24710d041180b62dcdb51c65",
         "0028_consents_of_a_registration": "7ea495fdbbc0f0e2001d0fedc0d6dc15883cd3a1bac550ffd8b820d59f9a6f42",
+        "0029_registration_of_a_read": "190523d294b36fceecd582132aec63af4262c59f8ff1377d59a51a028dd36529",
+        "0030_reads_by_registration": "88e6a7b397b6a9fb230dc0cdce8b8caa0732beed56b88c235d0a3702d7ae89cc",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",
@@ -263,6 +268,23 @@ def test_a_filled_database_of_a_release_comes_to_todays_schema(release: str) -> 
         assert len(kept) > 20
         scopes = PartnerConsent.objects.get().granted_scopes
         assert scopes == {PARTNER_CENTER_APPLICATION_ID: ["user_impersonation"]}
+        read = ConsentObservation.objects.get()
+        assert read.registration == read.consent.registration
     finally:
         drop_all_tables()
         call_command("migrate", verbosity=0)
+
+
+@pytest.mark.django_db
+def test_saved_filters_name_the_registration_of_a_read_where_it_stands_now() -> None:
+    owner = get_user_model().objects.create(username="anna")
+    names = {"consent.consentobservation": "reads", "consent.customerconsent": "consents"}
+    for list_name, name in names.items():
+        query = "state__exact=absent&consent__registration__id__exact=3"
+        SavedFilter.objects.create(owner=owner, list_name=list_name, name=name, query=query)
+
+    import_module("consent.migrations.0029_registration_of_a_read").rename(installed, connection.schema_editor())
+
+    found = dict(SavedFilter.objects.values_list("name", "query"))
+    assert found["reads"] == "state__exact=absent&registration__id__exact=3"
+    assert found["consents"] == "state__exact=absent&consent__registration__id__exact=3"

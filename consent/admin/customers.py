@@ -33,7 +33,7 @@ from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
 from portal.site.asking import ask
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
-from portal.site.list_filters import FEW_ROWS, RelatedFilter, narrowed, with_keys
+from portal.site.list_filters import RelatedFilter, narrowed
 from portal.site.proof import fresh
 from portal.text import number_of
 from tenants.admin import search_by
@@ -154,18 +154,6 @@ class EvidenceFilter(admin.SimpleListFilter):
         return queryset if condition is None else _narrowed(queryset, condition)
 
 
-class OfRegistrationFilter(admin.RelatedFieldListFilter):
-    """Few reads of a registration are found by its consents; of one that has many, the newest are met soon."""
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        rows: Any = super().queryset(request, queryset)
-        if not self.used_parameters:
-            return rows  # type: ignore[no-any-return]
-        chosen: Any = super().queryset(request, ConsentObservation.objects.order_by())
-        keys = list(chosen.values_list("pk", flat=True)[: FEW_ROWS + 1])
-        return rows if len(keys) > FEW_ROWS else queryset.filter(with_keys(keys))
-
-
 class _ReadColumns:
     """The columns of a read, for its list and for the page of its customer."""
 
@@ -215,8 +203,8 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
         "consent__customer__partner__tenant_id",
         "consent__customer__company_name",
         "consent__customer__tenant_id",
-        "consent__registration__name",
-        "consent__registration__application_id",
+        "registration__name",
+        "registration__application_id",
         "state",
         "changed_by",
         "actor",
@@ -228,9 +216,9 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
         "grants",
         "correlation_id",
     ]
-    list_display = ["read", "customer", "partner", "registration", "shown_state", "what", "who", "until"]
-    list_filter = ["changed_by", "state", "evidence", "observed_at", ("consent__registration", OfRegistrationFilter)]
-    list_select_related = ["consent__customer__partner", "consent__registration"]
+    list_display = ["read", "customer", "partner", "shown_registration", "shown_state", "what", "who", "until"]
+    list_filter = ["changed_by", "state", "evidence", "observed_at", "registration"]
+    list_select_related = ["consent__customer__partner", "registration"]
     link_lookups = ["consent__id__exact"]
     search_fields = [*search_by("consent__customer"), "=correlation_id"]
     fields = [
@@ -254,7 +242,7 @@ class ConsentObservationAdmin(_ReadColumns, ReadOnlyAdmin[ConsentObservation]):
         return grants_cell({grant["resource"]: grant["scopes"] for grant in observation.grants})
 
     partner = path_column("consent__customer__partner__name", "Partner", sorts=False)
-    registration = registration_column("consent__registration", sorts=False)
+    shown_registration = registration_column("registration", sorts=False)
 
 
 @admin.register(CustomerConsent)

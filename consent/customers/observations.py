@@ -141,6 +141,7 @@ def _observation(row: CustomerConsent, reading: Reading) -> ConsentObservation:
     evidence = ConsentObservation.Evidence
     return ConsentObservation(
         consent=row,
+        registration_id=row.registration_id,
         observed_at=reading.read_at,
         state=reading.state,
         service_principal_id=there.service_principal_id or "",

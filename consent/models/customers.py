@@ -200,6 +200,9 @@ class ConsentObservation(models.Model):
         SIGN_IN = "sign_in", "The sign-in service knows no consent of ours there"
 
     consent = models.ForeignKey(CustomerConsent, on_delete=models.CASCADE, related_name="observations")
+    registration = models.ForeignKey(  # the consent's, which never changes: the list is filtered by it
+        "consent.ApplicationRegistration", on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     observed_at = models.DateTimeField(db_index=True)
     state = models.CharField(max_length=8, choices=CustomerConsent.State)
     service_principal_id = models.CharField(max_length=36, blank=True)
@@ -223,6 +226,7 @@ class ConsentObservation(models.Model):
             models.Index(fields=["state", "-observed_at", "-id"], name="read_state"),
             models.Index(fields=["changed_by", "-observed_at", "-id"], name="read_changed_by"),
             models.Index(fields=["evidence", "-observed_at", "-id"], name="read_evidence"),
+            models.Index(fields=["registration", "-observed_at", "-id"], name="read_registration"),
         ]
 
     def __str__(self) -> str:

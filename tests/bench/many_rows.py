@@ -158,6 +158,7 @@ class ManyRows:
     now: datetime
     first: int
     second: int
+    _of_second: set[int] = field(default_factory=set)
     moments: dict[float, Any] = field(default_factory=dict)
 
     def _days_ago(self, days: float) -> Any:
@@ -237,6 +238,7 @@ class ManyRows:
                 yield self._customer_consent(key, number, self.first)
             if number % self.partners % _SECOND == _SECOND - 1 and number % 2:
                 key += 1
+                self._of_second.add(key)
                 yield self._customer_consent(key, number, self.second)
 
     def _customer_consent(self, key: int, customer: int, registration: int) -> Row:
@@ -278,6 +280,7 @@ class ManyRows:
         return {
             "id": number,
             "consent_id": number,
+            "registration_id": self.second if number in self._of_second else self.first,
             "observed_at": self._days_ago(number % 450 / 10),
             "state": "absent" if number % 25 == 0 else "granted",
             "changed_by": "outside" if number % 180 == 1 else "first" if number % 4 == 0 else "",

@@ -99,6 +99,7 @@ def fill() -> None:
         )
         ConsentObservation.objects.create(
             consent=consent,
+            registration=registration,
             observed_at=now,
             state="granted",
             grants=[{"id": HOSTILE, "resource": HOSTILE, "scopes": [HOSTILE]}],

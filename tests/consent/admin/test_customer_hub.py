@@ -57,6 +57,7 @@ def test_the_page_says_what_is_there_against_what_is_wanted_why_and_who_acts(
         customer, registration, "User.Read.All", state="partial", reason="One is missing.", owner="us"
     )
     consent.observations.create(
+        registration=consent.registration,
         observed_at=timezone.now(), state="partial", removed={GRAPH_APPLICATION_ID: ["Directory.Read.All"]},
         changed_by="outside", correlation_id=builders.guid(),
     )  # fmt: skip
@@ -159,7 +160,12 @@ def test_a_page_costs_the_same_for_any_number_of_rows(
         builders.grant(other, "User.Read.All")
         builders.consent(customer.partner, other)
         consent = builders.customer_consent(customer, other, "User.Read.All")
-        consent.observations.create(observed_at=timezone.now(), state="granted", correlation_id=builders.guid())
+        consent.observations.create(
+            registration=consent.registration,
+            observed_at=timezone.now(),
+            state="granted",
+            correlation_id=builders.guid(),
+        )
     with django_assert_num_queries(len(few)):
         page_of(staff, customer)
     assert len(few) <= 25

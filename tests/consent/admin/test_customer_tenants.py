@@ -191,6 +191,7 @@ def test_a_customers_page_shows_evidence_relationships_and_assignments(staff: St
     for number, grant in enumerate(("older-grant", "newest-grant")):
         ConsentObservation.objects.create(
             consent=row,
+            registration=row.registration,
             observed_at=timezone.now() + timedelta(seconds=number),
             state="granted",
             grants=[{"id": grant, "resource": "graph", "scopes": ["User.Read"]}],

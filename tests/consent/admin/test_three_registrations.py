@@ -395,7 +395,7 @@ def ids_on(page: str, three: Three) -> set[str]:
     [
         ("consent/partnerconsent", "registration__id__exact"),
         ("consent/customerconsent", "registration__id__exact"),
-        ("consent/consentobservation", "consent__registration__id__exact"),
+        ("consent/consentobservation", "registration__id__exact"),
         ("consent/consentflow", "link__registration__id__exact"),
     ],
 )

@@ -148,10 +148,12 @@ def test_reads_requests_and_plans_are_one_timeline(
         unread_since=now, unread_reason="A policy blocks us.", unread_owner="customer", tried_at=now,
     )  # fmt: skip
     consent.observations.create(
+        registration=consent.registration,
         observed_at=now - timedelta(days=1), state="granted", added={GRAPH_APPLICATION_ID: ["User.Read.All"]},
         changed_by="us", actor="anna", correlation_id=builders.guid(),
     )  # fmt: skip
     consent.observations.create(
+        registration=consent.registration,
         observed_at=now - timedelta(hours=1), state="differs", removed={GRAPH_APPLICATION_ID: ["Mail.Read"]},
         changed_by="outside", correlation_id=builders.guid(), service_principal_id=builders.guid(),
     )  # fmt: skip
@@ -182,7 +184,12 @@ def test_a_customer_costs_the_same_for_any_number_of_rows(
         builders.grant(other, "User.Read.All")
         builders.consent(customer.partner, other)
         consent = builders.customer_consent(customer, other, "User.Read.All")
-        consent.observations.create(observed_at=timezone.now(), state="granted", correlation_id=builders.guid())
+        consent.observations.create(
+            registration=consent.registration,
+            observed_at=timezone.now(),
+            state="granted",
+            correlation_id=builders.guid(),
+        )
         plan = other.plans.create(purpose="remove", created_by="anna")
         plan.items.create(customer=customer, action="remove")
     with django_assert_num_queries(len(few)):

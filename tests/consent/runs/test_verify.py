@@ -434,7 +434,11 @@ def test_old_reads_are_removed_but_never_the_newest_nor_the_proof_of_a_removal(p
 
     def seen(days: int, changed_by: str = "", state: str = "granted") -> int:
         made = consent.observations.create(
-            observed_at=now - timedelta(days=days), state=state, changed_by=changed_by, correlation_id=""
+            registration=consent.registration,
+            observed_at=now - timedelta(days=days),
+            state=state,
+            changed_by=changed_by,
+            correlation_id="",
         )
         return made.pk
 
@@ -445,7 +449,9 @@ def test_old_reads_are_removed_but_never_the_newest_nor_the_proof_of_a_removal(p
     seen(100)
     young = seen(80)
     other = CustomerConsent.objects.create(customer=builders.customer(portal.partner), registration=portal.registration)
-    newest = other.observations.create(observed_at=now - timedelta(days=3000), state="granted", correlation_id="")
+    newest = other.observations.create(
+        registration=other.registration, observed_at=now - timedelta(days=3000), state="granted", correlation_id=""
+    )
 
     assert clean_up(vault=clients.vault(), keys=clients.vault_keys, actor=builders.ACTOR).old_reads == 3
 
