@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 import requests
-from django.db.backends.base.operations import BaseDatabaseOperations
+from django.core.management.commands import flush
+from pytest_django import DjangoDbBlocker
 from pytest_django.fixtures import Settings
 
 from consent import clients
 from consent.applications import rotation
 from consent.models import ApplicationRegistration
-from portal.audit import triggers
 from portal.microsoft.certificates import certificates
 from portal.microsoft.secret import Secret
 from portal.site.apps import load_pages
 from tenants.models import PartnerTenant
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.support import builders, postgres, remembered
+from tests.support import builders, databases, postgres, remembered
 from tests.support.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
@@ -79,22 +79,22 @@ def _sign_in_addresses_name_a_tenant(monkeypatch: pytest.MonkeyPatch) -> Iterato
     assert sign_in_addresses_without_a_tenant(asked) == []
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _flush_past_the_audit_triggers() -> Iterator[None]:
-    """Transactional tests empty all tables; the triggers that forbid it step aside for that moment only."""
-    original = BaseDatabaseOperations.execute_sql_flush
-
-    def flush(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
-        with self.connection.schema_editor() as editor:
-            triggers.drop(None, editor)
-        original(self, sql_list)
-        with self.connection.schema_editor() as editor:
-            triggers.create(None, editor)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush)
-    yield
-    patch.undo()
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_test_environment: None,
+    django_db_blocker: DjangoDbBlocker,
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
+) -> Iterator[None]:
+    """The databases of this run (tests/support/databases.py), in place of pytest-django's own."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    with django_db_blocker.unblock(), databases.migrated_once(shared, worker_id):
+        patch = pytest.MonkeyPatch()
+        patch.setattr(flush, "sql_flush", databases.Migrated().put_back)
+        with django_db_blocker.block():
+            yield
+        patch.undo()
 
 
 @pytest.fixture(scope="session")

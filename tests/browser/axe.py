@@ -33,11 +33,13 @@ _SHAPE = """() => [...document.querySelectorAll("*")].map((one) => {
   return `${depth} ${one.tagName} ${attributes.sort().join(" ")} ${words}`;
 }).join(" | ")"""
 _RUN = (
-    """async () => {
+    """async (colours) => {
   const wide = await ("""
     + _WIDE
     + """)();
-  const answer = await axe.run(document, {resultTypes: ["violations"]});
+  const answer = await axe.run(document, {
+    resultTypes: ["violations"], rules: {"color-contrast": {enabled: colours}},
+  });
   const grounds = [document.body, document.documentElement].map((one) => getComputedStyle(one).backgroundColor);
   const canvas = document.createElement("canvas").getContext("2d"); // turns every notation into red, green and blue
   canvas.fillStyle = grounds.find((colour) => !/, 0\\)$/.test(colour)) ?? "white";
@@ -110,10 +112,14 @@ def judge_unlike(seen: set[str], page: Page, name: str) -> list[Finding]:
     return findings
 
 
-def judge_as_shown(page: Page, name: str, scheme: str, width: int) -> list[Finding]:
-    """Return the findings in the one view that is open, which has this colour scheme and this width."""
+def judge_as_shown(page: Page, name: str, scheme: str, width: int, *, colours: bool = True) -> list[Finding]:
+    """Return the findings in the one view that is open, which has this colour scheme and this width.
+
+    Args:
+        colours: also compare colours, which takes three times as long as everything else.
+    """
     page.evaluate(_script())
-    answer = page.evaluate(_RUN)
+    answer = page.evaluate(_RUN, colours)
     assert answer["rules"] > 5, f"axe looked at nothing on {name}"
     assert answer["dark"] == (scheme == "dark"), f"{name} is not {scheme}"
     view = f"{scheme}, {width} px"

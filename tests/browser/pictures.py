@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import ViewportSize, sync_playwright
 
-from tests.browser.conftest import CHROMIUM, CHROMIUM_FLAGS, SCREENSHOTS
+from tests.browser.conftest import CHROMIUM_FLAGS, HEADLESS, SCREENSHOTS
 from tests.browser.running_demo import running_demo
 from tests.support.source import ROOT
 
@@ -23,7 +23,7 @@ def main() -> None:
         running_demo(Path(folder) / "demo", seconds=_SECONDS) as demo,
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=HEADLESS, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport=_LANDING)
         page.goto(demo.link)
         page.screenshot(path=ROOT / "docs" / "landing.png")
