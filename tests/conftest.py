@@ -24,7 +24,8 @@ from portal.site.apps import load_pages
 from tenants.models import PartnerTenant
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
-from tests.support import builders, databases, postgres, remembered
+from tests.support import builders, postgres, remembered
+from tests.support.databases import Migrated, OwnDatabase
 from tests.support.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
@@ -80,21 +81,24 @@ def _sign_in_addresses_name_a_tenant(monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture(scope="session")
+def own_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> OwnDatabase:
+    folder = tmp_path_factory.getbasetemp()
+    return OwnDatabase(folder if worker_id == "master" else folder.parent, worker_id)
+
+
+@pytest.fixture(scope="session")
 def django_db_setup(
-    django_test_environment: None,
-    django_db_blocker: DjangoDbBlocker,
-    tmp_path_factory: pytest.TempPathFactory,
-    worker_id: str,
+    django_test_environment: None, django_db_blocker: DjangoDbBlocker, own_database: OwnDatabase
 ) -> Iterator[None]:
-    """The databases of this run (tests/support/databases.py), in place of pytest-django's own."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own if worker_id == "master" else own.parent
-    with django_db_blocker.unblock(), databases.migrated_once(shared, worker_id):
-        patch = pytest.MonkeyPatch()
-        patch.setattr(flush, "sql_flush", databases.Migrated().put_back)
-        with django_db_blocker.block():
-            yield
-        patch.undo()
+    """The database of this process, in place of pytest-django's own."""
+    patch = pytest.MonkeyPatch()
+    with django_db_blocker.unblock():
+        own_database.open()
+        patch.setattr(flush, "sql_flush", Migrated().put_back)
+    yield
+    patch.undo()
+    with django_db_blocker.unblock():
+        own_database.close()
 
 
 @pytest.fixture(scope="session")

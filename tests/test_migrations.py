@@ -12,7 +12,6 @@ from uuid import UUID
 import pytest
 from django.apps import apps as installed
 from django.contrib.auth import get_user_model
-from django.core.management import call_command
 from django.db import connection, models
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
@@ -21,6 +20,7 @@ from consent.models import ConsentObservation, PartnerConsent
 from portal.fields import DomainField
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID
 from portal.site.models import SavedFilter
+from tests.support.databases import OwnDatabase
 from tests.support.source import ROOT
 
 # Files that databases in use were made with, with their SHA-256. A change of the schema is a new migration, never an
@@ -247,7 +247,7 @@ def drop_all_tables() -> None:
 @pytest.mark.req("R-40")
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_filled_database_of_a_release_comes_to_todays_schema(release: str) -> None:
+def test_a_filled_database_of_a_release_comes_to_todays_schema(release: str, own_database: OwnDatabase) -> None:
     drop_all_tables()  # some migrations have no way back
     try:
         executor = MigrationExecutor(connection)
@@ -271,8 +271,7 @@ def test_a_filled_database_of_a_release_comes_to_todays_schema(release: str) -> 
         read = ConsentObservation.objects.get()
         assert read.registration == read.consent.registration
     finally:
-        drop_all_tables()
-        call_command("migrate", verbosity=0)
+        own_database.copy()
 
 
 @pytest.mark.django_db

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,44 +16,68 @@ from portal.audit import triggers
 type Rows = dict[str, list[tuple[Any, ...]]]
 
 
-@contextmanager
-def migrated_once(shared: Path, worker: str) -> Iterator[None]:
-    """Let this process have a copy of one migrated database: the first process makes it, the last one removes it.
+class OwnDatabase:
+    """This process's copy of one migrated database: the first process makes that, the last one removes it.
 
     Args:
         shared: a folder of all processes of this run.
         worker: the name of this process.
     """
-    creation: Any = connection.creation
-    if connection.vendor == "sqlite":
-        connection.settings_dict["TEST"]["NAME"] = str(shared / "migrated.sqlite3")
-    migrated, users = creation._get_test_db_name(), shared / "migrated.users"
-    with _locked(shared):
-        if not users.exists():
-            creation.create_test_db(verbosity=0, autoclobber=True)
-            users.write_text("0")
-        users.write_text(str(int(users.read_text()) + 1))
+
+    def __init__(self, shared: Path, worker: str) -> None:
+        creation: Any = connection.creation
+        self._creation = creation
+        if connection.vendor == "sqlite":
+            connection.settings_dict["TEST"]["NAME"] = str(shared / "migrated.sqlite3")
+        self._migrated, self._worker = creation._get_test_db_name(), worker
+        self._users, self._lock = shared / "migrated.users", shared / "migrated.lock"
+
+    def open(self) -> None:
+        """Make the copy; migrate before, where nobody did."""
+        with self._locked():
+            if not self._users.exists():
+                self._creation.create_test_db(verbosity=0, autoclobber=True)
+                connection.close()  # SQLite then moves its journal into the file
+                self._users.write_text("0")
+            self._users.write_text(str(int(self._users.read_text()) + 1))
+        self.copy()
+
+    def copy(self) -> None:
+        """Take a new copy in place of the one there is, if any: after a test that took the schema apart."""
         connection.close()
-        connection.settings_dict["NAME"] = migrated
-        creation.clone_test_db(worker, verbosity=0, autoclobber=True)
-    own = creation.get_test_db_clone_settings(worker)["NAME"]
-    connection.settings_dict["NAME"] = own
-    yield
-    connection.close()
-    creation._destroy_test_db(own, 0)
-    with _locked(shared):
-        left = int(users.read_text()) - 1
-        users.write_text(str(left))
-        if not left:
-            creation._destroy_test_db(migrated, 0)
-            users.unlink()
+        connection.settings_dict["NAME"] = self._migrated
+        own = self._creation.get_test_db_clone_settings(self._worker)["NAME"]
+        if connection.vendor == "sqlite":
+            for end in ("-wal", "-shm"):  # what was written to the old copy belongs to no new one
+                Path(f"{own}{end}").unlink(missing_ok=True)
+        with self._locked():
+            self._creation.clone_test_db(self._worker, verbosity=0, autoclobber=True)
+        connection.settings_dict["NAME"] = own
+
+    def close(self) -> None:
+        """Remove the copy."""
+        connection.close()
+        self._creation._destroy_test_db(connection.settings_dict["NAME"], 0)
+        with self._locked():
+            left = int(self._users.read_text()) - 1
+            self._users.write_text(str(left))
+            if not left:
+                self._creation._destroy_test_db(self._migrated, 0)
+                self._users.unlink()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._lock.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
-@contextmanager
-def _locked(shared: Path) -> Iterator[None]:
-    with (shared / "migrated.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def filled(tables: Iterable[str]) -> set[str]:
+    """Return which of these tables have rows; one query."""
+    asked = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT 1 FROM \"{name}\")" for name in tables)  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(asked)
+        return {name for (name,) in cursor.fetchall()}
 
 
 class Migrated:
@@ -61,8 +85,8 @@ class Migrated:
 
     def __init__(self) -> None:
         names = connection.introspection.django_table_names(only_existing=True)
-        self._tables = {name: connection.ops.quote_name(name) for name in names}
-        self._rows = {name: self._read(name) for name in self._filled()}
+        self._tables = sorted(names)
+        self._rows = {name: self._read(name) for name in filled(self._tables)}
 
     def put_back(self, *_: Any, **__: Any) -> list[str]:
         """Empty all tables but for these rows. Return no statements, as ``sql_flush`` does where nothing is to do.
@@ -73,30 +97,21 @@ class Migrated:
         with connection.schema_editor() as editor:
             triggers.drop(None, editor)
         with transaction.atomic():
-            for name in self._filled() | self._rows.keys():
+            for name in filled(self._tables) | self._rows.keys():
                 kept = self._rows.get(name, [])
                 if kept and self._read(name) == kept:
                     continue
                 with connection.cursor() as cursor:
-                    cursor.execute(f"DELETE FROM {self._tables[name]}")  # noqa: S608  # the names are Django's
+                    cursor.execute(f'DELETE FROM "{name}"')  # noqa: S608  # the names are Django's
                     if kept:
                         places = ", ".join(["%s"] * len(kept[0]))
-                        cursor.executemany(f"INSERT INTO {self._tables[name]} VALUES ({places})", kept)  # noqa: S608
+                        cursor.executemany(f'INSERT INTO "{name}" VALUES ({places})', kept)  # noqa: S608
                         ContentType.objects.clear_cache()
         with connection.schema_editor() as editor:
             triggers.create(None, editor)
         return []
 
-    def _filled(self) -> set[str]:
-        asked = " UNION ALL ".join(
-            f"SELECT '{name}' WHERE EXISTS (SELECT 1 FROM {quoted})"  # noqa: S608
-            for name, quoted in self._tables.items()
-        )
-        with connection.cursor() as cursor:
-            cursor.execute(asked)
-            return {name for (name,) in cursor.fetchall()}
-
     def _read(self, name: str) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT * FROM {self._tables[name]} ORDER BY 1")  # noqa: S608
+            cursor.execute(f'SELECT * FROM "{name}" ORDER BY 1')  # noqa: S608
             return [tuple(row) for row in cursor.fetchall()]

@@ -49,6 +49,7 @@ def named_after() -> frozenset[str]:
     return frozenset(f"{folder(path)}/test_{path.stem}" for path in leaning())
 
 
+@cache
 def folder(path: Path) -> str:
     """Return the folder of tests of a module's room, and of a test module its own, as tests/portal/runs."""
     parts = [part for part in path.relative_to(ROOT).parts[:-1] if part != "tests"]
