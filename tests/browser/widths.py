@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from playwright.sync_api import Page
 
 from tests.browser.conftest import KEEPS_SCREENSHOTS, photograph
 
 WIDTHS = (360, 390, 768, 1280, 1920)  # CSS pixels
+OUTERMOST = (WIDTHS[0], WIDTHS[-1])
 # What slides when the window narrows is given two seconds.
 _LOOK = """async () => {
   const named = (one) => `${one.tagName.toLowerCase()}${one.id ? "#" + one.id : ""}.${one.className}`.slice(0, 80);
@@ -24,11 +27,11 @@ _LOOK = """async () => {
 }"""
 
 
-def look(page: Page, path: str) -> list[str]:
-    """Return what is too wide or too tall on the open page, at each width; the page keeps its first width."""
+def look(page: Page, path: str, widths: Iterable[int] = WIDTHS) -> list[str]:
+    """Return what is too wide or too tall on the open page, at each of these widths; the page keeps its first width."""
     before = page.viewport_size
     found = []
-    for width in WIDTHS:
+    for width in widths:
         page.set_viewport_size({"width": width, "height": 900})
         found += [f"{path} at {width}: {one}" for one in page.evaluate(_LOOK)]
         if KEEPS_SCREENSHOTS:
