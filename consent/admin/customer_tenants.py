@@ -97,6 +97,11 @@ def _any(request: HttpRequest, **columns: Any) -> Exists:
     return Exists(consents_of(chosen_registration(request)).filter(customer=OuterRef("pk"), **columns))
 
 
+def _lists_one_partner(request: HttpRequest) -> bool:
+    """Tell whether only the customers of one partner are listed."""
+    return _OF_ONE_PARTNER in request.GET
+
+
 def _narrowed(
     request: HttpRequest, customers: QuerySet[CustomerTenant], keys: QuerySet[Any], condition: Any
 ) -> QuerySet[Any]:
@@ -108,7 +113,7 @@ def _narrowed(
         keys: of these customers, quickly found.
         condition: the same, asked of a customer.
     """
-    if _OF_ONE_PARTNER in request.GET:
+    if _lists_one_partner(request):
         return customers.filter(condition)
     found = list(keys[: FEW_ROWS + 1])
     return customers.filter(condition if len(found) > FEW_ROWS else with_keys(found))
@@ -229,6 +234,9 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
     has_sync_permission = needs("tenants.sync_partnertenant")
 
     has_plan_permission = needs("consent.add_consentplan")
+
+    def lists_few(self, request: HttpRequest) -> bool:
+        return _lists_one_partner(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         shown = consents_of(chosen_registration(request)).select_related("registration").order_by("registration")

@@ -173,6 +173,21 @@ def test_the_list_costs_the_same_queries_however_many_customers_it_shows(staff: 
 
 
 @pytest.mark.req("R-29")
+def test_among_the_customers_of_one_partner_nobody_elses_are_searched(staff: Staff, partner: PartnerTenant) -> None:
+    mine = builders.customer(partner, company_name="Litware")
+    builders.customer(builders.partner(), company_name="Litware")
+
+    def keys(query: str) -> list[str]:
+        with CaptureQueriesContext(connection) as queries:
+            listed(staff, query)
+        return [one["sql"] for one in queries.captured_queries if f"LIMIT {FEW_ROWS + 1}" in one["sql"]]
+
+    assert len(keys("q=litware")) == 1
+    assert keys(f"q=litware&partner__id__exact={partner.pk}") == []
+    assert listed(staff, f"q=litware&partner__id__exact={partner.pk}") == {mine.pk}
+
+
+@pytest.mark.req("R-29")
 def test_a_tenant_id_is_searched_by_the_index_and_a_name_by_its_beginning(staff: Staff, partner: PartnerTenant) -> None:
     wanted = builders.customer(partner, company_name="Fabrikam")
     builders.customer(partner, company_name="Contoso")
