@@ -19,7 +19,7 @@ from django.utils import timezone
 from consent.models import ConsentObservation, PartnerConsent
 from portal.fields import DomainField
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID
-from portal.site.models import SavedFilter
+from portal.site.models import ChosenColumns, SavedFilter
 from tests.support.databases import OwnDatabase
 from tests.support.source import ROOT
 
@@ -55,7 +55,7 @@ FROZEN = {
         "0026_customers_that_were_never_read": "997b408ecbcaa5a055dd537a6b97fba3ce95248279d38c79ad5ed5e500cdebf8",
         "0027_lists_of_reads": "73f50d115c5990022e27a9006c957d777bad3dad24710d041180b62dcdb51c65",
         "0028_consents_of_a_registration": "7ea495fdbbc0f0e2001d0fedc0d6dc15883cd3a1bac550ffd8b820d59f9a6f42",
-        "0029_registration_of_a_read": "190523d294b36fceecd582132aec63af4262c59f8ff1377d59a51a028dd36529",
+        "0029_registration_of_a_read": "7dc2fe39ed34d729f1ffcacee4370de971b31a33ec0137a4c6f6eb205cc036c2",
         "0030_reads_by_registration": "88e6a7b397b6a9fb230dc0cdce8b8caa0732beed56b88c235d0a3702d7ae89cc",
     },
     "portal/audit/migrations": {
@@ -275,15 +275,19 @@ def test_a_filled_database_of_a_release_comes_to_todays_schema(release: str, own
 
 
 @pytest.mark.django_db
-def test_saved_filters_name_the_registration_of_a_read_where_it_stands_now() -> None:
+def test_what_people_kept_for_the_list_of_reads_names_the_registration_where_it_stands_now() -> None:
     owner = get_user_model().objects.create(username="anna")
     names = {"consent.consentobservation": "reads", "consent.customerconsent": "consents"}
     for list_name, name in names.items():
         query = "state__exact=absent&consent__registration__id__exact=3"
         SavedFilter.objects.create(owner=owner, list_name=list_name, name=name, query=query)
+        ChosenColumns.objects.create(person=owner, list_name=list_name, columns=["read", "registration"])
 
     import_module("consent.migrations.0029_registration_of_a_read").rename(installed, connection.schema_editor())
 
     found = dict(SavedFilter.objects.values_list("name", "query"))
     assert found["reads"] == "state__exact=absent&registration__id__exact=3"
     assert found["consents"] == "state__exact=absent&consent__registration__id__exact=3"
+    columns = dict(ChosenColumns.objects.values_list("list_name", "columns"))
+    assert columns["consent.consentobservation"] == ["read", "shown_registration"]
+    assert columns["consent.customerconsent"] == ["read", "registration"]

@@ -15,10 +15,14 @@ def fill(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
 
 
 def rename(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """Let saved filters of the list name the new column."""
+    """Let what people keep for the list, filters and chosen columns, name the registration where it stands now."""
     saved = apps.get_model("portal_site", "SavedFilter")._default_manager.using(schema_editor.connection.alias)
     named = Replace(F("query"), Value("consent__registration__"), Value("registration__"))
     saved.filter(list_name="consent.consentobservation").update(query=named)
+    chosen = apps.get_model("portal_site", "ChosenColumns")._default_manager.using(schema_editor.connection.alias)
+    for row in chosen.filter(list_name="consent.consentobservation"):
+        row.columns = ["shown_registration" if name == "registration" else name for name in row.columns]
+        row.save()
 
 
 class Migration(migrations.Migration):

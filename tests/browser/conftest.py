@@ -77,12 +77,17 @@ def manage(environment: dict[str, str], *arguments: str, given: str | None = Non
     return done.stdout
 
 
+def demand(browser: str) -> None:
+    """Skip where this browser is missing; in CI that is a failure."""
+    if not browser and os.environ.get("CI"):
+        pytest.fail("Chromium is missing; .ci/run installs it")
+    if not browser:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    if not HEADLESS:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is missing; .ci/run installs it")
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+    demand(HEADLESS)
     # Playwright keeps an event loop running in this thread, which Django takes for an asynchronous caller.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     with sync_playwright() as playwright:
@@ -232,9 +237,7 @@ def person_with(chromium: Browser, tmp_path: Path) -> PersonWith:
 
     Started again, it finds the profile as it was left.
     """
-
-    if not CHROMIUM:
-        pytest.skip("Chromium with preferences is not installed: apt-get install chromium")
+    demand(CHROMIUM)
 
     @contextmanager
     def start(cookie_controls: int) -> Iterator[Page]:

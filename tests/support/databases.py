@@ -33,7 +33,7 @@ class OwnDatabase:
         self._users, self._lock = shared / "migrated.users", shared / "migrated.lock"
 
     def open(self) -> None:
-        """Make the copy; migrate before, where nobody did."""
+        """Make the copy. The first process migrates before."""
         with self._locked():
             if not self._users.exists():
                 self._creation.create_test_db(verbosity=0, autoclobber=True)
@@ -86,7 +86,7 @@ class Migrated:
     def __init__(self) -> None:
         names = connection.introspection.django_table_names(only_existing=True)
         self._tables = sorted(names)
-        self._rows = {name: self._read(name) for name in filled(self._tables)}
+        self._rows: Rows = {name: self._read(name) for name in filled(self._tables)}
 
     def put_back(self, *_: Any, **__: Any) -> list[str]:
         """Empty all tables but for these rows. Return no statements, as ``sql_flush`` does where nothing is to do.

@@ -28,14 +28,13 @@ from consent import clients
 from tests.sandbox import scenarios
 from tests.sandbox.server import Sandbox
 from tests.sandbox.world import World
-from tests.support.databases import filled
+from tests.support.databases import Rows, filled
 
 SECONDS = 20.0
 """No time in a state that is put back is older than this, as it may be on a slow machine."""
 # These name the same files in another folder. An Azure Key Vault is a part of the world.
 _OF_EACH_TEST = {"VAULT_KEY_FILE", "VAULT_CREDENTIAL_FILE", "VAULT_RECONCILE_IDENTITY", "VAULT_ERASE_IDENTITY"}
 
-type Rows = dict[str, list[tuple[Any, ...]]]
 type Files = dict[str, tuple[int, bytes]]
 
 
