@@ -43,7 +43,7 @@ def marked(
 
 
 CASES = [f"tests/consent/sign_in/test_flow.py::test_a[{case}]" for case in ("x", "y")]
-IN_SQL = [f"tests/portal/runs/test_lease.py::test_a[{case}]" for case in ("x", "y")]
+IN_SQL = [f"tests/portal/runs/test_buckets.py::test_a[{case}]" for case in ("x", "y")]
 OTHER = "tests/consent/sign_in/test_flow.py::test_b"
 
 
@@ -78,6 +78,6 @@ def test_searches_for_leaks_are_left_out() -> None:
 def test_the_modules_are_those_whose_source_leans_on_the_database() -> None:
     assert postgres.folder(ROOT / "portal/microsoft/diagnosis/entra.py") == "tests/portal/microsoft"
     assert postgres.folder(ROOT / "tenants/sync.py") == "tests/tenants"
-    assert {"tests/portal/runs/test_lease", "tests/tenants/test_sync"} <= postgres.named_after()
+    assert {"tests/portal/runs/test_buckets", "tests/tenants/test_models"} <= postgres.named_after()
     assert "tests/portal/runs/test_stops" not in postgres.named_after()
     assert postgres.folder(ROOT / "tests/portal/runs/test_lease.py") == "tests/portal/runs"
