@@ -34,10 +34,15 @@ load_pages()  # as the web process does at its start: some tests look at what is
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on PostgreSQL as well; leave out what is slow, or shows the same in a larger size."""
+    """Mark what runs on PostgreSQL as well; leave out what is slow, or shows the same in a larger size.
+
+    What drives a browser comes first, so that one process begins it all: browsers, and portals beside them that a whole
+    module shares, take long to start. As the last they would be divided among all processes.
+    """
     before_release = os.environ.get("RUN_SLOW") == "1"
     all_of_them = before_release or os.environ.get("CI")
     postgres.mark(items)
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
     for item in items:
         if item.get_closest_marker("slow") and not all_of_them:
             item.add_marker(pytest.mark.skip(reason="slow: RUN_SLOW=1 runs it, and CI does"))
