@@ -276,12 +276,17 @@ def _metadata() -> MetadataCache:
 
 
 @cache
+def _signing_keys() -> SigningKeys:
+    return SigningKeys(session())
+
+
+@cache
 def _validator() -> IdTokenValidator:
-    return IdTokenValidator(keys=SigningKeys(session()), metadata=_metadata())
+    return IdTokenValidator(keys=_signing_keys(), metadata=_metadata())
 
 
 def shared_by_all() -> Sequence[Callable[[], object]]:
-    """Return jobs that fetch what every token needs: the vault's id, the applications' credentials, the signing keys.
+    """Return jobs that fetch what every token needs: the vault's id, credentials, discovery documents, signing keys.
 
     For ``portal.runs``: the jobs run no query, may run at the same time, and raise VaultConfigurationError,
     RemoteError, or anything else when a row is not as it should be.
@@ -289,7 +294,7 @@ def shared_by_all() -> Sequence[Callable[[], object]]:
     tokens()  # what it is made of is made here, or each thread would make its own
     active = ApplicationRegistration.objects.filter(state=ApplicationRegistration.State.ACTIVE)
     registrations = active.select_related("credential")
-    each_needs = (_fetch_credential, _fetch_signing_keys)
+    each_needs = (_fetch_credential, _fetch_metadata, _fetch_signing_keys)
     return [_own_vault().compare, *(partial(fetch, each) for each in registrations for fetch in each_needs)]
 
 
@@ -298,8 +303,12 @@ def _fetch_credential(registration: ApplicationRegistration) -> None:
         client_credential(registration.credential, cloud(registration.cloud))
 
 
+def _fetch_metadata(registration: ApplicationRegistration) -> None:
+    _metadata().of(cloud(registration.cloud))
+
+
 def _fetch_signing_keys(registration: ApplicationRegistration) -> None:
-    _validator().prefetch(cloud(registration.cloud), parse_tenant_id(registration.home_tenant_id))
+    _signing_keys().prefetch(cloud(registration.cloud), parse_tenant_id(registration.home_tenant_id))
 
 
 _turns: dict[tuple[str, str, str, bool], threading.Lock] = {}
@@ -593,6 +602,7 @@ def forget_all() -> None:
         _embedded_vault,
         _pace,
         _metadata,
+        _signing_keys,
         _validator,
         vault_keys,
         _credential,

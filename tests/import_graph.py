@@ -32,6 +32,7 @@ BY_NAME = {
         "consent.clients",
         "consent.microsoft.managed_identity",
     ): "Azure's libraries take long, and other credentials need none",
+    ("portal.runs.console", "portal.runs.bar"): "the picture's library takes long, and only a terminal shows it",
 }
 
 

@@ -159,11 +159,6 @@ class IdTokenValidator:
         self._keys = keys
         self._metadata = metadata
 
-    def prefetch(self, cloud: NationalCloud, tenant_id: TenantId) -> None:
-        """Read what all ID tokens of a cloud are checked with, unless it is known. Raises RemoteError."""
-        self._metadata.of(cloud)
-        self._keys.prefetch(cloud, tenant_id)
-
     def issuer(self, cloud: NationalCloud, tenant_id: TenantId) -> str:
         """Return the v2 issuer of a tenant, as the cloud's discovery document writes it. Raises RemoteError."""
         return self._metadata.of(cloud).issuer_template.replace("{tenantid}", tenant_id)

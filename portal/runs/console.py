@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from types import FrameType
 from typing import Any, Protocol
 
 from django.core.management.base import CommandError
 from django.utils import timezone
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
 
 from portal.audit.trail import Actor
 from portal.runs import helpers as helping
@@ -25,7 +23,7 @@ from portal.runs import service
 from portal.runs.arguments import EXIT_BUSY, EXIT_SOME_FAILED, EXIT_SYSTEMIC
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome, Unit
-from portal.runs.listening import Ending, Listener, Progress, wait_words
+from portal.runs.listening import Ending, Listener, Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from portal.runs.pool import tune_for_batches
@@ -39,15 +37,6 @@ class Output(Protocol):
     def write(self, text: str, /) -> Any: ...
 
     def isatty(self) -> bool: ...
-
-
-def waiting_words(progress: Progress) -> str:
-    """Return what is waited for, in one sentence."""
-    if progress.waits:
-        return wait_words(progress.waits, progress.more_waits)
-    if progress.running:
-        return f"Waits for answers to {progress.running} {'unit' if progress.running == 1 else 'units'}."
-    return "No unit is at work in this process just now."
 
 
 class Lines(Listener):
@@ -66,7 +55,7 @@ class Lines(Listener):
             self._say_at = 0.0
         elif now >= self._say_at:
             self._say_at = now + _SAY_AGAIN_SECONDS
-            self._err.write(f"{progress.done:,} of {progress.total_words} so far. {waiting_words(progress)}")
+            self._err.write(f"{progress.done:,} of {progress.total_words} so far. {progress.waiting_words}")
 
     def finished(self, item: RunItem, outcome: Outcome) -> None:
         if self._as_json:
@@ -74,46 +63,6 @@ class Lines(Listener):
             self._out.write(_line(outcome.fields or known))
         else:
             self._out.write(self._words(item, outcome))
-
-
-class Bar(Listener):
-    """A live picture on a terminal: how far, how fast, how long still, what came of it, and what is slow."""
-
-    def __init__(self, label: str, live: Live) -> None:
-        self._label = label
-        self._live = live
-
-    def progressed(self, progress: Progress) -> None:
-        self._live.update(self._picture(progress))
-
-    def finished(self, item: RunItem, outcome: Outcome) -> None:
-        if not outcome.ok:
-            self._live.console.print(
-                f"{outcome.failure_class}  {item.label}: {outcome.message}", markup=False, highlight=False
-            )
-
-    def _picture(self, progress: Progress) -> Group:
-        width, share = 24, progress.done / progress.total if progress.listed and progress.total else 0.0
-        filled = round(width * share)
-        facts = [
-            f"{'━' * filled}{'╌' * (width - filled)}{f' {share:.0%}' if progress.listed else ''}",
-            f"{progress.done:,}/{progress.total_words}",
-            f"{progress.rate:.0f}/s",
-        ]
-        if progress.seconds_left is not None:
-            facts.append(f"about {timedelta(seconds=round(progress.seconds_left))} left")
-        classes = [f"{number:,} {name}" for name, number in progress.classes.most_common()]
-        calls = [f"{progress.running} at work"]
-        calls += [
-            f"{name.partition(':')[0]} {seconds * 1000:.0f} ms"
-            for name, seconds in sorted(progress.slowest.items(), key=lambda one: -one[1])
-        ]
-        if progress.throttled:
-            calls.append(f"{progress.throttled:,} times throttled (429)")
-        lines = [f"{self._label}  {'  '.join(facts)}", f"  {', '.join(classes)}", f"  {', '.join(calls)}"]
-        if progress.quiet:
-            lines.append(f"  {waiting_words(progress)}")
-        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
 
 
 def begin(
@@ -202,8 +151,8 @@ def foreground(
     own, *others = helping.shares(concurrency or run.concurrency, processes)
     helpers = helping.Helpers(run, others)
     if out.isatty() and not as_json:
-        with Live(console=Console(), refresh_per_second=4, transient=True) as live:
-            ending, signal_number = _work(run, Bar(service.label_of(run), live), own, helpers)
+        with import_module("portal.runs.bar").shown(service.label_of(run)) as bar:  # by name: only a terminal needs it
+            ending, signal_number = _work(run, bar, own, helpers)
     else:
         ending, signal_number = _work(run, Lines(out, err, as_json=as_json, words=words), own, helpers)
     return tell(run, ending, signal_number, out=out, err=err, as_json=as_json)

@@ -76,6 +76,15 @@ class Progress:
     def seconds_left(self) -> float | None:
         return (self.total - self.done) / self.rate if self.listed and self.rate > 0 else None
 
+    @property
+    def waiting_words(self) -> str:
+        """What is waited for, in one sentence."""
+        if self.waits:
+            return wait_words(self.waits, self.more_waits)
+        if self.running:
+            return f"Waits for answers to {self.running} {'unit' if self.running == 1 else 'units'}."
+        return "No unit is at work in this process just now."
+
 
 class Listener:
     """Hears what happens; the default hears nothing."""

@@ -1,4 +1,4 @@
-"""All kinds of bulk work and all jobs of the schedule: ``WORK`` in the module ``work`` of each app."""
+"""All kinds of bulk work and all jobs of the schedule: what the modules ``work`` and ``jobs`` of the apps declare."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one app adds: kinds of bulk work, and jobs of the schedule.
+    """The kinds of bulk work of one app.
 
     Attributes:
         former: kinds that an older version worked, by name, with their words: their runs are read, and never worked.
     """
 
     kinds: Sequence[Kind] = ()
-    jobs: Sequence[Job] = ()
     former: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -54,8 +53,8 @@ def kinds() -> dict[str, Kind]:
 
 @cache
 def jobs() -> dict[str, Job]:
-    """Return all jobs by name."""
-    return {job.name: job for work in _declared() for job in work.jobs}
+    """Return all jobs by name. A command that works a run has no use for what they import."""
+    return {job.name: job for each in declared("jobs", "JOBS", tuple) for job in each}
 
 
 @cache

@@ -92,7 +92,7 @@ def report(portal: Any, days: int, away_hours: int) -> bool:
 
 def rows_at_work(options: argparse.Namespace, folder: Path) -> bool:
     """Let the portal work real rows."""
-    from consent.schedule import _CONCURRENCY
+    from consent.jobs import _CONCURRENCY
     from tests.bench.simulation.clock import moved
     from tests.bench.simulation.microsoft import Weather
     from tests.bench.simulation.portal import SimulatedPortal
@@ -118,7 +118,7 @@ def rows_at_work(options: argparse.Namespace, folder: Path) -> bool:
 
 def full_size(options: argparse.Namespace) -> bool:
     """Count the units of a vendor of full size."""
-    from consent.schedule import _CONCURRENCY
+    from consent.jobs import _CONCURRENCY
     from tests.bench.simulation.full_size import FullSize, Vendor
     from tests.bench.simulation.microsoft import Weather
 

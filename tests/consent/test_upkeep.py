@@ -19,7 +19,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from consent import schedule as consent_schedule
+from consent import jobs as consent_jobs
 from consent.models import (
     Campaign,
     CampaignPartner,
@@ -158,10 +158,10 @@ def test_the_daily_check_of_the_trail_reads_the_new_entries_and_stops_when_it_is
     monkeypatch.setattr("portal.runs.ending._process_ends", ends)
     ends.set()
     with pytest.raises(schedule.StopAsked):
-        consent_schedule._clean_up([])
+        consent_jobs._clean_up([])
     assert last_walk() == first
     ends.clear()
-    consent_schedule._clean_up([])
+    consent_jobs._clean_up([])
     assert last_walk().sequence > first.sequence + 5
 
 
@@ -176,9 +176,9 @@ def test_the_embedded_vault_forgets_old_versions_but_none_that_a_row_names(porta
     assert current == consent.secret_version
     PartnerConsent.objects.update(replaced_version=second)
 
-    assert "old version" not in consent_schedule._clean_up([])
+    assert "old version" not in consent_jobs._clean_up([])
     with time_machine.travel(timezone.now() + timedelta(days=31)):
-        words = consent_schedule._clean_up([])
+        words = consent_jobs._clean_up([])
 
     assert "2 old versions removed" in words
     assert AuditEvent.objects.filter(action="upkeep.done").latest("sequence").details["old_versions"] == 2

@@ -18,7 +18,7 @@ def test_the_apps_add_in_their_order_and_each_once() -> None:
     kinds = [kind.name for work in works for kind in work.kinds]
     assert len(set(kinds)) == len(kinds) > 3
     assert set(kinds) <= labels().keys()  # other tests of this process may have added theirs
-    names = [job.name for work in works for job in work.jobs]
+    names = [job.name for each in declared("jobs", "JOBS", tuple) for job in each]
     assert len(set(names)) == len(names) > 8
     assert set(names) <= set(jobs())
     assert len(list(declared("start", "START", starting.Start))) == 2

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, schedule
+from consent import clients, jobs
 from consent.applications import key_pairs, manifest, posture, rotation
 from consent.applications.addresses import redirect_uris
 from consent.applications.comparing import Difference, Risk
@@ -562,7 +562,7 @@ def test_the_schedule_reads_registrations_with_an_identity_of_its_own(
     builders.registration(name="Of another tenant")
     administrator.application(registration).redirect_uris.add("https://evil.example/")
 
-    assert schedule._look() == "1 looked at, 1 with differences, 0 could not be read"
+    assert jobs._look() == "1 looked at, 1 with differences, 0 could not be read"
 
     evidence = RegistrationEvidence.objects.get()
     assert (evidence.source, evidence.seen_by, not_looked_at(evidence.seen)) == (READ, "portal", [])
@@ -590,10 +590,10 @@ def test_registrations_of_several_clouds_are_read_by_the_reader_of_their_home_te
     )
     administrator.sandbox.world.applications[other.app_id] = other
     there.tenant.add_principal(other.app_id, "Reader")
-    assert schedule._look().startswith("1 looked at")
+    assert jobs._look().startswith("1 looked at")
     settings.READERS |= {second.home_tenant_id: (other.app_id, str(private(tmp_path / "usgov.pem", text)))}
 
-    assert schedule._look() == "2 looked at, 1 with differences, 0 could not be read"
+    assert jobs._look() == "2 looked at, 1 with differences, 0 could not be read"
 
     asked = [one for one in administrator.sandbox.world.ledger if one["operation"] == "get application"]
     assert {one["client"] for one in asked} == {reader.app_id, other.app_id}
@@ -614,7 +614,7 @@ def test_a_managed_identity_reads_as_well(
     administrator.sandbox.world.identities[identity.client_id] = identity
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{administrator.sandbox.browser_port}")
     settings.READERS = {identity.tenant_id: (identity.client_id, "")}
-    assert schedule._look() == "1 looked at, 0 with differences, 0 could not be read"
+    assert jobs._look() == "1 looked at, 0 with differences, 0 could not be read"
 
 
 def test_a_read_that_fails_is_noted_and_what_was_seen_before_stays(
@@ -630,13 +630,13 @@ def test_a_read_that_fails_is_noted_and_what_was_seen_before_stays(
     assert evidence.unread_at is not None
     assert evidence.unread_reason
     assert (evidence.source, evidence.seen["displayName"]) == (PASTED, registration.name)
-    assert schedule._look() == "1 looked at, 0 with differences, 1 could not be read"
+    assert jobs._look() == "1 looked at, 0 with differences, 1 could not be read"
     known = settings.READERS
     settings.READERS = {tenant: (client, f"{file}.missing") for tenant, (client, file) in known.items()}
-    assert schedule._look().endswith("1 could not be read")
+    assert jobs._look().endswith("1 could not be read")
     reader.roles.add("Application.Read.All")
     settings.READERS = known
-    assert schedule._look().endswith("0 could not be read")
+    assert jobs._look().endswith("0 could not be read")
     assert RegistrationEvidence.objects.get().unread_at is None
 
 
@@ -649,7 +649,7 @@ def test_one_row_that_is_not_as_it_should_be_hides_no_other_one(
     administrator.sandbox.world.applications[other.application_id] = Application(
         app_id=other.application_id, name=other.name, home_tenant=scenarios.vendor_tenant()
     )
-    assert schedule._look() == "2 looked at, 1 with differences, 1 could not be read"
+    assert jobs._look() == "2 looked at, 1 with differences, 1 could not be read"
 
 
 def test_a_reader_that_fails_for_days_is_an_incident_and_a_paste_hides_it_not(
@@ -658,14 +658,14 @@ def test_a_reader_that_fails_for_days_is_an_incident_and_a_paste_hides_it_not(
     def unread() -> bool:
         return Incident.objects.open().filter(cause="registration_unread").exists()
 
-    assert schedule._look().endswith("0 could not be read")
+    assert jobs._look().endswith("0 could not be read")
     reader.roles.clear()
-    assert schedule._look().endswith("1 could not be read")
+    assert jobs._look().endswith("1 could not be read")
     assert not unread()
     evidence = RegistrationEvidence.objects.get()
     evidence.seen["read_at"] = (timezone.now() - timedelta(days=3)).isoformat()
     evidence.save()
-    assert schedule._look().endswith("1 could not be read")
+    assert jobs._look().endswith("1 could not be read")
     assert unread()
 
     look(administrator, registration)  # by hand
@@ -680,9 +680,9 @@ def test_a_reader_that_fails_for_days_is_an_incident_and_a_paste_hides_it_not(
     assert event is not None
     assert event.outcome == "failed"
     reader.roles.add("Application.Read.All")
-    assert schedule._look().endswith("0 could not be read")
+    assert jobs._look().endswith("0 could not be read")
     assert not unread()
 
 
 def test_without_a_reader_nothing_is_read(registration: ApplicationRegistration) -> None:
-    assert schedule._look() == "no reader"
+    assert jobs._look() == "no reader"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
-from consent import clients, partners, schedule
+from consent import clients, jobs, partners
 from consent.invitations import links
 from consent.models import (
     ConsentFlow,
@@ -223,15 +223,15 @@ def test_without_the_right_to_delete_no_row_is_emptied_staff_are_told_and_the_sc
     assert custody.enabled_versions(leaver, leaver.consent()) == []
     incident = Incident.objects.open().get(cause="erasure_unfinished")
     assert "may not delete" in incident.words
-    assert schedule._erase() == "0 of 1 done"
+    assert jobs._erase() == "0 of 1 done"
 
     settings.VAULT_ERASE_IDENTITY = identity
     clients.reset()
 
-    assert schedule._erase() == "1 of 1 done"
+    assert jobs._erase() == "1 of 1 done"
     assert_erased(leaver, words)
     assert not Incident.objects.open().filter(cause="erasure_unfinished").exists()
-    assert schedule._erase() == "0 of 0 done"
+    assert jobs._erase() == "0 of 0 done"
 
 
 @AT_AZURE
@@ -403,7 +403,7 @@ def test_staff_erase_by_typing_the_name_and_read_what_remains(leaver: Portal) ->
     assert "second person" in page
     assert not Erasure.objects.exists()
     decisions.approve()
-    schedule._erase()
+    jobs._erase()
     page = staff.get(f"/admin/consent/erasure/{Erasure.objects.get().pk}/change/").content.decode()
     assert_erased(leaver, words)
     assert "The seal fits" in page

@@ -22,7 +22,7 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, schedule
+from consent import clients, jobs
 from consent.customers import applying
 from consent.customers.consents import PushRefused, check_customer
 from consent.invitations import links
@@ -265,14 +265,14 @@ def test_while_a_customer_remains_the_partner_waits_with_a_living_token_until_so
     assert (state_of(partner()), portal.consent().state) == ("offboarding", "connected")
     custody.ask(portal.consent())
     assert Incident.objects.open().filter(cause="offboarding_waits", about=f"partner:{portal.partner.pk}").exists()
-    assert schedule._offboard() == "0 of 0 done", "nobody decides but a person"
+    assert jobs._offboard() == "0 of 0 done", "nobody decides but a person"
 
     code, _, err = command(portal, "--yes", "--finish", "--why", "They will not answer.")
 
     assert (code, "A second person decides" in err) == (1, True), "the first approval holds while no customer remains"
     assert portal.consent().state == "connected"
     decisions.approve()
-    assert schedule._offboard() == "1 of 1 done"
+    assert jobs._offboard() == "1 of 1 done"
     code, _, _ = command(portal, "--yes")
     one.refresh_from_db()
     assert (code, one.state, one.remaining, state_of(partner())) == (1, "done", 1, "offboarded")
@@ -445,11 +445,11 @@ def environment(portal: Portal) -> dict[str, str]:
 def test_the_schedule_finishes_what_workers_worked(portal: Portal, granted: list[CustomerTenant]) -> None:
     assert command(portal, "--yes", "--background")[0] == 0
     run = Run.objects.get(kind="apply_plan")
-    assert schedule._offboard() == "0 of 0 done"
+    assert jobs._offboard() == "0 of 0 done"
 
     Executor(run).work()
 
-    assert schedule._offboard() == "1 of 1 done"
+    assert jobs._offboard() == "1 of 1 done"
     assert_offboarded(portal, granted)
 
 
@@ -458,7 +458,7 @@ def test_a_cancelled_run_leaves_the_partner_waiting(portal: Portal, granted: lis
     assert one.run is not None
     service.cancel(one.run, actor=builders.ACTOR)
 
-    schedule._offboard()
+    jobs._offboard()
 
     one.refresh_from_db()
     assert (one.state, one.remaining, state_of(partner())) == ("waiting", 3, "offboarding")
@@ -528,7 +528,7 @@ def test_a_vault_that_is_away_leaves_it_closing_and_the_schedule_tries_again(
     assert (code, Offboarding.objects.get().state, state_of(partner())) == (1, "closing", "offboarded")
     assert "vault did not do its part" in err
     azure.sandbox.world.faults.clear()
-    assert schedule._offboard() == "1 of 1 done"
+    assert jobs._offboard() == "1 of 1 done"
     assert_offboarded(azure, customers)
 
 

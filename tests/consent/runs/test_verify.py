@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from consent import clients, schedule, selection
+from consent import clients, jobs, selection
 from consent.customers.observations import note_unreadable, prune, write
 from consent.grants import Grants
 from consent.hub.customer import facts_of_customer
@@ -376,13 +376,13 @@ def test_the_schedule_starts_the_check_of_this_hour(portal: Portal) -> None:
 
     now = timezone.now()
     hours = [now + timedelta(hours=hour) for hour in range(24)]  # who was never looked at has one of them
-    assert schedule._verify(hours).endswith("started")
+    assert jobs._verify(hours).endswith("started")
 
     run = Run.objects.get(kind="consent_verify")
     assert set(run.scope) == {"week_hour"}
     CustomerConsent.objects.update(tried_at=timezone.now())
     Run.objects.update(state="cancelled", finished_at=timezone.now())
-    assert schedule._verify(hours) == "nothing due"
+    assert jobs._verify(hours) == "nothing due"
 
 
 # --- cost -----------------------------------------------------------------------------------------------------------

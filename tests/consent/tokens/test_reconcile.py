@@ -20,7 +20,7 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from consent import clients, schedule
+from consent import clients, jobs
 from consent.models import PartnerConsent, WaitingToken
 from consent.sign_in import approvals
 from consent.tokens import orphans, reconcile
@@ -37,7 +37,7 @@ from portal.incidents.service import report as report_incident
 from portal.microsoft.diagnosis import Owner
 from portal.microsoft.identifiers import new_correlation_id
 from portal.microsoft.secret import Secret
-from portal.runs.registry import jobs
+from portal.runs import registry
 from tenants.models import PartnerTenant
 from tests.conftest import make_portal, use_azure_vault, use_local_vault, use_sandbox
 from tests.sandbox import scenarios
@@ -634,7 +634,7 @@ def test_a_run_that_would_change_too_much_changes_nothing_and_asks(portal: Porta
     assert "--max-share 100" in ran.err
     assert not AuditEvent.objects.filter(action="vault.reconciled").exists()
     assert [one.cause for one in Incident.objects.open()] == ["vault_many_differences"]
-    assert schedule._reconcile() == "too many differences; nothing was changed"
+    assert jobs._reconcile() == "too many differences; nothing was changed"
     assert run("vault_reconcile", "--max-share", "100").code == 0
     assert PartnerConsent.objects.filter(generation=2).count() == 15
     assert not Incident.objects.open().exists()
@@ -642,18 +642,18 @@ def test_a_run_that_would_change_too_much_changes_nothing_and_asks(portal: Porta
 
 @pytest.mark.req("R-41")
 def test_the_schedule_looks_daily_at_what_changed_and_weekly_at_all(portal: Portal, consent: PartnerConsent) -> None:
-    assert jobs()["vault_reconcile"].every == timedelta(days=1)
-    assert jobs()["vault_reconcile_all"].every == timedelta(days=7)
+    assert registry.jobs()["vault_reconcile"].every == timedelta(days=1)
+    assert registry.jobs()["vault_reconcile_all"].every == timedelta(days=7)
     custody.write_version(consent, Secret("late"), 1)
-    assert schedule._reconcile() == "1 looked at, 1 differences, 0 left"
+    assert jobs._reconcile() == "1 looked at, 1 differences, 0 left"
 
     vault_secrets.write_orphan()
     long_ago = timezone.now() - timedelta(days=5)
     PartnerConsent.objects.update(stored_at=long_ago, consented_at=long_ago)
     calls = len(portal.sandbox.world.ledger)
-    assert schedule._reconcile([timezone.now()]) == "0 looked at, 0 differences, 0 left"
+    assert jobs._reconcile([timezone.now()]) == "0 looked at, 0 differences, 0 left"
     assert len(portal.sandbox.world.ledger) == calls, "the vault is not even asked for its names"
-    assert schedule._reconcile_all().startswith("2 looked at, 1 differences")
+    assert jobs._reconcile_all().startswith("2 looked at, 1 differences")
     if vault_secrets.is_azure():
         assert "list" in vault_secrets.calls_by(portal, known_id("application", LISTER))
 

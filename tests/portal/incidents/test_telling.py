@@ -18,7 +18,7 @@ from portal.incidents import service, telling
 from portal.incidents.models import Incident, IncidentNote
 from portal.incidents.service import report, settle
 from portal.microsoft.diagnosis import Owner
-from portal.runs import work
+from portal.runs.jobs import JOBS
 from tests.support.builders import ACTOR
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -45,7 +45,7 @@ def happened(cause: str = "vault_down", about: str = "", **more: Any) -> Inciden
 
 def tick() -> None:
     """Do what the schedule does every ten minutes, by the job that it starts."""
-    [job] = [job for job in work.WORK.jobs if job.name == "alerts"]
+    [job] = [job for job in JOBS if job.name == "alerts"]
     job.work(())
 
 
@@ -184,7 +184,7 @@ def test_the_digest_says_once_a_day_who_must_act_and_why(
     clock.shift(timedelta(days=3))
     happened("mfa_missing", about="consent:7", name="Partner 7", owner=Owner.PARTNER)
     mailoutbox.clear()
-    [job] = [job for job in work.WORK.jobs if job.name == "incident_digest"]
+    [job] = [job for job in JOBS if job.name == "incident_digest"]
     assert job.every == timedelta(days=1)
 
     assert job.work(()) == "9 incidents open (The partner: 8, Us: 1), 0 put off, 0 recovered"

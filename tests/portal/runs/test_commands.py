@@ -5,22 +5,16 @@ Covers: portal.runs.arguments, portal.runs.console.
 
 from __future__ import annotations
 
-import io
 import json
-from collections import Counter
 from datetime import timedelta
 
 import pytest
 from django.core.management import load_command_class
 from django.db.models.functions import Now
 from django.utils import timezone
-from rich.console import Console
-from rich.live import Live
 
 from consent.models import PartnerConsent
 from portal.runs import service
-from portal.runs.console import Bar
-from portal.runs.listening import Progress
 from portal.runs.models import Executor as ExecutorRow
 from portal.runs.models import Run, RunItem
 from tenants.models import PartnerTag, PartnerTenant
@@ -179,23 +173,3 @@ def test_check_tokens_ends_with_3_for_our_secret_and_goes_on_after_the_repair(po
     assert ran.code == 3
     portal.sandbox.world.refusals.clear()
     assert run("run_resume", Run.objects.get().pk).code == 0
-
-
-def test_a_terminal_shows_rate_time_left_counts_and_what_is_slow() -> None:
-    screen = Console(file=io.StringIO(), width=200, force_terminal=False)
-    bar = Bar("Token check", Live(console=screen))
-    progress = Progress(
-        total=1000,
-        done=400,
-        running=64,
-        classes=Counter(ok=390, needs_consent=10),
-        rate=100.0,
-        slowest={"partner_center": 0.25, "vault:x": 0.05},
-        throttled=3,
-    )
-    screen.print(bar._picture(progress))
-    assert isinstance(screen.file, io.StringIO)
-    text = screen.file.getvalue()
-    for part in ("400/1,000", "40%", "100/s", "0:00:06 left", "390 ok, 10 needs_consent", "3 times thr", "64 at work"):
-        assert part in text
-    assert text.index("partner_center 250 ms") < text.index("vault 50 ms")

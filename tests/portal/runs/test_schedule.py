@@ -1,6 +1,6 @@
 """The schedule: what is due starts once, however many schedulers look, and a failure is told (R-27, R-32).
 
-Covers: portal.runs.registry, portal.runs.work.
+Covers: portal.runs.registry, portal.runs.jobs.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def test_the_sweeper_finds_runs_that_nobody_works_and_no_others() -> None:
 
 
 def test_every_partners_customers_are_listed_once_a_day_in_its_own_hour(portal: Portal) -> None:
+    from consent.jobs import _sync
     from consent.runs.token_check import units
-    from consent.schedule import _sync
 
     connect(portal, 50)
     listed = [unit.key for hour in range(24) for unit in units({"hour": hour}, 0, 1000)]
@@ -258,7 +258,7 @@ def test_a_process_that_ends_stops_its_job_between_two_pieces_and_begins_none(
 
 @pytest.mark.req("R-11")
 def test_tokens_are_checked_when_their_next_try_has_come(portal: Portal) -> None:
-    from consent.schedule import _keep_alive
+    from consent.jobs import _keep_alive
 
     connect(portal, 3)
     PartnerConsent.objects.update(next_try_at=timezone.now() + HOUR)
