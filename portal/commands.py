@@ -77,7 +77,7 @@ class PortalCommand(BaseCommand):
 
     # Django's checks look at the code, all pages among it, and take longer than a short command's work. ``check`` runs
     # them, and the tests do; the settings are looked at when they are read, by each command.
-    requires_system_checks: ClassVar[tuple[str, ...]] = ()
+    requires_system_checks = ()
     examples: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, stdout: Any = None, stderr: Any = None, **options: Any) -> None:

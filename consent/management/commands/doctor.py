@@ -25,7 +25,6 @@ class Command(PortalCommand):
         "doctor --json  # for a monitor",
         "doctor --from-sample web.config  # the configuration of Microsoft's sample as lines for .env",
     )
-    requires_system_checks = []  # the doctor's second step says what they find
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         how = parser.add_mutually_exclusive_group()
