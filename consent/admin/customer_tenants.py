@@ -235,6 +235,11 @@ class CustomerPages(CustomerHub, CustomerTenantAdmin):
 
     has_plan_permission = needs("consent.add_consentplan")
 
+    def get_list_filter(self, request: HttpRequest) -> Sequence[Any]:
+        """Offer no other partner where the list is a tab of one: two queries less."""
+        filters: Sequence[Any] = super().get_list_filter(request)
+        return [one for one in filters if one != "partner"] if getattr(request, "is_tab", False) else filters
+
     def lists_few(self, request: HttpRequest) -> bool:
         return _lists_one_partner(request)
 

@@ -263,7 +263,9 @@ class PartnerHub(_Base):
 
     def hub(self, request: HttpRequest, partner_id: int | str, permission: str = "") -> Hub:
         """Return what the tabs show. Raises Http404 and PermissionDenied."""
-        partner = self.get_object(request, str(partner_id))
+        return self._hub_of(request, self.get_object(request, str(partner_id)), permission)
+
+    def _hub_of(self, request: HttpRequest, partner: PartnerTenant | None, permission: str = "") -> Hub:
         if partner is None:
             raise Http404
         if not self.has_view_permission(request, partner) or (permission and not request.user.has_perm(permission)):
@@ -291,9 +293,10 @@ class PartnerHub(_Base):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Show the overview; a form that is sent, and a window for choosing, are the details'."""
-        if request.method == "POST" or IS_POPUP_VAR in request.GET or self.get_object(request, object_id) is None:
+        is_form = request.method == "POST" or IS_POPUP_VAR in request.GET
+        if is_form or (partner := self.get_object(request, object_id)) is None:
             return super().change_view(request, object_id, form_url, extra_context)
-        hub = self.hub(request, object_id)
+        hub = self._hub_of(request, partner)
         return self.page(request, hub, "change", "overview", **self._overview(request, hub))
 
     def _overview(self, request: HttpRequest, hub: Hub) -> dict[str, Any]:
@@ -348,6 +351,7 @@ class PartnerHub(_Base):
         for name, value in narrowed.items():
             chosen[name] = value
         request.GET = chosen  # type: ignore[assignment]  # a copy can be changed, and serves as well
+        request.is_tab = True  # type: ignore[attr-defined]  # the list offers no other partner
         answer: HttpResponseBase = self.admin_site.get_model_admin(model).changelist_view(request)
         if isinstance(answer, TemplateResponse) and "cl" in (answer.context_data or {}):
             own = self.around(request, hub, current, current)

@@ -51,26 +51,37 @@ def time_left(units: int, recent: int, over: timedelta) -> str:
     return f"about {seconds // 60} min left" if seconds < 2 * 60 * 60 else f"about {seconds / 3600:.0f} h left"
 
 
-def _latest(request: HttpRequest) -> Sequence[Any]:
-    """Return the open runs, then the last ones; one query for the top of a page and what stands below."""
-    if (known := getattr(request, "latest_runs", None)) is not None:
-        return list(known)
+def _with_progress(runs: QuerySet[Run]) -> QuerySet[Any]:
+    """Add how many units of open runs are done, and were done lately; the others may have any number of units."""
     items = RunItem.objects.filter(run=OuterRef("pk"), state=RunItem.State.DONE).order_by().values("run")
     recent = items.filter(finished_at__gte=timezone.now() - RATE_OVER)
-    is_open = Q(state=Run.State.OPEN)
 
     def number(of: QuerySet[RunItem, Any]) -> Case:
-        # Counted for open runs only: the others may have any number of units.
-        return Case(When(is_open, then=Coalesce(Subquery(of.annotate(number=Count("pk")).values("number")), 0)))
+        counted = Coalesce(Subquery(of.annotate(number=Count("pk")).values("number")), 0)
+        return Case(When(state=Run.State.OPEN, then=counted))
 
-    runs: QuerySet[Any] = Run.objects.annotate(done=number(items), recent=number(recent))
-    runs = runs.order_by(Case(When(is_open, then=0), default=1), "-pk")[: _SHOWN + _LAST]
-    request.latest_runs = found = list(runs)  # type: ignore[attr-defined]
+    return runs.annotate(done=number(items), recent=number(recent))
+
+
+def _latest(request: HttpRequest) -> Sequence[Any]:
+    """Return the open runs, then the last ones; one query."""
+    first = Case(When(state=Run.State.OPEN, then=0), default=1)
+    request.latest_runs = found = list(  # type: ignore[attr-defined]
+        _with_progress(Run.objects.all()).order_by(first, "-pk")[: _SHOWN + _LAST]
+    )
     return found
 
 
+def _open(request: HttpRequest) -> Sequence[Any]:
+    """Return the latest open runs: one query, and a second one where there are some; none where ``_latest`` asked."""
+    if (known := getattr(request, "latest_runs", None)) is not None:
+        return [run for run in known[:_SHOWN] if run.state == Run.State.OPEN]
+    keys = list(Run.objects.filter(state=Run.State.OPEN).order_by("-pk").values_list("pk", flat=True)[:_SHOWN])
+    return list(_with_progress(Run.objects.filter(pk__in=keys)).order_by("-pk")) if keys else []
+
+
 def running_lines(request: HttpRequest) -> list[Row]:
-    """Return a line for each of the latest open runs, with progress and time left; one query."""
+    """Return a line for each of the latest open runs, with progress and time left."""
     if not request.user.has_perm("runs.view_run"):
         return []
     return [
@@ -79,8 +90,7 @@ def running_lines(request: HttpRequest) -> list[Row]:
             link=reverse("admin:runs_run_change", args=[run.pk]),
             tone=Tone.BUSY,
         )
-        for run in _latest(request)[:_SHOWN]
-        if run.state == Run.State.OPEN
+        for run in _open(request)
     ]
 
 
@@ -91,7 +101,7 @@ def _progress(run: Any) -> str:
 
 
 def runs_panel(request: HttpRequest) -> Panel | None:
-    """What runs and what ran last, with outcome and who began it; the query of ``running_lines``."""
+    """What runs and what ran last, with outcome and who began it; its query serves the top of the page as well."""
     if not request.user.has_perm("runs.view_run"):
         return None
     now = timezone.now()

@@ -56,7 +56,8 @@ class AdminExtension:
         panels: functions of the first page. Each runs a constant number of queries, checks the permissions itself, and
             returns None when it has nothing for this person.
         lists: where the lists of the app stand in the navigation; the first of a section opens with its entry.
-        running: functions that say in a line each what runs just now, for the top of every page. One query each.
+        running: functions that say in a line each what runs just now, for the top of every page. One query each,
+            and a second one while something runs.
         banners: functions that say in a line each what all staff must know, above every page. No query.
         bells: functions that count what waits for the person, for the top of every page. One query each.
         subjects: which rows a name in the subject of an audit event, an incident or a run means.

@@ -20,6 +20,7 @@ from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, PartnerConsent, WaitingToken
 from consent.models.offboardings import Offboarding
 from consent.partners import disable
+from consent.states import with_state
 from portal.microsoft.diagnosis import Owner
 from portal.runs.models import Run
 from tenants.models import PartnerTenant
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.django_db
 
 
 def step(partner: PartnerTenant) -> NextStep:
-    return next_step_of(facts_of(partner), timezone.now())
+    return next_step_of(facts_of(with_state(PartnerTenant.objects.filter(pk=partner.pk)).get()), timezone.now())
 
 
 @pytest.fixture
@@ -281,7 +282,7 @@ def test_facts_cost_the_same_for_any_number_of_rows(
     token(partner, registration)
     link(partner, registration)
     with CaptureQueriesContext(connection) as few:
-        facts_of(partner)
+        facts_of(with_state(PartnerTenant.objects.filter(pk=partner.pk)).get())
     for number in range(3):
         other = builders.registration(name=f"Product {number}")
         builders.grant(other, "User.Read.All")
@@ -290,7 +291,7 @@ def test_facts_cost_the_same_for_any_number_of_rows(
         customer = builders.customer(partner, readiness="ready")
         builders.customer_consent(customer, other, "User.Read.All")
     with django_assert_num_queries(len(few)):
-        facts = facts_of(partner)
+        facts = facts_of(with_state(PartnerTenant.objects.filter(pk=partner.pk)).get())
         next_step_of(facts, timezone.now())
         assert [one.registration.credential for one in facts.consents]
     assert len(few) <= 13
