@@ -41,7 +41,7 @@ worker: .venv/installed ## Work runs and the schedule in the background; start a
 	@$(BIN)/python manage.py worker
 
 .PHONY: test
-test: .venv/installed ## Run all tests, on SQLite and, with TEST_POSTGRES_URL, on PostgreSQL
+test: .venv/installed ## Run the tests on SQLite and, with TEST_POSTGRES_URL, on PostgreSQL; RUN_SLOW=1 for all of them
 	@$(PYTEST) -p tests.requirements -n $(WORKERS) --dist worksteal
 	@if [ -n "$$TEST_POSTGRES_URL" ]; then \
 		echo "Once more on PostgreSQL, what tests/support/postgres.py chooses:"; \
@@ -57,8 +57,8 @@ quick: .venv/installed ## Check what was changed since the last commit, with the
 	@$(BIN)/python -m tests.quick
 
 .PHONY: requirements
-requirements: .venv/installed ## Run the tests that show requirements; print each id with test file and result
-	@$(PYTEST) -p tests.requirements -m req -q -n $(WORKERS) --dist worksteal
+requirements: .venv/installed ## Run all tests that show requirements; print each id with test file and result
+	@CI=1 $(PYTEST) -p tests.requirements -m req -q -n $(WORKERS) --dist worksteal
 
 .PHONY: bench
 bench: .venv/installed ## Measure what must be fast, each figure beside its goal; under five minutes

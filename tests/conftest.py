@@ -29,12 +29,14 @@ from tests.support.databases import Migrated, OwnDatabase
 from tests.support.portal import Browser, Portal, sign_in_addresses_without_a_tenant
 
 VAULT_NAME = "cpv-tests"
+# A third of the time of all tests, for what few changes touch.
+LEFT_TO_CI = ("browser", "processes", "slow")
 _LONG_FROM_NOW = time.time() + 10 * 365 * 86_400
 load_pages()  # as the web process does at its start: some tests look at what is registered
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on PostgreSQL as well; leave out what is slow, or shows the same in a larger size.
+    """Mark what runs on PostgreSQL as well; leave to CI what takes long, and to a release what shows the same in large.
 
     What drives a browser comes first, so that one process begins it all: browsers, and portals beside them that a whole
     module shares, take long to start. As the last they would be divided among all processes.
@@ -44,8 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     postgres.mark(items)
     items.sort(key=lambda item: item.get_closest_marker("browser") is None)
     for item in items:
-        if item.get_closest_marker("slow") and not all_of_them:
-            item.add_marker(pytest.mark.skip(reason="slow: RUN_SLOW=1 runs it, and CI does"))
+        if not all_of_them and any(item.get_closest_marker(kind) for kind in LEFT_TO_CI):
+            item.add_marker(pytest.mark.skip(reason="left to CI: RUN_SLOW=1 runs it as well"))
         if item.get_closest_marker("release") and not before_release:
             item.add_marker(pytest.mark.skip(reason="before a release: RUN_SLOW=1 runs it"))
 

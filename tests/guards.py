@@ -792,7 +792,7 @@ def _failures(folder: Path, tests: Iterable[str]) -> list[str]:
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", *tests],
         cwd=folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "1000"},
+        env={**os.environ, "CI": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "1000"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

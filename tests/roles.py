@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/test_role_matrix.py"]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "WRITE_ROLES": "1"}, check=False).returncode
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "CI": "1", "WRITE_ROLES": "1"}, check=False).returncode
 
 
 if __name__ == "__main__":

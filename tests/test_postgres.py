@@ -66,7 +66,7 @@ def test_all_cases_run_where_the_databases_differ() -> None:
     assert marked(*IN_SQL, IN_SQL[0].replace("test_a", "test_b")) == [True, True, True]
 
 
-@pytest.mark.parametrize("kind", ["browser", "slow", "walks_pages"])
+@pytest.mark.parametrize("kind", ["browser", "slow"])
 def test_browsers_and_slow_tests_are_left_out(kind: str) -> None:
     assert marked(*IN_SQL, markers={kind: {}}) == [False, False]
 

@@ -14,7 +14,7 @@ from portal.staff.roles import Role
 from tests.support.role_matrix import NO_ROLE, OTHER, in_document, rows, tried_pages, tried_services, write, written
 from tests.support.services import ASK_NOTHING
 
-pytestmark = [pytest.mark.django_db, pytest.mark.walks_pages]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 # Which show what the person may see, here nothing, and a filter of one's own, of which there is none.
 _ALL = {"overview", "search", "running", "tenants.partnertenant: remove_filter"}
 

@@ -33,7 +33,12 @@ from tests.support import builders
 from tests.support.certificates import pem, private
 from tests.support.credentials import KEY_RIGHTS, know, signed
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37"), pytest.mark.req("S-39")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.slow,
+    pytest.mark.req("S-37"),
+    pytest.mark.req("S-39"),
+]
 
 
 def add_secret(gate: Gate, *, known: bool = True) -> None:

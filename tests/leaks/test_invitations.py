@@ -21,7 +21,12 @@ from tests.support.campaigns import let_time_pass
 from tests.support.smtp import serving
 from tests.support.staff import Staff
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37"), pytest.mark.req("S-01")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.slow,
+    pytest.mark.req("S-37"),
+    pytest.mark.req("S-01"),
+]
 _TOKEN = re.compile(r"/consent/([\w-]{43})/")
 
 

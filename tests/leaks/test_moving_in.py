@@ -13,7 +13,7 @@ from tests.leaks.conftest import Gate
 from tests.support.builders import guid
 from tests.support.moving_in import Brought, bring
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.req("S-37")]
 
 
 def test_an_import_leaves_no_token_anywhere(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,12 @@ from tests.sandbox.world import Fault, Refusal, Tamper
 from tests.support import custody
 from tests.support.custody import make_due, watch_vault
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37"), pytest.mark.req("S-32")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.slow,
+    pytest.mark.req("S-37"),
+    pytest.mark.req("S-32"),
+]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from tests.sandbox.server import Sandbox
 from tests.sandbox.world import Fault, Tamper
 from tests.support import builders
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.req("S-37")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.req("S-37")]
 
 
 # --- the thread ----------------------------------------------------------------------------------------------------

@@ -75,6 +75,5 @@ def mark(items: Iterable[pytest.Item]) -> None:
 
 
 def _left_out(item: pytest.Item) -> bool:
-    """Browsers, searches for leaks, what walks all pages, and slow tests see the same with every database."""
-    kinds = ("browser", "slow", "walks_pages")
-    return any(item.get_closest_marker(kind) for kind in kinds) or folder(item.path) == "tests/leaks"
+    """Browsers, searches for leaks and slow tests see the same with every database."""
+    return any(item.get_closest_marker(kind) for kind in ("browser", "slow")) or folder(item.path) == "tests/leaks"
