@@ -18,7 +18,7 @@ from portal.rights import Forbidden
 from portal.runs.models import Run
 from tests.support.source import module_name, modules
 
-_DOORS = (".admin", ".management", ".models", ".views", ".schedule", ".site.admin")
+_DOORS = (".admin", ".jobs", ".management", ".models", ".views", ".site.admin")
 # What decides about the right, where not the function alone does.
 _CHOSEN: Mapping[str, Mapping[str, Any]] = {
     "consent.customers.plans.make_direct": {"purpose": ConsentPlan.Purpose.REMOVE},
