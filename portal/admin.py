@@ -12,8 +12,10 @@ from django.urls import reverse
 from portal.audit.models import AuditEvent
 from portal.audit.trail import record
 from portal.models import Team
-from portal.site.admin import PortalChangeList, PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 from portal.site.audit_words import in_a_sentence, known_actions, sentences
+from portal.site.base import actor_of
+from portal.site.change_list import PortalChangeList
 from portal.site.declared import badge_column, column, moment_column
 from portal.site.display import EMPTY, Tone, described, links
 from portal.site.extension_points import extensions

@@ -10,7 +10,8 @@ from django.urls import URLPattern, path
 
 from portal.audit.trail import record
 from portal.rights import limits_of
-from portal.site.admin import PortalInline, PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalInline, PortalModelAdmin, ReadOnlyAdmin
+from portal.site.base import actor_of
 from portal.site.declared import badge_column, guid_column, moment_column, path_column
 from portal.site.display import described, moment, with_link
 from portal.site.extension_points import AdminAction, extensions

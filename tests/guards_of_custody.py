@@ -76,7 +76,7 @@ CUSTODY_GUARDS = (
     Guard(
         name="works-once",
         shows="S-54",
-        file="portal/site/admin.py",
+        file="portal/site/confirming.py",
         text="return SpentForm.objects.spend(number, seconds=_FORM_LIFETIME)",
         without="return True",
         tests=(f"{_ADMIN}a_confirmed_action_runs_once",),

@@ -18,8 +18,9 @@ from consent.runs.apply_plan import RESUMABLE, STOP_SHARE, WAVES, removes_from, 
 from consent.two_persons import APPLY, applying_of
 from portal.decisions.asking import WhyForm, ask_second_person, what_comes_next
 from portal.runs import tasks
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.proof import demand
 
 _SURE = "apply_plan_for_sure"

@@ -22,8 +22,9 @@ from consent.models import ApplicationRegistration, Campaign, CampaignPartner
 from consent.states import ACTIVE_STATES
 from portal.fields import validate_name
 from portal.mail import MailUnavailable, can_send, open_mailer
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.declared import moment_column, needs, path_column
 from portal.site.display import Tone, badge

@@ -18,7 +18,8 @@ from consent.words import CHECK_WORDS
 from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.identifiers import new_correlation_id
-from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.admin import ReadOnlyAdmin
+from portal.site.base import actor_of
 from portal.site.declared import badge_column, guid_column, moment_column, needs, path_column
 from portal.site.display import EMPTY, described, links
 from portal.site.proof import fresh

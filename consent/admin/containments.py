@@ -22,8 +22,9 @@ from consent.two_persons import RESUME, resume_of
 from portal.decisions.asking import WhyForm, address_of, ask_second_person, what_comes_next
 from portal.decisions.models import Decision
 from portal.microsoft.http import time_budget
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.dashboard import Row
 from portal.site.declared import badge_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, links, words

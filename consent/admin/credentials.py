@@ -19,8 +19,9 @@ from consent.models import ApplicationCredential, ApplicationRegistration, Partn
 from consent.vault.base import VaultConfigurationError
 from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError
-from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.admin import ReadOnlyAdmin
 from portal.site.asking import TypedWord, ask
+from portal.site.base import actor_of
 from portal.site.declared import column, guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, guid, lines, links, moment
 from portal.site.page_actions import PageAction, page_action

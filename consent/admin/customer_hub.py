@@ -33,7 +33,7 @@ from consent.runs import on_request
 from consent.selection import Selection
 from portal.rights import limits_of
 from portal.runs.latest import Latest
-from portal.site.admin import actor_of
+from portal.site.base import actor_of
 from portal.site.display import Tone, distance
 from tenants.admin import CustomerTenantAdmin
 from tenants.gdap_path import broken

@@ -23,7 +23,8 @@ from consent.naming import registration_names
 from consent.runs import on_request
 from consent.unread import maybe_unread
 from portal.microsoft.diagnosis import OWNER_CHOICES
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
+from portal.site.base import actor_of
 from portal.site.declared import needs
 from portal.site.display import EMPTY, Tone, badge, described, distance, links, moment, who
 from portal.site.export import FileKind

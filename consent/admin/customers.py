@@ -29,8 +29,9 @@ from portal.decisions.asking import WhyForm, ask_second_person, what_comes_next
 from portal.microsoft.diagnosis import OWNER_CHOICES
 from portal.runs import tasks
 from portal.runs.models import Run
-from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, badge, described, guid, links, moment, who
 from portal.site.list_filters import RelatedFilter, narrowed

@@ -18,7 +18,7 @@ from consent.doctor.steps import Looked, Result, summary, worst_of
 from consent.models import ApplicationRegistration
 from portal.audit.trail import Actor, record
 from portal.microsoft.http import WEB_SECONDS, time_budget
-from portal.site.admin import actor_of
+from portal.site.base import actor_of
 from portal.site.display import Tone
 
 _SEE, _EXAMINE = "consent.view_applicationregistration", "consent.promote_applicationcredential"

@@ -18,8 +18,9 @@ from consent.two_persons import ERASE_PARTNER
 from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
 from portal.decisions.asking import ask_second_person, what_comes_next
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.declared import badge_column, moment_column
 from portal.site.display import Tone
 from portal.site.page_actions import PageAction, page_action

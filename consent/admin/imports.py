@@ -17,7 +17,8 @@ from consent.moving_in import partners
 from consent.moving_in.files import MOST_BYTES, MOST_ROWS, FileRefused
 from consent.runs.find_tenants import start_finding
 from portal.runs import tasks
-from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.admin import ReadOnlyAdmin
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure, Panel
 from portal.site.declared import badge_column, moment_column, path_column
 from portal.site.display import EMPTY, Tone, guid

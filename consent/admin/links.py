@@ -27,8 +27,9 @@ from consent.words import PROBLEMS, Problem
 from portal.mail import MailFailed, MailRefused, MailUnavailable, can_send, open_mailer
 from portal.microsoft.secret import Secret
 from portal.rights import limits_of
-from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyInline
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.declared import moment_column, needs, path_column
 from portal.site.display import badge, with_link
 from portal.site.list_filters import SinceFilter

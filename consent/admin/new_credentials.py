@@ -22,8 +22,9 @@ from portal.audit.trail import Actor
 from portal.microsoft.errors import RemoteError
 from portal.microsoft.http import time_budget
 from portal.microsoft.secret import Secret
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
 from portal.site.asking import TypedWord, ask
+from portal.site.base import actor_of
 
 PAGE_SECONDS = 25.0  # a page waits no longer; the commands have all the time they need
 LONGEST_FILE = 100_000  # bytes; a key with its certificates is some kilobytes

@@ -20,8 +20,9 @@ from portal.audit.seals import Seal, fits
 from portal.audit.trail import record
 from portal.decisions.asking import WhyForm, ask_second_person, what_comes_next
 from portal.runs import tasks
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure
 from portal.site.declared import badge_column, moment_column, needs
 from portal.site.display import Tone, links, who

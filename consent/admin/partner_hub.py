@@ -52,7 +52,8 @@ from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
 from portal.runs import service
 from portal.runs.kinds import OK
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.display import Tone, distance
 from portal.text import number_of

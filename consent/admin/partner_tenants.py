@@ -15,7 +15,8 @@ from consent.models import PartnerConsent
 from consent.partners import disable, enable
 from consent.states import State, with_state, with_trouble
 from portal.microsoft.diagnosis import OWNER_CHOICES
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
+from portal.site.base import actor_of
 from portal.site.declared import needs, path_column
 from portal.site.proof import fresh
 from tenants.admin import PartnerTenantAdmin

@@ -19,7 +19,8 @@ from consent.models import ApplicationRegistration, OwnPermissionSet
 from consent.permissions import PERMISSION_IDS, PERMISSION_SETS, Permission, PermissionSet
 from consent.words.permissions import RESOURCE_NAMES, permission_groups, resource_name
 from portal.fields import validate_name
-from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.admin import ReadOnlyAdmin
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure
 from portal.site.declared import moment_column
 from portal.site.display import EMPTY, Tone, links, words

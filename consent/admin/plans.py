@@ -19,8 +19,9 @@ from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.selection import Selection
 from portal.audit.trail import record
 from portal.microsoft.diagnosis import OWNER_CHOICES
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure, Panel, Row
 from portal.site.declared import badge_column, moment_column, needs, path_column
 from portal.site.display import EMPTY, Tone, badge, described, json_text, words

@@ -12,7 +12,8 @@ from django.template.response import TemplateResponse
 from consent.invitations import links, mails
 from consent.models import ApplicationRegistration, Campaign, ConsentLink
 from portal.mail import MailFailed, can_send
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
+from portal.site.base import actor_of
 from tenants.models import PartnerTenant
 
 

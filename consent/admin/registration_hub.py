@@ -33,7 +33,8 @@ from consent.vault.base import VaultConfigurationError
 from consent.words.failures import explain
 from portal.microsoft.errors import RemoteError, WrongSetup
 from portal.microsoft.http import time_budget
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
+from portal.site.base import actor_of
 from portal.site.display import Tone
 
 _PAGE_SECONDS = 25.0  # a page waits no longer

@@ -26,7 +26,8 @@ from consent.models import (
     WantedGrants,
 )
 from consent.words.permissions import resource_name
-from portal.site.admin import PortalModelAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyInline
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure
 from portal.site.declared import column, guid_column, moment_column, path_column
 from portal.site.display import Tone, described, guid, words

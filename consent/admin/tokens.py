@@ -25,7 +25,9 @@ from consent.tokens.next_steps import ENDS, SOON, TRUTH, is_stale, next_step, pa
 from consent.words import CHECK_WORDS
 from consent.words.permissions import resource_name
 from portal.microsoft.diagnosis import OWNER_CHOICES
-from portal.site.admin import CONFIRM_LIMIT, PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
+from portal.site.base import actor_of
+from portal.site.confirming import CONFIRM_LIMIT
 from portal.site.declared import column, guid_column, moment_column, needs
 from portal.site.display import EMPTY, Tone, badge, described, moment, steps, words
 from portal.site.list_filters import SinceFilter

@@ -19,7 +19,8 @@ from consent.customers.consents import wanted_grants
 from consent.grants import Grants
 from consent.models import ApplicationRegistration, ConsentPlan, ConsentPlanItem
 from consent.permissions import can_read_back
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure
 from portal.site.display import Tone, words
 

@@ -15,7 +15,8 @@ from portal.decisions import service
 from portal.decisions.kinds import CannotBeDone, Kind, Parameters
 from portal.decisions.models import Decision
 from portal.decisions.records import DecisionRefused
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
+from portal.site.base import actor_of
 
 
 def what_comes_next() -> str:

@@ -22,8 +22,9 @@ from portal.incidents.models import Incident, IncidentNote, IncidentQuerySet, ca
 from portal.incidents.remedies import RemedyButton, remedy_button
 from portal.incidents.telling import recovery_in_words
 from portal.microsoft.diagnosis import Owner
-from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline, actor_of
+from portal.site.admin import ReadOnlyAdmin, ReadOnlyInline
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.dashboard import Row
 from portal.site.declared import column, moment_column, needs, path_column
 from portal.site.display import EMPTY, Tone, badge, described, links, moment

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from portal.incidents.groups import Group
-from portal.site.admin import CONFIRM_LIMIT
+from portal.site.confirming import CONFIRM_LIMIT
 from portal.site.extension_points import causes
 
 

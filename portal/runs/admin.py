@@ -23,7 +23,8 @@ from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
 from portal.runs.models import Executor, Run, RunItem, ScheduledJob
 from portal.runs.panels import RATE_OVER, TONES
 from portal.runs.registry import UnknownKind, jobs, kind_named, labels
-from portal.site.admin import ReadOnlyAdmin, actor_of
+from portal.site.admin import ReadOnlyAdmin
+from portal.site.base import actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.declared import badge_column, moment_column, needs, path_column
 from portal.site.display import EMPTY, Tone, badge, described, links, span, who

@@ -1,102 +1,43 @@
-"""Bases of every admin page: nothing is deleted by the way, nothing undeclared can be asked, lists stay cheap."""
+"""Base of every admin page: nothing is deleted by the way, nothing undeclared can be asked, lists stay cheap."""
 
 from __future__ import annotations
 
-import re
-import secrets
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode
+from collections.abc import Sequence
+from typing import Any
 
-from django.contrib import messages
-from django.contrib.admin import ModelAdmin, ShowFacets, StackedInline, helpers, widgets
+from django.contrib.admin import ShowFacets, helpers, widgets
 from django.contrib.admin.options import IS_POPUP_VAR, ActionLocation
-from django.contrib.admin.utils import label_for_field, quote
+from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ChangeList
-from django.core import signing
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
-from django.core.paginator import Paginator
-from django.db import connections, models
-from django.db.models import Model, Q, QuerySet
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models
+from django.db.models import Model, QuerySet
 from django.forms import CheckboxSelectMultiple, Media, TypedChoiceField
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
-from django.utils.decorators import method_decorator
-from django.utils.functional import SimpleLazyObject
-from django.utils.text import capfirst, smart_split
-from django.views.decorators.http import require_POST
+from django.utils.text import capfirst
 
-from portal.audit.trail import Actor, record
+from portal.audit.trail import record
 from portal.microsoft.clouds import CLOUD_CHOICES, GERMANY_IS_CLOSED, UnknownCloud, get_cloud
-from portal.microsoft.identifiers import canonical_guid, guids_from
-from portal.models import SpentForm
 from portal.rights import limits_of, require
-from portal.search_text import MOST_WORDS, RowByRow, SearchTextField, few_keys, unquoted
-from portal.site.addresses import client_address
+from portal.site.base import InlineBase, actor_of
+from portal.site.change_list import PortalChangeList
+from portal.site.confirming import Confirming
 from portal.site.display import tick
-from portal.site.export import EXPORTS, FileKind, file_response, heading, in_words
+from portal.site.export import EXPORTS
+from portal.site.exporting import Exporting
 from portal.site.extension_points import dangerous
-from portal.site.list_filters import FEW_ROWS, NAMED, with_keys
+from portal.site.keeping import Keeping
+from portal.site.list_filters import NAMED
 from portal.site.page_actions import PageAction
-from portal.site.preferences import (
-    SHARE,
-    Refused,
-    choose_columns,
-    columns_of,
-    filters_of,
-    forget_filter,
-    keep_filter,
-    query_of,
-)
 from portal.site.proof import demand
+from portal.site.searching import Searching
 from portal.site.sight import visible
 from portal.site.subjects import subject_of
 
-if TYPE_CHECKING:
-
-    class _ModelAdmin[M: Model](ModelAdmin[M]):
-        pass
-
-    class _Inline[C: Model, P: Model](StackedInline[C, P]):
-        pass
-
-else:  # neither can be subscripted at run time
-
-    class _ModelAdmin[M](ModelAdmin):
-        pass
-
-    class _Inline[C, P](StackedInline):
-        pass
-
-
-EXPORT_LIMIT = 100_000  # rows; more is a job for a command, not for a page
-MOST_LISTED = 2_000  # rows that a list counts and pages through
-CONFIRM_LIMIT = 2_000  # rows named in one confirmation, below DATA_UPLOAD_MAX_NUMBER_FIELDS
-MANY = 20  # rows from which on a dangerous action asks for their number
-_SHOWN_ROWS = 100
-_FEW_RELATED = 2_000  # rows of a small table, whose keys are looked for
-_FORM_LIFETIME = 3600  # seconds between seeing a confirmation and pressing its button
-_LONGEST_NUMBER = 19  # digits
-_GUID_LENGTH = 36  # characters
-EXPORT = "portal_site.export_list"
 _SEE_TRAIL = "audit.view_auditevent"
 _SCRIPTS = ("core", "actions")  # what works without jQuery; the rest is in site/admin.js
-_SALT = "portal.site.confirm"
 _DATE_LOOKUPS = ("gte", "gt", "lte", "lt", "year", "month", "day")
-
-
-def actor_of(request: HttpRequest) -> Actor:
-    """Return the signed-in person with their rights, for services and the audit trail."""
-    person = request.user
-    return Actor.staff(
-        person.get_username(),
-        client_address(request),
-        may=person.has_perm,
-        is_superuser=bool(person.is_superuser),
-        limits=lambda: limits_of(person),
-    )
 
 
 class CloudChoice(TypedChoiceField):
@@ -111,54 +52,10 @@ class CloudChoice(TypedChoiceField):
         super().validate(value)
 
 
-class PortalChangeList(ChangeList):
-    """A list that costs the same for any number of rows.
-
-    A forgotten ``list_select_related`` is an error at once, not a query a row. Rows are counted up to ``MOST_LISTED``;
-    what lies behind is found by a search, a filter or another order.
-    """
-
-    def get_results(self, request: HttpRequest) -> None:
-        """Find rows by keys: search, filters and order are worked out once, joins and columns for the shown rows."""
-        keys = list(self.queryset.values_list("pk", flat=True)[: MOST_LISTED + 1])
-        self.has_more = len(keys) > MOST_LISTED
-        self.result_count = min(len(keys), MOST_LISTED)
-        self.multi_page = self.result_count > self.list_per_page
-        self.can_show_all = self.result_count <= self.list_max_show_all
-        self.paginator = Paginator(range(self.result_count), self.list_per_page)
-        self.page_num = min(max(1, self.page_num), self.paginator.num_pages)  # an address may be older than the rows
-        if self.multi_page and not (self.show_all and self.can_show_all):
-            first = (self.page_num - 1) * self.list_per_page
-            keys = keys[first : first + self.list_per_page]
-        rows = self.apply_select_related(self.root_queryset).fetch_mode(models.FETCH_RAISE).order_by()
-        found = {row.pk: row for row in rows.filter(pk__in=keys)} if keys else {}
-        self.result_list = [found[key] for key in keys if key in found]
-        self.show_admin_actions, self.show_full_result_count, self.full_result_count = True, False, None
-        # Django would resolve the address of each row to see whether it may carry the filters.
-        self._kept_filters, self.preserved_filters = self.preserved_filters, ""
-
-    def get_ordering_field(self, field_name: Any) -> Any:
-        """Return what a column is sorted by; an address sorts by no column that offers no sorting."""
-        if self.sortable_by is not None and field_name not in self.sortable_by:
-            return None
-        return super().get_ordering_field(field_name)
-
-    def url_for_result(self, result: Model) -> str:
-        """Return the address of a row's page, which leads back to the list as it is filtered."""
-        address: str = super().url_for_result(result)
-        return f"{address}?{self._kept_filters}" if self._kept_filters else address
-
-    @property
-    def number(self) -> str:
-        """How many rows there are, in words."""
-        return f"{self.result_count:,}{'+' if self.has_more else ''}"
-
-
-class PortalModelAdmin[M: Model](_ModelAdmin[M]):
+class PortalModelAdmin[M: Model](Searching[M], Keeping[M], Exporting[M], Confirming[M]):
     """Base of all admin classes.
 
     Attributes:
-        export_fields: columns of the exported files, as for ``values_list``; empty means there is no export.
         link_lookups: query parameters that our own links to this list use and that are no filter,
             for example ``partner__id__exact``.
         audit_word: what a row is called in the audit trail; ``partner`` writes ``partner.created`` and
@@ -169,11 +66,9 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         empty_text: what an empty list says: what belongs there, how to begin.
         ticked: relations to few rows, such as tags, which are ticked and not picked from a list.
         keeps_form: what its form sends holds no secret, and is kept while a fresh proof is asked for.
-        export_needs_proof: each exported file asks for a fresh proof, and not only one of everything.
         change_form_outer_before_template: what stands above the fields of a row's page.
     """
 
-    export_fields: Sequence[str] = ()
     link_lookups: Sequence[str] = ()
     audit_word = ""
     audit_without_values: Sequence[str] = ()
@@ -185,7 +80,6 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
     actions_detail: Sequence[str] = ()
     ticked: Sequence[str] = ()
     keeps_form = True
-    export_needs_proof = False
     empty_text = ""
     change_form_outer_before_template = ""
 
@@ -214,10 +108,6 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
 
     def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
         return False
-
-    def has_export_permission(self, request: HttpRequest) -> bool:
-        """Who may export: who has the right to it and may view, unless a class is stricter."""
-        return request.user.has_perm(EXPORT) and self.has_view_permission(request)
 
     def get_actions(self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST) -> Any:
         actions = super().get_actions(request, action_location=action_location)
@@ -336,18 +226,6 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             lookups |= {f"{path}__{key}{end}" for key in keys for end in ("", "__exact", "__in")}
         return lookups
 
-    def _field(self, path: str) -> Any:
-        options: Any = self.opts
-        field: Any = None
-        for part in path.split("__"):
-            try:
-                field = options.get_field(part)
-            except FieldDoesNotExist:
-                return None
-            if field.is_relation and field.related_model is not None:
-                options = field.related_model._meta
-        return field
-
     # --- what happened to one row ---
 
     def history_view(
@@ -413,152 +291,6 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             kwargs |= {"choices_form_class": CloudChoice, "help_text": GERMANY_IS_CLOSED}
         return super().formfield_for_choice_field(db_field, request, **kwargs)
 
-    # --- search ---
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[M], search_term: str
-    ) -> tuple[QuerySet[M], bool]:
-        """Find rows in which every word stands, each in any of ``search_fields``, in any case of any script.
-
-        A search text (``SearchTextField``) must hold all words alone. A GUID is looked for only in the fields that
-        begin with ``=``, whole or from its first eight characters on, so that an index answers. A field with ``^`` must
-        begin with the word. Words in quotes are one word.
-        """
-        names = [str(name) for name in self.get_search_fields(request)]
-        term = unicodedata.normalize("NFC", search_term).strip()
-        if not names or not term:
-            return queryset, False
-        exact = [name[1:] for name in names if name.startswith("=")]
-        if exact and (whole := canonical_guid(term)):
-            return queryset.filter(_any_of(Q((name, whole)) for name in exact if self._is_text(name))), False
-        words = [unquoted(word) for word in smart_split(term)]
-        if "\0" in term or len(words) > MOST_WORDS:
-            return queryset.none(), False
-        vendor = connections[queryset.db].vendor
-        texts = [name for name in names if isinstance(self._field(name), SearchTextField)]
-        others = [name for name in names if name not in texts]
-        row_by_row = self.lists_few(request)
-        found = [Q((f"{name}__finds", RowByRow(term))) if row_by_row else self._by_text(name, term) for name in texts]
-        by_word = [_any_of(self._finds(name, word, vendor) for name in others) for word in words]
-        return queryset.filter(_any_of([*found, Q(*by_word)])), False
-
-    def lists_few(self, request: HttpRequest) -> bool:
-        """Tell whether a filter leaves so few rows that it takes longer to ask all others for their keys first."""
-        return False
-
-    def _by_text(self, name: str, term: str) -> Q:
-        """Say how a search text is looked for: few rows by their keys, also those that belong to few others.
-
-        Of a table of many rows, words of one or two characters alone find the texts that begin with them.
-        """
-        field, relation = self._field(name), name.rpartition("__")[0]
-        keys = few_keys(field, term, FEW_ROWS if field.indexed else _FEW_RELATED)
-        if keys is None:
-            return Q((f"{name}__finds", RowByRow(term)))
-        if not relation:
-            return with_keys(keys)
-        rows = self.model._default_manager.order_by().filter(with_keys(keys, relation))
-        mine = list(rows.values_list("pk", flat=True)[: FEW_ROWS + 1])
-        return with_keys(mine) if len(mine) <= FEW_ROWS else with_keys(keys, relation)
-
-    def _finds(self, name: str, word: str, vendor: str) -> Iterator[Q]:
-        """Say how a word is looked for in one search field."""
-        if name.startswith("^"):
-            yield Q((f"{name[1:]}__istartswith", word))
-            return
-        if not name.startswith("="):
-            # SQLite's LIKE ignores the case of ASCII letters only.
-            as_pattern = vendor == "sqlite" and not word.isascii()
-            yield Q((f"{name}__iregex", re.escape(word)) if as_pattern else (f"{name}__icontains", word))
-            return
-        name = name[1:]
-        if not self._is_text(name):
-            if word.isascii() and word.isdecimal() and len(word) < _LONGEST_NUMBER:
-                yield Q((name, int(word)))
-        elif limits := guids_from(word):
-            yield Q((f"{name}__range", limits))
-        elif not self._is_identifier(name):
-            yield Q((f"{name}__iexact", word))
-
-    def _is_text(self, name: str) -> bool:
-        return isinstance(self._field(name), models.CharField | models.TextField)
-
-    def _is_identifier(self, name: str) -> bool:
-        field = self._field(name)
-        return hasattr(field, "parser") or field.max_length == _GUID_LENGTH
-
-    # --- filters and columns that a person keeps ---
-
-    def offered_columns(self, request: HttpRequest) -> list[str]:
-        """Return the columns that a person may choose from."""
-        return [str(name) for name in super().get_list_display(request)]
-
-    def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns of the list that this person wants to see; asked for once in a request."""
-        kept: dict[str, list[str]] = request.__dict__.setdefault("_chosen_columns", {})
-        if self.opts.label_lower not in kept:
-            kept[self.opts.label_lower] = columns_of(self, request.user, self.offered_columns(request))  # type: ignore[arg-type]
-        return kept[self.opts.label_lower]
-
-    def _kept(self, request: HttpRequest) -> dict[str, Any]:
-        """Return what the menus of filters and columns show; the filters are asked for where they are shown."""
-        person: Any = request.user
-        shown = self.get_list_display(request)
-        _, *columns = self.offered_columns(request)
-        return {
-            "list_address": self._list_address(),
-            "saved_filters": SimpleLazyObject(lambda: list(filters_of(self, person))),
-            "may_share": person.has_perm(SHARE),
-            "asked": query_of(request),
-            "columns": [
-                (name, capfirst(str(label_for_field(name, self.model, model_admin=self))), name in shown)
-                for name in columns
-            ],
-        }
-
-    @method_decorator(require_POST)
-    def keep_filter(self, request: HttpRequest) -> HttpResponse:
-        """Keep the search and filters that the list shows under a name."""
-        person: Any = request.user
-        name, asked = request.POST.get("name", ""), request.POST.get("query", "")
-        try:
-            row = keep_filter(
-                self, request, person, name=name, query=asked, shared="shared" in request.POST, actor=actor_of(request)
-            )
-        except Refused as reason:
-            self.message_user(request, str(reason), messages.ERROR)
-            return self._back_to_list(asked)
-        self.message_user(request, f"The filter “{row.name}” is saved.", messages.SUCCESS)
-        return self._back_to_list(row.query)
-
-    @method_decorator(require_POST)
-    def remove_filter(self, request: HttpRequest) -> HttpResponse:
-        """Remove a filter of one's own."""
-        person: Any = request.user
-        key = request.POST.get("filter", "")
-        number = int(key) if key.isascii() and key.isdecimal() and len(key) < _LONGEST_NUMBER else 0
-        if forget_filter(person, number, actor=actor_of(request)):
-            self.message_user(request, "The filter is removed.", messages.SUCCESS)
-        else:
-            self.message_user(request, "You have no such filter.", messages.ERROR)
-        return self._back_to_list(request.POST.get("query", ""))
-
-    @method_decorator(require_POST)
-    def choose_columns(self, request: HttpRequest) -> HttpResponse:
-        """Keep which columns the list shows to this person."""
-        if not self.has_view_or_change_permission(request):
-            raise PermissionDenied
-        person: Any = request.user
-        first, *_ = offered = self.offered_columns(request)
-        try:
-            choose_columns(self, person, offered, [first, *request.POST.getlist("column")])
-        except Refused as reason:
-            self.message_user(request, str(reason), messages.ERROR)
-        return self._back_to_list(request.POST.get("query", ""))
-
-    def _back_to_list(self, query: str) -> HttpResponse:
-        return HttpResponseRedirect(f"{self._list_address()}?{urlencode(parse_qsl(query))}".rstrip("?"))
-
     # --- lists stay cheap ---
 
     def action_checkbox(self, obj: M) -> Any:
@@ -576,48 +308,6 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
         shown = [self._field(name) for name in self.get_list_display(request) if isinstance(name, str)]
         return [field.name for field in shown if field is not None and (field.many_to_one or field.one_to_one)] or False
 
-    # --- export (S-64) ---
-
-    def export_csv(self, request: HttpRequest, queryset: QuerySet[M]) -> HttpResponseBase | None:
-        """Stream ``export_fields`` of the selected rows, or of all that match the filters."""
-        return self._export(request, queryset, FileKind.CSV)
-
-    export_csv.short_description = "Export as CSV"  # type: ignore[attr-defined]
-    export_csv.allowed_permissions = ("export",)  # type: ignore[attr-defined]
-
-    def export_xlsx(self, request: HttpRequest, queryset: QuerySet[M]) -> HttpResponseBase | None:
-        """Do the same as a workbook."""
-        return self._export(request, queryset, FileKind.XLSX)
-
-    export_xlsx.short_description = "Export as Excel workbook"  # type: ignore[attr-defined]
-    export_xlsx.allowed_permissions = ("export",)  # type: ignore[attr-defined]
-
-    def for_export(self, queryset: QuerySet[M]) -> QuerySet[M]:
-        """Return the rows with what ``export_fields`` names and the list does not show."""
-        return queryset
-
-    def _export(self, request: HttpRequest, queryset: QuerySet[M], kind: FileKind) -> HttpResponseBase | None:
-        require(actor_of(request), EXPORT)
-        count = queryset.count()
-        if count > EXPORT_LIMIT:
-            self.message_user(
-                request, f"{count:,} rows are too many for one file; filter to {EXPORT_LIMIT:,}.", messages.ERROR
-            )
-            return None
-        everything = request.POST.get("select_across") == "1"
-        if (everything or self.export_needs_proof) and (answer := demand(request)):
-            return answer
-        record(
-            "list.exported",
-            actor=actor_of(request),
-            subject={"list": self.opts.label_lower},
-            details={"rows": count, "columns": list(self.export_fields)},
-        )
-        exported = self.for_export(queryset)
-        rows = in_words(exported, self.export_fields)
-        header = [heading(self.model, path) for path in self.export_fields]
-        return file_response(kind, f"{self.opts.app_label}-{self.opts.model_name}", header, rows)
-
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         exportable = bool(self.export_fields) and self.has_export_permission(request)
         context: dict[str, Any] = {"can_export": exportable}
@@ -625,95 +315,6 @@ class PortalModelAdmin[M: Model](_ModelAdmin[M]):
             context["title"] = capfirst(self.opts.verbose_name_plural)  # nothing is selected here
             context |= self._kept(request)
         return super().changelist_view(request, context | (extra_context or {}))
-
-    # --- confirmations (S-54) ---
-
-    def confirm(
-        self,
-        request: HttpRequest,
-        queryset: QuerySet[M],
-        *,
-        action: str,
-        title: str,
-        explanation: str,
-        button: str,
-        dangerous: bool = False,
-        counts: Mapping[str, int] | None = None,
-        left_out: Mapping[str, int] | None = None,
-    ) -> HttpResponseBase | None:
-        """Return the page that names what an action will touch, or None once its button was pressed.
-
-        Works in a list action and in one of ``actions_detail``. The rows of the page are the rows that the
-        button sends, whatever the filters match by then. Each page runs once: a second press returns to the list with
-        a message. Use it as ``if answer := self.confirm(...): return answer``.
-
-        Args:
-            action: name of the method; binds the button to this action and person.
-            explanation: what will happen, in a sentence or two.
-            dangerous: the button is red; for many rows their number has to be typed.
-            counts: how many of what will be touched are in which state, in words.
-            left_out: how many chosen ones are left out, by the reason.
-        """
-        if request.method == "POST" and "_once" in request.POST and not self._mistyped(request, dangerous):
-            if self._spend(request, action):
-                return None
-            self.message_user(
-                request, "This was already done, or the page was too old. Nothing was repeated.", "warning"
-            )
-            return HttpResponseRedirect(request.get_full_path() if "action" in request.POST else self._list_address())
-        keys = list(queryset.values_list("pk", flat=True)[: CONFIRM_LIMIT + 1])
-        if len(keys) > CONFIRM_LIMIT:
-            self.message_user(request, f"Select at most {CONFIRM_LIMIT:,} rows.", messages.ERROR)
-            return HttpResponseRedirect(self._list_address())
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "explanation": explanation,
-            "button": button,
-            "dangerous": dangerous,
-            "action": action,
-            "keys": keys,
-            "shown": queryset.filter(pk__in=keys[:_SHOWN_ROWS]),
-            "hidden_count": max(len(keys) - _SHOWN_ROWS, 0),
-            "checkbox": helpers.ACTION_CHECKBOX_NAME,
-            "once": signing.dumps([secrets.token_hex(16), action, request.user.pk], salt=_SALT),
-            "opts": self.opts,
-            "list_address": self._list_address(),
-            "counts": counts or {},
-            "left_out": left_out or {},
-            "word": str(len(keys)) if dangerous and len(keys) >= MANY else "",
-            "media": self.media,
-        }
-        return TemplateResponse(request, "admin/confirm_action.html", context)
-
-    def _mistyped(self, request: HttpRequest, dangerous: bool) -> bool:
-        """Tell whether a number had to be typed and was not; then the page is shown again."""
-        number = len(request.POST.getlist(helpers.ACTION_CHECKBOX_NAME))
-        if not dangerous or number < MANY or request.POST.get("_word", "").strip() == str(number):
-            return False
-        self.message_user(request, f"Type {number} to go on. Nothing was done.", messages.ERROR)
-        return True
-
-    def _spend(self, request: HttpRequest, action: str) -> bool:
-        try:
-            number, named, person = signing.loads(request.POST["_once"], salt=_SALT, max_age=_FORM_LIFETIME)
-        except (signing.BadSignature, ValueError):
-            return False
-        if (named, person) != (action, request.user.pk):
-            return False
-        return SpentForm.objects.spend(number, seconds=_FORM_LIFETIME)
-
-    def _list_address(self) -> str:
-        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-
-
-def _any_of(conditions: Iterable[Q | Iterator[Q]]) -> Q:
-    """Join conditions with "or"; without any, nothing is found."""
-    joined = Q()
-    for one in conditions:
-        for condition in [one] if isinstance(one, Q) else one:
-            joined |= condition
-    return joined or Q(pk__in=[])
 
 
 def _audited(value: Any) -> Any:
@@ -723,7 +324,7 @@ def _audited(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int) else str(value)
 
 
-class PortalInline[C: Model, P: Model](_Inline[C, P]):
+class PortalInline[C: Model, P: Model](InlineBase[C, P]):
     """Rows on the page of what they belong to; each field has its label, which those of a table lack."""
 
     @property

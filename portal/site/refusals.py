@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponseBase
 from portal.audit.models import AuditEvent
 from portal.audit.trail import record
 from portal.rights import Forbidden
-from portal.site.admin import actor_of
+from portal.site.base import actor_of
 
 
 class RefusalMiddleware:

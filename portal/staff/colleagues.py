@@ -15,8 +15,9 @@ from portal.decisions.doing import approved, carried_out, take
 from portal.decisions.kinds import CannotBeDone, Result
 from portal.decisions.records import DecisionRefused
 from portal.microsoft.secret import Secret
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.page_actions import page_action
 from portal.staff import accounts, factors, sessions
 from portal.staff.models import LINK_LIFETIME, StaffSession

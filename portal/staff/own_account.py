@@ -16,7 +16,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from portal.site import proof
-from portal.site.admin import actor_of
+from portal.site.base import actor_of
 from portal.staff import factors, sessions, views
 from portal.staff.models import StaffSession
 from portal.staff.sessions import Why

@@ -13,8 +13,9 @@ from django.urls import reverse
 
 from portal.decisions.asking import ask_second_person
 from portal.decisions.service import LONGEST_WHY
-from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin, actor_of
+from portal.site.admin import PortalModelAdmin, ReadOnlyAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.declared import needs
 from portal.site.display import EMPTY
 from portal.site.page_actions import page_action

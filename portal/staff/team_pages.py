@@ -12,8 +12,9 @@ from django.urls import reverse
 
 from portal.fields import validate_name
 from portal.models import Team
-from portal.site.admin import PortalModelAdmin, actor_of
+from portal.site.admin import PortalModelAdmin
 from portal.site.asking import ask
+from portal.site.base import actor_of
 from portal.site.declared import column, needs
 from portal.site.display import EMPTY
 from portal.site.page_actions import page_action

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from portal.runs.models import Run
-from portal.site.admin import MOST_LISTED
+from portal.site.change_list import MOST_LISTED
 from portal.site.search import search
 from tests.bench.many_rows import guid
 from tests.bench.partners_at_microsoft import peak_memory

@@ -26,8 +26,7 @@ from portal.decisions.models import Decision
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.runs.executor import Executor
 from portal.runs.models import Run
-from portal.site import admin as site_admin
-from portal.site import list_filters
+from portal.site import list_filters, searching
 from tenants.models import CustomerTenant
 from tests.support import builders, customer_tenants, decisions
 from tests.support.portal import Portal
@@ -369,7 +368,7 @@ def test_one_partner_at_a_time_and_only_by_somebody_who_may(portal: Portal, staf
 def test_the_same_rows_are_found_where_few_are_found_first_and_where_many_are_met_in_order(
     staff: Staff, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(site_admin, "FEW_ROWS", most)
+    monkeypatch.setattr(searching, "FEW_ROWS", most)
     monkeypatch.setattr(list_filters, "FEW_ROWS", most)
     old = timezone.now() - timedelta(days=40)
     granted, absent, other = rows(state="absent") + rows(state="absent") + rows(state="absent")

@@ -1,4 +1,7 @@
-"""What every list of the admin keeps: declared lookups, constant queries, exports, and actions that ask."""
+"""What every list of the admin keeps: declared lookups, constant queries, exports, and actions that ask.
+
+Covers: portal.site.base, portal.site.change_list, portal.site.confirming, portal.site.exporting.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from portal.audit.models import AuditEvent
-from portal.site import admin as portal_admin
 from portal.site import first_page
 from tests.portal.site.pages import EntryPage, GroupPage, MirroredPage, site
 
@@ -181,7 +183,7 @@ def test_a_nullable_foreign_key_in_the_list_is_selected() -> None:
 
 
 def test_a_list_counts_and_pages_through_no_more_than_it_says(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portal.site.admin.MOST_LISTED", 6)
+    monkeypatch.setattr("portal.site.change_list.MOST_LISTED", 6)
     monkeypatch.setattr(EntryPage, "list_per_page", 2)
     entries(6)
     text = staff.get(ENTRIES).content.decode()
@@ -244,7 +246,7 @@ def test_an_export_is_audited_with_the_number_of_rows(staff: Client) -> None:
 
 @pytest.mark.req("S-64")
 def test_a_list_that_is_too_long_is_not_exported(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portal_admin, "EXPORT_LIMIT", 1)
+    monkeypatch.setattr("portal.site.exporting.EXPORT_LIMIT", 1)
     groups = [Group.objects.create(name=name).pk for name in "ab"]
     response = staff.post(GROUPS, {"action": "export_csv", "_selected_action": groups, "index": 0})
     assert response.status_code == 302
@@ -320,7 +322,7 @@ def test_a_confirmation_belongs_to_its_action_and_person(staff: Client) -> None:
 
 @pytest.mark.req("S-54")
 def test_too_many_rows_are_not_confirmed_unseen(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portal_admin, "CONFIRM_LIMIT", 1)
+    monkeypatch.setattr("portal.site.confirming.CONFIRM_LIMIT", 1)
     response = staff.post(
         GROUPS, {"action": "rename", "index": 0, "_selected_action": [Group.objects.create(name=n).pk for n in "ab"]}
     )

@@ -1,6 +1,6 @@
 """Filters and columns that a person keeps for a list.
 
-Covers: portal.site.models.
+Covers: portal.site.keeping, portal.site.models.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What people paste into a search box is found: whole names, words inside them, contacts, the start of a GUID.
 
-Covers: portal.site.searchable.
+Covers: portal.site.searchable, portal.site.searching.
 """
 
 from __future__ import annotations
