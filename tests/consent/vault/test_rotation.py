@@ -63,6 +63,11 @@ def assert_all(vault: LocalVault, written: Written) -> None:
     assert {place: read(vault, *place) for place in written} == written
 
 
+def damaged(sealed: bytes) -> bytes:
+    """Return it with another last byte, whatever that was."""
+    return sealed[:-1] + bytes([sealed[-1] ^ 1])
+
+
 def turn(directory: Path, key_file: Path) -> RotationReport:
     return rotate(directory, key_file, progress=lambda done, of: None)
 
@@ -145,10 +150,8 @@ def test_the_old_key_is_not_given_up_while_anything_needs_it(directory: Path, ke
     assert key_file.read_bytes() == before
 
     (name, version), *_ = written
-    damaged = directory / name / version
-    content = bytearray(damaged.read_bytes())
-    content[-1] ^= 1
-    damaged.write_bytes(content)
+    path = directory / name / version
+    path.write_bytes(damaged(path.read_bytes()))
     report = turn(directory, key_file)
     assert (report.encrypted, report.needing_older) == (5, 1)
     assert report.damaged[0].startswith(f"{name}/{version}: ")
@@ -163,7 +166,7 @@ def test_an_item_is_not_replaced_by_one_that_does_not_read(
     vault = LocalVault.open(directory, key_file)
     written = fill(vault, 2)
     seal = LocalVault._seal
-    monkeypatch.setattr(LocalVault, "_seal", lambda *arguments: seal(*arguments)[:-1] + b"\0")
+    monkeypatch.setattr(LocalVault, "_seal", lambda *arguments: damaged(seal(*arguments)))
     for place in written:
         with pytest.raises(VaultDamaged):
             vault.reseal(*place)
@@ -260,7 +263,7 @@ def test_whenever_a_rotation_is_killed_everything_reads_and_the_next_run_goes_on
     ("harm", "words"),
     [
         (lambda path, other: path.write_bytes(path.read_bytes()[:10]), "cut or too large"),
-        (lambda path, other: path.write_bytes(path.read_bytes()[:-1] + b"\0"), "damaged or was encrypted with another"),
+        (lambda path, other: path.write_bytes(damaged(path.read_bytes())), "damaged or was encrypted with another"),
         (lambda path, other: path.write_bytes(b"x" * 200), "damaged"),
         (lambda path, other: path.write_bytes(other.read_bytes()), "it was moved or swapped"),
         (
@@ -334,7 +337,7 @@ def test_the_command_ends_with_1_while_something_needs_the_old_key(vault: LocalV
     assert run("rotate_vault_key").code == 0
     (name, version), *_ = written
     path = Path(settings.VAULT_URL) / name / version
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    path.write_bytes(damaged(path.read_bytes()))
     ran = run("rotate_vault_key")
     assert ran.code == 1
     assert f"damaged  {name}/{version}: " in ran.out
