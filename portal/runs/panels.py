@@ -76,8 +76,9 @@ def _open(request: HttpRequest) -> Sequence[Any]:
     """Return the latest open runs: one query, and a second one where there are some; none where ``_latest`` asked."""
     if (known := getattr(request, "latest_runs", None)) is not None:
         return [run for run in known[:_SHOWN] if run.state == Run.State.OPEN]
-    keys = list(Run.objects.filter(state=Run.State.OPEN).order_by("-pk").values_list("pk", flat=True)[:_SHOWN])
-    return list(_with_progress(Run.objects.filter(pk__in=keys)).order_by("-pk")) if keys else []
+    runs = Run.objects.filter(state=Run.State.OPEN).order_by("-pk")
+    keys = list(runs.values_list("pk", flat=True)[:_SHOWN])
+    return list(_with_progress(runs.filter(pk__in=keys))) if keys else []  # one may have ended in between
 
 
 def running_lines(request: HttpRequest) -> list[Row]:

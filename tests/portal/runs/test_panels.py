@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -84,6 +85,20 @@ def test_what_runs_is_one_query_or_two_and_only_for_who_may_see_runs() -> None:
         with CaptureQueriesContext(connection) as captured:
             assert len(running_lines(request)) == lines
         assert len(captured) == queries
+
+
+@pytest.mark.django_db
+def test_a_run_that_ends_between_the_two_queries_is_left_out() -> None:
+    run, request = half_done(), RequestFactory().get("/")
+    request.user = Staff().user
+
+    def ended_meanwhile(execute: Any, sql: str, *arguments: Any) -> Any:
+        if "runs_runitem" in sql:
+            Run.objects.filter(pk=run.pk).update(state="done", finished_at=timezone.now())
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(ended_meanwhile):
+        assert running_lines(request) == []
 
 
 @pytest.mark.django_db
