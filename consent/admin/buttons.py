@@ -20,7 +20,6 @@ from portal.mail import can_send
 from tenants.models import CustomerTenant, PartnerTenant
 
 type Field = tuple[str, str]
-_LONGEST_KEY = 19  # digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,8 +196,3 @@ def buttons_of_customer(request: HttpRequest, customer: CustomerTenant, step: Ne
     if not found and request.user.has_perm("tenants.view_partnertenant"):
         found.append(Button(label=f"See {customer.partner.name}", address=_page(PartnerTenant, customer.partner_id)))
     return found
-
-
-def number_in(text: str | None) -> int | None:
-    """Return the key that a field of a button carries; None for anything else."""
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < _LONGEST_KEY else None

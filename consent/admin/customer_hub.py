@@ -21,7 +21,6 @@ from consent.admin.buttons import (
     buttons_of_customer,
     list_action,
     list_actions,
-    number_in,
 )
 from consent.admin.panels import CUSTOMER_TONES
 from consent.admin.partner_hub import step_context
@@ -35,6 +34,7 @@ from portal.rights import limits_of
 from portal.runs.latest import Latest
 from portal.site.base import actor_of
 from portal.site.display import Tone, distance
+from portal.text import number_in
 from tenants.admin import CustomerTenantAdmin
 from tenants.gdap_path import broken
 from tenants.models import CustomerTenant, PartnerTenant

@@ -29,20 +29,18 @@ from portal.site.declared import needs
 from portal.site.display import EMPTY, Tone, badge, described, distance, links, moment, who
 from portal.site.export import FileKind
 from portal.site.list_filters import FEW_ROWS, with_keys
-from portal.text import number_of
+from portal.text import number_in, number_of
 from tenants.admin import CustomerTenantAdmin
 from tenants.models import CustomerTenant, PartnerTenant
 
 State = CustomerConsent.State
 _OF_ONE_PARTNER = "partner__id__exact"
 _CONCURRENCY = 16
-_LONGEST_KEY = 19  # digits
 
 
 def chosen_registration(request: HttpRequest) -> int | None:
     """Return the key of the registration that the list is filtered by; None for all of them."""
-    text = request.GET.get(RegistrationFilter.parameter_name, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < _LONGEST_KEY else None
+    return number_in(request.GET.get(RegistrationFilter.parameter_name))
 
 
 def consents_of(registration: int | None) -> QuerySet[Any]:

@@ -17,7 +17,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils.cache import add_never_cache_headers
 
 from consent.admin.asking import LINK_TONES, MAIL_SECONDS, MAILS_AT_ONCE, ProgressFilter, why
-from consent.admin.buttons import number_in
 from consent.admin.panels import FLOW_TONES
 from consent.admin.previews import preview_page
 from consent.invitations import links, mails
@@ -34,6 +33,7 @@ from portal.site.declared import moment_column, needs, path_column
 from portal.site.display import badge, with_link
 from portal.site.list_filters import SinceFilter
 from portal.site.sight import visible
+from portal.text import number_in
 from tenants.admin import search_by
 from tenants.models import PartnerTenant
 

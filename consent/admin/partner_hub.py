@@ -28,7 +28,6 @@ from consent.admin.buttons import (
     link_button,
     list_action,
     list_actions,
-    number_in,
 )
 from consent.admin.panels import (
     CUSTOMER_TONES,
@@ -56,7 +55,7 @@ from portal.site.admin import PortalModelAdmin
 from portal.site.base import actor_of
 from portal.site.dashboard import Figure, Row
 from portal.site.display import Tone, distance
-from portal.text import number_of
+from portal.text import number_in, number_of
 from tenants.admin import PartnerTenantAdmin
 from tenants.gdap_path import Edge, broken, path_of, with_relationships
 from tenants.models import CustomerTenant, GdapRelationship, PartnerTenant

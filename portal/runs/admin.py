@@ -31,7 +31,7 @@ from portal.site.display import EMPTY, Tone, badge, described, links, span, who
 from portal.site.named import Fact
 from portal.site.page_actions import PageAction, page_action
 from portal.site.subjects import facts, lines
-from portal.text import number_of
+from portal.text import number_in, number_of
 
 State = Run.State
 ITEM_TONES = {
@@ -40,7 +40,6 @@ ITEM_TONES = {
     RunItem.State.DONE: Tone.GOOD,
 }
 _LATEST = 8  # results and repeats that are shown
-_LONGEST_KEY = 19  # digits
 # From which states each button leads somewhere; an open run is resumed where no executor works it.
 _STEERED_FROM = {
     "pause_run": {State.OPEN},
@@ -483,8 +482,8 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
     search_fields = ["label", "=correlation_id", "=code"]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        of = request.GET.get("run__id__exact", "")
-        run = Run.objects.filter(pk=of).first() if of.isdecimal() and len(of) < _LONGEST_KEY else None
+        of = number_in(request.GET.get("run__id__exact"))
+        run = Run.objects.filter(pk=of).first() if of else None
         named = {"run": run, "list_title": f"Results of run {run.pk}"} if run is not None else {}
         return super().changelist_view(request, named | (extra_context or {}))
 

@@ -26,8 +26,7 @@ from portal.site.preferences import (
     keep_filter,
     query_of,
 )
-
-_LONGEST_NUMBER = 19  # digits
+from portal.text import number_in
 
 
 class Keeping[M: Model](Part[M]):
@@ -79,9 +78,7 @@ class Keeping[M: Model](Part[M]):
     def remove_filter(self, request: HttpRequest) -> HttpResponse:
         """Remove a filter of one's own."""
         person: Any = request.user
-        key = request.POST.get("filter", "")
-        number = int(key) if key.isascii() and key.isdecimal() and len(key) < _LONGEST_NUMBER else 0
-        if forget_filter(person, number, actor=actor_of(request)):
+        if forget_filter(person, number_in(request.POST.get("filter")) or 0, actor=actor_of(request)):
             self.message_user(request, "The filter is removed.", messages.SUCCESS)
         else:
             self.message_user(request, "You have no such filter.", messages.ERROR)

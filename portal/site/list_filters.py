@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from portal.rights import limits_of
 from portal.site.sight import visible
+from portal.text import number_in
 
 NAMED = "named"
 """End of the parameter that carries typed words, such as ``partner__named``."""
@@ -130,7 +131,7 @@ class RelatedFilter(RelatedFieldListFilter):
             few = list(rows)
         if self.is_searched:
             self.template = "admin/filter_related.html"
-            keys = [key for key in self.lookup_val or () if key.isascii() and key.isdecimal() and len(key) < 19]
+            keys = [key for text in self.lookup_val or () if (key := number_in(text)) is not None]
             few = list(rows.filter(pk__in=keys)) if keys else []
         return [(row.pk, str(row)) for row in few]
 

@@ -15,9 +15,9 @@ from portal.microsoft.identifiers import canonical_guid, guids_from
 from portal.search_text import MOST_WORDS, RowByRow, SearchTextField, few_keys, unquoted
 from portal.site.base import Part
 from portal.site.list_filters import FEW_ROWS, with_keys
+from portal.text import number_in
 
 _FEW_RELATED = 2_000  # rows of a small table, whose keys are looked for
-_LONGEST_NUMBER = 19  # digits
 _GUID_LENGTH = 36  # characters
 
 
@@ -82,8 +82,8 @@ class Searching[M: Model](Part[M]):
             return
         name = name[1:]
         if not self._is_text(name):
-            if word.isascii() and word.isdecimal() and len(word) < _LONGEST_NUMBER:
-                yield Q((name, int(word)))
+            if (number := number_in(word)) is not None:
+                yield Q((name, number))
         elif limits := guids_from(word):
             yield Q((f"{name}__range", limits))
         elif not self._is_identifier(name):
