@@ -39,7 +39,7 @@ from consent.admin.plans import PAGE_LIMIT
 from consent.customers import plans
 from consent.hub.activity import activity_of
 from consent.hub.connection import Connection, connections
-from consent.hub.facts import PartnerFacts, facts_of
+from consent.hub.facts import PartnerFacts
 from consent.hub.steps import Action, NextStep, next_step_of
 from consent.models import ApplicationRegistration, CampaignPartner, PartnerConsent
 from consent.naming import registration_names
@@ -101,8 +101,7 @@ class Hub:
 
     def __init__(self, page: PortalModelAdmin[PartnerTenant], request: HttpRequest, partner: PartnerTenant) -> None:
         self._page, self._request = page, request
-        self.facts: PartnerFacts = facts_of(partner)
-        self.partner = self.facts.partner
+        self.facts, self.partner = PartnerFacts(partner), partner
         self.now = timezone.now()
 
     @cached_property
@@ -273,9 +272,8 @@ class PartnerHub(_Base):
         return Hub(self, request, partner)
 
     def around(self, request: HttpRequest, hub: Hub, current: str, title: str) -> dict[str, Any]:
-        """Return the context of the frame around a tab."""
+        """Return the context of the frame around a tab, without that of each page."""
         return {
-            **self.admin_site.each_context(request),
             "title": f"{hub.partner.name}, {title}",
             "opts": self.opts,
             "hub": hub,
@@ -285,7 +283,8 @@ class PartnerHub(_Base):
 
     def page(self, request: HttpRequest, hub: Hub, current: str, title: str, **more: Any) -> HttpResponse:
         template = f"admin/tenants/partnertenant/{'overview' if current == 'change' else current}.html"
-        return TemplateResponse(request, template, self.around(request, hub, current, title) | more)
+        context = self.admin_site.each_context(request) | self.around(request, hub, current, title) | more
+        return TemplateResponse(request, template, context)
 
     # --- tabs ---
 

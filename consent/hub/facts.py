@@ -1,4 +1,4 @@
-"""All that a partner's page needs to know of the partner, read once with a fixed number of queries."""
+"""All that a partner's page needs to know of the partner: each part is read once, and only where it is needed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
-from django.db.models import Count, QuerySet, prefetch_related_objects
+from django.db.models import Count, QuerySet
 
 from consent.models import (
     ApplicationRegistration,
@@ -68,30 +69,63 @@ class StoppedPlan:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PartnerFacts:
-    """A partner with everything that its next step follows from.
+    """A partner with everything that its next step follows from: each part is read when it is first asked for.
 
-    Attributes:
-        consents: of every registration, each with partner, registration, its grants and ``standing``.
-        links: the latest ones with ``progress``, newest first.
-        waiting: accounts that wait for approval, the oldest first.
-        offboarding: the latest one, as long as the partner is on its way out or gone.
-        invitable: active registrations with which a link can be made.
-        stopped: plans that left customers of this partner.
-        addresses: of the contacts who get invitations.
+    At most eleven queries, whatever the partner has.
+
+    Args:
+        partner: read by a query of ``with_state``.
     """
 
-    partner: PartnerTenant
-    state: State
-    consents: Sequence[PartnerConsent]
-    links: Sequence[Any]
-    waiting: Sequence[WaitingToken]
-    offboarding: Offboarding | None
-    invitable: Sequence[ApplicationRegistration]
-    stopped: Sequence[StoppedPlan]
-    addresses: Sequence[str]
-    customers: CustomerCounts
+    def __init__(self, partner: Any) -> None:
+        self.partner: PartnerTenant = partner
+        self.state = State(partner.state)
+
+    @cached_property
+    def consents(self) -> Sequence[Any]:
+        """Of every registration, each with partner, registration, its grants and ``standing``; one query."""
+        rows = with_standing(PartnerConsent.objects.filter(partner=self.partner))
+        found = rows.select_related("partner", "registration__credential", "registration__own_set")
+        return tuple(found.order_by("registration__name", "pk"))
+
+    @cached_property
+    def links(self) -> Sequence[Any]:
+        """The latest ones with ``progress``, newest first; one query."""
+        found = ConsentLink.objects.filter(partner=self.partner).with_progress()
+        return tuple(found.select_related("registration", "created_by").order_by("-created_at", "-pk")[:_LINKS])
+
+    @cached_property
+    def waiting(self) -> Sequence[WaitingToken]:
+        """Accounts that wait for approval, the oldest first; one query."""
+        found = WaitingToken.objects.waiting().filter(consent__partner=self.partner)
+        return tuple(found.select_related("consent__partner", "consent__registration").order_by("created_at", "pk"))
+
+    @cached_property
+    def offboarding(self) -> Offboarding | None:
+        """The latest one; one query."""
+        return Offboarding.objects.filter(partner=self.partner).order_by("-pk").first()
+
+    @cached_property
+    def invitable(self) -> Sequence[ApplicationRegistration]:
+        """Active registrations with which a link can be made; one query."""
+        return tuple(invitable(self.partner))
+
+    @cached_property
+    def stopped(self) -> Sequence[StoppedPlan]:
+        """Plans that left customers of this partner; one query."""
+        return tuple(_stopped(self.partner))
+
+    @cached_property
+    def addresses(self) -> Sequence[str]:
+        """Of the contacts who get invitations; one query."""
+        found = self.partner.contacts.filter(gets_invitations=True).order_by("pk")
+        return tuple(found.values_list("email", flat=True))
+
+    @cached_property
+    def customers(self) -> CustomerCounts:
+        """The listed customers in numbers; four queries."""
+        return count_customers(self.partner)
 
     @property
     def usable(self) -> list[PartnerConsent]:
@@ -105,45 +139,6 @@ class PartnerFacts:
         """The consents with a token, of registrations that are not retired."""
         retired = ApplicationRegistration.State.RETIRED
         return [one for one in self.consents if one.generation and one.registration.state != retired]
-
-
-def facts_of(partner: Any) -> PartnerFacts:
-    """Read what stands around a partner; twelve queries, whatever it has.
-
-    Args:
-        partner: read by a query of ``with_state``.
-    """
-    prefetch_related_objects([partner], "tags")
-    offboarding = Offboarding.objects.filter(partner=partner).order_by("-pk").first()
-    return PartnerFacts(
-        partner=partner,
-        state=State(partner.state),
-        consents=tuple(_consents(partner)),
-        links=tuple(
-            ConsentLink.objects.filter(partner=partner)
-            .with_progress()
-            .select_related("registration", "created_by")
-            .order_by("-created_at", "-pk")[:_LINKS]
-        ),
-        waiting=tuple(
-            WaitingToken.objects.waiting()
-            .filter(consent__partner=partner)
-            .select_related("consent__partner", "consent__registration")
-            .order_by("created_at", "pk")
-        ),
-        offboarding=offboarding,
-        invitable=tuple(invitable(partner)),
-        stopped=tuple(_stopped(partner)),
-        addresses=tuple(partner.contacts.filter(gets_invitations=True).order_by("pk").values_list("email", flat=True)),
-        customers=count_customers(partner),
-    )
-
-
-def _consents(partner: PartnerTenant) -> QuerySet[Any]:
-    rows = with_standing(PartnerConsent.objects.filter(partner=partner))
-    return rows.select_related("partner", "registration__credential", "registration__own_set").order_by(
-        "registration__name", "pk"
-    )
 
 
 def invitable(partner: PartnerTenant) -> QuerySet[ApplicationRegistration]:
@@ -179,7 +174,7 @@ def _stopped(partner: PartnerTenant) -> list[StoppedPlan]:
 
 
 def count_customers(partner: PartnerTenant) -> CustomerCounts:
-    """Count a partner's listed customers; three queries, whatever their number."""
+    """Count a partner's listed customers; four queries, whatever their number."""
     listed = CustomerTenant.objects.for_partner(partner).listed()
     by_readiness: Counter[str] = Counter()
     not_ready: Counter[str] = Counter()

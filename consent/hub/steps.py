@@ -93,7 +93,7 @@ class NextStep:
 
 
 def next_step_of(facts: PartnerFacts, now: datetime) -> NextStep:
-    """Return the first of these that applies; no query."""
+    """Return the first of these that applies; what the later ones need is not read."""
     for rule in (
         _decided,
         _account_waits,

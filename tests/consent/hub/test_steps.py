@@ -14,23 +14,22 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from consent.hub.facts import facts_of
 from consent.hub.steps import Action, NextStep, next_step_of
 from consent.invitations import links
 from consent.models import ApplicationRegistration, ConsentFlow, ConsentLink, PartnerConsent, WaitingToken
 from consent.models.offboardings import Offboarding
 from consent.partners import disable
-from consent.states import with_state
 from portal.microsoft.diagnosis import Owner
 from portal.runs.models import Run
 from tenants.models import PartnerTenant
 from tests.support import builders
+from tests.support.hub import facts_of, read_all
 
 pytestmark = pytest.mark.django_db
 
 
 def step(partner: PartnerTenant) -> NextStep:
-    return next_step_of(facts_of(with_state(PartnerTenant.objects.filter(pk=partner.pk)).get()), timezone.now())
+    return next_step_of(facts_of(partner), timezone.now())
 
 
 @pytest.fixture
@@ -282,7 +281,7 @@ def test_facts_cost_the_same_for_any_number_of_rows(
     token(partner, registration)
     link(partner, registration)
     with CaptureQueriesContext(connection) as few:
-        facts_of(with_state(PartnerTenant.objects.filter(pk=partner.pk)).get())
+        read_all(facts_of(partner))
     for number in range(3):
         other = builders.registration(name=f"Product {number}")
         builders.grant(other, "User.Read.All")
@@ -291,7 +290,18 @@ def test_facts_cost_the_same_for_any_number_of_rows(
         customer = builders.customer(partner, readiness="ready")
         builders.customer_consent(customer, other, "User.Read.All")
     with django_assert_num_queries(len(few)):
-        facts = facts_of(with_state(PartnerTenant.objects.filter(pk=partner.pk)).get())
+        facts = facts_of(partner)
+        read_all(facts)
         next_step_of(facts, timezone.now())
         assert [one.registration.credential for one in facts.consents]
     assert len(few) <= 13
+
+
+def test_a_step_reads_no_more_than_it_needs(partner: PartnerTenant, registration: ApplicationRegistration) -> None:
+    token(partner, registration)
+    facts = facts_of(partner)
+    with CaptureQueriesContext(connection) as asked:
+        next_step_of(facts, timezone.now())
+        next_step_of(facts, timezone.now())
+    assert vars(facts).keys() - {"partner", "state"} == {"waiting", "consents", "stopped", "customers"}
+    assert len(asked) == 7
