@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.utils import timezone
@@ -20,10 +21,17 @@ _SETTLED = timedelta(hours=1)  # after that no transaction brings a customer wit
 _CHUNK = 20_000  # customers
 
 
-def maybe_unread() -> list[QuerySet[CustomerTenant]]:
-    """Return customers in two parts, to be asked one by one; who is in none of them was read. One query."""
-    customers, last = CustomerTenant.objects.order_by(), _last()
-    return [customers.filter(pk__in=UnreadCustomer.objects.values("customer")), customers.filter(pk__gt=last)]
+def maybe_unread(owner: str = "") -> list[tuple[QuerySet[Any], str]]:
+    """Return two parts, each with the column of the customers' keys: who is in none of them was read. One query.
+
+    Args:
+        owner: only those who are not ready, and of whom this one must act.
+    """
+    short, later = UnreadCustomer.objects.all(), CustomerTenant.objects.order_by().filter(pk__gt=_last())
+    if not owner:
+        return [(short, "customer"), (later, "pk")]
+    listed = CustomerTenant.objects.order_by().filter(pk__in=short.values("customer"))
+    return [(listed.filter(readiness_owner=owner), "pk"), (later.filter(readiness_owner=owner), "pk")]
 
 
 def renew(between: Callable[[], None] = lambda: None) -> int:

@@ -37,6 +37,9 @@ class Keeping[M: Model](Part[M]):
         return [str(name) for name in super().get_list_display(request)]
 
     def get_list_display(self, request: HttpRequest) -> Any:
+        return self.chosen_columns(request)
+
+    def chosen_columns(self, request: HttpRequest) -> list[str]:
         """Return the columns of the list that this person wants to see; asked for once in a request."""
         kept: dict[str, list[str]] = request.__dict__.setdefault("_chosen_columns", {})
         if self.opts.label_lower not in kept:
@@ -46,7 +49,7 @@ class Keeping[M: Model](Part[M]):
     def _kept(self, request: HttpRequest) -> dict[str, Any]:
         """Return what the menus of filters and columns show; the filters are asked for where they are shown."""
         person: Any = request.user
-        shown = self.get_list_display(request)
+        chosen = self.chosen_columns(request)
         _, *columns = self.offered_columns(request)
         return {
             "list_address": self._list_address(),
@@ -54,7 +57,7 @@ class Keeping[M: Model](Part[M]):
             "may_share": person.has_perm(SHARE),
             "asked": query_of(request),
             "columns": [
-                (name, capfirst(str(label_for_field(name, self.model, model_admin=self))), name in shown)
+                (name, capfirst(str(label_for_field(name, self.model, model_admin=self))), name in chosen)
                 for name in columns
             ],
         }

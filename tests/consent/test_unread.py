@@ -33,7 +33,7 @@ def read(customer: CustomerTenant) -> None:
 
 
 def looked_for() -> set[int]:
-    return {key for part in unread.maybe_unread() for key in part.values_list("pk", flat=True)}
+    return {key for part, column in unread.maybe_unread() for key in part.values_list(column, flat=True)}
 
 
 def keys(*found: CustomerTenant) -> set[int]:

@@ -123,6 +123,21 @@ def test_each_tab_shows_what_it_is_for(
         assert word in text, word
 
 
+def test_the_tab_of_customers_names_its_partner_in_no_row_and_offers_no_other(
+    partner: PartnerTenant, registration: ApplicationRegistration
+) -> None:
+    fill(partner, registration)
+    builders.customer(builders.partner(name="Alder"))
+    staff = Staff()
+    tab = staff.get(address(partner, "customers"))
+    everywhere = staff.get(reverse("admin:tenants_customertenant_changelist"))
+    assert 'class="field-partner' in everywhere.content.decode()
+    assert 'class="field-partner' not in tab.content.decode()
+    assert any("partner__id__exact" in one.expected_parameters() for one in everywhere.context["cl"].filter_specs)
+    assert not any("partner__id__exact" in one.expected_parameters() for one in tab.context["cl"].filter_specs)
+    assert 'name="column" value="partner" checked' in tab.content.decode()  # what is kept there is kept for all lists
+
+
 def test_the_customers_and_events_of_others_are_not_in_the_tabs(
     partner: PartnerTenant, registration: ApplicationRegistration
 ) -> None:
