@@ -23,7 +23,7 @@ from consent.admin.buttons import (
     list_actions,
 )
 from consent.admin.panels import CUSTOMER_TONES
-from consent.admin.partner_hub import step_context
+from consent.admin.partner_head import step_context
 from consent.customers import plans
 from consent.hub.customer import CustomerFacts, Holding, facts_of_customer, next_step_of_customer
 from consent.hub.steps import Action

@@ -17,7 +17,7 @@ from consent.admin.cells import why_cell
 from consent.admin.customer_hub import CustomerHub
 from consent.admin.customers import EvidenceFilter, MomentFilter
 from consent.admin.panels import CUSTOMER_TONES
-from consent.admin.partner_hub import NEVER_LOOKED_AT
+from consent.admin.partner_cards import NEVER_LOOKED_AT
 from consent.models import CustomerConsent, PartnerConsent
 from consent.models.customers import NOT_WELL
 from consent.naming import registration_names
