@@ -57,6 +57,7 @@ FROZEN = {
         "0028_consents_of_a_registration": "7ea495fdbbc0f0e2001d0fedc0d6dc15883cd3a1bac550ffd8b820d59f9a6f42",
         "0029_registration_of_a_read": "7dc2fe39ed34d729f1ffcacee4370de971b31a33ec0137a4c6f6eb205cc036c2",
         "0030_reads_by_registration": "88e6a7b397b6a9fb230dc0cdce8b8caa0732beed56b88c235d0a3702d7ae89cc",
+        "0031_who_without_rows": "1baf977e0cea1bc61efe0932170142be3fbad37f726a9fdc83773d5cd1ac7c48",
     },
     "portal/audit/migrations": {
         "0001_initial": "7a4e7267c7260348a4897b90093d66558c5f0dd4b02909531e1f6773ac95ba06",

@@ -155,7 +155,22 @@ class CustomerConsent(models.Model):
             models.Index(fields=["state", "registration", "customer"], name="customer_consent_state"),
             models.Index(fields=["verified_at", "customer"], name="customer_consent_read"),
             models.Index(fields=["customer", "state", "registration"], name="customer_consent_of"),
-            models.Index(fields=["owner"], condition=NOT_WELL, name="customer_consent_not_well"),
+            # All that ``who`` follows from (``with_words``): whoever must act is counted without a look at the rows.
+            models.Index(
+                fields=[
+                    "owner",
+                    "customer",
+                    "registration",
+                    "verified_at",
+                    "tried_at",
+                    "unread_since",
+                    "unread_owner",
+                    "failed_at",
+                    "failed_owner",
+                ],
+                condition=NOT_WELL,
+                name="customer_consent_who",
+            ),
             models.Index(fields=["changed_by", "customer"], name="customer_consent_changed"),
             models.Index(fields=["customer"], condition=FINDING, name="customer_consent_finding"),
         ]
