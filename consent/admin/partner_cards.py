@@ -15,7 +15,7 @@ from consent.models import CampaignPartner
 from consent.naming import registration_names
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import Owner
-from portal.runs import service
+from portal.runs import summaries
 from portal.runs.kinds import OK
 from portal.site.dashboard import Figure, Row
 from portal.site.display import Tone
@@ -96,7 +96,7 @@ def activity_rows(partner: PartnerTenant, found: Any = None) -> list[tuple[Row, 
         rows.append(
             (
                 Row(
-                    label=f"{service.label_of(item.run)}: {words}",
+                    label=f"{summaries.label_of(item.run)}: {words}",
                     detail=f"Run {item.run_id}, by {item.run.actor}",
                     link=reverse("admin:runs_run_change", args=[item.run_id]),
                     tone=Tone.BUSY if not done else Tone.GOOD if good else Tone.BAD,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
@@ -15,73 +12,25 @@ from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 
 from portal.microsoft.diagnosis import FailureClass
-from portal.runs import schedule, service, tasks
+from portal.runs import schedule, service, summaries, tasks
 from portal.runs.kinds import CRASHED, GONE, OK, SKIPPED, UNEXPECTED
-from portal.runs.models import Executor, Run, RunItem, ScheduledJob
-from portal.runs.panels import RATE_OVER, TONES
+from portal.runs.models import Run, RunItem, ScheduledJob
+from portal.runs.panels import TONES
+from portal.runs.progress import button_fits, class_words, progress_of, result_badge, shown_around
 from portal.runs.registry import UnknownKind, jobs, kind_named, labels
 from portal.site.admin import ReadOnlyAdmin
 from portal.site.base import actor_of
-from portal.site.dashboard import Figure, Row
 from portal.site.declared import badge_column, moment_column, needs, path_column
-from portal.site.display import EMPTY, Tone, badge, described, links, span, who
+from portal.site.display import EMPTY, Tone, badge, described, links, span
 from portal.site.named import Fact
 from portal.site.page_actions import PageAction, page_action
 from portal.site.subjects import facts, lines
 from portal.text import number_in, number_of
 
 State = Run.State
-ITEM_TONES = {
-    RunItem.State.WAITING: Tone.QUIET,
-    RunItem.State.WORKING: Tone.BUSY,
-    RunItem.State.DONE: Tone.GOOD,
-}
-_LATEST = 8  # results and repeats that are shown
-# From which states each button leads somewhere; an open run is resumed where no executor works it.
-_STEERED_FROM = {
-    "pause_run": {State.OPEN},
-    "resume_run": {State.OPEN, State.PAUSED, State.STOPPED},
-    "cancel_run": {State.OPEN, State.PAUSED},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunPanel:
-    """What stands above a run and renews itself while the run is open."""
-
-    title: str
-    done: int
-    total: int | None
-    """None while it is listed."""
-    live: bool
-    address: str
-    facts: list[str]
-    figures: list[Figure]
-    waits: list[Row]
-    more_waits: int
-    causes: list[Row]
-    latest: list[tuple[RunItem, str]]
-    results: str
-
-
-def _words(name: str) -> str:
-    return "OK" if name == OK else name.replace("_", " ").capitalize()
-
-
-def _result(item: RunItem) -> str:
-    state = RunItem.State(item.state)
-    if state is not RunItem.State.DONE:
-        return badge(state.label, ITEM_TONES[state])
-    return badge(_words(item.failure_class), Tone.GOOD if item.failure_class == OK else Tone.BAD)
-
-
-def _shown(run: Run) -> str:
-    """Return what the page around the panel shows of a run and the panel cannot renew, its buttons among it."""
-    buttons = " ".join(name for name in (*_STEERED_FROM, "repeat_failed") if _fits(run, name))
-    return f"{run.state} {run.started_at} {run.finished_at} {buttons}"
+_LATEST = 8  # repeats that are shown
 
 
 def _in_words(run: Run, mapping: Mapping[str, Any]) -> tuple[list[Fact], dict[str, Any]]:
@@ -93,94 +42,6 @@ def _in_words(run: Run, mapping: Mapping[str, Any]) -> tuple[list[Fact], dict[st
     said = {name: value for name, value in mapping.items() if value not in (None, False, "") and name != "purpose"}
     known = [(words[name].format(value), "") for name, value in sorted(said.items()) if name in words]
     return known, {name: value for name, value in said.items() if name not in words}
-
-
-def _fits(run: Run, action: str) -> bool:
-    if action == "resume_run" and service.why_not_resumed(run):
-        return False
-    if run.state == State.OPEN and action == "resume_run":
-        return not Executor.objects.living().filter(run=run).exists()
-    if action == "repeat_failed":
-        return not service.why_not_repeated(run)
-    return State(run.state) in _STEERED_FROM[action]
-
-
-def run_panel(run: Run) -> RunPanel:
-    """Return progress, rate, counts, waits, the most frequent failures and the latest results.
-
-    The same number of queries for any number of units.
-    """
-    numbers = service.summary(run)
-    address = f"{reverse('admin:runs_runitem_changelist')}?run__id__exact={run.pk}"
-    running = run.items.filter(state=RunItem.State.WORKING).count()
-    waiting = max(numbers.total - numbers.done - running, 0)
-    living = [str(one) for one in Executor.objects.living().filter(run=run)]
-    over = run.state in {State.DONE, State.CANCELLED}
-    waits, more_waits = service.waits_of(run) if run.state == State.OPEN else ([], 0)
-    took = f"{timedelta(seconds=round(numbers.seconds))} {'in all' if over else 'so far'}"
-    facts = [f"{numbers.done:,} of {numbers.total_words}", took]
-    if run.forgotten:
-        facts.append(f"{run.forgotten:,} that were well, and well the next time, are listed no more")
-    if run.stop_share is not None:
-        facts.append(f"wave {run.wave + 1}")
-    if run.state == State.OPEN:
-        recent = run.items.filter(finished_at__gte=timezone.now() - RATE_OVER).count()
-        rate = recent / min(RATE_OVER.total_seconds(), max(numbers.seconds, 1.0))
-        facts.append(f"{rate:.1f} a second")
-        if rate and waiting + running and numbers.listed:
-            facts.append(f"about {timedelta(seconds=round((waiting + running) / rate))} left")
-        facts.append(f"worked by {', '.join(living)}" if living else "no process works it just now")
-    if run.state == State.STOPPED:
-        facts.append(service.after_stop(run))
-    figures = [
-        Figure(
-            label=_words(name),
-            value=f"{number:,}",
-            tone=Tone.GOOD if name == OK else Tone.BAD,
-            link=f"{address}&result={name}",
-        )
-        for name, number in sorted(numbers.classes.items(), key=lambda one: one[0] != OK)
-    ]
-    if running:
-        figures.append(Figure(label="At work", value=running, tone=Tone.BUSY, link=f"{address}&state__exact=working"))
-    if waiting:
-        link = f"{address}&state__exact=waiting"
-        figures.append(Figure(label="Waiting", value=f"{waiting:,}", tone=Tone.QUIET, link=link))
-    causes = (
-        run.items.unsuccessful()
-        .order_by()
-        .values("failure_class", "message", "owner")
-        .annotate(number=Count("pk"))
-        .order_by("-number")[:8]
-    )
-    shown_causes = [
-        Row(
-            label=f"{cause['number']:,} × {cause['message'] or _words(cause['failure_class'])}",
-            detail=f"Who must act: {who(cause['owner'])}" if cause["owner"] else "",
-            link=f"{address}&result={cause['failure_class']}",
-            tone=Tone.BAD,
-        )
-        for cause in causes
-    ]
-    latest = run.items.filter(state=RunItem.State.DONE).order_by("-finished_at", "-pk")
-    title = f"{service.label_of(run)}: {run.get_state_display().lower()}"
-    return RunPanel(
-        title=f"{title}. {run.reason}" if run.reason else title,
-        done=numbers.done,
-        total=numbers.total if numbers.listed else None,
-        live=run.state == State.OPEN,
-        address=f"{reverse('admin:runs_run_progress', args=[run.pk])}?{urlencode({'shown': _shown(run)})}",
-        facts=facts,
-        figures=figures,
-        waits=[
-            Row(label=f"{one.who} waits until {one.until:%H:%M:%S} UTC", detail=one.why, tone=Tone.BUSY)
-            for one in waits
-        ],
-        more_waits=max(more_waits, 0),
-        causes=shown_causes,
-        latest=[(item, _result(item)) for item in latest[:_LATEST]],
-        results=address,
-    )
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -259,7 +120,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
     @admin.display(ordering="kind", description="Kind")
     def shown_kind(self, run: Run) -> str:
-        return service.label_of(run)
+        return summaries.label_of(run)
 
     shown_state = badge_column("state", "State", TONES)
 
@@ -317,9 +178,9 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         run = self._run(request, str(run_id))
         if not self.has_view_permission(request, run):
             raise Http404
-        if request.GET.get("shown", shown := _shown(run)) != shown:
+        if request.GET.get("shown", shown := shown_around(run)) != shown:
             return HttpResponse(status=205)  # reset content: table and buttons of the page are out of date
-        return TemplateResponse(request, "admin/runs/progress.html", {"run_panel": run_panel(run)})
+        return TemplateResponse(request, "admin/runs/progress.html", {"run_progress": progress_of(run)})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -328,14 +189,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         shown: dict[str, Any] = {}
         if run is not None:
             shown = {
-                "run_panel": run_panel(run),
-                "run_title": f"{service.label_of(run)}, run {run.pk}",
+                "run_progress": progress_of(run),
+                "run_title": f"{summaries.label_of(run)}, run {run.pk}",
                 "run_state": badge(run.get_state_display(), TONES[State(run.state)]),
             }
         return super().change_view(request, object_id, form_url, {**shown, **(extra_context or {})})
 
     def buttons(self, request: HttpRequest, row: Run) -> list[PageAction]:
-        return [button for button in super().buttons(request, row) if _fits(row, button.name)]
+        return [button for button in super().buttons(request, row) if button_fits(row, button.name)]
 
     def _run(self, request: HttpRequest, object_id: str) -> Run:
         run = self.get_object(request, object_id)
@@ -425,7 +286,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         return HttpResponseRedirect(reverse("admin:runs_run_change", args=[new.pk]))
 
     def _steer(self, request: HttpRequest, run: Run, *, done: Any, action: str, **words: Any) -> HttpResponseBase:
-        if "_once" not in request.POST and not _fits(run, action):
+        if "_once" not in request.POST and not button_fits(run, action):
             return self._unchanged(request, run)
         if answer := self.confirm(request, Run.objects.filter(pk=run.pk), action=action, **words):
             return answer
@@ -451,7 +312,7 @@ class ResultFilter(admin.SimpleListFilter):
         chosen = request.GET.get(self.parameter_name)
         if chosen and chosen != "not_ok" and chosen not in known:
             known.append(chosen[:24])
-        return [("not_ok", "Not good"), *((name, _words(name)) for name in known)]
+        return [("not_ok", "Not good"), *((name, class_words(name)) for name in known)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[RunItem]) -> QuerySet[RunItem]:
         if self.value() == "not_ok":
@@ -503,7 +364,7 @@ class RunItemAdmin(ReadOnlyAdmin[RunItem]):
 
     @admin.display(ordering="failure_class", description="Result")
     def result(self, item: RunItem) -> str:
-        return _result(item)
+        return result_badge(item)
 
     finished = moment_column("finished_at", "Finished")
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from portal.audit.trail import Actor
 from portal.runs import helpers as helping
-from portal.runs import service
+from portal.runs import service, stops, summaries
 from portal.runs.arguments import EXIT_BUSY, EXIT_SOME_FAILED, EXIT_SYSTEMIC
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome, Unit
@@ -151,7 +151,8 @@ def foreground(
     own, *others = helping.shares(concurrency or run.concurrency, processes)
     helpers = helping.Helpers(run, others)
     if out.isatty() and not as_json:
-        with import_module("portal.runs.bar").shown(service.label_of(run)) as bar:  # by name: only a terminal needs it
+        bars = import_module("portal.runs.bar")  # by name: only a terminal needs it
+        with bars.shown(summaries.label_of(run)) as bar:
             ending, signal_number = _work(run, bar, own, helpers)
     else:
         ending, signal_number = _work(run, Lines(out, err, as_json=as_json, words=words), own, helpers)
@@ -173,17 +174,17 @@ def _work(run: Run, listener: Listener, concurrency: int, helpers: helping.Helpe
 
 def tell(run: Run, ending: Ending, signal_number: int, *, out: Output, err: Output, as_json: bool) -> int:
     """Print the one summary and return the exit code."""
-    numbers = service.summary(run)
+    numbers = summaries.summary(run)
     if as_json:
         out.write(_line({"summary": numbers.as_json()}))
     else:
         classes = ", ".join(f"{number} {name}" for name, number in numbers.classes.items())
         done = f"{numbers.done:,} of {numbers.total_words}"
-        out.write(f"{service.label_of(run)}, run {run.pk}: {done}: {classes}".rstrip(": "))
+        out.write(f"{summaries.label_of(run)}, run {run.pk}: {done}: {classes}".rstrip(": "))
     why = service.why_not_resumed(run)
     again = why or f"Resume with run_resume {run.pk}."
     if ending is Ending.STOPPED:
-        after = service.after_stop(run) if why else f"{service.after_stop(run)} {again}"
+        after = stops.after_stop(run) if why else f"{stops.after_stop(run)} {again}"
         err.write(f"Stopped: {numbers.reason} No partner's state was changed. {after}")
         return EXIT_SYSTEMIC
     if ending is Ending.INTERRUPTED:

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from portal.incidents.certificates import watch_certificates
 from portal.microsoft.diagnosis import Owner
-from portal.runs import service, waves
+from portal.runs import listing, service, stops, waves
 from portal.runs.kinds import CRASHED, GONE, SKIPPED, Context, Kind, Outcome
 from portal.runs.lease import Lease, LeaseLost
 from portal.runs.ledger import MOST_TRIES, Ledger
@@ -213,7 +213,7 @@ class Executor:
 
     def _list(self) -> None:
         if self._lists and not self.run.is_listed:
-            self._steadily(lambda: service.list_units(self.run, self.kind))  # it reads the row again
+            self._steadily(lambda: listing.list_units(self.run, self.kind))  # it reads the row again
             self._next_claim, self._drained = 0.0, False
 
     def _claim(self) -> None:
@@ -373,7 +373,7 @@ class Executor:
         while self._turns.waiting:
             self._ledger.give_back(self._turns.waiting.popleft())
         if ending is Ending.STOPPED and self._watch.cause is not None:
-            cause, passes = service.cause_of_stop(self._watch.cause), self._watch.passes
+            cause, passes = stops.cause_of_stop(self._watch.cause), self._watch.passes
             self._steadily(lambda: service.stop(self.run, cause, passes=passes))
         until = time.monotonic() + STOP_SECONDS
         while self._turns.running and time.monotonic() < until:
@@ -396,6 +396,6 @@ class Executor:
         """Say what is true of the cause that stopped, or did not stop, this run."""
         watch_certificates()
         if ending is Ending.STOPPED and self._watch.cause is not None:
-            service.report_stop(self.run, service.cause_of_stop(self._watch.cause), self._watch.owner)
+            stops.report_stop(self.run, stops.cause_of_stop(self._watch.cause), self._watch.owner)
         elif ending is Ending.DONE and self._watch.proven:
-            service.settle_stops(self.run)
+            stops.settle_stops(self.run)

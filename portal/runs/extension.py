@@ -4,7 +4,9 @@ from portal.runs.models import Run
 from portal.runs.panels import running_lines, runs_panel, units_with
 from portal.runs.results import RESULTS_CHANGED
 from portal.runs.schedule import FAILED
-from portal.runs.service import HALTED, STOPPED, label_of
+from portal.runs.service import HALTED
+from portal.runs.stops import STOPPED
+from portal.runs.summaries import label_of
 from portal.site.causes import CauseWords, Remedy
 from portal.site.extension_points import AdminExtension, ListEntry
 from portal.site.limit_kinds import EVERYBODY, Sight

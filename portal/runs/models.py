@@ -141,7 +141,7 @@ class RunItemQuerySet(models.QuerySet["RunItem"]):
 class Run(models.Model):
     """One piece of bulk work.
 
-    Written by ``portal.runs.service``, ``portal.runs.waves`` and ``portal.runs.results`` only.
+    Written by ``portal.runs.service``, ``portal.runs.listing``, ``portal.runs.waves`` and ``portal.runs.results`` only.
     """
 
     class State(models.TextChoices):

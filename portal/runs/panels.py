@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from portal.runs import service
+from portal.runs import summaries
 from portal.runs.models import Run, RunItem
 from portal.site.dashboard import Panel, Row
 from portal.site.display import Tone, distance
@@ -87,7 +87,7 @@ def running_lines(request: HttpRequest) -> list[Row]:
         return []
     return [
         Row(
-            label=f"{service.label_of(run)}: {_progress(run)}",
+            label=f"{summaries.label_of(run)}: {_progress(run)}",
             link=reverse("admin:runs_run_change", args=[run.pk]),
             tone=Tone.BUSY,
         )
@@ -113,7 +113,7 @@ def runs_panel(request: HttpRequest) -> Panel | None:
         empty="Nothing was run yet.",
         rows=[
             Row(
-                label=f"{service.label_of(run)}: {_outcome(run)}",
+                label=f"{summaries.label_of(run)}: {_outcome(run)}",
                 detail=f"{_when(run, now)}, by {run.actor}. {run.reason}".strip(),
                 link=reverse("admin:runs_run_change", args=[run.pk]),
                 tone=TONES[Run.State(run.state)],

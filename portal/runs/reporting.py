@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from portal.runs import service
+from portal.runs import summaries
 from portal.runs.kinds import Outcome
 from portal.runs.lease import Lease
 from portal.runs.ledger import ASKED_TO_SLOW_DOWN
@@ -103,6 +103,6 @@ class Reporter:
             for each in self._pacer.waits(1.0)
             if each.group is None or each.group in names
         ]
-        rows, more = self._lease.steadily(lambda: service.waits_of(self._run))
+        rows, more = self._lease.steadily(lambda: summaries.waits_of(self._run))
         known = {each.who for each in found}
         return found + [each for each in rows if each.who not in known], more

@@ -1,4 +1,4 @@
-"""What people and executors do with runs: start, list, pause, resume, cancel, finish, sum up."""
+"""What people and executors do with runs: start, pause, resume, cancel, enter, leave, finish, stop."""
 
 from __future__ import annotations
 
@@ -7,82 +7,33 @@ import json
 import logging
 import os
 import socket
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.audit.trail import SYSTEM, Actor, record
-from portal.bulk import insert_all
-from portal.incidents.models import Incident
-from portal.incidents.service import LONGEST_WORDS, report, settle
-from portal.microsoft.diagnosis import LATER, Owner
-from portal.microsoft.identifiers import new_correlation_id
+from portal.incidents.service import report, settle
+from portal.microsoft.diagnosis import Owner
 from portal.rights import SERVER, require
-from portal.runs import buckets, results
-from portal.runs.kinds import CRASHED, OK, SKIPPED, UNEXPECTED, Kind, Unit
-from portal.runs.limits import limit_words
-from portal.runs.listening import Wait
+from portal.runs import results
+from portal.runs.kinds import Kind
 from portal.runs.models import RESUMED_AFTER, Executor, Run, RunItem
-from portal.runs.registry import UnknownKind, kind_named, labels
+from portal.runs.registry import UnknownKind, kind_named
+from portal.runs.stops import STOPPED, is_covered, only_by, own_stop
+from portal.runs.summaries import label_of, summary
 from portal.site.sight import require_sight
 
 log = logging.getLogger(__name__)
 State = Run.State
-STOPPED = "run_stopped"  # causes of incidents
-HALTED = "run_halted"
+HALTED = "run_halted"  # cause of incidents
 DEADLINE = "The deadline was reached."
-_CHUNK, _FIRST_CHUNK = 1000, 100  # units listed in one transaction; few at first, so that they are worked at once
-_NAMED_WAITS = 3  # the others are counted
-_SKIP_AFTER = 3  # runs in which a unit failed in an unexpected way (R-30)
-_BROKEN = (UNEXPECTED, CRASHED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """A run in numbers; ``seconds`` since it began. ``total`` grows until it is ``listed``."""
-
-    run_id: int
-    kind: str
-    state: str
-    total: int
-    total_words: str
-    listed: bool
-    done: int
-    classes: Mapping[str, int]
-    seconds: float
-    reason: str
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "run": self.run_id,
-            "kind": self.kind,
-            "state": self.state,
-            "total": self.total,
-            "listed": self.listed,
-            "done": self.done,
-            "classes": dict(self.classes),
-            "seconds": round(self.seconds, 1),
-            "reason": self.reason,
-        }
-
-    @property
-    def words(self) -> str:
-        """How far it came, and what came of its units."""
-        classes = ", ".join(f"{number} {name}" for name, number in self.classes.items())
-        return f"{self.done:,} of {self.total_words} in {self.seconds:.0f} s{': ' + classes if classes else ''}"
-
-    @property
-    def all_good(self) -> bool:
-        return self.listed and self.done == self.total and set(self.classes) <= {OK}
 
 
 def start(
@@ -184,87 +135,6 @@ def actor_of_run(run: Run) -> Actor:
     return Actor(kind=AuditEvent.ActorKind(run.actor_kind), name=run.actor)
 
 
-# --- listing ------------------------------------------------------------------------------------------------------
-
-
-def list_units(run: Run, kind: Kind) -> bool:
-    """List the next units of a run, in key order; return whether there may be more.
-
-    The cursor moves on in the transaction that adds the rows, and only if no other executor moved it. So a list that
-    was cut off goes on where it was, and two processes that list at once do no harm.
-    """
-    cursor = run.listed_to
-    units = _units(run, kind, cursor, _CHUNK if run.total else _FIRST_CHUNK)
-    skipped = {} if run.options.get("skipped") else _to_skip(kind, [unit.key for unit in units])
-    turns = Counter(
-        dict(
-            run.items.filter(group__in={unit.group for unit in units})
-            .order_by()
-            .values_list("group")
-            .annotate(Count("pk"))
-        )
-    )
-    mine = Run.objects.open().filter(pk=run.pk, listed_to=cursor, listed_at__isnull=True)
-    with transaction.atomic():
-        if not units:
-            mine.update(listed_at=Now())
-        elif mine.update(listed_to=units[-1].key, total=F("total") + len(units)):
-            insert_all([_item(run, unit, turns, skipped.get(unit.key)) for unit in units])
-    run.refresh_from_db()
-    return run.state == State.OPEN and run.listed_at is None
-
-
-def _units(run: Run, kind: Kind, after: int, limit: int = _CHUNK) -> Sequence[Unit]:
-    """Return the next units in key order. Those of an earlier run are judged again by ``load``, at their turn."""
-    if run.origin_id is None:
-        return kind.units(run.scope, after, limit)
-    failed = RunItem.objects.filter(run=run.origin_id, key__gt=after).to_repeat().order_by("key")[:limit]
-    return [Unit(key=one.key, group=one.group, label=one.label, rank=one.rank) for one in failed]
-
-
-def _item(run: Run, unit: Unit, turns: Counter[int], skipped: str | None) -> RunItem:
-    turn = turns[unit.group]
-    turns[unit.group] += 1
-    item = RunItem(
-        run=run,
-        key=unit.key,
-        group=unit.group,
-        label=unit.label[:200],
-        turn=turn,
-        rank=unit.rank,
-        wave=unit.wave,
-        correlation_id=new_correlation_id(),
-    )
-    if skipped is not None:
-        item.state = RunItem.State.DONE
-        item.failure_class = SKIPPED
-        item.message = skipped[:400]
-        item.owner = Owner.US
-        item.finished_at = timezone.now()
-    return item
-
-
-def _to_skip(kind: Kind, keys: Sequence[int]) -> dict[int, str]:
-    """Return the units that failed in an unexpected way in each of their last three runs, and the words for it."""
-    history = RunItem.objects.filter(run__kind=kind.name, key__in=keys, state=RunItem.State.DONE).order_by()
-    suspects = (
-        history.filter(failure_class__in=_BROKEN)
-        .values("key")
-        .annotate(times=Count("pk"))
-        .filter(times__gte=_SKIP_AFTER)
-    )
-    found: dict[int, str] = {}
-    for suspect in suspects:
-        last = history.filter(key=suspect["key"]).exclude(failure_class=SKIPPED).order_by("-pk")[:_SKIP_AFTER]
-        results = [item.failure_class for item in last]
-        if len(results) == _SKIP_AFTER and set(results) <= set(_BROKEN):
-            found[suspect["key"]] = (
-                "Skipped, because it failed in an unexpected way in three runs. Look at its last message, repair it, "
-                "and run it with --skipped."
-            )
-    return found
-
-
 # --- steering -----------------------------------------------------------------------------------------------------
 
 
@@ -325,13 +195,13 @@ def cancel(run: Run, *, actor: Actor) -> bool:
             reason="",
         )
         if cancelled:
-            settle(STOPPED, about=_own_stop(run))
+            settle(STOPPED, about=own_stop(run))
     return cancelled
 
 
 def why_not_resumed(run: Run) -> str:
     """Say why only its own command goes on with what a run left; empty when others can. No query."""
-    command = _only_by(run)
+    command = only_by(run)
     return command and f"Its input is in the memory of its command only. Run {command} again with the same input."
 
 
@@ -340,13 +210,6 @@ def _rights_to_start(run: Run) -> Sequence[str]:
         return kind_named(run.kind).rights
     except UnknownKind:
         return ()
-
-
-def _only_by(run: Run) -> str:
-    try:
-        return kind_named(run.kind).only_by
-    except UnknownKind:
-        return ""
 
 
 def resume(run: Run, *, actor: Actor, deadline: datetime | None = None) -> bool:
@@ -400,7 +263,7 @@ def resume_by_itself(run: Run) -> bool:
         False when it has nothing left to do, or another run of the same work goes on: then it is not tried again.
     """
     with suppress(UnknownKind):  # of an app that is gone
-        left = not why_not_resumed(run) and not _is_covered(run)
+        left = not why_not_resumed(run) and not is_covered(run)
         if left and _resume(run, SYSTEM, run.deadline, by_itself=True):
             return True
     Run.objects.filter(pk=run.pk, state=State.STOPPED).update(resume_at=None)
@@ -522,7 +385,7 @@ def stop(run: Run, reason: str, *, passes: bool = False) -> bool:
     """
     run.refresh_from_db()
     resume_at = None
-    if passes and run.resumes < len(RESUMED_AFTER) and not _only_by(run):
+    if passes and run.resumes < len(RESUMED_AFTER) and not only_by(run):
         resume_at = timezone.now() + RESUMED_AFTER[run.resumes]
         resume_at = None if run.deadline is not None and run.deadline <= resume_at else resume_at
     with transaction.atomic():
@@ -539,157 +402,9 @@ def stop(run: Run, reason: str, *, passes: bool = False) -> bool:
     return bool(stopped)
 
 
-def report_stop(run: Run, cause: str, owner: str) -> None:
-    """Tell staff that a run was stopped, and who lets it go on (R-14).
-
-    There is one incident for a kind whose units the schedule comes back to, however many runs of it stop; any other run
-    has work of its own, and an incident of its own.
-    """
-    what = f"{label_of(run)}, run {run.pk}, stopped; no partner's state was changed."
-    next_step = after_stop(run)
-    words = f"{what} {cause[: LONGEST_WORDS - len(what) - len(next_step) - 2]} {next_step}"
-    known = owner if owner in set(Owner) else Owner.US
-    report(
-        STOPPED,
-        about=_about_stop(run),
-        name=label_of(run),
-        owner=Owner(known),
-        words=words,
-        subject={"run": run.pk},
-    )
-
-
-def cause_of_stop(message: str) -> str:
-    """Return the cause from a unit's message, without a remedy that only holds while its run goes on."""
-    return message.removesuffix(LATER).strip()
-
-
-def after_stop(run: Run) -> str:
-    """Return who lets a stopped run go on, and when."""
-    if command := _only_by(run):
-        return f"When the cause is gone, run {command} again with the same input."
-    if run.resume_at is not None:
-        return (
-            f"The workers resume run {run.pk} by themselves at {run.resume_at:%H:%M} UTC, try {run.resumes + 1} of "
-            f"{len(RESUMED_AFTER)}; sooner: Resume on its page."
-        )
-    times = "once" if run.resumes == 1 else f"{run.resumes} times"
-    in_vain = f"The workers resumed it {times} in vain" if run.resumes else ""
-    if run.actor_kind == SYSTEM.kind and kind_named(run.kind).repeats:
-        waits = (
-            "The schedule comes back to its work once another run of this kind ended well; sooner: Resume on its page."
-        )
-        return f"{in_vain}. {waits}" if in_vain else waits
-    if in_vain:
-        return f"{in_vain} and do not try again: resume run {run.pk} on its page."
-    return f"When the cause is gone, resume run {run.pk} on its page."
-
-
-def _own_stop(run: Run) -> str:
-    return f"run:{run.pk}"
-
-
-def _about_stop(run: Run) -> str:
-    return run.kind if kind_named(run.kind).repeats else _own_stop(run)
-
-
-def settle_stops(run: Run) -> None:
-    """Settle the incidents of stopped runs whose work is done: by this run itself, or by it and others since."""
-    reported = set(Incident.objects.open().filter(cause=STOPPED).values_list("about", flat=True))
-    if not reported:
-        return
-    others = Run.objects.filter(kind=run.kind, state=State.STOPPED)
-    if run.kind in reported and all(_is_covered(other) for other in others):
-        settle(STOPPED, about=run.kind)
-    settle(STOPPED, about=_own_stop(run))
-    for other in others:
-        if _own_stop(other) in reported and _is_covered(other):
-            settle(STOPPED, about=_own_stop(other))
-
-
-def _is_covered(stopped: Run) -> bool:
-    """Tell whether later runs did what a stopped one left; what would not be listed any more does not count.
-
-    Two queries for each thousand units.
-    """
-    kind, after = kind_named(stopped.kind), 0
-    later = RunItem.objects.filter(
-        run__kind=stopped.kind, state=RunItem.State.DONE, systemic=False, finished_at__gt=stopped.finished_at
-    )
-    well = stopped.items.filter(state=RunItem.State.DONE, systemic=False)
-    while units := _units(stopped, kind, after):
-        after = units[-1].key
-        left = {unit.key for unit in units}
-        for done in (well, later):
-            left -= set(done.filter(key__in=left).values_list("key", flat=True))
-        if left:
-            return False
-    return True
-
-
-# --- numbers ------------------------------------------------------------------------------------------------------
-
-
-def summary(run: Run) -> Summary:
-    """Return the run in numbers; two queries."""
-    current = Run.objects.get(pk=run.pk)
-    classes = dict(
-        current.items.filter(state=RunItem.State.DONE)
-        .order_by()
-        .values_list("failure_class")
-        .annotate(Count("pk"))
-        .order_by("failure_class")
-    )
-    if current.forgotten:
-        classes[OK] = classes.get(OK, 0) + current.forgotten
-    began = current.started_at or current.created_at
-    return Summary(
-        run_id=current.pk,
-        kind=current.kind,
-        state=current.state,
-        total=current.total,
-        total_words=current.total_words,
-        listed=current.is_listed,
-        done=sum(classes.values()),
-        classes=classes,
-        seconds=((current.finished_at or timezone.now()) - began).total_seconds(),
-        reason=current.reason,
-    )
-
-
-def waits_of(run: Run) -> tuple[list[Wait], int]:
-    """Return what an open run waits for, by its rows, and how many waits more there are; three queries.
-
-    Units that come again later, with the reason of their last try, and limits whose next call leaves later.
-    """
-    found: list[Wait] = []
-    now = timezone.now()
-    for name, seconds in buckets.waits(1.0):
-        if not name.startswith("run:") or name == f"run:{run.pk}":
-            why = "The service asked to slow down, or the calls that may leave until then are given to others."
-            found.append(Wait(who=limit_words(name), until=now + timedelta(seconds=seconds), why=why))
-    later = run.items.put_off().filter(wave__lte=run.wave)
-    items = list(later[:_NAMED_WAITS])
-    found += [
-        Wait(who=item.label, until=item.not_before, why=item.message or "It comes again then.")
-        for item in items
-        if item.not_before is not None
-    ]
-    return found, later.count() - len(items)
-
-
 def remove_old() -> int:
     """Remove runs that were finished three months ago; return how many. What they changed is in the audit trail."""
     old = Run.objects.filter(finished_at__lt=Now() - results.KEPT_FOR)
     number = old.count()
     old.delete()
     return number
-
-
-def label_of(run: Run) -> str:
-    """Return the words for what a run does, also when no app works its kind any more."""
-    try:
-        kind = kind_named(run.kind)
-    except UnknownKind:
-        return labels().get(run.kind, run.kind)
-    return kind.purposes.get(run.scope.get("purpose", ""), kind.label)

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from django.conf import settings
 from django.db.models import Count, Exists, F, OuterRef, QuerySet
 
-from portal.runs import service
+from portal.runs import service, summaries
 from portal.runs.kinds import Kind
 from portal.runs.models import Run, RunItem
 
@@ -81,7 +81,7 @@ def _by_group(results: QuerySet[RunItem], kind: Kind) -> str:
 
 def _halt(run: Run, reason: str) -> bool:
     words = (
-        f"{service.label_of(run)}, run {run.pk}, waits for a decision. {reason} Look at its units; then let it "
+        f"{summaries.label_of(run)}, run {run.pk}, waits for a decision. {reason} Look at its units; then let it "
         "go on with Resume on its page, or cancel it."
     )
     return service.halt(run, reason=reason, words=words)

@@ -190,7 +190,7 @@ def measure(
     gate: Gate, what: str, customers: Sequence[Customer], processes: int, threads: int, profile: str = ""
 ) -> Found:
     """Let several processes work one run, print what it took, and return it."""
-    from portal.runs import service
+    from portal.runs import summaries
 
     gate.calls()
     run = start(what, [tenant for _, tenant in customers])
@@ -201,7 +201,7 @@ def measure(
     run.refresh_from_db()
     number = len(customers)
     rate = number / (run.finished_at - run.started_at).total_seconds() if what == "verify" else _rate_of(times)
-    classes = dict(service.summary(run).classes)
+    classes = dict(summaries.summary(run).classes)
     result = Found(
         rate=rate,
         refused=sum(count for name, count in answered.items() if name.endswith(" 429")),

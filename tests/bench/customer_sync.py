@@ -39,7 +39,7 @@ def work(run: int, partners: int) -> int:
     django.setup()
     from django.db.backends.signals import connection_created
 
-    from portal.runs import service
+    from portal.runs import summaries
     from portal.runs.executor import Executor
     from portal.runs.models import Run
 
@@ -61,7 +61,7 @@ def work(run: int, partners: int) -> int:
         "processor": time.process_time() - processor,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "statements": statements[0],
-        "classes": dict(service.summary(row).classes),
+        "classes": dict(summaries.summary(row).classes),
     }
     say(json.dumps(facts))
     return 0

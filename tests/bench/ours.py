@@ -59,7 +59,7 @@ def facts(number: str, in_flight: str, processes: str = "1", count_calls: str = 
     django.setup()
     from django.db import connection
 
-    from portal.runs import console, ledger, service
+    from portal.runs import console, ledger, summaries
     from portal.runs import executor as executor_module
     from portal.runs.executor import Executor
     from portal.runs.models import Run
@@ -117,7 +117,7 @@ def facts(number: str, in_flight: str, processes: str = "1", count_calls: str = 
         "code": code,
         "lines": out.lines,
         "worked": executor.progress().classes.total(),
-        "classes": dict(service.summary(run).classes),
+        "classes": dict(summaries.summary(run).classes),
         "calls": executor._pacer.calls,
         "throttled": executor.progress().throttled,
         "statements": dict(statements),

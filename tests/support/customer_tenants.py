@@ -9,7 +9,7 @@ from consent.models import ConsentPlan, CustomerConsent
 from consent.runs.apply_plan import start_direct
 from consent.runs.verify import CONSENT_VERIFY
 from consent.selection import Selection
-from portal.runs import service
+from portal.runs import service, summaries
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind
 from portal.runs.models import Run
@@ -78,7 +78,7 @@ def read(portal: Portal, *customers: CustomerTenant) -> Run:
 
 def classes(run: Run) -> dict[str, int]:
     """Count the outcomes of a run."""
-    return dict(service.summary(run).classes)
+    return dict(summaries.summary(run).classes)
 
 
 def change_scopes(portal: Portal, customer: CustomerTenant, scopes: set[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from portal.runs import registry, schedule, service
+from portal.runs import registry, schedule, service, summaries
 from portal.runs.executor import Executor
 from portal.runs.kinds import Context, Done, Kind, Outcome, Unit
 from portal.runs.listening import Ending, Listener
@@ -98,7 +98,7 @@ class Work:
 
 
 def classes(run: Run) -> dict[str, int]:
-    return dict(service.summary(run).classes)
+    return dict(summaries.summary(run).classes)
 
 
 class Filed(Work):

@@ -24,7 +24,7 @@ from consent.tokens.versions import record_id, token_fingerprint
 from consent.vault.base import GENERATION_TAG, RECORD_TAG
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID
 from portal.microsoft.secret import Secret
-from portal.runs import executor, schedule, service
+from portal.runs import executor, schedule, summaries
 from portal.runs.executor import Executor
 from portal.runs.models import Run
 from portal.runs.pool import Pool
@@ -283,7 +283,7 @@ class SimulatedPortal:
     def _note(self, run: Run, seconds: float) -> None:
         self.books.longest_run[run.kind] = max(self.books.longest_run.get(run.kind, 0.0), seconds)
         if run.state == Run.State.DONE:
-            for name, number in service.summary(run).classes.items():
+            for name, number in summaries.summary(run).classes.items():
                 self.books.ended[run.kind, name] += number
 
     # --- ages -----------------------------------------------------------------------------------------------------

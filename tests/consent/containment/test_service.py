@@ -32,6 +32,7 @@ from portal.decisions.records import OVERRIDDEN, DecisionRefused
 from portal.incidents.models import Incident
 from portal.microsoft.identifiers import new_correlation_id
 from portal.runs import service as runs
+from portal.runs import summaries
 from portal.runs.executor import Executor
 from portal.runs.models import Run
 from tests.sandbox.world import Fault
@@ -156,7 +157,7 @@ def test_a_run_is_held_and_says_why_and_goes_on_after_the_last_wave(connected: P
     assert (started.state, started.held) == (Run.State.OPEN, False)
     Executor(started).work()
     started.refresh_from_db()
-    assert runs.summary(started).classes == {"ok": 1}
+    assert summaries.summary(started).classes == {"ok": 1}
 
 
 def test_an_open_run_is_held_at_the_moment_of_the_stop(connected: Portal) -> None:
@@ -176,7 +177,7 @@ def test_the_units_of_one_partner_are_left_out_and_the_others_are_checked(connec
 
     Executor(started).work()
 
-    assert runs.summary(started).classes == {"contained": 1, "ok": 2}
+    assert summaries.summary(started).classes == {"contained": 1, "ok": 2}
     started.refresh_from_db()
     assert started.state == Run.State.DONE
     assert connected.consent().state == state
@@ -462,5 +463,5 @@ def test_a_plan_of_a_stopped_partner_waits_with_its_reason(connected: Portal) ->
     Executor(started, seconds=1).work()
     started.refresh_from_db()
     assert started.state == Run.State.OPEN
-    waits, _ = runs.waits_of(started)
+    waits, _ = summaries.waits_of(started)
     assert "Emergency stop of Northwind Cloud" in waits[0].why

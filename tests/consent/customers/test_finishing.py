@@ -17,7 +17,7 @@ from consent.runs.apply_plan import APPLY_PLAN, start_apply
 from portal.incidents.models import Incident
 from portal.incidents.service import report
 from portal.microsoft.diagnosis import Owner
-from portal.runs import service
+from portal.runs import listing
 from portal.runs.kinds import Context
 from portal.runs.models import Run
 from tests.support import builders
@@ -47,7 +47,7 @@ def worked(run: Run) -> list[Applied]:
 def begun(portal: Portal, customers: int) -> Run:
     first_customers(portal, customers)
     run, _ = start_apply(plan_for(portal), actor=builders.ACTOR)
-    service.list_units(run, APPLY_PLAN)
+    listing.list_units(run, APPLY_PLAN)
     return run
 
 

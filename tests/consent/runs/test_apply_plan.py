@@ -23,7 +23,7 @@ from consent.runs.apply_plan import start_apply
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.clouds import GRAPH_APPLICATION_ID, PARTNER_CENTER_APPLICATION_ID
-from portal.runs import service
+from portal.runs import service, summaries
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox.world import DIRECTORY_READERS, Relationship
@@ -390,7 +390,7 @@ def test_five_customers_that_are_not_ready_have_five_reasons_and_no_post(portal:
     assert {row.state for row in portal.registration.customer_consents.all()} == {"blocked"}
     assert requests(portal) == []
     assert state_of(done) == ("done", "done")  # nobody's failure of ours: no wave is stopped by it
-    assert service.summary(done).classes == {"held": 5}
+    assert summaries.summary(done).classes == {"held": 5}
 
 
 @pytest.mark.req("R-24")
@@ -407,7 +407,7 @@ def test_a_customers_failure_stays_there_and_the_run_goes_on(portal: Portal) -> 
 
     done = apply(portal, waves=(), stop_share=0.2)
 
-    assert service.summary(done).classes == {"failed": 1, "ok": 9}
+    assert summaries.summary(done).classes == {"failed": 1, "ok": 9}
     assert done.state == "done"
     failed = ConsentPlanItem.objects.get(customer=customers[4])
     assert failed.result == "failed"
@@ -442,14 +442,14 @@ def test_a_wave_in_which_too_many_fail_is_the_last_until_a_person_lets_the_run_g
     assert len(requests(portal)) == 2  # faults are not booked under the operation's name
     incident = Incident.objects.get(cause="run_halted")
     assert "let it go on with Resume on its page" in incident.words
-    assert service.summary(stopped).done == 4
+    assert summaries.summary(stopped).done == 4
 
     plan = ConsentPlan.objects.get()
     assert start_apply(plan, actor=builders.ACTOR) == (stopped, False)
     ended = work(stopped)
 
     assert ended.state == "done"
-    assert service.summary(ended).classes == {"failed": 2, "ok": 6}
+    assert summaries.summary(ended).classes == {"failed": 2, "ok": 6}
     assert not Incident.objects.open().exists()
 
 

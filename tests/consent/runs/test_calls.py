@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 from consent.models import ApplicationGrant, ConsentPlan, ConsentPlanItem
 from consent.runs.verify import CONSENT_VERIFY
 from portal.microsoft.clouds import PARTNER_CENTER_APPLICATION_ID
-from portal.runs import service
+from portal.runs import summaries
 from portal.runs.models import Run, RunItem
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.sandbox import scenarios
@@ -71,7 +71,7 @@ def test_a_created_consent_costs_at_most_six_calls_while_the_mirror_is_young(
     done = apply(portal)
 
     found = calls(portal)
-    assert service.summary(done).classes == {"ok": 9}
+    assert summaries.summary(done).classes == {"ok": 9}
     assert sum(found.values()) <= MOST * 9
     assert found == {"token": 18, "create consent": 9, "batch": 9}, "refused, sent, new token, read"
     assert set(portal.registration.customer_consents.values_list("state", flat=True)) == {"granted"}
@@ -211,7 +211,7 @@ def test_a_partner_that_lost_its_role_since_the_sync_is_asked_once_and_its_other
 
     done = apply(portal, plan, waves=(1, 3))
 
-    assert service.summary(done).classes == {"token_not_permitted": 1, "held": 2, "ok": 3}
+    assert summaries.summary(done).classes == {"token_not_permitted": 1, "held": 2, "ok": 3}
     results = ConsentPlanItem.objects.filter(customer__partner=harbour).values_list("result", "owner")
     assert set(results) == {("held", "partner")}
     assert all("cannot serve its customers" in one.message for one in RunItem.objects.filter(group=harbour.pk))

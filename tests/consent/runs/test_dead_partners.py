@@ -13,7 +13,7 @@ from django.utils import timezone
 from consent.models import ConsentPlan, ConsentPlanItem, PartnerConsent
 from consent.runs.apply_plan import start_apply
 from portal.incidents.models import Incident
-from portal.runs import service
+from portal.runs import summaries
 from portal.runs.models import RunItem
 from tenants.models import CustomerTenant, PartnerTenant
 from tests.support import builders, fleet
@@ -95,7 +95,7 @@ def test_partners_that_are_known_to_be_dead_halt_nobodys_waves(portal: Portal) -
 
     done = apply(portal, waves=(1, 3))
 
-    assert (done.state, service.summary(done).classes) == ("done", {"ok": 6})
+    assert (done.state, summaries.summary(done).classes) == ("done", {"ok": 6})
 
 
 def test_a_partner_whose_token_died_since_the_plan_is_held_by_its_row_and_nothing_is_called(portal: Portal) -> None:
@@ -109,7 +109,7 @@ def test_a_partner_whose_token_died_since_the_plan_is_held_by_its_row_and_nothin
 
     done = work(started)
 
-    assert (done.state, service.summary(done).classes) == ("done", {"held": 3, "ok": 3})
+    assert (done.state, summaries.summary(done).classes) == ("done", {"held": 3, "ok": 3})
     assert results() == {"Harbour": {("held", "partner")}, "Northwind Cloud": {("done", "")}}
     item = ConsentPlanItem.objects.filter(customer__partner=harbour).first()
     assert item is not None
@@ -137,7 +137,7 @@ def test_a_token_that_turns_out_dead_holds_back_that_partner_and_halts_nobody(
     done = apply(portal, plan, waves=(1, 3))
 
     assert done.state == "done"
-    assert service.summary(done).classes == {cause: 1, "held": 5, "ok": 3}
+    assert summaries.summary(done).classes == {cause: 1, "held": 5, "ok": 3}
     assert results() == {"Harbour": {("held", "partner")}, "Northwind Cloud": {("done", "")}}
     assert not Incident.objects.open().filter(cause="run_halted").exists()
     messages = set(RunItem.objects.filter(group=harbour.pk).values_list("message", flat=True))
@@ -168,7 +168,7 @@ def test_a_customer_that_is_refused_alone_is_not_held_against_its_partner(portal
     done = apply(portal, waves=(), stop_share=1)
 
     assert done.state == "done"
-    assert service.summary(done).classes["ok"] == 2
+    assert summaries.summary(done).classes["ok"] == 2
     assert not RunItem.objects.filter(failure_class__startswith="token_").exists()
 
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from consent.models import PartnerConsent
 from portal.audit.models import AuditEvent
-from portal.runs import buckets, schedule, service
+from portal.runs import buckets, listing, schedule, service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending
@@ -87,7 +87,7 @@ def test_a_slow_limit_keeps_its_rate_however_many_ask() -> None:
 def test_units_that_were_put_back_in_the_jump_are_worked_at_once() -> None:
     work = Work(number=5)
     begun = work.start()
-    while service.list_units(begun, work.kind()):
+    while listing.list_units(begun, work.kind()):
         pass
     begun.items.update(not_before=Now() + timedelta(hours=2))
     assert Executor(begun).work() is Ending.DONE
@@ -97,7 +97,7 @@ def test_units_that_were_put_back_in_the_jump_are_worked_at_once() -> None:
 @pytest.mark.req("R-16")
 def test_a_unit_is_never_put_back_for_longer_than_the_longest_wait() -> None:
     begun = Work(number=1).start()
-    service.list_units(begun, Work(number=1).kind())
+    listing.list_units(begun, Work(number=1).kind())
     RunItem.objects.filter(run=begun).put_back([(begun.items.get().pk, 86_400.0, "")])
     assert begun.items.filter(not_before__lte=Now() + timedelta(minutes=10)).exists()
 
@@ -196,7 +196,7 @@ def test_a_command_whose_calls_are_slow_says_how_many_it_waits_for() -> None:
 def test_run_status_says_what_an_open_run_waits_for() -> None:
     work = Work(number=5)
     begun = work.start()
-    while service.list_units(begun, work.kind()):
+    while listing.list_units(begun, work.kind()):
         pass
     why = "Partner Center asked to slow down."
     begun.items.put_back([(item.pk, 120.0, why) for item in begun.items.all()])

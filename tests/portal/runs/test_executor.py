@@ -1,7 +1,7 @@
 """The engine: every unit once, whatever happens to it, to the run, or to who works it.
 
 Covers: portal.runs.kinds, portal.runs.ledger, portal.runs.listening, portal.runs.models, portal.runs.reporting,
-portal.runs.service, portal.runs.threads.
+portal.runs.service, portal.runs.summaries, portal.runs.threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from portal.audit.models import AuditEvent
-from portal.runs import service
+from portal.runs import listing, service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome
 from portal.runs.listening import Ending, Listener, Progress
@@ -345,7 +345,7 @@ def dead_executor(run: Run, *keys: int) -> ExecutorRow:
 def test_what_a_dead_executor_held_is_worked_by_the_next() -> None:
     work = Work(number=20)
     run = work.start()
-    while service.list_units(run, work.kind()):
+    while listing.list_units(run, work.kind()):
         pass
     dead = dead_executor(run, 1, 2, 3)
 
@@ -361,7 +361,7 @@ def test_what_a_dead_executor_held_is_worked_by_the_next() -> None:
 def test_a_unit_that_killed_five_executors_is_put_aside() -> None:
     work = Work(number=5)
     run = work.start()
-    while service.list_units(run, work.kind()):
+    while listing.list_units(run, work.kind()):
         pass
     RunItem.objects.filter(key=3).update(attempts=5)
 

@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from portal.runs import registry, service
+from portal.runs import listing, registry, service
 from portal.runs.executor import Executor
 from portal.runs.latest import Latest, Stage, latest
 from portal.runs.models import RunItem
@@ -54,7 +54,7 @@ def test_the_newest_unit_says_how_it_ended(work: Work) -> None:
     again = work.start(scope={"things": ["name 2"]})
     found = about(work, 1, 2)
     assert (found[1].stage, found[2].stage) == (Stage.DONE, Stage.WAITING)
-    service.list_units(again, work.kind())
+    listing.list_units(again, work.kind())
     executor = service.enter(again, timedelta(seconds=15))
     RunItem.objects.filter(run=again, key=2).update(state="working", executor=executor)
     found = about(work, 2)
@@ -66,7 +66,7 @@ def test_the_newest_unit_says_how_it_ended(work: Work) -> None:
 
 def test_a_unit_of_a_cancelled_run_was_held(work: Work) -> None:
     run = work.start()
-    service.list_units(run, work.kind())
+    listing.list_units(run, work.kind())
     service.cancel(run, actor=builders.ACTOR)
     assert (about(work, 1)[1].stage, about(work, 1)[1].message) == (Stage.HELD, "Cancelled")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
-from portal.runs import service, waves
+from portal.runs import listing, service, waves
 from portal.runs.executor import Executor
 from portal.runs.kinds import Outcome, Unit
 from portal.runs.listening import Ending
@@ -82,7 +82,7 @@ def test_what_matters_more_and_is_listed_later_is_not_worked_last() -> None:
 def test_one_executor_lists_and_another_goes_on_where_it_was_when_units_run_out() -> None:
     work = Listed(number=250)
     run = work.start()
-    service.list_units(run, work.kind())
+    listing.list_units(run, work.kind())
     # An older one, which has not given up its lease: it was killed, or its database is slow.
     ExecutorRow.objects.create(run=run, host="elsewhere", process=1, lease_until=Now() + timedelta(seconds=60))
     begun: list[int] = []
@@ -109,14 +109,14 @@ def test_no_wave_is_judged_before_the_list_is_whole() -> None:
     work = Listed(number=150, wave=lambda key: int(key > 10))
     kind = work.kind()
     run, _ = service.start(kind, scope={}, actor=builders.ACTOR, stop_share=0.1)
-    service.list_units(run, kind)
+    listing.list_units(run, kind)
     first = run.items.filter(wave=0)
     first.filter(key=1).update(state="done", failure_class=THEIRS.failure_class, finished_at=Now())
     first.exclude(key=1).update(state="done", failure_class="ok", finished_at=Now())
 
     assert not waves.judge(run, kind)  # more of this wave may come
     assert (run.wave, run.state) == (0, "open")
-    while service.list_units(run, kind):
+    while listing.list_units(run, kind):
         pass
     assert waves.judge(run, kind)
     assert (run.wave, run.state) == (1, "open")
@@ -125,7 +125,7 @@ def test_no_wave_is_judged_before_the_list_is_whole() -> None:
 def test_pages_and_commands_say_that_the_total_is_not_known_yet() -> None:
     work, staff = Work(number=250), Staff()
     run = work.start()
-    service.list_units(run, work.kind())
+    listing.list_units(run, work.kind())
     said = "0 of 100 (still listing)"
     address = f"/admin/runs/run/{run.pk}/change/"
 

@@ -1,6 +1,6 @@
 """The pages of runs: what people see, who may steer, and that lists stay cheap.
 
-Covers: portal.runs.admin, portal.runs.extension.
+Covers: portal.runs.admin, portal.runs.extension, portal.runs.progress.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def test_a_run_that_is_worked_is_not_resumed(staff: Staff) -> None:
 def test_the_page_is_loaded_again_when_its_table_is_out_of_date(staff: Staff) -> None:
     work = Work()
     run = work.start()
-    address = staff.get(f"{ADDRESS}{run.pk}/change/").context["run_panel"].address
+    address = staff.get(f"{ADDRESS}{run.pk}/change/").context["run_progress"].address
     assert staff.get(address).status_code == 200
     service.pause(run, actor=builders.ACTOR)
     assert staff.get(address).status_code == 205  # the page loads itself again
@@ -220,7 +220,7 @@ def test_a_run_shows_its_latest_results_and_leads_to_all_of_them(staff: Staff) -
 def test_the_live_part_shows_the_same_with_and_without_scripts(staff: Staff) -> None:
     run = Work().start()
     page = staff.get(f"{ADDRESS}{run.pk}/change/")
-    part = staff.get(page.context["run_panel"].address).content.decode().strip()
+    part = staff.get(page.context["run_progress"].address).content.decode().strip()
     clock = re.compile(r"\d+:\d\d:\d\d so far")
     assert clock.sub("", part) in clock.sub("", page.content.decode())
     assert "<noscript>" in part
@@ -228,7 +228,7 @@ def test_the_live_part_shows_the_same_with_and_without_scripts(staff: Staff) -> 
 
 def test_the_page_is_loaded_again_when_other_buttons_fit(staff: Staff) -> None:
     run = Work().start()
-    address = staff.get(f"{ADDRESS}{run.pk}/change/").context["run_panel"].address
+    address = staff.get(f"{ADDRESS}{run.pk}/change/").context["run_progress"].address
     until = timezone.now() + timedelta(seconds=20)
     Executor.objects.create(run=run, host="worker", process=1, lease_until=until)
     assert staff.get(address).status_code == 205  # "Resume" fits no longer

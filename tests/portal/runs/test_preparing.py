@@ -16,7 +16,7 @@ from pytest_django.fixtures import Settings
 
 from consent import clients
 from portal.microsoft.http import time_budget, turn_of
-from portal.runs import service
+from portal.runs import listing, service
 from portal.runs.executor import Executor
 from portal.runs.kinds import Context, Outcome
 from portal.runs.listening import Ending, Listener
@@ -137,7 +137,7 @@ class Claims(Work):
 def test_one_of_several_executors_claims_little_near_the_end(looks: bool, third: int) -> None:
     work = Claims(number=200, looks=looks)
     run, _ = service.start(work.kind(), scope={}, actor=builders.ACTOR, concurrency=8)
-    while service.list_units(run, work.kind()):
+    while listing.list_units(run, work.kind()):
         pass
     work.executor = Executor(run, processes=2)
     assert work.executor.work() is Ending.DONE

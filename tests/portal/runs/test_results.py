@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
-from portal.runs import results, service
+from portal.runs import results, service, summaries
 from portal.runs.executor import Executor
 from portal.runs.models import Run, RunItem
 from tests.support import builders
@@ -108,8 +108,8 @@ def test_rows_of_units_that_were_well_twice_go_and_the_rest_is_still_sealed() ->
     assert results.forget_well() == 3
     assert (kept(first), kept(second)) == ([2], [1, 2, 3, 4]), "a failure stays"
     first.refresh_from_db()
-    assert service.summary(first).classes == {"ok": 3, "needs_consent": 1}
-    assert service.summary(first).done == first.total == 4
+    assert summaries.summary(first).classes == {"ok": 3, "needs_consent": 1}
+    assert summaries.summary(first).done == first.total == 4
     entry = AuditEvent.objects.get(action="run.units_forgotten")
     assert (entry.subject, entry.details["forgotten"]) == ({"run": first.pk}, 3)
     assert results.forget_well() == 0, "once"

@@ -12,7 +12,7 @@ from django.utils import timezone
 from portal.audit.models import AuditEvent
 from portal.incidents.models import Incident
 from portal.microsoft.diagnosis import LATER
-from portal.runs import schedule, service
+from portal.runs import schedule, service, stops
 from portal.runs.executor import Executor
 from portal.runs.kinds import Kind, Outcome
 from portal.runs.listening import Ending
@@ -239,8 +239,8 @@ def test_what_the_schedule_left_is_taken_up_once_another_run_shows_that_the_caus
     work = Repeated(answer=lambda key, attempt: AWAY)
     stopped = cut_off(work, {"keys": [1, 2, 3]})
     of_person = cut_off(work, {"keys": [4]}, actor=builders.ACTOR)
-    assert "once another run of this kind ended well" in service.after_stop(stopped)
-    assert "do not try again" in service.after_stop(of_person)
+    assert "once another run of this kind ended well" in stops.after_stop(stopped)
+    assert "do not try again" in stops.after_stop(of_person)
     assert service.left_behind(work.kind()) == []
 
     work.answer = lambda key, attempt: GOOD

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from portal.incidents.models import Incident
-from portal.runs import service, waves
+from portal.runs import listing, service, waves
 from portal.runs.executor import Executor
 from portal.runs.kinds import GONE, SKIPPED, Kind, Outcome, Unit
 from portal.runs.listening import Ending, Listener, Progress
@@ -114,7 +114,7 @@ def test_a_unit_left_unfinished_halts_at_once_and_is_worked_again_after_a_resume
 def test_of_two_that_judge_at_once_one_opens_the_wave() -> None:
     work = Waved()
     run, kind = start(work)
-    while service.list_units(run, kind):
+    while listing.list_units(run, kind):
         pass
     RunItem.objects.filter(wave=0).update(state="done", failure_class="ok", finished_at="2026-01-01T00:00:00Z")
     second = Run.objects.get()

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from portal.commands import PortalCommand
-from portal.runs import service
+from portal.runs import stops, summaries
 from portal.runs.listening import wait_words
 from portal.runs.models import Executor, Run
 
@@ -40,9 +40,9 @@ class Command(PortalCommand):
                 self._show_failed(run, as_json=options["json"])
 
     def _show(self, run: Run, *, as_json: bool) -> None:
-        numbers = service.summary(run)
+        numbers = summaries.summary(run)
         living = [str(each) for each in Executor.objects.living().filter(run=run)]
-        waits, more = service.waits_of(run) if run.state == Run.State.OPEN else ([], 0)
+        waits, more = summaries.waits_of(run) if run.state == Run.State.OPEN else ([], 0)
         if as_json:
             more_of = {"executors": living, "waits": [each.as_json() for each in waits], "resume_at": run.resume_at}
             self.stdout.write(json.dumps(numbers.as_json() | more_of, sort_keys=True, default=str))
@@ -50,10 +50,10 @@ class Command(PortalCommand):
         workers = f"; worked by {', '.join(living)}" if living else ""
         reason = f" {numbers.reason}" if numbers.reason else ""
         self.stdout.write(
-            f"{run.pk}  {service.label_of(run)}: {run.get_state_display().lower()}.{reason} {numbers.words}{workers}"
+            f"{run.pk}  {summaries.label_of(run)}: {run.get_state_display().lower()}.{reason} {numbers.words}{workers}"
         )
         if run.state == Run.State.STOPPED:
-            self.stdout.write(f"    {service.after_stop(run)}")
+            self.stdout.write(f"    {stops.after_stop(run)}")
         if waits:
             self.stdout.write(f"    {wait_words(waits, more)}")
 
