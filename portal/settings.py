@@ -300,9 +300,10 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     # A restart of the database is noticed before a connection is used.
     DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-    # PostgreSQL compiles a statement that it takes for dear, which takes many times as long as the statement itself.
+    # PostgreSQL compiles a statement that it takes for dear, which takes many times as long as the statement itself. It
+    # also starts further processes for it, for which a list waits now and then.
     _options: Any = DATABASES["default"].get("OPTIONS", {})
-    DATABASES["default"]["OPTIONS"] = {"options": "-c jit=off", **_options}
+    DATABASES["default"]["OPTIONS"] = {"options": "-c jit=off -c max_parallel_workers_per_gather=0", **_options}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Background work: a queue in our own database, or Celery where it runs already. Celery has workers of its own, so the
 # portal's then only keep the schedule (`worker --schedule-only`). The broker's address may hold a password.

@@ -297,9 +297,10 @@ def test_a_refused_request_leaves_a_line_and_no_trace(status: int) -> None:
 
 
 @pytest.mark.django_db
-def test_postgresql_compiles_no_statement() -> None:
+@pytest.mark.parametrize(("name", "value"), [("jit", "off"), ("max_parallel_workers_per_gather", "0")])
+def test_postgresql_compiles_no_statement_and_divides_none(name: str, value: str) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("PostgreSQL's own")
     with connection.cursor() as cursor:
-        cursor.execute("SHOW jit")
-        assert cursor.fetchone() == ("off",)
+        cursor.execute(f"SHOW {name}")
+        assert cursor.fetchone() == (value,)
