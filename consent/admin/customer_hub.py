@@ -22,6 +22,7 @@ from consent.admin.buttons import (
     list_action,
     list_actions,
 )
+from consent.admin.news import without_result
 from consent.admin.panels import CUSTOMER_TONES
 from consent.admin.partner_head import step_context
 from consent.customers import plans
@@ -42,7 +43,6 @@ from tenants.panels import READINESS_TONES
 from tenants.readiness import NO_EXTENSION, role_name
 
 _LIVE_SECONDS = 2
-_NEWS_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +83,8 @@ def _answer(read: Latest | None, now: Any) -> tuple[str, Tone]:
     """Return what the newest read says, as long as it is news."""
     if read is None:
         return "", Tone.QUIET
-    if read.under_way:
-        waits = ": no worker took it yet" if read.worked_by_nobody else ""
-        return f"The read that {read.actor} asked for is under way{waits}.", Tone.BUSY
-    if (now - read.at).total_seconds() > _NEWS_SECONDS:
-        return "", Tone.QUIET
-    if read.good is None:
-        return f"The read did not come to its turn. {read.message}", Tone.WARN
+    if (said := without_result(read, now, "read")) is not None:
+        return said
     found = read.message or "the tenant is as it should be."
     return f"Read {distance(read.at - now)}: {found}", Tone.GOOD if read.good else Tone.WARN
 

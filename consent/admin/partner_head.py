@@ -20,6 +20,7 @@ from consent.admin.buttons import (
     list_action,
     list_actions,
 )
+from consent.admin.news import without_result
 from consent.admin.panels import OWNER_TONES, STANDING_TONES, STATE_TONES
 from consent.hub.connection import Connection, connections
 from consent.hub.facts import PartnerFacts
@@ -122,22 +123,14 @@ class Hub:
         return any(one.connection.check is not None and one.connection.check.under_way for one in self.cards)
 
 
-_NEWS_SECONDS = 600
-
-
 def _answer(connection: Connection, now: Any) -> tuple[str, Tone]:
     """Return what the newest check says, as long as it is news."""
     check = connection.check
     if check is None:
         return "", Tone.QUIET
-    if check.under_way:
-        waits = ": no worker took it yet" if check.worked_by_nobody else ""
-        return f"The check that {check.actor} asked for is under way{waits}.", Tone.BUSY
-    if (now - check.at).total_seconds() > _NEWS_SECONDS:
-        return "", Tone.QUIET
+    if (said := without_result(check, now, "check")) is not None:
+        return said
     when = distance(check.at - now)
-    if check.good is None:
-        return f"The check did not come to its turn. {check.message}", Tone.WARN
     if check.good:
         return f"Checked {when}: the token works.", Tone.GOOD
     return f"Checked {when}: {check.message}", Tone.BAD

@@ -155,7 +155,7 @@ class CustomerConsent(models.Model):
             models.Index(fields=["state", "registration", "customer"], name="customer_consent_state"),
             models.Index(fields=["verified_at", "customer"], name="customer_consent_read"),
             models.Index(fields=["customer", "state", "registration"], name="customer_consent_of"),
-            # All that ``who`` follows from (``with_words``): whoever must act is counted without a look at the rows.
+            # It holds each column that ``with_words`` needs for ``who``, so that no row is read to find who must act.
             models.Index(
                 fields=[
                     "owner",

@@ -1,7 +1,7 @@
 """A partner's page: its next step with buttons that a person may use, and tabs with addresses of their own.
 
-Covers: consent.admin.buttons, consent.admin.partner_cards, consent.admin.partner_head, consent.admin.partner_requests,
-portal.site.shown.
+Covers: consent.admin.buttons, consent.admin.news, consent.admin.partner_cards, consent.admin.partner_head,
+consent.admin.partner_requests, portal.site.shown.
 """
 
 from __future__ import annotations
